@@ -1,0 +1,170 @@
+"""The command line: `python -m attnsweep SWEEP.py`, and the words measure, pick, show, columns and doctor."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attnsweep import __version__
+from attnsweep.errors import UserError
+
+EPILOG = """other commands:
+  python -m attnsweep measure    latency of every architecture in the results, on this hardware; trains nothing
+  python -m attnsweep pick       the best architecture under a budget
+  python -m attnsweep show ID    everything about one trial, and the line that reruns it
+  python -m attnsweep columns    every column of every table: type, unit, meaning
+  python -m attnsweep doctor     what this machine or cluster can run, and what is missing
+"""
+
+
+def sweep_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m attnsweep SWEEP.py`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m attnsweep", description="Runs the trials of a sweep that are not done yet.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("sweep", metavar="SWEEP.py", help="a Python file with a variable `sweep`")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        help="such as epochs=2 or seed=0,1,2 (a comma makes a grid)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan; train nothing")
+    parser.add_argument(
+        "--json", action="store_true", help="with --dry-run: one JSON object per trial, nothing else"
+    )
+    parser.add_argument("--no-latency", action="store_true", help="skip the latency phase")
+    add_results(parser)
+    parser.add_argument(
+        "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
+    )
+    add_address(parser)
+    parser.add_argument("--version", action="version", version=f"attnsweep {__version__}")
+    return parser
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", metavar="DIR", default="results", help="a folder or a URI; default results/"
+    )
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="a Ray cluster; default $RAY_ADDRESS, else one on this machine, else a new one",
+    )
+
+
+def run_sweep(arguments: Sequence[str]) -> int:
+    """Runs or plans a sweep; returns the exit status."""
+    options = sweep_parser().parse_intermixed_args(arguments)
+    if options.json and not options.dry_run:
+        raise UserError("--json goes with --dry-run")
+    from attnsweep.plan import dry_run, place
+    from attnsweep.sweep import parse_override, read_sweep
+
+    sweep = read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
+    where = place(options.results, options.data)
+    if options.dry_run:
+        return dry_run(sweep, where, as_json=options.json)
+    from attnsweep import runner
+
+    return runner.execute(sweep, where, address=options.address, latency=not options.no_latency).exit_status
+
+
+def measure(arguments: Sequence[str]) -> int:
+    """Latency of every architecture in the results, on this hardware."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=measure.__doc__)
+    add_results(parser)
+    add_address(parser)
+    options = parser.parse_args(arguments)
+    from attnsweep import runner
+
+    return runner.measure(options.results, address=options.address)
+
+
+def pick(arguments: Sequence[str]) -> int:
+    """The architectures with the highest validation accuracy under a budget."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep pick", description=pick.__doc__)
+    add_results(parser)
+    parser.add_argument("--latency-ms", type=float, help="at most this median latency, in ms")
+    parser.add_argument("--params", type=float, help="at most that many parameters, such as 2e6")
+    parser.add_argument("--dataset", help="the data set; needed where the results have several")
+    options = parser.parse_args(arguments)
+    from attnsweep import inspection
+
+    return inspection.pick(
+        options.results, latency_ms=options.latency_ms, params=options.params, dataset=options.dataset
+    )
+
+
+def show(arguments: Sequence[str]) -> int:
+    """Everything about one trial, and the line that reruns it."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep show", description=show.__doc__)
+    parser.add_argument("trial_id", metavar="TRIAL_ID", help="the id, or its first digits")
+    add_results(parser)
+    options = parser.parse_args(arguments)
+    from attnsweep import inspection
+
+    return inspection.show(options.results, options.trial_id)
+
+
+def columns(arguments: Sequence[str]) -> int:
+    """Every column of every table: type, unit, meaning."""
+    argparse.ArgumentParser(prog="python -m attnsweep columns", description=columns.__doc__).parse_args(
+        arguments
+    )
+    from attnsweep import inspection
+
+    return inspection.columns()
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """What this machine or cluster can run, and what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep doctor", description=doctor.__doc__)
+    parser.add_argument(
+        "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
+    )
+    add_address(parser)
+    options = parser.parse_args(arguments)
+    from attnsweep import doctor as check
+
+    return check.doctor(data=options.data, address=options.address)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "measure": measure, "pick": pick, "show": show, "columns": columns, "doctor": doctor,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command; returns the exit status. A user's mistake becomes a sentence on standard error and status 2."""
+    logging.basicConfig(format="attnsweep: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, stop)
+    command, rest = (
+        (COMMANDS[arguments[0]], arguments[1:])
+        if arguments and arguments[0] in COMMANDS
+        else (run_sweep, arguments)
+    )
+    try:
+        return command(rest)
+    except UserError as error:
+        print(f"attnsweep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attnsweep: cut off", file=sys.stderr)
+        return 130
+
+
+def stop(number: int, frame: Any) -> None:
+    """A polite kill ends a sweep as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""The Ray cluster that trials run on: reaching one or starting one on this machine, and what it offers."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from attnsweep.errors import UserError
+
+GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "AIR_VERBOSITY": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they make a folder and three files per trial: 150 ms
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes fit() return after Ctrl-C as if all were well
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not needed to resume
+}
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that runs on this machine, else a new local one.
+
+    A connection that was there before stays. Raises UserError where a named cluster cannot be reached.
+    """
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        connect(address or os.environ.get("RAY_ADDRESS"))
+        yield
+    finally:
+        ray.shutdown()
+
+
+def connect(address: str | None) -> None:
+    """See `connected`."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=address or "auto", **quiet)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        if address:
+            raise UserError(
+                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave --address and "
+                "RAY_ADDRESS out to run on this machine"
+            ) from error
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+
+
+def request(resources: Mapping[str, float] | None) -> dict[str, float]:
+    """What one trial asks of the cluster. Without GPUs in the cluster, none is asked for and trials run on CPUs.
+
+    Raises UserError where no node is large enough.
+    """
+    total = ray.cluster_resources()
+    share = GPU_SHARE if total.get("GPU") else 0
+    asked = {"cpu": 1.0, "gpu": share, **(resources or {})}
+    if not total.get("GPU"):
+        asked["gpu"] = 0
+    for key, amount in asked.items():
+        most = max(
+            (node["Resources"].get(ray_name(key), 0) for node in ray.nodes() if node["Alive"]), default=0
+        )
+        if amount > most:
+            raise UserError(
+                f"resources: {key}={amount:g} is more than any node of the cluster has ({most:g})"
+            )
+    return asked
+
+
+def ray_name(resource: str) -> str:
+    """A resource's name as Ray's nodes spell it."""
+    return resource.upper() if resource in ("cpu", "gpu") else resource
+
+
+def slots(asked: Mapping[str, float]) -> int:
+    """How many such trials fit into the cluster side by side."""
+    total = ray.cluster_resources()
+    return int(
+        min((total.get(ray_name(key), 0) / amount for key, amount in asked.items() if amount), default=1)
+    )

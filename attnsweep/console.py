@@ -1,0 +1,200 @@
+"""What a person sees: the plan, a live table with a bar per running trial, a line per finished one, the closing line.
+
+On a terminal the table is live; elsewhere plain lines. All of it goes to standard output, warnings to standard error.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from attnsweep.estimate import Speed
+from attnsweep.results import Row
+from attnsweep.sweep import Trial, label, varying
+
+if TYPE_CHECKING:
+    from attnsweep.plan import Plan
+
+MOST_LISTED = 40
+MARK = {
+    "done": "[green]done[/]",
+    "failed": "[red]failed[/]",
+    "diverged": "[yellow]diverged[/]",
+    "stopped": "stopped",
+}
+
+
+def amount(value: float) -> str:
+    """A count as people write it: 1,800,000 as `1.8 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def span(values: Sequence[float]) -> str:
+    """`0.6 M` or `0.6 M to 1.8 M`."""
+    low, high = amount(min(values)), amount(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `8 s`, `4 min` or `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def show_plan(console: Console, plan: "Plan") -> None:
+    """Prints how many trials are new, done and invalid, and what they cost."""
+    trials, states = plan.trials, Counter(plan.state.values())
+    states["invalid"] = len(plan.invalid)
+    parts = [
+        f"{states[state]:,} {state}"
+        for state in ("new", "done", "invalid")
+        if states[state] or state == "new"
+    ]
+    console.print(
+        f"[bold]{plan.name}[/]: {counted(len(trials) + len(plan.invalid), 'trial')} ({', '.join(parts)})",
+        highlight=False,
+    )
+    if trials:
+        models, sets = (
+            ", ".join(dict.fromkeys(str(trial.config[key]) for trial in trials))
+            for key in ("model", "dataset")
+        )
+        architectures = counted(len({trial.arch_id for trial in trials}), "architecture")
+        params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
+        console.print(f"  {models} on {sets}; {architectures}", highlight=False)
+        console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
+    for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
+        console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
+
+
+def show_time(console: Console, plan: "Plan", slots: int) -> None:
+    """Prints how long the new trials will take."""
+    if not plan.new:
+        return
+    seconds = plan.speed.estimate(plan.new) / max(1, min(slots, len(plan.new)))
+    basis = (
+        "going by the trials in the results" if plan.speed.observed else "a guess: no finished trial to go by"
+    )
+    console.print(
+        f"  about {duration(seconds)} at {counted(slots, 'trial')} at a time ({basis})", highlight=False
+    )
+
+
+def show_trials(console: Console, plan: "Plan") -> None:
+    """Prints the trials as a table, the first of them where there are many."""
+    table, keys = Table(box=None, header_style="dim"), varying(plan.trials)
+    for title in ("trial_id", "trial", "status"):
+        table.add_column(title)
+    for title in ("params", "MACs"):
+        table.add_column(title, justify="right")
+    for trial in plan.trials[:MOST_LISTED]:
+        state = plan.state[trial.trial_id]
+        table.add_row(trial.trial_id, label(trial, keys), state, f"{trial.params:,}", amount(trial.macs))
+    console.print(table)
+    if len(plan.trials) > MOST_LISTED:
+        console.print(
+            f"  ... and {len(plan.trials) - MOST_LISTED:,} more (--json lists them all)", highlight=False
+        )
+
+
+def show_closing(
+    console: Console, counts: Mapping[str, int], results: str, seconds: float, *, interrupted: bool
+) -> None:
+    """Prints how the sweep ended and what to read next."""
+    ended = ", ".join(f"{counts[state]:,} {state}" for state in MARK if counts[state] or state == "done")
+    if interrupted or counts["new"]:
+        left = counted(counts["new"] + counts["failed"], "trial")
+        console.print(
+            f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with the {left} left"
+        )
+        return
+    console.print(f"[bold]{ended}[/] in {duration(seconds)}; rows in {results}/trials", highlight=False)
+    if counts["failed"]:
+        console.print("  the column `error` says why; the same command tries them again", highlight=False)
+    if counts["done"]:
+        console.print(f"  next: python analysis/pareto.py {results}", highlight=False)
+
+
+class Live:
+    """The running trials. A context: the bars are there inside it, and gone after it."""
+
+    def __init__(self, console: Console, trials: Sequence[Trial], *, slots: int, speed: Speed) -> None:
+        self.console, self.slots, self.speed = console, max(1, slots), speed
+        self.trials = {trial.trial_id: trial for trial in trials}
+        self.keys = varying(trials)
+        self.left = dict.fromkeys(self.trials, 1.0)  # the share of each trial that is still to be done
+        self.bars: dict[str, TaskID] = {}
+        self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
+        self.ended_count = 0
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4,
+        )  # fmt: skip
+        self.overall = self.progress.add_task(self._title(), total=1.0, note="")
+
+    def __enter__(self) -> "Live":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def started(self, trial_id: str) -> None:
+        """A trial begins, or begins again."""
+        self.seen[trial_id] = (0.0, time.monotonic())
+        if trial_id not in self.bars:
+            name = label(self.trials[trial_id], self.keys)
+            self.bars[trial_id] = self.progress.add_task(name, total=1.0, note="")
+
+    def advanced(self, trial_id: str, share: float, val_acc: float | None = None) -> None:
+        """A share (0..1) of a trial is done."""
+        before, clock = self.seen.get(trial_id, (0.0, time.monotonic()))
+        if before > 0 and share > before:  # the first stretch has the start-up in it
+            self.speed.observe(self.trials[trial_id], time.monotonic() - clock, share=share - before)
+        self.seen[trial_id] = (share, time.monotonic())
+        self.left[trial_id] = 1 - share
+        note = {} if val_acc is None else {"note": f"val {val_acc:.3f}"}
+        self.progress.update(self.bars[trial_id], completed=share, **note)
+        self._refresh()
+
+    def ended(self, trial_id: str, row: Row) -> None:
+        """A trial is over."""
+        if (bar := self.bars.pop(trial_id, None)) is not None:
+            self.progress.remove_task(bar)
+        self.left[trial_id] = 0.0
+        self.ended_count += 1
+        self.console.print(self._line(trial_id, row), highlight=False)
+        self._refresh()
+
+    def _line(self, trial_id: str, row: Row) -> str:
+        width = len(str(len(self.trials)))
+        head = f"{self.ended_count:>{width}}/{len(self.trials)} {label(self.trials[trial_id], self.keys)}"
+        if row["status"] == "failed":
+            return f"{head}  {MARK['failed']}: {row['error']}"
+        scores = [f"{key[:-4]} {row[key]:.3f}" for key in ("val_acc", "test_acc") if row.get(key) is not None]
+        return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
+
+    def _title(self) -> str:
+        return f"{self.ended_count}/{len(self.trials)} trials"
+
+    def _refresh(self) -> None:
+        seconds = sum(
+            self.speed.estimate([self.trials[key]]) * share for key, share in self.left.items() if share
+        )
+        done = 1 - sum(self.left.values()) / len(self.left)
+        note = f"{duration(seconds / self.slots)} left" if self.speed.observed else ""
+        self.progress.update(self.overall, completed=done, description=self._title(), note=note)

@@ -1,0 +1,96 @@
+"""Parameters and multiply-accumulates of an architecture in closed form, so that a plan can state them before anything is built.
+
+The tests hold every formula against the built model: parameters to the unit, MACs against torch's FLOP counter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attnsweep.axes import feature_side
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainable parameters, and multiply-accumulates of one forward pass of one example."""
+
+    params: int
+    macs: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.params + other.params, self.macs + other.macs)
+
+    def __mul__(self, times: int) -> "Cost":
+        return Cost(self.params * times, self.macs * times)
+
+
+def linear(inputs: int, outputs: int, *, tokens: int = 1, bias: bool = True) -> Cost:
+    """A linear layer applied to `tokens` vectors."""
+    return Cost(inputs * outputs + bias * outputs, tokens * inputs * outputs)
+
+
+def norm(width: int) -> Cost:
+    """A layer norm: a scale and a shift. Its arithmetic is not counted, as is usual."""
+    return Cost(2 * width, 0)
+
+
+def convolution(inputs: int, outputs: int, side: int) -> Cost:
+    """A 3x3 convolution without padding on a square of `side` pixels."""
+    return Cost(9 * inputs * outputs + outputs, 9 * inputs * outputs * (side - 2) ** 2)
+
+
+def convolutions(channels: int, side: int) -> Cost:
+    """The two convolutions of the PyTorch MNIST sample, to 32 and 64 channels."""
+    return convolution(channels, 32, side) + convolution(32, 64, side - 2)
+
+
+def feed_forward(dim: int, mlp_dim: int, tokens: int) -> Cost:
+    """Norm, two linear layers."""
+    return norm(dim) + linear(dim, mlp_dim, tokens=tokens) + linear(mlp_dim, dim, tokens=tokens)
+
+
+def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool = True) -> Cost:
+    """Norm, queries, keys and values without bias, the two products of softmax(QK^T)V, and the projection back."""
+    inner = heads * dim_head
+    products = Cost(0, 2 * tokens * tokens * inner)
+    back = linear(inner, dim, tokens=tokens) if project else Cost(0, 0)
+    return norm(dim) + linear(dim, 3 * inner, tokens=tokens, bias=False) + products + back
+
+
+def reattention(heads: int, tokens: int) -> Cost:
+    """DeepViT's mixing of the attention maps across heads, with its norm (https://arxiv.org/abs/2103.11886, eq. 3)."""
+    return Cost(heads * heads, heads * heads * tokens * tokens) + norm(heads)
+
+
+def transformer(config: Mapping[str, Any], channels: int) -> Cost:
+    """A ViT or DeepViT on a square of `feature_side` pixels with `channels` channels."""
+    dim, heads, dim_head, patch = (config[key] for key in ("dim", "heads", "dim_head", "patch_size"))
+    deep, side = config["model"] == "deepvit", feature_side(config)
+    patches, patch_dim = (side // patch) ** 2, channels * patch * patch
+    tokens = patches + 1
+    positions = (side * side // patch) ** 2 + 1 if config["geometry"] == "published" else tokens
+    embedding = (
+        norm(patch_dim) + linear(patch_dim, dim, tokens=patches) + norm(dim) + Cost(dim + positions * dim, 0)
+    )
+    block = attention(dim, heads, dim_head, tokens, project=deep or not (heads == 1 and dim_head == dim))
+    block += feed_forward(dim, config["mlp_dim"], tokens) + (
+        reattention(heads, tokens) if deep else Cost(0, 0)
+    )
+    return embedding + block * config["depth"] + norm(dim) + linear(dim, config["num_classes"])
+
+
+def cnn(config: Mapping[str, Any]) -> Cost:
+    """The PyTorch MNIST sample's network: two convolutions, pooling, two linear layers."""
+    side, channels = config["image_size"], config["channels"]
+    flat = 64 * feature_side(config) ** 2
+    return convolutions(channels, side) + linear(flat, 128) + linear(128, config["num_classes"])
+
+
+def cost(config: Mapping[str, Any]) -> Cost:
+    """Parameters and MACs of the architecture that `config` (see `axes.resolve`) describes."""
+    side, channels = config["image_size"], config["channels"]
+    if config["model"] == "cnn":
+        return cnn(config)
+    if config["model"] == "hybrid":
+        return convolutions(channels, side) + transformer(config, channels=64)
+    return transformer(config, channels)

@@ -1,0 +1,41 @@
+"""How long trials take: seconds per unit of work, learnt per model from what has run, for the plan and the time that is left."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from attnsweep import datasets
+from attnsweep.sweep import Trial
+
+ASSUMED_MACS_PER_S = (
+    15e9  # forward MACs per second while training on one CPU core, before anything has been observed
+)
+
+
+def work(trial: Trial) -> float:
+    """The trial's work: forward MACs over all its training examples and epochs."""
+    return float(trial.macs) * datasets.find(trial.config["dataset"]).train_size * trial.config["epochs"]
+
+
+class Speed:
+    """Seconds per unit of work, per model; a model that was not seen yet goes by the others."""
+
+    def __init__(self) -> None:
+        self.work: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @property
+    def observed(self) -> bool:
+        return bool(self.work)
+
+    def observe(self, trial: Trial, seconds: float, *, share: float = 1.0) -> None:
+        """Notes that `share` of a trial took so many seconds."""
+        self.work[trial.config["model"]] += work(trial) * share
+        self.seconds[trial.config["model"]] += seconds
+
+    def estimate(self, trials: Iterable[Trial]) -> float:
+        """Seconds that the trials take one after the other."""
+        overall = (
+            sum(self.seconds.values()) / sum(self.work.values()) if self.work else 1 / ASSUMED_MACS_PER_S
+        )
+        rate = {model: self.seconds[model] / self.work[model] for model in self.work}
+        return sum(work(trial) * rate.get(trial.config["model"], overall) for trial in trials)

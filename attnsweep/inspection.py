@@ -1,0 +1,83 @@
+"""Looking into results from the command line: one trial in full, the best under a budget, what the columns mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from attnsweep import pareto
+from attnsweep.axes import AXES, DERIVED, did_you_mean
+from attnsweep.datasets import find
+from attnsweep.errors import UserError
+from attnsweep.results import TABLES, load
+
+PICKED = ("model", "dataset", "depth", "heads", "dim", "val_acc", "test_acc", "latency_ms_p50", "params", "arch_id")
+
+
+def columns() -> int:
+    """Prints every column of every table with its type, unit and meaning."""
+    screen = Console()
+    for name, described in TABLES.items():
+        table = Table(title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim")
+        for title in ("column", "type", "unit", "meaning"):
+            table.add_column(title, no_wrap=title == "column")
+        for column in described:
+            table.add_row(column.name, str(column.type), column.unit, column.meaning)
+        screen.print(table, end="\n\n")
+    return 0
+
+
+def show(results: str, trial_id: str) -> int:
+    """Prints everything about one trial, its learning curve, and the line that reruns it."""
+    screen, row = Console(soft_wrap=True), find_trial(results, trial_id)
+    for column in TABLES["trials"]:
+        value = row[column.name]
+        if not pd.isna(value):
+            screen.print(f"{column.name:<16} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False)
+    epochs = load(results, "epochs")
+    curve = epochs[epochs["trial_id"] == row["trial_id"]].sort_values("epoch")
+    if not curve.empty:
+        shown = curve[["epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc", "epoch_s"]]
+        screen.print("\n" + shown.to_string(index=False, float_format="{:.4g}".format), highlight=False)
+    screen.print(f"\nrun it again: {rerun_line(row)}", highlight=False, markup=False)
+    return 0
+
+
+def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
+    """The row of the trial whose id is, or begins with, `trial_id`. Raises UserError if there is none or several."""
+    rows = load(results, status=None)
+    found = rows[rows["trial_id"].str.startswith(trial_id)]
+    if len(found) == 1:
+        return found.iloc[0]
+    if len(found) > 1:
+        raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
+    raise UserError(f"there is no trial {trial_id!r} in {results}{did_you_mean(trial_id, rows['trial_id'])}")
+
+
+def rerun_line(row: Mapping[str, Any]) -> str:
+    """The shell line that runs the trial of `row` again, into results of its own."""
+    settable = [key for key in AXES if key not in DERIVED and key not in ("task", "num_classes", "image_size")]
+    values = [f"{key}={row[key]!r}" for key in settable if not pd.isna(row[key])]
+    dataset = find(row["dataset"])
+    if row["num_classes"] != dataset.num_classes:
+        values.append(f"num_classes={int(row['num_classes'])}")
+    if dataset.is_folder:
+        values.append(f"image_size={int(row['image_size'])}")
+    space = ", ".join(values).replace(".0,", ",")
+    return f'python -c "import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results=\'rerun\')"'
+
+
+def written(value: Any) -> str:
+    """A value of a row as people write it."""
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return f"{value:.5g}" if isinstance(value, float) and value != int(value) else str(value)
+
+
+def pick(results: str, *, latency_ms: float | None, params: float | None, dataset: str | None) -> int:
+    """Prints the architectures with the highest validation accuracy under a budget, the best first."""
+    best = pareto.pick(load(results), latency_ms=latency_ms, params=params, dataset=dataset)
+    print(best[[name for name in PICKED if name in best]].head(10).to_string(index=False, float_format="{:.4g}".format))
+    return 0

@@ -1,0 +1,145 @@
+"""The latency phase: every architecture once per kind of device, alone on its node, each in a process of its own."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from attnsweep.results import ARCHITECTURE, LATENCY_OF_TRIAL, Row, Store
+from attnsweep.sweep import short_hash
+
+LATENCY_BATCH = 1
+THROUGHPUT_BATCH = 256
+THREADS = 1  # of a forward pass on a CPU, as in training
+log = logging.getLogger("attnsweep")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node that stands for its kind of device, and what to ask of Ray to have it alone."""
+
+    measured_on: str
+    node_id: str
+    cpus: float
+    gpus: float
+
+    def alone(self) -> dict[str, Any]:
+        """Options of a Ray task that takes all CPUs of the node; `max_calls=1` gives it a fresh process."""
+        where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": where, "max_calls": 1}
+
+
+def places(*, gpus: bool) -> list[Place]:
+    """One place per distinct kind of device in the cluster, those with GPUs first."""
+    found: dict[str, Place] = {}
+    for node in sorted(ray.nodes(), key=lambda node: -node["Resources"].get("GPU", 0)):
+        cpus = node["Resources"].get("CPU", 0)
+        if not node["Alive"] or not cpus:
+            continue
+        place = Place("", node["NodeID"], cpus, float(gpus and node["Resources"].get("GPU", 0) >= 1))
+        name = ray.get(
+            ray.remote(device_name).options(**{**place.alone(), "max_calls": 0}).remote(place.gpus)
+        )
+        found.setdefault(name, Place(name, place.node_id, place.cpus, place.gpus))
+    return list(found.values())
+
+
+def device_name(gpus: float) -> str:
+    """The `measured_on` of the process that this runs in."""
+    from attnsweep import measure, provenance
+
+    return provenance.device_name(measure.pick_device(gpus), THREADS)
+
+
+def measure_once(config: dict[str, Any], arch_id: str, gpus: float, batch: int, precision: str) -> Row:
+    """The row of `latency` for one architecture, measured in the process that this runs in."""
+    from attnsweep import measure
+
+    device = measure.pick_device(gpus)
+    return measure.measure_architecture(
+        config, arch_id, device=device, batch=batch, precision=precision, threads=THREADS
+    )
+
+
+def wanted(store: Store, trial_ids: Iterable[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """(arch_id, precision) to configuration, of the done trials among `trial_ids` (None: of all)."""
+    chosen = None if trial_ids is None else set(trial_ids)
+    rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
+    keys = [column.name for column in ARCHITECTURE]
+    return {
+        (row["arch_id"], row["precision"]): {
+            **{key: row[key] for key in keys},
+            "dropout": 0.0,
+            "emb_dropout": 0.0,
+        }
+        for row in rows
+        if chosen is None or row["trial_id"] in chosen
+    }
+
+
+def measure_all(
+    store: Store, trial_ids: Iterable[str] | None, *, gpus: bool, told: Callable[[str], None]
+) -> None:
+    """Measures what is not in the table yet, and joins latency into the rows of `trials`."""
+    architectures = wanted(store, trial_ids)
+    for place in reversed(
+        places(gpus=gpus)
+    ):  # the first kind of device comes last: its figures stay in `trials`
+        known = {key_of(row) for row in store.read("latency").to_pylist()}
+        missing = [
+            (arch_id, precision, batch)
+            for arch_id, precision in architectures
+            for batch in (LATENCY_BATCH, THROUGHPUT_BATCH)
+            if (arch_id, place.measured_on, batch, precision) not in known
+        ]
+        for number, (arch_id, precision, batch) in enumerate(missing, 1):
+            told(f"latency {number}/{len(missing)} on {place.measured_on}")
+            config = architectures[arch_id, precision]
+            task = ray.remote(measure_once).options(**place.alone())
+            try:
+                row = ray.get(task.remote(config, arch_id, place.gpus, batch, precision))
+            except (
+                ray.exceptions.RayTaskError,
+                ray.exceptions.WorkerCrashedError,
+                ray.exceptions.OutOfMemoryError,
+            ) as error:
+                log.warning(
+                    "latency of %s at batch %d was not measured: %s", arch_id, batch, last_line(error)
+                )
+                continue
+            store.write(
+                "latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
+            )
+        store.update_trials(dict(joined(store, architectures, place.measured_on)))
+
+
+def key_of(row: Row) -> tuple[str, str, int, str]:
+    """What identifies a row of `latency`."""
+    return row["arch_id"], row["measured_on"], row["batch"], row["precision"]
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's text, which in Ray's is the cause."""
+    return str(error).strip().splitlines()[-1]
+
+
+def joined(
+    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
+) -> Iterator[tuple[str, Row]]:
+    """For each trial of these architectures: the latency columns that its row gets."""
+    rows = {key_of(row): row for row in store.read("latency").to_pylist()}
+    chosen, columns = set(architectures), [column.name for column in LATENCY_OF_TRIAL]
+    for trial in store.read("trials").to_pylist():
+        arch_id, precision = trial["arch_id"], trial["precision"]
+        single = rows.get((arch_id, measured_on, LATENCY_BATCH, precision))
+        if (arch_id, precision) not in chosen or single is None:
+            continue
+        many = rows.get((arch_id, measured_on, THROUGHPUT_BATCH, precision), {})
+        values = {**single, "latency_batch": LATENCY_BATCH, "throughput_per_s": many.get("throughput_per_s")}
+        change = {column: values[column] for column in columns}
+        if any(trial[column] != value for column, value in change.items()):
+            yield trial["trial_id"], change

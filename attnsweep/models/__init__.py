@@ -1,0 +1,18 @@
+"""One architecture per file; `build` makes the one that a configuration describes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from attnsweep.models.cnn import cnn
+from attnsweep.models.deepvit import deepvit
+from attnsweep.models.hybrid import hybrid
+from attnsweep.models.vit import vit
+
+MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid}
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The freshly initialised model: images (b, channels, image_size, image_size) in, logits (b, num_classes) out."""
+    return MODELS[config["model"]](config)

@@ -1,0 +1,32 @@
+"""The vision transformer (https://arxiv.org/abs/2010.11929), from vit-pytorch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vit_pytorch.vit import ViT
+
+from attnsweep.axes import feature_side
+
+
+def sizes(config: Mapping[str, Any], *, channels: int) -> dict[str, Any]:
+    """The keyword arguments of vit-pytorch's constructors for a model on `channels` channels.
+
+    In the geometry `published` the area is passed as the side: the position table is longer, and the patches that the
+    forward pass cuts, of which it takes as many as the image has, are the same.
+    """
+    side = feature_side(config)
+    return dict(
+        image_size=side * side if config["geometry"] == "published" else side,
+        channels=channels,
+        **{
+            key: config[key]
+            for key in ("patch_size", "num_classes", "dim", "depth", "heads", "mlp_dim", "dim_head")
+        },
+        dropout=config["dropout"],
+        emb_dropout=config["emb_dropout"],
+    )
+
+
+def vit(config: Mapping[str, Any]) -> ViT:
+    """Images (b, c, s, s) to logits (b, num_classes), read off the class token."""
+    return ViT(**sizes(config, channels=config["channels"]))

@@ -1,0 +1,322 @@
+"""Accuracy against cost: means over seeds, the front, its hypervolume, and the best rows within a budget.
+
+Pure functions from rows of the trials table to rows or numbers. They refuse to compare what cannot be compared: rows of
+several data sets, or costs that were measured on several devices.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.axes import did_you_mean
+from attnsweep.errors import UserError
+from attnsweep.results import CONFIGURATION
+
+SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
+ACCURACIES = ("val_acc", "test_acc", "test_acc_best")
+MEASURED = (
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "latency_ms_p99",
+    "throughput_per_s",
+    "peak_mem_mb",
+    "train_s",
+    "epoch_s",
+)
+OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
+LOWER_IS_BETTER = (
+    "params",
+    "macs",
+    *(name for name in MEASURED if name != "throughput_per_s"),
+    "val_loss",
+    "train_loss",
+)
+HIGHER_IS_BETTER = (*ACCURACIES, "throughput_per_s")
+MEASURED_UNDER = {  # the column that must be equal, and the costs that depend on it
+    "measured_on": ("latency_", "throughput_"),
+    "latency_batch": ("latency_",),
+    "device": ("peak_mem", "train_s", "epoch_s"),
+}
+ABBREVIATIONS = {
+    "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p", "epochs": "ep",
+    "batch_size": "b",
+}  # fmt: skip
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting (all of the configuration but the seed), from the rows that are done.
+
+    Each accuracy column holds the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation, null
+    for one seed). With three seeds the range says what was seen; a t interval would be four times as wide and pass 100 %.
+    `seeds` counts the seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
+    Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
+    """
+    frame = done(frame)
+    require(frame, "seed", "test_acc")
+    keys = [name for name in SETTING if name in frame]
+    numbers = [name for name in (*ACCURACIES, *MEASURED) if name in frame]
+    groups = frame.astype(dict.fromkeys(numbers, float)).groupby(keys, dropna=False, sort=False)
+    if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
+        refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
+    return groups.agg(**aggregations(frame)).reset_index()
+
+
+def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """For each column of `over_seeds`, the column it comes from and how its rows become one."""
+    accuracies = {
+        f"{name}{suffix}": (name, how)
+        for name in ACCURACIES
+        for suffix, how in (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
+    }
+    equal = {name: (name, "first") for name in OF_ARCHITECTURE}
+    medians = {name: (name, "median") for name in MEASURED}
+    every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
+    return {name: source for name, source in every.items() if source[0] in frame}
+
+
+def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
+    """The rows that no other row beats on both cost (less is better) and quality (more is better), cheapest first.
+
+    One row beats another if it is at least as good on both and better on one; of rows with the same cost and quality neither
+    beats the other, and all stay. Rows that are not done, or without cost or quality, are left out. Every seed is a row of
+    its own here: pass `over_seeds(frame)` to compare means. Raises UserError where a column is missing or points the other
+    way, or where rows of several data sets or devices are mixed.
+    """
+    check_direction(cost, quality)
+    frame = done(frame)
+    require(frame, cost, quality)
+    points = np.column_stack([numbers(frame, cost), -numbers(frame, quality)])
+    rows, points = frame[finite := np.isfinite(points).all(axis=1)], points[finite]
+    refuse_mixtures(rows, cost)
+    distinct, of_row = np.unique(points, axis=0, return_inverse=True)  # by cost, then the best quality first
+    before = np.minimum.accumulate(np.r_[np.inf, distinct[:, 1]])[:-1]
+    rank = of_row.ravel()
+    order = np.argsort(rank, kind="stable")
+    return rows.iloc[order[(distinct[:, 1] < before)[rank[order]]]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The corner that a hypervolume is measured from. Two hypervolumes compare only where their references are equal."""
+
+    cost: float
+    quality: float = 0.0
+
+
+def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
+    """Quality 0, and the first power of ten above the cost of every row, dominated ones included.
+
+    A round number, so that result sets of the same magnitude share it, and above all rows, so that each can contribute.
+    """
+    require(frame, cost)
+    worst = positive(numbers(frame, cost), cost).max(initial=0.0)
+    if not worst:
+        raise UserError(f"no row has {cost}, so there is no reference point; choose another cost")
+    return Reference(cost=10.0 ** (math.floor(math.log10(worst)) + 1))
+
+
+def hypervolume(
+    frame: pd.DataFrame, corner: Reference, *, cost: str = "latency_ms_p50", quality: str = "test_acc"
+) -> float:
+    """The area that the rows' front covers from `corner`, in quality times decades of cost.
+
+    The cost counts as log10: the unit does not matter, and halving a cost is worth the same anywhere. Rows outside of the
+    corner add nothing. Source: the two-dimensional S-metric of Zitzler and Thiele, PPSN 1998. Raises UserError as `front`
+    does, and where a cost is not positive.
+    """
+    best = front(frame, cost, quality)
+    decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
+    qualities = np.maximum(numbers(best, quality), corner.quality)
+    return float(np.sum(np.maximum(decades, 0.0) * np.diff(qualities, prepend=corner.quality)))
+
+
+def pick(
+    frame: pd.DataFrame,
+    *,
+    latency_ms: float | None = None,
+    params: float | None = None,
+    dataset: str | None = None,
+) -> pd.DataFrame:
+    """The settings within the budget, best first: one row each as in `over_seeds`, by mean accuracy on validation.
+
+    The test accuracy is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`. Equal accuracies: cheapest first.
+    Raises UserError where nothing fits (naming the nearest setting and what it needs), or where data sets or devices are mixed.
+    """
+    frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
+    asked = {"latency_ms_p50": latency_ms, "params": params}
+    budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
+    require(frame, "val_acc", *asked)
+    for name in budget or ("params",):
+        refuse_mixtures(frame.dropna(subset=[name]), name)
+    rows = over_seeds(frame).dropna(subset=["val_acc", *budget])
+    if rows.empty:
+        raise UserError(nothing_to_pick(budget))
+    fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
+    if fits.empty:
+        raise UserError(nothing_fits(rows, budget))
+    return fits.sort_values(["val_acc", *asked], ascending=[False, True, True]).reset_index(drop=True)
+
+
+def checked_budget(name: str, value: float) -> float:
+    """`value`, where it is a number above 0. Raises UserError elsewhere."""
+    if not value > 0:
+        raise UserError(f"a budget of {value!r} for {name} leaves nothing to pick; use a number above 0")
+    return float(value)
+
+
+def nothing_to_pick(budget: Mapping[str, float]) -> str:
+    """The sentence for rows that lack what the budget is about."""
+    if "latency_ms_p50" in budget:
+        return "no row has a latency; measure first: python -m attnsweep measure"
+    return "there is no done row to pick from; run a sweep first: python -m attnsweep sweeps/quickstart.py"
+
+
+def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
+    """The sentence that names the setting nearest to the budget, and the budget that it would need."""
+    nearest = (rows[list(budget)] / list(budget.values())).max(axis=1).idxmin()
+    asked = " and ".join(f"{name} <= {value:,g}" for name, value in budget.items())
+    flags = {"latency_ms_p50": "latency_ms", "params": "params"}
+    needs = " and ".join(
+        f"{flags[name]}={rounded_up(rows.loc[nearest, name])}"
+        for name, value in budget.items()
+        if rows.loc[nearest, name] > value
+    )
+    return f"nothing fits {asked}; the nearest is {labels(rows, short=False)[nearest]}, which needs {needs}"
+
+
+def rounded_up(value: float) -> str:
+    """The least number of three decimals, or whole from 1,000 on, that is not below `value`."""
+    return f"{math.ceil(value)}" if value >= 1000 else f"{math.ceil(value * 1000) / 1000:g}"
+
+
+def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    """The rows with that value. Raises UserError, naming the values there are, where no row has it."""
+    require(frame, column)
+    known = sorted(map(str, frame[column].dropna().unique()))
+    if value not in known:
+        raise UserError(
+            f"{column}={value!r} has no rows{did_you_mean(value, known)}; there are {', '.join(known) or 'none'}"
+        )
+    return frame[frame[column] == value]
+
+
+def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """The rows for which a pandas query holds. Raises UserError where it cannot be evaluated, or holds for none."""
+    try:
+        rows = frame.query(condition)
+    except Exception as error:  # a user's text: pandas raises nearly anything
+        example = "model == 'vit' and depth == 6"
+        raise UserError(f"{condition!r} cannot be evaluated ({error}); write it like {example!r}") from error
+    if rows.empty:
+        raise UserError(f"no row satisfies {condition!r}; there are {len(frame)} rows without it")
+    return rows
+
+
+def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
+    """The rows whose latency was measured on one device, and those without latency.
+
+    Raises UserError where there are several devices and none is chosen, or where the chosen one has no rows.
+    """
+    require(frame, "measured_on")
+    if measured_on is not None:
+        choose(frame, "measured_on", measured_on)
+        return frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
+    refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on", hint="choose one with --measured-on")
+    return frame
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The axes that take several values within one model on one data set, in the order of the configuration."""
+    axes = [name for name in SETTING if name in frame and name not in ("model", "dataset")]
+    values = frame.groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
+    return [name for name in axes if (values[name] > 1).any()]
+
+
+def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
+    """A name for each row: its model, and the fewest axes that tell the rows apart: `vit d4`, or in full `vit depth=4`."""
+    axes = distinguishing(frame)
+    names = [" ".join([str(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
+    return pd.Series(names, index=frame.index, dtype=object)
+
+
+def distinguishing(frame: pd.DataFrame) -> list[str]:
+    """Of the axes that vary, those without which two rows would have the same name; the best known are kept first."""
+    known = list(ABBREVIATIONS)
+    kept = sorted(varying(frame), key=lambda name: known.index(name) if name in known else len(known))
+    wanted = len(frame[["model", "dataset", *kept]].drop_duplicates())
+    for name in reversed(list(kept)):
+        fewer = [other for other in kept if other != name]
+        if len(frame[["model", "dataset", *fewer]].drop_duplicates()) == wanted:
+            kept = fewer
+    return kept
+
+
+def words(row: pd.Series, axes: list[str], short: bool) -> list[str]:
+    """`d4`, or in full `depth=4`, for each of the axes that the row's model has."""
+    prefixes = ABBREVIATIONS if short else {}
+    return [f"{prefixes.get(name, name + '=')}{shown(row[name])}" for name in axes if not pd.isna(row[name])]
+
+
+def shown(value: object) -> str:
+    """A value of the configuration as it is typed: 6 and not 6.0."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def done(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are done, where a column says so."""
+    return frame[frame["status"] == "done"] if "status" in frame else frame
+
+
+def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as floats (n,), null as NaN."""
+    return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
+
+
+def positive(values: np.ndarray, column: str) -> np.ndarray:
+    """The finite values. Raises UserError where one is not above 0, and so has no logarithm."""
+    finite = values[np.isfinite(values)]
+    if (finite <= 0).any():
+        raise UserError(f"{column}={finite.min():g} has no logarithm; a cost must be above 0")
+    return finite
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raises UserError where the rows lack one of the columns."""
+    for name in columns:
+        if name not in frame:
+            hint = did_you_mean(name, frame.columns)
+            raise UserError(
+                f"column {name!r} is not in these rows{hint}; all columns: python -m attnsweep columns"
+            )
+
+
+def check_direction(cost: str, quality: str) -> None:
+    """Raises UserError where more of the cost, or less of the quality, is known to be better."""
+    if cost in HIGHER_IS_BETTER:
+        raise UserError(
+            f"cost={cost!r} is better when it is higher; use a cost such as 'latency_ms_p50' or 'params'"
+        )
+    if quality in LOWER_IS_BETTER:
+        raise UserError(f"quality={quality!r} is better when it is lower; use a quality such as 'test_acc'")
+
+
+def refuse_mixtures(frame: pd.DataFrame, cost: str) -> None:
+    """Raises UserError where the rows' costs or qualities cannot be compared."""
+    conditions = [column for column, prefixes in MEASURED_UNDER.items() if cost.startswith(prefixes)]
+    for column in ("dataset", *conditions):
+        if column in frame:
+            refuse_mixture(frame, column)
+
+
+def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
+    """Raises UserError, naming the groups, where the column takes several values."""
+    groups = frame[column].value_counts(dropna=False).sort_index()
+    if len(groups) < 2:
+        return
+    listed = ", ".join(f"{value} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
+    first = shown(groups.index[0]) if not isinstance(groups.index[0], str) else repr(groups.index[0])
+    choice = hint or f"select one: frame[frame[{column!r}] == {first}]"
+    raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")

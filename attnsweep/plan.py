@@ -1,0 +1,112 @@
+"""The plan of a sweep: which of its trials are new, done or invalid, what they cost and how long they will take."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from attnsweep import console
+from attnsweep.axes import AXES
+from attnsweep.errors import UserError
+from attnsweep.estimate import Speed
+from attnsweep.results import FINAL, Row, Store
+from attnsweep.sweep import Invalid, Sweep, Trial, expand
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of one sweep: its tables, its checkpoints and logs, its data."""
+
+    results: str
+    runs: Path
+    data: Path
+
+
+def place(results: str | Path = "results", data: str | Path | None = None) -> Place:
+    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside `results`."""
+    name = str(results).rstrip("/").rsplit("/", 1)[-1]
+    parent = Path.cwd() if "://" in str(results) else Path(results).expanduser().absolute().parent
+    folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
+    runs = parent / ("runs" if name == "results" else f"{name}-runs")
+    return Place(str(results), runs, Path(folder).expanduser().absolute())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distinct trials of a sweep with the state of each (`new` or `done`), and the points that are none."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    invalid: tuple[Invalid, ...]
+    state: Mapping[str, str]
+    speed: Speed
+
+    @property
+    def new(self) -> list[Trial]:
+        return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
+
+
+def make_plan(sweep: Sweep, where: Place, rows: Sequence[Row]) -> Plan:
+    """The plan, given the rows of `trials` so far. Raises UserError where the sweep has no point at all."""
+    trials, invalid = expand(sweep.points(), where.data)
+    if not trials and not invalid:
+        raise UserError("the sweep is empty: its space has no point")
+    state = state_of(trials, rows, scheduler=sweep.scheduler)
+    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed_from(rows, trials))
+
+
+def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:
+    """`done` or `new` for each trial. One that a scheduler stopped is done only for a sweep with a scheduler."""
+    final = {*FINAL, "stopped"} if scheduler else set(FINAL)
+    done = {row["trial_id"] for row in rows if row["status"] in final}
+    return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
+
+
+def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
+    """What the finished ones among `trials` teach about speed."""
+    speed = Speed()
+    seconds = {row["trial_id"]: row["train_s"] for row in rows if row["status"] == "done" and row["train_s"]}
+    for trial in trials:
+        if trial.trial_id in seconds:
+            speed.observe(trial, seconds[trial.trial_id])
+    return speed
+
+
+def refuse_invalid(plan: Plan) -> None:
+    """Raises UserError, with up to three reasons, where the plan has invalid points."""
+    reasons = list(dict.fromkeys(point.reason for point in plan.invalid))
+    more = f" (and {len(reasons) - 3} more reasons: --dry-run lists them)" if len(reasons) > 3 else ""
+    if reasons:
+        raise UserError("; ".join(reasons[:3]) + more)
+
+
+def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
+    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep would begin with."""
+    plan = make_plan(sweep, where, Store(where.results).read("trials").to_pylist())
+    if as_json:
+        for trial in plan.trials:
+            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
+        for one in plan.invalid:
+            print(json.dumps(invalid_row(one)))
+    else:
+        screen = Console(soft_wrap=True)
+        console.show_plan(screen, plan)
+        cpus = (sweep.resources or {}).get("cpu", 1)
+        console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))
+        console.show_trials(screen, plan)
+    return 2 if plan.invalid else 0
+
+
+def invalid_row(one: Invalid) -> Row:
+    """What the JSON of a dry run says of an invalid point: no ids and no cost, but its own values and the reason."""
+    values = {key: plain(one.point.get(key)) for key in AXES}
+    nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
+    return {**nothing, **values, "status": "invalid", "reason": one.reason}
+
+
+def plain(value: object) -> object:
+    """A value as JSON can hold it."""
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,75 @@
+"""Writes what trials tell into the tables: the driver is their only writer."""
+
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attnsweep import provenance
+from attnsweep.console import Live
+from attnsweep.results import COMPACT_AT, Row, Store
+from attnsweep.sweep import Trial
+
+CURVE_S = 5.0  # how often the learning curve of a running trial is written
+log = logging.getLogger("attnsweep")
+
+
+class Recorder:
+    """What is known of the running trials until it stands in the tables."""
+
+    def __init__(self, sweep: str, store: Store, runs: Path, live: Live) -> None:
+        self.sweep, self.store, self.runs, self.live = sweep, store, runs, live
+        self.origin = provenance.driver()
+        self.curves: dict[str, list[Row]] = {}
+        self.written: dict[str, float] = {}
+        self.unmerged = 0
+        self.starts_log = runs / "starts.log"
+        text = self.starts_log.read_text() if self.starts_log.exists() else ""
+        self.starts = Counter(text.split())
+
+    def started(self, trial: Trial) -> None:
+        """Counts the attempt, in a log that outlives the driver."""
+        self.starts[trial.trial_id] += 1
+        with open(self.starts_log, "a") as file:
+            file.write(f"{trial.trial_id}\n")
+        self.curves[trial.trial_id] = []
+        self.written[trial.trial_id] = time.monotonic()
+        self.live.started(trial.trial_id)
+
+    def told(self, trial: Trial, event: Mapping[str, Any]) -> None:
+        """Keeps the epochs of the learning curve and writes them now and then."""
+        curve = self.curves[trial.trial_id]
+        curve += event.get("curve", ())
+        share = len(curve) / trial.config["epochs"]
+        self.live.advanced(trial.trial_id, event.get("progress", share), event.get("val_acc"))
+        if "curve" in event and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
+            self._write_curve(trial.trial_id)
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None:
+        """Writes the trial's rows; its checkpoint is then of no more use."""
+        self._write_curve(trial.trial_id)
+        full = {**row, **self.origin, "sweep": self.sweep, "status": status}
+        full["attempts"] = self.starts[trial.trial_id]
+        self.store.write("trials", [full], trial.trial_id)
+        if status != "stopped":  # a sweep without a scheduler would go on from there
+            shutil.rmtree(self.runs / trial.trial_id, ignore_errors=True)
+        self.live.ended(trial.trial_id, full)
+        self.unmerged += 1
+        if self.unmerged % COMPACT_AT == 0:
+            tidy(self.store)
+
+    def _write_curve(self, trial_id: str) -> None:
+        if curve := self.curves.get(trial_id):
+            self.store.write("epochs", curve, trial_id)
+            self.written[trial_id] = time.monotonic()
+
+
+def tidy(store: Store) -> None:
+    """Compacts the tables; where that fails, say on a full disk, the small files stay as they are."""
+    try:
+        store.compact()
+    except OSError as error:
+        log.warning("the tables were not compacted (%s); their rows are intact", error)

@@ -1,0 +1,341 @@
+"""The three tables of results: their columns, and how they are written, read and compacted.
+
+Each table is a folder of Parquet files that share one explicit schema, so that pandas, polars and duckdb read the folder
+as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's rows are first in files
+of their own, named after the trial, so that writing them again replaces them; compaction moves what is final into one file,
+because a thousand files take seconds to read and one takes milliseconds.
+"""
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from attnsweep.axes import AXES, NOT_ARCHITECTURE
+from attnsweep.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+FINAL = ("done", "diverged")  # running such a trial again would give the same row
+COMPACT_AT = 500  # files; reading that many takes a second or two
+Row = dict[str, Any]
+log = logging.getLogger("attnsweep")
+
+STR, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its name, Arrow type, unit and meaning."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+ARROW = {str: STR, int: INT, float: FLOAT}
+CONFIGURATION = tuple(Column(axis.name, ARROW[axis.kind], axis.unit, axis.meaning) for axis in AXES.values())
+ARCHITECTURE = tuple(column for column in CONFIGURATION if column.name not in NOT_ARCHITECTURE)
+QUALITY = (
+    Column("val_acc", FLOAT, "fraction", "accuracy on the validation split at the selected epoch, 0..1"),
+    Column("test_acc", FLOAT, "fraction", "accuracy on the test split at the selected epoch, 0..1"),
+    Column(
+        "test_acc_best",
+        FLOAT,
+        "fraction",
+        "highest test accuracy of any epoch; for comparison with published tables only",
+    ),
+    Column(
+        "best_epoch", INT, "epoch", "the selected epoch, counted from 1: the first with the highest val_acc"
+    ),
+    Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split at the selected epoch"),
+    Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch"),
+)
+LATENCY_OF_TRIAL = (
+    Column("latency_ms_p50", FLOAT, "ms", "median time of one forward pass at latency_batch, on measured_on"),
+    Column("latency_ms_p90", FLOAT, "ms", "90th percentile of the same"),
+    Column("latency_ms_p99", FLOAT, "ms", "99th percentile of the same"),
+    Column("latency_batch", INT, "example", "batch size of the latency columns"),
+    Column(
+        "throughput_per_s",
+        FLOAT,
+        "1/s",
+        "examples per second at the throughput batch (see the latency table)",
+    ),
+    Column("measured_on", STR, "", "device and thread count that latency and throughput were measured on"),
+)
+COST = (
+    Column("params", INT, "", "trainable parameters"),
+    Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
+    *LATENCY_OF_TRIAL[:5],
+    Column(
+        "peak_mem_mb",
+        FLOAT,
+        "MB",
+        "peak memory of training: allocated on the GPU, or resident in the worker process",
+    ),
+    LATENCY_OF_TRIAL[5],
+)
+EFFORT = (
+    Column(
+        "train_s", FLOAT, "s", "wall clock of the trial in its worker, evaluation included, over all attempts"
+    ),
+    Column("epoch_s", FLOAT, "s", "median wall clock of one epoch's training steps"),
+    Column("samples_per_s", FLOAT, "1/s", "training examples per second, median over epochs"),
+    Column("started_at", TIME, "UTC", "start of the first attempt that led to this row"),
+    Column("finished_at", TIME, "UTC", "when the trial ended"),
+    Column("attempts", INT, "", "how many times the trial was started"),
+)
+PROVENANCE = (
+    Column("git_sha", STR, "", "commit of the working directory; null outside a repository"),
+    Column("git_dirty", BOOL, "", "whether the working directory had uncommitted changes"),
+    Column("code_hash", STR, "", "hash of the package's source files"),
+    Column("data_sha256", STR, "", "SHA-256 over the data set's files"),
+    Column("torch", STR, "", "version of torch"),
+    Column("cuda", STR, "", "version of CUDA that trained; null on other devices"),
+    Column("ray", STR, "", "version of Ray"),
+    Column("python", STR, "", "version of Python"),
+    Column("attnsweep", STR, "", "version of this package"),
+    Column("device", STR, "", "what trained: name of the GPU, or of the CPU with its thread count"),
+    Column("cpu", STR, "", "name of the CPU"),
+    Column("host", STR, "", "name of the host that trained"),
+    Column("schema_version", INT, "", "version of this table's schema"),
+)
+TABLES: dict[str, tuple[Column, ...]] = {
+    "trials": (
+        Column("trial_id", STR, "", "12 hex digits; hash of all that determines the result"),
+        Column("arch_id", STR, "", "12 hex digits; hash of all that determines latency, params and macs"),
+        Column("sweep", STR, "", "the sweep that ran the trial first"),
+        Column("status", STR, "", "done, failed, stopped (by a scheduler) or diverged (the loss was not finite)"),
+        Column("error", STR, "", "why the trial failed or diverged"),
+        *CONFIGURATION, *QUALITY, *COST, *EFFORT, *PROVENANCE,
+    ),
+    "epochs": (
+        Column("trial_id", STR, "", "the trial"),
+        Column("epoch", INT, "epoch", "counted from 1"),
+        Column("lr", FLOAT, "", "learning rate during the epoch"),
+        Column("train_loss", FLOAT, "nat", "mean loss over the epoch's training steps"),
+        Column("val_acc", FLOAT, "fraction", "accuracy on the validation split after the epoch, 0..1"),
+        Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split after the epoch"),
+        Column("test_acc", FLOAT, "fraction", "accuracy on the test split after the epoch, 0..1; selects nothing"),
+        Column("epoch_s", FLOAT, "s", "wall clock of the training steps"),
+        Column("eval_s", FLOAT, "s", "wall clock of the evaluation"),
+        Column("samples_per_s", FLOAT, "1/s", "training examples per second"),
+        Column("finished_at", TIME, "UTC", "when the epoch ended"),
+        Column("schema_version", INT, "", "version of this table's schema"),
+    ),
+    "latency": (
+        Column("arch_id", STR, "", "the architecture"),
+        Column("measured_on", STR, "", "device and thread count"),
+        Column("batch", INT, "example", "examples in one forward pass"),
+        Column("precision", STR, "", "fp32, or bf16 by autocast"),
+        *ARCHITECTURE,
+        Column("params", INT, "", "trainable parameters"),
+        Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
+        Column("latency_ms_p50", FLOAT, "ms", "median host time of one synchronised forward pass"),
+        Column("latency_ms_p90", FLOAT, "ms", "90th percentile"),
+        Column("latency_ms_p99", FLOAT, "ms", "99th percentile"),
+        Column("latency_ms_iqr", FLOAT, "ms", "interquartile range"),
+        Column("unstable", BOOL, "", "whether the interquartile range exceeds a tenth of the median"),
+        Column("device_ms", FLOAT, "ms", "time per pass by device events, one synchronisation at the end; null on CPUs"),
+        Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over the median"),
+        Column("calls", INT, "", "timed calls"),
+        Column("warmup_calls", INT, "", "calls before timing began"),
+        Column("peak_mem_mb", FLOAT, "MB", "peak memory of the forward passes: on the GPU, or resident in a fresh process"),
+        Column("threads", INT, "", "CPU threads of one forward pass"),
+        Column("torch", STR, "", "version of torch"),
+        Column("host", STR, "", "name of the host"),
+        Column("measured_at", TIME, "UTC", "when the measurement ended"),
+        Column("schema_version", INT, "", "version of this table's schema"),
+    ),
+}  # fmt: skip
+KEYS = {
+    "trials": ("trial_id",),
+    "epochs": ("trial_id", "epoch"),
+    "latency": ("arch_id", "measured_on", "batch", "precision"),
+}
+SCHEMAS = {
+    table: pa.schema(
+        [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
+    )
+    for table, columns in TABLES.items()
+}
+
+
+class Store:
+    """The tables below one root: a local folder, or any URI that pyarrow opens (s3://bucket/prefix)."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        try:
+            self.files, self.base = (
+                fs.FileSystem.from_uri(self.root) if "://" in self.root else local(self.root)
+            )
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"results={self.root!r} cannot be opened: {error}") from error
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.files, fs.LocalFileSystem)
+
+    def write(self, table: str, rows: Sequence[Row], name: str) -> None:
+        """Writes `rows` as the file `name`.parquet of a table, replacing the file of that name as a whole."""
+        rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
+        self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
+
+    def _write(self, table: str, content: pa.Table, name: str) -> None:
+        target = f"{self.base}/{table}/{name}.parquet"
+        self.files.create_dir(f"{self.base}/{table}", recursive=True)
+        if not self.is_local:  # an object store shows an object when its upload is complete
+            pq.write_table(content, target, filesystem=self.files)
+            return
+        scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            pq.write_table(content, scratch, filesystem=self.files)
+            os.replace(scratch, target)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+
+    def paths(self, table: str) -> list[str]:
+        """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
+        selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
+        infos = [i for i in self.files.get_file_info(selector) if i.is_file and i.path.endswith(".parquet")]
+        return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
+
+    def read(self, table: str) -> pa.Table:
+        """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped with a warning."""
+        parts = [part for path in self.paths(table) if (part := self._read(table, path)) is not None]
+        return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
+
+    def _read(self, table: str, path: str) -> pa.Table | None:
+        try:
+            return conform(pq.ParquetFile(path, filesystem=self.files).read(), SCHEMAS[table], KEYS[table])
+        except FileNotFoundError:  # compacted between the listing and now
+            return None
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            log.warning(
+                "skipped %s, which cannot be read (%s); delete it, or restore it from a copy", path, reason
+            )
+            return None
+
+    def compact(self) -> None:
+        """Moves final rows of every table into one file each; what a retry would replace stays in a file of its own."""
+        trials = self.read("trials")
+        final = {
+            key
+            for key, status in zip(*(trials[c].to_pylist() for c in ("trial_id", "status")), strict=True)
+            if status in FINAL
+        }
+        for table in TABLES:
+            sources = [
+                (path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None
+            ]
+            self._merge(
+                table,
+                [(p, c) for p, c in sources if table == "latency" or set(c["trial_id"].to_pylist()) <= final],
+            )
+
+    def _merge(self, table: str, sources: Sequence[tuple[str, pa.Table]]) -> None:
+        """One file in place of several. A file is deleted only when all its rows stand in the new one."""
+        if len(sources) < 2:
+            return
+        name = (
+            "part-" + hashlib.sha256("".join(sorted(path for path, _ in sources)).encode()).hexdigest()[:12]
+        )
+        self._write(table, newest(table, pa.concat_tables([part for _, part in sources])), name)
+        for path, _ in sources:
+            if not path.endswith(f"/{name}.parquet"):
+                self.files.delete_file(path)
+
+    def update_trials(self, changes: Mapping[str, Row]) -> None:
+        """Rewrites, file by file, the rows of the trials named in `changes` with those columns changed."""
+        for path in self.paths("trials"):
+            part = self._read("trials", path)
+            if part is None or not set(part["trial_id"].to_pylist()) & changes.keys():
+                continue
+            rows = [{**row, **changes.get(row["trial_id"], {})} for row in part.to_pylist()]
+            self._write("trials", pa.Table.from_pylist(rows, schema=SCHEMAS["trials"]), Path(path).stem)
+
+    def clear_scratch(self) -> None:
+        """Deletes what a driver that was killed in the middle of a write has left."""
+        for path in Path(self.base).glob(".*.tmp") if self.is_local else ():
+            path.unlink(missing_ok=True)
+
+    def set_aside_unreadable(self, folder: Path) -> list[str]:
+        """Moves files that are not Parquet out of the tables, where one of them would stop pandas; returns their names."""
+        moved = []
+        for table in TABLES if self.is_local else ():
+            for path in self.paths(table):
+                if not is_parquet(path):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, folder / f"{table}-{Path(path).name}")
+                    moved.append(path)
+        return moved
+
+
+def local(root: str) -> tuple[fs.FileSystem, str]:
+    """The local file system and the absolute path of `root` on it."""
+    return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+
+
+def is_parquet(path: str) -> bool:
+    """Whether the file's footer can be parsed. A file that may not be opened at all raises OSError."""
+    with open(path, "rb") as file:
+        try:
+            pq.read_metadata(file)
+        except pa.ArrowException:
+            return False
+    return True
+
+
+def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
+    """`part` with exactly the columns of `schema`: null where it lacks one. Raises ArrowInvalid if a key is missing."""
+    if lacking := [key for key in keys if key not in part.column_names]:
+        raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
+    columns = [
+        part[field.name].cast(field.type)
+        if field.name in part.column_names
+        else pa.nulls(len(part), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def newest(table: str, content: pa.Table) -> pa.Table:
+    """The last row of each key, in order of first appearance of those rows."""
+    keys = list(zip(*(content[key].to_pylist() for key in KEYS[table]), strict=True))
+    last = {key: i for i, key in enumerate(keys)}
+    return content if len(last) == len(keys) else content.take(sorted(last.values()))
+
+
+def load(
+    results: str | Path = "results", table: str = "trials", *, status: str | None = "done"
+) -> "pd.DataFrame":
+    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all), `epochs` or `latency`.
+
+    Raises UserError where there are no results, or no such table.
+    """
+    if table not in TABLES:
+        raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
+    store = Store(results)
+    if not any(store.paths(name) for name in TABLES):
+        raise UserError(
+            f"no results in {results}; run a sweep first: python -m attnsweep sweeps/quickstart.py"
+        )
+    frame = store.read(table).to_pandas()
+    if table == "trials" and status is not None:
+        frame = frame[frame["status"] == status].reset_index(drop=True)
+    return frame

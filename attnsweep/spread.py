@@ -1,0 +1,223 @@
+"""Ray Tune: spreads trials over the cluster's workers, and hands what comes back to a recorder.
+
+A worker is an actor that is reused from trial to trial, so torch is imported and a data set read once per worker, and a trial
+costs Tune some milliseconds. Tune's own loggers, checkpoints and restoring are off: rows and checkpoints are ours.
+"""
+
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from attnsweep.results import Row
+from attnsweep.sweep import Trial
+
+MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
+log = logging.getLogger("attnsweep")
+
+
+class Worker(tune.Trainable):
+    """Runs one trial after another; a step is one event of attnsweep.trial.run."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        from attnsweep import trial  # here, in the worker: the driver has no need of torch
+
+        options = trial.Options(**new_config["options"])
+        self.events: Iterator[dict[str, Any]] = trial.run(Trial(**new_config["trial"]), options)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        event = next(self.events)
+        return {**event, "done": "status" in event}
+
+
+class Record(Protocol):
+    """Who is told what happens to trials."""
+
+    def started(self, trial: Trial) -> None: ...
+
+    def told(self, trial: Trial, event: Mapping[str, Any]) -> None: ...
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
+
+
+class Messenger(tune.Callback):
+    """Passes Tune's callbacks on, and keeps what is left to do."""
+
+    def __init__(self, trials: Sequence[Trial], record: Record) -> None:
+        self.left = {trial.trial_id: trial for trial in trials}
+        self.record = record
+        self.starts: Counter[str] = Counter()
+        self.rows: dict[str, Row] = {}  # of running trials, as far as they have come
+        self.error: Exception | None = None  # raised by the record, say by a full disk
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks beside its own state; neither is needed again
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        if ours := self._ours(trial):
+            self.starts[ours.trial_id] += 1
+            self._call(self.record.started, ours)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if ours := self._ours(trial):
+            self.rows[ours.trial_id] = result.get("row", self.rows.get(ours.trial_id, ours.row()))
+            self._call(self.record.told, ours, result)
+            if "status" in result:
+                self._end(ours, result["status"], {})
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        if ours := self._ours(trial):  # it has not ended by itself: the scheduler stopped it
+            self._end(ours, "stopped", {})
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        if ours := self._ours(trial):
+            self._end(ours, "failed", {"error": worker_death(trial, self.starts[ours.trial_id])})
+
+    def give_up(self) -> None:
+        """Ends trials that were started too often."""
+        for trial_id, trial in list(self.left.items()):
+            if self.starts[trial_id] >= MOST_STARTS:
+                self._end(
+                    trial, "failed", {"error": f"its worker died {MOST_STARTS} times; was the memory enough?"}
+                )
+
+    def _ours(self, trial: TuneTrial) -> Trial | None:
+        return self.left.get(trial.config["trial"]["trial_id"])
+
+    def _end(self, trial: Trial, status: str, extra: Row) -> None:
+        row = {**self.rows.pop(trial.trial_id, trial.row()), **extra}
+        self._call(self.record.ended, trial, status, row)
+        del self.left[trial.trial_id]
+
+    def _call(self, told: Callable[..., None], *args: Any) -> None:
+        try:
+            told(*args)
+        except Exception as error:  # Tune wraps what its callbacks raise; this is the original
+            self.error = error
+            raise
+
+
+def worker_death(trial: TuneTrial, starts: int) -> str:
+    """Why Tune gave a trial up, in one line."""
+    error = str(trial.get_error() or "").strip().splitlines()
+    cause = next(
+        (line.strip() for line in error if "exit" in line.lower() or "Error" in line), "the process ended"
+    )
+    return f"its worker died {starts} times: {cause[:300]}"
+
+
+class GroupedASHA(FIFOScheduler):
+    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) among trials of one model and data set only.
+
+    Between architectures of different size it would be unfair: the larger ones learn later.
+    """
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.groups: dict[tuple[str, str], ASHAScheduler] = {}
+
+    def _group(self, trial: TuneTrial) -> ASHAScheduler:
+        config = trial.config["trial"]["config"]
+        key = (config["model"], config["dataset"])
+        if key not in self.groups:
+            self.groups[key] = ASHAScheduler(
+                time_attr="epoch", metric="val_acc", mode="max", max_t=self.longest
+            )
+        return self.groups[key]
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._group(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        if "val_acc" not in result:  # mere progress, or the end
+            return TrialScheduler.CONTINUE
+        return self._group(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        if "val_acc" in result:
+            self._group(trial).on_trial_complete(tune_controller, trial, result)
+
+
+def spread(
+    trials: Sequence[Trial],
+    record: Record,
+    *,
+    options: Mapping[str, Any],
+    asked: Mapping[str, float],
+    slots: int,
+    scheduler: str | None,
+) -> None:
+    """Runs the trials to their ends. A worker that dies is replaced; what it was at starts again, `MOST_STARTS` times at most.
+
+    Raises what the record raises, and KeyboardInterrupt.
+    """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(
+        max(2, slots)
+    )  # by default 200: each pending one costs every round
+    messenger = Messenger(trials, record)
+    while messenger.left:
+        before = messenger.starts.total()
+        try:
+            fit(list(messenger.left.values()), messenger, options=options, asked=asked, scheduler=scheduler)
+        except Exception as error:  # Tune's whole fit ends where Ray kills one worker for memory
+            if messenger.error:
+                raise messenger.error from None
+            if messenger.starts.total() == before:
+                raise
+            log.warning("Ray Tune stopped (%s); going on with %d trials", error, len(messenger.left))
+        messenger.give_up()
+
+
+def fit(
+    trials: Sequence[Trial],
+    messenger: Messenger,
+    *,
+    options: Mapping[str, Any],
+    asked: Mapping[str, float],
+    scheduler: str | None,
+) -> None:
+    """One call of Tune."""
+    longest = max(trial.config["epochs"] for trial in trials)
+    with tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True) as scratch:
+        tune.Tuner(
+            tune.with_resources(Worker, dict(asked)),
+            param_space={
+                "trial": tune.grid_search([asdict(trial) for trial in trials]),
+                "options": dict(options),
+            },
+            tune_config=tune.TuneConfig(
+                scheduler=GroupedASHA(longest) if scheduler == "asha" else None,
+                reuse_actors=True,
+                trial_name_creator=name_of,
+                trial_dirname_creator=name_of,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[messenger],
+                failure_config=tune.FailureConfig(max_failures=MOST_STARTS - 1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+
+
+def name_of(trial: TuneTrial) -> str:
+    """The name that Tune's own files give a trial."""
+    return str(trial.config["trial"]["trial_id"])

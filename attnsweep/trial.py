@@ -1,0 +1,250 @@
+"""One trial from start to finish: an ordinary generator without Ray, to be stepped through in a debugger.
+
+    for event in run(trial, Options(data_dir="data")): ...
+
+It yields a dict per epoch, with the epoch's row and the trial's row so far, and now and then one with its progress.
+The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import statistics
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnsweep import measure, provenance
+from attnsweep.models import build
+from attnsweep.results import Row
+from attnsweep.sweep import Trial, reason
+from attnsweep.tasks import TASKS
+
+PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
+CHECKPOINT_S = 5.0  # an epoch is checkpointed if that much training would be lost
+FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
+Event = dict[str, Any]
+log = logging.getLogger("attnsweep")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a trial reads and checkpoints (None: nowhere), and what it may take."""
+
+    data_dir: str
+    runs_dir: str | None = None
+    cpu: float = 1
+    gpu: float = 0
+    checkpoint_s: float = CHECKPOINT_S
+
+
+class Diverged(Exception):
+    """The loss is not finite."""
+
+
+def run(trial: Trial, options: Options) -> Iterator[Event]:
+    """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one."""
+    training = None
+    try:
+        training = start(trial, options)
+        yield from training.epochs()
+        yield {"status": "done", "row": training.row(), "curve": training.news()}
+    except Diverged as error:
+        assert training is not None
+        yield {"status": "diverged", "row": {**training.row(), "error": str(error)}, "curve": training.news()}
+    except Exception as error:
+        row = training.row() if training else trial.row()
+        log.debug("trial %s failed\n%s", trial.trial_id, traceback.format_exc())
+        yield {"status": "failed", "row": {**row, "error": f"{reason(error)} ({place(error)})"}}
+
+
+def start(trial: Trial, options: Options) -> "Training":
+    """The training of a trial, from its checkpoint if there is one that can be read, else from the beginning."""
+    path, training = checkpoint_path(trial, options), Training(trial, options)
+    if path is None or not path.exists():
+        return training
+    try:
+        training.restore(torch.load(path, map_location=training.device, weights_only=True))
+        return training
+    except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
+        log.warning("skipped the checkpoint %s, which cannot be read (%s)", path, reason(error))
+        return Training(trial, options)
+
+
+class Training:
+    """The state of one trial's training: everything that a checkpoint holds."""
+
+    def __init__(self, trial: Trial, options: Options) -> None:
+        self.clock, self.train_s, self.started_at = time.perf_counter(), 0.0, now()
+        self.trial, self.options, self.config = trial, options, trial.config
+        self.curve: list[Row] = []
+        self.told = 0
+        torch.set_num_threads(max(1, int(options.cpu)))
+        self.device = measure.pick_device(options.gpu)
+        self.task = TASKS[self.config["task"]]
+        self.data = self.task.load_for(self.config, options.data_dir, self.device)
+        self.memory = measure.PeakMemory(self.device)
+        torch.manual_seed(self.config["seed"])
+        self.order = torch.Generator().manual_seed(self.config["seed"])
+        self.model = build(self.config).to(self.device, memory_format=torch.channels_last)
+        self.optimizer = optimizer(self.model, self.config)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=self.config["lr_gamma"])
+        built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
+
+    def epochs(self) -> Iterator[Event]:
+        """Trains the epochs that are left. Raises Diverged."""
+        last_save = time.perf_counter()
+        while len(self.curve) < self.config["epochs"]:
+            began = time.perf_counter()
+            train_loss = yield from self._train()
+            trained = time.perf_counter()
+            self.curve.append(self._judge(train_loss, trained - began))
+            self.schedule.step()
+            if len(self.curve) == self.config["epochs"]:
+                return  # the last epoch travels with the final event
+            if time.perf_counter() - last_save > self.options.checkpoint_s:
+                self._save()
+                last_save = time.perf_counter()
+            val_acc = self.curve[-1]["val_acc"]
+            yield {"epoch": len(self.curve), "val_acc": val_acc, "row": self.row(), "curve": self.news()}
+
+    def news(self) -> list[Row]:
+        """The epochs that have not been told yet; the first time also those of earlier attempts."""
+        self.told, news = len(self.curve), self.curve[self.told :]
+        return news
+
+    def _train(self) -> Iterator[Event]:
+        """One epoch's steps; returns the mean loss."""
+        self.model.train()
+        size, n = self.config["batch_size"], len(self.data.train)
+        total, told = torch.zeros((), device=self.device), time.perf_counter()
+        for step, batch in enumerate(self.task.batches(self.data, size, self.order), 1):
+            self.optimizer.zero_grad(set_to_none=True)
+            with self._precision():
+                loss = self.task.loss(self.model, batch)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * len(batch[-1])
+            if step % FINITE_CHECK_STEPS == 0:
+                self._check_finite(total)
+            if time.perf_counter() - told > PROGRESS_S:
+                yield {"progress": (len(self.curve) + step * size / n) / self.config["epochs"]}
+                told = time.perf_counter()
+        self._check_finite(total)
+        return total.item() / n
+
+    def _check_finite(self, total: torch.Tensor) -> None:
+        if not math.isfinite(value := total.item()):
+            raise Diverged(f"the loss was {value} in epoch {len(self.curve) + 1}; a lower lr may help")
+
+    def _judge(self, train_loss: float, epoch_s: float) -> Row:
+        """The row of the epoch that was just trained."""
+        began = time.perf_counter()
+        self.model.eval()
+        with torch.inference_mode(), self._precision():
+            quality = self.task.judge(self.model, self.data)
+        return {
+            "trial_id": self.trial.trial_id,
+            "epoch": len(self.curve) + 1,
+            "lr": self.schedule.get_last_lr()[0],
+            "train_loss": train_loss,
+            **quality,
+            "epoch_s": epoch_s,
+            "eval_s": time.perf_counter() - began,
+            "samples_per_s": len(self.data.train) / epoch_s,
+            "finished_at": now(),
+        }
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config["precision"] == "bf16":
+            return torch.autocast(self.device, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def row(self) -> Row:
+        """The trial's row, as far as it has come: the epoch with the highest validation accuracy is the selected one."""
+        row = self.trial.row()
+        row |= provenance.worker(self.device, threads=torch.get_num_threads())
+        row |= {"started_at": self.started_at, "finished_at": now(), "peak_mem_mb": self.memory.mb()}
+        row["train_s"] = self.train_s + time.perf_counter() - self.clock
+        if not self.curve:
+            return row
+        best = max(self.curve, key=lambda epoch: epoch["val_acc"])
+        row |= {key: best[key] for key in ("val_acc", "val_loss", "test_acc")}
+        row |= {
+            "best_epoch": best["epoch"],
+            "test_acc_best": max(epoch["test_acc"] for epoch in self.curve),
+            "train_loss": self.curve[-1]["train_loss"],
+            "epoch_s": statistics.median(epoch["epoch_s"] for epoch in self.curve),
+            "samples_per_s": statistics.median(epoch["samples_per_s"] for epoch in self.curve),
+        }
+        return row
+
+    def _save(self) -> None:
+        """Writes the checkpoint whole or not at all: a new file, then a rename. It holds plain values and tensors only."""
+        path = checkpoint_path(self.trial, self.options)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self.order.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.device == "cuda" else None,
+            "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
+            "train_s": self.train_s + time.perf_counter() - self.clock,
+            "started_at": self.started_at.isoformat(),
+        }
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(state, scratch)
+        os.replace(scratch, path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where a checkpoint was written. Raises KeyError, RuntimeError and the like where it does not fit."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order.set_state(state["order"].cpu())
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+        self.curve = [
+            {**epoch, "finished_at": datetime.fromisoformat(epoch["finished_at"])} for epoch in state["curve"]
+        ]
+        self.train_s = state["train_s"]
+        self.started_at = datetime.fromisoformat(state["started_at"])
+
+
+def optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
+    """torch.optim's optimiser of the configuration, in its fused form."""
+    recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"], "fused": True}
+    if config["optimizer"] == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=0.9, **recipe)
+    kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), **recipe)
+
+
+def checkpoint_path(trial: Trial, options: Options) -> Path | None:
+    """Where the trial's checkpoint lies."""
+    return Path(options.runs_dir) / trial.trial_id / "checkpoint.pt" if options.runs_dir else None
+
+
+def place(error: BaseException) -> str:
+    """File and line where the error arose."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
