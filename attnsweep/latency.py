@@ -1,7 +1,8 @@
 """The latency phase: every architecture once per kind of device, alone on its node, each in a process of its own."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from attnsweep.sweep import short_hash
 
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
+BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
+FAULTS = (ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
 THREADS = 1  # of a forward pass on a CPU, as in training
 log = logging.getLogger("attnsweep")
 
@@ -27,10 +30,11 @@ class Place:
     cpus: float
     gpus: float
 
-    def alone(self) -> dict[str, Any]:
-        """Options of a Ray task that takes all CPUs of the node; `max_calls=1` gives it a fresh process."""
+    def alone(self, function: Callable[..., Any]) -> Any:
+        """`function` as a Ray task that takes all CPUs of the node, in a process that ends with the call."""
         where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": where, "max_calls": 1}
+        task = ray.remote(max_calls=1)(function)
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, scheduling_strategy=where)
 
 
 def places(*, gpus: bool) -> list[Place]:
@@ -41,9 +45,7 @@ def places(*, gpus: bool) -> list[Place]:
         if not node["Alive"] or not cpus:
             continue
         place = Place("", node["NodeID"], cpus, float(gpus and node["Resources"].get("GPU", 0) >= 1))
-        name = ray.get(
-            ray.remote(device_name).options(**{**place.alone(), "max_calls": 0}).remote(place.gpus)
-        )
+        name = ray.get(place.alone(device_name).remote(place.gpus))
         found.setdefault(name, Place(name, place.node_id, place.cpus, place.gpus))
     return list(found.values())
 
@@ -55,14 +57,21 @@ def device_name(gpus: float) -> str:
     return provenance.device_name(measure.pick_device(gpus), THREADS)
 
 
-def measure_once(config: dict[str, Any], arch_id: str, gpus: float, batch: int, precision: str) -> Row:
-    """The row of `latency` for one architecture, measured in the process that this runs in."""
+def measure_once(
+    config: dict[str, Any], arch_id: str, gpus: float, precision: str, batches: Sequence[int]
+) -> list[Row]:
+    """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that does not fit has none."""
     from attnsweep import measure
 
-    device = measure.pick_device(gpus)
-    return measure.measure_architecture(
-        config, arch_id, device=device, batch=batch, precision=precision, threads=THREADS
-    )
+    rows, device = [], measure.pick_device(gpus)
+    for batch in batches:
+        with contextlib.suppress(MemoryError):
+            rows.append(
+                measure.measure_architecture(
+                    config, arch_id, device=device, batch=batch, precision=precision, threads=THREADS
+                )
+            )
+    return rows
 
 
 def wanted(store: Store, trial_ids: Iterable[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
@@ -86,35 +95,39 @@ def measure_all(
 ) -> None:
     """Measures what is not in the table yet, and joins latency into the rows of `trials`."""
     architectures = wanted(store, trial_ids)
-    for place in reversed(
-        places(gpus=gpus)
-    ):  # the first kind of device comes last: its figures stay in `trials`
-        known = {key_of(row) for row in store.read("latency").to_pylist()}
-        missing = [
-            (arch_id, precision, batch)
-            for arch_id, precision in architectures
-            for batch in (LATENCY_BATCH, THROUGHPUT_BATCH)
-            if (arch_id, place.measured_on, batch, precision) not in known
-        ]
-        for number, (arch_id, precision, batch) in enumerate(missing, 1):
+    for place in reversed(places(gpus=gpus)):  # the first kind of device comes last: its figures stay in `trials`
+        missing = list(unmeasured(store, architectures, place.measured_on))
+        for number, (arch_id, precision, batches) in enumerate(missing, 1):
             told(f"latency {number}/{len(missing)} on {place.measured_on}")
             config = architectures[arch_id, precision]
-            task = ray.remote(measure_once).options(**place.alone())
-            try:
-                row = ray.get(task.remote(config, arch_id, place.gpus, batch, precision))
-            except (
-                ray.exceptions.RayTaskError,
-                ray.exceptions.WorkerCrashedError,
-                ray.exceptions.OutOfMemoryError,
-            ) as error:
-                log.warning(
-                    "latency of %s at batch %d was not measured: %s", arch_id, batch, last_line(error)
-                )
-                continue
-            store.write(
-                "latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
-            )
+            measure_at(store, place, config=config, arch_id=arch_id, precision=precision, batches=batches)
         store.update_trials(dict(joined(store, architectures, place.measured_on)))
+
+
+def unmeasured(
+    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
+) -> Iterator[tuple[str, str, list[int]]]:
+    """The architectures and precisions that lack a measurement on a device, with the batch sizes that they lack."""
+    known = {key_of(row) for row in store.read("latency").to_pylist()}
+    for arch_id, precision in architectures:
+        batches = [batch for batch in BATCHES if (arch_id, measured_on, batch, precision) not in known]
+        if batches:
+            yield arch_id, precision, batches
+
+
+def measure_at(
+    store: Store, place: Place, *, config: dict[str, Any], arch_id: str, precision: str, batches: Sequence[int]
+) -> None:
+    """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
+    try:
+        rows = ray.get(place.alone(measure_once).remote(config, arch_id, place.gpus, precision, batches))
+    except FAULTS as error:
+        log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
+        return
+    for row in rows:
+        store.write("latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}")
+    for batch in {*batches} - {row["batch"] for row in rows}:
+        log.warning("architecture %s at batch %d does not fit into the memory of %s", arch_id, batch, place.measured_on)
 
 
 def key_of(row: Row) -> tuple[str, str, int, str]:

@@ -1,10 +1,9 @@
 """What an architecture costs on this machine: parameters, multiply-accumulates, latency, memory.
 
 Published latencies are often wrong in the same few ways: no synchronisation with the GPU, no warm-up, many
-models in one drifting process. So here: evaluation and inference mode; one fixed random input that lies on the
-device; warm-up until the times have settled; every timed call synchronised; quantiles, not a mean; and a flag on
-what was unstable all the same. A fresh process per architecture, with the device to itself, is for the caller to
-arrange.
+models in one drifting process. So here: evaluation and inference mode; one fixed random input that lies on
+the device; warm-up until the times settle; every timed call synchronised; quantiles, not a mean; and a flag
+on what stayed unstable. A fresh process per architecture, with the device to itself, is for the caller.
 """
 
 import contextlib
@@ -52,7 +51,7 @@ def pick_device(gpu: float = 0) -> str:
 
 
 def count(model: nn.Module, example: torch.Tensor) -> Cost:
-    """Trainable parameters, and the multiply-accumulates of one forward pass of the first of `example` (b, ...).
+    """Trainable parameters, and the multiply-accumulates of one forward pass of the first `example` (b, ...).
 
     Counts a twin on the meta device, where nothing is computed; the model stays as it is. Matrix products,
     convolutions and attention count, element-wise operations do not.
@@ -75,7 +74,7 @@ def on_meta(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def slow_attention() -> Iterator[None]:
-    """Attention layers of torch.nn run operation by operation: the counter does not see their fused fast path."""
+    """Attention layers of torch.nn run step by step: the counter does not see their fused fast path."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -112,8 +111,8 @@ class Timings:
 def time_calls(call: Call, synchronise: Call, *, clock: Clock = time.perf_counter_ns) -> Timings:
     """Times `call`, each with the `synchronise` after it, by a clock in nanoseconds, once it has warmed up.
 
-    Stops at 200 calls or 2 s, whichever comes first, but not before 10 calls: a quick model gets its p99 from 200
-    calls, a slow one does not take minutes.
+    Stops at 200 calls or 2 s, whichever comes first, but not before 10 calls: a quick model gets its p99 from
+    200 calls, a slow one does not take minutes.
     """
 
     def timed() -> int:
@@ -181,8 +180,8 @@ def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
 class PeakMemory:
     """Peak memory in MB (1e6 bytes) since this object was made: allocated by torch on CUDA, else resident.
 
-    What is resident includes the interpreter and torch itself, some RESIDENT MB. Where the system cannot reset the
-    peak (Linux can), it is that of the whole life of the process.
+    What is resident includes the interpreter and torch itself: several hundred MB. Where the system cannot reset
+    the peak (Linux can), it is that of the whole life of the process.
     """
 
     def __init__(self, device: str) -> None:
@@ -248,7 +247,7 @@ def memory_named(batch: int, where: str) -> Iterator[None]:
 
 
 def precision_of(device: str, precision: str) -> torch.autocast:
-    """The context that computes in `bf16` by autocast, or in `fp32`. Raises UserError for another precision."""
+    """The context that computes in `bf16` by autocast, or in `fp32`. Raises UserError for anything else."""
     half = AXES["precision"].check(precision) == "bf16"
     return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
@@ -290,15 +289,15 @@ def measure(
     precision: str = "fp32",
     threads: int = 1,
 ) -> Row:
-    """The row of `latency` for a model of images: all its columns but schema_version. Takes 1 to 7 s or 20 calls.
+    """The row of `latency` for a model of images: all columns but schema_version. Takes 1 to 8 s or 20 calls.
 
-    The model is moved to the device, in the memory format that it is trained in, and left there in evaluation mode.
-    Raises MemoryError where the batch does not fit: it is never lowered. Raises UserError for an unknown precision.
+    The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
+    Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
     """
     where, images = provenance.device_name(device, threads), random_images(config, batch)
     cost = count(model, images)
     with cpu_threads(threads), memory_named(batch, where):
-        ready = model.eval().to(device, memory_format=torch.channels_last)
+        ready = model.eval().to(device).to(memory_format=torch.channels_last)
         timed = time_model(ready, images.to(device), device=device, precision=precision)
     return {
         "arch_id": arch_id,

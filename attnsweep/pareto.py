@@ -1,7 +1,7 @@
-"""Accuracy against cost: means over seeds, the front, its hypervolume, and the best rows within a budget.
+"""Accuracy against cost: means over seeds, the front, its hypervolume, and the best settings within a budget.
 
-Pure functions from rows of the trials table to rows or numbers. They refuse to compare what cannot be compared: rows of
-several data sets, or costs that were measured on several devices.
+Pure functions from rows of the trials table to rows or numbers. They refuse to compare what cannot be
+compared: rows of several data sets, or costs that were measured on several devices.
 """
 
 import math
@@ -17,60 +17,46 @@ from attnsweep.results import CONFIGURATION
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 ACCURACIES = ("val_acc", "test_acc", "test_acc_best")
-MEASURED = (
-    "latency_ms_p50",
-    "latency_ms_p90",
-    "latency_ms_p99",
-    "throughput_per_s",
-    "peak_mem_mb",
-    "train_s",
-    "epoch_s",
-)
+LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99")
+MEASURED = (*LATENCIES, "throughput_per_s", "peak_mem_mb", "train_s", "epoch_s")
 OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
-LOWER_IS_BETTER = (
-    "params",
-    "macs",
-    *(name for name in MEASURED if name != "throughput_per_s"),
-    "val_loss",
-    "train_loss",
-)
-HIGHER_IS_BETTER = (*ACCURACIES, "throughput_per_s")
-MEASURED_UNDER = {  # the column that must be equal, and the costs that depend on it
-    "measured_on": ("latency_", "throughput_"),
-    "latency_batch": ("latency_",),
-    "device": ("peak_mem", "train_s", "epoch_s"),
+HIGHER_IS_BETTER = {*ACCURACIES, "throughput_per_s"}
+LOWER_IS_BETTER = {*MEASURED, "params", "macs", "val_loss", "train_loss"} - HIGHER_IS_BETTER
+SAME_FOR = {  # the column that must be equal, and the costs that depend on it
+    "measured_on": (*LATENCIES, "throughput_per_s"),
+    "latency_batch": LATENCIES,
+    "device": ("peak_mem_mb", "train_s", "epoch_s"),
 }
+# short enough for a plot; the axes that people know best come first
 ABBREVIATIONS = {
-    "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p", "epochs": "ep",
-    "batch_size": "b",
+    "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p",
+    "epochs": "ep", "batch_size": "b",
 }  # fmt: skip
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting (all of the configuration but the seed), from the rows that are done.
 
-    Each accuracy column holds the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation, null
-    for one seed). With three seeds the range says what was seen; a t interval would be four times as wide and pass 100 %.
-    `seeds` counts the seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
+    Each accuracy column holds the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard
+    deviation, null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
+    three seeds would reach 2.5 standard deviations to each side, at times past 100 %. `seeds` counts the
+    seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
     Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
     """
     frame = done(frame)
     require(frame, "seed", "test_acc")
     keys = [name for name in SETTING if name in frame]
-    numbers = [name for name in (*ACCURACIES, *MEASURED) if name in frame]
-    groups = frame.astype(dict.fromkeys(numbers, float)).groupby(keys, dropna=False, sort=False)
+    floats = [name for name in (*ACCURACIES, *MEASURED) if name in frame]
+    groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
     if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
         refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
     return groups.agg(**aggregations(frame)).reset_index()
 
 
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """For each column of `over_seeds`, the column it comes from and how its rows become one."""
-    accuracies = {
-        f"{name}{suffix}": (name, how)
-        for name in ACCURACIES
-        for suffix, how in (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
-    }
+    """For each column of `over_seeds`, the column that it comes from and how several rows become one."""
+    ways = (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
+    accuracies = {f"{name}{suffix}": (name, way) for name in ACCURACIES for suffix, way in ways}
     equal = {name: (name, "first") for name in OF_ARCHITECTURE}
     medians = {name: (name, "median") for name in MEASURED}
     every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
@@ -78,29 +64,30 @@ def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
-    """The rows that no other row beats on both cost (less is better) and quality (more is better), cheapest first.
+    """The rows that no other row beats on both cost (less is better) and quality (more is), cheapest first.
 
-    One row beats another if it is at least as good on both and better on one; of rows with the same cost and quality neither
-    beats the other, and all stay. Rows that are not done, or without cost or quality, are left out. Every seed is a row of
-    its own here: pass `over_seeds(frame)` to compare means. Raises UserError where a column is missing or points the other
-    way, or where rows of several data sets or devices are mixed.
+    One row beats another if it is at least as good on both and better on one; of rows with the same cost and
+    quality neither beats the other, and all stay. Rows that are not done, or lack cost or quality, are left
+    out. Every seed is a row of its own here: pass `over_seeds(frame)` to compare means. Raises UserError
+    where a column is missing or points the other way, or where rows of several data sets or devices are
+    mixed.
     """
     check_direction(cost, quality)
     frame = done(frame)
     require(frame, cost, quality)
     points = np.column_stack([numbers(frame, cost), -numbers(frame, quality)])
-    rows, points = frame[finite := np.isfinite(points).all(axis=1)], points[finite]
+    known = np.isfinite(points).all(axis=1)
+    rows = frame[known]
     refuse_mixtures(rows, cost)
-    distinct, of_row = np.unique(points, axis=0, return_inverse=True)  # by cost, then the best quality first
-    before = np.minimum.accumulate(np.r_[np.inf, distinct[:, 1]])[:-1]
-    rank = of_row.ravel()
+    distinct, rank = np.unique(points[known], axis=0, return_inverse=True)  # by cost, then best quality first
+    best_before = np.minimum.accumulate(np.r_[np.inf, distinct[:, 1]])[:-1]
     order = np.argsort(rank, kind="stable")
-    return rows.iloc[order[(distinct[:, 1] < before)[rank[order]]]]
+    return rows.iloc[order[(distinct[:, 1] < best_before)[rank[order]]]]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The corner that a hypervolume is measured from. Two hypervolumes compare only where their references are equal."""
+    """The corner that a hypervolume is measured from; two hypervolumes compare only if it is the same."""
 
     cost: float
     quality: float = 0.0
@@ -109,7 +96,8 @@ class Reference:
 def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
     """Quality 0, and the first power of ten above the cost of every row, dominated ones included.
 
-    A round number, so that result sets of the same magnitude share it, and above all rows, so that each can contribute.
+    A round number, so that result sets of the same magnitude share it; above all rows, so that each can
+    contribute. Raises UserError where no row has the cost, or where one is not positive.
     """
     require(frame, cost)
     worst = positive(numbers(frame, cost), cost).max(initial=0.0)
@@ -123,9 +111,9 @@ def hypervolume(
 ) -> float:
     """The area that the rows' front covers from `corner`, in quality times decades of cost.
 
-    The cost counts as log10: the unit does not matter, and halving a cost is worth the same anywhere. Rows outside of the
-    corner add nothing. Source: the two-dimensional S-metric of Zitzler and Thiele, PPSN 1998. Raises UserError as `front`
-    does, and where a cost is not positive.
+    The cost counts as log10: its unit does not matter, and halving a cost is worth the same anywhere. What
+    lies outside of the corner adds nothing. Source: the size of the space covered, Zitzler and Thiele, PPSN
+    1998. Raises UserError as `front` does, and where a cost is not positive.
     """
     best = front(frame, cost, quality)
     decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
@@ -140,10 +128,11 @@ def pick(
     params: float | None = None,
     dataset: str | None = None,
 ) -> pd.DataFrame:
-    """The settings within the budget, best first: one row each as in `over_seeds`, by mean accuracy on validation.
+    """The settings within the budget, best first: rows as of `over_seeds`, by mean accuracy on validation.
 
-    The test accuracy is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`. Equal accuracies: cheapest first.
-    Raises UserError where nothing fits (naming the nearest setting and what it needs), or where data sets or devices are mixed.
+    The test accuracy is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`; of equal
+    accuracies the cheapest is first. Raises UserError where nothing fits, naming the nearest setting and the
+    budget that it needs, or where data sets or devices are mixed.
     """
     frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
     asked = {"latency_ms_p50": latency_ms, "params": params}
@@ -170,20 +159,17 @@ def checked_budget(name: str, value: float) -> float:
 def nothing_to_pick(budget: Mapping[str, float]) -> str:
     """The sentence for rows that lack what the budget is about."""
     if "latency_ms_p50" in budget:
-        return "no row has a latency; measure first: python -m attnsweep measure"
+        return "no done row has a latency; measure first: python -m attnsweep measure"
     return "there is no done row to pick from; run a sweep first: python -m attnsweep sweeps/quickstart.py"
 
 
 def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
     """The sentence that names the setting nearest to the budget, and the budget that it would need."""
     nearest = (rows[list(budget)] / list(budget.values())).max(axis=1).idxmin()
-    asked = " and ".join(f"{name} <= {value:,g}" for name, value in budget.items())
-    flags = {"latency_ms_p50": "latency_ms", "params": "params"}
-    needs = " and ".join(
-        f"{flags[name]}={rounded_up(rows.loc[nearest, name])}"
-        for name, value in budget.items()
-        if rows.loc[nearest, name] > value
-    )
+    asked = " and ".join(f"{name} <= {value:,.12g}" for name, value in budget.items())
+    options = {"latency_ms_p50": "latency_ms", "params": "params"}
+    beyond = [name for name in budget if rows.loc[nearest, name] > budget[name]]
+    needs = " and ".join(f"{options[name]}={rounded_up(rows.loc[nearest, name])}" for name in beyond)
     return f"nothing fits {asked}; the nearest is {labels(rows, short=False)[nearest]}, which needs {needs}"
 
 
@@ -197,14 +183,13 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
     require(frame, column)
     known = sorted(map(str, frame[column].dropna().unique()))
     if value not in known:
-        raise UserError(
-            f"{column}={value!r} has no rows{did_you_mean(value, known)}; there are {', '.join(known) or 'none'}"
-        )
+        hint = did_you_mean(value, known)
+        raise UserError(f"{column}={value!r} has no rows{hint}; there are {', '.join(known) or 'none'}")
     return frame[frame[column] == value]
 
 
 def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The rows for which a pandas query holds. Raises UserError where it cannot be evaluated, or holds for none."""
+    """The rows for which a pandas query holds. Raises UserError where it is malformed or holds for none."""
     try:
         rows = frame.query(condition)
     except Exception as error:  # a user's text: pandas raises nearly anything
@@ -229,21 +214,22 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The axes that take several values within one model on one data set, in the order of the configuration."""
+    """The axes that take several values within one model on one data set, in the configuration's order."""
+    require(frame, "model", "dataset")
     axes = [name for name in SETTING if name in frame and name not in ("model", "dataset")]
     values = frame.groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
     return [name for name in axes if (values[name] > 1).any()]
 
 
 def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
-    """A name for each row: its model, and the fewest axes that tell the rows apart: `vit d4`, or in full `vit depth=4`."""
+    """A name for each row: its model, and the fewest axes that tell rows apart: `vit d4` or `vit depth=4`."""
     axes = distinguishing(frame)
     names = [" ".join([str(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
     return pd.Series(names, index=frame.index, dtype=object)
 
 
 def distinguishing(frame: pd.DataFrame) -> list[str]:
-    """Of the axes that vary, those without which two rows would have the same name; the best known are kept first."""
+    """Of the axes that vary, those without which two rows would share a name; the best known come first."""
     known = list(ABBREVIATIONS)
     kept = sorted(varying(frame), key=lambda name: known.index(name) if name in known else len(known))
     wanted = len(frame[["model", "dataset", *kept]].drop_duplicates())
@@ -254,15 +240,15 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
     return kept
 
 
-def words(row: pd.Series, axes: list[str], short: bool) -> list[str]:
-    """`d4`, or in full `depth=4`, for each of the axes that the row's model has."""
+def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
+    """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
     prefixes = ABBREVIATIONS if short else {}
     return [f"{prefixes.get(name, name + '=')}{shown(row[name])}" for name in axes if not pd.isna(row[name])]
 
 
 def shown(value: object) -> str:
     """A value of the configuration as it is typed: 6 and not 6.0."""
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
@@ -288,25 +274,20 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
     for name in columns:
         if name not in frame:
             hint = did_you_mean(name, frame.columns)
-            raise UserError(
-                f"column {name!r} is not in these rows{hint}; all columns: python -m attnsweep columns"
-            )
+            raise UserError(f"column {name!r} is not in these rows{hint}; see python -m attnsweep columns")
 
 
 def check_direction(cost: str, quality: str) -> None:
     """Raises UserError where more of the cost, or less of the quality, is known to be better."""
     if cost in HIGHER_IS_BETTER:
-        raise UserError(
-            f"cost={cost!r} is better when it is higher; use a cost such as 'latency_ms_p50' or 'params'"
-        )
+        raise UserError(f"cost={cost!r} is better when higher; use a cost such as 'latency_ms_p50'")
     if quality in LOWER_IS_BETTER:
-        raise UserError(f"quality={quality!r} is better when it is lower; use a quality such as 'test_acc'")
+        raise UserError(f"quality={quality!r} is better when lower; use a quality such as 'test_acc'")
 
 
 def refuse_mixtures(frame: pd.DataFrame, cost: str) -> None:
     """Raises UserError where the rows' costs or qualities cannot be compared."""
-    conditions = [column for column, prefixes in MEASURED_UNDER.items() if cost.startswith(prefixes)]
-    for column in ("dataset", *conditions):
+    for column in ("dataset", *(column for column, costs in SAME_FOR.items() if cost in costs)):
         if column in frame:
             refuse_mixture(frame, column)
 
@@ -316,7 +297,8 @@ def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) ->
     groups = frame[column].value_counts(dropna=False).sort_index()
     if len(groups) < 2:
         return
-    listed = ", ".join(f"{value} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
-    first = shown(groups.index[0]) if not isinstance(groups.index[0], str) else repr(groups.index[0])
-    choice = hint or f"select one: frame[frame[{column!r}] == {first}]"
+    listed = ", ".join(f"{shown(value)} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
+    first = groups.index[0]
+    value = repr(first) if isinstance(first, str) else shown(first)
+    choice = hint or f"select one: frame[frame[{column!r}] == {value}]"
     raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")

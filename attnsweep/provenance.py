@@ -19,7 +19,7 @@ GIT_STATUS = ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branc
 
 
 def driver() -> dict[str, Any]:
-    """The columns that the driver knows: the state of the code, and the versions of attnsweep, ray and python."""
+    """The columns that the driver knows: the state of the code, the versions of attnsweep, ray and python."""
     sha, dirty = git_state()
     return {
         "git_sha": sha,
@@ -62,7 +62,7 @@ def host() -> str:
 
 @functools.cache
 def cpu_name() -> str:
-    """The model name of this machine's CPU; where the system does not tell it, its kind, such as `aarch64`."""
+    """The model name of this machine's CPU; where the system does not tell, its kind, such as `aarch64`."""
     if platform.system() == "Darwin":
         name = output_of("sysctl", "-n", "machdep.cpu.brand_string") or ""
     else:
@@ -79,7 +79,7 @@ def model_name(cpuinfo: str) -> str:
 def git_state() -> tuple[str | None, bool | None]:
     """(commit, whether tracked files differ from it) of the working directory; nulls outside a repository.
 
-    Like `git describe --dirty` it does not look at untracked files, which take long to list in a folder of data.
+    Like `git describe --dirty` it does not look at untracked files, which take long to list beside data.
     Nulls also where git is missing or refuses, as it does in a repository of another user.
     """
     status = output_of(*GIT_STATUS)
