@@ -19,7 +19,8 @@ __all__ = ["Sweep", "UserError", "front", "load", "run"]
 
 
 def run(sweep: "Sweep | str | Path", results: str | Path = "results", **options: object) -> "pd.DataFrame":
-    """What `python -m attnsweep SWEEP.py` does, from a notebook or a script; returns the sweep's rows of `trials`.
+    """What `python -m attnsweep SWEEP.py` does, from a notebook or a script; returns the sweep's rows of
+    `trials`.
 
     Options: see attnsweep.runner.Options. Raises UserError where the sweep cannot start.
     """

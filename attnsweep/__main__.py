@@ -11,7 +11,7 @@ from attnsweep import __version__
 from attnsweep.errors import UserError
 
 EPILOG = """other commands:
-  python -m attnsweep measure    latency of every architecture in the results, on this hardware; trains nothing
+  python -m attnsweep measure    latency of every architecture in the results, on this hardware
   python -m attnsweep pick       the best architecture under a budget
   python -m attnsweep show ID    everything about one trial, and the line that reruns it
   python -m attnsweep columns    every column of every table: type, unit, meaning
@@ -143,7 +143,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command; returns the exit status. A user's mistake becomes a sentence on standard error and status 2."""
+    """Runs one command; returns the exit status.
+
+    A user's mistake becomes a sentence on standard error and status 2.
+    """
     logging.basicConfig(format="attnsweep: %(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, stop)
     command, rest = (

@@ -1,4 +1,5 @@
-"""What a trial is made of: every hyperparameter with its type, range and default, and which model takes which.
+"""What a trial is made of: every hyperparameter with its type, range and default, and which model takes
+which.
 
 Nothing here needs torch, so ten thousand points are checked in a second, before anything starts.
 """
@@ -30,7 +31,7 @@ class Axis:
     open_low: bool = False  # True where `low` itself is not allowed
     choices: tuple[str, ...] = ()
 
-    def check(self, value: object) -> Value:
+    def check(self, value: object) -> Any:
         """`value` as this axis's type. Raises UserError where the type or the range is wrong."""
         if self.kind is str:
             return self._choice(value)
@@ -46,7 +47,9 @@ class Axis:
         return str(value)
 
     def _number(self, value: object) -> int | float:
-        number = getattr(value, "item", lambda: value)()  # numpy scalars, as Ray Tune's domains draw them
+        number: Any = getattr(
+            value, "item", lambda: value
+        )()  # numpy scalars, as Ray Tune's domains draw them
         wrong = isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number)
         if wrong or (self.kind is int and number != math.floor(number)):
             raise UserError(f"{self.name}={value!r} is not {self.article}; use {self.range}")
@@ -67,35 +70,35 @@ class Axis:
         return f"{self.article} {bound}{upper}"
 
 
+SIDES = "image: the image's side is passed as its side; published: its area is"
 AXES = {
     axis.name: axis
     for axis in (
         Axis("task", str, "images", "how the model is trained and judged", choices=("images",)),
         Axis("model", str, None, "architecture family: cnn, vit, deepvit, hybrid"),
         Axis("dataset", str, "digits", "digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
-        Axis("geometry", str, "image", "image: the image's side is its side; published: its area is passed as its side",
-             choices=("image", "published")),
-        Axis("image_size", int, None, "side of the square input image; settable for folder: data sets", "pixel", 1, 1024),
+        Axis("geometry", str, "image", SIDES, choices=("image", "published")),
+        Axis("image_size", int, None, "side of the input image; settable for folder: data", "pixel", 1, 1024),
         Axis("channels", int, None, "channels of the input image"),
-        Axis("num_classes", int, None, "outputs of the head; at least the data set's number of classes", "", 2, 1e6),
-        Axis("depth", int, 6, "transformer blocks; null where the model has none, like all that describes blocks", "block", 1, 1000),
+        Axis("num_classes", int, None, "outputs of the head; at least the data set's classes", "", 2, 1e6),
+        Axis("depth", int, 6, "transformer blocks; null, like all below, where there are none", "", 1, 1000),
         Axis("heads", int, 4, "attention heads in each block", "", 1, 1024),
         Axis("dim", int, 128, "width of a token", "", 1, 65536),
         Axis("dim_head", int, 64, "width of one head's queries, keys and values", "", 1, 65536),
         Axis("mlp_dim", int, 256, "width of the feed-forward layer", "", 1, 1e6),
-        Axis("patch_size", int, None, "side of a square patch of the image or (hybrid) of its feature map", "pixel", 1, 1024),
+        Axis("patch_size", int, None, "side of a patch of the image or feature map", "pixel", 1, 1024),
         Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99),
         Axis("emb_dropout", float, 0.1, "dropout rate on the embedded patches", "", 0, 0.99),
-        Axis("optimizer", str, "adam", "torch.optim's optimiser; sgd has momentum 0.9", choices=("adam", "adamw", "sgd")),
+        Axis("optimizer", str, "adam", "sgd has momentum 0.9", choices=("adam", "adamw", "sgd")),
         Axis("lr", float, 1e-4, "learning rate of the first epoch", "", 0, 1e6, open_low=True),
         Axis("lr_gamma", float, 0.7, "factor on the learning rate after each epoch", "", 0, 1, open_low=True),
         Axis("weight_decay", float, 0.0, "weight decay of the optimiser", "", 0, 1e6),
-        Axis("batch_size", int, 64, "examples in a training step", "example", 1, 1e6),
-        Axis("epochs", int, 15, "passes over the training part", "epoch", 1, 1e6),
+        Axis("batch_size", int, 64, "examples in a training step", "", 1, 1e6),
+        Axis("epochs", int, 15, "passes over the training part", "", 1, 1e6),
         Axis("precision", str, "fp32", "fp32, or bf16 by autocast", choices=("fp32", "bf16")),
         Axis("seed", int, 0, "fixes initialisation, order of the examples and dropout", "", 0, 2**31 - 1),
     )
-}  # fmt: skip
+}
 
 BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
 RECIPE = ("optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed")
@@ -116,7 +119,8 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def resolve(point: Mapping[str, object]) -> Config:
-    """The configuration of one point in full: every column of its task, null where its model has no such thing.
+    """The configuration of one point in full: every column of its task, null where its model has no such
+    thing.
 
     Raises UserError where a value is unknown, of the wrong type, out of range, or does not fit the others.
     """
@@ -154,16 +158,17 @@ def image_size(value: object, dataset: datasets.ImageSet) -> int:
         return dataset.image_size
     if not dataset.is_folder and value != dataset.image_size:
         raise UserError(
-            f"image_size={value!r} does not fit {dataset.name}, whose images are {dataset.image_size} pixels wide"
+            f"image_size={value!r} does not fit {dataset.name}, whose images are {dataset.image_size} wide"
         )
-    return int(AXES["image_size"].check(value))
+    size: int = AXES["image_size"].check(value)
+    return size
 
 
 def num_classes(value: object, dataset: datasets.ImageSet) -> int:
     """The outputs of the head: the data set's classes, or more where the point asks for it."""
     if value is None:
         return dataset.num_classes
-    wanted = int(AXES["num_classes"].check(value))
+    wanted: int = AXES["num_classes"].check(value)
     if wanted < dataset.num_classes:
         raise UserError(
             f"num_classes={wanted} is too few for {dataset.name}; use {dataset.num_classes} or more"
@@ -172,13 +177,17 @@ def num_classes(value: object, dataset: datasets.ImageSet) -> int:
 
 
 def feature_side(config: Mapping[str, Any]) -> int:
-    """The side of what is cut into patches: the image, or the feature map behind two 3x3 convolutions and a pooling."""
+    """The side of what is cut into patches: the image, or the feature map behind two 3x3 convolutions and a
+    pooling.
+    """
     side = int(config["image_size"])
     return side if config["model"] in ("vit", "deepvit") else (side - 4) // 2
 
 
 def patch_size(config: Mapping[str, Any]) -> int:
-    """The patch that was asked for, checked; else the largest that cuts the side into four or more (published: into two)."""
+    """The patch that was asked for, checked; else the largest that cuts the side into four or more
+    (published: into two).
+    """
     side = feature_side(config)
     if side < 1:
         raise UserError(
@@ -193,7 +202,7 @@ def patch_size(config: Mapping[str, Any]) -> int:
         what = "the image" if side == config["image_size"] else "the feature map"
         near = sorted(sorted(divisors, key=lambda size: abs(size - int(asked)))[:4])
         raise UserError(
-            f"patch_size={asked} does not divide {what} of {config['model']} on {config['dataset']}, {side} pixels wide; "
-            f"use {', '.join(map(str, near))}"
+            f"patch_size={asked} does not divide {what} of {config['model']} on {config['dataset']}, "
+            f"{side} pixels wide; use {', '.join(map(str, near))}"
         )
     return int(asked)

@@ -24,7 +24,8 @@ QUIET = {
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that runs on this machine, else a new local one.
+    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that runs on this machine, else a
+    new local one; `local` is always a new one.
 
     A connection that was there before stays. Raises UserError where a named cluster cannot be reached.
     """
@@ -45,19 +46,21 @@ def connected(address: str | None) -> Iterator[None]:
 def connect(address: str | None) -> None:
     """See `connected`."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    alone: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=address or "auto", **quiet)
+        ray.init(**quiet, **(alone if address == "local" else {"address": address or "auto"}))
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         if address:
             raise UserError(
-                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave --address and "
-                "RAY_ADDRESS out to run on this machine"
+                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
+                "--address and RAY_ADDRESS out to run on this machine"
             ) from error
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(**quiet, **alone)
 
 
 def request(resources: Mapping[str, float] | None) -> dict[str, float]:
-    """What one trial asks of the cluster. Without GPUs in the cluster, none is asked for and trials run on CPUs.
+    """What one trial asks of the cluster. Without GPUs in the cluster, none is asked for and trials run on
+    CPUs.
 
     Raises UserError where no node is large enough.
     """

@@ -1,6 +1,8 @@
-"""What a person sees: the plan, a live table with a bar per running trial, a line per finished one, the closing line.
+"""What a person sees: the plan, a live table with a bar per running trial, a line per finished one, the
+closing line.
 
-On a terminal the table is live; elsewhere plain lines. All of it goes to standard output, warnings to standard error.
+On a terminal the table is live; elsewhere plain lines. All of it goes to standard output, warnings to
+standard error.
 """
 
 import time
@@ -119,7 +121,7 @@ def show_closing(
     if interrupted or counts["new"]:
         left = counted(counts["new"] + counts["failed"], "trial")
         console.print(
-            f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with the {left} left"
+            f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with {left}"
         )
         return
     console.print(f"[bold]{ended}[/] in {duration(seconds)}; rows in {results}/trials", highlight=False)
@@ -141,7 +143,8 @@ class Live:
         self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
         self.ended_count = 0
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
             console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4,
         )  # fmt: skip
         self.overall = self.progress.add_task(self._title(), total=1.0, note="")
@@ -167,8 +170,9 @@ class Live:
             self.speed.observe(self.trials[trial_id], time.monotonic() - clock, share=share - before)
         self.seen[trial_id] = (share, time.monotonic())
         self.left[trial_id] = 1 - share
-        note = {} if val_acc is None else {"note": f"val {val_acc:.3f}"}
-        self.progress.update(self.bars[trial_id], completed=share, **note)
+        if val_acc is not None:
+            self.progress.update(self.bars[trial_id], note=f"val {val_acc:.3f}")
+        self.progress.update(self.bars[trial_id], completed=share)
         self._refresh()
 
     def ended(self, trial_id: str, row: Row) -> None:

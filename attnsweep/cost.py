@@ -1,6 +1,8 @@
-"""Parameters and multiply-accumulates of an architecture in closed form, so that a plan can state them before anything is built.
+"""Parameters and multiply-accumulates of an architecture in closed form, so that a plan can state them before
+anything is built.
 
-The tests hold every formula against the built model: parameters to the unit, MACs against torch's FLOP counter.
+The tests hold every formula against the built model: parameters to the unit, MACs against torch's FLOP
+counter.
 """
 
 from collections.abc import Mapping
@@ -50,7 +52,9 @@ def feed_forward(dim: int, mlp_dim: int, tokens: int) -> Cost:
 
 
 def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool = True) -> Cost:
-    """Norm, queries, keys and values without bias, the two products of softmax(QK^T)V, and the projection back."""
+    """Norm, queries, keys and values without bias, the two products of softmax(QK^T)V, and the projection
+    back.
+    """
     inner = heads * dim_head
     products = Cost(0, 2 * tokens * tokens * inner)
     back = linear(inner, dim, tokens=tokens) if project else Cost(0, 0)
@@ -58,7 +62,9 @@ def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool
 
 
 def reattention(heads: int, tokens: int) -> Cost:
-    """DeepViT's mixing of the attention maps across heads, with its norm (https://arxiv.org/abs/2103.11886, eq. 3)."""
+    """DeepViT's mixing of the attention maps across heads, with its norm (https://arxiv.org/abs/2103.11886,
+    eq. 3).
+    """
     return Cost(heads * heads, heads * heads * tokens * tokens) + norm(heads)
 
 

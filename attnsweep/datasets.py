@@ -1,4 +1,5 @@
-"""The image data sets: what is known of each before it is read, where its files lie, their checksum, and their pixels.
+"""The image data sets: what is known of each before it is read, where its files lie, their checksum, and
+their pixels.
 
 torchvision decodes and, where a network exists, downloads; it is imported only when pixels are wanted.
 """
@@ -24,7 +25,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".ti
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed when read."""
+    """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed
+    when read.
+    """
 
     name: str
     image_size: int
@@ -73,8 +76,8 @@ DATASETS = {
             torchvision_class="FashionMNIST",
         ),
         ImageSet(
-            "cifar10", 32, 3, 10, 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CIFAR10_FILES,
-            "6188ba9a11980513857019c9598380f3660e4b57470c487cecc8cda48e959511", "CIFAR10",
+            "cifar10", 32, 3, 10, 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+            CIFAR10_FILES, "6188ba9a11980513857019c9598380f3660e4b57470c487cecc8cda48e959511", "CIFAR10",
         ),
         ImageSet(
             "cifar100", 32, 3, 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
@@ -86,7 +89,10 @@ DATASETS = {
 
 
 def find(name: object) -> ImageSet:
-    """The data set of that name; `folder:PATH` is a folder of the user's own images. Raises UserError if there is none."""
+    """The data set of that name; `folder:PATH` is a folder of the user's own images.
+
+    Raises UserError if there is none.
+    """
     if isinstance(name, str) and name.startswith(FOLDER):
         return folder_set(name)
     if name not in DATASETS:
@@ -96,7 +102,9 @@ def find(name: object) -> ImageSet:
 
 @functools.cache
 def folder_set(name: str) -> ImageSet:
-    """What a folder of images holds: its classes and how many images. Layouts: PATH/train and PATH/test, or one PATH/CLASS."""
+    """What a folder of images holds: its classes and how many images. Layouts: PATH/train and PATH/test, or
+    one PATH/CLASS.
+    """
     root = Path(name.removeprefix(FOLDER)).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"dataset={name!r}: {root} is not a folder; it wants one folder of images per class")
@@ -104,22 +112,25 @@ def folder_set(name: str) -> ImageSet:
     classes = sorted({label for label, _ in parts["train"]})
     if len(classes) < 2:
         raise UserError(
-            f"dataset={name!r}: found {len(classes)} class(es) with images in {root}; it wants one folder per class"
+            f"dataset={name!r}: {len(classes)} classes with images in {root}; it wants a folder for each"
         )
     strangers = sorted({label for label, _ in parts["test"]} - set(classes))
     if strangers:
         raise UserError(
-            f"dataset={name!r}: the test part has classes that the training part lacks: {', '.join(strangers)}"
+            f"dataset={name!r}: classes of the test part that the training part lacks: {', '.join(strangers)}"
         )
     return ImageSet(f"{FOLDER}{root}", FOLDER_SIDE, 3, len(classes), len(parts["train"]), len(parts["test"]))
 
 
 def folder_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
-    """The class and path of every image, for the parts `train` and `test`; without PATH/test every fifth of a class is for the test."""
+    """The class and path of every image, for the parts `train` and `test`; without PATH/test every fifth of a
+    class is for the test.
+    """
     held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if (root / "train").is_dir() and held_out:
         return {"train": list(labelled(root / "train")), "test": list(labelled(held_out))}
-    train, test = [], []
+    train: list[tuple[str, Path]] = []
+    test: list[tuple[str, Path]] = []
     for _, group in itertools.groupby(labelled(root), key=lambda one: one[0]):
         for i, one in enumerate(group):
             (test if i % 5 == 4 else train).append(one)
@@ -127,7 +138,9 @@ def folder_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
 
 
 def labelled(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every image below the class folders of `root` with its class, in the order of torchvision's ImageFolder."""
+    """Every image below the class folders of `root` with its class, in the order of torchvision's
+    ImageFolder.
+    """
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -152,7 +165,8 @@ def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
 def checksum(dataset: ImageSet, data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
-    Raises UserError where files are missing and no official checksum is known, or where they differ from the official ones.
+    Raises UserError where files are missing and no official checksum is known, or where they differ from the
+    official ones.
     """
     files = paths(dataset, data_dir)
     missing = [path for path in files if not path.is_file()]
@@ -166,7 +180,7 @@ def checksum(dataset: ImageSet, data_dir: Path) -> str:
         digest.update(path.read_bytes())
     if dataset.sha256 and digest.hexdigest() != dataset.sha256:
         raise UserError(
-            f"dataset={dataset.name!r}: the files in {files[0].parent} differ from the official ones; delete them"
+            f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
         )
     return digest.hexdigest()
 
@@ -177,7 +191,10 @@ def missing_files(dataset: ImageSet, data_dir: Path) -> str:
 
 
 def ensure(dataset: ImageSet, data_dir: Path) -> None:
-    """Downloads what is missing, through torchvision. Raises UserError, naming folder and files, where that fails."""
+    """Downloads what is missing, through torchvision.
+
+    Raises UserError, naming folder and files, where that fails.
+    """
     if all(path.is_file() for path in paths(dataset, data_dir)):
         return
     import torchvision.datasets
@@ -193,7 +210,9 @@ def ensure(dataset: ImageSet, data_dir: Path) -> None:
 
 
 def read(dataset: ImageSet, data_dir: Path, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """The parts `train` and `test`, each as images (n, channels, height, width) of uint8 and labels (n,) of int64."""
+    """The parts `train` and `test`, each as images (n, channels, height, width) of uint8 and labels (n,) of
+    int64.
+    """
     checksum(dataset, data_dir)  # before anything is decoded: CIFAR's files are pickles
     if dataset.name == "digits":
         return read_digits()
@@ -203,7 +222,10 @@ def read(dataset: ImageSet, data_dir: Path, image_size: int) -> "dict[str, tuple
 
 
 def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """scikit-learn's 1,797 handwritten digits; every fifth one is for the test. Grey values 0..16 become 0..240."""
+    """scikit-learn's 1,797 handwritten digits; every fifth one is for the test.
+
+    Grey values 0..16 become 0..240.
+    """
     import numpy as np
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,6 @@
-"""How long trials take: seconds per unit of work, learnt per model from what has run, for the plan and the time that is left."""
+"""How long trials take: seconds per unit of work, learnt per model from what has run, for the plan and the
+time that is left.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,4 +1,6 @@
-"""Looking into results from the command line: one trial in full, the best under a budget, what the columns mean."""
+"""Looking into results from the command line: one trial in full, the best under a budget, what the columns
+mean.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +15,27 @@ from attnsweep.datasets import find
 from attnsweep.errors import UserError
 from attnsweep.results import TABLES, load
 
-PICKED = ("model", "dataset", "depth", "heads", "dim", "val_acc", "test_acc", "latency_ms_p50", "params", "arch_id")
+PICKED = (
+    "model",
+    "dataset",
+    "depth",
+    "heads",
+    "dim",
+    "val_acc",
+    "test_acc",
+    "latency_ms_p50",
+    "params",
+    "arch_id",
+)
 
 
 def columns() -> int:
     """Prints every column of every table with its type, unit and meaning."""
     screen = Console()
     for name, described in TABLES.items():
-        table = Table(title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim")
+        table = Table(
+            title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim"
+        )
         for title in ("column", "type", "unit", "meaning"):
             table.add_column(title, no_wrap=title == "column")
         for column in described:
@@ -35,7 +50,9 @@ def show(results: str, trial_id: str) -> int:
     for column in TABLES["trials"]:
         value = row[column.name]
         if not pd.isna(value):
-            screen.print(f"{column.name:<16} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False)
+            screen.print(
+                f"{column.name:<16} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False
+            )
     epochs = load(results, "epochs")
     curve = epochs[epochs["trial_id"] == row["trial_id"]].sort_values("epoch")
     if not curve.empty:
@@ -46,7 +63,10 @@ def show(results: str, trial_id: str) -> int:
 
 
 def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
-    """The row of the trial whose id is, or begins with, `trial_id`. Raises UserError if there is none or several."""
+    """The row of the trial whose id is, or begins with, `trial_id`.
+
+    Raises UserError if there is none or several.
+    """
     rows = load(results, status=None)
     found = rows[rows["trial_id"].str.startswith(trial_id)]
     if len(found) == 1:
@@ -58,7 +78,9 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
 
 def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell line that runs the trial of `row` again, into results of its own."""
-    settable = [key for key in AXES if key not in DERIVED and key not in ("task", "num_classes", "image_size")]
+    settable = [
+        key for key in AXES if key not in DERIVED and key not in ("task", "num_classes", "image_size")
+    ]
     values = [f"{key}={row[key]!r}" for key in settable if not pd.isna(row[key])]
     dataset = find(row["dataset"])
     if row["num_classes"] != dataset.num_classes:
@@ -66,7 +88,7 @@ def rerun_line(row: Mapping[str, Any]) -> str:
     if dataset.is_folder:
         values.append(f"image_size={int(row['image_size'])}")
     space = ", ".join(values).replace(".0,", ",")
-    return f'python -c "import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results=\'rerun\')"'
+    return f"python -c \"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')\""
 
 
 def written(value: Any) -> str:
@@ -79,5 +101,9 @@ def written(value: Any) -> str:
 def pick(results: str, *, latency_ms: float | None, params: float | None, dataset: str | None) -> int:
     """Prints the architectures with the highest validation accuracy under a budget, the best first."""
     best = pareto.pick(load(results), latency_ms=latency_ms, params=params, dataset=dataset)
-    print(best[[name for name in PICKED if name in best]].head(10).to_string(index=False, float_format="{:.4g}".format))
+    print(
+        best[[name for name in PICKED if name in best]]
+        .head(10)
+        .to_string(index=False, float_format="{:.4g}".format)
+    )
     return 0

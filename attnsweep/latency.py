@@ -1,4 +1,6 @@
-"""The latency phase: every architecture once per kind of device, alone on its node, each in a process of its own."""
+"""The latency phase: every architecture once per kind of device, alone on its node, each in a process of its
+own.
+"""
 
 import contextlib
 import logging
@@ -60,7 +62,9 @@ def device_name(gpus: float) -> str:
 def measure_once(
     config: dict[str, Any], arch_id: str, gpus: float, precision: str, batches: Sequence[int]
 ) -> list[Row]:
-    """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that does not fit has none."""
+    """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that
+    does not fit has none.
+    """
     from attnsweep import measure
 
     rows, device = [], measure.pick_device(gpus)
@@ -95,7 +99,9 @@ def measure_all(
 ) -> None:
     """Measures what is not in the table yet, and joins latency into the rows of `trials`."""
     architectures = wanted(store, trial_ids)
-    for place in reversed(places(gpus=gpus)):  # the first kind of device comes last: its figures stay in `trials`
+    for place in reversed(
+        places(gpus=gpus)
+    ):  # the first kind of device comes last: its figures stay in `trials`
         missing = list(unmeasured(store, architectures, place.measured_on))
         for number, (arch_id, precision, batches) in enumerate(missing, 1):
             told(f"latency {number}/{len(missing)} on {place.measured_on}")
@@ -107,7 +113,9 @@ def measure_all(
 def unmeasured(
     store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
 ) -> Iterator[tuple[str, str, list[int]]]:
-    """The architectures and precisions that lack a measurement on a device, with the batch sizes that they lack."""
+    """The architectures and precisions that lack a measurement on a device, with the batch sizes that they
+    lack.
+    """
     known = {key_of(row) for row in store.read("latency").to_pylist()}
     for arch_id, precision in architectures:
         batches = [batch for batch in BATCHES if (arch_id, measured_on, batch, precision) not in known]
@@ -116,7 +124,13 @@ def unmeasured(
 
 
 def measure_at(
-    store: Store, place: Place, *, config: dict[str, Any], arch_id: str, precision: str, batches: Sequence[int]
+    store: Store,
+    place: Place,
+    *,
+    config: dict[str, Any],
+    arch_id: str,
+    precision: str,
+    batches: Sequence[int],
 ) -> None:
     """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
     try:
@@ -125,9 +139,16 @@ def measure_at(
         log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
         return
     for row in rows:
-        store.write("latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}")
+        store.write(
+            "latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
+        )
     for batch in {*batches} - {row["batch"] for row in rows}:
-        log.warning("architecture %s at batch %d does not fit into the memory of %s", arch_id, batch, place.measured_on)
+        log.warning(
+            "architecture %s at batch %d does not fit into the memory of %s",
+            arch_id,
+            batch,
+            place.measured_on,
+        )
 
 
 def key_of(row: Row) -> tuple[str, str, int, str]:

@@ -180,8 +180,8 @@ def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
 class PeakMemory:
     """Peak memory in MB (1e6 bytes) since this object was made: allocated by torch on CUDA, else resident.
 
-    What is resident includes the interpreter and torch itself: several hundred MB. Where the system cannot reset
-    the peak (Linux can), it is that of the whole life of the process.
+    What is resident includes the interpreter and torch itself: several hundred MB. Where the system cannot
+    reset the peak (Linux can), it is that of the whole life of the process.
     """
 
     def __init__(self, device: str) -> None:

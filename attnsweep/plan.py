@@ -1,4 +1,6 @@
-"""The plan of a sweep: which of its trials are new, done or invalid, what they cost and how long they will take."""
+"""The plan of a sweep: which of its trials are new, done or invalid, what they cost and how long they will
+take.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ class Place:
 
 
 def place(results: str | Path = "results", data: str | Path | None = None) -> Place:
-    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside `results`."""
+    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
+    `results`.
+    """
     name = str(results).rstrip("/").rsplit("/", 1)[-1]
     parent = Path.cwd() if "://" in str(results) else Path(results).expanduser().absolute().parent
     folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
@@ -36,7 +40,7 @@ def place(results: str | Path = "results", data: str | Path | None = None) -> Pl
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep with the state of each (`new` or `done`), and the points that are none."""
+    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are none."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -59,7 +63,7 @@ def make_plan(sweep: Sweep, where: Place, rows: Sequence[Row]) -> Plan:
 
 
 def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:
-    """`done` or `new` for each trial. One that a scheduler stopped is done only for a sweep with a scheduler."""
+    """`done` or `new` for each trial; one that a scheduler stopped is done for sweeps with a scheduler."""
     final = {*FINAL, "stopped"} if scheduler else set(FINAL)
     done = {row["trial_id"] for row in rows if row["status"] in final}
     return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
@@ -84,7 +88,9 @@ def refuse_invalid(plan: Plan) -> None:
 
 
 def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
-    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep would begin with."""
+    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
+    would begin with.
+    """
     plan = make_plan(sweep, where, Store(where.results).read("trials").to_pylist())
     if as_json:
         for trial in plan.trials:
@@ -101,7 +107,9 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
 
 
 def invalid_row(one: Invalid) -> Row:
-    """What the JSON of a dry run says of an invalid point: no ids and no cost, but its own values and the reason."""
+    """What the JSON of a dry run says of an invalid point: no ids and no cost, but its own values and the
+    reason.
+    """
     values = {key: plain(one.point.get(key)) for key in AXES}
     nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
     return {**nothing, **values, "status": "invalid", "reason": one.reason}

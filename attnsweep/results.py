@@ -1,9 +1,10 @@
 """The three tables of results: their columns, and how they are written, read and compacted.
 
-Each table is a folder of Parquet files that share one explicit schema, so that pandas, polars and duckdb read the folder
-as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's rows are first in files
-of their own, named after the trial, so that writing them again replaces them; compaction moves what is final into one file,
-because a thousand files take seconds to read and one takes milliseconds.
+Each table is a folder of Parquet files that share one explicit schema, so that pandas, polars and duckdb read
+the folder as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's
+rows are first in files of their own, named after the trial, so that writing them again replaces them;
+compaction moves what is final into one file, because a thousand files take seconds to read and one takes
+milliseconds.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ QUALITY = (
         "test_acc_best",
         FLOAT,
         "fraction",
-        "highest test accuracy of any epoch; for comparison with published tables only",
+        "highest test accuracy of any epoch; to compare with published tables",
     ),
     Column(
         "best_epoch", INT, "epoch", "the selected epoch, counted from 1: the first with the highest val_acc"
@@ -115,9 +116,9 @@ PROVENANCE = (
 TABLES: dict[str, tuple[Column, ...]] = {
     "trials": (
         Column("trial_id", STR, "", "12 hex digits; hash of all that determines the result"),
-        Column("arch_id", STR, "", "12 hex digits; hash of all that determines latency, params and macs"),
+        Column("arch_id", STR, "", "12 hex digits; hash of all that determines latency and params"),
         Column("sweep", STR, "", "the sweep that ran the trial first"),
-        Column("status", STR, "", "done, failed, stopped (by a scheduler) or diverged (the loss was not finite)"),
+        Column("status", STR, "", "done, failed, stopped (by a scheduler) or diverged (loss not finite)"),
         Column("error", STR, "", "why the trial failed or diverged"),
         *CONFIGURATION, *QUALITY, *COST, *EFFORT, *PROVENANCE,
     ),
@@ -128,7 +129,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("train_loss", FLOAT, "nat", "mean loss over the epoch's training steps"),
         Column("val_acc", FLOAT, "fraction", "accuracy on the validation split after the epoch, 0..1"),
         Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split after the epoch"),
-        Column("test_acc", FLOAT, "fraction", "accuracy on the test split after the epoch, 0..1; selects nothing"),
+        Column("test_acc", FLOAT, "fraction", "accuracy on the test split after the epoch; selects nothing"),
         Column("epoch_s", FLOAT, "s", "wall clock of the training steps"),
         Column("eval_s", FLOAT, "s", "wall clock of the evaluation"),
         Column("samples_per_s", FLOAT, "1/s", "training examples per second"),
@@ -148,11 +149,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("latency_ms_p99", FLOAT, "ms", "99th percentile"),
         Column("latency_ms_iqr", FLOAT, "ms", "interquartile range"),
         Column("unstable", BOOL, "", "whether the interquartile range exceeds a tenth of the median"),
-        Column("device_ms", FLOAT, "ms", "time per pass by device events, one synchronisation at the end; null on CPUs"),
+        Column("device_ms", FLOAT, "ms", "time of a pass by device events, synchronised once; null on CPUs"),
         Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over the median"),
         Column("calls", INT, "", "timed calls"),
         Column("warmup_calls", INT, "", "calls before timing began"),
-        Column("peak_mem_mb", FLOAT, "MB", "peak memory of the forward passes: on the GPU, or resident in a fresh process"),
+        Column("peak_mem_mb", FLOAT, "MB", "peak memory of the passes: on the GPU, or of the process"),
         Column("threads", INT, "", "CPU threads of one forward pass"),
         Column("torch", STR, "", "version of torch"),
         Column("host", STR, "", "name of the host"),
@@ -178,6 +179,8 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        self.files: fs.FileSystem
+        self.base: str
         try:
             self.files, self.base = (
                 fs.FileSystem.from_uri(self.root) if "://" in self.root else local(self.root)
@@ -215,7 +218,9 @@ class Store:
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
     def read(self, table: str) -> pa.Table:
-        """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped with a warning."""
+        """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped
+        with a warning.
+        """
         parts = [part for path in self.paths(table) if (part := self._read(table, path)) is not None]
         return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
 
@@ -232,7 +237,9 @@ class Store:
             return None
 
     def compact(self) -> None:
-        """Moves final rows of every table into one file each; what a retry would replace stays in a file of its own."""
+        """Moves final rows of every table into one file each; what a retry would replace stays in a file of
+        its own.
+        """
         trials = self.read("trials")
         final = {
             key
@@ -275,7 +282,9 @@ class Store:
             path.unlink(missing_ok=True)
 
     def set_aside_unreadable(self, folder: Path) -> list[str]:
-        """Moves files that are not Parquet out of the tables, where one of them would stop pandas; returns their names."""
+        """Moves files that are not Parquet out of the tables, where one of them would stop pandas; returns
+        their names.
+        """
         moved = []
         for table in TABLES if self.is_local else ():
             for path in self.paths(table):
@@ -302,7 +311,10 @@ def is_parquet(path: str) -> bool:
 
 
 def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
-    """`part` with exactly the columns of `schema`: null where it lacks one. Raises ArrowInvalid if a key is missing."""
+    """`part` with exactly the columns of `schema`: null where it lacks one.
+
+    Raises ArrowInvalid if a key is missing.
+    """
     if lacking := [key for key in keys if key not in part.column_names]:
         raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
     columns = [
@@ -324,7 +336,8 @@ def newest(table: str, content: pa.Table) -> pa.Table:
 def load(
     results: str | Path = "results", table: str = "trials", *, status: str | None = "done"
 ) -> "pd.DataFrame":
-    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all), `epochs` or `latency`.
+    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all), `epochs`
+    or `latency`.
 
     Raises UserError where there are no results, or no such table.
     """

@@ -1,7 +1,7 @@
 """What one command does: plan, run what is not done yet, write its rows, measure latency, close.
 
-Nothing of the driver's own state is kept. What is done stands in the tables and what was begun in checkpoints, so the same
-command goes on from wherever it was cut off.
+Nothing of the driver's own state is kept. What is done stands in the tables and what was begun in
+checkpoints, so the same command goes on from wherever it was cut off.
 """
 
 import fcntl
@@ -69,7 +69,7 @@ def run(
 
 
 def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
-    """Runs what is not done yet, then measures latency; prints the plan, the progress and the closing line."""
+    """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
     screen, store, began = Console(soft_wrap=True), Store(where.results), time.monotonic()
     with sole_writer(store, where.runs):
         plan = make_plan(sweep, where, store.read("trials").to_pylist())
@@ -179,7 +179,7 @@ def sole_writer(store: Store, runs: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another sweep is writing to {store.root}; wait for it, or name another folder with --results"
+                f"another sweep is writing to {store.root}; wait for it, or name another --results"
             ) from None
         store.clear_scratch()
         for path in store.set_aside_unreadable(runs / "unreadable"):

@@ -1,7 +1,8 @@
 """Ray Tune: spreads trials over the cluster's workers, and hands what comes back to a recorder.
 
-A worker is an actor that is reused from trial to trial, so torch is imported and a data set read once per worker, and a trial
-costs Tune some milliseconds. Tune's own loggers, checkpoints and restoring are off: rows and checkpoints are ours.
+A worker is an actor that is reused from trial to trial, so torch is imported and a data set read once per
+worker, and a trial costs Tune some milliseconds. Tune's own loggers, checkpoints and restoring are off: rows
+and checkpoints are ours.
 """
 
 import logging
@@ -122,7 +123,8 @@ def worker_death(trial: TuneTrial, starts: int) -> str:
 
 
 class GroupedASHA(FIFOScheduler):
-    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) among trials of one model and data set only.
+    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) among trials of one model and data
+    set only.
 
     Between architectures of different size it would be unfair: the larger ones learn later.
     """
@@ -163,7 +165,8 @@ def spread(
     slots: int,
     scheduler: str | None,
 ) -> None:
-    """Runs the trials to their ends. A worker that dies is replaced; what it was at starts again, `MOST_STARTS` times at most.
+    """Runs the trials to their ends. A worker that dies is replaced; what it was at starts again,
+    `MOST_STARTS` times at most.
 
     Raises what the record raises, and KeyboardInterrupt.
     """

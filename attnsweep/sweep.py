@@ -1,7 +1,8 @@
-"""What to run: a sweep is a search space and a budget; it expands into trials, which are checked and named before any starts.
+"""What to run: a sweep is a search space and a budget; it expands into trials, which are checked and named
+before any starts.
 
-The space is written in Ray Tune's words. They are recognised by their shape (`tune.grid_search` gives a plain dict, domains
-have `sample`), so that reading and checking a sweep needs neither Ray nor torch.
+The space is written in Ray Tune's words. They are recognised by their shape (`tune.grid_search` gives a plain
+dict, domains have `sample`), so that reading and checking a sweep needs neither Ray nor torch.
 """
 
 import functools
@@ -63,12 +64,14 @@ class Invalid:
 class Sweep:
     """A search space and how to run it.
 
-    `space` is a dict, or a list of dicts whose union is swept; a value is a constant, `tune.grid_search([...])` or one of
-    Ray Tune's domains. Further keywords hold for every part of the union; a part's own value wins.
+    `space` is a dict, or a list of dicts whose union is swept; a value is a constant,
+    `tune.grid_search([...])` or one of Ray Tune's domains. Further keywords hold for every part of the union;
+    a part's own value wins.
 
-    `resources` is what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. By default one CPU, and a quarter of a GPU where
-    there are GPUs. `num_samples` is how often domains are drawn for each cell of the grid: sample i of a key is the same in
-    every cell and every run. `scheduler="asha"` stops trials early, comparing those of one model and data set only.
+    `resources` is what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. By default one CPU, and a quarter
+    of a GPU where there are GPUs. `num_samples` is how often domains are drawn for each cell of the grid:
+    sample i of a key is the same in every cell and every run. `scheduler="asha"` stops trials early,
+    comparing those of one model and data set only.
 
     Raises UserError where a key is unknown, a grid is empty or an option is out of range.
     """
@@ -107,9 +110,7 @@ class Sweep:
         """Every cell of every part's grid, `num_samples` times, with the domains drawn."""
         total = sum(cells(part) for part in self.parts) * self.num_samples
         if total > MOST_TRIALS:
-            raise UserError(
-                f"the sweep has {total:,} points; {MOST_TRIALS:,} is the most. Narrow a grid, or draw from domains"
-            )
+            raise UserError(f"the sweep has {total:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
             for sample in range(self.num_samples):
                 for cell in itertools.product(*(grid(value) for value in part.values())):
@@ -118,8 +119,8 @@ class Sweep:
     def override(self, changes: Mapping[str, Sequence[Any]]) -> "Sweep":
         """The sweep with other values for some keys.
 
-        Where the sweep's own values of a key include all that are named, its parts are narrowed to them (and parts that have
-        none of them are dropped); otherwise the key is set to them everywhere.
+        Where the sweep's own values of a key include all that are named, its parts are narrowed to them (and
+        parts that have none of them are dropped); otherwise the key is set to them everywhere.
         """
         shared = {key: values[-1] for key, values in changes.items() if key in OPTIONS}
         parts = list(self.parts)
@@ -153,7 +154,10 @@ def check_value(key: str, value: object) -> None:
 
 
 def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:
-    """What one trial takes, as numbers. Raises UserError for anything but a dict of numbers that are not negative."""
+    """What one trial takes, as numbers.
+
+    Raises UserError for anything but a dict of numbers that are not negative.
+    """
     if resources is None:
         return None
     if not isinstance(resources, Mapping):
@@ -187,7 +191,7 @@ def cells(part: Point) -> int:
 
 
 def draw(cell: Point, sample: int) -> Point:
-    """The cell with its domains drawn. Functions of the others (`tune.sample_from`) come last and see them."""
+    """The cell with its domains drawn; functions of the others (`tune.sample_from`) come last."""
     domains = sorted(
         (key for key in cell if is_domain(cell[key])), key=lambda key: hasattr(cell[key], "func")
     )
@@ -251,7 +255,9 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
 
 
 def short_hash(content: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of a SHA-256 over canonical JSON; nulls are left out, so that a new column changes no id."""
+    """The first 12 hex digits of a SHA-256 over canonical JSON; nulls are left out, so that a new column
+    changes no id.
+    """
     known = {key: value for key, value in content.items() if value is not None}
     return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
@@ -300,7 +306,7 @@ def literal(text: str) -> Any:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The variable `sweep` of a sweep file, named after the file. Raises UserError where the file gives none."""
+    """The variable `sweep` of a sweep file, named after it. Raises UserError where the file gives none."""
     path = Path(path)
     if not path.is_file():
         near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])

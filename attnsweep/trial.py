@@ -2,8 +2,8 @@
 
     for event in run(trial, Options(data_dir="data")): ...
 
-It yields a dict per epoch, with the epoch's row and the trial's row so far, and now and then one with its progress.
-The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
+It yields a dict per epoch, with the epoch's row and the trial's row so far, and now and then one with its
+progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +67,7 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
 
 
 def start(trial: Trial, options: Options) -> "Training":
-    """The training of a trial, from its checkpoint if there is one that can be read, else from the beginning."""
+    """The training of a trial, from its checkpoint where one can be read, else from the beginning."""
     path, training = checkpoint_path(trial, options), Training(trial, options)
     if path is None or not path.exists():
         return training
@@ -94,7 +94,7 @@ class Training:
         self.memory = measure.PeakMemory(self.device)
         torch.manual_seed(self.config["seed"])
         self.order = torch.Generator().manual_seed(self.config["seed"])
-        self.model = build(self.config).to(self.device, memory_format=torch.channels_last)
+        self.model = build(self.config).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = optimizer(self.model, self.config)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=self.config["lr_gamma"])
         built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -122,7 +122,7 @@ class Training:
         self.told, news = len(self.curve), self.curve[self.told :]
         return news
 
-    def _train(self) -> Iterator[Event]:
+    def _train(self) -> Generator[Event, None, float]:
         """One epoch's steps; returns the mean loss."""
         self.model.train()
         size, n = self.config["batch_size"], len(self.data.train)
@@ -170,7 +170,9 @@ class Training:
         return contextlib.nullcontext()
 
     def row(self) -> Row:
-        """The trial's row, as far as it has come: the epoch with the highest validation accuracy is the selected one."""
+        """The trial's row, as far as it has come: the epoch with the highest validation accuracy is the
+        selected one.
+        """
         row = self.trial.row()
         row |= provenance.worker(self.device, threads=torch.get_num_threads())
         row |= {"started_at": self.started_at, "finished_at": now(), "peak_mem_mb": self.memory.mb()}
@@ -189,7 +191,10 @@ class Training:
         return row
 
     def _save(self) -> None:
-        """Writes the checkpoint whole or not at all: a new file, then a rename. It holds plain values and tensors only."""
+        """Writes the checkpoint whole or not at all: a new file, then a rename.
+
+        It holds plain values and tensors only.
+        """
         path = checkpoint_path(self.trial, self.options)
         if path is None:
             return
@@ -210,7 +215,10 @@ class Training:
         os.replace(scratch, path)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint was written. Raises KeyError, RuntimeError and the like where it does not fit."""
+        """Goes back to where a checkpoint was written.
+
+        Raises KeyError, RuntimeError and the like where it does not fit.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

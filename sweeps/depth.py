@@ -1,7 +1,8 @@
 """Does depth buy accuracy once latency and parameters are counted?
 
-10 trials on MNIST, about 45 min on two cores: ViT, DeepViT and Hybrid at depths 2, 4 and 6, and the CNN, which has none.
-Expected: depth 2 to 6 is worth a point to the pure transformers and next to nothing to the hybrid; latency grows linearly.
+10 trials on MNIST, about 45 min on two cores: ViT, DeepViT and Hybrid at depths 2, 4 and 6, and the CNN,
+which has none. Expected: depth 2 to 6 is worth a point to the pure transformers and next to nothing to the
+hybrid; latency grows linearly.
 """
 
 from ray import tune

@@ -14,5 +14,7 @@ MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid}
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """The freshly initialised model: images (b, channels, image_size, image_size) in, logits (b, num_classes) out."""
+    """The freshly initialised model: images (b, channels, image_size, image_size) in, logits (b, num_classes)
+    out.
+    """
     return MODELS[config["model"]](config)

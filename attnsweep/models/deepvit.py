@@ -1,4 +1,6 @@
-"""DeepViT (https://arxiv.org/abs/2103.11886), a ViT whose heads exchange their attention maps, from vit-pytorch."""
+"""DeepViT (https://arxiv.org/abs/2103.11886), a ViT whose heads exchange their attention maps, from vit-
+pytorch.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -11,8 +11,8 @@ from attnsweep.axes import feature_side
 def sizes(config: Mapping[str, Any], *, channels: int) -> dict[str, Any]:
     """The keyword arguments of vit-pytorch's constructors for a model on `channels` channels.
 
-    In the geometry `published` the area is passed as the side: the position table is longer, and the patches that the
-    forward pass cuts, of which it takes as many as the image has, are the same.
+    In the geometry `published` the area is passed as the side: the position table is longer, and the patches
+    that the forward pass cuts, of which it takes as many as the image has, are the same.
     """
     side = feature_side(config)
     return dict(

@@ -1,6 +1,7 @@
 """Image classification: data, loss and judgement.
 
-A data set is read once per worker process and stays whole on the device as uint8; a batch is a gather and a normalisation.
+A data set is read once per worker process and stays whole on the device as uint8; a batch is a gather and a
+normalisation.
 """
 
 import functools
@@ -45,7 +46,10 @@ class Data:
 
 @functools.lru_cache(maxsize=4)
 def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data:
-    """The data set on the device, read on the first call in a process. Raises UserError where its files are missing."""
+    """The data set on the device, read on the first call in a process.
+
+    Raises UserError where its files are missing.
+    """
     dataset = datasets.find(dataset_name)
     datasets.ensure(dataset, Path(data_dir))
     parts = datasets.read(dataset, Path(data_dir), image_size)
@@ -68,7 +72,9 @@ def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data
 
 
 def statistics(dataset: datasets.ImageSet, images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of pixels in 0..1: the data set's published ones, else those of `images`."""
+    """Mean and standard deviation per channel of pixels in 0..1: the data set's published ones, else those of
+    `images`.
+    """
     if dataset.mean is not None and dataset.std is not None:
         return torch.tensor(dataset.mean), torch.tensor(dataset.std)
     mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
@@ -87,7 +93,9 @@ def inputs(data: Data, images: Tensor) -> Tensor:
 
 
 def batches(data: Data, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be smaller."""
+    """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
+    smaller.
+    """
     index = torch.randperm(len(data.train), generator=order).to(data.train.labels.device)
     for chosen in index.split(batch_size):
         yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
