@@ -3,8 +3,7 @@
 The names here need neither torch nor Ray until a sweep runs.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnsweep.errors import UserError
 from attnsweep.pareto import front
@@ -12,18 +11,16 @@ from attnsweep.results import load
 from attnsweep.sweep import Sweep
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from attnsweep.runner import run
 
 __version__ = "0.1.0"
 __all__ = ["Sweep", "UserError", "front", "load", "run"]
 
 
-def run(sweep: "Sweep | str | Path", results: str | Path = "results", **options: object) -> "pd.DataFrame":
-    """What `python -m attnsweep SWEEP.py` does, from a notebook or a script; returns the sweep's rows of
-    `trials`.
+def __getattr__(name: str) -> Any:
+    """`attnsweep.run`, which imports Ray, when it is first asked for."""
+    if name != "run":
+        raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
+    from attnsweep.runner import run
 
-    Options: see attnsweep.runner.Options. Raises UserError where the sweep cannot start.
-    """
-    from attnsweep import runner  # imports Ray
-
-    return runner.run(sweep, results=results, **options)
+    return run

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnsweep import __version__
-from attnsweep.errors import UserError
+from attnsweep.errors import Interrupted, UserError
 
 EPILOG = """other commands:
   python -m attnsweep measure    latency of every architecture in the results, on this hardware
@@ -95,12 +95,11 @@ def pick(arguments: Sequence[str]) -> int:
     parser.add_argument("--latency-ms", type=float, help="at most this median latency, in ms")
     parser.add_argument("--params", type=float, help="at most that many parameters, such as 2e6")
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
+    parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
     options = parser.parse_args(arguments)
     from attnsweep import inspection
 
-    return inspection.pick(
-        options.results, latency_ms=options.latency_ms, params=options.params, dataset=options.dataset
-    )
+    return inspection.pick(**vars(options))
 
 
 def show(arguments: Sequence[str]) -> int:
@@ -159,6 +158,9 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"attnsweep: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(f"attnsweep: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("attnsweep: cut off", file=sys.stderr)
         return 130

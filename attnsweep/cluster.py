@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,8 +38,11 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         connect(address or os.environ.get("RAY_ADDRESS"))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
         yield
     finally:
         ray.shutdown()

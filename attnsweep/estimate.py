@@ -2,20 +2,22 @@
 time that is left.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 from attnsweep import datasets
 from attnsweep.sweep import Trial
 
-ASSUMED_MACS_PER_S = (
-    15e9  # forward MACs per second while training on one CPU core, before anything has been observed
-)
+ASSUMED_MACS_PER_S = 11e9  # forward MACs while training on one CPU core, before anything was observed
+LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one layer of one step going
 
 
 def work(trial: Trial) -> float:
-    """The trial's work: forward MACs over all its training examples and epochs."""
-    return float(trial.macs) * datasets.find(trial.config["dataset"]).train_size * trial.config["epochs"]
+    """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
+    batch = trial.config["batch_size"]
+    steps = math.ceil(datasets.find(trial.config["dataset"]).train_size / batch) * trial.config["epochs"]
+    return float(steps * (batch * trial.macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
 
 
 class Speed:
@@ -36,8 +38,7 @@ class Speed:
 
     def estimate(self, trials: Iterable[Trial]) -> float:
         """Seconds that the trials take one after the other."""
-        overall = (
-            sum(self.seconds.values()) / sum(self.work.values()) if self.work else 1 / ASSUMED_MACS_PER_S
-        )
+        seconds, done = sum(self.seconds.values()), sum(self.work.values())
+        overall = seconds / done if done else 1 / ASSUMED_MACS_PER_S
         rate = {model: self.seconds[model] / self.work[model] for model in self.work}
         return sum(work(trial) * rate.get(trial.config["model"], overall) for trial in trials)

@@ -98,9 +98,19 @@ def written(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) and value != int(value) else str(value)
 
 
-def pick(results: str, *, latency_ms: float | None, params: float | None, dataset: str | None) -> int:
-    """Prints the architectures with the highest validation accuracy under a budget, the best first."""
-    best = pareto.pick(load(results), latency_ms=latency_ms, params=params, dataset=dataset)
+def pick(
+    results: str,
+    *,
+    latency_ms: float | None,
+    params: float | None,
+    dataset: str | None,
+    measured_on: str | None,
+) -> int:
+    """Prints the settings with the highest mean validation accuracy under a budget, the best first."""
+    rows = load(results)
+    if latency_ms is not None or measured_on is not None:
+        rows = pareto.of_device(rows, measured_on)
+    best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
     print(
         best[[name for name in PICKED if name in best]]
         .head(10)

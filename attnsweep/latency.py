@@ -69,7 +69,7 @@ def measure_once(
 
     rows, device = [], measure.pick_device(gpus)
     for batch in batches:
-        with contextlib.suppress(MemoryError):
+        with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
             rows.append(
                 measure.measure_architecture(
                     config, arch_id, device=device, batch=batch, precision=precision, threads=THREADS

@@ -30,12 +30,11 @@ from attnsweep.axes import AXES
 from attnsweep.cost import Cost
 from attnsweep.results import ARCHITECTURE, Row
 
-LATENCY_BATCH = 1
-THROUGHPUT_BATCH = 256
 WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s
 WINDOWS, AGREEMENT = 5, 0.02
 WARMUP_MOST_NS = 5_000_000_000  # a machine that has not settled by then will not
-LEAST_CALLS, ENOUGH_CALLS, ENOUGH_NS = 10, 200, 2_000_000_000
+LEAST_CALLS, MOST_NS = 10, 2_000_000_000
+ENOUGH_CALLS, ENOUGH_NS = 200, 500_000_000
 UNSTABLE_IQR = 0.1
 SELF = Path("/proc/self")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # CUDA and MPS; CPU
@@ -111,8 +110,8 @@ class Timings:
 def time_calls(call: Call, synchronise: Call, *, clock: Clock = time.perf_counter_ns) -> Timings:
     """Times `call`, each with the `synchronise` after it, by a clock in nanoseconds, once it has warmed up.
 
-    Stops at 200 calls or 2 s, whichever comes first, but not before 10 calls: a quick model gets its p99 from
-    200 calls, a slow one does not take minutes.
+    Stops when it has 200 calls and 0.5 s, or 2 s, but not before 10 calls: a quick model gets its p99 from
+    many calls, a slow one does not take minutes.
     """
 
     def timed() -> int:
@@ -128,7 +127,7 @@ def time_calls(call: Call, synchronise: Call, *, clock: Clock = time.perf_counte
 
 def enough(calls: int, ns: int) -> bool:
     """Whether so many timed calls, which took so long together, will do."""
-    return calls >= LEAST_CALLS and (calls >= ENOUGH_CALLS or ns >= ENOUGH_NS)
+    return calls >= LEAST_CALLS and (ns >= MOST_NS or (calls >= ENOUGH_CALLS and ns >= ENOUGH_NS))
 
 
 def warm_up(timed: Callable[[], int]) -> int:
@@ -285,7 +284,7 @@ def measure(
     config: Mapping[str, Any],
     arch_id: str,
     device: str,
-    batch: int = LATENCY_BATCH,
+    batch: int,
     precision: str = "fp32",
     threads: int = 1,
 ) -> Row:
@@ -294,11 +293,11 @@ def measure(
     The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
     Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
     """
-    where, images = provenance.device_name(device, threads), random_images(config, batch)
-    cost = count(model, images)
+    where, cost = provenance.device_name(device, threads), count(model, random_images(config, 1))
     with cpu_threads(threads), memory_named(batch, where):
         ready = model.eval().to(device).to(memory_format=torch.channels_last)
-        timed = time_model(ready, images.to(device), device=device, precision=precision)
+        images = random_images(config, batch).to(device)
+        timed = time_model(ready, images, device=device, precision=precision)
     return {
         "arch_id": arch_id,
         "measured_on": where,
@@ -335,7 +334,7 @@ def measure_architecture(
     arch_id: str,
     *,
     device: str,
-    batch: int = LATENCY_BATCH,
+    batch: int,
     precision: str = "fp32",
     threads: int = 1,
 ) -> Row:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from attnsweep import cluster, console, datasets
-from attnsweep.errors import UserError
+from attnsweep.errors import Interrupted, UserError
 from attnsweep.latency import measure_all
 from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
@@ -49,8 +49,8 @@ class Outcome:
 
 def run(
     sweep: Sweep | str | Path,
-    *,
     results: str | Path = "results",
+    *,
     data: str | Path | None = None,
     address: str | None = None,
     latency: bool = True,
@@ -81,6 +81,11 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
             work(sweep, plan, store, where, address=address, latency=latency, screen=screen)
         except KeyboardInterrupt:
             interrupted = True
+        except OSError as error:
+            raise Interrupted(
+                f"{where.results} cannot be written ({error.strerror or error}); the finished rows are intact. "
+                "Make room, then the same command goes on"
+            ) from error
         else:
             interrupted = False
         tidy(store)

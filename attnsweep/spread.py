@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from attnsweep.cluster import ray_name
 from attnsweep.results import Row
 from attnsweep.sweep import Trial
 
@@ -26,6 +27,11 @@ log = logging.getLogger("attnsweep")
 
 class Worker(tune.Trainable):
     """Runs one trial after another; a step is one event of attnsweep.trial.run."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """One bundle with what the sweep asks for one trial; Ray spells CPU and GPU in capitals."""
+        return tune.PlacementGroupFactory([{ray_name(key): n for key, n in config["asked"].items() if n}])
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
@@ -199,10 +205,11 @@ def fit(
     longest = max(trial.config["epochs"] for trial in trials)
     with tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
-            tune.with_resources(Worker, dict(asked)),
+            Worker,
             param_space={
                 "trial": tune.grid_search([asdict(trial) for trial in trials]),
                 "options": dict(options),
+                "asked": dict(asked),
             },
             tune_config=tune.TuneConfig(
                 scheduler=GroupedASHA(longest) if scheduler == "asha" else None,

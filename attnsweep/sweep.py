@@ -263,12 +263,15 @@ def short_hash(content: Mapping[str, Any]) -> str:
 
 
 def varying(trials: Sequence[Trial]) -> list[str]:
-    """The columns in which trials of one model differ, for labels."""
-    seen: dict[tuple[str, str], set[Value]] = defaultdict(set)
+    """The columns in which trials of one model and data set differ, and those two if they differ, for labels.
+    """
+    seen: dict[tuple[str, ...], set[Value]] = defaultdict(set)
     for trial in trials:
         for key, value in trial.config.items():
-            seen[trial.config["model"], key].add(value)
-    return [key for key in AXES if any(len(values) > 1 for (_, name), values in seen.items() if name == key)]
+            group = () if key in ("model", "dataset") else (trial.config["model"], trial.config["dataset"])
+            seen[*group, key].add(value)
+    several = {group[-1] for group, values in seen.items() if len(values) > 1}
+    return [key for key in AXES if key in several]
 
 
 def label(trial: Trial, keys: Sequence[str]) -> str:

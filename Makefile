@@ -1,0 +1,36 @@
+# Everything from a bare machine with Python 3.11 or newer: `make quickstart` or `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: quickstart test lint unit clean
+
+quickstart: $(VENV)/installed
+	$(RUN) -m attnsweep sweeps/quickstart.py
+	$(RUN) analysis/pareto.py results
+	$(RUN) analysis/table.py results
+
+test: lint unit
+
+lint: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+unit: $(VENV)/installed-test
+	$(RUN) -m pytest
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) results runs figures

@@ -1,0 +1,499 @@
+"""Draws test accuracy against latency and against parameters, and prints the fronts.
+
+    python analysis/pareto.py results/ [--dataset cifar10] [--out figures/] [--where "epochs == 15"]
+
+One panel per data set and cost; every point is a setting: the mean over its seeds, with their range.
+"""
+
+import argparse
+import itertools
+import math
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import colors, patheffects
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from attnsweep import pareto
+from attnsweep.errors import UserError
+from attnsweep.results import load
+
+# One look per model, the same in every figure; a model not named here takes a spare one. Colours after
+# Okabe and Ito (https://jfly.uni-koeln.de/color/): colour-blind people can tell them apart.
+LOOKS = {
+    "cnn": ("#0072B2", "s"), "vit": ("#D55E00", "o"), "deepvit": ("#B0478C", "D"), "hybrid": ("#009E73", "^"),
+}  # fmt: skip
+SPARE = (("#8C6D00", "P"), ("#2E9BD6", "v"), ("#444444", "X"))
+GREY, PALE, INK = "#777777", "#D4D4D4", "#222222"
+COSTS = {
+    "latency_ms_p50": ("latency", "Median latency (ms)"),
+    "params": ("parameters", "Parameters"),
+    "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
+}
+PANEL = (4.4, 3.3)  # inches, the axes themselves
+GAP, LEFT, RIGHT = (0.6, 0.95), 0.75, 0.3  # inches
+# leading digits of the ticks of a log axis whose ends have less than that ratio
+COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
+STYLE: Any = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#777777", "axes.linewidth": 0.7,
+    "xtick.color": "#777777", "ytick.color": "#777777", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.labelcolor": INK, "text.color": INK, "svg.hashsalt": "attnsweep",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting: its cost, and the mean, lowest and highest test accuracy (fractions) of its seeds."""
+
+    label: str
+    model: str
+    cost: float
+    accuracy: float
+    low: float
+    high: float
+    seeds: int
+    on_front: bool = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Accuracy against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`."""
+
+    dataset: str
+    cost: str
+    points: tuple[Point, ...]
+    corner: pareto.Reference
+    hypervolume: float
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        return tuple(point for point in self.points if point.on_front)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the figure's subtitle says."""
+
+    trials: int
+    settings: int
+    seeds: tuple[int, int]
+    epochs: tuple[int, int]
+    measured_on: str | None
+    batch: int | None
+
+
+def panels(frame: pd.DataFrame) -> list[Panel]:
+    """A panel for each cost and each data set, row by row. `frame`: trials, measured on one device."""
+    settings = pareto.over_seeds(frame)
+    groups = dict(list(settings.groupby("dataset")))
+    return [panel(group, str(name), cost) for cost in costs_of(settings) for name, group in groups.items()]
+
+
+def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
+    """Latency and parameters, or, where no latency was measured, parameters and multiply-accumulates."""
+    return ("latency_ms_p50", "params") if settings["latency_ms_p50"].notna().any() else ("params", "macs")
+
+
+def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
+    """The panel of one data set's settings, those without the cost left out."""
+    named = settings.assign(label=pareto.labels(settings))
+    known = named.dropna(subset=[cost]).sort_values([cost, "test_acc"])
+    if known.empty:
+        return Panel(dataset, cost, (), pareto.Reference(math.nan), 0.0)
+    best, corner = pareto.front(known, cost), pareto.reference(known, cost)
+    columns = ["label", "model", cost, "test_acc", "test_acc_min", "test_acc_max", "seeds"]
+    points = tuple(Point(*row[columns], on_front=i in best.index) for i, row in known.iterrows())
+    return Panel(dataset, cost, points, corner, pareto.hypervolume(best, corner, cost=cost))
+
+
+def summary(frame: pd.DataFrame) -> Summary:
+    """What the rows have in common, and how many there are."""
+    settings = pareto.over_seeds(frame)
+    devices, batches = settings["measured_on"].dropna(), settings["latency_batch"].dropna()
+    return Summary(
+        trials=len(frame),
+        settings=len(settings),
+        seeds=(int(settings["seeds"].min()), int(settings["seeds"].max())),
+        epochs=(int(frame["epochs"].min()), int(frame["epochs"].max())),
+        measured_on=None if devices.empty else str(devices.iloc[0]),
+        batch=None if batches.empty else int(batches.iloc[0]),
+    )
+
+
+# --- Draw ---
+
+
+def draw(shown: Sequence[Panel], about: Summary) -> Figure:
+    """A row of panels for each cost, a column for each data set; a single data set's panels side by side."""
+    costs, datasets = ({getattr(one, name): None for one in shown} for name in ("cost", "dataset"))
+    shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
+    with matplotlib.rc_context(STYLE):
+        title = f"Test accuracy against {' and '.join(COSTS[cost][0] for cost in costs)}"
+        figure, grid = canvas(shape, title, subtitle(about), footnote(shown, about))
+        for one, axes in zip(shown, grid.flat, strict=True):
+            draw_panel(axes, one, shown)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("Test accuracy")
+    return figure
+
+
+def canvas(shape: tuple[int, int], title: str, subtitle: str, footnote: str) -> tuple[Figure, np.ndarray]:
+    """A figure of `shape` (rows, columns) panels of size PANEL with texts around them; the panels' axes."""
+    inner = [
+        count * size + (count - 1) * gap for count, size, gap in zip(shape[::-1], PANEL, GAP, strict=True)
+    ]
+    above, below = textwrap.wrap(subtitle, int(inner[0] * 15)), textwrap.wrap(footnote, int(inner[0] * 17))
+    top, bottom = 0.85 + 0.16 * len(above), 0.70 + 0.15 * len(below)
+    width, height = LEFT + inner[0] + RIGHT, bottom + inner[1] + top
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(*shape, squeeze=False)
+    figure.subplots_adjust(
+        left=LEFT / width, right=1 - RIGHT / width, top=1 - top / height, bottom=bottom / height,
+        wspace=GAP[0] / PANEL[0], hspace=GAP[1] / PANEL[1],
+    )  # fmt: skip
+    figure.text(LEFT / width, 1 - 0.22 / height, title, size=13, weight="bold", va="top")
+    figure.text(LEFT / width, 1 - 0.50 / height, "\n".join(above), size=8.5, va="top", color=GREY)
+    figure.text(LEFT / width, 0.12 / height, "\n".join(below), size=7.5, va="bottom", color=GREY)
+    return figure, grid
+
+
+def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
+    """One panel: its frame, points and labels."""
+    limit(axes, one, shown)
+    ticks(axes)
+    name = one.dataset if len(one.dataset) <= 40 else f"\u2026{one.dataset[-39:]}"
+    axes.set_title(name, loc="left", weight="bold", size=10, pad=8)
+    axes.set_xlabel(COSTS[one.cost][1])
+    if not one.points:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    draw_points(axes, one)
+    LabelPlacer(axes, one).place()
+
+
+def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
+    """Panels of one cost share the x axis, panels of one data set the y axis."""
+    costs = [point.cost for other in shown if other.cost == one.cost for point in other.points]
+    same_data = [other for other in shown if other.dataset == one.dataset]
+    bounds = [end for other in same_data for point in other.points for end in (point.low, point.high)]
+    axes.set_xscale("log")
+    axes.set_xlim(*cost_limits(costs))
+    axes.set_ylim(*accuracy_limits(bounds, crowd=max(len(other.front) for other in same_data)))
+
+
+def cost_limits(costs: Sequence[float]) -> tuple[float, float]:
+    """Limits of a log axis with room for labels, and far enough apart that two ticks fit."""
+    low, high = math.log10(min(costs)), math.log10(max(costs))
+    span, middle = max(high - low, math.log10(4.4)), (low + high) / 2
+    return 10 ** (middle - 0.72 * span), 10 ** (middle + 0.64 * span)
+
+
+def accuracy_limits(bounds: Sequence[float], crowd: int) -> tuple[float, float]:
+    """Limits two percentage points or more apart, with room above for `crowd` labels of the front."""
+    low, high = min(bounds), max(bounds)
+    span, middle = max(high - low, 0.016), (low + high) / 2
+    above = 0.10 + min(0.02 * max(crowd - 6, 0), 0.25)
+    return max(middle - 0.60 * span, -0.03), middle + (0.5 + above) * span
+
+
+def ticks(axes: Axes) -> None:
+    """Round costs on the log axis, percent on the other; horizontal lines at the latter."""
+    low, high = axes.get_xlim()
+    leading = next(digits for ratio, digits in COST_TICKS if high / low < ratio)
+    axes.xaxis.set_major_locator(LogLocator(subs=leading))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    percents = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*axes.get_ylim())
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in percents if -1e-9 <= tick <= 1 + 1e-9]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 4):g}%"))
+    axes.grid(axis="y", color="#EDEDED", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3, width=0.7)
+
+
+def short_number(value: float) -> str:
+    """1200000 as 1.2M; below a thousand as it is."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9999:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def look(model: str) -> tuple[str, str]:
+    """The colour and marker of a model: the same in every figure."""
+    return LOOKS.get(model) or SPARE[sum(map(ord, model)) % len(SPARE)]
+
+
+def faint(colour: str) -> str:
+    """A grey that keeps a trace of the colour."""
+    red, green, blue = 0.38 * np.array(colors.to_rgb(colour)) + 0.62 * np.array(colors.to_rgb("#DDDDDD"))
+    return colors.to_hex((red, green, blue))
+
+
+def draw_points(axes: Axes, one: Panel) -> None:
+    """The staircase, and each point with the range of its seeds; the front in colour and above the others."""
+    axes.plot(*staircase(axes, one), color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
+    for point in one.points:
+        colour, marker = look(point.model)
+        colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
+        axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=1.2, zorder=order)
+        axes.plot(
+            point.cost, point.accuracy, marker, color=colour, markersize=size, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=order + 1,
+        )  # fmt: skip
+
+
+def staircase(axes: Axes, one: Panel) -> tuple[list[float], list[float]]:
+    """The corners of the front from its cheapest point to the right edge: cost, accuracy."""
+    costs = [point.cost for point in one.front for _ in (0, 1)]
+    levels = [point.accuracy for point in one.front for _ in (0, 1)]
+    return [*costs[1:], axes.get_xlim()[1]], levels
+
+
+# --- Labels ---
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+RADII = (6, 9, 13, 18, 25, 34, 45, 58, 74, 92)  # points from a marker's centre to its label
+LEADER_FROM = 13  # points; from there on a line ties the label to its marker
+DIRECTIONS = [  # in degrees, each with the part of the label's width that lies to the left of where it points
+    *((angle, 0.0) for angle in (-90.0, -67.5, -45.0, -22.5, 0.0, 22.5, 45.0, 67.5, 90.0)),
+    *((angle, 0.5) for angle in (-90.0, 90.0)),
+    *((angle, 1.0) for angle in (90.0, 112.5, 135.0, 157.5, 180.0, -157.5, -135.0, -112.5, -90.0)),
+]
+OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
+UNUSABLE = 1000.0  # the penalty of a place that covers something
+
+
+class LabelPlacer:
+    """Writes a label beside each point, the front first, where it covers no label, marker, bar or leader.
+
+    A point whose label finds no free place goes without. Distances are in pixels of the figure.
+    """
+
+    def __init__(self, axes: Axes, one: Panel) -> None:
+        self.axes, self.one = axes, one
+        self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+        self.limits = axes.get_window_extent()
+        self.taken: list[Box] = [box for point in one.points for box in self.boxes_of(point)]
+        self.line = self.boxes_of_line()
+
+    def place(self) -> None:
+        """Labels the front; then the best of each model not on it; then others that have room beside them."""
+        dominated = sorted((p for p in self.one.points if not p.on_front), key=lambda p: -p.accuracy)
+        named = {point.model for point in self.one.front}
+        best = {point.model: point for point in reversed(dominated) if point.model not in named}
+        for point in (*self.one.front, *best.values()):
+            self.place_label(point, RADII)
+        for point in dominated:
+            if point is not best.get(point.model):
+                self.place_label(point, [radius for radius in RADII if radius < LEADER_FROM])
+
+    def place_label(self, point: Point, radii: Sequence[int]) -> None:
+        colour, size = (look(point.model)[0], 8.5) if point.on_front else (GREY, 7)
+        text = self.axes.annotate(
+            point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
+            color=colour, size=size, ha="left", va="bottom", zorder=9, annotation_clip=False,
+            path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
+        )  # fmt: skip
+        extent = text.get_window_extent()
+        places = self.places(point, (extent.width, extent.height), radii)
+        penalty, box, leader = min(places, key=lambda place: place[0])
+        if penalty >= UNUSABLE:
+            text.remove()
+            return
+        text.set_position(self.offset(point, (box[0], box[1])))
+        self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
+        if leader:
+            self.draw_leader(point, box)
+
+    def places(
+        self, point: Point, size: tuple[float, float], radii: Sequence[int]
+    ) -> Iterator[tuple[float, Box, list[Box]]]:
+        """Every place that is tried: its penalty, the box of the label, the boxes of its leader."""
+        x, y = self.pixels(point.cost, point.accuracy)
+        preferred = OFF_THE_FRONT if point.on_front else BEHIND_THE_FRONT
+        for radius, (angle, hangs) in itertools.product(radii, DIRECTIONS):
+            reach, up = radius * self.per_point, math.sin(math.radians(angle))
+            left = x + reach * math.cos(math.radians(angle)) - size[0] * hangs
+            bottom = y + reach * up - size[1] * (1 - up) / 2
+            box = (left, bottom, left + size[0], bottom + size[1])
+            leader = self.leader(point, box) if radius >= LEADER_FROM else []
+            turned = abs(math.remainder(angle - preferred, 360))
+            yield self.penalty(point, box, leader) + radius + 0.07 * turned, box, leader
+
+    def penalty(self, point: Point, box: Box, leader: Sequence[Box]) -> float:
+        """UNUSABLE where a part covers something; little where a label of the front meets its line."""
+        covered = any(overlap(part, other) for part in (box, *leader) for other in self.taken)
+        on_line = any(overlap(box, other) for other in self.line)
+        if covered or self.is_outside(box) or (on_line and not point.on_front):
+            return UNUSABLE
+        return 25.0 * on_line
+
+    def is_outside(self, box: Box) -> bool:
+        """Whether the box leaves the panel; a few pixels to the right and above do not matter."""
+        left, bottom, right, top = self.limits.extents
+        return bool(box[0] < left + 2 or box[1] < bottom + 2 or box[2] > right + 12 or box[3] > top + 4)
+
+    def leader(self, point: Point, box: Box) -> list[Box]:
+        """Small boxes along the line from the marker's edge to the label."""
+        x, y = self.pixels(point.cost, point.accuracy)
+        across, up = nearest(box, (x, y))
+        length = math.hypot(across - x, up - y)
+        parts = np.arange(6.5 * self.per_point, length - 3, 2.0) / max(length, 1.0)
+        return [square(x + (across - x) * part, y + (up - y) * part, 1.5) for part in parts]
+
+    def draw_leader(self, point: Point, box: Box) -> None:
+        end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
+        self.axes.annotate(
+            "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
+        )  # fmt: skip
+
+    def pixels(self, cost: float, accuracy: float) -> tuple[float, float]:
+        x, y = self.axes.transData.transform((cost, accuracy))
+        return float(x), float(y)
+
+    def offset(self, point: Point, place: tuple[float, float]) -> tuple[float, float]:
+        """From the marker to a place in pixels, in points: the same at every resolution."""
+        x, y = self.pixels(point.cost, point.accuracy)
+        return (place[0] - x) / self.per_point, (place[1] - y) / self.per_point
+
+    def boxes_of(self, point: Point) -> list[Box]:
+        """The marker and the bar of a point."""
+        x, y = self.pixels(point.cost, point.accuracy)
+        low, high = self.pixels(point.cost, point.low)[1], self.pixels(point.cost, point.high)[1]
+        return [square(x, y, 4 * self.per_point), (x - 1.5, low - 1, x + 1.5, high + 1)]
+
+    def boxes_of_line(self) -> list[Box]:
+        """The pieces of the staircase."""
+        corners = [self.pixels(x, y) for x, y in zip(*staircase(self.axes, self.one), strict=True)]
+        return [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def square(x: float, y: float, half: float) -> Box:
+    return x - half, y - half, x + half, y + half
+
+
+def nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
+    """The point of the box that is nearest to `point`."""
+    return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
+
+
+def subtitle(about: Summary) -> str:
+    """Trials, seeds and epochs; the device, where latency was measured."""
+    settings = f"{plural(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
+    counts = f"{plural(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
+    measured = f"of batch {about.batch} on {about.measured_on}" if about.measured_on else "not measured"
+    return f"{counts}. Latency {measured}"
+
+
+def footnote(shown: Sequence[Panel], about: Summary) -> str:
+    """How to read the figure, and what its labels abbreviate."""
+    points = [point for one in shown for point in one.points]
+    words = {word.rstrip("0123456789.") for point in points for word in point.label.split()[1:]}
+    known = pareto.ABBREVIATIONS.items()
+    meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
+    sentences = {
+        "Line: the front, the settings that no other beats on both accuracy and cost.": True,
+        "Pale: the others.": any(not point.on_front for point in points),
+        "Bars: lowest to highest of the seeds.": about.seeds[1] > 1,
+        f"Labels: {', '.join(meanings)}.": bool(meanings),
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def spread(bounds: tuple[int, int], noun: str) -> str:
+    """`3 seeds`, or `1 to 3 seeds`."""
+    return plural(bounds[1], noun) if bounds[0] == bounds[1] else f"{bounds[0]} to {plural(bounds[1], noun)}"
+
+
+def table(one: Panel) -> str:
+    """The front of one panel as text, with its hypervolume and the reference point that it depends on."""
+    head = f"{one.dataset}, {one.cost}: {len(one.front)} of {plural(len(one.points), 'setting')} on the front"
+    cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
+    rows = pd.DataFrame(
+        [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds) for p in one.front],
+        columns=["setting", one.cost, "test_acc", "lowest", "highest", "seeds"],
+    )
+    corner = f"{one.cost} {short_number(one.corner.cost)} and accuracy {one.corner.quality:g}"
+    area = f"hypervolume {one.hypervolume:.4f} accuracy x decades, from the reference point {corner}"
+    return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
+
+
+# --- Command line ---
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("results", help="the folder that holds trials/, or a URI of it")
+    add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
+    add("--dataset", action="append", help="only this data set; may be given several times")
+    add("--measured-on", help="only this device; needed where latency was measured on several")
+    add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    return parser.parse_args()
+
+
+def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
+    """The done rows with a test accuracy that the options ask for. Raises UserError where there are none."""
+    frame = load(options.results).dropna(subset=["test_acc"])
+    if frame.empty:
+        raise UserError(f"{options.results} has no done trial with a test accuracy; run a sweep first")
+    frame = pareto.where(frame, options.where) if options.where else frame
+    if options.dataset:
+        frame = pd.concat([pareto.choose(frame, "dataset", name) for name in dict.fromkeys(options.dataset)])
+    return pareto.of_device(frame, options.measured_on)
+
+
+def save(figure: Figure, folder: Path) -> list[Path]:
+    """Writes the figure as SVG and PNG; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "pareto.svg", folder / "pareto.png"]
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(paths[0], metadata={"Date": None})
+        figure.savefig(paths[1], dpi=150)
+    return paths
+
+
+def run(options: argparse.Namespace) -> None:
+    frame = rows_to_draw(options)
+    shown = panels(frame)
+    print("\n".join(table(one) for one in shown if one.points))
+    if frame["latency_ms_p50"].isna().all():
+        print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
+    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
+    for path in save(draw(shown, summary(frame)), options.out or beside / "figures"):
+        print(f"wrote {path}")
+
+
+def main() -> int:
+    try:
+        run(arguments())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

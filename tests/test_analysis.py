@@ -1,0 +1,326 @@
+"""The analysis scripts on synthetic results: what they print, what they draw, what they refuse."""
+
+import functools
+import importlib.util
+import io
+import itertools
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from attnsweep.results import CONFIGURATION, Store
+
+ROOT = Path(__file__).parent.parent
+DEVICE = "Xeon, 1 thread"
+Rows = list[dict[str, object]]
+
+
+def trial(model: str, dataset: str, seed: int, **values: object) -> dict[str, object]:
+    """A done row of the trials table; what is not named is null or plausible."""
+    name = f"{model}-{dataset}-{seed}-{sorted(values.items())}"
+    recipe = {"lr": 1e-4, "epochs": 15, "batch_size": 64, "num_classes": 10, "image_size": 28}
+    costs = {
+        "params": 1_199_882,
+        "macs": 12_000_000,
+        "latency_ms_p50": 0.5,
+        "latency_batch": 1,
+        "measured_on": DEVICE,
+    }
+    scores = {"val_acc": 0.9, "test_acc": 0.9, "test_acc_best": 0.9}
+    every: dict[str, object] = {**dict.fromkeys(column.name for column in CONFIGURATION), **recipe}
+    every |= {**costs, **scores, **values}
+    return {**every, "trial_id": name, "status": "done", "model": model, "dataset": dataset, "seed": seed}
+
+
+def depth_sweep() -> Rows:
+    """CNN, ViT and DeepViT, two depths, data sets and seeds; DeepViT is always beaten."""
+    rows = []
+    for dataset, base in (("mnist", 0.97), ("cifar10", 0.55)):
+        for seed in (0, 1):
+            spread = 0.002 * seed
+            rows.append(trial("cnn", dataset, seed, test_acc=base + spread))
+            for depth in (2, 6):
+                vit = {"depth": depth, "params": 300_000 * depth, "latency_ms_p50": 0.5 * depth}
+                better = base + 0.002 * depth + spread
+                rows.append(trial("vit", dataset, seed, **vit, test_acc=better, test_acc_best=better + 0.001))
+                vit["latency_ms_p50"] += 0.1
+                rows.append(trial("deepvit", dataset, seed, **vit, test_acc=base - 0.01))
+    return rows
+
+
+def written(folder: Path, rows: Rows) -> Path:
+    Store(folder).write("trials", rows, "all")
+    return folder
+
+
+def run_as_a_user(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The script in a process of its own, from the root of the repository."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, f"analysis/{script}.py", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+
+
+@functools.cache
+def module_of(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"analysis_{script}", ROOT / f"analysis/{script}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same within this process, which spares a second of imports."""
+    argv, out, err = [script, *map(str, arguments)], io.StringIO(), io.StringIO()
+    with mock.patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(err):
+        status = module_of(script).main()
+    return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("sweep") / "results", depth_sweep())
+
+
+def section(text: str, head: str) -> list[str]:
+    """The lines from the one that starts with `head` to the next empty one."""
+    return text[text.index(head) :].split("\n\n")[0].splitlines()
+
+
+def test_the_front_is_printed_for_each_data_set_and_cost(results, tmp_path):
+    done = run_as_a_user("pareto", results, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    latency = section(done.stdout, "mnist, latency_ms_p50: 3 of 5 settings on the front")
+    assert [line.split()[:2] for line in latency[2:5]] == [["cnn", "0.500"], ["vit", "d2"], ["vit", "d6"]]
+    params = section(done.stdout, "cifar10, params: 2 of 5 settings on the front")
+    assert params[2].split() == ["vit", "d2", "600,000", "0.5550", "0.5540", "0.5560", "2"]
+    assert params[-1].endswith("from the reference point params 10M and accuracy 0")
+
+
+def test_the_printed_hypervolume_is_the_area_under_the_front(results, tmp_path):
+    done = run("pareto", results, "--out", tmp_path, "--dataset", "mnist", "--where", "model == 'cnn'")
+    line = section(done.stdout, "mnist, latency_ms_p50: 1 of 1 setting on the front")[-1]
+    assert line.startswith("hypervolume 0.2923 ")  # accuracy 0.971, and log10(1 ms / 0.5 ms) decades
+
+
+def test_the_figure_is_written_as_svg_and_png_beside_the_results(results):
+    done = run("pareto", results)
+    folder = results.parent / "figures"
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (folder / "pareto.svg").read_text()
+    assert f"wrote {folder / 'pareto.svg'}" in done.stdout
+    assert {path.suffix for path in results.rglob("*") if path.is_file()} == {".parquet"}
+
+
+def test_drawing_twice_gives_the_same_svg(results, tmp_path):
+    for name in ("one", "two"):
+        run("pareto", results, "--out", tmp_path / name)
+    assert (tmp_path / "one/pareto.svg").read_bytes() == (tmp_path / "two/pareto.svg").read_bytes()
+
+
+def figure_of(rows: Rows, tmp_path: Path) -> tuple[Any, Any]:
+    """The figure of these rows, and the panels that it shows."""
+    script = module_of("pareto")
+    frame = script.load(written(tmp_path / "results", rows))
+    shown = script.panels(frame)
+    return script.draw(shown, script.summary(frame)), shown
+
+
+def crowded() -> Rows:
+    """49 settings whose accuracies and latencies lie close together."""
+    return [
+        trial("vit", "mnist", 0, depth=d, heads=h, latency_ms_p50=0.2 * d + 0.05 * h, params=1000 * d * h,
+              test_acc=0.9 + 0.002 * d + 0.001 * ((d * h) % 5))
+        for d, h in itertools.product(range(1, 8), range(1, 8))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [depth_sweep, crowded])
+def test_no_label_covers_another_or_leaves_the_figure(tmp_path, rows):
+    figure, _ = figure_of(rows(), tmp_path)
+    whole = figure.bbox
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        assert boxes
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for b in boxes)
+
+
+def test_every_point_of_a_small_sweep_is_labelled(tmp_path):
+    figure, shown = figure_of(depth_sweep(), tmp_path)
+    for axes, panel in zip(figure.axes, shown, strict=True):
+        written_labels = sorted(text.get_text() for text in axes.texts if text.get_text())
+        assert written_labels == sorted(point.label for point in panel.points)
+
+
+def test_a_model_has_the_same_colour_and_marker_in_every_figure():
+    script = module_of("pareto")
+    looks = [script.look(model) for model in ("cnn", "vit", "deepvit", "hybrid")]
+    assert len(set(looks)) == 4
+    assert script.look("a_model_of_tomorrow") == script.look("a_model_of_tomorrow")
+    assert script.look("a_model_of_tomorrow") not in looks
+
+
+def test_the_subtitle_states_device_trials_seeds_and_epochs(tmp_path):
+    figure, _ = figure_of(depth_sweep(), tmp_path)
+    words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "20 trials: 10 settings, 2 seeds each, 15 epochs. Latency of batch 1 on Xeon, 1 thread" in words
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [trial("vit", "mnist", 0, depth=2)],
+        [trial("vit", "mnist", 0, depth=depth, test_acc=1.0) for depth in (2, 4)],
+        [
+            trial("vit", "mnist", 0, test_acc=0.0),
+            trial("vit", "cifar10", 0, latency_ms_p50=None, measured_on=None),
+        ],
+    ],
+    ids=["one point", "equal points at 100 %", "a data set without latency"],
+)
+def test_odd_results_are_drawn_too(tmp_path, rows):
+    done = run("pareto", written(tmp_path / "results", rows))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figures/pareto.png").stat().st_size > 10_000
+
+
+def test_without_latency_parameters_and_macs_are_drawn_and_it_says_so(tmp_path):
+    rows = [trial("cnn", "mnist", 0, latency_ms_p50=None, latency_batch=None, measured_on=None)]
+    done = run("pareto", written(tmp_path / "results", rows))
+    assert done.returncode == 0, done.stderr
+    assert "mnist, macs: 1 of 1 setting on the front" in done.stdout
+    assert "No latency was measured" in done.stdout
+
+
+def test_several_devices_are_refused_until_one_is_chosen(tmp_path):
+    rows = [trial("cnn", "mnist", 0), trial("vit", "mnist", 0, depth=2, measured_on="A100")]
+    folder = written(tmp_path / "results", rows)
+    for name in ("pareto", "table"):
+        refused = run(name, folder)
+        assert refused.returncode == 2
+        assert "A100 (1 row), Xeon, 1 thread (1 row); choose one with --measured-on" in refused.stderr
+    chosen = run("pareto", folder, "--measured-on", "A100")
+    assert "mnist, latency_ms_p50: 1 of 1 setting" in chosen.stdout
+
+
+@pytest.mark.parametrize("name", ["pareto", "table"])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--where", "deph == 2"], "'deph == 2' cannot be evaluated"),
+        (["--measured-on", "abacus"], "measured_on='abacus' has no rows"),
+    ],
+)
+def test_a_mistake_is_one_sentence_on_stderr_and_status_2(results, name, arguments, sentence):
+    done = run(name, results, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["pareto", "table"])
+def test_a_mistake_is_status_2_and_no_traceback_for_a_user(tmp_path, script):
+    done = run_as_a_user(script, tmp_path / "nowhere")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("name", ["pareto", "table"])
+def test_a_folder_without_results_or_without_done_trials_is_a_mistake(tmp_path, name):
+    missing = run(name, tmp_path / "nowhere")
+    assert missing.returncode == 2 and "no results in" in missing.stderr
+    failed = {**trial("cnn", "mnist", 0), "status": "failed", "test_acc": None}
+    undone = run(name, written(tmp_path / "results", [failed]))
+    assert undone.returncode == 2 and "has no done trial with a test accuracy" in undone.stderr
+
+
+def test_an_unknown_data_set_is_answered_with_the_known_ones(results):
+    done = run("pareto", results, "--dataset", "cifar")
+    assert done.returncode == 2
+    assert "did you mean 'cifar10'?; there are cifar10, mnist" in done.stderr
+
+
+def lines_of(text: str) -> dict[tuple[str, str], list[str]]:
+    """The cells of a Markdown table behind model and data set."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return {(row[0], row[1]): row[2:] for row in rows[2:]}
+
+
+def test_settings_stand_side_by_side_and_equal_ones_once(results):
+    done = run_as_a_user("table", results)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Each cell: depth=2 -> depth=6\n")
+    lines = lines_of(done.stdout)
+    assert list(lines) == [(m, d) for m in ("cnn", "vit", "deepvit") for d in ("mnist", "cifar10")]
+    best, selected, latency, params = lines["vit", "mnist"]
+    assert best == "97.60 ± 0.14 -> 98.40 ± 0.14"
+    assert selected == "97.50 ± 0.14 -> 98.30 ± 0.14"
+    assert (latency, params) == ("1.00 -> 3.00", "600,000 -> 1,800,000")
+    assert lines["cnn", "mnist"] == ["90.00 ± 0.00", "97.10 ± 0.14", "0.500", "1,199,882"]
+
+
+def test_a_setting_that_a_model_lacks_is_a_dash(tmp_path):
+    rows = [
+        trial("vit", "mnist", 0, depth=2),
+        trial("vit", "mnist", 0, depth=4),
+        trial("hybrid", "mnist", 0, depth=4),
+    ]
+    done = run("table", written(tmp_path / "results", rows))
+    assert lines_of(done.stdout)["hybrid", "mnist"][3] == "\u2013 -> 1,199,882"
+    assert "\u00b1" not in done.stdout
+
+
+def test_axes_that_do_not_tell_two_settings_apart_are_refused(tmp_path):
+    rows = [trial("vit", "mnist", 0, depth=2, lr=lr) for lr in (1e-3, 1e-4)]
+    folder = written(tmp_path / "results", rows)
+    done = run("table", folder, "--by", "depth")
+    assert done.returncode == 2 and "2 settings of vit on mnist differ in lr" in done.stderr
+    assert (
+        "Each cell: depth=2 lr=0.0001 -> depth=2 lr=0.001" in run("table", folder, "--by", "depth,lr").stdout
+    )
+    assert "did you mean 'depth'" in run("table", folder, "--by", "dept").stderr
+
+
+def test_the_published_figures_stand_beside_ours(tmp_path):
+    small = {"dim": 128, "depth": 6, "heads": 4, "mlp_dim": 256, "dim_head": 64, "geometry": "published"}
+    rows = [
+        trial("vit", "mnist", 0, **small, params=1_614_866, test_acc_best=0.979),
+        trial("hybrid", "mnist", 0, **small, num_classes=100, params=1_591_652),
+        trial(
+            "hybrid", "cifar10", 0, **small, num_classes=10, params=1_715_402
+        ),  # the published head is 100-way
+        trial("vit", "cifar10", 0, **{**small, "geometry": "image"}, params=1_500_000),
+        trial("cnn", "mnist", 0),
+    ]
+    done = run("table", written(tmp_path / "results", rows), "--published")
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(done.stdout)
+    assert len(lines) == 12
+    assert lines["vit", "mnist"][:2] == ["97.90 -> \u2013 -> \u2013", "97.87 -> 98.87 -> 98.81"]
+    assert lines["vit", "mnist"][4:6] == ["9.46 -> 13.04 -> 8.98", "1,614,866 -> \u2013 -> \u2013"]
+    assert lines["hybrid", "mnist"][5].startswith("1,591,652 ->")
+    assert lines["hybrid", "cifar10"][5] == lines["vit", "cifar10"][5] == "\u2013"
+    assert lines["cnn", "mnist"][5:] == ["1,199,882", "1,199,882"]
+    assert "5 of 36 published cells have a trial here" in done.stdout
+    assert "without synchronisation" in done.stdout
+
+
+def test_a_file_that_is_not_a_published_table_is_refused(results, tmp_path):
+    strange = tmp_path / "strange.csv"
+    strange.write_text("setting,model\n")
+    assert "lacks dataset, dim, depth" in run("table", results, "--published", strange).stderr
+    assert "is not a file" in run("table", results, "--published", tmp_path / "missing.csv").stderr
+    assert "does not go with --published" in run("table", results, "--by", "depth", "--published").stderr

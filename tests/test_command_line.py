@@ -1,0 +1,204 @@
+"""The command line without Ray: plans, looking into results, and what it says to nonsense."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from attnsweep.__main__ import main
+from attnsweep.axes import AXES, resolve
+from attnsweep.results import TABLES, Store
+from attnsweep.sweep import make_trial
+
+HEAD = "from ray import tune\nfrom attnsweep import Sweep\n"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ATTNSWEEP_DATA", raising=False)
+
+
+def sweep_file(body: str, *, head: str = HEAD) -> str:
+    Path("s.py").write_text(head + body)
+    return "s.py"
+
+
+def finish_trial(**point: object) -> dict[str, object]:
+    """Writes a done row for a point, as a sweep would; returns it."""
+    trial = make_trial(resolve(point), Path("nowhere"))
+    done = {"status": "done", "sweep": "s", "val_acc": 0.9, "test_acc": 0.8, "train_s": 3.5, "attempts": 1}
+    row = {**trial.row(), **done, "finished_at": datetime.now(UTC), "latency_ms_p50": 1.0, "latency_batch": 1,
+           "measured_on": "a CPU"}  # fmt: skip
+    store = Store("results")
+    store.write("trials", [row], trial.trial_id)
+    store.write("epochs", [{"trial_id": trial.trial_id, "epoch": 1, "val_acc": 0.9}], trial.trial_id)
+    return row
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    ("body", "sentences"),
+    [
+        ("", ["defines no variable `sweep`", "sweep = Sweep("]),
+        ("sweep = 7", ["sets sweep to a int"]),
+        ("sweep = Sweep(model='vit'", ["s.py:3", "SyntaxError"]),
+        ("1 / 0", ["s.py:3", "ZeroDivisionError"]),
+        ("raise SystemExit(0)", ["s.py:3", "SystemExit"]),
+        ("sweep = Sweep(model='vit', dephts=3)", ["'dephts' is not a key", "did you mean 'depth'?"]),
+        ("sweep = Sweep(model='vitt')", ["model='vitt' is unknown", "did you mean 'vit'?"]),
+        ("sweep = Sweep(model='vit', dataset='minst')", ["dataset='minst' is unknown", "mnist"]),
+        ("sweep = Sweep(depth=3)", ["no model"]),
+        ("sweep = Sweep(model='vit', depth=tune.grid_search([]))", ["depth: the grid is empty"]),
+        ("sweep = Sweep(model='vit', depth=[1, 2])", ["tune.grid_search([1, 2])"]),
+        ("sweep = Sweep(model='vit', depth='six')", ["depth='six' is not a whole number"]),
+        ("sweep = Sweep(model='vit', lr=-1)", ["lr=-1 is out of range", "above 0"]),
+        ("sweep = Sweep(model='vit', dropout=1.5)", ["dropout=1.5 is out of range"]),
+        ("sweep = Sweep(model='vit', patch_size=3)", ["patch_size=3 does not divide", "use 1, 2, 4, 8"]),
+        ("sweep = Sweep(model='vit', resources={'gpu': -1})", ["gpu=-1 is out of range"]),
+        ("sweep = Sweep(model='vit', resources=3)", ["resources=3 is not a dict"]),
+        ("sweep = Sweep(model='vit', num_samples=0)", ["num_samples=0 is out of range"]),
+        ("sweep = Sweep(model='vit', scheduler='hyperband')", ["scheduler='hyperband' is unknown"]),
+        ("sweep = Sweep([3])", ["a dict, or a list of dicts"]),
+        ("sweep = Sweep(model='vit', dataset='folder:nowhere')", ["nowhere is not a folder"]),
+    ],
+)
+@pytest.mark.parametrize("flags", [["--dry-run"], []])
+def test_a_bad_sweep_is_refused_before_anything_starts(
+    body: str, sentences: list[str], flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said(capsys, sweep_file(body), *flags)
+    assert status == 2
+    for sentence in sentences:
+        assert sentence in out + err
+    assert "Traceback" not in out + err
+    assert not Path("results").exists()
+
+
+def test_a_missing_sweep_file_is_named_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("depth.py").touch()
+    status, _, err = said(capsys, "dept.py")
+    assert (status, err) == (2, "attnsweep: there is no sweep file dept.py, did you mean 'depth'?\n")
+
+
+@pytest.mark.parametrize("override", ["depth", "depth=", "depht=3", "depth=abc", "channels=3"])
+def test_a_bad_override_is_refused(override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(capsys, sweep_file("sweep = Sweep(model='vit')"), override, "--dry-run")
+    assert status == 2 and override.partition("=")[0] in out + err
+
+
+def test_data_that_is_neither_here_nor_to_be_had_is_named_with_folder_and_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision.datasets
+
+    def no_network(*_: object, **__: object) -> None:
+        raise RuntimeError("<urlopen error [Errno -2] Name or service not known>")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", no_network)
+    status, _, err = said(capsys, sweep_file("sweep = Sweep(model='cnn', dataset='mnist')"), "--data", "here")
+    assert status == 2 and len(err.splitlines()) == 1
+    for part in (str(Path("here").absolute()), "MNIST/raw/train-images-idx3-ubyte", "--data", "Name or service"):
+        assert part in err
+
+
+def test_json_of_a_dry_run_has_one_object_per_trial_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    done = finish_trial(model="vit", depth=2, epochs=1)
+    body = "sweep = Sweep(model='vit', epochs=1, depth=tune.grid_search([2, 3]), patch_size=tune.grid_search([2, 3]))"
+    status, out, _ = said(capsys, sweep_file(body), "--dry-run", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["status"] for line in lines] == ["done", "new", "invalid", "invalid"] and status == 2
+    assert lines[0]["trial_id"] == done["trial_id"] and lines[2]["trial_id"] is None
+    assert "patch_size=3 does not divide" in lines[2]["reason"] and lines[0]["reason"] is None
+    wanted = {"trial_id", "arch_id", "status", "reason", "params", "macs", *AXES}
+    assert all(wanted <= set(line) for line in lines)
+    assert lines[1]["depth"] == 3 and lines[1]["params"] > lines[0]["params"]
+
+
+def test_a_dry_run_says_what_is_new_and_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    finish_trial(model="cnn", epochs=1)
+    status, out, _ = said(capsys, sweep_file("sweep = Sweep(model='cnn', epochs=1)"), "seed=0,1", "--dry-run")
+    assert status == 0
+    assert "s: 2 trials (1 new, 1 done)" in out and "about" in out and "53,002" in out
+    assert not Path("runs").exists()
+
+
+def test_ten_thousand_trials_are_planned_in_one_go(capsys: pytest.CaptureFixture[str]) -> None:
+    body = "sweep = Sweep(model='vit', seed=tune.grid_search(list(range(10_000))))"
+    status, out, _ = said(capsys, sweep_file(body), "--dry-run", "--json")
+    assert status == 0 and len(out.splitlines()) == 10_000
+
+
+def test_show_prints_every_known_column_the_curve_and_a_line_that_reruns_the_same_trial(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = finish_trial(model="vit", depth=2, lr=3e-4, dropout=0.0)
+    status, out, _ = said(capsys, "show", str(row["trial_id"])[:6])
+    assert status == 0 and "val_acc          0.9" in out and "a CPU" in out
+    line = next(line for line in out.splitlines() if line.startswith("run it again: "))
+    code = line.partition("attnsweep.run(")[2].rpartition(", results=")[0]
+    from attnsweep import sweep as module
+    from attnsweep.sweep import expand
+
+    again = eval(code, {"attnsweep": type("names", (), {"Sweep": module.Sweep})})
+    assert expand(again.points(), Path("nowhere"))[0][0].trial_id == row["trial_id"]
+
+
+def test_show_names_a_trial_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    finish_trial(model="cnn")
+    assert said(capsys, "show", "zzz")[0] == 2
+    assert said(capsys, "show", "")[0] == 0, "one trial: its id begins with nothing"
+    finish_trial(model="cnn", seed=1)
+    status, _, err = said(capsys, "show", "")
+    assert status == 2 and "the beginning of 2 ids" in err
+
+
+def test_pick_prints_the_best_under_a_budget_or_says_what_it_would_take(capsys: pytest.CaptureFixture[str]) -> None:
+    finish_trial(model="cnn")
+    status, out, _ = said(capsys, "pick", "--params", "1e5", "--latency-ms", "2")
+    assert status == 0 and "cnn" in out
+    status, _, err = said(capsys, "pick", "--params", "10")
+    assert status == 2 and "53,002" in err
+
+
+def test_columns_describes_every_column_of_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "columns")
+    assert status == 0
+    assert all(column.name in out for columns in TABLES.values() for column in columns)
+    assert all(column.meaning for columns in TABLES.values() for column in columns)
+
+
+@pytest.mark.parametrize("arguments", [["show", "abc"], ["pick"], ["measure"]])
+def test_where_there_are_no_results_the_way_to_get_some_is_named(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = said(capsys, *arguments)
+    assert status == 2 and "no results in results" in err and "sweeps/quickstart.py" in err
+
+
+def test_a_cluster_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    body = sweep_file("sweep = Sweep(model='cnn', epochs=1)")
+    command = [sys.executable, "-m", "attnsweep", body, "--address", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert "no Ray cluster answers at address='127.0.0.1:1'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_results_where_nothing_can_be_written_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    status, _, err = said(capsys, sweep_file("sweep = Sweep(model='cnn')"), "--results", "file/results")
+    assert status == 2 and "file/results" in err
+
+
+def test_json_without_dry_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = said(capsys, sweep_file("sweep = Sweep(model='cnn')"), "--json")
+    assert status == 2 and "--dry-run" in err

@@ -1,0 +1,388 @@
+import re
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from PIL import Image
+
+from attnsweep import datasets
+from attnsweep.axes import resolve
+from attnsweep.datasets import DATASETS, ImageSet
+from attnsweep.errors import UserError
+
+DIGITS = DATASETS["digits"]
+CLASS_OF = {
+    "mnist": torchvision.datasets.MNIST,
+    "fashion_mnist": torchvision.datasets.FashionMNIST,
+    "cifar10": torchvision.datasets.CIFAR10,
+    "cifar100": torchvision.datasets.CIFAR100,
+}
+GREY = {"cats": 10, "dogs": 200}  # each image of a folder is of one grey per class
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """Each test reads its files anew, as another process would."""
+    datasets.folder_set.cache_clear()
+    datasets.checksum.cache_clear()
+    yield
+
+
+def save(path: Path, grey: int, size: tuple[int, int] = (12, 8)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (grey, grey + 1, grey + 2)).save(path)
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """PATH/CLASS: two classes of seven and five images."""
+    for label, n in (("cats", 7), ("dogs", 5)):
+        for i in range(n):
+            save(tmp_path / f"pets/{label}/{i}.png", GREY[label])
+    return tmp_path / "pets"
+
+
+@pytest.fixture(params=["test", "val"])
+def split(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """PATH/train/CLASS and PATH/test/CLASS (or PATH/val/CLASS): four and three images."""
+    for part, label, i in (
+        ("train", "cats", 0), ("train", "cats", 1), ("train", "dogs", 0), ("train", "dogs", 1),
+        (request.param, "cats", 2), (request.param, "dogs", 2), (request.param, "dogs", 3),
+    ):  # fmt: skip
+        save(tmp_path / f"split/{part}/{label}/{i}.png", GREY[label])
+    return tmp_path / "split"
+
+
+def folder(path: Path) -> ImageSet:
+    return datasets.find(f"folder:{path}")
+
+
+def refusal_of_folder(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        folder(path)
+    return str(caught.value)
+
+
+# The digits, which are always here
+
+
+def test_digits_are_what_is_known_of_them_beforehand() -> None:
+    parts = datasets.read(DIGITS, Path("nowhere"), 8)
+    for part, size in (("train", DIGITS.train_size), ("test", DIGITS.test_size)):
+        images, labels = parts[part]
+        assert images.shape == (size, DIGITS.channels, DIGITS.image_size, DIGITS.image_size)
+        assert (images.dtype, labels.dtype, labels.shape) == (np.uint8, np.int64, (size,))
+        assert set(labels) == set(range(DIGITS.num_classes))
+
+
+def test_digits_use_most_of_the_range_of_a_byte_and_keep_all_grey_values() -> None:
+    images, _ = datasets.read(DIGITS, Path("nowhere"), 8)["train"]
+    assert sorted(set(images.flat)) == list(range(0, 241, 15))
+
+
+def test_every_fifth_digit_is_for_the_test_and_none_is_lost() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    parts = datasets.read(DIGITS, Path("nowhere"), 8)
+    assert np.array_equal(parts["test"][0].reshape(-1, 64), pixels[4::5] * 15)
+    assert np.array_equal(parts["test"][1], labels[4::5])
+    assert len(parts["train"][1]) + len(parts["test"][1]) == len(labels)
+
+
+def test_the_digits_have_their_official_checksum() -> None:
+    assert datasets.checksum(DIGITS, Path("nowhere")) == DIGITS.sha256
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_is_published_of_a_data_set_fits_its_channels(name: str) -> None:
+    one = DATASETS[name]
+    assert len(one.mean or ()) == len(one.std or ()) == one.channels
+
+
+@pytest.mark.parametrize("name", ["minst", "CIFAR10", "", None, 3, "folder"])
+def test_an_unknown_data_set_is_answered_with_all_there_are(name: object) -> None:
+    with pytest.raises(UserError, match=re.escape(f"dataset={name!r} is unknown; use one of digits, mnist")):
+        datasets.find(name)
+
+
+# Files that are missing or not the official ones
+
+
+def files_in(data_dir: Path, one: ImageSet, content: bytes = b"not it") -> None:
+    for file in one.files:
+        (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        (data_dir / file).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+def test_the_checksum_of_missing_files_is_the_official_one(tmp_path: Path, name: str) -> None:
+    assert datasets.checksum(DATASETS[name], tmp_path) == DATASETS[name].sha256
+
+
+def test_missing_files_without_an_official_checksum_are_named() -> None:
+    with pytest.raises(UserError) as caught:
+        datasets.checksum(DATASETS["fashion_mnist"], Path("here"))
+    assert str(caught.value).startswith(
+        "dataset='fashion_mnist' is not in here: wanted FashionMNIST/raw/train-images"
+    )
+    assert "part of every trial's id" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+def test_files_that_are_not_the_official_ones_are_refused_before_they_are_decoded(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_in(tmp_path, DATASETS[name])
+    monkeypatch.setattr(CLASS_OF[name], "__init__", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"are not the official ones; delete them") as caught:
+        datasets.read(DATASETS[name], tmp_path, DATASETS[name].image_size)
+    assert f"dataset={name!r}: the files in {(tmp_path / DATASETS[name].files[0]).parent}" in str(
+        caught.value
+    )
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the checksum of missing files is remembered for the rest of the process"
+)
+def test_files_that_arrive_after_the_plan_are_checked_too(tmp_path: Path) -> None:
+    datasets.checksum(DATASETS["cifar10"], tmp_path)
+    files_in(tmp_path, DATASETS["cifar10"])
+    with pytest.raises(UserError, match="are not the official ones"):
+        datasets.checksum(DATASETS["cifar10"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no route to host"), RuntimeError("Error downloading x\nmore")]
+)
+@pytest.mark.parametrize("name", CLASS_OF)
+def test_missing_files_without_a_network_are_one_sentence_that_names_folder_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def download(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(CLASS_OF[name], "download", download)
+    with pytest.raises(UserError) as caught:
+        datasets.ensure(DATASETS[name], tmp_path)
+    sentence = str(caught.value)
+    assert f"dataset={name!r} is not in {tmp_path}" in sentence
+    assert all(file in sentence for file in DATASETS[name].files)
+    assert str(error).splitlines()[0] in sentence
+    assert sentence.endswith("Put the files there, or name their folder with --data")
+    assert "\n" not in sentence
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="takes the first line of a message that has none")
+def test_a_download_that_fails_without_a_word_is_a_sentence_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(self: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with pytest.raises(UserError, match="downloading failed"):
+        datasets.ensure(DATASETS["mnist"], tmp_path)
+
+
+@pytest.mark.parametrize("name", CLASS_OF)
+def test_files_that_are_here_are_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files_in(tmp_path, DATASETS[name])
+    monkeypatch.setattr(CLASS_OF[name], "__init__", lambda *_, **__: pytest.fail("downloaded"))
+    datasets.ensure(DATASETS[name], tmp_path)
+
+
+def test_one_missing_file_is_downloaded_into_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = DATASETS["mnist"]
+    files_in(tmp_path, one)
+    (tmp_path / one.files[2]).unlink()
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: files_in(Path(self.root), one))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "_load_data", lambda self: (None, None))
+    datasets.ensure(one, tmp_path)
+    assert (tmp_path / one.files[2]).is_file()
+
+
+def test_digits_and_folders_need_no_download(flat: Path) -> None:
+    datasets.ensure(DIGITS, Path("nowhere"))
+    datasets.ensure(folder(flat), Path("nowhere"))
+
+
+# A folder of images
+
+
+def test_a_folder_of_class_folders_gives_every_fifth_image_of_a_class_to_the_test(flat: Path) -> None:
+    assert folder(flat) == ImageSet(f"folder:{flat}", 64, 3, num_classes=2, train_size=10, test_size=2)
+    parts = datasets.folder_parts(flat)
+    assert [(label, path.name) for label, path in parts["test"]] == [("cats", "4.png"), ("dogs", "4.png")]
+
+
+def test_a_folder_with_parts_keeps_them(split: Path) -> None:
+    assert folder(split) == ImageSet(f"folder:{split}", 64, 3, num_classes=2, train_size=4, test_size=3)
+    _, labels = datasets.read(folder(split), Path("nowhere"), 8)["test"]
+    assert labels.tolist() == [0, 1, 1]
+
+
+def test_images_of_a_folder_are_read_in_colour_at_the_size_that_was_asked_for(flat: Path) -> None:
+    for part, (images, labels) in datasets.read(folder(flat), Path("nowhere"), 6).items():
+        assert images.shape == ({"train": 10, "test": 2}[part], 3, 6, 6)
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+        for image, label in zip(images, labels, strict=True):
+            grey = [GREY["cats"], GREY["dogs"]][label]
+            assert all((image[channel] == grey + channel).all() for channel in range(3))
+
+
+def test_an_image_that_is_not_square_is_cut_to_its_centre(tmp_path: Path) -> None:
+    stripes = Image.new("RGB", (30, 10), "red")
+    stripes.paste("blue", (10, 0, 20, 10))
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(5):
+            stripes.save(tmp_path / label / f"{i}.png")
+    images, _ = datasets.read(folder(tmp_path), Path("nowhere"), 10)["train"]
+    assert (images == np.array([0, 0, 255], dtype=np.uint8).reshape(1, 3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_images_of_any_mode_become_colour_images(flat: Path, mode: str) -> None:
+    (flat / "cats/0.png").unlink()
+    Image.new(mode, (9, 9)).save(flat / "cats/0.tif")
+    images, _ = datasets.read(folder(flat), Path("nowhere"), 8)["train"]
+    assert images.shape == (10, 3, 8, 8)
+
+
+def test_what_is_no_image_is_no_member_of_a_folder(flat: Path) -> None:
+    before = folder(flat)
+    (flat / "cats/notes.txt").write_text("not an image")
+    (flat / "README.md").write_text("neither")
+    (flat / "empty").mkdir()
+    datasets.folder_set.cache_clear()
+    assert folder(flat) == before
+
+
+def test_a_folder_decides_channels_and_classes_and_leaves_the_size_to_the_sweep(flat: Path) -> None:
+    config = resolve({"model": "vit", "dataset": f"folder:{flat}"})
+    assert (config["image_size"], config["channels"], config["num_classes"]) == (64, 3, 2)
+    assert resolve({"model": "vit", "dataset": f"folder:{flat}", "image_size": 32})["patch_size"] == 8
+
+
+@pytest.mark.parametrize("model", ["cnn", "hybrid"])
+def test_an_image_too_small_for_the_convolutions_is_refused(flat: Path, model: str) -> None:
+    point = {"model": model, "dataset": f"folder:{flat}"}
+    assert resolve({**point, "image_size": 6})["image_size"] == 6
+    with pytest.raises(UserError, match=f"image_size=5 is too small for {model}; use 6 or more"):
+        resolve({**point, "image_size": 5})
+
+
+def test_an_image_that_cannot_be_read_is_named(flat: Path) -> None:
+    whole = (flat / "dogs/3.png").read_bytes()
+    for torn in (b"", b"not a picture", whole[:20], whole[: len(whole) // 2]):
+        (flat / "dogs/3.png").write_bytes(torn)
+        datasets.checksum.cache_clear()
+        with pytest.raises(UserError) as caught:
+            datasets.read(folder(flat), Path("nowhere"), 8)
+        assert (
+            str(caught.value)
+            == f"{flat / 'dogs/3.png'} is not an image that can be read; delete or replace it"
+        )
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'pest'} is not a folder" in refusal_of_folder(tmp_path / "pest")
+
+
+def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
+    assert "0 classes with images" in refusal_of_folder(tmp_path)
+    save(tmp_path / "cats/0.png", 0)
+    (tmp_path / "dogs").mkdir()
+    datasets.folder_set.cache_clear()
+    assert "1 classes with images" in refusal_of_folder(tmp_path)
+
+
+def test_classes_that_only_the_test_part_has_are_refused(split: Path) -> None:
+    save(next(path for path in split.iterdir() if path.name != "train") / "birds/0.png", 0)
+    assert refusal_of_folder(split).endswith("classes of the test part that the training part lacks: birds")
+
+
+@pytest.mark.xfail(strict=True, reason="fewer than five images of each class leave nothing to test on")
+def test_a_folder_without_a_test_image_is_refused(tmp_path: Path) -> None:
+    for label in ("cats", "dogs"):
+        for i in range(4):
+            save(tmp_path / f"{label}/{i}.png", GREY[label])
+    assert "test" in refusal_of_folder(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="train and valid are taken for two classes")
+def test_a_training_part_without_a_test_part_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    for part in ("train", "valid"):
+        for label in ("cats", "dogs"):
+            for i in range(5):
+                save(tmp_path / f"{part}/{label}/{i}.png", GREY[label])
+    assert "test" in refusal_of_folder(tmp_path)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(flat.parent))
+    assert datasets.find("folder:~/pets") == folder(flat)
+
+
+# The real data
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) -> None:
+    one = DATASETS[name]
+    assert datasets.checksum(one, data_dir) == one.sha256
+    parts: dict[str, Any] = datasets.read(one, data_dir, one.image_size)
+    for part, size in (("train", one.train_size), ("test", one.test_size)):
+        images, labels = parts[part]
+        assert images.shape == (size, one.channels, one.image_size, one.image_size)
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+        assert np.bincount(labels).min() > 0 and len(np.bincount(labels)) == one.num_classes
+    pixels = parts["train"][0][::5] / np.float32(255)
+    assert pixels.mean(axis=(0, 2, 3)) == pytest.approx(one.mean, abs=5e-3)
+    assert pixels.std(axis=(0, 2, 3)) == pytest.approx(one.std, abs=5e-3)
+
+
+@pytest.mark.data
+def test_one_changed_byte_of_real_data_is_noticed(data_dir: Path, tmp_path: Path) -> None:
+    one = DATASETS["mnist"]
+    for file in one.files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes((data_dir / file).read_bytes())
+    assert datasets.checksum(one, tmp_path) == one.sha256
+    content = bytearray((tmp_path / one.files[-1]).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / one.files[-1]).write_bytes(content)
+    datasets.checksum.cache_clear()
+    with pytest.raises(UserError, match="not the official ones"):
+        datasets.checksum(one, tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.xfail(
+    strict=True, raises=RuntimeError, reason="torchvision wants a file that is not among the files"
+)
+def test_real_data_without_a_file_that_torchvision_wants_is_read_or_refused_in_a_sentence(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(self: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", download)
+    for file in DATASETS["cifar10"].files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).symlink_to(data_dir / file)
+    try:
+        datasets.ensure(DATASETS["cifar10"], tmp_path)
+        datasets.read(DATASETS["cifar10"], tmp_path, 32)
+    except UserError as error:
+        assert "batches.meta" in str(error)

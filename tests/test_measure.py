@@ -1,0 +1,480 @@
+import contextlib
+import copy
+import gc
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+from torch.utils.benchmark import Timer
+
+from attnsweep import measure, results
+from attnsweep.axes import resolve
+from attnsweep.cost import cost
+from attnsweep.errors import UserError
+
+MS = 1_000_000
+COLUMNS = {column.name for column in results.TABLES["latency"]} - {"schema_version"}
+CONFIG = resolve({"model": "vit", "dataset": "digits", "depth": 1, "dim": 16, "heads": 2, "dim_head": 8})
+
+
+# Counting
+
+
+class Attention(nn.Module):
+    """Images (b, h, n, d) through scaled dot-product attention of an input with itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(x, x, x)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x, x, x)[0]
+
+
+N, D, HIDDEN = 5, 16, 32
+ATTENTION_MACS = 3 * N * D * D + 2 * N * N * D + N * D * D
+FEED_FORWARD_MACS = 2 * N * D * HIDDEN
+ATTENTION_PARAMS = 4 * (D * D + D)
+FEED_FORWARD_PARAMS = 2 * D * HIDDEN + HIDDEN + D
+LAYER = nn.TransformerEncoderLayer(D, nhead=4, dim_feedforward=HIDDEN, batch_first=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "params", "macs"),
+    [
+        (nn.Linear(7, 3), (7,), 24, 21),
+        (nn.Linear(7, 3, bias=False), (4, 7), 21, 4 * 21),
+        (nn.Conv2d(3, 8, 3), (3, 10, 12), 8 * 28, 8 * 27 * 8 * 10),
+        (nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), (4, 8, 8), 8 * 19, 8 * 18 * 16),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU()), (3, 6, 6), 8 * 4 + 16, 24 * 36),
+        (Attention(), (2, N, D), 0, 2 * 2 * N * N * D),
+        (SelfAttention(D, 4, batch_first=True), (N, D), ATTENTION_PARAMS, ATTENTION_MACS),
+        (LAYER, (N, D), ATTENTION_PARAMS + FEED_FORWARD_PARAMS + 4 * D, ATTENTION_MACS + FEED_FORWARD_MACS),
+    ],
+    ids=["linear", "linear-tokens", "conv", "conv-groups", "conv-norm", "sdpa", "attention", "encoder-layer"],
+)
+def test_counts_equal_their_closed_forms(
+    model: nn.Module, shape: tuple[int, ...], params: int, macs: int
+) -> None:
+    counted = measure.count(model, torch.randn(1, *shape))
+    assert (counted.params, counted.macs) == (params, macs)
+
+
+@pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])
+def test_counts_of_built_models_equal_the_plan(model: str) -> None:
+    from attnsweep.models import build
+
+    config = resolve({"model": model, "dataset": "cifar10"})
+    assert measure.count(build(config), torch.zeros(1, 3, 32, 32)) == cost(config)
+
+
+def test_macs_are_those_of_one_example_whatever_the_batch() -> None:
+    assert measure.count(LAYER, torch.randn(6, N, D)) == measure.count(LAYER, torch.randn(1, N, D))
+
+
+def test_frozen_parameters_do_not_count_but_their_arithmetic_does() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 6))
+    model[0].requires_grad_(False)
+    counted = measure.count(model, torch.randn(1, 4))
+    assert (counted.params, counted.macs) == (36, 20 + 30)
+
+
+def test_a_frozen_encoder_layer_counts_in_full() -> None:
+    frozen = copy.deepcopy(LAYER).requires_grad_(False)
+    counted = measure.count(frozen, torch.randn(1, N, D))
+    assert (counted.params, counted.macs) == (0, ATTENTION_MACS + FEED_FORWARD_MACS)
+
+
+def test_tied_parameters_count_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert measure.count(model, torch.randn(1, 4)).params == 16 + 4 + 4
+
+
+def test_counting_leaves_model_fast_path_and_gradient_mode_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.backends.mha.set_fastpath_enabled(True)
+    with torch.no_grad():
+        measure.count(model, torch.randn(2, 3, 8, 8))
+        assert not torch.is_grad_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert model.training and all(module.training for module in model)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_fast_path_comes_back_when_counting_fails() -> None:
+    torch.backends.mha.set_fastpath_enabled(True)
+    with pytest.raises(RuntimeError):
+        measure.count(nn.Linear(7, 3), torch.randn(1, 8))
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+# Timing, with a clock that only the calls advance
+
+
+@dataclass
+class FakeDevice:
+    """A clock, and a device on which a call queues work that only `synchronise` waits for."""
+
+    durations: Iterator[int]
+    now: int = 0
+    queued: int = 0
+    calls: int = 0
+    spent: list[int] = field(default_factory=list)
+
+    def call(self) -> None:
+        self.calls += 1
+        assert self.calls < 10_000, "the clock stands still"
+        self.queued = next(self.durations)
+
+    def synchronise(self) -> None:
+        self.now += self.queued
+        if self.queued:
+            self.spent.append(self.queued)
+        self.queued = 0
+
+    def time(self) -> measure.Timings:
+        return measure.time_calls(self.call, self.synchronise, clock=lambda: self.now)
+
+
+def durations(of: Callable[[int], int]) -> Iterator[int]:
+    """`of(0)`, `of(1)`, and so on without end."""
+    i = 0
+    while True:
+        yield of(i)
+        i += 1
+
+
+def test_every_timed_call_waits_for_the_device() -> None:
+    timings = FakeDevice(durations(lambda i: 7 * MS)).time()
+    assert set(timings.ns) == {7 * MS}
+    assert timings.ms(50) == 7 and timings.iqr_ms == 0 and not timings.unstable
+
+
+@pytest.mark.parametrize(
+    ("call_ms", "warmup_calls", "calls"),
+    [
+        (1, 500, 500),  # 0.5 s of warm-up, 0.5 s of calls
+        (8, 65, 200),  # five windows of 13 calls
+        (25, 20, 80),  # 2 s are over before 200 calls are
+        (600, 10, 10),  # never fewer than 10 calls, in warm-up and timing alike
+    ],
+)
+def test_how_many_calls_a_steady_model_gets(call_ms: int, warmup_calls: int, calls: int) -> None:
+    timings = FakeDevice(durations(lambda i: call_ms * MS)).time()
+    assert (timings.warmup_calls, len(timings.ns)) == (warmup_calls, calls)
+
+
+def test_slow_first_calls_are_warmed_away() -> None:
+    timings = FakeDevice(durations(lambda i: 400 * MS if i < 3 else 10 * MS)).time()
+    assert set(timings.ns) == {10 * MS}
+    assert timings.warmup_calls > 50
+
+
+def test_warm_up_goes_on_while_the_times_still_fall() -> None:
+    falling = FakeDevice(durations(lambda i: int(10 * MS * (1 + 4 * math.exp(-i / 60)))))
+    timings = falling.time()
+    assert timings.warmup_calls > 100
+    assert max(timings.ns) / min(timings.ns) < 1.1
+
+
+def test_warm_up_of_a_machine_that_never_settles_ends() -> None:
+    device = FakeDevice(durations(lambda i: (10 + 10 * (i // 10 % 2)) * MS))
+    timings = device.time()
+    warmup_s = sum(device.spent[: timings.warmup_calls]) / 1e9
+    assert 5 <= warmup_s < 5.2
+    assert timings.unstable
+
+
+def test_five_medians_settle_within_two_percent() -> None:
+    assert measure.settled([9.0, 100, 101, 102, 101, 100])
+    assert not measure.settled([100, 101, 103, 101, 100])
+    assert not measure.settled([100.0] * 4)
+
+
+@given(st.lists(st.integers(1, 10**10), min_size=2, max_size=300))
+def test_percentiles_are_those_of_numpy(ns: list[int]) -> None:
+    timings = measure.Timings(tuple(ns), 10)
+    expected = np.percentile(np.array(ns) / 1e6, [25, 50, 75, 90, 99])
+    assert [timings.ms(p) for p in (25, 50, 75, 90, 99)] == pytest.approx(expected)
+    assert timings.iqr_ms == pytest.approx(expected[2] - expected[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("spread", "unstable"), [(9, False), (11, True)])
+def test_a_spread_above_a_tenth_of_the_median_is_unstable(spread: int, unstable: bool) -> None:
+    quarter, half = (spread * MS, 100 * MS)
+    ns = (half - quarter,) * 40 + (half,) * 120 + (half + quarter,) * 40
+    assert not measure.Timings(ns, 10).unstable  # the quartiles are all the median
+    ns = (half - quarter // 2,) * 60 + (half,) * 80 + (half + quarter // 2,) * 60
+    assert measure.Timings(ns, 10).unstable is unstable
+
+
+@dataclass
+class FakeCuda:
+    """Events that note the device's time, which the calls advance."""
+
+    now_ms: float = 0.0
+    synchronised: int = 0
+
+    def Event(self, *, enable_timing: bool) -> "FakeEvent":
+        assert enable_timing
+        return FakeEvent(self)
+
+    def synchronize(self) -> None:
+        self.synchronised += 1
+
+    def call(self) -> None:
+        self.now_ms += 3
+
+
+@dataclass
+class FakeEvent:
+    cuda: FakeCuda
+    at_ms: float = math.nan
+
+    def record(self) -> None:
+        self.at_ms = self.cuda.now_ms
+
+    def elapsed_time(self, end: "FakeEvent") -> float:
+        assert self.cuda.synchronised
+        return end.at_ms - self.at_ms
+
+
+def test_device_events_give_the_time_per_call_after_one_synchronisation() -> None:
+    cuda = FakeCuda()
+    assert measure.event_ms(cuda.call, calls=40, cuda=cuda) == 3
+    assert cuda.synchronised == 1
+
+
+# Timing, with the real clock; no bound from above but the wall clock's own
+
+
+def test_a_known_sleep_is_timed() -> None:
+    start = time.perf_counter_ns()
+    timings = measure.time_calls(lambda: time.sleep(0.003), lambda: time.sleep(0.002))
+    wall = time.perf_counter_ns() - start
+    assert min(timings.ns) >= 5 * MS
+    assert sum(timings.ns) + timings.warmup_calls * 5 * MS <= wall
+    assert len(timings.ns) >= 10 and timings.warmup_calls >= 10
+
+
+def test_the_median_agrees_with_the_benchmark_timer_of_torch() -> None:
+    model, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.randn(8, 3, 32, 32)
+    ratios = []
+    for _ in range(5):  # a busy machine may disturb one of the two
+        with measure.cpu_threads(1):
+            ours = measure.time_model(model, images, device="cpu", precision="fp32").timings.ms(50)
+            timer = Timer("with torch.inference_mode(): model(x)", globals={"model": model, "x": images})
+            theirs = timer.adaptive_autorange(max_run_time=1).median * 1e3
+        ratios.append(ours / theirs)
+        if 0.5 < ratios[-1] < 2:
+            return
+    pytest.fail(f"ours / theirs: {ratios}")
+
+
+# Rows
+
+
+class Witness(nn.Module):
+    """Notes in what circumstances it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 2)
+        self.seen: set[tuple[object, ...]] = set()
+        self.inputs: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "meta":
+            autocast = torch.is_autocast_enabled("cpu")
+            state = (torch.is_inference_mode_enabled(), autocast, gc.isenabled(), torch.get_num_threads())
+            self.seen.add((*state, self.training, tuple(x.shape)))
+            self.inputs.append(x)
+        return self.layer(x.mean(dim=(1, 2, 3))[:, None])
+
+
+def row_of(model: nn.Module, *, batch: int = 1, precision: str = "fp32", threads: int = 1) -> results.Row:
+    """A measured row of a model that takes digits."""
+    return measure.measure(
+        model,
+        config=CONFIG,
+        arch_id="0" * 12,
+        device="cpu",
+        batch=batch,
+        precision=precision,
+        threads=threads,
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_calls_are_timed_in_the_stated_circumstances(precision: str) -> None:
+    model = Witness().train()
+    row_of(model, batch=3, precision=precision)
+    assert model.seen == {(True, precision == "bf16", False, 1, False, (3, 1, 8, 8))}
+    assert all(x is model.inputs[0] for x in model.inputs)
+
+
+def test_threads_and_garbage_collection_are_as_before() -> None:
+    with measure.cpu_threads(2):
+        row_of(model := Witness(), threads=1)
+        assert torch.get_num_threads() == 2
+    assert gc.isenabled()
+    assert {threads for _, _, _, threads, *_ in model.seen} == {1}
+
+
+@pytest.mark.parametrize("context", [measure.cpu_threads(2), measure.no_garbage_collection()])
+def test_what_was_set_is_restored_after_an_error(
+    context: contextlib.AbstractContextManager[None],
+) -> None:
+    before = torch.get_num_threads(), gc.isenabled()
+    with pytest.raises(ZeroDivisionError), context:
+        raise ZeroDivisionError
+    assert (torch.get_num_threads(), gc.isenabled()) == before
+
+
+def test_garbage_collection_stays_off_for_who_turned_it_off() -> None:
+    gc.disable()
+    try:
+        with measure.no_garbage_collection():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_the_input_is_the_same_each_time_and_the_global_generator_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    assert torch.equal(measure.random_images(CONFIG, 4), measure.random_images(CONFIG, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_measured_architecture_fills_every_column_of_the_table() -> None:
+    row = measure.measure_architecture(CONFIG, "0123456789ab", device="cpu", batch=2)
+    assert row.keys() == COLUMNS
+    assert {key for key, value in row.items() if value is None} == {"device_ms"}
+    assert row["latency_ms_p50"] <= row["latency_ms_p90"] <= row["latency_ms_p99"]
+    assert row["throughput_per_s"] == pytest.approx(2e3 / row["latency_ms_p50"])
+    assert (row["params"], row["macs"]) == (cost(CONFIG).params, cost(CONFIG).macs)
+    assert row["measured_on"].endswith(", 1 thread")
+    assert row["arch_id"] == "0123456789ab" and row["depth"] == 1 and row["batch"] == 2
+
+
+def test_a_measured_row_comes_back_from_parquet(tmp_path: Path) -> None:
+    row = row_of(Witness())
+    results.Store(tmp_path).write("latency", [row], "one")
+    (back,) = results.Store(tmp_path).read("latency").to_pylist()
+    assert {**row, "schema_version": results.SCHEMA_VERSION} == back
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match="precision='fp8'"):
+        row_of(Witness(), precision="fp8")
+
+
+# Memory
+
+
+class Failing(nn.Module):
+    """Fails with an error wherever there are values."""
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        super().__init__()
+        self.fail = fail
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "meta":
+            self.fail()
+        return x
+
+
+def cuda_runs_out() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("fail", [cuda_runs_out, lambda: torch.empty(2**58)], ids=["cuda", "cpu"])
+def test_a_batch_that_does_not_fit_is_named_not_lowered(fail: Callable[[], object]) -> None:
+    with pytest.raises(
+        MemoryError, match=r"batch=256 does not fit into the memory of .+, 1 thread; not measured"
+    ):
+        row_of(Failing(fail), batch=256)
+
+
+def test_other_errors_of_a_model_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        row_of(Failing(lambda: torch.ones(2, 3) @ torch.ones(2, 3)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
+def test_peak_memory_sees_what_was_freed_and_starts_anew() -> None:
+    before = measure.PeakMemory("cpu")
+    base = before.mb()
+    block = torch.ones(50_000_000)  # 200 MB
+    del block
+    peak = before.mb()
+    assert peak >= base + 190
+    assert measure.PeakMemory("cpu").mb() <= peak - 150 or not can_reset()
+
+
+def can_reset() -> bool:
+    """Whether this process may reset its peak."""
+    try:
+        (measure.SELF / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def test_peak_memory_without_proc_is_the_one_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = measure.peak_resident()
+    monkeypatch.setattr(measure, "SELF", tmp_path / "missing")
+    assert measure.PeakMemory("cpu").mb() * 1e6 >= here * 0.5
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cuda", "mps", "expected"),
+    [
+        (0.25, True, False, "cuda"),
+        (0, True, False, "cpu"),
+        (1, False, False, "cpu"),
+        (0, False, True, "mps"),
+        (0.5, False, True, "mps"),
+    ],
+)
+def test_the_device_follows_the_share_of_a_gpu(
+    gpu: float, cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert measure.pick_device(gpu) == expected
+
+
+def test_measuring_needs_no_ray() -> None:
+    code = "import sys, attnsweep.measure; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_row_has_device_time_and_allocated_memory() -> None:
+    row = measure.measure_architecture(CONFIG, "0" * 12, device="cuda", batch=64, precision="bf16")
+    assert row["device_ms"] > 0
+    assert row["peak_mem_mb"] * 1e6 >= 4 * row["params"]
+    assert "thread" not in row["measured_on"]

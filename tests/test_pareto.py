@@ -1,0 +1,325 @@
+"""Fronts, hypervolumes, means over seeds and picking, against brute force and by what they refuse."""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnsweep import pareto
+from attnsweep.errors import UserError
+from attnsweep.results import CONFIGURATION
+
+AXES = [column.name for column in CONFIGURATION]
+small = st.one_of(st.integers(1, 6).map(float), st.just(math.nan))  # few values, so that ties are frequent
+points = st.lists(st.tuples(small, small), max_size=12)
+
+
+def rows_of(pairs: list[tuple[float, float]]) -> pd.DataFrame:
+    return pd.DataFrame(pairs, columns=["latency_ms_p50", "test_acc"], dtype=float)
+
+
+def trial(model: str = "vit", **values: object) -> dict[str, object]:
+    """A row of the trials table with every configuration column; what is not named is null or plausible."""
+    known = {
+        "dataset": "mnist",
+        "seed": 0,
+        "epochs": 15,
+        "params": 1000,
+        "measured_on": "cpu",
+        "latency_batch": 1,
+    }
+    scores = {"val_acc": 0.5, "test_acc": 0.5, "test_acc_best": 0.5, "latency_ms_p50": 1.0, "status": "done"}
+    return {**dict.fromkeys(AXES), **known, **scores, "model": model, **values}
+
+
+def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] <= other[0] and one[1] >= other[1] and one != other
+
+
+def brute_force_front(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    known = [pair for pair in pairs if not any(map(math.isnan, pair))]
+    return sorted(pair for pair in known if not any(beats(other, pair) for other in known))
+
+
+def covered_cells(pairs: list[tuple[float, float]], corner: pareto.Reference) -> float:
+    """The area of the union of the points' boxes, cell by cell of the grid through all of their corners."""
+    logs = [(math.log10(cost), quality) for cost, quality in pairs]
+    across = sorted({math.log10(corner.cost), *(x for x, _ in logs)})
+    up = sorted({corner.quality, *(y for _, y in logs)})
+    return sum(
+        (right - left) * (top - bottom)
+        for left, right in itertools.pairwise(across)
+        for bottom, top in itertools.pairwise(up)
+        if right <= math.log10(corner.cost) and bottom >= corner.quality
+        if any(x <= left and y >= top for x, y in logs)
+    )
+
+
+@given(points)
+def test_the_front_is_what_brute_force_finds_ties_and_nulls_included(pairs):
+    found = pareto.front(rows_of(pairs))
+    assert list(found.itertuples(index=False, name=None)) == brute_force_front(pairs)
+
+
+@given(points, st.randoms())
+def test_the_front_does_not_depend_on_the_order_of_the_rows(pairs, random):
+    shuffled = random.sample(pairs, len(pairs))
+    assert pareto.front(rows_of(pairs)).values.tolist() == pareto.front(rows_of(shuffled)).values.tolist()
+
+
+@given(points)
+def test_the_front_of_a_front_is_itself(pairs):
+    once = pareto.front(rows_of(pairs))
+    pd.testing.assert_frame_equal(pareto.front(once), once)
+
+
+def test_rows_with_the_same_cost_and_quality_all_stay_in_their_order():
+    frame = rows_of([(2, 0.9), (1, 0.5), (2, 0.9)]).assign(name=["first", "cheap", "second"])
+    assert pareto.front(frame)["name"].tolist() == ["cheap", "first", "second"]
+
+
+def test_a_row_is_beaten_by_one_that_is_equal_on_one_side_and_better_on_the_other():
+    frame = rows_of([(1, 0.5), (1, 0.6), (2, 0.6)])
+    assert pareto.front(frame).index.tolist() == [1]
+
+
+def test_rows_that_are_not_done_are_not_on_the_front():
+    frame = rows_of([(1, 0.9), (2, 0.8)]).assign(status=["stopped", "done"])
+    assert pareto.front(frame)["test_acc"].tolist() == [0.8]
+
+
+def test_the_front_reads_arrow_columns_with_nulls():
+    frame = rows_of([(1, 0.5), (2, math.nan), (3, 0.7)]).convert_dtypes(dtype_backend="pyarrow")
+    assert pareto.front(frame)["latency_ms_p50"].tolist() == [1, 3]
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 1.0, 10.0, 100.0, 1000.0]), st.integers(-2, 8)), max_size=8))
+def test_the_hypervolume_is_the_area_that_brute_force_counts(pairs):
+    corner = pareto.Reference(cost=100.0, quality=1.0)
+    found = pareto.hypervolume(rows_of(pairs), corner)
+    assert found == pytest.approx(covered_cells(pairs, corner))
+
+
+def test_the_hypervolume_of_one_point_is_its_accuracy_times_its_decades():
+    assert pareto.hypervolume(rows_of([(1, 0.9)]), pareto.Reference(cost=100.0)) == pytest.approx(1.8)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 99.0), st.floats(0.01, 1.0)), min_size=1, max_size=8))
+def test_the_hypervolume_does_not_depend_on_the_unit_of_the_cost(pairs):
+    milliseconds, seconds = rows_of(pairs), rows_of([(cost / 1000, quality) for cost, quality in pairs])
+    one = pareto.hypervolume(milliseconds, pareto.Reference(cost=100.0))
+    other = pareto.hypervolume(seconds, pareto.Reference(cost=0.1))
+    assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize(("worst", "corner"), [(0.4, 1.0), (9.99, 10.0), (10.0, 100.0), (4.5e7, 1e8)])
+def test_the_reference_is_the_first_power_of_ten_above_the_worst_cost(worst, corner):
+    found = pareto.reference(rows_of([(0.3, 0.9), (worst, 0.1), (math.nan, 0.5)]))
+    assert (found.cost, found.quality) == (corner, 0.0)
+
+
+def test_a_cost_without_logarithm_or_without_any_value_is_refused():
+    with pytest.raises(UserError, match="latency_ms_p50=0 has no logarithm"):
+        pareto.hypervolume(rows_of([(0, 0.5)]), pareto.Reference(cost=10.0))
+    with pytest.raises(UserError, match="no row has latency_ms_p50"):
+        pareto.reference(rows_of([(math.nan, 0.5)]))
+
+
+def test_rows_of_several_data_sets_share_no_front():
+    frame = pd.DataFrame([trial(dataset="mnist"), trial(dataset="cifar10"), trial(dataset="mnist")])
+    with pytest.raises(UserError) as refusal:
+        pareto.front(frame)
+    assert "cifar10 (1 row), mnist (2 rows)" in str(refusal.value)
+    assert """frame[frame['dataset'] == 'cifar10']""" in str(refusal.value)
+
+
+def test_latencies_of_several_devices_share_no_front_but_parameters_do():
+    frame = pd.DataFrame([trial(measured_on="A100"), trial(measured_on="Xeon, 1 thread", test_acc=0.6)])
+    with pytest.raises(UserError, match=r"A100 \(1 row\), Xeon, 1 thread \(1 row\)"):
+        pareto.front(frame)
+    assert pareto.front(frame, cost="params")["test_acc"].tolist() == [0.6]
+
+
+def test_latencies_of_several_batch_sizes_share_no_front():
+    with pytest.raises(UserError, match="differ in latency_batch"):
+        pareto.front(pd.DataFrame([trial(latency_batch=1), trial(latency_batch=8)]))
+
+
+def test_rows_that_the_front_leaves_out_do_not_make_it_refuse():
+    frame = pd.DataFrame([trial(), trial(latency_ms_p50=None, measured_on=None, latency_batch=None)])
+    assert len(pareto.front(frame)) == 1
+
+
+def test_a_misspelt_column_is_answered_with_the_right_one():
+    with pytest.raises(
+        UserError, match="column 'latency_p50' is not in these rows, did you mean 'latency_ms_p50'"
+    ):
+        pareto.front(rows_of([(1, 0.5)]), cost="latency_p50")
+
+
+def test_columns_that_point_the_other_way_are_refused():
+    with pytest.raises(UserError, match="'val_loss' is better when lower"):
+        pareto.front(pd.DataFrame([trial(val_loss=0.1)]), quality="val_loss")
+    with pytest.raises(UserError, match="'throughput_per_s' is better when higher"):
+        pareto.front(pd.DataFrame([trial(throughput_per_s=10.0)]), cost="throughput_per_s")
+
+
+def test_rows_that_differ_only_in_seed_become_one_with_mean_range_and_deviation():
+    frame = pd.DataFrame(
+        [trial(depth=2, seed=seed, test_acc=acc) for seed, acc in enumerate([0.7, 0.9, 0.8])]
+    )
+    (row,) = pareto.over_seeds(frame).to_dict("records")
+    assert row["test_acc"] == pytest.approx(0.8)
+    assert (row["test_acc_min"], row["test_acc_max"], row["seeds"]) == (0.7, 0.9, 3)
+    assert row["test_acc_sd"] == pytest.approx(0.1)
+
+
+def test_models_without_an_axis_are_grouped_over_their_nulls():
+    frame = pd.DataFrame([trial("cnn", seed=0), trial("cnn", seed=1), trial("vit", depth=4, seed=0)])
+    rows = pareto.over_seeds(frame)
+    assert rows[["model", "seeds"]].values.tolist() == [["cnn", 2], ["vit", 1]]
+    assert rows["depth"].isna().tolist() == [True, False]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, 2, 4]), st.sampled_from([1e-4, 3e-4]), st.integers(0, 3)), min_size=1
+    )
+)
+def test_over_seeds_keeps_one_row_for_each_setting_and_counts_its_seeds(choices):
+    frame = pd.DataFrame([trial(depth=depth, lr=lr, seed=seed) for depth, lr, seed in choices])
+    rows = pareto.over_seeds(frame)
+    seeds: dict[tuple[object, float], set[int]] = {}
+    for depth, lr, seed in choices:
+        seeds.setdefault((depth, lr), set()).add(seed)
+    found = {(None if pd.isna(row.depth) else row.depth, row.lr): row.seeds for row in rows.itertuples()}
+    assert found == {setting: len(of) for setting, of in seeds.items()}
+
+
+def test_latency_over_seeds_is_the_median_and_parameters_stay_whole_numbers():
+    frame = pd.DataFrame([trial(seed=seed, latency_ms_p50=ms) for seed, ms in enumerate([1.0, 9.0, 2.0])])
+    rows = pareto.over_seeds(frame)
+    assert rows["latency_ms_p50"].tolist() == [2.0]
+    assert rows["params"].dtype == np.int64
+
+
+def test_a_setting_measured_on_two_devices_is_refused():
+    frame = pd.DataFrame([trial(seed=0, measured_on="A100"), trial(seed=1, measured_on="H100")])
+    with pytest.raises(UserError, match=r"A100 \(1 row\), H100 \(1 row\)"):
+        pareto.over_seeds(frame)
+
+
+def test_seeds_that_failed_do_not_count():
+    frame = pd.DataFrame([trial(seed=0), trial(seed=1, status="failed", test_acc=None)])
+    assert pareto.over_seeds(frame)["seeds"].tolist() == [1]
+
+
+def test_pick_chooses_by_validation_and_reports_the_test():
+    frame = pd.DataFrame([
+        trial(depth=2, val_acc=0.80, test_acc=0.95),
+        trial(depth=4, val_acc=0.90, test_acc=0.70, seed=0),
+        trial(depth=4, val_acc=0.92, test_acc=0.72, seed=1),
+    ])  # fmt: skip
+    best = pareto.pick(frame).iloc[0]
+    assert (best["depth"], best["seeds"], best["test_acc"]) == (4, 2, pytest.approx(0.71))
+
+
+def test_pick_keeps_to_every_budget():
+    frame = pd.DataFrame([
+        trial(depth=2, val_acc=0.7, latency_ms_p50=1.0, params=100),
+        trial(depth=4, val_acc=0.8, latency_ms_p50=2.0, params=300),
+        trial(depth=6, val_acc=0.9, latency_ms_p50=3.0, params=200),
+    ])  # fmt: skip
+    assert pareto.pick(frame, latency_ms=2.0)["depth"].tolist() == [4, 2]
+    assert pareto.pick(frame, params=200)["depth"].tolist() == [6, 2]
+    assert pareto.pick(frame, latency_ms=2.5, params=250)["depth"].tolist() == [2]
+
+
+def test_of_equal_accuracies_pick_puts_the_cheapest_first():
+    frame = pd.DataFrame([trial(depth=4, latency_ms_p50=2.0), trial(depth=2, latency_ms_p50=1.0)])
+    assert pareto.pick(frame)["depth"].tolist() == [2, 4]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.floats(0.01, 50.0), st.integers(1000, 10**8)), min_size=1, max_size=6))
+def test_the_budget_that_pick_asks_for_is_enough(costs):
+    frame = pd.DataFrame([
+        trial(depth=depth, latency_ms_p50=ms, params=params) for depth, (ms, params) in enumerate(costs)
+    ])  # fmt: skip
+    budget = {"latency_ms": 0.005, "params": 500.0}
+    with pytest.raises(UserError, match="which needs") as refusal:
+        pareto.pick(frame, **budget)
+    needed = str(refusal.value).split("which needs ")[1].split(" and ")
+    budget |= {name: float(value) for name, value in (one.split("=") for one in needed)}
+    assert len(pareto.pick(frame, **budget)) >= 1
+
+
+def test_where_nothing_fits_pick_names_the_nearest_setting():
+    frame = pd.DataFrame([trial(depth=2, latency_ms_p50=1.2344), trial(depth=4, latency_ms_p50=3.0)])
+    with pytest.raises(
+        UserError,
+        match=r"nothing fits latency_ms_p50 <= 1; the nearest is vit depth=2, .* latency_ms=1\.235$",
+    ):
+        pareto.pick(frame, latency_ms=1.0)
+
+
+def test_pick_refuses_mixtures_unknown_data_sets_and_empty_budgets():
+    frame = pd.DataFrame([trial(dataset="mnist"), trial(dataset="cifar10")])
+    with pytest.raises(UserError, match="differ in dataset"):
+        pareto.pick(frame)
+    assert pareto.pick(frame, dataset="mnist")["dataset"].tolist() == ["mnist"]
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        pareto.pick(frame, dataset="cifar")
+    with pytest.raises(UserError, match="a budget of -1 for params"):
+        pareto.pick(frame, dataset="mnist", params=-1)
+
+
+def test_pick_says_how_to_come_by_a_latency():
+    frame = pd.DataFrame([trial(latency_ms_p50=None, measured_on=None)])
+    with pytest.raises(UserError, match="python -m attnsweep measure"):
+        pareto.pick(frame, latency_ms=1.0)
+
+
+def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
+    sizes = [(6, 128, 4, 256), (12, 768, 12, 3072), (6, 768, 12, 3072)]
+    rows = [trial(depth=d, dim=dim, heads=h, mlp_dim=mlp, lr=1e-4) for d, dim, h, mlp in sizes]
+    frame = pd.DataFrame([*rows, trial("cnn")])
+    assert pareto.labels(frame).tolist() == ["vit d6 dim128", "vit d12 dim768", "vit d6 dim768", "cnn"]
+    assert pareto.labels(frame, short=False)[0] == "vit depth=6 dim=128"
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([1, 2])] * 4), min_size=1, unique=True))
+def test_labels_of_different_settings_differ(choices):
+    names = ("depth", "heads", "mlp_dim", "patch_size")
+    frame = pd.DataFrame([trial(**dict(zip(names, values, strict=True))) for values in choices])
+    assert pareto.labels(frame).is_unique
+
+
+def test_one_device_is_chosen_by_name_and_rows_without_latency_stay():
+    frame = pd.DataFrame([trial(measured_on=name) for name in ("A100", "H100", None)])
+    with pytest.raises(UserError, match=r"A100 \(1 row\), H100 \(1 row\); choose one with --measured-on"):
+        pareto.of_device(frame)
+    assert pareto.of_device(frame, "A100").index.tolist() == [0, 2]
+    with pytest.raises(UserError, match="measured_on='A10' has no rows, did you mean 'A100'"):
+        pareto.of_device(frame, "A10")
+
+
+def test_a_query_that_is_malformed_or_holds_for_no_row_is_a_users_mistake():
+    frame = pd.DataFrame([trial(depth=2), trial(depth=4)])
+    assert pareto.where(frame, "depth == 4").index.tolist() == [1]
+    for condition in ("depth ==", "deph == 4", "depth == 5"):
+        with pytest.raises(UserError, match=condition):
+            pareto.where(frame, condition)
+
+
+def test_reading_results_needs_neither_torch_nor_ray():
+    code = "import sys, attnsweep.pareto, attnsweep.results; print({'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,263 @@
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnsweep import plan
+from attnsweep.axes import AXES, resolve
+from attnsweep.errors import UserError
+from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
+from attnsweep.plan import Place, dry_run, make_plan, place, refuse_invalid, state_of
+from attnsweep.results import Row, Store
+from attnsweep.sweep import Sweep, Trial, expand, make_trial
+
+WHERE = Place("results", Path("runs"), Path("nowhere"))
+
+
+def grid(*choices: object) -> dict[str, Any]:
+    return {"grid_search": list(choices)}
+
+
+DEPTHS = Sweep(model="vit", depth=grid(1, 2, 3), name="depths")
+
+
+def trials_of(sweep: Sweep) -> list[Trial]:
+    return expand(sweep.points(), WHERE.data)[0]
+
+
+def rows_of(trials: Sequence[Trial], *statuses: str) -> list[Row]:
+    return [
+        {**trial.row(), "status": status, "train_s": 10.0}
+        for trial, status in zip(trials, statuses, strict=False)
+    ]
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Place:
+    return place(tmp_path / "results", tmp_path / "data")
+
+
+# Folders
+
+
+def test_logs_lie_beside_the_results_and_never_inside(tmp_path: Path) -> None:
+    assert place(tmp_path / "results").runs == tmp_path / "runs"
+    assert place(f"{tmp_path}/results/").runs == tmp_path / "runs"
+    assert place(tmp_path / "mine").runs == tmp_path / "mine-runs"
+
+
+def test_logs_of_results_in_a_bucket_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert place("s3://bucket/prefix").runs == tmp_path / "prefix-runs"
+    assert place("s3://bucket/results").results == "s3://bucket/results"
+
+
+def test_data_is_where_it_is_named_else_in_the_environment_else_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ATTNSWEEP_DATA", str(tmp_path / "environment"))
+    assert place(data="named").data == Path("named").absolute()
+    assert place(data="~/named").data == tmp_path / "named"
+    assert place().data == tmp_path / "environment"
+    monkeypatch.delenv("ATTNSWEEP_DATA")
+    assert place().data == tmp_path / ".cache/attnsweep"
+
+
+# What is new and what is done
+
+
+def test_a_first_plan_is_all_new() -> None:
+    made = make_plan(DEPTHS, WHERE, [])
+    assert made.name == "depths"
+    assert made.new == list(made.trials) == trials_of(DEPTHS)
+    assert made.invalid == ()
+
+
+def test_a_plan_of_a_finished_sweep_has_nothing_new() -> None:
+    rows = rows_of(trials_of(DEPTHS), "done", "done", "diverged")
+    assert make_plan(DEPTHS, WHERE, rows).new == []
+
+
+def test_widening_a_finished_sweep_plans_only_the_new_cells() -> None:
+    rows = rows_of(trials_of(DEPTHS), "done", "done", "done")
+    wider = make_plan(DEPTHS.override({"depth": [1, 2, 3, 4]}), WHERE, rows)
+    assert [trial.config["depth"] for trial in wider.new] == [4]
+
+
+@pytest.mark.parametrize(
+    ("status", "scheduler", "state"),
+    [
+        ("done", None, "done"),
+        ("done", "asha", "done"),
+        ("diverged", None, "done"),
+        ("diverged", "asha", "done"),
+        ("failed", None, "new"),
+        ("failed", "asha", "new"),
+        ("stopped", None, "new"),
+        ("stopped", "asha", "done"),
+    ],
+)
+def test_a_trial_is_done_if_running_it_again_would_give_the_same_row(
+    status: str, scheduler: str | None, state: str
+) -> None:
+    trials = trials_of(DEPTHS)
+    states = state_of(trials, rows_of(trials, status), scheduler=scheduler)
+    assert list(states.values()) == [state, "new", "new"]
+
+
+def test_rows_of_other_sweeps_are_no_part_of_a_plan() -> None:
+    others = rows_of(trials_of(Sweep(model="cnn")), "done")
+    assert len(make_plan(DEPTHS, WHERE, others).trials) == 3
+
+
+def test_invalid_points_are_refused_with_up_to_three_reasons() -> None:
+    refuse_invalid(make_plan(DEPTHS, WHERE, []))
+    two = make_plan(Sweep(model="vit", patch_size=grid(1, 3, 5), seed=grid(0, 1)), WHERE, [])
+    with pytest.raises(UserError) as caught:
+        refuse_invalid(two)
+    reasons = str(caught.value).split("; patch_size")
+    assert len(two.invalid) == 4 and len(reasons) == 2
+    many = make_plan(Sweep(model="vit", patch_size=grid(3, 5, 6, 7, 9)), WHERE, [])
+    with pytest.raises(UserError, match=r"\(and 2 more reasons: --dry-run lists them\)$"):
+        refuse_invalid(many)
+
+
+# Time
+
+
+def trial(model: str, **point: object) -> Trial:
+    return make_trial(resolve({"model": model, **point}), WHERE.data)
+
+
+def test_work_grows_with_epochs_images_and_arithmetic() -> None:
+    one = trial("vit", epochs=1)
+    assert work(one) >= one.macs * 1438
+    assert work(trial("vit", epochs=7)) == pytest.approx(7 * work(one))
+    assert work(trial("vit", epochs=1, num_classes=1000)) > work(one)
+    assert work(trial("vit", epochs=1, dataset="mnist")) > 30 * work(one)
+
+
+def test_without_a_finished_trial_the_time_is_assumed() -> None:
+    speed = Speed()
+    assert not speed.observed
+    assert speed.estimate([trial("vit")]) == pytest.approx(work(trial("vit")) / ASSUMED_MACS_PER_S)
+
+
+def test_a_finished_trial_tells_how_long_its_like_will_take() -> None:
+    speed = Speed()
+    speed.observe(trial("vit", epochs=2), 10)
+    assert speed.observed
+    assert speed.estimate([trial("vit", epochs=2)]) == pytest.approx(10)
+    assert speed.estimate([trial("vit", epochs=4), trial("vit", epochs=2)]) == pytest.approx(30)
+
+
+def test_each_model_has_a_speed_of_its_own_and_an_unseen_one_goes_by_the_others() -> None:
+    speed, vit, cnn, hybrid = Speed(), trial("vit"), trial("cnn"), trial("hybrid")
+    speed.observe(vit, 10)
+    speed.observe(cnn, 100)
+    assert speed.estimate([vit]) == pytest.approx(10)
+    assert speed.estimate([cnn]) == pytest.approx(100)
+    assert speed.estimate([hybrid]) == pytest.approx(110 * work(hybrid) / (work(vit) + work(cnn)))
+
+
+def test_a_part_of_a_trial_counts_as_that_part() -> None:
+    speed = Speed()
+    speed.observe(trial("vit"), 10, share=0.25)
+    assert speed.estimate([trial("vit")]) == pytest.approx(40)
+
+
+def test_a_plan_learns_from_done_trials_only() -> None:
+    rows = rows_of(trials_of(DEPTHS), "failed", "done")
+    speed = make_plan(DEPTHS, WHERE, rows).speed
+    assert speed.estimate([trials_of(DEPTHS)[1]]) == pytest.approx(10)
+    assert not make_plan(DEPTHS, WHERE, rows[:1]).speed.observed
+
+
+# The dry run
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Standard output, which must be JSON and nothing else."""
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return [json.loads(line) for line in captured.out.splitlines()]
+
+
+def test_a_dry_run_in_json_is_one_object_per_trial(where: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = trials_of(DEPTHS)
+    Store(where.results).write("trials", rows_of(trials, "done"), "one")
+    assert dry_run(DEPTHS, where, as_json=True) == 0
+    assert lines(capsys) == [
+        {**trial.row(), "status": status, "reason": None}
+        for trial, status in zip(trials, ("done", "new", "new"), strict=True)
+    ]
+
+
+def test_a_dry_run_in_json_says_why_a_point_is_invalid(
+    where: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = Sweep(model="vit", patch_size=grid(2, 3), lr=1e-3)
+    assert dry_run(sweep, where, as_json=True) == 2
+    valid, invalid = lines(capsys)
+    assert valid["status"] == "new"
+    assert valid.keys() - {"data_sha256"} == invalid.keys()
+    assert invalid["status"] == "invalid"
+    assert invalid["reason"].startswith("patch_size=3 does not divide")
+    assert (invalid["model"], invalid["patch_size"], invalid["lr"], invalid["depth"]) == (
+        "vit",
+        3,
+        1e-3,
+        None,
+    )
+    assert [invalid[key] for key in ("trial_id", "arch_id", "params", "macs")] == [None] * 4
+
+
+@pytest.mark.parametrize("value", [2.5, "x", (1, 2), 1j, None, object()])
+def test_any_invalid_value_fits_into_json(
+    where: Place, capsys: pytest.CaptureFixture[str], value: object
+) -> None:
+    assert dry_run(Sweep(model="cnn", batch_size=grid(value), epochs=0), where, as_json=True) == 2
+    assert set(AXES) < lines(capsys)[0].keys()
+
+
+@pytest.mark.xfail(strict=True, reason="NaN is written as a word that JSON does not have")
+def test_an_invalid_number_is_json_that_any_reader_takes(
+    where: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry_run(Sweep(model="vit", lr=float("nan")), where, as_json=True)
+    json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_a_dry_run_for_people_says_how_many_trials_what_they_cost_and_how_long(
+    where: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = Sweep(model="vit", depth=grid(1, 2), patch_size=grid(2, 3), name="mine")
+    Store(where.results).write("trials", rows_of(trials_of(sweep), "done"), "one")
+    assert dry_run(sweep, where, as_json=False) == 2
+    text = capsys.readouterr().out
+    assert "mine: 4 trials (1 new, 1 done, 2 invalid)" in text
+    assert "invalid (2): patch_size=3 does not divide" in text
+    assert "going by the trials in the results" in text
+    for one in trials_of(sweep):
+        assert one.trial_id in text and f"{one.params:,}" in text
+
+
+def test_a_dry_run_writes_nothing(where: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(DEPTHS, where, as_json=False)
+    assert "3 new" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_estimate_divides_by_the_trials_that_run_at_a_time(
+    where: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(plan.Speed, "estimate", lambda self, trials: 90.0)
+    dry_run(Sweep(model="vit", depth=grid(1, 2, 3), resources={"cpu": 4}), where, as_json=False)
+    assert "about 45 s at 2 trials at a time" in capsys.readouterr().out

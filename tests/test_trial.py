@@ -1,0 +1,156 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnsweep import trial as trial_module
+from attnsweep.axes import resolve
+from attnsweep.results import TABLES
+from attnsweep.sweep import Trial, make_trial
+from attnsweep.trial import Options, checkpoint_path, run
+
+TINY = dict(depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, lr=1e-3)
+TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finished_at", "peak_mem_mb"}
+
+
+def tiny(**point: Any) -> Trial:
+    return make_trial(resolve({"model": "vit", "epochs": 3, **TINY, **point}), Path("nowhere"))
+
+
+def events(trial: Trial, **options: Any) -> list[dict[str, Any]]:
+    return list(run(trial, Options(data_dir="nowhere", **options)))
+
+
+def curve(happened: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [epoch for event in happened for epoch in event.get("curve", [])]
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> None:
+    happened = events(tiny())
+    row = happened[-1]["row"]
+    assert happened[-1]["status"] == "done"
+    assert [epoch["epoch"] for epoch in curve(happened)] == [1, 2, 3]
+    assert {column.name for column in TABLES["epochs"]} - set(curve(happened)[0]) == {"schema_version"}
+    written_by_the_driver = {
+        "sweep", "status", "error", "attempts", "git_sha", "git_dirty", "code_hash", "ray", "python", "attnsweep",
+        "schema_version",
+    }  # fmt: skip
+    joined_later = {column.name for column in TABLES["trials"] if "latency" in column.name}
+    joined_later |= {"throughput_per_s", "measured_on"}
+    assert {column.name for column in TABLES["trials"]} - set(row) == written_by_the_driver | joined_later
+
+
+@pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])
+def test_the_same_trial_twice_gives_the_same_numbers_to_the_bit(model: str) -> None:
+    first, second = events(tiny(model=model)), events(tiny(model=model))
+    assert timeless(first[-1]["row"]) == timeless(second[-1]["row"])
+    assert [timeless(epoch) for epoch in curve(first)] == [timeless(epoch) for epoch in curve(second)]
+
+
+def test_another_seed_gives_other_numbers() -> None:
+    losses = {events(tiny(seed=seed, epochs=1))[-1]["row"]["train_loss"] for seed in (0, 1)}
+    assert len(losses) == 2
+
+
+def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy() -> None:
+    happened = events(tiny(epochs=5))
+    row, epochs = happened[-1]["row"], curve(happened)
+    best = max(range(5), key=lambda i: (epochs[i]["val_acc"], -i))
+    assert row["best_epoch"] == best + 1
+    assert (row["val_acc"], row["test_acc"]) == (epochs[best]["val_acc"], epochs[best]["test_acc"])
+    assert row["test_acc_best"] == max(epoch["test_acc"] for epoch in epochs)
+
+
+def test_training_learns_real_digits() -> None:
+    row = events(tiny(model="cnn", epochs=5, lr=1e-3, lr_gamma=1))[-1]["row"]
+    assert row["test_acc"] > 0.85
+
+
+def test_the_learning_rate_falls_by_gamma_after_each_epoch() -> None:
+    rates = [epoch["lr"] for epoch in curve(events(tiny(lr=1e-3, lr_gamma=0.5)))]
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimiser_and_precision_trains(optimizer: str) -> None:
+    for precision in ("fp32", "bf16"):
+        row = events(tiny(optimizer=optimizer, precision=precision, epochs=1))[-1]["row"]
+        assert math.isfinite(row["train_loss"]), (optimizer, precision)
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged_with_its_curve_so_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = trial_module.TASKS["images"].loss
+    steps = iter(range(10_000))
+
+    def loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return original(model, batch) * (math.nan if next(steps) > 50 else 1.0)  # the third epoch has step 51
+
+    monkeypatch.setattr(trial_module.TASKS["images"], "loss", loss)
+    happened = events(tiny(epochs=6))
+    assert happened[-1]["status"] == "diverged"
+    assert "nan in epoch 3" in happened[-1]["row"]["error"]
+    assert [epoch["epoch"] for epoch in curve(happened)] == [1, 2]
+    assert happened[-1]["row"]["val_acc"] == max(epoch["val_acc"] for epoch in curve(happened))
+
+
+def test_a_hopeless_learning_rate_diverges_for_real() -> None:
+    happened = events(tiny(optimizer="sgd", lr=1e6, epochs=10))
+    assert happened[-1]["status"] == "diverged"
+
+
+def test_an_error_inside_a_trial_becomes_a_failed_row_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(*_: object) -> dict[str, float]:
+        raise MemoryError("no room for 7 images")
+
+    monkeypatch.setattr(trial_module.TASKS["images"], "judge", judge)
+    last = events(tiny())[-1]
+    assert last["status"] == "failed"
+    assert "no room for 7 images" in last["row"]["error"]
+    assert last["row"]["trial_id"] == tiny().trial_id
+
+
+def test_a_trial_that_is_cut_off_goes_on_from_its_checkpoint_to_the_same_numbers(tmp_path: Path) -> None:
+    trial, options = tiny(epochs=4), Options(data_dir="nowhere", runs_dir=str(tmp_path), checkpoint_s=0)
+    whole = events(trial)
+    cut = run(trial, options)
+    for _ in range(2):
+        next(cut)
+    cut.close()
+    rest = list(run(trial, options))
+    assert rest[0]["epoch"] == 3, "two epochs were done before"
+    assert [epoch["epoch"] for epoch in rest[0]["curve"]] == [1, 2, 3], "the first event repeats the earlier epochs"
+    assert timeless(rest[-1]["row"]) == timeless(whole[-1]["row"])
+    assert rest[-1]["row"]["train_s"] > sum(epoch["epoch_s"] for epoch in curve(rest)[2:])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK torn", b"\x80\x04."])
+def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path, content: bytes) -> None:
+    trial, options = tiny(epochs=1), Options(data_dir="nowhere", runs_dir=str(tmp_path))
+    path = checkpoint_path(trial, options)
+    assert path is not None
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert timeless(list(run(trial, options))[-1]["row"]) == timeless(events(trial)[-1]["row"])
+
+
+def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    trial, options = tiny(epochs=1), Options(data_dir="nowhere", runs_dir=str(tmp_path))
+    path, mark = checkpoint_path(trial, options), tmp_path / "ran"
+    assert path is not None
+    path.parent.mkdir()
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (mark,)
+
+    torch.save({"model": Hostile()}, path)
+    assert list(run(trial, options))[-1]["status"] == "done"
+    assert not mark.exists()
