@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,14 +54,23 @@ def connect(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
+        if address:
+            knock(address)
         ray.init(**quiet, **(alone if address == "local" else {"address": address or "auto"}))
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if address:
             raise UserError(
                 f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
         ray.init(**quiet, **alone)
+
+
+def knock(address: str) -> None:
+    """Raises OSError where nobody listens at `[ray://]host:port`; Ray would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def request(resources: Mapping[str, float] | None) -> dict[str, float]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
@@ -28,6 +29,11 @@ MARK = {
     "diverged": "[yellow]diverged[/]",
     "stopped": "stopped",
 }
+
+
+def screen() -> Console:
+    """Standard output. A notebook gets plain lines: a live table there would need widgets."""
+    return Console(soft_wrap=True, force_jupyter=False)
 
 
 def amount(value: float) -> str:
@@ -186,9 +192,10 @@ class Live:
 
     def _line(self, trial_id: str, row: Row) -> str:
         width = len(str(len(self.trials)))
-        head = f"{self.ended_count:>{width}}/{len(self.trials)} {label(self.trials[trial_id], self.keys)}"
+        name = escape(label(self.trials[trial_id], self.keys))
+        head = f"{self.ended_count:>{width}}/{len(self.trials)} {name}"
         if row["status"] == "failed":
-            return f"{head}  {MARK['failed']}: {row['error']}"
+            return f"{head}  {MARK['failed']}: {escape(row['error'])}"
         scores = [f"{key[:-4]} {row[key]:.3f}" for key in ("val_acc", "test_acc") if row.get(key) is not None]
         return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
 

@@ -6,9 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
-from attnsweep import cluster, datasets
+from attnsweep import cluster, console, datasets
 from attnsweep.plan import place
 
 PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
@@ -16,7 +14,7 @@ PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "
 
 def doctor(*, data: str | None, address: str | None) -> int:
     """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
-    screen, missing = Console(soft_wrap=True), False
+    screen, missing = console.screen(), False
     for good, text in findings(place(data=data).data, address):
         missing |= not good
         screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {text}", highlight=False)

@@ -2,6 +2,7 @@
 mean.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from attnsweep import pareto
+from attnsweep import console, pareto
 from attnsweep.axes import AXES, DERIVED, did_you_mean
 from attnsweep.datasets import find
 from attnsweep.errors import UserError
@@ -31,7 +32,7 @@ PICKED = (
 
 def columns() -> int:
     """Prints every column of every table with its type, unit and meaning."""
-    screen = Console()
+    screen = Console(width=120) if not sys.stdout.isatty() else Console()
     for name, described in TABLES.items():
         table = Table(
             title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim"
@@ -46,7 +47,7 @@ def columns() -> int:
 
 def show(results: str, trial_id: str) -> int:
     """Prints everything about one trial, its learning curve, and the line that reruns it."""
-    screen, row = Console(soft_wrap=True), find_trial(results, trial_id)
+    screen, row = console.screen(), find_trial(results, trial_id)
     for column in TABLES["trials"]:
         value = row[column.name]
         if not pd.isna(value):
@@ -81,13 +82,13 @@ def rerun_line(row: Mapping[str, Any]) -> str:
     settable = [
         key for key in AXES if key not in DERIVED and key not in ("task", "num_classes", "image_size")
     ]
-    values = [f"{key}={row[key]!r}" for key in settable if not pd.isna(row[key])]
+    values = [f"{key}={AXES[key].kind(row[key])!r}" for key in settable if not pd.isna(row[key])]
     dataset = find(row["dataset"])
     if row["num_classes"] != dataset.num_classes:
         values.append(f"num_classes={int(row['num_classes'])}")
     if dataset.is_folder:
         values.append(f"image_size={int(row['image_size'])}")
-    space = ", ".join(values).replace(".0,", ",")
+    space = ", ".join(values)
     return f"python -c \"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')\""
 
 

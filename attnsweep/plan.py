@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from attnsweep import console
 from attnsweep.axes import AXES
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
 from attnsweep.results import FINAL, Row, Store
 from attnsweep.sweep import Invalid, Sweep, Trial, expand
+
+Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,9 @@ class Plan:
         return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
 
 
-def make_plan(sweep: Sweep, where: Place, rows: Sequence[Row]) -> Plan:
-    """The plan, given the rows of `trials` so far. Raises UserError where the sweep has no point at all."""
-    trials, invalid = expand(sweep.points(), where.data)
-    if not trials and not invalid:
-        raise UserError("the sweep is empty: its space has no point")
+def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
+    """The plan, given the sweep's trials and invalid points, and the rows of `trials` so far."""
+    trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
     return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed_from(rows, trials))
 
@@ -79,9 +77,9 @@ def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
     return speed
 
 
-def refuse_invalid(plan: Plan) -> None:
-    """Raises UserError, with up to three reasons, where the plan has invalid points."""
-    reasons = list(dict.fromkeys(point.reason for point in plan.invalid))
+def refuse_invalid(invalid: Sequence[Invalid]) -> None:
+    """Raises UserError, with up to three reasons, where there are invalid points."""
+    reasons = list(dict.fromkeys(point.reason for point in invalid))
     more = f" (and {len(reasons) - 3} more reasons: --dry-run lists them)" if len(reasons) > 3 else ""
     if reasons:
         raise UserError("; ".join(reasons[:3]) + more)
@@ -91,14 +89,15 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
     """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
     would begin with.
     """
-    plan = make_plan(sweep, where, Store(where.results).read("trials").to_pylist())
+    rows = Store(where.results).read("trials").to_pylist()
+    plan = make_plan(sweep, expand(sweep.points(), where.data), rows)
     if as_json:
         for trial in plan.trials:
             print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
         for one in plan.invalid:
             print(json.dumps(invalid_row(one)))
     else:
-        screen = Console(soft_wrap=True)
+        screen = console.screen()
         console.show_plan(screen, plan)
         cpus = (sweep.resources or {}).get("cpu", 1)
         console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))

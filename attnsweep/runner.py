@@ -23,7 +23,7 @@ from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
 from attnsweep.results import Store, load
 from attnsweep.spread import spread
-from attnsweep.sweep import Sweep, Trial, read_sweep
+from attnsweep.sweep import Sweep, Trial, expand, read_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,10 +70,11 @@ def run(
 
 def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
-    screen, store, began = Console(soft_wrap=True), Store(where.results), time.monotonic()
+    screen, store, began = console.screen(), Store(where.results), time.monotonic()
+    expanded = expand(sweep.points(), where.data)
+    refuse_invalid(expanded[1])
     with sole_writer(store, where.runs):
-        plan = make_plan(sweep, where, store.read("trials").to_pylist())
-        refuse_invalid(plan)
+        plan = make_plan(sweep, expanded, store.read("trials").to_pylist())
         for name in dict.fromkeys(trial.config["dataset"] for trial in plan.new):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
@@ -83,7 +84,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
             interrupted = True
         except OSError as error:
             raise Interrupted(
-                f"{where.results} cannot be written ({error.strerror or error}); the finished rows are intact. "
+                f"{where.results} cannot be written ({error.strerror or error}); finished rows are intact. "
                 "Make room, then the same command goes on"
             ) from error
         else:
@@ -146,7 +147,7 @@ def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool
 
 def measure(results: str | Path, *, address: str | None) -> int:
     """Measures latency of every architecture in the results on this hardware; returns the exit status."""
-    screen, store, where = Console(soft_wrap=True), Store(results), place(results)
+    screen, store, where = console.screen(), Store(results), place(results)
     done = load(results)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")

@@ -190,6 +190,8 @@ def spread(
             if messenger.starts.total() == before:
                 raise
             log.warning("Ray Tune stopped (%s); going on with %d trials", error, len(messenger.left))
+        if messenger.starts.total() == before:
+            raise RuntimeError(f"Ray Tune ended with {len(messenger.left)} trials not started")
         messenger.give_up()
 
 

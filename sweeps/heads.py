@@ -11,6 +11,7 @@ from attnsweep import Sweep
 HEADS = (1, 2, 4, 8)
 
 sweep = Sweep(
-    [dict(heads=heads, dim_head=64) for heads in HEADS] + [dict(heads=heads, dim_head=128 // heads) for heads in HEADS],
+    [dict(heads=heads, dim_head=64) for heads in HEADS]
+    + [dict(heads=heads, dim_head=128 // heads) for heads in HEADS],
     model="vit", dataset="mnist", depth=4, dim=128, mlp_dim=256, epochs=5,
 )  # fmt: skip

@@ -96,7 +96,7 @@ def test_a_bad_value_is_refused_with_its_key_itself_and_what_to_use(
 
 
 @pytest.mark.xfail(strict=True, raises=OverflowError, reason="floor and isnan of such numbers overflow")
-@pytest.mark.parametrize("value", [math.inf, -math.inf, 10**400])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 10**400], ids=["inf", "-inf", "10**400"])
 def test_a_number_without_bounds_is_refused_like_any_other(value: float) -> None:
     assert "a whole number from 1 to 1000" in refusal(depth=value)
 

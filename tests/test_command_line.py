@@ -83,7 +83,9 @@ def test_a_bad_sweep_is_refused_before_anything_starts(
     assert not Path("results").exists()
 
 
-def test_a_missing_sweep_file_is_named_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_sweep_file_is_named_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Path("depth.py").touch()
     status, _, err = said(capsys, "dept.py")
     assert (status, err) == (2, "attnsweep: there is no sweep file dept.py, did you mean 'depth'?\n")
@@ -106,13 +108,21 @@ def test_data_that_is_neither_here_nor_to_be_had_is_named_with_folder_and_files(
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", no_network)
     status, _, err = said(capsys, sweep_file("sweep = Sweep(model='cnn', dataset='mnist')"), "--data", "here")
     assert status == 2 and len(err.splitlines()) == 1
-    for part in (str(Path("here").absolute()), "MNIST/raw/train-images-idx3-ubyte", "--data", "Name or service"):
+    for part in (
+        str(Path("here").absolute()),
+        "MNIST/raw/train-images-idx3-ubyte",
+        "--data",
+        "Name or service",
+    ):
         assert part in err
 
 
-def test_json_of_a_dry_run_has_one_object_per_trial_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_a_dry_run_has_one_object_per_trial_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     done = finish_trial(model="vit", depth=2, epochs=1)
-    body = "sweep = Sweep(model='vit', epochs=1, depth=tune.grid_search([2, 3]), patch_size=tune.grid_search([2, 3]))"
+    grids = "depth=tune.grid_search([2, 3]), patch_size=tune.grid_search([2, 3])"
+    body = f"sweep = Sweep(model='vit', epochs=1, {grids})"
     status, out, _ = said(capsys, sweep_file(body), "--dry-run", "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["status"] for line in lines] == ["done", "new", "invalid", "invalid"] and status == 2
@@ -161,12 +171,14 @@ def test_show_names_a_trial_that_does_not_exist(capsys: pytest.CaptureFixture[st
     assert status == 2 and "the beginning of 2 ids" in err
 
 
-def test_pick_prints_the_best_under_a_budget_or_says_what_it_would_take(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pick_prints_the_best_under_a_budget_or_says_what_it_would_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     finish_trial(model="cnn")
     status, out, _ = said(capsys, "pick", "--params", "1e5", "--latency-ms", "2")
     assert status == 0 and "cnn" in out
     status, _, err = said(capsys, "pick", "--params", "10")
-    assert status == 2 and "53,002" in err
+    assert status == 2 and "53002" in err
 
 
 def test_columns_describes_every_column_of_every_table(capsys: pytest.CaptureFixture[str]) -> None:

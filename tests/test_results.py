@@ -350,7 +350,7 @@ def test_a_learning_curve_that_grows_replaces_the_shorter_one(store: Store) -> N
 
 
 def test_the_newest_row_of_a_key_wins_wherever_it_stands(store: Store) -> None:
-    for name, measured in (("a", 1), ("c", 3), ("b", 2)):
+    for name, measured in (("a", 1), ("b", 3), ("c", 2)):
         store.write("latency", [{**keyed("latency", 0), "calls": measured}, keyed("latency", measured)], name)
         os.utime(f"{store.base}/latency/{name}.parquet", (measured, measured))
     content = store.read("latency")
@@ -430,6 +430,14 @@ def test_compaction_leaves_what_a_retry_would_replace_in_files_of_its_own(store:
     assert {"b", "d", "running"} < set(files(store, "epochs")) and len(files(store, "epochs")) == 4
     assert column(store, "status") == statuses
     assert sorted(store.read("epochs")["trial_id"].to_pylist()) == [*"abcde", "running"]
+
+
+def test_compaction_does_not_touch_a_file_that_holds_anything_a_retry_would_replace(store: Store) -> None:
+    store.write("trials", [row("a"), row("b", "failed")], "mixed")
+    store.write("trials", [row("c")], "c")
+    store.write("trials", [row("d")], "d")
+    store.compact()
+    assert files(store)[0] == "mixed" and len(files(store)) == 2
 
 
 def test_compacting_twice_changes_nothing(store: Store) -> None:

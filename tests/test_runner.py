@@ -27,8 +27,19 @@ def write_sweep(folder: Path, body: str) -> Path:
 
 
 def start(sweep: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "attnsweep", str(sweep), "--address", "local", "--no-latency", *arguments]
-    return subprocess.Popen(command, cwd=sweep.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [
+        sys.executable,
+        "-m",
+        "attnsweep",
+        str(sweep),
+        "--address",
+        "local",
+        "--no-latency",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command, cwd=sweep.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -95,7 +106,16 @@ def test_a_sweep_leaves_one_full_row_per_trial_that_pandas_alone_can_read(finish
     rows = pd.read_parquet(finished / "results/trials")
     assert sorted(rows["model"]) == ["cnn", "deepvit", "vit"]
     assert set(rows["status"]) == {"done"}
-    measured = ["val_acc", "test_acc", "latency_ms_p50", "throughput_per_s", "measured_on", "params", "host", "ray"]
+    measured = [
+        "val_acc",
+        "test_acc",
+        "latency_ms_p50",
+        "throughput_per_s",
+        "measured_on",
+        "params",
+        "host",
+        "ray",
+    ]
     assert rows[measured].notna().all(axis=None)
     assert set(rows["attempts"]) == {1}
 
@@ -147,7 +167,10 @@ def test_run_gives_a_notebook_the_rows_and_a_trial_that_fails_stops_no_other(tmp
     datasets = {"grid_search": ["digits", f"folder:{images}"]}
     sweep = Sweep(model="cnn", dataset=datasets, epochs=1)
     rows = attnsweep.run(sweep, tmp_path / "results", address="local", latency=False)
-    assert dict(zip(rows["dataset"].str[:6], rows["status"], strict=True)) == {"digits": "done", "folder": "failed"}
+    assert dict(zip(rows["dataset"].str[:6], rows["status"], strict=True)) == {
+        "digits": "done",
+        "folder": "failed",
+    }
     assert "3.png is not an image" in rows.loc[rows["status"] == "failed", "error"].item()
     Image.new("RGB", (8, 8)).save(images / "cats/3.png")
     again = attnsweep.run(Sweep(model="cnn", dataset=f"folder:{images}", epochs=1), tmp_path / "results",
@@ -190,7 +213,9 @@ def test_a_worker_that_is_killed_costs_no_row_and_changes_no_number(
     assert sorted(attnsweep.load(tmp_path / "results")["attempts"]) == [1, 1, 2]
 
 
-def test_a_driver_that_is_killed_goes_on_with_the_same_command(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+def test_a_driver_that_is_killed_goes_on_with_the_same_command(
+    tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
     sweep = write_sweep(tmp_path, SLOW)
     process = start(sweep)
     workers = training(process)
@@ -247,7 +272,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 48 kB; needs the right to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("this user cannot mount a small file system")
     yield disk

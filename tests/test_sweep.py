@@ -243,7 +243,7 @@ def test_every_domain_of_ray_tune_gives_valid_values_of_plain_types(
 
 def test_a_function_sees_the_cell_and_what_was_drawn() -> None:
     space = Sweep(
-        dict(mlp_dim=tune.sample_from(lambda config: config["dim"] * config["depth"])),
+        mlp_dim=tune.sample_from(lambda config: config["dim"] * config["depth"]),
         model="vit",
         depth=grid(1, 2),
         dim=tune.choice([16, 32, 64]),
@@ -350,8 +350,9 @@ def test_a_known_trial_keeps_its_ids() -> None:
 
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
-        "from pathlib import Path; from attnsweep.axes import resolve; "
-        "from attnsweep.sweep import make_trial; trial = make_trial(resolve({'lr': 1e-4, 'model': 'vit'}), Path('elsewhere')); "
+        "from pathlib import Path\nfrom attnsweep.axes import resolve\n"
+        "from attnsweep.sweep import make_trial\n"
+        "trial = make_trial(resolve({'lr': 1e-4, 'model': 'vit'}), Path('elsewhere'))\n"
         "print(trial.trial_id, trial.arch_id)"
     )
     command = [sys.executable, "-c", code]

@@ -38,8 +38,8 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
     assert [epoch["epoch"] for epoch in curve(happened)] == [1, 2, 3]
     assert {column.name for column in TABLES["epochs"]} - set(curve(happened)[0]) == {"schema_version"}
     written_by_the_driver = {
-        "sweep", "status", "error", "attempts", "git_sha", "git_dirty", "code_hash", "ray", "python", "attnsweep",
-        "schema_version",
+        "sweep", "status", "error", "attempts", "git_sha", "git_dirty", "code_hash", "ray", "python",
+        "attnsweep", "schema_version",
     }  # fmt: skip
     joined_later = {column.name for column in TABLES["trials"] if "latency" in column.name}
     joined_later |= {"throughput_per_s", "measured_on"}
@@ -126,7 +126,9 @@ def test_a_trial_that_is_cut_off_goes_on_from_its_checkpoint_to_the_same_numbers
     cut.close()
     rest = list(run(trial, options))
     assert rest[0]["epoch"] == 3, "two epochs were done before"
-    assert [epoch["epoch"] for epoch in rest[0]["curve"]] == [1, 2, 3], "the first event repeats the earlier epochs"
+    assert [epoch["epoch"] for epoch in rest[0]["curve"]] == [1, 2, 3], (
+        "the first event repeats the earlier epochs"
+    )
     assert timeless(rest[-1]["row"]) == timeless(whole[-1]["row"])
     assert rest[-1]["row"]["train_s"] > sum(epoch["epoch_s"] for epoch in curve(rest)[2:])
 
