@@ -6,11 +6,10 @@ One panel per data set and cost; every point is a setting: the mean over its see
 """
 
 import argparse
-import itertools
 import math
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import colors, patheffects
+from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -28,13 +27,15 @@ from attnsweep import pareto
 from attnsweep.errors import UserError
 from attnsweep.results import load
 
+from labels import GREY, LabelPlacer
+
 # One look per model, the same in every figure; a model not named here takes a spare one. Colours after
 # Okabe and Ito (https://jfly.uni-koeln.de/color/): colour-blind people can tell them apart.
 LOOKS = {
     "cnn": ("#0072B2", "s"), "vit": ("#D55E00", "o"), "deepvit": ("#B0478C", "D"), "hybrid": ("#009E73", "^"),
 }  # fmt: skip
 SPARE = (("#8C6D00", "P"), ("#2E9BD6", "v"), ("#444444", "X"))
-GREY, PALE, INK = "#777777", "#D4D4D4", "#222222"
+INK = "#222222"
 COSTS = {
     "latency_ms_p50": ("latency", "Median latency (ms)"),
     "params": ("parameters", "Parameters"),
@@ -180,7 +181,8 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
         return
     draw_points(axes, one)
-    LabelPlacer(axes, one).place()
+    line = list(zip(*staircase(axes, one), strict=True))
+    LabelPlacer(axes, one.points, line, colour=lambda model: look(model)[0]).place()
 
 
 def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
@@ -260,139 +262,6 @@ def staircase(axes: Axes, one: Panel) -> tuple[list[float], list[float]]:
     costs = [point.cost for point in one.front for _ in (0, 1)]
     levels = [point.accuracy for point in one.front for _ in (0, 1)]
     return [*costs[1:], axes.get_xlim()[1]], levels
-
-
-# --- Labels ---
-
-Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
-RADII = (6, 9, 13, 18, 25, 34, 45, 58, 74, 92)  # points from a marker's centre to its label
-LEADER_FROM = 13  # points; from there on a line ties the label to its marker
-DIRECTIONS = [  # in degrees, each with the part of the label's width that lies to the left of where it points
-    *((angle, 0.0) for angle in (-90.0, -67.5, -45.0, -22.5, 0.0, 22.5, 45.0, 67.5, 90.0)),
-    *((angle, 0.5) for angle in (-90.0, 90.0)),
-    *((angle, 1.0) for angle in (90.0, 112.5, 135.0, 157.5, 180.0, -157.5, -135.0, -112.5, -90.0)),
-]
-OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
-UNUSABLE = 1000.0  # the penalty of a place that covers something
-
-
-class LabelPlacer:
-    """Writes a label beside each point, the front first, where it covers no label, marker, bar or leader.
-
-    A point whose label finds no free place goes without. Distances are in pixels of the figure.
-    """
-
-    def __init__(self, axes: Axes, one: Panel) -> None:
-        self.axes, self.one = axes, one
-        self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-        self.limits = axes.get_window_extent()
-        self.taken: list[Box] = [box for point in one.points for box in self.boxes_of(point)]
-        self.line = self.boxes_of_line()
-
-    def place(self) -> None:
-        """Labels the front; then the best of each model not on it; then others that have room beside them."""
-        dominated = sorted((p for p in self.one.points if not p.on_front), key=lambda p: -p.accuracy)
-        named = {point.model for point in self.one.front}
-        best = {point.model: point for point in reversed(dominated) if point.model not in named}
-        for point in (*self.one.front, *best.values()):
-            self.place_label(point, RADII)
-        for point in dominated:
-            if point is not best.get(point.model):
-                self.place_label(point, [radius for radius in RADII if radius < LEADER_FROM])
-
-    def place_label(self, point: Point, radii: Sequence[int]) -> None:
-        colour, size = (look(point.model)[0], 8.5) if point.on_front else (GREY, 7)
-        text = self.axes.annotate(
-            point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
-            color=colour, size=size, ha="left", va="bottom", zorder=9, annotation_clip=False,
-            path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
-        )  # fmt: skip
-        extent = text.get_window_extent()
-        places = self.places(point, (extent.width, extent.height), radii)
-        penalty, box, leader = min(places, key=lambda place: place[0])
-        if penalty >= UNUSABLE:
-            text.remove()
-            return
-        text.set_position(self.offset(point, (box[0], box[1])))
-        self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
-        if leader:
-            self.draw_leader(point, box)
-
-    def places(
-        self, point: Point, size: tuple[float, float], radii: Sequence[int]
-    ) -> Iterator[tuple[float, Box, list[Box]]]:
-        """Every place that is tried: its penalty, the box of the label, the boxes of its leader."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        preferred = OFF_THE_FRONT if point.on_front else BEHIND_THE_FRONT
-        for radius, (angle, hangs) in itertools.product(radii, DIRECTIONS):
-            reach, up = radius * self.per_point, math.sin(math.radians(angle))
-            left = x + reach * math.cos(math.radians(angle)) - size[0] * hangs
-            bottom = y + reach * up - size[1] * (1 - up) / 2
-            box = (left, bottom, left + size[0], bottom + size[1])
-            leader = self.leader(point, box) if radius >= LEADER_FROM else []
-            turned = abs(math.remainder(angle - preferred, 360))
-            yield self.penalty(point, box, leader) + radius + 0.07 * turned, box, leader
-
-    def penalty(self, point: Point, box: Box, leader: Sequence[Box]) -> float:
-        """UNUSABLE where a part covers something; little where a label of the front meets its line."""
-        covered = any(overlap(part, other) for part in (box, *leader) for other in self.taken)
-        on_line = any(overlap(box, other) for other in self.line)
-        if covered or self.is_outside(box) or (on_line and not point.on_front):
-            return UNUSABLE
-        return 25.0 * on_line
-
-    def is_outside(self, box: Box) -> bool:
-        """Whether the box leaves the panel; a few pixels to the right and above do not matter."""
-        left, bottom, right, top = self.limits.extents
-        return bool(box[0] < left + 2 or box[1] < bottom + 2 or box[2] > right + 12 or box[3] > top + 4)
-
-    def leader(self, point: Point, box: Box) -> list[Box]:
-        """Small boxes along the line from the marker's edge to the label."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        across, up = nearest(box, (x, y))
-        length = math.hypot(across - x, up - y)
-        parts = np.arange(6.5 * self.per_point, length - 3, 2.0) / max(length, 1.0)
-        return [square(x + (across - x) * part, y + (up - y) * part, 1.5) for part in parts]
-
-    def draw_leader(self, point: Point, box: Box) -> None:
-        end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
-        self.axes.annotate(
-            "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
-        )  # fmt: skip
-
-    def pixels(self, cost: float, accuracy: float) -> tuple[float, float]:
-        x, y = self.axes.transData.transform((cost, accuracy))
-        return float(x), float(y)
-
-    def offset(self, point: Point, place: tuple[float, float]) -> tuple[float, float]:
-        """From the marker to a place in pixels, in points: the same at every resolution."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        return (place[0] - x) / self.per_point, (place[1] - y) / self.per_point
-
-    def boxes_of(self, point: Point) -> list[Box]:
-        """The marker and the bar of a point."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        low, high = self.pixels(point.cost, point.low)[1], self.pixels(point.cost, point.high)[1]
-        return [square(x, y, 4 * self.per_point), (x - 1.5, low - 1, x + 1.5, high + 1)]
-
-    def boxes_of_line(self) -> list[Box]:
-        """The pieces of the staircase."""
-        corners = [self.pixels(x, y) for x, y in zip(*staircase(self.axes, self.one), strict=True)]
-        return [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
-
-
-def overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def square(x: float, y: float, half: float) -> Box:
-    return x - half, y - half, x + half, y + half
-
-
-def nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
-    """The point of the box that is nearest to `point`."""
-    return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
 
 
 def subtitle(about: Summary) -> str:

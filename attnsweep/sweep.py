@@ -263,7 +263,7 @@ def short_hash(content: Mapping[str, Any]) -> str:
 
 
 def varying(trials: Sequence[Trial]) -> list[str]:
-    """The columns in which trials of one model and data set differ, and those two if they differ, for labels."""
+    """The columns in which trials of one model and data set differ, and those two where they do."""
     seen: dict[tuple[str, ...], set[Value]] = defaultdict(set)
     for trial in trials:
         for key, value in trial.config.items():

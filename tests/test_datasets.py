@@ -1,6 +1,5 @@
 import re
 import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,15 @@ GREY = {"cats": 10, "dogs": 200}  # each image of a folder is of one grey per cl
 
 
 @pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """Each test reads its files anew, as another process would."""
-    datasets.folder_set.cache_clear()
-    datasets.checksum.cache_clear()
-    yield
+def forgetful() -> None:
+    forget()
+
+
+def forget() -> None:
+    """What was known of folders and files is read anew, as another process would."""
+    for thing in vars(datasets).values():
+        if hasattr(thing, "cache_clear"):
+            thing.cache_clear()
 
 
 def save(path: Path, grey: int, size: tuple[int, int] = (12, 8)) -> None:
@@ -263,7 +266,7 @@ def test_what_is_no_image_is_no_member_of_a_folder(flat: Path) -> None:
     (flat / "cats/notes.txt").write_text("not an image")
     (flat / "README.md").write_text("neither")
     (flat / "empty").mkdir()
-    datasets.folder_set.cache_clear()
+    forget()
     assert folder(flat) == before
 
 
@@ -285,7 +288,6 @@ def test_an_image_that_cannot_be_read_is_named(flat: Path) -> None:
     whole = (flat / "dogs/3.png").read_bytes()
     for torn in (b"", b"not a picture", whole[:20], whole[: len(whole) // 2]):
         (flat / "dogs/3.png").write_bytes(torn)
-        datasets.checksum.cache_clear()
         with pytest.raises(UserError) as caught:
             datasets.read(folder(flat), Path("nowhere"), 8)
         assert (
@@ -302,7 +304,6 @@ def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
     assert "0 classes with images" in refusal_of_folder(tmp_path)
     save(tmp_path / "cats/0.png", 0)
     (tmp_path / "dogs").mkdir()
-    datasets.folder_set.cache_clear()
     assert "1 classes with images" in refusal_of_folder(tmp_path)
 
 
@@ -362,7 +363,7 @@ def test_one_changed_byte_of_real_data_is_noticed(data_dir: Path, tmp_path: Path
     content = bytearray((tmp_path / one.files[-1]).read_bytes())
     content[-1] ^= 1
     (tmp_path / one.files[-1]).write_bytes(content)
-    datasets.checksum.cache_clear()
+    forget()
     with pytest.raises(UserError, match="not the official ones"):
         datasets.checksum(one, tmp_path)
 

@@ -10,7 +10,7 @@ from attnsweep import plan
 from attnsweep.axes import AXES, resolve
 from attnsweep.errors import UserError
 from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
-from attnsweep.plan import Place, dry_run, make_plan, place, refuse_invalid, state_of
+from attnsweep.plan import Place, Plan, dry_run, make_plan, place, refuse_invalid, state_of
 from attnsweep.results import Row, Store
 from attnsweep.sweep import Sweep, Trial, expand, make_trial
 
@@ -26,6 +26,10 @@ DEPTHS = Sweep(model="vit", depth=grid(1, 2, 3), name="depths")
 
 def trials_of(sweep: Sweep) -> list[Trial]:
     return expand(sweep.points(), WHERE.data)[0]
+
+
+def planned(sweep: Sweep, rows: Sequence[Row]) -> Plan:
+    return make_plan(sweep, expand(sweep.points(), WHERE.data), rows)
 
 
 def rows_of(trials: Sequence[Trial], *statuses: str) -> list[Row]:
@@ -73,7 +77,7 @@ def test_data_is_where_it_is_named_else_in_the_environment_else_in_the_cache(
 
 
 def test_a_first_plan_is_all_new() -> None:
-    made = make_plan(DEPTHS, WHERE, [])
+    made = planned(DEPTHS, [])
     assert made.name == "depths"
     assert made.new == list(made.trials) == trials_of(DEPTHS)
     assert made.invalid == ()
@@ -81,12 +85,12 @@ def test_a_first_plan_is_all_new() -> None:
 
 def test_a_plan_of_a_finished_sweep_has_nothing_new() -> None:
     rows = rows_of(trials_of(DEPTHS), "done", "done", "diverged")
-    assert make_plan(DEPTHS, WHERE, rows).new == []
+    assert planned(DEPTHS, rows).new == []
 
 
 def test_widening_a_finished_sweep_plans_only_the_new_cells() -> None:
     rows = rows_of(trials_of(DEPTHS), "done", "done", "done")
-    wider = make_plan(DEPTHS.override({"depth": [1, 2, 3, 4]}), WHERE, rows)
+    wider = planned(DEPTHS.override({"depth": [1, 2, 3, 4]}), rows)
     assert [trial.config["depth"] for trial in wider.new] == [4]
 
 
@@ -113,17 +117,17 @@ def test_a_trial_is_done_if_running_it_again_would_give_the_same_row(
 
 def test_rows_of_other_sweeps_are_no_part_of_a_plan() -> None:
     others = rows_of(trials_of(Sweep(model="cnn")), "done")
-    assert len(make_plan(DEPTHS, WHERE, others).trials) == 3
+    assert len(planned(DEPTHS, others).trials) == 3
 
 
 def test_invalid_points_are_refused_with_up_to_three_reasons() -> None:
-    refuse_invalid(make_plan(DEPTHS, WHERE, []))
-    two = make_plan(Sweep(model="vit", patch_size=grid(1, 3, 5), seed=grid(0, 1)), WHERE, [])
+    refuse_invalid(planned(DEPTHS, []))
+    two = planned(Sweep(model="vit", patch_size=grid(1, 3, 5), seed=grid(0, 1)), [])
     with pytest.raises(UserError) as caught:
         refuse_invalid(two)
     reasons = str(caught.value).split("; patch_size")
     assert len(two.invalid) == 4 and len(reasons) == 2
-    many = make_plan(Sweep(model="vit", patch_size=grid(3, 5, 6, 7, 9)), WHERE, [])
+    many = planned(Sweep(model="vit", patch_size=grid(3, 5, 6, 7, 9)), [])
     with pytest.raises(UserError, match=r"\(and 2 more reasons: --dry-run lists them\)$"):
         refuse_invalid(many)
 
@@ -174,9 +178,9 @@ def test_a_part_of_a_trial_counts_as_that_part() -> None:
 
 def test_a_plan_learns_from_done_trials_only() -> None:
     rows = rows_of(trials_of(DEPTHS), "failed", "done")
-    speed = make_plan(DEPTHS, WHERE, rows).speed
+    speed = planned(DEPTHS, rows).speed
     assert speed.estimate([trials_of(DEPTHS)[1]]) == pytest.approx(10)
-    assert not make_plan(DEPTHS, WHERE, rows[:1]).speed.observed
+    assert not planned(DEPTHS, rows[:1]).speed.observed
 
 
 # The dry run
