@@ -4,14 +4,13 @@ which.
 Nothing here needs torch, so ten thousand points are checked in a second, before anything starts.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attnsweep import datasets
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, did_you_mean
 
 Value = str | int | float | None
 Config = dict[str, Any]  # every column of a task's configuration to its Value
@@ -36,7 +35,7 @@ class Axis:
         if self.kind is str:
             return self._choice(value)
         number = self._number(value)
-        if not (self.low <= number <= self.high) or (self.open_low and number == self.low):
+        if self.open_low and number == self.low:
             raise UserError(f"{self.name}={value!r} is out of range; use {self.range}")
         return number
 
@@ -47,13 +46,14 @@ class Axis:
         return str(value)
 
     def _number(self, value: object) -> int | float:
-        number: Any = getattr(
-            value, "item", lambda: value
-        )()  # numpy scalars, as Ray Tune's domains draw them
-        wrong = isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number)
-        if wrong or (self.kind is int and number != math.floor(number)):
+        number: Any = value.item() if hasattr(value, "item") else value  # numpy's, as domains draw them
+        if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
             raise UserError(f"{self.name}={value!r} is not {self.article}; use {self.range}")
-        return self.kind(number)
+        if not self.low <= number <= self.high:
+            raise UserError(f"{self.name}={value!r} is out of range; use {self.range}")
+        if self.kind is int and number != math.floor(number):
+            raise UserError(f"{self.name}={value!r} is not {self.article}; use {self.range}")
+        return self.kind(number) + 0  # the negative zero is zero
 
     @property
     def article(self) -> str:
@@ -112,12 +112,6 @@ NOT_ARCHITECTURE = (
 )  # what latency, params and macs do not depend on
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """A hint such as `, did you mean 'depth'?`, or nothing."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
 def resolve(point: Mapping[str, object]) -> Config:
     """The configuration of one point in full: every column of its task, null where its model has no such
     thing.
@@ -145,7 +139,7 @@ def known_model(point: Mapping[str, object]) -> str:
     model = point.get("model")
     if model is None:
         raise UserError(f"no model; add model= one of {', '.join(MODELS)}")
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise UserError(
             f"model={model!r} is unknown{did_you_mean(model, MODELS)}; use one of {', '.join(MODELS)}"
         )

@@ -65,7 +65,8 @@ def reattention(heads: int, tokens: int) -> Cost:
     """DeepViT's mixing of the attention maps across heads, with its norm (https://arxiv.org/abs/2103.11886,
     eq. 3).
     """
-    return Cost(heads * heads, heads * heads * tokens * tokens) + norm(heads)
+    mixing = (heads * tokens) ** 2 if heads > 1 else 0  # of one head a scale, element by element
+    return Cost(heads * heads, mixing) + norm(heads)
 
 
 def transformer(config: Mapping[str, Any], channels: int) -> Cost:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,7 @@ class ImageSet:
     files: tuple[str, ...] = ()  # below the data folder, in torchvision's own layout
     sha256: str | None = None  # of the official files, in that order; None where it is not known beforehand
     torchvision_class: str = ""
+    also: tuple[str, ...] = ()  # files that torchvision wants besides
 
     @property
     def is_folder(self) -> bool:
@@ -78,11 +79,13 @@ DATASETS = {
         ImageSet(
             "cifar10", 32, 3, 10, 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
             CIFAR10_FILES, "6188ba9a11980513857019c9598380f3660e4b57470c487cecc8cda48e959511", "CIFAR10",
+            ("cifar-10-batches-py/batches.meta",),
         ),
         ImageSet(
             "cifar100", 32, 3, 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
             ("cifar-100-python/train", "cifar-100-python/test"),
             "0a10c33b8e8de32faac2450feddb242a43053721c1f623a304c6c4f570bc7f1d", "CIFAR100",
+            ("cifar-100-python/meta",),
         ),
     )
 }  # fmt: skip
@@ -95,9 +98,10 @@ def find(name: object) -> ImageSet:
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         return folder_set(name)
-    if name not in DATASETS:
-        raise UserError(f"dataset={name!r} is unknown; use one of {', '.join(DATASETS)} or folder:PATH")
-    return DATASETS[str(name)]
+    if not isinstance(name, str) or name not in DATASETS:
+        hint = did_you_mean(name, DATASETS)
+        raise UserError(f"dataset={name!r} is unknown{hint}; use one of {', '.join(DATASETS)} or folder:PATH")
+    return DATASETS[name]
 
 
 @functools.cache
@@ -114,6 +118,10 @@ def folder_set(name: str) -> ImageSet:
         raise UserError(
             f"dataset={name!r}: {len(classes)} classes with images in {root}; it wants a folder for each"
         )
+    if not parts["test"]:
+        raise UserError(
+            f"dataset={name!r}: {root} has no test image; it wants 5 images of a class, or train/ and test/"
+        )
     strangers = sorted({label for label, _ in parts["test"]} - set(classes))
     if strangers:
         raise UserError(
@@ -126,9 +134,12 @@ def folder_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
     """The class and path of every image, for the parts `train` and `test`; without PATH/test every fifth of a
     class is for the test.
     """
-    held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if (root / "train").is_dir() and held_out:
-        return {"train": list(labelled(root / "train")), "test": list(labelled(held_out))}
+    if (root / "train").is_dir():
+        held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+        return {
+            "train": list(labelled(root / "train")),
+            "test": list(labelled(held_out)) if held_out else [],
+        }
     train: list[tuple[str, Path]] = []
     test: list[tuple[str, Path]] = []
     for _, group in itertools.groupby(labelled(root), key=lambda one: one[0]):
@@ -161,22 +172,28 @@ def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
     return [data_dir / file for file in dataset.files]
 
 
-@functools.cache
 def checksum(dataset: ImageSet, data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
     Raises UserError where files are missing and no official checksum is known, or where they differ from the
     official ones.
     """
-    files = paths(dataset, data_dir)
-    missing = [path for path in files if not path.is_file()]
-    if missing and dataset.sha256:
+    if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
-    if missing:
+    return checksum_of_files(dataset, data_dir)
+
+
+@functools.cache
+def checksum_of_files(dataset: ImageSet, data_dir: Path) -> str:
+    """The checksum of files that are here. An image of a folder is named by its path, class included."""
+    files = paths(dataset, data_dir)
+    if not all(path.is_file() for path in files):
         raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
+    root = Path(dataset.name.removeprefix(FOLDER)) if dataset.is_folder else None
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.parent.name}/{path.name}\0{path.stat().st_size}\0".encode())
+        name = path.relative_to(root).as_posix() if root else f"{path.parent.name}/{path.name}"
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     if dataset.sha256 and digest.hexdigest() != dataset.sha256:
         raise UserError(
@@ -187,7 +204,8 @@ def checksum(dataset: ImageSet, data_dir: Path) -> str:
 
 def missing_files(dataset: ImageSet, data_dir: Path) -> str:
     """The sentence that says which files are wanted where."""
-    return f"dataset={dataset.name!r} is not in {data_dir}: wanted {', '.join(dataset.files)}"
+    wanted = ", ".join((*dataset.files, *dataset.also))
+    return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
 def ensure(dataset: ImageSet, data_dir: Path) -> None:
@@ -195,14 +213,15 @@ def ensure(dataset: ImageSet, data_dir: Path) -> None:
 
     Raises UserError, naming folder and files, where that fails.
     """
-    if all(path.is_file() for path in paths(dataset, data_dir)):
+    wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
+    if all(path.is_file() for path in wanted):
         return
     import torchvision.datasets
 
     try:
         getattr(torchvision.datasets, dataset.torchvision_class)(str(data_dir), download=True)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, AssertionError) as error:  # torchvision asserts what a file begins with
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{missing_files(dataset, data_dir)}; downloading failed ({reason}). "
             "Put the files there, or name their folder with --data"

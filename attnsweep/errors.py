@@ -1,5 +1,8 @@
 """What people are told as a sentence, never as a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A value, file or address that cannot be used; the message names it and says what to do."""
@@ -7,3 +10,9 @@ class UserError(ValueError):
 
 class Interrupted(RuntimeError):
     """A sweep that ended early for a reason outside it, such as a full disk; what is finished stays."""
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """A hint such as `, did you mean 'depth'?`, or nothing."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from attnsweep import console, pareto
-from attnsweep.axes import AXES, DERIVED, did_you_mean
+from attnsweep.axes import AXES, DERIVED
 from attnsweep.datasets import find
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, did_you_mean
 from attnsweep.results import TABLES, load
 
 PICKED = (

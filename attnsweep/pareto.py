@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.axes import did_you_mean
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, did_you_mean
 from attnsweep.results import CONFIGURATION
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")

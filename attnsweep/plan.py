@@ -3,6 +3,7 @@ take.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -116,4 +117,9 @@ def invalid_row(one: Invalid) -> Row:
 
 def plain(value: object) -> object:
     """A value as JSON can hold it."""
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    kept = (
+        value is None
+        or isinstance(value, str | int | bool)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
+    return value if kept else str(value)

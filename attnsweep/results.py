@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
+READS = 10  # attempts at reading a table while another process compacts it
 COMPACT_AT = 500  # files; reading that many takes a second or two
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -194,6 +196,8 @@ class Store:
 
     def write(self, table: str, rows: Sequence[Row], name: str) -> None:
         """Writes `rows` as the file `name`.parquet of a table, replacing the file of that name as a whole."""
+        if strange := {key for row in rows for key in row} - set(SCHEMAS[table].names):
+            raise KeyError(f"the table {table} has no column {', '.join(sorted(strange))}")
         rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
         self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
 
@@ -221,14 +225,19 @@ class Store:
         """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped
         with a warning.
         """
-        parts = [part for path in self.paths(table) if (part := self._read(table, path)) is not None]
-        return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
+        for _ in range(READS):
+            try:
+                parts = [part for path in self.paths(table) if (part := self._read(table, path)) is not None]
+            except FileNotFoundError:  # compacted between the listing and now: list again
+                continue
+            return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
+        raise OSError(f"the files of {self.base}/{table} vanish as fast as they are listed")
 
     def _read(self, table: str, path: str) -> pa.Table | None:
         try:
             return conform(pq.ParquetFile(path, filesystem=self.files).read(), SCHEMAS[table], KEYS[table])
-        except FileNotFoundError:  # compacted between the listing and now
-            return None
+        except FileNotFoundError:  # compacted between the listing and now: for `read` to list again
+            raise
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             log.warning(
@@ -343,6 +352,8 @@ def load(
     """
     if table not in TABLES:
         raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
+    if status not in (None, *STATUSES):
+        raise UserError(f"status={status!r} is unknown; use one of {', '.join(STATUSES)}, or None for all")
     store = Store(results)
     if not any(store.paths(name) for name in TABLES):
         raise UserError(

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import runpy
 import traceback
 from collections import defaultdict
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep import datasets
-from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, did_you_mean, resolve
+from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, resolve
 from attnsweep.cost import cost
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, did_you_mean
 
 NUMERICS = (
     1  # raised when a change to the package changes what a trial computes: finished trials then run again
@@ -86,13 +87,13 @@ class Sweep:
         scheduler: str | None = None,
         **shared: Any,
     ) -> None:
-        parts = [space] if isinstance(space, Mapping) else list(space)
+        parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
         if not all(isinstance(part, Mapping) for part in parts):
             raise UserError(
                 "the space of a Sweep is a dict, or a list of dicts: Sweep([dict(model='vit', depth=6), ...])"
             )
-        self.parts: tuple[Point, ...] = tuple({**shared, **part} for part in parts or [{}])
-        self.name = name
+        self.parts: tuple[Point, ...] = tuple(fixed({**shared, **part}) for part in parts or [{}])
+        self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
         self.num_samples = num_samples
         self.scheduler = scheduler
@@ -138,8 +139,8 @@ class Sweep:
 def check_key(key: str) -> None:
     """Raises UserError for a key that no trial has."""
     if key not in AXES or key in DERIVED:
-        known = (*AXES, *OPTIONS)
-        hint = did_you_mean(key, known) or f"; known are {', '.join(sorted(set(known) - set(DERIVED)))}"
+        known = sorted({*AXES, *OPTIONS} - {*DERIVED, key})
+        hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
         raise UserError(f"{key!r} is not a key of a sweep{hint}")
 
 
@@ -163,11 +164,16 @@ def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float]
     if not isinstance(resources, Mapping):
         raise UserError(f"resources={resources!r} is not a dict; write resources={{'cpu': 1, 'gpu': 0.25}}")
     for key, amount in resources.items():
-        if key in ("CPU", "GPU"):
-            raise UserError(f"resources: {key!r} is written {key.lower()!r}")
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+        if (right := key.lower().rstrip("s")) in ("cpu", "gpu") and key != right:
+            raise UserError(f"resources: {key!r} is written {right!r}")
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
             raise UserError(f"resources: {key}={amount!r} is out of range; use a number from 0")
     return {"cpu": 1, **resources}
+
+
+def fixed(part: Mapping[str, Any]) -> Point:
+    """The part with each grid as a list: `tune.grid_search` takes an iterator too, which can be read once."""
+    return {key: {"grid_search": grid(value)} if is_grid(value) else value for key, value in part.items()}
 
 
 def is_grid(value: object) -> bool:
@@ -213,7 +219,9 @@ def narrow(parts: Sequence[Point], key: str, values: Sequence[Any]) -> list[Poin
         return [{**part, key: {"grid_search": list(values)}} for part in parts]
     kept = []
     for part in parts:
-        if key in part and not is_domain(part[key]):
+        if key in part and is_domain(part[key]):
+            kept.append({**part, key: {"grid_search": list(values)}})
+        elif key in part:
             left = [value for value in grid(part[key]) if value in values]
             kept += [{**part, key: {"grid_search": left}}] if left else []
         else:
@@ -332,7 +340,7 @@ def read_sweep(path: str | Path) -> Sweep:
 
 def line_of(error: BaseException, path: Path) -> str:
     """`:LINE` of the sweep file where the error arose."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}"
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)

@@ -502,9 +502,6 @@ def test_compaction_that_is_cut_off_loses_and_doubles_nothing(store: Store, dele
     assert column(restarted, "depth") == {**expected, "new": 9}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="files that vanish between listing and reading are left out, not looked for"
-)
 def test_reading_during_a_compaction_misses_no_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for trial_id in "abc":
         store.write("trials", [row(trial_id)], trial_id)
