@@ -1,7 +1,8 @@
 """What people are told as a sentence, never as a traceback."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -10,6 +11,18 @@ class UserError(ValueError):
 
 class Interrupted(RuntimeError):
     """A sweep that ended early for a reason outside it, such as a full disk; what is finished stays."""
+
+
+@contextlib.contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Turns what the file system refuses into an Interrupted that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise Interrupted(
+            f"{where} cannot be written ({error.strerror or error}); finished rows are intact. "
+            "Make room, then the same command goes on"
+        ) from error
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from attnsweep.errors import writing
 from attnsweep.results import ARCHITECTURE, LATENCY_OF_TRIAL, Row, Store
 from attnsweep.sweep import short_hash
 
@@ -107,7 +108,8 @@ def measure_all(
             told(f"latency {number}/{len(missing)} on {place.measured_on}")
             config = architectures[arch_id, precision]
             measure_at(store, place, config=config, arch_id=arch_id, precision=precision, batches=batches)
-        store.update_trials(dict(joined(store, architectures, place.measured_on)))
+        with writing(store.root):
+            store.update_trials(dict(joined(store, architectures, place.measured_on)))
 
 
 def unmeasured(
@@ -139,9 +141,9 @@ def measure_at(
         log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
         return
     for row in rows:
-        store.write(
-            "latency", [row], f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
-        )
+        name = f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
+        with writing(store.root):
+            store.write("latency", [row], name)
     for batch in {*batches} - {row["batch"] for row in rows}:
         log.warning(
             "architecture %s at batch %d does not fit into the memory of %s",

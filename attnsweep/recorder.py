@@ -10,6 +10,7 @@ from typing import Any
 
 from attnsweep import provenance
 from attnsweep.console import Live
+from attnsweep.errors import writing
 from attnsweep.results import COMPACT_AT, Row, Store
 from attnsweep.sweep import Trial
 
@@ -33,7 +34,7 @@ class Recorder:
     def started(self, trial: Trial) -> None:
         """Counts the attempt, in a log that outlives the driver."""
         self.starts[trial.trial_id] += 1
-        with open(self.starts_log, "a") as file:
+        with writing(self.starts_log), open(self.starts_log, "a") as file:
             file.write(f"{trial.trial_id}\n")
         self.curves[trial.trial_id] = []
         self.written[trial.trial_id] = time.monotonic()
@@ -53,7 +54,8 @@ class Recorder:
         self._write_curve(trial.trial_id)
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
-        self.store.write("trials", [full], trial.trial_id)
+        with writing(self.store.root):
+            self.store.write("trials", [full], trial.trial_id)
         if status != "stopped":  # a sweep without a scheduler would go on from there
             shutil.rmtree(self.runs / trial.trial_id, ignore_errors=True)
         self.live.ended(trial.trial_id, full)
@@ -63,7 +65,8 @@ class Recorder:
 
     def _write_curve(self, trial_id: str) -> None:
         if curve := self.curves.get(trial_id):
-            self.store.write("epochs", curve, trial_id)
+            with writing(self.store.root):
+                self.store.write("epochs", curve, trial_id)
             self.written[trial_id] = time.monotonic()
 
 

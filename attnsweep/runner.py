@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from attnsweep import cluster, console, datasets
-from attnsweep.errors import Interrupted, UserError
+from attnsweep.errors import UserError
 from attnsweep.latency import measure_all
 from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
@@ -78,17 +78,11 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
         for name in dict.fromkeys(trial.config["dataset"] for trial in plan.new):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
+        interrupted = False
         try:
             work(sweep, plan, store, where, address=address, latency=latency, screen=screen)
         except KeyboardInterrupt:
             interrupted = True
-        except OSError as error:
-            raise Interrupted(
-                f"{where.results} cannot be written ({error.strerror or error}); finished rows are intact. "
-                "Make room, then the same command goes on"
-            ) from error
-        else:
-            interrupted = False
         tidy(store)
         outcome = Outcome(plan.trials, count(plan, store), interrupted)
     console.show_closing(

@@ -49,7 +49,7 @@ NO_DATA = "."  # the digits come with scikit-learn
 MOST_GAP_MS, LEAST_RATIO, MOST_FIRST_S, MOST_MB_PER_100 = 20, 50, 8, 1
 FEW, MANY = 64, 1_000  # trials; the gap at MANY is to be like that at FEW:
 MOST_GROWTH = 1.25
-LINE = "{:<11}{:>7}{:>8}{:>8}{:>10}{:>11}{:>9}{:>8}{:>8}{:>9}{:>8}{:>9}"
+LINE = "{:<11}{:>7}{:>9}{:>8}{:>10}{:>11}{:>9}{:>8}{:>8}{:>9}{:>8}{:>9}"
 HEADS = (
     "way", "trials", "workers", "wall s", "train ms", "beyond ms", "Tune/it", "gap ms", "p95 ms",
     "first s", "rss MB", "peak MB",
@@ -124,7 +124,7 @@ def naive_tune(trials: int) -> Report:
         assert not results.errors, results.errors[0]
         rows = results.get_dataframe()[[f"times/{key}" for key in Times.__dataclass_fields__]]
         found = [Times(*row) for row in rows.itertuples(index=False)]
-        return Report(found, workers=int(ray.cluster_resources()["CPU"]))
+        return Report(found, workers=int((ray.cluster_resources() or {})["CPU"]))
 
 
 def trainable(config: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ def machine() -> str:
 
 
 def shown(value: float, digits: int = 1) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:,.{digits if value < 1_000 else 0}f}"
 
 
 def line(one: Figures, naive: Figures | None) -> str:
