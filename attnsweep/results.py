@@ -324,6 +324,8 @@ def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
 
     Raises ArrowInvalid if a key is missing.
     """
+    if part.schema.equals(schema):
+        return part
     if lacking := [key for key in keys if key not in part.column_names]:
         raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
     columns = [

@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 from ray import tune
@@ -33,19 +32,22 @@ class Worker(tune.Trainable):
         """One bundle with what the sweep asks for one trial; Ray spells CPU and GPU in capitals."""
         return tune.PlacementGroupFactory([{ray_name(key): n for key, n in config["asked"].items() if n}])
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], trials: Mapping[str, Trial]) -> None:  # type: ignore[override]
+        self.trials = trials
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         from attnsweep import trial  # here, in the worker: the driver has no need of torch
 
         options = trial.Options(**new_config["options"])
-        self.events: Iterator[dict[str, Any]] = trial.run(Trial(**new_config["trial"]), options)
+        self.events: Iterator[dict[str, Any]] = trial.run(self.trials[new_config["trial_id"]], options)
         return True
 
     def step(self) -> dict[str, Any]:
         event = next(self.events)
-        return {**event, "done": "status" in event}
+        seen: dict[str, Any] = {key: event[key] for key in ("epoch", "val_acc") if key in event}
+        # a list hides the numbers from Tune, which would keep statistics of each: 20 MB per 100 trials
+        return {"event": [event], "done": "status" in event, **seen}
 
 
 class Record(Protocol):
@@ -80,10 +82,11 @@ class Messenger(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         if ours := self._ours(trial):
-            self.rows[ours.trial_id] = result.get("row", self.rows.get(ours.trial_id, ours.row()))
-            self._call(self.record.told, ours, result)
-            if "status" in result:
-                self._end(ours, result["status"], {})
+            event = result["event"].pop()  # Tune keeps the last result of every trial
+            self.rows[ours.trial_id] = event.get("row", self.rows.get(ours.trial_id, ours.row()))
+            self._call(self.record.told, ours, event)
+            if "status" in event:
+                self._end(ours, event["status"], {})
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -104,7 +107,7 @@ class Messenger(tune.Callback):
                 )
 
     def _ours(self, trial: TuneTrial) -> Trial | None:
-        return self.left.get(trial.config["trial"]["trial_id"])
+        return self.left.get(trial.config["trial_id"])
 
     def _end(self, trial: Trial, status: str, extra: Row) -> None:
         row = {**self.rows.pop(trial.trial_id, trial.row()), **extra}
@@ -135,14 +138,14 @@ class GroupedASHA(FIFOScheduler):
     Between architectures of different size it would be unfair: the larger ones learn later.
     """
 
-    def __init__(self, longest: int) -> None:
+    def __init__(self, trials: Sequence[Trial]) -> None:
         super().__init__()
-        self.longest = longest
+        self.longest = max(trial.config["epochs"] for trial in trials)
+        self.groups_of = {one.trial_id: (one.config["model"], one.config["dataset"]) for one in trials}
         self.groups: dict[tuple[str, str], ASHAScheduler] = {}
 
     def _group(self, trial: TuneTrial) -> ASHAScheduler:
-        config = trial.config["trial"]["config"]
-        key = (config["model"], config["dataset"])
+        key = self.groups_of[trial.config["trial_id"]]
         if key not in self.groups:
             self.groups[key] = ASHAScheduler(
                 time_attr="epoch", metric="val_acc", mode="max", max_t=self.longest
@@ -204,17 +207,16 @@ def fit(
     scheduler: str | None,
 ) -> None:
     """One call of Tune."""
-    longest = max(trial.config["epochs"] for trial in trials)
     with tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
-            Worker,
+            tune.with_parameters(Worker, trials={trial.trial_id: trial for trial in trials}),
             param_space={
-                "trial": tune.grid_search([asdict(trial) for trial in trials]),
+                "trial_id": tune.grid_search([trial.trial_id for trial in trials]),
                 "options": dict(options),
                 "asked": dict(asked),
             },
             tune_config=tune.TuneConfig(
-                scheduler=GroupedASHA(longest) if scheduler == "asha" else None,
+                scheduler=GroupedASHA(trials) if scheduler == "asha" else None,
                 reuse_actors=True,
                 trial_name_creator=name_of,
                 trial_dirname_creator=name_of,
@@ -232,4 +234,4 @@ def fit(
 
 def name_of(trial: TuneTrial) -> str:
     """The name that Tune's own files give a trial."""
-    return str(trial.config["trial"]["trial_id"])
+    return str(trial.config["trial_id"])

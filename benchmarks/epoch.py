@@ -16,7 +16,8 @@ both on CPUs, both on MNIST with the default models (dim 128, depth 6, heads 4, 
    second of the former over those of the latter, in turns as above.
 
 Targets: 1. never slower, at least 1.15 times as fast; 2. at least 1.5 times. The whole epoch of all four
-models and the second part take about 15 min on two cores.
+models and the second part take about 15 min on two cores that are otherwise idle. On busy cores the second
+part may not end at all: threads that share a step spin while they wait for one another.
 """
 
 import argparse

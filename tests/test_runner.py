@@ -192,7 +192,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The processes that train."""
-    return [pid for pid, line in descendants(process.pid).items() if line.startswith("ray::Worker.train")]
+    return [
+        pid for pid, line in descendants(process.pid).items() if line.startswith("ray::") and ".train" in line
+    ]
 
 
 def training(process: subprocess.Popen[str]) -> list[int]:
