@@ -5,6 +5,7 @@ On a terminal the table is live; elsewhere plain lines. All of it goes to standa
 standard error.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from attnsweep.plan import Plan
 
 MOST_LISTED = 40
+REFRESH_S = 0.5
 MARK = {
     "done": "[green]done[/]",
     "failed": "[red]failed[/]",
@@ -148,6 +150,7 @@ class Live:
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
         self.ended_count = 0
+        self.refreshed = -math.inf
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
@@ -203,6 +206,9 @@ class Live:
         return f"{self.ended_count}/{len(self.trials)} trials"
 
     def _refresh(self) -> None:
+        if self.progress.disable or time.monotonic() - self.refreshed < REFRESH_S:
+            return  # it walks all trials: not for every event of ten thousand
+        self.refreshed = time.monotonic()
         seconds = sum(
             self.speed.estimate([self.trials[key]]) * share for key, share in self.left.items() if share
         )

@@ -52,6 +52,7 @@ class Recorder:
     def ended(self, trial: Trial, status: str, row: Row) -> None:
         """Writes the trial's rows; its checkpoint is then of no more use."""
         self._write_curve(trial.trial_id)
+        del self.curves[trial.trial_id], self.written[trial.trial_id]
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -30,7 +31,7 @@ SCHEMA_VERSION = 1
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
 READS = 10  # attempts at reading a table while another process compacts it
-COMPACT_AT = 500  # files; reading that many takes a second or two
+COMPACT_AT = 100  # trials; reading that many files takes a good tenth of a second
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
 
@@ -227,7 +228,7 @@ class Store:
         """
         for _ in range(READS):
             try:
-                parts = [part for path in self.paths(table) if (part := self._read(table, path)) is not None]
+                parts = [part for _, part in self._sources(table)]
             except FileNotFoundError:  # compacted between the listing and now: list again
                 continue
             return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
@@ -246,23 +247,17 @@ class Store:
             return None
 
     def compact(self) -> None:
-        """Moves final rows of every table into one file each; what a retry would replace stays in a file of
-        its own.
-        """
-        trials = self.read("trials")
-        final = {
-            key
-            for key, status in zip(*(trials[c].to_pylist() for c in ("trial_id", "status")), strict=True)
-            if status in FINAL
-        }
-        for table in TABLES:
-            sources = [
-                (path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None
-            ]
-            self._merge(
-                table,
-                [(p, c) for p, c in sources if table == "latency" or set(c["trial_id"].to_pylist()) <= final],
-            )
+        """Moves final rows of every table into one file each; what a retry would replace stays where it is."""
+        trials = self._sources("trials")
+        ended = [part.filter(pc.is_in(part["status"], pa.array(FINAL))) for _, part in trials]
+        final = set().union(*(ids(part) for part in ended))
+        self._merge("trials", [(path, part) for path, part in trials if ids(part) <= final])
+        self._merge("epochs", [(path, part) for path, part in self._sources("epochs") if ids(part) <= final])
+        self._merge("latency", self._sources("latency"))
+
+    def _sources(self, table: str) -> list[tuple[str, pa.Table]]:
+        """The readable files of a table with their rows."""
+        return [(path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None]
 
     def _merge(self, table: str, sources: Sequence[tuple[str, pa.Table]]) -> None:
         """One file in place of several. A file is deleted only when all its rows stand in the new one."""
@@ -273,8 +268,7 @@ class Store:
         )
         self._write(table, newest(table, pa.concat_tables([part for _, part in sources])), name)
         for path, _ in sources:
-            if not path.endswith(f"/{name}.parquet"):
-                self.files.delete_file(path)
+            self.files.delete_file(path)
 
     def update_trials(self, changes: Mapping[str, Row]) -> None:
         """Rewrites, file by file, the rows of the trials named in `changes` with those columns changed."""
@@ -317,6 +311,11 @@ def is_parquet(path: str) -> bool:
         except pa.ArrowException:
             return False
     return True
+
+
+def ids(part: pa.Table) -> set[str]:
+    """The trials that have rows in a file."""
+    return set(part["trial_id"].to_pylist())
 
 
 def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:

@@ -93,6 +93,8 @@ class Messenger(tune.Callback):
     ) -> None:
         if ours := self._ours(trial):  # it has not ended by itself: the scheduler stopped it
             self._end(ours, "stopped", {})
+        trial.run_metadata.metric_analysis.clear()  # Tune's statistics, some 40 kB for each trial
+        trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         if ours := self._ours(trial):
@@ -124,11 +126,9 @@ class Messenger(tune.Callback):
 
 def worker_death(trial: TuneTrial, starts: int) -> str:
     """Why Tune gave a trial up, in one line."""
-    error = str(trial.get_error() or "").strip().splitlines()
-    cause = next(
-        (line.strip() for line in error if "exit" in line.lower() or "Error" in line), "the process ended"
-    )
-    return f"its worker died {starts} times: {cause[:300]}"
+    lines = str(trial.get_error() or "").splitlines()
+    causes = (line.strip() for line in reversed(lines) if "Error" in line or "exit detail" in line)
+    return f"its worker failed, at {starts} starts: {next(causes, 'the process ended')[:300]}"
 
 
 class GroupedASHA(FIFOScheduler):
