@@ -247,7 +247,7 @@ class Store:
             return None
 
     def compact(self) -> None:
-        """Moves final rows of every table into one file each; what a retry would replace stays where it is."""
+        """Moves final rows of each table into one file; what a retry would replace stays where it is."""
         trials = self._sources("trials")
         ended = [part.filter(pc.is_in(part["status"], pa.array(FINAL))) for _, part in trials]
         final = set().union(*(ids(part) for part in ended))
