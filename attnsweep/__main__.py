@@ -65,12 +65,14 @@ def run_sweep(arguments: Sequence[str]) -> int:
     options = sweep_parser().parse_intermixed_args(arguments)
     if options.json and not options.dry_run:
         raise UserError("--json goes with --dry-run")
-    from attnsweep.plan import dry_run, place
+    from attnsweep.plan import place
     from attnsweep.sweep import parse_override, read_sweep
 
     sweep = read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
     where = place(options.results, options.data)
     if options.dry_run:
+        from attnsweep.dryrun import dry_run
+
         return dry_run(sweep, where, as_json=options.json)
     from attnsweep import runner
 

@@ -1,20 +1,14 @@
-"""The plan of a sweep: which of its trials are new, done or invalid, what they cost and how long they will
-take.
-"""
+"""The plan of a sweep: which of its trials are new or done, which points are invalid, and why."""
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnsweep import console
-from attnsweep.axes import AXES
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
-from attnsweep.results import FINAL, Row, Store
-from attnsweep.sweep import Invalid, Sweep, Trial, expand
+from attnsweep.results import FINAL, Row
+from attnsweep.sweep import Invalid, Sweep, Trial
 
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
@@ -84,42 +78,3 @@ def refuse_invalid(invalid: Sequence[Invalid]) -> None:
     more = f" (and {len(reasons) - 3} more reasons: --dry-run lists them)" if len(reasons) > 3 else ""
     if reasons:
         raise UserError("; ".join(reasons[:3]) + more)
-
-
-def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
-    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
-    would begin with.
-    """
-    rows = Store(where.results).read("trials").to_pylist()
-    plan = make_plan(sweep, expand(sweep.points(), where.data), rows)
-    if as_json:
-        for trial in plan.trials:
-            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
-        for one in plan.invalid:
-            print(json.dumps(invalid_row(one)))
-    else:
-        screen = console.screen()
-        console.show_plan(screen, plan)
-        cpus = (sweep.resources or {}).get("cpu", 1)
-        console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))
-        console.show_trials(screen, plan)
-    return 2 if plan.invalid else 0
-
-
-def invalid_row(one: Invalid) -> Row:
-    """What the JSON of a dry run says of an invalid point: no ids and no cost, but its own values and the
-    reason.
-    """
-    values = {key: plain(one.point.get(key)) for key in AXES}
-    nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
-    return {**nothing, **values, "status": "invalid", "reason": one.reason}
-
-
-def plain(value: object) -> object:
-    """A value as JSON can hold it."""
-    kept = (
-        value is None
-        or isinstance(value, str | int | bool)
-        or (isinstance(value, float) and math.isfinite(value))
-    )
-    return value if kept else str(value)

@@ -8,9 +8,10 @@ import pytest
 
 from attnsweep import plan
 from attnsweep.axes import AXES, resolve
+from attnsweep.dryrun import dry_run
 from attnsweep.errors import UserError
 from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
-from attnsweep.plan import Place, Plan, dry_run, make_plan, place, refuse_invalid, state_of
+from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
 from attnsweep.results import Row, Store
 from attnsweep.sweep import Sweep, Trial, expand, make_trial
 
