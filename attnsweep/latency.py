@@ -25,7 +25,7 @@ log = logging.getLogger("attnsweep")
 
 
 @dataclass(frozen=True)
-class Place:
+class Node:
     """A node that stands for its kind of device, and what to ask of Ray to have it alone."""
 
     measured_on: str
@@ -40,16 +40,16 @@ class Place:
         return task.options(num_cpus=self.cpus, num_gpus=self.gpus, scheduling_strategy=where)
 
 
-def places(*, gpus: bool) -> list[Place]:
-    """One place per distinct kind of device in the cluster, those with GPUs first."""
-    found: dict[str, Place] = {}
+def nodes(*, gpus: bool) -> list[Node]:
+    """One node per distinct kind of device in the cluster, those with GPUs first."""
+    found: dict[str, Node] = {}
     for node in sorted(ray.nodes(), key=lambda node: -node["Resources"].get("GPU", 0)):
         cpus = node["Resources"].get("CPU", 0)
         if not node["Alive"] or not cpus:
             continue
-        place = Place("", node["NodeID"], cpus, float(gpus and node["Resources"].get("GPU", 0) >= 1))
-        name = ray.get(place.alone(device_name).remote(place.gpus))
-        found.setdefault(name, Place(name, place.node_id, place.cpus, place.gpus))
+        one = Node("", node["NodeID"], cpus, float(gpus and node["Resources"].get("GPU", 0) >= 1))
+        name = ray.get(one.alone(device_name).remote(one.gpus))
+        found.setdefault(name, Node(name, one.node_id, one.cpus, one.gpus))
     return list(found.values())
 
 
@@ -100,16 +100,14 @@ def measure_all(
 ) -> None:
     """Measures what is not in the table yet, and joins latency into the rows of `trials`."""
     architectures = wanted(store, trial_ids)
-    for place in reversed(
-        places(gpus=gpus)
-    ):  # the first kind of device comes last: its figures stay in `trials`
-        missing = list(unmeasured(store, architectures, place.measured_on))
+    for node in reversed(nodes(gpus=gpus)):  # the first kind comes last: its figures stay in `trials`
+        missing = list(unmeasured(store, architectures, node.measured_on))
         for number, (arch_id, precision, batches) in enumerate(missing, 1):
-            told(f"latency {number}/{len(missing)} on {place.measured_on}")
+            told(f"latency {number}/{len(missing)} on {node.measured_on}")
             config = architectures[arch_id, precision]
-            measure_at(store, place, config=config, arch_id=arch_id, precision=precision, batches=batches)
+            measure_at(store, node, config=config, arch_id=arch_id, precision=precision, batches=batches)
         with writing(store.root):
-            store.update_trials(dict(joined(store, architectures, place.measured_on)))
+            store.update_trials(dict(joined(store, architectures, node.measured_on)))
 
 
 def unmeasured(
@@ -127,7 +125,7 @@ def unmeasured(
 
 def measure_at(
     store: Store,
-    place: Place,
+    node: Node,
     *,
     config: dict[str, Any],
     arch_id: str,
@@ -136,7 +134,7 @@ def measure_at(
 ) -> None:
     """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
     try:
-        rows = ray.get(place.alone(measure_once).remote(config, arch_id, place.gpus, precision, batches))
+        rows = ray.get(node.alone(measure_once).remote(config, arch_id, node.gpus, precision, batches))
     except FAULTS as error:
         log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
         return
@@ -149,7 +147,7 @@ def measure_at(
             "architecture %s at batch %d does not fit into the memory of %s",
             arch_id,
             batch,
-            place.measured_on,
+            node.measured_on,
         )
 
 
