@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from attnsweep import provenance
 from attnsweep.axes import AXES
@@ -55,6 +54,8 @@ def count(model: nn.Module, example: torch.Tensor) -> Cost:
     Counts a twin on the meta device, where nothing is computed; the model stays as it is. Matrix products,
     convolutions and attention count, element-wise operations do not.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
+
     twin, one = on_meta(model).eval(), example[:1].to("meta")
     counter = FlopCounterMode(display=False)
     with slow_attention(), torch.enable_grad(), counter:  # without gradients it stumbles over expanded views
