@@ -1,7 +1,8 @@
 """Does the whole road work here, and how do the four models compare on small real digits?
 
 10 trials on 1,797 handwritten digits of 8x8 pixels; under 3 minutes on two cores, no download. Expected: the
-CNN and the hybrid reach 97 % and more, the transformers come close; the CNN is by far the fastest.
+hybrid reaches 98 % and more, the CNN 97 % at a fifth of its latency; on so few images the pure transformers
+stay between 80 and 93 %.
 """
 
 from ray import tune
