@@ -236,7 +236,10 @@ class Store:
 
     def _read(self, table: str, path: str) -> pa.Table | None:
         try:
-            return conform(pq.ParquetFile(path, filesystem=self.files).read(), SCHEMAS[table], KEYS[table])
+            file = pq.ParquetFile(path, filesystem=self.files)
+            return conform(
+                file.read(use_threads=False), SCHEMAS[table], KEYS[table]
+            )  # small: threads cost more
         except FileNotFoundError:  # compacted between the listing and now: for `read` to list again
             raise
         except (pa.ArrowException, OSError) as error:
