@@ -11,9 +11,10 @@ from typing import Any
 from attnsweep import provenance
 from attnsweep.console import Live
 from attnsweep.errors import writing
-from attnsweep.results import COMPACT_AT, Row, Store
+from attnsweep.results import FINAL, Row, Store
 from attnsweep.sweep import Trial
 
+BUNDLE = 100  # trials
 CURVE_S = 5.0  # how often the learning curve of a running trial is written
 log = logging.getLogger("attnsweep")
 
@@ -26,7 +27,7 @@ class Recorder:
         self.origin = provenance.driver()
         self.curves: dict[str, list[Row]] = {}
         self.written: dict[str, float] = {}
-        self.unmerged = 0
+        self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
         self.starts_log = runs / "starts.log"
         text = self.starts_log.read_text() if self.starts_log.exists() else ""
         self.starts = Counter(text.split())
@@ -52,7 +53,7 @@ class Recorder:
     def ended(self, trial: Trial, status: str, row: Row) -> None:
         """Writes the trial's rows; its checkpoint is then of no more use."""
         self._write_curve(trial.trial_id)
-        del self.curves[trial.trial_id], self.written[trial.trial_id]
+        curve = self.curves.pop(trial.trial_id, [])  # none where its worker could not even begin
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):
@@ -60,9 +61,19 @@ class Recorder:
         if status != "stopped":  # a sweep without a scheduler would go on from there
             shutil.rmtree(self.runs / trial.trial_id, ignore_errors=True)
         self.live.ended(trial.trial_id, full)
-        self.unmerged += 1
-        if self.unmerged % COMPACT_AT == 0:
-            tidy(self.store)
+        if status in FINAL:
+            self.final.append((full, curve))
+        if len(self.final) == BUNDLE:
+            self._bundle()
+
+    def _bundle(self) -> None:
+        """Puts what ended lately into one file per table: a thousand files take seconds to read."""
+        with writing(self.store.root):
+            ids = [row["trial_id"] for row, _ in self.final]
+            self.store.bundle("trials", [row for row, _ in self.final], ids)
+            ids = [row["trial_id"] for row, curve in self.final if curve]
+            self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
+        self.final.clear()
 
     def _write_curve(self, trial_id: str) -> None:
         if curve := self.curves.get(trial_id):

@@ -31,7 +31,6 @@ SCHEMA_VERSION = 1
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
 READS = 10  # attempts at reading a table while another process compacts it
-COMPACT_AT = 100  # trials; reading that many files takes a good tenth of a second
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
 
@@ -258,6 +257,14 @@ class Store:
         self._merge("epochs", [(path, part) for path, part in self._sources("epochs") if ids(part) <= final])
         self._merge("latency", self._sources("latency"))
 
+    def bundle(self, table: str, rows: Sequence[Row], names: Sequence[str]) -> None:
+        """Writes final rows as one file in place of the files `names`, in which they stand already."""
+        if not names:
+            return
+        self.write(table, rows, bundle_name(names))
+        for name in names:
+            self.files.delete_file(f"{self.base}/{table}/{name}.parquet")
+
     def _sources(self, table: str) -> list[tuple[str, pa.Table]]:
         """The readable files of a table with their rows."""
         return [(path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None]
@@ -266,9 +273,7 @@ class Store:
         """One file in place of several. A file is deleted only when all its rows stand in the new one."""
         if len(sources) < 2:
             return
-        name = (
-            "part-" + hashlib.sha256("".join(sorted(path for path, _ in sources)).encode()).hexdigest()[:12]
-        )
+        name = bundle_name([path for path, _ in sources])
         self._write(table, newest(table, pa.concat_tables([part for _, part in sources])), name)
         for path, _ in sources:
             self.files.delete_file(path)
@@ -314,6 +319,11 @@ def is_parquet(path: str) -> bool:
         except pa.ArrowException:
             return False
     return True
+
+
+def bundle_name(names: Iterable[str]) -> str:
+    """A name for the file that takes the place of `names`."""
+    return "part-" + hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
 
 
 def ids(part: pa.Table) -> set[str]:
