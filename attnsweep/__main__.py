@@ -53,6 +53,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that chooses the cluster."""
     parser.add_argument(
         "--address",
         metavar="ADDR",

@@ -61,6 +61,7 @@ class Axis:
 
     @property
     def range(self) -> str:
+        """The values that are allowed, such as `a whole number from 1 to 1000`."""
         bound = (
             f"{'above' if self.open_low else 'from'} {self.low:g}" if self.low > -math.inf else "of any size"
         )

@@ -37,6 +37,7 @@ class Worker(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another trial in this process; True tells Tune that no new actor is needed."""
         from attnsweep import trial  # here, in the worker: the driver has no need of torch
 
         options = trial.Options(**new_config["options"])
@@ -81,6 +82,7 @@ class Messenger(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        """Passes an event on; one with a status is the last of its trial."""
         if ours := self._ours(trial):
             event = result["event"].pop()  # Tune keeps the last result of every trial
             self.rows[ours.trial_id] = event.get("row", self.rows.get(ours.trial_id, ours.row()))
@@ -91,7 +93,8 @@ class Messenger(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        if ours := self._ours(trial):  # it has not ended by itself: the scheduler stopped it
+        """A trial that has not ended by itself was stopped by the scheduler."""
+        if ours := self._ours(trial):
             self._end(ours, "stopped", {})
         trial.run_metadata.metric_analysis.clear()  # Tune's statistics, some 40 kB for each trial
         trial.run_metadata.metric_n_steps.clear()
