@@ -6,7 +6,6 @@ It yields a dict per epoch, with the epoch's row and the trial's row so far, and
 progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
 """
 
-import contextlib
 import logging
 import math
 import os
@@ -129,7 +128,7 @@ class Training:
         total, told = torch.zeros((), device=self.device), time.perf_counter()
         for step, batch in enumerate(self.task.batches(self.data, size, self.order), 1):
             self.optimizer.zero_grad(set_to_none=True)
-            with self._precision():
+            with measure.precision_of(self.device, self.config["precision"]):
                 loss = self.task.loss(self.model, batch)
             loss.backward()
             self.optimizer.step()
@@ -150,7 +149,7 @@ class Training:
         """The row of the epoch that was just trained."""
         began = time.perf_counter()
         self.model.eval()
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
             quality = self.task.judge(self.model, self.data)
         return {
             "trial_id": self.trial.trial_id,
@@ -163,11 +162,6 @@ class Training:
             "samples_per_s": len(self.data.train) / epoch_s,
             "finished_at": now(),
         }
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config["precision"] == "bf16":
-            return torch.autocast(self.device, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def row(self) -> Row:
         """The trial's row, as far as it has come: the epoch with the highest validation accuracy is the
