@@ -60,7 +60,8 @@ def connect(address: str | None) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         if address:
             raise UserError(
-                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
+                f"no Ray cluster answers at address={address!r}; start one (ray start --head), give "
+                "both sides the same RAY_AUTH_MODE and token, or leave "
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
         ray.init(**quiet, **alone)
