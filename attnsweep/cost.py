@@ -101,3 +101,33 @@ def cost(config: Mapping[str, Any]) -> Cost:
     if config["model"] == "hybrid":
         return convolutions(channels, side) + transformer(config, channels=64)
     return transformer(config, channels)
+
+
+def positions_for(length: int) -> int:
+    """How many positions an encoder-decoder has whose longest source in training has `length` tokens: four
+    times as many, and 8, so that its lengths can be exceeded.
+    """
+    return 4 * length + 8
+
+
+def multi_head(dim: int, queries: int, keys: int) -> Cost:
+    """Attention of `queries` tokens to `keys` tokens, heads x dim_head = dim, all four projections with
+    bias. Masked pairs count too.
+    """
+    read, written = linear(dim, dim, tokens=keys), linear(dim, dim, tokens=queries)
+    return read * 2 + written * 2 + Cost(0, 2 * queries * keys * dim)
+
+
+def encoder_decoder(config: Mapping[str, Any]) -> Cost:
+    """The transformer of https://arxiv.org/abs/1706.03762 with one embedding for source, target and output.
+
+    MACs are of one source of `length` tokens and a target of one more, which begins with a token of its own.
+    """
+    dim, depth, vocabulary, length = (config[key] for key in ("dim", "depth", "num_classes", "length"))
+    source, target, pre = length, length + 1, config["norm"] == "pre"
+    encoder = multi_head(dim, source, source) + norm(dim) + feed_forward(dim, config["mlp_dim"], source)
+    decoder = multi_head(dim, target, target) + norm(dim) + feed_forward(dim, config["mlp_dim"], target)
+    decoder += multi_head(dim, target, source) + norm(dim)
+    learned = positions_for(length) * dim if config["positions"] == "learned" else 0
+    logits = linear(dim, vocabulary, tokens=target, bias=False)  # its weights are the embedding
+    return (encoder + decoder) * depth + norm(dim) * (2 * pre) + Cost(learned, 0) + logits

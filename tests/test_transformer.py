@@ -1,0 +1,319 @@
+"""The transformer: its cost, its decoding against slower ways to the same end, how it begins and learns."""
+
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnsweep import measure
+from attnsweep.cost import Cost, encoder_decoder, positions_for
+from attnsweep.errors import UserError
+from attnsweep.models.attention import KERNELS, padding_mask
+from attnsweep.models.decoding import BEGIN, END, Written, beam, greedy
+from attnsweep.models.transformer import PADDING, Transformer, transformer
+
+kernels = pytest.mark.parametrize("attention", KERNELS)
+norms = pytest.mark.parametrize("norm", ["post", "pre"])
+places = pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+LONGEST, VOCABULARY, STEPS = 9, 11, 150
+CONFIG = dict(
+    num_classes=VOCABULARY, dim=16, depth=2, heads=4, mlp_dim=24, dropout=0.1,
+    norm="post", positions="sinusoidal", attention="fused", length=7,
+)  # fmt: skip
+
+
+def made(vocabulary: int = VOCABULARY, **words: str) -> Transformer:
+    """A small transformer without dropout."""
+    torch.manual_seed(0)
+    sizes = dict(vocabulary=vocabulary, dim=32, depth=1, heads=4, mlp_dim=64, longest=20)
+    return Transformer(**sizes, dropout=0.0, **words)
+
+
+def sources(b: int = 12, n: int = 7, *, vocabulary: int = VOCABULARY, seed: int = 5) -> Tensor:
+    """Token ids (b, n) of unequal lengths, from 1 to n, padded at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(3, vocabulary, (b, n), generator=generator)
+    lengths = torch.randint(1, n + 1, (b, 1), generator=generator)
+    lengths[:2, 0] = torch.tensor([1, n])
+    return tokens.masked_fill(torch.arange(n) >= lengths, PADDING)
+
+
+def backwards(source: Tensor) -> Tensor:
+    """The source (b, n) from its last token to its first, with END behind it: (b, n + 1)."""
+    lengths = (source != PADDING).sum(dim=1, keepdim=True)
+    places = lengths - 1 - torch.arange(source.shape[1])
+    turned = source.gather(1, places.clamp_min(0)).masked_fill(places < 0, PADDING)
+    return F.pad(turned, (0, 1)).scatter(1, lengths, END)
+
+
+@functools.cache
+def trained(norm: str, positions: str) -> dict[str, Tensor]:
+    """The weights of `made` when it has begun to learn to write sequences backwards."""
+    model = made(norm=norm, positions=positions)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, betas=(0.9, 0.98))
+    for step in range(STEPS):
+        source = sources(64, seed=step)
+        target = backwards(source)
+        logits = model(source, F.pad(target[:, :-1], (1, 0), value=BEGIN))
+        loss = F.cross_entropy(logits.mT, target, ignore_index=PADDING, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@torch.enable_grad()
+def writer(*, norm: str = "post", positions: str = "sinusoidal", attention: str = "fused") -> Transformer:
+    """A transformer in evaluation mode that writes targets of different lengths, many of them right."""
+    model = made(norm=norm, positions=positions, attention=attention)
+    model.load_state_dict(trained(norm, positions))
+    return model.eval()
+
+
+# --- Cost ---
+
+
+class OfPairs(nn.Module):
+    """A transformer of source and target in one row of token ids (b, n + n + 1)."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        n = pairs.shape[1] // 2
+        return self.model(pairs[:, :n], pairs[:, n:])
+
+
+def counted(config: dict) -> Cost:
+    """What the built model has and does, by torch's own count."""
+    with torch.device("meta"):
+        pairs = torch.ones(1, 2 * config["length"] + 1, dtype=torch.long)
+        return measure.count(OfPairs(transformer(config)), pairs)
+
+
+@kernels
+@norms
+@places
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_closed_form_is_what_torch_counts(norm: str, positions: str, attention: str, depth: int) -> None:
+    config = CONFIG | dict(norm=norm, positions=positions, attention=attention, depth=depth)
+    assert encoder_decoder(config) == counted(config)
+
+
+@pytest.mark.parametrize(
+    ("dim", "mlp_dim", "heads", "millions"), [(512, 2048, 8, 65), (1024, 4096, 16, 213)], ids=["base", "big"]
+)
+def test_the_papers_models_have_the_papers_parameters(
+    dim: int, mlp_dim: int, heads: int, millions: int
+) -> None:
+    config = CONFIG | dict(num_classes=37_000, dim=dim, mlp_dim=mlp_dim, heads=heads, depth=6)
+    attention, linear, norm = 4 * (dim * dim + dim), 2 * dim * mlp_dim + mlp_dim + dim, 2 * dim
+    by_hand = 37_000 * dim + 6 * (3 * attention + 2 * linear + 5 * norm)
+    assert encoder_decoder(config) == counted(config)
+    assert encoder_decoder(config).params == by_hand
+    assert by_hand == pytest.approx(millions * 1e6, rel=0.04)
+
+
+def test_there_are_positions_for_four_times_the_training_length_and_more() -> None:
+    model = transformer(CONFIG)
+    assert len(model.positions.table) == positions_for(7) == 36
+    model(sources(n=36), sources(n=36))
+    with pytest.raises(UserError, match="37 tokens, but there are positions for 36"):
+        model.encode(sources(n=37))
+
+
+# --- What goes in and comes out ---
+
+
+@kernels
+@norms
+def test_padding_has_no_influence(norm: str, attention: str) -> None:
+    model = made(norm=norm, attention=attention)
+    source, target = sources(seed=1), sources(seed=2)
+    wide = F.pad(source, (0, 4)), F.pad(target, (0, 2))
+    torch.testing.assert_close(model(*wide)[:, :7], model(source, target), rtol=1e-5, atol=1e-5)
+
+
+@kernels
+def test_later_targets_have_no_influence_and_every_source_token_has(attention: str) -> None:
+    model, source, target = made(attention=attention), sources(), sources(seed=6)
+    source[:], target[:] = source[1], target[1]  # of full length
+    before, target[:, 4:] = model(source, target), 3
+    torch.testing.assert_close(model(source, target)[:, :4], before[:, :4])
+    for i in range(7):
+        other = source.clone()
+        other[:, i] = 3 + (other[:, i] - 2) % (VOCABULARY - 3)
+        assert (model(other, target)[:, 0] - before[:, 0]).abs().max() > 1e-3
+
+
+def test_embedding_source_target_and_output_are_one_matrix() -> None:
+    model = made()
+    shapes = [name for name, weight in model.named_parameters() if VOCABULARY in weight.shape]
+    assert shapes == ["embedding.weight"]
+    model(sources(), sources())[..., 4].sum().backward()
+    assert torch.all(model.embedding.weight.grad.abs().sum(dim=1)[3:] > 0)
+
+
+@norms
+@places
+def test_activations_and_gradients_keep_their_size_through_twelve_blocks(norm: str, positions: str) -> None:
+    torch.manual_seed(0)
+    sizes = dict(vocabulary=50, dim=64, depth=12, heads=4, mlp_dim=256, dropout=0.0)
+    model = Transformer(**sizes, norm=norm, positions=positions)
+    stds: list[float] = []
+    for block in [*model.encoder, *model.decoder]:
+        block.register_forward_hook(lambda _, __, output: stds.append(output.std().item()))
+    source, target = (sources(32, 16, vocabulary=50, seed=seed) for seed in (1, 2))
+    logits = model(source, target)
+    F.cross_entropy(logits.flatten(0, 1), target.roll(-1, 1).flatten(), ignore_index=PADDING).backward()
+    assert len(stds) == 24 and all(0.7 < std < 6 for std in stds), stds
+    assert 0.7 < logits.std().item() < 1.5
+    ends = [
+        block.feed_forward[0].weight.grad.norm().item() for block in (model.encoder[0], model.decoder[-1])
+    ]
+    assert 1 / 30 < ends[0] / ends[1] < 30, ends
+
+
+# --- Decoding ---
+
+
+def ends(written: Written) -> set[int]:
+    """At how many tokens targets have ended."""
+    return {tokens.index(END) for tokens in written.tokens.tolist() if END in tokens}
+
+
+@kernels
+@norms
+@places
+@torch.no_grad()
+def test_decoding_with_a_cache_is_decoding_without(norm: str, positions: str, attention: str) -> None:
+    model = writer(norm=norm, positions=positions, attention=attention)
+    source = sources(40)
+    written = greedy(model, source, longest=LONGEST)
+    assert len(ends(written)) > 4, "the targets end at different places"
+    for decode in (greedy, functools.partial(beam, width=3)):
+        one, other = (decode(model, source, longest=LONGEST, cached=cached) for cached in (True, False))
+        assert torch.equal(one.tokens, other.tokens)
+        torch.testing.assert_close(one.log_p, other.log_p, rtol=1e-5, atol=1e-5)
+    target = torch.cat([torch.full((40, 1), BEGIN), written.tokens], dim=1)
+    memory, mask, caches = model.encode(source), padding_mask(source), model.caches()
+    steps = [
+        model.decode(target[:, : end + 1], memory, memory_mask=mask, caches=caches)
+        for end in range(target.shape[1])
+    ]
+    assert all(logits.shape == (40, 1, VOCABULARY) for logits in steps)
+    torch.testing.assert_close(torch.cat(steps, dim=1), model(source, target), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def next_log_p(model: Transformer, source: Tensor, prefix: tuple[int, ...]) -> list[float]:
+    """Log-probabilities of the next token of one source (n,), by a forward pass over all of the prefix."""
+    logits = model(source[None], torch.tensor([[BEGIN, *prefix]]))[0, -1]
+    logits[[PADDING, BEGIN]] = -torch.inf
+    return logits.log_softmax(dim=-1).tolist()
+
+
+def written_tokens(written: Written, row: int) -> tuple[int, ...]:
+    """Without the padding at the end."""
+    return tuple(token for token in written.tokens[row].tolist() if token != PADDING)
+
+
+@norms
+def test_greedy_takes_the_most_probable_token_until_the_end(norm: str) -> None:
+    model, source = writer(norm=norm), sources()
+    written = greedy(model, source, longest=LONGEST)
+    for row in range(len(source)):
+        prefix: tuple[int, ...] = ()
+        total = 0.0
+        while len(prefix) < LONGEST and END not in prefix:
+            log_p = next_log_p(model, source[row], prefix)
+            total += max(log_p)
+            prefix = (*prefix, log_p.index(max(log_p)))
+        assert written_tokens(written, row) == prefix
+        assert written.log_p[row].item() == pytest.approx(total, abs=1e-4)
+
+
+@kernels
+@norms
+def test_a_beam_of_width_one_is_greedy(norm: str, attention: str) -> None:
+    model, source = writer(norm=norm, attention=attention), sources(40)
+    one, other = beam(model, source, longest=LONGEST, width=1), greedy(model, source, longest=LONGEST)
+    assert torch.equal(one.tokens, other.tokens)
+    torch.testing.assert_close(one.log_p, other.log_p)
+
+
+def penalised(log_p: float, length: int, alpha: float) -> float:
+    return log_p / ((5 + length) / 6) ** alpha
+
+
+def every_target(model: Transformer, source: Tensor, longest: int) -> dict[tuple[int, ...], float]:
+    """The log-probability of every target that has ended or has `longest` tokens, by enumeration."""
+    found: dict[tuple[int, ...], float] = {}
+    vocabulary = model.embedding.num_embeddings
+    steps = {prefix: next_log_p(model, source, prefix) for prefix in prefixes(vocabulary, longest)}
+    for prefix, log_p in steps.items():
+        before = sum(steps[prefix[:i]][token] for i, token in enumerate(prefix))
+        for token in range(END, vocabulary):
+            if token == END or len(prefix) == longest - 1:
+                found[(*prefix, token)] = before + log_p[token]
+    return found
+
+
+def prefixes(vocabulary: int, longest: int) -> list[tuple[int, ...]]:
+    """Every beginning of fewer than `longest` tokens that has not ended."""
+    words = range(END + 1, vocabulary)
+    return [prefix for n in range(longest) for prefix in itertools.product(words, repeat=n)]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_beam_that_holds_all_finds_the_best_of_all_targets(alpha: float, cached: bool) -> None:
+    model = made(vocabulary=6)
+    source = sources(6, 4, vocabulary=6)
+    written = beam(model, source, longest=4, width=200, alpha=alpha, cached=cached)
+    for row in range(len(source)):
+        targets = every_target(model, source[row], 4)
+        assert sum(map(math.exp, targets.values())) == pytest.approx(1, abs=1e-4)
+        best = max(targets, key=lambda tokens: penalised(targets[tokens], len(tokens), alpha))
+        assert written_tokens(written, row) == best
+        assert written.log_p[row].item() == pytest.approx(targets[best], abs=1e-4)
+
+
+def slow_beam(model: Transformer, source: Tensor, width: int, alpha: float) -> tuple[int, ...]:
+    """The beam search of one source over lists."""
+    pool: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    for _ in range(LONGEST):
+        grown = [(tokens, total) for tokens, total in pool if END in tokens]
+        for tokens, total in pool:
+            if END not in tokens:
+                log_p = next_log_p(model, source, tokens)
+                grown += [((*tokens, token), total + log_p[token]) for token in range(END, len(log_p))]
+        pool = sorted(grown, key=lambda one: -penalised(one[1], len(one[0]), alpha))[:width]
+    return pool[0][0]
+
+
+@pytest.mark.parametrize(("width", "alpha"), [(2, 0.0), (3, 0.6), (4, 2.0)])
+def test_the_beams_of_a_batch_are_those_of_a_search_over_lists(width: int, alpha: float) -> None:
+    model, source = writer(), sources()
+    written = beam(model, source, longest=LONGEST, width=width, alpha=alpha)
+    expected = [slow_beam(model, tokens, width, alpha) for tokens in source]
+    assert [written_tokens(written, row) for row in range(len(source))] == expected
+    first = greedy(model, source, longest=LONGEST)
+    assert expected != [written_tokens(first, row) for row in range(len(source))]
+
+
+# --- Learning ---
+
+
+@norms
+@places
+def test_it_learns_to_write_backwards(norm: str, positions: str) -> None:
+    source = sources(300, seed=STEPS + 1)
+    written = greedy(writer(norm=norm, positions=positions), source, longest=8).tokens
+    right = (F.pad(written, (0, 8 - written.shape[1])) == backwards(source)).all(dim=1)
+    assert right.float().mean() > 0.5, "where guessing would give less than 0.15"
