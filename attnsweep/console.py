@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from attnsweep.axes import model_name
 from attnsweep.estimate import Speed
 from attnsweep.results import Row
-from attnsweep.sweep import Trial, label, varying
+from attnsweep.sweep import Trial, label, varying, worded
 
 if TYPE_CHECKING:
     from attnsweep.plan import Plan
@@ -80,13 +81,15 @@ def show_plan(console: Console, plan: "Plan") -> None:
     )
     if trials:
         models, sets = (
-            ", ".join(dict.fromkeys(str(trial.config[key]) for trial in trials))
+            ", ".join(dict.fromkeys(worded(key, trial.config[key]) for trial in trials))
             for key in ("model", "dataset")
         )
         architectures = counted(len({trial.arch_id for trial in trials}), "architecture")
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
         console.print(f"  {models} on {sets}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
+    for model, keys in plan.unused.items():
+        console.print(f"  {model_name(model)} has no {', '.join(keys)}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
 

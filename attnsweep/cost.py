@@ -5,11 +5,14 @@ The tests hold every formula against the built model: parameters to the unit, MA
 counter.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnsweep.axes import feature_side
+from attnsweep.axes import NOT_ARCHITECTURE
+from attnsweep.errors import UserError
+from attnsweep.spaces.images import feature_side
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,6 @@ def cnn(config: Mapping[str, Any]) -> Cost:
     return convolutions(channels, side) + linear(flat, 128) + linear(128, config["num_classes"])
 
 
-def cost(config: Mapping[str, Any]) -> Cost:
-    """Parameters and MACs of the architecture that `config` (see `axes.resolve`) describes."""
-    side, channels = config["image_size"], config["channels"]
-    if config["model"] == "cnn":
-        return cnn(config)
-    if config["model"] == "hybrid":
-        return convolutions(channels, side) + transformer(config, channels=64)
-    return transformer(config, channels)
-
-
 def positions_for(length: int) -> int:
     """How many positions an encoder-decoder has whose longest source in training has `length` tokens: four
     times as many, and 8, so that its lengths can be exceeded.
@@ -131,3 +124,54 @@ def encoder_decoder(config: Mapping[str, Any]) -> Cost:
     learned = positions_for(length) * dim if config["positions"] == "learned" else 0
     logits = linear(dim, vocabulary, tokens=target, bias=False)  # its weights are the embedding
     return (encoder + decoder) * depth + norm(dim) * (2 * pre) + Cost(learned, 0) + logits
+
+
+def vision(config: Mapping[str, Any]) -> Cost:
+    """A ViT or DeepViT on the image itself."""
+    return transformer(config, config["channels"])
+
+
+def hybrid(config: Mapping[str, Any]) -> Cost:
+    """The CNN's convolutions, then a ViT on their 64 channels."""
+    return convolutions(config["channels"], config["image_size"]) + transformer(config, channels=64)
+
+
+CLOSED_FORMS = {
+    "cnn": cnn,
+    "vit": vision,
+    "deepvit": vision,
+    "hybrid": hybrid,
+    "transformer": encoder_decoder,
+}
+
+
+def cost(config: Mapping[str, Any]) -> Cost:
+    """Parameters and MACs of the architecture that `config` (see `spaces.resolve`) describes.
+
+    Raises UserError where a model without a closed form cannot be built.
+    """
+    if config["model"] in CLOSED_FORMS:
+        return CLOSED_FORMS[config["model"]](config)
+    return counted(tuple((key, value) for key, value in config.items() if key not in NOT_ARCHITECTURE))
+
+
+@functools.cache
+def counted(architecture: tuple[tuple[str, Any], ...]) -> Cost:
+    """The cost of a model as built on the meta device, where nothing is computed; this imports torch."""
+    import torch
+
+    from attnsweep.measure import count
+    from attnsweep.models import build
+    from attnsweep.tasks import TASKS
+
+    config = {"dropout": 0.0, "emb_dropout": 0.0, **dict(architecture)}
+    try:
+        with torch.device("meta"):
+            model = build(config)
+        return count(model, *TASKS[config["task"]].example(config, 1))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own class raises
+        sizes = ", ".join(f"{key}={value}" for key, value in architecture if value is not None)
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{config['model']} cannot be built ({reason}) with {sizes}") from error

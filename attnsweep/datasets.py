@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep.errors import UserError, did_you_mean
+from attnsweep.problems import PROBLEMS, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,17 +92,21 @@ DATASETS = {
 }  # fmt: skip
 
 
-def find(name: object) -> ImageSet:
-    """The data set of that name; `folder:PATH` is a folder of the user's own images.
+def find(name: object) -> ImageSet | Problem:
+    """The data set of that name, or sequence problem; `folder:PATH` is a folder of the user's own images.
 
     Raises UserError if there is none.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         return folder_set(name)
-    if not isinstance(name, str) or name not in DATASETS:
-        hint = did_you_mean(name, DATASETS)
-        raise UserError(f"dataset={name!r} is unknown{hint}; use one of {', '.join(DATASETS)} or folder:PATH")
-    return DATASETS[name]
+    known: dict[str, ImageSet | Problem] = {**DATASETS, **PROBLEMS}
+    if not isinstance(name, str) or name not in known:
+        hint, names = did_you_mean(name, known), ", ".join(DATASETS)
+        raise UserError(
+            f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH, "
+            f"or for sequences {', '.join(PROBLEMS)}"
+        )
+    return known[name]
 
 
 @functools.cache
@@ -172,12 +177,14 @@ def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
     return [data_dir / file for file in dataset.files]
 
 
-def checksum(dataset: ImageSet, data_dir: Path) -> str:
+def checksum(dataset: ImageSet | Problem, data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
-    Raises UserError where files are missing and no official checksum is known, or where they differ from the
-    official ones.
+    That of a sequence problem, which has no files, names its generator. Raises UserError where files are
+    missing and no official checksum is known, or where they differ from the official ones.
     """
+    if isinstance(dataset, Problem):
+        return dataset.sha256
     if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
     return checksum_of_files(dataset, data_dir)
@@ -208,11 +215,13 @@ def missing_files(dataset: ImageSet, data_dir: Path) -> str:
     return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
-def ensure(dataset: ImageSet, data_dir: Path) -> None:
+def ensure(dataset: ImageSet | Problem, data_dir: Path) -> None:
     """Downloads what is missing, through torchvision.
 
     Raises UserError, naming folder and files, where that fails.
     """
+    if isinstance(dataset, Problem):
+        return
     wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
     if all(path.is_file() for path in wanted):
         return

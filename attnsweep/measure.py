@@ -28,6 +28,7 @@ from attnsweep import provenance
 from attnsweep.axes import AXES
 from attnsweep.cost import Cost
 from attnsweep.results import ARCHITECTURE, Row
+from attnsweep.tasks import TASKS
 
 WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s
 WINDOWS, AGREEMENT = 5, 0.02
@@ -48,18 +49,19 @@ def pick_device(gpu: float = 0) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def count(model: nn.Module, example: torch.Tensor) -> Cost:
-    """Trainable parameters, and the multiply-accumulates of one forward pass of the first `example` (b, ...).
+def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
+    """Trainable parameters, and the multiply-accumulates of one forward pass of the first example of each of
+    `inputs` (b, ...).
 
     Counts a twin on the meta device, where nothing is computed; the model stays as it is. Matrix products,
     convolutions and attention count, element-wise operations do not.
     """
     from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
 
-    twin, one = on_meta(model).eval(), example[:1].to("meta")
+    twin, one = on_meta(model).eval(), [tensor[:1].to("meta") for tensor in inputs]
     counter = FlopCounterMode(display=False)
     with slow_attention(), torch.enable_grad(), counter:  # without gradients it stumbles over expanded views
-        twin(one)
+        twin(*one)
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Cost(params, counter.get_total_flops() // 2)
 
@@ -252,12 +254,6 @@ def precision_of(device: str, precision: str) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
 
-def random_images(config: Mapping[str, Any], batch: int) -> torch.Tensor:
-    """The same normal noise each time, (b, channels, image_size, image_size), from a generator of its own."""
-    shape = (batch, config["channels"], config["image_size"], config["image_size"])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
 @dataclass(frozen=True)
 class Measurement:
     """What timing a model gave: host times, time by device events (null without CUDA), peak memory in MB."""
@@ -267,12 +263,12 @@ class Measurement:
     peak_mem_mb: float
 
 
-def time_model(model: nn.Module, images: torch.Tensor, *, device: str, precision: str) -> Measurement:
-    """Times the forward passes of a model on images, both on the device already.
+def time_model(call: Call, *, device: str, precision: str) -> Measurement:
+    """Times a call that computes on the device, where its model and inputs lie already.
 
     Under inference mode autocast casts the weights anew in every call, and that is part of the time.
     """
-    call, memory = functools.partial(model, images), PeakMemory(device)
+    memory = PeakMemory(device)
     with torch.inference_mode(), precision_of(device, precision), no_garbage_collection():
         timings = time_calls(call, torch.get_device_module(device).synchronize)
         device_ms = event_ms(call, calls=len(timings.ns)) if device == "cuda" else None
@@ -289,16 +285,17 @@ def measure(
     precision: str = "fp32",
     threads: int = 1,
 ) -> Row:
-    """The row of `latency` for a model of images: all columns but schema_version. Takes 1 to 8 s or 20 calls.
+    """The row of `latency` for a model: all columns but schema_version. Takes 1 to 8 s or 20 calls.
 
     The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
     Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
     """
-    where, cost = provenance.device_name(device, threads), count(model, random_images(config, 1))
+    where, task = provenance.device_name(device, threads), TASKS[config["task"]]
+    cost = count(model, *task.example(config, 1))
     with cpu_threads(threads), memory_named(batch, where):
         ready = model.eval().to(device).to(memory_format=torch.channels_last)
-        images = random_images(config, batch).to(device)
-        timed = time_model(ready, images, device=device, precision=precision)
+        inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
+        timed = time_model(task.answer(ready, inputs, config), device=device, precision=precision)
     return {
         "arch_id": arch_id,
         "measured_on": where,
@@ -307,7 +304,7 @@ def measure(
         **{column.name: config[column.name] for column in ARCHITECTURE},
         "params": cost.params,
         "macs": cost.macs,
-        **timed_columns(timed, batch),
+        **timed_columns(timed, batch, task.tokens(config)),
         "threads": threads,
         "torch": str(torch.__version__),
         "host": provenance.host(),
@@ -315,11 +312,12 @@ def measure(
     }
 
 
-def timed_columns(measurement: Measurement, batch: int) -> Row:
-    """The columns of `latency` that come from timing."""
+def timed_columns(measurement: Measurement, batch: int, tokens: int | None) -> Row:
+    """The columns of `latency` that come from timing; `tokens` are those of one answer."""
     timings = measurement.timings
     return {
         **{f"latency_ms_p{p}": timings.ms(p) for p in (50, 90, 99)},
+        "latency_ms_per_token": timings.ms(50) / tokens if tokens else None,
         "latency_ms_iqr": timings.iqr_ms,
         "unstable": timings.unstable,
         "device_ms": measurement.device_ms,
@@ -339,7 +337,7 @@ def measure_architecture(
     precision: str = "fp32",
     threads: int = 1,
 ) -> Row:
-    """The row of `latency` for the model that `config` (see `axes.resolve`) describes; like `measure`."""
+    """The row of `latency` for the model that `config` (see `spaces.resolve`) describes; like `measure`."""
     from attnsweep.models import build
 
     return measure(

@@ -42,6 +42,7 @@ class Plan:
     invalid: tuple[Invalid, ...]
     state: Mapping[str, str]
     speed: Speed
+    unused: Mapping[str, Sequence[str]]  # model to the keys of the sweep that mean nothing to it
 
     @property
     def new(self) -> list[Trial]:
@@ -52,7 +53,8 @@ def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
     """The plan, given the sweep's trials and invalid points, and the rows of `trials` so far."""
     trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
-    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed_from(rows, trials))
+    speed = speed_from(rows, trials)
+    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused())
 
 
 def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from attnsweep.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
 READS = 10  # attempts at reading a table while another process compacts it
@@ -50,9 +50,13 @@ class Column:
 ARROW = {str: STR, int: INT, float: FLOAT}
 CONFIGURATION = tuple(Column(axis.name, ARROW[axis.kind], axis.unit, axis.meaning) for axis in AXES.values())
 ARCHITECTURE = tuple(column for column in CONFIGURATION if column.name not in NOT_ARCHITECTURE)
+TOKEN_ACCURACY = "share of the answers' tokens, each end included, that decoding gets right, on the"
 QUALITY = (
     Column("val_acc", FLOAT, "fraction", "accuracy on the validation split at the selected epoch, 0..1"),
     Column("test_acc", FLOAT, "fraction", "accuracy on the test split at the selected epoch, 0..1"),
+    Column("val_token_acc", FLOAT, "fraction", f"sequences: {TOKEN_ACCURACY} validation split"),
+    Column("test_token_acc", FLOAT, "fraction", f"sequences: {TOKEN_ACCURACY} test split"),
+    Column("test_acc_long", FLOAT, "fraction", "sequences: accuracy on test examples of twice the length"),
     Column(
         "test_acc_best",
         FLOAT,
@@ -66,10 +70,16 @@ QUALITY = (
     Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch"),
 )
 LATENCY_OF_TRIAL = (
-    Column("latency_ms_p50", FLOAT, "ms", "median time of one forward pass at latency_batch, on measured_on"),
+    Column(
+        "latency_ms_p50",
+        FLOAT,
+        "ms",
+        "median time of a forward pass (sequences: of decoding an answer) at latency_batch, on measured_on",
+    ),
     Column("latency_ms_p90", FLOAT, "ms", "90th percentile of the same"),
     Column("latency_ms_p99", FLOAT, "ms", "99th percentile of the same"),
     Column("latency_batch", INT, "example", "batch size of the latency columns"),
+    Column("latency_ms_per_token", FLOAT, "ms", "sequences: latency_ms_p50 over the tokens decoded in it"),
     Column(
         "throughput_per_s",
         FLOAT,
@@ -81,14 +91,14 @@ LATENCY_OF_TRIAL = (
 COST = (
     Column("params", INT, "", "trainable parameters"),
     Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
-    *LATENCY_OF_TRIAL[:5],
+    *LATENCY_OF_TRIAL[:-1],
     Column(
         "peak_mem_mb",
         FLOAT,
         "MB",
         "peak memory of training: allocated on the GPU, or resident in the worker process",
     ),
-    LATENCY_OF_TRIAL[5],
+    LATENCY_OF_TRIAL[-1],
 )
 EFFORT = (
     Column(
@@ -127,11 +137,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "epochs": (
         Column("trial_id", STR, "", "the trial"),
         Column("epoch", INT, "epoch", "counted from 1"),
-        Column("lr", FLOAT, "", "learning rate during the epoch"),
+        Column("lr", FLOAT, "", "learning rate of the epoch's last step"),
         Column("train_loss", FLOAT, "nat", "mean loss over the epoch's training steps"),
         Column("val_acc", FLOAT, "fraction", "accuracy on the validation split after the epoch, 0..1"),
         Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split after the epoch"),
         Column("test_acc", FLOAT, "fraction", "accuracy on the test split after the epoch; selects nothing"),
+        *QUALITY[2:5],
         Column("epoch_s", FLOAT, "s", "wall clock of the training steps"),
         Column("eval_s", FLOAT, "s", "wall clock of the evaluation"),
         Column("samples_per_s", FLOAT, "1/s", "training examples per second"),
@@ -146,9 +157,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *ARCHITECTURE,
         Column("params", INT, "", "trainable parameters"),
         Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
-        Column("latency_ms_p50", FLOAT, "ms", "median host time of one synchronised forward pass"),
+        Column(
+            "latency_ms_p50",
+            FLOAT,
+            "ms",
+            "median host time of one synchronised forward pass (sequences: of decoding an answer)",
+        ),
         Column("latency_ms_p90", FLOAT, "ms", "90th percentile"),
         Column("latency_ms_p99", FLOAT, "ms", "99th percentile"),
+        Column("latency_ms_per_token", FLOAT, "ms", "latency_ms_p50 over the tokens decoded in it"),
         Column("latency_ms_iqr", FLOAT, "ms", "interquartile range"),
         Column("unstable", BOOL, "", "whether the interquartile range exceeds a tenth of the median"),
         Column("device_ms", FLOAT, "ms", "time of a pass by device events, synchronised once; null on CPUs"),

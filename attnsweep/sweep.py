@@ -5,6 +5,7 @@ The space is written in Ray Tune's words. They are recognised by their shape (`t
 dict, domains have `sample`), so that reading and checking a sweep needs neither Ray nor torch.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep import datasets
-from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, resolve
+from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, model_name
 from attnsweep.cost import cost
 from attnsweep.errors import UserError, did_you_mean
+from attnsweep.spaces import own, resolve, takes
 
 NUMERICS = (
     1  # raised when a change to the package changes what a trial computes: finished trials then run again
 )
+SINCE = {"attention": "explicit"}  # axes that came later, and what all trials had before: they change no id
 MOST_TRIALS = 100_000
 OPTIONS = ("name", "resources", "num_samples", "scheduler")
 Point = dict[str, Any]
@@ -97,8 +100,9 @@ class Sweep:
         self.resources = checked_resources(resources)
         self.num_samples = num_samples
         self.scheduler = scheduler
-        for key in dict.fromkeys(itertools.chain(*self.parts)):
-            check_key(key)
+        if not any(own.is_own(model) for part in self.parts for model in grid(part.get("model"))):
+            for key in dict.fromkeys(itertools.chain(*self.parts)):
+                check_key(key)
         for part in self.parts:
             for key, value in part.items():
                 check_value(key, value)
@@ -117,6 +121,16 @@ class Sweep:
                 for cell in itertools.product(*(grid(value) for value in part.values())):
                     yield draw(dict(zip(part, cell, strict=True)), sample)
 
+    def unused(self) -> dict[str, list[str]]:
+        """For each model the keys that stand beside it and mean nothing to it: a CNN has no depth."""
+        found: dict[str, list[str]] = {}
+        for part in self.parts:
+            for model in grid(part.get("model")):
+                with contextlib.suppress(UserError):  # its points are invalid, and say why
+                    strangers = [key for key in part if part[key] is not None and key not in takes(model)]
+                    found[model] = list(dict.fromkeys([*found.get(model, []), *strangers]))
+        return {model: keys for model, keys in found.items() if keys}
+
     def override(self, changes: Mapping[str, Sequence[Any]]) -> "Sweep":
         """The sweep with other values for some keys.
 
@@ -127,7 +141,6 @@ class Sweep:
         parts = list(self.parts)
         for key, values in changes.items():
             if key not in OPTIONS:
-                check_key(key)
                 parts = narrow(parts, key, values)
         options: dict[str, Any] = {option: getattr(self, option) for option in OPTIONS}
         return Sweep(parts, **{**options, **shared})
@@ -247,10 +260,13 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
     """The trial of a configuration in full, with its ids and its cost."""
     dataset = datasets.find(config["dataset"])
     data_sha256 = datasets.checksum(dataset, data_dir)
-    identity = (
-        {**config, "dataset": "folder"} if dataset.is_folder else config
-    )  # a folder that moves is the same data
-    architecture = {key: value for key, value in config.items() if key not in NOT_ARCHITECTURE}
+    identity = dict(config)  # a folder or a file that moves is the same data or model
+    if dataset.is_folder:
+        identity["dataset"] = "folder"
+    if own.is_own(config["model"]):
+        identity["model"] = config["model"].rpartition(":")[2]
+    identity = {key: value for key, value in identity.items() if SINCE.get(key) != value}
+    architecture = {key: value for key, value in identity.items() if key not in NOT_ARCHITECTURE}
     amount = cost(config)
     return Trial(
         trial_id=short_hash({"numerics": NUMERICS, "data_sha256": data_sha256, **identity}),
@@ -284,10 +300,18 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 def label(trial: Trial, keys: Sequence[str]) -> str:
     """A short name of a trial: its model, then those of `keys` that it has, such as `vit depth=4 seed=1`."""
     known = [key for key in keys if key != "model" and trial.config[key] is not None]
-    names = [
-        str(trial.config[key]) if key == "dataset" else f"{key}={short(trial.config[key])}" for key in known
-    ]
-    return " ".join([str(trial.config["model"]), *names])
+    return " ".join(
+        [worded("model", trial.config["model"]), *(worded(key, trial.config[key]) for key in known)]
+    )
+
+
+def worded(key: str, value: Any) -> str:
+    """What a label says of one value of the configuration."""
+    if key == "model_args":
+        return " ".join(f"{name}={short(one)}" for name, one in json.loads(value).items())
+    if key == "model":
+        return model_name(value)
+    return str(value) if key == "dataset" else f"{key}={short(value)}"
 
 
 def short(value: object) -> str:
@@ -335,7 +359,14 @@ def read_sweep(path: str | Path) -> Sweep:
             f"{path} {found}; write: from attnsweep import Sweep; sweep = Sweep(model='vit', depth=6)"
         )
     sweep: Sweep = names["sweep"]
+    sweep.parts = tuple(beside(part, path.parent) for part in sweep.parts)
     return sweep if sweep.name else sweep.override({"name": [path.stem]})
+
+
+def beside(part: Point, folder: Path) -> Point:
+    """The part with the files of a user's own models looked for in the folder of the sweep file first."""
+    found = [own.located(one, folder) if own.is_own(one) else one for one in grid(part.get("model"))]
+    return {**part, "model": {"grid_search": found}} if found != [None] else part
 
 
 def line_of(error: BaseException, path: Path) -> str:

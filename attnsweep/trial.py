@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from attnsweep.tasks import TASKS
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
 CHECKPOINT_S = 5.0  # an epoch is checkpointed if that much training would be lost
+SELECTED = ("val_acc", "val_loss", "test_acc", "val_token_acc", "test_token_acc", "test_acc_long")
 FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
 Event = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -94,8 +95,8 @@ class Training:
         torch.manual_seed(self.config["seed"])
         self.order = torch.Generator().manual_seed(self.config["seed"])
         self.model = build(self.config).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = optimizer(self.model, self.config)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, gamma=self.config["lr_gamma"])
+        self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
+        self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
         built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
 
@@ -107,7 +108,6 @@ class Training:
             train_loss = yield from self._train()
             trained = time.perf_counter()
             self.curve.append(self._judge(train_loss, trained - began))
-            self.schedule.step()
             if len(self.curve) == self.config["epochs"]:
                 return  # the last epoch travels with the final event
             if time.perf_counter() - last_save > self.options.checkpoint_s:
@@ -124,22 +124,28 @@ class Training:
     def _train(self) -> Generator[Event, None, float]:
         """One epoch's steps; returns the mean loss."""
         self.model.train()
-        size, n = self.config["batch_size"], len(self.data.train)
+        done, config = len(self.curve), self.config
         total, told = torch.zeros((), device=self.device), time.perf_counter()
-        for step, batch in enumerate(self.task.batches(self.data, size, self.order), 1):
+        batches = self.task.batches(self.data, config, epoch=done, order=self.order)
+        for step, batch in enumerate(batches, 1):
+            self._set_rate(done * self.steps + step - 1)
             self.optimizer.zero_grad(set_to_none=True)
-            with measure.precision_of(self.device, self.config["precision"]):
-                loss = self.task.loss(self.model, batch)
+            with measure.precision_of(self.device, config["precision"]):
+                loss = self.task.loss(self.model, batch, config)
             loss.backward()
             self.optimizer.step()
             total += loss.detach() * len(batch[-1])
             if step % FINITE_CHECK_STEPS == 0:
                 self._check_finite(total)
             if time.perf_counter() - told > PROGRESS_S:
-                yield {"progress": (len(self.curve) + step * size / n) / self.config["epochs"]}
+                yield {"progress": (done + step / self.steps) / config["epochs"]}
                 told = time.perf_counter()
         self._check_finite(total)
-        return total.item() / n
+        return total.item() / self.data.train_size
+
+    def _set_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.task.learning_rate(self.config, step, self.steps)
 
     def _check_finite(self, total: torch.Tensor) -> None:
         if not math.isfinite(value := total.item()):
@@ -150,16 +156,16 @@ class Training:
         began = time.perf_counter()
         self.model.eval()
         with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
-            quality = self.task.judge(self.model, self.data)
+            quality = self.task.judge(self.model, self.data, self.config)
         return {
             "trial_id": self.trial.trial_id,
             "epoch": len(self.curve) + 1,
-            "lr": self.schedule.get_last_lr()[0],
+            "lr": self.optimizer.param_groups[0]["lr"],
             "train_loss": train_loss,
             **quality,
             "epoch_s": epoch_s,
             "eval_s": time.perf_counter() - began,
-            "samples_per_s": len(self.data.train) / epoch_s,
+            "samples_per_s": self.data.train_size / epoch_s,
             "finished_at": now(),
         }
 
@@ -174,7 +180,7 @@ class Training:
         if not self.curve:
             return row
         best = max(self.curve, key=lambda epoch: epoch["val_acc"])
-        row |= {key: best[key] for key in ("val_acc", "val_loss", "test_acc")}
+        row |= {key: best[key] for key in SELECTED if key in best}
         row |= {
             "best_epoch": best["epoch"],
             "test_acc_best": max(epoch["test_acc"] for epoch in self.curve),
@@ -196,7 +202,6 @@ class Training:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "order": self.order.get_state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if self.device == "cuda" else None,
@@ -215,7 +220,6 @@ class Training:
         """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.order.set_state(state["order"].cpu())
         torch.set_rng_state(state["rng"].cpu())
         if self.device == "cuda":
@@ -227,13 +231,15 @@ class Training:
         self.started_at = datetime.fromisoformat(state["started_at"])
 
 
-def optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of the configuration, in its fused form."""
+def optimizer(
+    model: nn.Module, config: Mapping[str, Any], *, adam: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """torch.optim's optimiser of the configuration, in its fused form; `adam` are the task's own settings."""
     recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"], "fused": True}
     if config["optimizer"] == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=0.9, **recipe)
     kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), **recipe)
+    return kind(model.parameters(), **recipe, **adam)
 
 
 def checkpoint_path(trial: Trial, options: Options) -> Path | None:

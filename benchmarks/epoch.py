@@ -41,13 +41,15 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from attnsweep import provenance, trial
-from attnsweep.axes import AXES, MODELS, Config, resolve
+from attnsweep.axes import AXES, Config
 from attnsweep.models import build
 from attnsweep.plan import place
+from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 from attnsweep.tasks import images
 from attnsweep.trial import Options, Training
 
+MODELS = ("cnn", "vit", "deepvit", "hybrid")
 CORES = os.cpu_count() or 1
 LEAST_SPEEDUP, LEAST_SIDE_BY_SIDE = 1.15, 1.5
 EPOCH = 840  # steps: those of 54,000 images in batches of 64, without the first and the last few

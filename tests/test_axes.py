@@ -7,21 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsweep.axes import (
-    AXES,
-    BLOCKS,
-    DERIVED,
-    MODELS,
-    NOT_ARCHITECTURE,
-    RECIPE,
-    Axis,
-    feature_side,
-    resolve,
-)
+from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
 from attnsweep.datasets import DATASETS
 from attnsweep.errors import UserError
+from attnsweep.spaces import resolve, sequences
+from attnsweep.spaces.images import BLOCKS, MODELS, RECIPE, feature_side
 
 VIT = {"model": "vit"}
+OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmup_steps"}
+OF_OWN_MODELS = {"model_args", "model_sha256"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.name not in DERIVED]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -76,8 +70,8 @@ def divisors(side: int) -> list[int]:
         ("optimizer", 3, "use one of adam, adamw, sgd"),
         ("precision", "fp16", "use one of fp32, bf16"),
         ("geometry", "square", "use one of image, published"),
-        ("task", "driving", "use one of images"),
-        ("model", "resnet", "use one of cnn, vit, deepvit, hybrid"),
+        ("task", "driving", "use one of images, sequences"),
+        ("model", "resnet", "use one of cnn, vit, deepvit, hybrid, "),
         ("dataset", "imagenet", "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
         ("dataset", 3, "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
         ("image_size", 32, "digits, whose images are 8 wide"),
@@ -190,6 +184,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "channels": 1, "num_classes": 10, "depth": 6, "heads": 4, "dim": 128, "dim_head": 64, "mlp_dim": 256,
         "patch_size": 7, "dropout": 0.1, "emb_dropout": 0.1, "optimizer": "adam", "lr": 1e-4, "lr_gamma": 0.7,
         "weight_decay": 0.0, "batch_size": 64, "epochs": 15, "precision": "fp32", "seed": 0,
+        "attention": "explicit",
+        **dict.fromkeys(OF_SEQUENCES | OF_OWN_MODELS),
     }  # fmt: skip
 
 
@@ -209,7 +205,8 @@ def test_every_default_is_a_value_that_is_allowed(model: str) -> None:
 def test_every_column_is_there_and_null_exactly_where_a_model_has_no_such_thing(model: str) -> None:
     config = resolve({"model": model})
     assert list(config) == list(AXES)
-    assert {key for key, value in config.items() if value is None} == set(BLOCKS) - set(MODELS[model])
+    missing = {*BLOCKS, "attention"} - set(MODELS[model])
+    assert {key for key, value in config.items() if value is None} == missing | OF_SEQUENCES | OF_OWN_MODELS
 
 
 def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
@@ -217,7 +214,8 @@ def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
 
 
 def test_the_architecture_is_what_neither_data_nor_recipe_nor_dropout_are() -> None:
-    assert set(NOT_ARCHITECTURE) == {"dataset", "dropout", "emb_dropout", *RECIPE}
+    recipes = {*RECIPE, *sequences.RECIPE} - {"beam"}  # more beams take longer
+    assert set(NOT_ARCHITECTURE) == {"dataset", "dropout", "emb_dropout", *recipes}
     assert set(NOT_ARCHITECTURE) < set(AXES)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from attnsweep.__main__ import main
-from attnsweep.axes import AXES, resolve
+from attnsweep.axes import AXES
 from attnsweep.results import TABLES, Store
+from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 
 HEAD = "from ray import tune\nfrom attnsweep import Sweep\n"

@@ -4,9 +4,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attnsweep import measure
-from attnsweep.axes import Config, feature_side, resolve
+from attnsweep.axes import Config
 from attnsweep.cost import Cost, cost, linear
 from attnsweep.models import build
+from attnsweep.spaces import resolve
+from attnsweep.spaces.images import feature_side
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 

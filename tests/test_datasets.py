@@ -9,9 +9,9 @@ import torchvision.datasets
 from PIL import Image
 
 from attnsweep import datasets
-from attnsweep.axes import resolve
 from attnsweep.datasets import DATASETS, ImageSet
 from attnsweep.errors import UserError
+from attnsweep.spaces import resolve
 
 DIGITS = DATASETS["digits"]
 CLASS_OF = {

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnsweep import datasets
-from attnsweep.axes import resolve
+from attnsweep.spaces import resolve
 from attnsweep.tasks import images
 from attnsweep.tasks.images import Data, Split
 
@@ -40,6 +40,13 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits.expand(len(x), -1)
+
+
+def test_the_example_is_the_same_each_time_and_the_global_generator_is_left_alone() -> None:
+    config, state = resolve({"model": "vit"}), torch.get_rng_state()
+    (one,), (other,) = images.example(config, 4), images.example(config, 4)
+    assert torch.equal(one, other) and one.shape == (4, 1, 8, 8)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 # Loading
@@ -141,7 +148,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_an_epoch_visits_every_training_image_once() -> None:
     data = digits()
-    batches = list(images.batches(data, 100, generator()))
+    batches = list(images.batches(data, {"batch_size": 100}, epoch=0, order=generator()))
     assert [len(labels) for _, labels in batches] == [100] * 12 + [94]
     visited, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     expected = images.inputs(data, data.train.images)
@@ -150,9 +157,13 @@ def test_an_epoch_visits_every_training_image_once() -> None:
     assert torch.equal(labels, data.train.labels[order])
 
 
+def whole_epoch(order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    return images.batches(digits(), {"batch_size": 1294}, epoch=0, order=order)
+
+
 def test_the_order_of_an_epoch_is_fixed_by_its_generator_alone() -> None:
     def labels(seed: int) -> list[int]:
-        return next(images.batches(digits(), 1294, generator(seed)))[1].tolist()
+        return next(whole_epoch(generator(seed)))[1].tolist()
 
     torch.manual_seed(1)
     first = labels(0)
@@ -162,7 +173,7 @@ def test_the_order_of_an_epoch_is_fixed_by_its_generator_alone() -> None:
 
 def test_two_epochs_of_one_generator_differ_in_order() -> None:
     order = generator()
-    first, second = (next(images.batches(digits(), 1294, order))[1] for _ in range(2))
+    first, second = (next(whole_epoch(order))[1] for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(first.sort().values, second.sort().values)
 
@@ -171,14 +182,14 @@ def test_two_epochs_of_one_generator_differ_in_order() -> None:
 
 
 def test_the_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_the_classes() -> None:
-    batch = next(images.batches(digits(), 64, generator()))
-    assert images.loss(Constant([0.0] * 10), batch).item() == pytest.approx(np.log(10))
+    batch = next(images.batches(digits(), {"batch_size": 64}, epoch=0, order=generator()))
+    assert images.loss(Constant([0.0] * 10), batch, {}).item() == pytest.approx(np.log(10))
 
 
 def test_a_model_that_always_says_seven_is_right_as_often_as_there_are_sevens() -> None:
     data, logits = digits(), [0.0] * 7 + [2.0] + [0.0] * 2
     with torch.inference_mode():
-        judged = images.judge(Constant(logits), data)
+        judged = images.judge(Constant(logits), data, {})
     sevens = {part: (getattr(data, part).labels == 7).double().mean().item() for part in ("val", "test")}
     total = np.log(9 + np.exp(2))
     assert judged == pytest.approx(

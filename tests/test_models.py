@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnsweep import axes, models
-from attnsweep.axes import Config, resolve
+from attnsweep import models, spaces
+from attnsweep.axes import Config
 from attnsweep.cost import cost
 from attnsweep.models import build
+from attnsweep.spaces import resolve
+from attnsweep.spaces.images import feature_side
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 TRANSFORMERS = MODELS[1:]
@@ -99,7 +101,7 @@ def test_a_ten_way_head_on_the_two_hundred_way_cells_saves_90_outputs(dataset: s
 
 
 def test_every_model_that_a_sweep_can_name_can_be_built() -> None:
-    assert models.MODELS.keys() == axes.MODELS.keys()
+    assert models.MODELS.keys() == spaces.MODELS.keys()
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -154,7 +156,7 @@ def test_published_geometry_never_reads_most_of_its_position_table(model: str, d
     positions = transformer_of(built).pos_embedding
     assert positions.grad is not None
     rows = positions.grad.reshape(-1, SMALL["dim"]).abs().sum(dim=1)  # (positions,)
-    assert len(rows) == (axes.feature_side(config) ** 2 // config["patch_size"]) ** 2 + 1
+    assert len(rows) == (feature_side(config) ** 2 // config["patch_size"]) ** 2 + 1
     assert (rows[:5] > 0).all(), "four patches and the class token"
     assert (rows[5:] == 0).all()
 

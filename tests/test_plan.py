@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from attnsweep import plan
-from attnsweep.axes import AXES, resolve
+from attnsweep.axes import AXES
 from attnsweep.dryrun import dry_run
 from attnsweep.errors import UserError
 from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
 from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
 from attnsweep.results import Row, Store
+from attnsweep.spaces import resolve
 from attnsweep.sweep import Sweep, Trial, expand, make_trial
 
 WHERE = Place("results", Path("runs"), Path("nowhere"))

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from attnsweep import recorder as module
-from attnsweep.axes import resolve
 from attnsweep.errors import Interrupted
 from attnsweep.recorder import BUNDLE, Recorder
 from attnsweep.results import Store
+from attnsweep.spaces import resolve
 from attnsweep.sweep import Trial, make_trial
 
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from attnsweep import results
-from attnsweep.axes import resolve
 from attnsweep.errors import UserError
 from attnsweep.results import KEYS, SCHEMA_VERSION, SCHEMAS, TABLES, Row, Store, load
+from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)

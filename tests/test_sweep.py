@@ -17,8 +17,9 @@ from PIL import Image
 from ray import tune
 
 from attnsweep import datasets, sweep
-from attnsweep.axes import AXES, DERIVED, RECIPE, resolve
+from attnsweep.axes import AXES, DERIVED
 from attnsweep.errors import UserError
+from attnsweep.spaces import images, resolve
 from attnsweep.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
 
 NOWHERE = Path("nowhere")  # the data sets used here need no file
@@ -266,7 +267,7 @@ def test_domains_may_stand_inside_a_grid() -> None:
     ("keywords", "sentence"),
     [
         (dict(modle="vit"), "'modle' is not a key of a sweep, did you mean 'model'?"),
-        (dict(model="vit", learning_rat=1), "'learning_rat' is not a key of a sweep; known are batch_size, "),
+        (dict(model="vit", learning_rat=1), "'learning_rat' is not a key of a sweep; known are attention, "),
         (dict(model="vit", num_sample=2), "did you mean 'num_samples'?"),
         (dict(model="vit", depth=tune.grid_search([])), "depth: the grid is empty; name at least one value"),
         (dict(model="vit", depth=[2, 4]), "depth=[2, 4] is a list; write tune.grid_search([2, 4])"),
@@ -333,8 +334,12 @@ OTHER: dict[str, Any] = {
     "channels": 3, "num_classes": 11, "depth": 7, "heads": 5, "dim": 129, "dim_head": 65, "mlp_dim": 257,
     "patch_size": 4, "dropout": 0.11, "emb_dropout": 0.11, "optimizer": "sgd", "lr": 1.1e-4, "lr_gamma": 0.71,
     "weight_decay": 0.01, "batch_size": 65, "epochs": 16, "precision": "bf16", "seed": 1,
+    "attention": "fused", "length": 17, "norm": "pre", "positions": "learned", "beam": 2,
+    "label_smoothing": 0.11, "warmup_steps": 401, "model_args": '{"width": 3}', "model_sha256": "0" * 64,
 }  # fmt: skip
-NOT_ARCHITECTURE = {"dataset", "dropout", "emb_dropout", *RECIPE}
+NOT_ARCHITECTURE = {
+    "dataset", "dropout", "emb_dropout", "label_smoothing", "warmup_steps", *images.RECIPE,
+}  # fmt: skip
 
 
 def test_a_known_trial_keeps_its_ids() -> None:
@@ -348,7 +353,7 @@ def test_a_known_trial_keeps_its_ids() -> None:
 
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
-        "from pathlib import Path\nfrom attnsweep.axes import resolve\n"
+        "from pathlib import Path\nfrom attnsweep.spaces import resolve\n"
         "from attnsweep.sweep import make_trial\n"
         "trial = make_trial(resolve({'lr': 1e-4, 'model': 'vit'}), Path('elsewhere'))\n"
         "print(trial.trial_id, trial.arch_id)"

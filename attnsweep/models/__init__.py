@@ -8,13 +8,16 @@ from torch import nn
 from attnsweep.models.cnn import cnn
 from attnsweep.models.deepvit import deepvit
 from attnsweep.models.hybrid import hybrid
+from attnsweep.models.transformer import transformer
 from attnsweep.models.vit import vit
+from attnsweep.spaces import own
 
-MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid}
+MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid, "transformer": transformer}
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """The freshly initialised model: images (b, channels, image_size, image_size) in, logits (b, num_classes)
-    out.
+    """The freshly initialised model of a configuration (see `spaces.resolve`).
+
+    Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out.
     """
-    return MODELS[config["model"]](config)
+    return own.build(config) if own.is_own(config["model"]) else MODELS[config["model"]](config)

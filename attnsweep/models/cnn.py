@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from attnsweep.axes import feature_side
+from attnsweep.spaces.images import feature_side
 
 
 def convolutions(channels: int) -> nn.Sequential:

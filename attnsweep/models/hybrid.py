@@ -7,9 +7,10 @@ from torch import nn
 from vit_pytorch.vit import ViT
 
 from attnsweep.models.cnn import convolutions
-from attnsweep.models.vit import sizes
+from attnsweep.models.vit import sizes, with_kernel
 
 
 def hybrid(config: Mapping[str, Any]) -> nn.Sequential:
     """Images (b, c, s, s) to logits (b, num_classes) by way of a feature map (b, 64, (s-4)//2, (s-4)//2)."""
-    return nn.Sequential(convolutions(config["channels"]), ViT(**sizes(config, channels=64)))
+    tokens = with_kernel(ViT(**sizes(config, channels=64)), config["attention"])
+    return nn.Sequential(convolutions(config["channels"]), tokens)

@@ -5,7 +5,7 @@ normalisation.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from attnsweep import datasets
 VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 VALIDATION_SHARE = 0.1  # of the training part
 JUDGE_BATCH = 1_000
+ADAM: Mapping[str, Any] = {}  # torch's defaults
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Data:
     factor: Tensor
     offset: Tensor
 
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
 
 @functools.lru_cache(maxsize=4)
 def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data:
@@ -51,6 +56,7 @@ def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data
     Raises UserError where its files are missing.
     """
     dataset = datasets.find(dataset_name)
+    assert isinstance(dataset, datasets.ImageSet), "spaces.images admits no other"
     datasets.ensure(dataset, Path(data_dir))
     parts = datasets.read(dataset, Path(data_dir), image_size)
     pixels, labels = parts["train"]
@@ -92,22 +98,37 @@ def inputs(data: Data, images: Tensor) -> Tensor:
     return torch.addcmul(data.offset, images.float(), data.factor)
 
 
-def batches(data: Data, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
     smaller.
     """
     index = torch.randperm(len(data.train), generator=order).to(data.train.labels.device)
-    for chosen in index.split(batch_size):
+    for chosen in index.split(config["batch_size"]):
         yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], config: Mapping[str, Any]) -> Tensor:
     """Mean cross-entropy, a scalar in nats."""
     images, labels = batch
     return F.cross_entropy(model(images), labels)
 
 
-def judge(model: nn.Module, data: Data) -> dict[str, float]:
+def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
+    """`lr` in the first epoch, then a factor `lr_gamma` less in each."""
+    return rate_of_epoch(config["lr"], config["lr_gamma"], step // steps_per_epoch)
+
+
+@functools.lru_cache(maxsize=8)
+def rate_of_epoch(lr: float, gamma: float, epoch: int) -> float:
+    """Multiplied epoch by epoch, as torch's StepLR does, and so equal to it to the bit."""
+    for _ in range(epoch):
+        lr *= gamma
+    return lr
+
+
+def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
     """Accuracy (0..1) and mean cross-entropy (nats) of a model in evaluation mode, on validation and test."""
     val, test = judge_split(model, data, data.val), judge_split(model, data, data.test)
     return {"val_acc": val[0], "val_loss": val[1], "test_acc": test[0]}
@@ -121,3 +142,18 @@ def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, floa
         correct += (logits.argmax(dim=1) == labels).sum()
         total += F.cross_entropy(logits, labels, reduction="sum")
     return correct.item() / len(split), total.item() / len(split)
+
+
+def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:
+    """The same normal noise each time, (b, channels, image_size, image_size), from a generator of its own."""
+    shape = (batch, config["channels"], config["image_size"], config["image_size"])
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
+
+
+def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
+    """One forward pass."""
+    return functools.partial(model, *inputs)
+
+
+def tokens(config: Mapping[str, Any]) -> None:
+    """A class comes at once."""

@@ -1,0 +1,45 @@
+"""Sequence to sequence: what the transformer of "Attention Is All You Need" takes, and what fits."""
+
+from collections.abc import Mapping
+
+from attnsweep import datasets
+from attnsweep.axes import Config, filled
+from attnsweep.errors import UserError
+from attnsweep.problems import Problem
+
+NAME = "sequences"
+MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
+RECIPE = (
+    "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
+    "epochs", "precision", "seed",
+)  # fmt: skip
+DEFAULTS = {"depth": 2, "lr": None, "epochs": 10, "norm": "pre", "attention": "fused"}
+
+
+def complete(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a transformer. Raises UserError where a value does not fit.
+
+    The default `lr` is the highest rate of the paper's schedule, (dim * warmup_steps)^-1/2 (equation 3).
+    """
+    problem = find_problem(point)
+    config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
+    config |= {"task": NAME, "model": model, "dataset": problem.name, "num_classes": problem.num_classes}
+    if config["dim"] % config["heads"]:
+        divisors = [n for n in range(1, config["dim"] + 1) if config["dim"] % n == 0]
+        near = sorted(sorted(divisors, key=lambda n: abs(n - config["heads"]))[:4])
+        raise UserError(
+            f"heads={config['heads']} does not divide dim={config['dim']}; use {', '.join(map(str, near))}"
+        )
+    config["dim_head"] = config["dim"] // config["heads"]
+    if config["lr"] is None:
+        config["lr"] = (config["dim"] * config["warmup_steps"]) ** -0.5
+    return config
+
+
+def find_problem(point: Mapping[str, object]) -> Problem:
+    """The point's problem, `reverse` by default. Raises UserError where the data set is none."""
+    name = point.get("dataset")
+    found = datasets.find("reverse" if name is None else name)
+    if not isinstance(found, Problem):
+        raise UserError(f"dataset={name!r} has no sequences for {point.get('model')}; use dataset='reverse'")
+    return found
