@@ -1,7 +1,7 @@
 """Writes what trials tell into the tables: the driver is their only writer."""
 
+import contextlib
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class Recorder:
         with writing(self.store.root):
             self.store.write("trials", [full], trial.trial_id)
         if status != "stopped":  # a sweep without a scheduler would go on from there
-            shutil.rmtree(self.runs / trial.trial_id, ignore_errors=True)
+            drop_checkpoint(self.runs / trial.trial_id)
         self.live.ended(trial.trial_id, full)
         if status in FINAL:
             self.final.append((full, curve))
@@ -80,6 +80,14 @@ class Recorder:
             with writing(self.store.root):
                 self.store.write("epochs", curve, trial_id)
             self.written[trial_id] = time.monotonic()
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Deletes a trial's checkpoint, and the folder where nothing else is kept in it."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob("checkpoint.*"):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def tidy(store: Store) -> None:

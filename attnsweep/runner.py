@@ -126,6 +126,7 @@ def train(
         "runs_dir": str(where.runs),
         "cpu": asked["cpu"],
         "gpu": asked["gpu"],
+        "keep_weights": sweep.keep_weights,
     }
     with console.Live(screen, plan.new, slots=slots, speed=plan.speed) as live:
         recorder = Recorder(plan.name, store, where.runs, live)

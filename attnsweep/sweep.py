@@ -30,7 +30,7 @@ NUMERICS = (
 )
 SINCE = {"attention": "explicit"}  # axes that came later, and what all trials had before: they change no id
 MOST_TRIALS = 100_000
-OPTIONS = ("name", "resources", "num_samples", "scheduler")
+OPTIONS = ("name", "resources", "num_samples", "scheduler", "keep_weights")
 Point = dict[str, Any]
 
 
@@ -75,7 +75,8 @@ class Sweep:
     `resources` is what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. By default one CPU, and a quarter
     of a GPU where there are GPUs. `num_samples` is how often domains are drawn for each cell of the grid:
     sample i of a key is the same in every cell and every run. `scheduler="asha"` stops trials early,
-    comparing those of one model and data set only.
+    comparing those of one model and data set only. `keep_weights=True` leaves the weights of each trial's
+    selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained it.
 
     Raises UserError where a key is unknown, a grid is empty or an option is out of range.
     """
@@ -88,6 +89,7 @@ class Sweep:
         resources: Mapping[str, float] | None = None,
         num_samples: int = 1,
         scheduler: str | None = None,
+        keep_weights: bool = False,
         **shared: Any,
     ) -> None:
         parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
@@ -100,6 +102,7 @@ class Sweep:
         self.resources = checked_resources(resources)
         self.num_samples = num_samples
         self.scheduler = scheduler
+        self.keep_weights = keep_weights
         if not any(own.is_own(model) for part in self.parts for model in grid(part.get("model"))):
             for key in dict.fromkeys(itertools.chain(*self.parts)):
                 check_key(key)
@@ -108,6 +111,8 @@ class Sweep:
                 check_value(key, value)
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise UserError(f"num_samples={num_samples!r} is out of range; use a whole number from 1")
+        if not isinstance(keep_weights, bool):
+            raise UserError(f"keep_weights={keep_weights!r} is neither True nor False")
         if scheduler not in (None, "asha"):
             raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
 

@@ -43,6 +43,7 @@ class Options:
     runs_dir: str | None = None
     cpu: float = 1
     gpu: float = 0
+    keep_weights: bool = False  # of the selected epoch, beside the checkpoint
     checkpoint_s: float = CHECKPOINT_S
 
 
@@ -56,6 +57,7 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
     try:
         training = start(trial, options)
         yield from training.epochs()
+        training.leave_weights()
         yield {"status": "done", "row": training.row(), "curve": training.news()}
     except Diverged as error:
         assert training is not None
@@ -86,6 +88,7 @@ class Training:
         self.clock, self.train_s, self.started_at = time.perf_counter(), 0.0, now()
         self.trial, self.options, self.config = trial, options, trial.config
         self.curve: list[Row] = []
+        self.best_weights: dict[str, torch.Tensor] | None = None  # kept only where they are wanted
         self.told = 0
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
@@ -108,6 +111,7 @@ class Training:
             train_loss = yield from self._train()
             trained = time.perf_counter()
             self.curve.append(self._judge(train_loss, trained - began))
+            self._keep_best()
             if len(self.curve) == self.config["epochs"]:
                 return  # the last epoch travels with the final event
             if time.perf_counter() - last_save > self.options.checkpoint_s:
@@ -169,17 +173,29 @@ class Training:
             "finished_at": now(),
         }
 
+    @property
+    def selected(self) -> Row:
+        """The first epoch with the highest validation accuracy."""
+        return max(self.curve, key=lambda epoch: epoch["val_acc"])
+
+    def _keep_best(self) -> None:
+        if self.options.keep_weights and self.selected is self.curve[-1]:
+            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def leave_weights(self) -> None:
+        """Writes the weights of the selected epoch where they are wanted."""
+        if self.best_weights and self.options.runs_dir:
+            write_whole(self.best_weights, weights_path(self.options.runs_dir, self.trial.trial_id))
+
     def row(self) -> Row:
-        """The trial's row, as far as it has come: the epoch with the highest validation accuracy is the
-        selected one.
-        """
+        """The trial's row, as far as it has come."""
         row = self.trial.row()
         row |= provenance.worker(self.device, threads=torch.get_num_threads())
         row |= {"started_at": self.started_at, "finished_at": now(), "peak_mem_mb": self.memory.mb()}
         row["train_s"] = self.train_s + time.perf_counter() - self.clock
         if not self.curve:
             return row
-        best = max(self.curve, key=lambda epoch: epoch["val_acc"])
+        best = self.selected
         row |= {key: best[key] for key in SELECTED if key in best}
         row |= {
             "best_epoch": best["epoch"],
@@ -191,14 +207,10 @@ class Training:
         return row
 
     def _save(self) -> None:
-        """Writes the checkpoint whole or not at all: a new file, then a rename.
-
-        It holds plain values and tensors only.
-        """
+        """Writes the checkpoint: plain values and tensors only."""
         path = checkpoint_path(self.trial, self.options)
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -208,10 +220,9 @@ class Training:
             "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
             "train_s": self.train_s + time.perf_counter() - self.clock,
             "started_at": self.started_at.isoformat(),
+            "best_weights": self.best_weights,
         }
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, scratch)
-        os.replace(scratch, path)
+        write_whole(state, path)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to where a checkpoint was written.
@@ -227,6 +238,7 @@ class Training:
         self.curve = [
             {**epoch, "finished_at": datetime.fromisoformat(epoch["finished_at"])} for epoch in state["curve"]
         ]
+        self.best_weights = state["best_weights"]
         self.train_s = state["train_s"]
         self.started_at = datetime.fromisoformat(state["started_at"])
 
@@ -245,6 +257,19 @@ def optimizer(
 def checkpoint_path(trial: Trial, options: Options) -> Path | None:
     """Where the trial's checkpoint lies."""
     return Path(options.runs_dir) / trial.trial_id / "checkpoint.pt" if options.runs_dir else None
+
+
+def weights_path(runs_dir: str | Path, trial_id: str) -> Path:
+    """Where the weights of a trial's selected epoch lie, if they were kept: a state_dict on the CPU."""
+    return Path(runs_dir) / trial_id / "weights.pt"
+
+
+def write_whole(state: Mapping[str, Any], path: Path) -> None:
+    """Writes a file whole or not at all: a new one, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(state, scratch)
+    os.replace(scratch, path)
 
 
 def place(error: BaseException) -> str:

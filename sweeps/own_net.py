@@ -1,7 +1,8 @@
 """A model of one's own, to be swept by `own_model.py`: an MLP-Mixer (https://arxiv.org/abs/2105.01601).
 
 What a sweep asks of a class: it is an nn.Module, takes its hyperparameters by name, and of image_size,
-channels and num_classes what it needs; it maps images (b, channels, image_size, image_size) to (b, num_classes).
+channels and num_classes what it needs; it maps images (b, channels, image_size, image_size) to logits
+(b, num_classes).
 """
 
 from einops.layers.torch import Rearrange, Reduce

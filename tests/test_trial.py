@@ -9,7 +9,7 @@ from attnsweep import trial as trial_module
 from attnsweep.results import TABLES
 from attnsweep.spaces import resolve
 from attnsweep.sweep import Trial, make_trial
-from attnsweep.trial import Options, checkpoint_path, run
+from attnsweep.trial import Options, checkpoint_path, run, weights_path
 
 TINY = dict(depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, lr=1e-3)
 TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finished_at", "peak_mem_mb"}
@@ -159,3 +159,29 @@ def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
     torch.save({"model": Hostile()}, path)
     assert list(run(trial, options))[-1]["status"] == "done"
     assert not mark.exists()
+
+
+def kept_weights(trial: Trial, runs: Path, *, cut_after: int = 0) -> tuple[int, dict[str, torch.Tensor]]:
+    """The selected epoch of a trial and the weights that it leaves; it is cut off once, and goes on."""
+    options = Options(data_dir="nowhere", runs_dir=str(runs), keep_weights=True, checkpoint_s=0)
+    begun = run(trial, options)
+    for _ in range(cut_after):
+        next(begun)
+    begun.close()
+    row = list(run(trial, options))[-1]["row"]
+    return row["best_epoch"], torch.load(weights_path(runs, trial.trial_id), weights_only=True)
+
+
+def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(tmp_path: Path) -> None:
+    """Even where the trial was cut off after that epoch: a trial that ends there has the same ones."""
+    point = dict(lr=0.05, seed=1)
+    selected, weights = kept_weights(tiny(epochs=6, **point), tmp_path / "long", cut_after=5)
+    last, same = kept_weights(tiny(epochs=selected, **point), tmp_path / "short")
+    assert last == selected
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_weights_are_left_only_where_they_are_wanted(tmp_path: Path) -> None:
+    trial = tiny(epochs=1)
+    list(run(trial, Options(data_dir="nowhere", runs_dir=str(tmp_path))))
+    assert not weights_path(tmp_path, trial.trial_id).exists()
