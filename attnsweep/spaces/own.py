@@ -118,7 +118,7 @@ def sha256(model: str) -> str:
     file = Path(model.rpartition(":")[0])
     if not file.is_file():
         raise UserError(
-            f"model={model!r}: there is no file {file}; name it from where you are, or from the sweep"
+            f"model={model!r}: there is no file {file}; name it from here, or from the sweep file"
         )
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
