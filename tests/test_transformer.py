@@ -140,6 +140,28 @@ def test_padding_has_no_influence(norm: str, attention: str) -> None:
 
 
 @kernels
+@norms
+def test_a_source_without_tokens_gives_finite_logits_and_gradients(norm: str, attention: str) -> None:
+    model, source = made(norm=norm, attention=attention), sources()
+    source[3] = PADDING
+    logits = model(source, sources(seed=2))
+    logits.square().mean().backward()
+    assert logits.isfinite().all()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@norms
+def test_in_bf16_it_computes_nearly_the_same(norm: str) -> None:
+    source, target = sources(), sources(seed=2)
+    exact = writer(norm=norm)(source, target)
+    for attention in KERNELS:
+        model = writer(norm=norm, attention=attention)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(source, target)
+        assert 1e-4 < (logits - exact).std() / exact.std() < 0.05
+
+
+@kernels
 def test_later_targets_have_no_influence_and_every_source_token_has(attention: str) -> None:
     model, source, target = made(attention=attention), sources(), sources(seed=6)
     source[:], target[:] = source[1], target[1]  # of full length
