@@ -4,6 +4,7 @@ Pure functions from rows of the trials table to rows or numbers. They refuse to 
 compared: rows of several data sets, or costs that were measured on several devices.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from attnsweep.axes import model_name
 from attnsweep.errors import UserError, did_you_mean
 from attnsweep.results import CONFIGURATION
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
-ACCURACIES = ("val_acc", "test_acc", "test_acc_best")
-LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99")
+ACCURACIES = ("val_acc", "test_acc", "test_acc_best", "val_token_acc", "test_token_acc", "test_acc_long")
+LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ms_per_token")
 MEASURED = (*LATENCIES, "throughput_per_s", "peak_mem_mb", "train_s", "epoch_s")
 OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
 HIGHER_IS_BETTER = {*ACCURACIES, "throughput_per_s"}
@@ -223,7 +225,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
 def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
     """A name for each row: its model, and the fewest axes that tell rows apart: `vit d4` or `vit depth=4`."""
     axes = distinguishing(frame)
-    names = [" ".join([str(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
+    names = [" ".join([model_name(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
     return pd.Series(names, index=frame.index, dtype=object)
 
 
@@ -242,7 +244,9 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
 def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
     """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
     prefixes = ABBREVIATIONS if short else {}
-    return [f"{prefixes.get(name, name + '=')}{shown(row[name])}" for name in axes if not pd.isna(row[name])]
+    known = {name: row[name] for name in axes if not pd.isna(row[name])}
+    known |= json.loads(known.pop("model_args", "{}"))
+    return [f"{prefixes.get(name, name + '=')}{shown(value)}" for name, value in known.items()]
 
 
 def shown(value: object) -> str:

@@ -27,7 +27,7 @@ class Problem:
     name: str
     symbols: int
     draw: Callable[[np.ndarray, np.random.Generator], Pair]
-    train_size: int = 20_000  # fresh examples of 1 to `length` symbols, in each epoch
+    train_size: int = 20_000  # fresh examples in each epoch
     val_size: int = 500
     test_size: int = 1_000
     is_folder: bool = False
@@ -134,9 +134,13 @@ PROBLEMS = {
 
 
 def epoch(problem: Problem, length: int, number: int) -> Pair:
-    """The training examples of one epoch, of 1 to `length` symbols each."""
-    rng = np.random.default_rng((GENERATOR, number))
-    return problem.draw(rng.integers(1, length + 1, problem.train_size), rng)
+    """The training examples of one epoch: half of them of `length` symbols, half of 1 to `length`.
+
+    A batch is as wide as its longest example, so the long ones cost nothing.
+    """
+    rng, size = np.random.default_rng((GENERATOR, number)), problem.train_size
+    lengths = np.where(rng.random(size) < 0.5, length, rng.integers(1, length + 1, size))
+    return problem.draw(lengths, rng)
 
 
 def held_out(problem: Problem, length: int, part: str) -> Pair:

@@ -58,6 +58,7 @@ def counted(config: Config) -> Cost:
 @example(configuration("hybrid", 28, 1, 0, heads=1, dim=16, dim_head=16, depth=1, geometry="published"))
 @example(configuration("hybrid", 6, 1, 0))
 @example(configuration("cnn", 6, 1, 0))
+@example(configuration("vit", 28, 1, 0, attention="fused"))
 def test_the_closed_form_is_what_torch_counts_in_the_built_model(config: Config) -> None:
     assert cost(config) == counted(config)
 

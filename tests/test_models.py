@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep import models, spaces
@@ -134,6 +135,24 @@ def test_the_logits_of_an_image_do_not_depend_on_its_batch(model: str) -> None:
     built, images = seeded(config).eval(), images_for(config)
     with torch.inference_mode():
         torch.testing.assert_close(built(images)[1:2], built(images[1:2]))
+
+
+@pytest.mark.parametrize("model", ["vit", "hybrid"])
+def test_both_kernels_of_attention_compute_the_same_logits_and_gradients(model: str) -> None:
+    config = small(model, "mnist", dropout=0, emb_dropout=0)
+    explicit, fused = (seeded({**config, "attention": kernel}).double() for kernel in ("explicit", "fused"))
+    grads = []
+    for built in (explicit, fused):
+        logits = built(images_for(config).double())
+        logits.square().mean().backward()
+        grads.append([logits.detach(), *(parameter.grad for parameter in built.parameters())])
+    assert len(grads[0]) > 20
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-10)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **_: calls.append(1) or q)
+        fused(images_for(config).double())
+    assert len(calls) == config["depth"], "every block attends by the kernel"
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10"])
