@@ -107,7 +107,9 @@ FINER = ("cross_vit", "look_vit", "pit")  # cut a second time, with finer or ove
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError, naming the values that fit, where a mechanism cannot be built at these sizes."""
+    """Raises UserError, naming the values that fit, where a mechanism cannot be built at these sizes, which
+    are complete: `default_patch` has been asked where no patch was.
+    """
     model = config["model"]
     for key, least in LEAST.get(model, {}).items():
         if config[key] < least:

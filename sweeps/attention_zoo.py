@@ -1,6 +1,8 @@
 """Which attention mechanism makes the most of 420,000 parameters?
 
-53 mechanisms on MNIST, each as wide as brings it within 4 % of that number. Expected: COST
+54 models on MNIST, each as wide as brings it within 4 % of that number; together they take as long as 84 of
+the first, the ViT: some 2 h on two cores. Expected: those with convolutions or overlapping patches lead, at
+several times the latency; the plain transformers lie within a point of each other.
 """
 
 from attnsweep import Sweep

@@ -100,6 +100,17 @@ def test_the_loss_is_finite_and_every_parameter_learns(model: str, dataset: str)
     assert untrained <= known if model == "crossformer" else untrained == known
 
 
+@every_mechanism
+def test_every_mechanism_learns_in_bf16(model: str) -> None:
+    net, images = built(model, "mnist")
+    net.train().zero_grad()
+    with measure.precision_of("cpu", "bf16"):
+        loss = F.cross_entropy(net(images).float(), torch.arange(3))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
 @every_input
 @every_mechanism
 def test_evaluation_is_deterministic_and_sees_each_image_alone(model: str, dataset: str) -> None:

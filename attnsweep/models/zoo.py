@@ -1,5 +1,5 @@
-"""The zoo: the image classifiers of vit-pytorch beside those that have a file of their own, each by the name of
-its module there.
+"""The zoo: the image classifiers of vit-pytorch that have no file of their own here, each by the name of its
+module there.
 
 Every builder takes a configuration and gives a module from images (b, c, s, s) to logits (b, num_classes).
 `attnsweep.zoo_axes` says which sizes each takes and which fit; what a mechanism has beyond them is fixed
@@ -121,6 +121,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class SinglePrecision(nn.Module):
+    """Tensors in fp32, whatever autocast made of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
 class LinearAttention(nn.Module):
     """Tokens (b, n, d) through attention at a cost linear in n: phi(Q) (phi(K)^T V), normalised, with
     phi(x) = elu(x) + 1 (https://arxiv.org/abs/2006.16236, eq. 5 to 7).
@@ -187,8 +194,8 @@ class TokenSampling(nn.Module):
         self.keep = keep
 
     def forward(self, attn: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of maps (b, h, n, n), values (b, h, n, d) and the mask (b, n) of what is a token, class token first,
-        the rows (b, h, keep + 1, n) of the kept, their mask, in which repetitions are false, and their ids.
+        """Of maps (b, h, n, n), values (b, h, n, d) and the mask (b, n) of what is a token, class token
+        first, the rows (b, h, keep + 1, n) of the kept, their mask, false for repetitions, and their ids.
         """
         significance = einsum(attn[:, :, 0, 1:], value[:, :, 1:].norm(dim=-1), "b h n, b h n -> b n").float()
         cdf = significance.masked_fill(~mask[:, 1:], 0).cumsum(dim=-1)
@@ -252,7 +259,7 @@ def exact(mlp_dim: int, dim: int) -> float:
 
 
 def ats_vit(config: Config) -> nn.Module:
-    """ATS (https://arxiv.org/abs/2111.15667); the tokens kept fall evenly to half of them in the last block."""
+    """ATS (https://arxiv.org/abs/2111.15667); the tokens kept fall evenly to half in the last block."""
     tokens, depth = (config["image_size"] // config["patch_size"]) ** 2, config["depth"]
     keep = tuple(tokens - tokens * (block + 1) // (2 * depth) for block in range(depth))
     net = flat("ats_vit.ViT", {"max_tokens_per_depth": keep})(config)
@@ -465,6 +472,14 @@ def nest(config: Config) -> nn.Module:
     )
 
 
+def normalized_vit(config: Config) -> nn.Module:
+    """nViT (https://arxiv.org/abs/2410.01131), whose residuals vit-pytorch cannot mix under autocast."""
+    net = flat("normalized_vit.nViT")(config)
+    for block in net.layers:
+        block[0], block[1] = (nn.Sequential(part, SinglePrecision()) for part in block)
+    return net
+
+
 def pit(config: Config) -> nn.Module:
     """PiT (https://arxiv.org/abs/2103.16302), of three stages; patches overlap by half, `mlp_dim` is the same
     in all.
@@ -474,7 +489,7 @@ def pit(config: Config) -> nn.Module:
 
 
 def regionvit(config: Config) -> nn.Module:
-    """RegionViT (https://arxiv.org/abs/2106.02689), on an image padded to a multiple of 16; 4 heads, 32 wide."""
+    """RegionViT (https://arxiv.org/abs/2106.02689); the image padded to a multiple of 16; 4 heads 32 wide."""
     side = padded(config["image_size"], 16)
     net = load("regionvit.RegionViT")(
         num_classes=config["num_classes"], dim=doubling(config["dim"], 4), depth=spread(config["depth"], 4),
@@ -484,7 +499,7 @@ def regionvit(config: Config) -> nn.Module:
 
 
 def scalable_vit(config: Config) -> nn.Module:
-    """ScalableViT (https://arxiv.org/abs/2203.10790), of two stages, on an image padded to a multiple of 16."""
+    """ScalableViT (https://arxiv.org/abs/2203.10790) of two stages on an image padded to a multiple of 16."""
     width = config["dim_head"]
     net = load("scalable_vit.ScalableViT")(
         channels=config["channels"], num_classes=config["num_classes"], dropout=config["dropout"],
@@ -523,8 +538,9 @@ def simple_flash_attn_vit(config: Config) -> nn.Module:
 
 
 def simple_vit_with_qk_norm(config: Config) -> nn.Module:
-    """SimpleViT with norms of queries and keys (https://arxiv.org/abs/2302.05442). vit-pytorch's ends in a norm
-    instead of a head; here it has both.
+    """SimpleViT with norms of queries and keys (https://arxiv.org/abs/2302.05442).
+
+    vit-pytorch's ends in a norm instead of a head; here it has both.
     """
     net = flat("simple_vit_with_qk_norm.SimpleViT")(config)
     net.linear_head = nn.Sequential(net.linear_head, nn.Linear(config["dim"], config["num_classes"]))
@@ -538,7 +554,7 @@ def simple_vit_with_relative_proj_pos_bias(config: Config) -> nn.Module:
 
 
 def twins_svt(config: Config) -> nn.Module:
-    """Twins-SVT (https://arxiv.org/abs/2104.13840); 8 heads, 64 wide, and about 4x4 keys in global attention."""
+    """Twins-SVT (https://arxiv.org/abs/2104.13840); 8 heads, 64 wide; about 4x4 keys in global attention."""
     strides, sides = pyramid(config["image_size"])
     depths, dims = spread(config["depth"], 4), widths(config["dim"], strides)
     stages: dict[str, int] = {}
@@ -570,16 +586,16 @@ def simple_vit_with_fft(config: Config) -> nn.Module:
 
 
 def na_vit(config: Config) -> nn.Module:
-    """NaViT (https://arxiv.org/abs/2307.06304): positions by row and column, norms of queries and keys, pooling
-    by attention.
-    """
+    """NaViT (https://arxiv.org/abs/2307.06304): positions by row and column, pooling by attention."""
     return OneSize(flat("na_vit.NaViT")(config))
 
 
 MECHANISMS: dict[str, Builder] = {
     "ats_vit": ats_vit,
-    "attn_residual_with_dca_simple_vit": flat("attn_residual_with_dca_simple_vit.SimpleViT"),  # 2502.06785
-    "cait": rgb("cait.CaiT", {"cls_depth": 2}),  # https://arxiv.org/abs/2103.17239
+    "attn_residual_with_dca_simple_vit": flat(  # arXiv:2502.06785
+        "attn_residual_with_dca_simple_vit.SimpleViT"
+    ),
+    "cait": rgb("cait.CaiT", {"cls_depth": 2}),  # arXiv:2103.17239
     "cct": cct,
     "cross_vit": cross_vit,
     "crossformer": crossformer,
@@ -597,37 +613,39 @@ MECHANISMS: dict[str, Builder] = {
     "mobile_vit": mobile_vit,
     "na_vit": na_vit,
     "nest": nest,
-    "normalized_vit": flat("normalized_vit.nViT"),  # https://arxiv.org/abs/2410.01131
-    "parallel_vit": flat("parallel_vit.ViT"),  # https://arxiv.org/abs/2203.09795
+    "normalized_vit": normalized_vit,
+    "parallel_vit": flat("parallel_vit.ViT"),  # arXiv:2203.09795
     "pit": pit,
     "regionvit": regionvit,
-    "rvt": flat("rvt.RvT"),  # https://arxiv.org/abs/2104.09864
+    "rvt": flat("rvt.RvT"),  # arXiv:2104.09864
     "scalable_vit": scalable_vit,
     "sep_vit": sep_vit,
     "simple_flash_attn_vit": simple_flash_attn_vit,
-    "simple_uvit": flat("simple_uvit.SimpleUViT"),  # https://arxiv.org/abs/2209.12152
-    "simple_vit": flat("simple_vit.SimpleViT"),  # https://arxiv.org/abs/2205.01580
-    "simple_vit_attn_residual": flat("simple_vit_attn_residual.SimpleViTAttnResidual"),  # 2603.15031
-    "simple_vit_orthog_residual_update": flat("simple_vit_orthog_residual_update.SimpleViT"),  # 2505.11881
+    "simple_uvit": flat("simple_uvit.SimpleUViT"),  # arXiv:2209.12152
+    "simple_vit": flat("simple_vit.SimpleViT"),  # arXiv:2205.01580
+    "simple_vit_attn_residual": flat("simple_vit_attn_residual.SimpleViTAttnResidual"),  # arXiv:2603.15031
+    "simple_vit_orthog_residual_update": flat(  # arXiv:2505.11881
+        "simple_vit_orthog_residual_update.SimpleViT"
+    ),
     "simple_vit_with_fft": simple_vit_with_fft,
-    "simple_vit_with_hyper_connections": flat(  # https://arxiv.org/abs/2409.19606
+    "simple_vit_with_hyper_connections": flat(  # arXiv:2409.19606
         "simple_vit_with_hyper_connections.SimpleViT", {"num_residual_streams": 4}
     ),
-    "simple_vit_with_patch_dropout": flat("simple_vit_with_patch_dropout.SimpleViT"),  # 2208.07220
+    "simple_vit_with_patch_dropout": flat("simple_vit_with_patch_dropout.SimpleViT"),  # arXiv:2208.07220
     "simple_vit_with_qk_norm": simple_vit_with_qk_norm,
-    "simple_vit_with_register_tokens": flat("simple_vit_with_register_tokens.SimpleViT"),  # 2309.16588
+    "simple_vit_with_register_tokens": flat("simple_vit_with_register_tokens.SimpleViT"),  # arXiv:2309.16588
     "simple_vit_with_relative_proj_pos_bias": simple_vit_with_relative_proj_pos_bias,
     "simple_vit_with_sparse_gating": flat("simple_vit_with_sparse_gating.SimpleViTWithSparseGating"),
-    "simple_vit_with_specialized_cls": flat("simple_vit_with_specialized_cls.SimpleViT"),  # 2602.08626
-    "simple_vit_with_value_residual": flat("simple_vit_with_value_residual.SimpleViT"),  # 2410.17897
+    "simple_vit_with_specialized_cls": flat("simple_vit_with_specialized_cls.SimpleViT"),  # arXiv:2602.08626
+    "simple_vit_with_value_residual": flat("simple_vit_with_value_residual.SimpleViT"),  # arXiv:2410.17897
     "t2t": t2t,
     "twins_svt": twins_svt,
-    "vat": flat("vat.ViT", {"num_register_tokens": 4}),  # gated heads, https://arxiv.org/abs/2505.06708
-    "vit_5": flat("vit_5.ViT"),  # https://arxiv.org/abs/2602.08071
-    "vit_for_small_dataset": flat("vit_for_small_dataset.ViT"),  # https://arxiv.org/abs/2112.13492
-    "vit_with_keel_post_ln": flat("vit_with_keel_post_ln.ViT"),  # https://arxiv.org/abs/2601.19895
-    "vit_with_patch_dropout": flat("vit_with_patch_dropout.ViT"),  # https://arxiv.org/abs/2208.07220
+    "vat": flat("vat.ViT", {"num_register_tokens": 4}),  # heads with gates, arXiv:2505.06708
+    "vit_5": flat("vit_5.ViT"),  # arXiv:2602.08071
+    "vit_for_small_dataset": flat("vit_for_small_dataset.ViT"),  # arXiv:2112.13492
+    "vit_with_keel_post_ln": flat("vit_with_keel_post_ln.ViT"),  # arXiv:2601.19895
+    "vit_with_patch_dropout": flat("vit_with_patch_dropout.ViT"),  # arXiv:2208.07220
     "vit_with_patch_merger": vit_with_patch_merger,
-    "wwt": flat("wwt.WWT", {"num_slots": 8}),  # https://arxiv.org/abs/2605.12021
-    "xcit": rgb("xcit.XCiT", {"cls_depth": 2}),  # https://arxiv.org/abs/2106.09681
+    "wwt": flat("wwt.WWT", {"num_slots": 8}),  # arXiv:2605.12021
+    "xcit": rgb("xcit.XCiT", {"cls_depth": 2}),  # arXiv:2106.09681
 }
