@@ -185,8 +185,8 @@ class FusedAttention(nn.Module):
 
 
 class TokenSampling(nn.Module):
-    """Keeps the tokens at `keep` quantiles of their significance: inverse transform sampling at fixed points, as
-    in the paper (https://arxiv.org/abs/2111.15667). vit-pytorch draws them at random, in evaluation too.
+    """Keeps the tokens at `keep` quantiles of their significance: inverse transform sampling at fixed points,
+    as in the paper (https://arxiv.org/abs/2111.15667). vit-pytorch draws at random, in evaluation too.
     """
 
     def __init__(self, keep: int) -> None:
