@@ -7,7 +7,7 @@ standard error.
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attnsweep.plan import Plan
 
 MOST_LISTED = 40
+MOST_NAMED = 8
 REFRESH_S = 0.5
 MARK = {
     "done": "[green]done[/]",
@@ -81,17 +82,30 @@ def show_plan(console: Console, plan: "Plan") -> None:
     )
     if trials:
         models, sets = (
-            ", ".join(dict.fromkeys(worded(key, trial.config[key]) for trial in trials))
-            for key in ("model", "dataset")
+            several(list(dict.fromkeys(worded(key, trial.config[key]) for trial in trials)), noun)
+            for key, noun in (("model", "model"), ("dataset", "data set"))
         )
         architectures = counted(len({trial.arch_id for trial in trials}), "architecture")
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
         console.print(f"  {models} on {sets}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
-    for model, keys in plan.unused.items():
-        console.print(f"  {model_name(model)} has no {', '.join(keys)}", style="dim", highlight=False)
+    for keys, models in grouped(plan.unused).items():
+        console.print(f"  without {keys}: {models}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
+
+
+def grouped(unused: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The models that have no use for the same keys, together."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for model, keys in unused.items():
+        groups[", ".join(keys)].append(model_name(model))
+    return {keys: ", ".join(models) for keys, models in groups.items()}
+
+
+def several(names: Sequence[str], noun: str) -> str:
+    """The names, or only how many they are."""
+    return ", ".join(names) if len(names) <= MOST_NAMED else counted(len(names), noun)
 
 
 def show_time(console: Console, plan: "Plan", slots: int) -> None:

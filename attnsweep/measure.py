@@ -66,6 +66,17 @@ def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
     return Cost(params, counter.get_total_flops() // 2)
 
 
+def blank(config: Mapping[str, Any]) -> nn.Module:
+    """The model of a configuration on the meta device; on the CPU if its constructor looks at values."""
+    from attnsweep.models import build
+
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except RuntimeError:  # such as .item() of a list of rates
+        return build(config)
+
+
 def on_meta(model: nn.Module) -> nn.Module:
     """A deep copy of the model whose parameters and buffers have shapes but no values."""
     twins: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
 from attnsweep.datasets import DATASETS
 from attnsweep.errors import UserError
-from attnsweep.spaces import resolve, sequences
-from attnsweep.spaces.images import BLOCKS, MODELS, RECIPE, feature_side
+from attnsweep.spaces import images, resolve, sequences
+from attnsweep.spaces.images import BLOCKS, RECIPE, feature_side
 
 VIT = {"model": "vit"}
+MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}
 OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmup_steps"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.name not in DERIVED]

@@ -71,8 +71,8 @@ def test_images_and_sequences_are_not_mixed() -> None:
     assert refusal(task="images") == "task='images' has no model transformer; leave task out"
 
 
-def test_the_default_learning_rate_is_the_highest_of_the_papers_schedule() -> None:
-    config = resolve({**TINY, "dim": 512, "heads": 8, "warmup_steps": 4000})
+def test_the_learning_rate_is_the_papers_at_the_papers_height() -> None:
+    config = resolve({**TINY, "lr": (512 * 4000) ** -0.5, "warmup_steps": 4000})
     paper = [512**-0.5 * min(step**-0.5, step * 4000**-1.5) for step in range(1, 10_000)]  # equation 3
     ours = [sequences.learning_rate(config, step, 313) for step in range(len(paper))]
     assert ours == pytest.approx(paper)

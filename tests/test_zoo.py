@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import axes, measure, zoo_axes
+from attnsweep import measure
 from attnsweep.cost import cost
 from attnsweep.errors import UserError
 from attnsweep.models import zoo
 from attnsweep.models.zoo import MECHANISMS
+from attnsweep.spaces import resolve
+from attnsweep.spaces.images import patch_size
+from attnsweep.spaces.zoo import LEAST, MULTIPLES, TAKES, check, default_patch, patches
 from attnsweep.sweep import read_sweep
-from attnsweep.zoo_axes import LEAST, MULTIPLES, TAKES, check, default_patch
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -235,18 +237,18 @@ def test_whatever_is_admitted_trains_on_a_single_image(model: str) -> None:
 def test_the_default_patch_fits_and_differs_from_the_common_one_only_where_that_does_not(model: str) -> None:
     for side in range(2, 66, 2):
         config = {**configured(model), "image_size": side, "patch_size": None}
-        common = axes.patch_size({**config, "model": "vit", "geometry": "image"})
+        common = patch_size({**config, "model": "vit", "geometry": "image"})
         patch = default_patch(config)
         if "patch_size" not in TAKES[model]:
             assert patch is None
         else:
-            fit = zoo_axes.patches(config)
+            fit = patches(config)
             assert patch in fit
             assert patch == common or common not in fit
 
 
 def test_what_fits_is_known_without_torch() -> None:
-    code = "import sys, attnsweep.zoo_axes; sys.exit('torch' in sys.modules)"
+    code = "import sys, attnsweep.spaces.zoo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -378,5 +380,5 @@ def test_the_sweep_gives_every_mechanism_as_many_parameters(point: dict[str, Any
         check(config := configured(**keys))
         params = parameters(seeded(config))
     else:
-        params = cost(axes.resolve(point)).params
+        params = cost(resolve(point)).params
     assert params == pytest.approx(420_000, rel=0.04)

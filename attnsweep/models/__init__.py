@@ -10,9 +10,17 @@ from attnsweep.models.deepvit import deepvit
 from attnsweep.models.hybrid import hybrid
 from attnsweep.models.transformer import transformer
 from attnsweep.models.vit import vit
+from attnsweep.models.zoo import MECHANISMS
 from attnsweep.spaces import own
 
-MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid, "transformer": transformer}
+MODELS = {
+    "cnn": cnn,
+    "vit": vit,
+    "deepvit": deepvit,
+    "hybrid": hybrid,
+    "transformer": transformer,
+    **MECHANISMS,
+}
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:

@@ -2,7 +2,7 @@
 module there.
 
 Every builder takes a configuration and gives a module from images (b, c, s, s) to logits (b, num_classes).
-`attnsweep.zoo_axes` says which sizes each takes and which fit; what a mechanism has beyond them is fixed
+`attnsweep.spaces.zoo` says which sizes each takes and which fit; what a mechanism has beyond them is fixed
 here, by these rules:
 
 - Where a mechanism has stages, `dim` and `heads` are those of the first and double where the map is halved;
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
-from attnsweep.zoo_axes import TAKES
+from attnsweep.spaces.zoo import TAKES
 
 Config = Mapping[str, Any]
 Builder = Callable[[Config], nn.Module]

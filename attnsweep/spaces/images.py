@@ -9,6 +9,7 @@ from typing import Any
 from attnsweep import datasets
 from attnsweep.axes import AXES, Config, filled
 from attnsweep.errors import UserError
+from attnsweep.spaces import zoo
 
 NAME = "images"
 BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
@@ -18,6 +19,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "vit": (*BLOCKS, "attention"),
     "deepvit": BLOCKS,  # it mixes the attention maps, which no fused kernel shows
     "hybrid": (*BLOCKS, "attention"),
+    **zoo.TAKES,
 }
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
 
@@ -28,7 +30,10 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     config |= of_images(point)
     if feature_side(config) < 1:
         raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")
-    if "patch_size" in MODELS[model]:
+    if model in zoo.TAKES:
+        config["patch_size"] = config["patch_size"] or zoo.default_patch(config)
+        zoo.check(config)
+    elif "patch_size" in MODELS[model]:
         config["patch_size"] = patch_size(config)
     return config
 

@@ -93,7 +93,7 @@ def loss(model: Transformer, batch: Examples, config: Mapping[str, Any]) -> Tens
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     """Rises to `lr` over `warmup_steps`, then falls with the square root of the step (equation 3).
 
-    The paper's own height, which is the default of `lr`, is (dim * warmup_steps)^-1/2.
+    The paper's own height is `lr` = (dim * warmup_steps)^-1/2.
     """
     share = (step + 1) / config["warmup_steps"]
     return float(config["lr"] * min(share, share**-0.5))
