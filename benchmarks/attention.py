@@ -18,7 +18,7 @@ length. Its columns:
     / fused          how many times as long as fused, as the median over the turns
     peak MB          what one call adds to the memory of a process of its own, after a small call
 
-Takes about 2 min on one core.
+Takes a few minutes on one core.
 """
 
 import argparse

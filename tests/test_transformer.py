@@ -139,6 +139,24 @@ def test_padding_has_no_influence(norm: str, attention: str) -> None:
     torch.testing.assert_close(model(*wide)[:, :7], model(source, target), rtol=1e-5, atol=1e-5)
 
 
+def test_nothing_attends_to_padding_wherever_it_stands() -> None:
+    model, source, target = made(), sources(), sources(seed=2)
+    source[1, 2] = target[1, 3] = PADDING
+    before = model(source, target)
+    with torch.no_grad():
+        model.embedding.weight[PADDING] += 1
+    after = model(source, target)
+    torch.testing.assert_close(after[target != PADDING][:, 1:], before[target != PADDING][:, 1:])
+    assert not torch.allclose(after[1, 3], before[1, 3], atol=1e-2), "it is read where it stands itself"
+
+
+def test_embeddings_are_scaled_before_the_positions_are_added() -> None:
+    model, tokens = made(), sources()
+    scaled = math.sqrt(32) * model.embedding.weight[tokens]
+    assert scaled.std().item() == pytest.approx(1, rel=0.1)
+    torch.testing.assert_close(model.embed(tokens, start=2), scaled + model.positions.table[2:9])
+
+
 @kernels
 @norms
 def test_a_source_without_tokens_gives_finite_logits_and_gradients(norm: str, attention: str) -> None:
