@@ -101,7 +101,7 @@ AXES = {
         Axis("lr", float, 1e-4, "highest learning rate: of the first epoch, or at the end of warm-up",
              "", 0, 1e6, open_low=True),
         Axis("lr_gamma", float, 0.7, "factor on the learning rate after each epoch", "", 0, 1, open_low=True),
-        Axis("warmup_steps", int, 400, "steps until the highest learning rate", "step", 1, 1e9),
+        Axis("warmup_steps", int, 300, "steps until the highest learning rate", "step", 1, 1e9),
         Axis("weight_decay", float, 0.0, "weight decay of the optimiser", "", 0, 1e6),
         Axis("batch_size", int, 64, "examples in a training step", "", 1, 1e6),
         Axis("epochs", int, 15, "passes over the training part", "", 1, 1e6),

@@ -2,6 +2,7 @@
 mean.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -79,16 +80,17 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
 
 def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell line that runs the trial of `row` again, into results of its own."""
-    settable = [
-        key for key in AXES if key not in DERIVED and key not in ("task", "num_classes", "image_size")
-    ]
-    values = [f"{key}={AXES[key].kind(row[key])!r}" for key in settable if not pd.isna(row[key])]
-    dataset = find(row["dataset"])
-    if row["num_classes"] != dataset.num_classes:
-        values.append(f"num_classes={int(row['num_classes'])}")
-    if dataset.is_folder:
-        values.append(f"image_size={int(row['image_size'])}")
-    space = ", ".join(values)
+    dataset, derived = find(row["dataset"]), {*DERIVED, "task"}
+    if row["num_classes"] == dataset.num_classes:
+        derived.add("num_classes")
+    if not dataset.is_folder:
+        derived.add("image_size")
+    if row["task"] == "sequences":
+        derived.add("dim_head")
+    known = {key: AXES[key].kind(row[key]) for key in AXES if key not in derived and not pd.isna(row[key])}
+    if not pd.isna(row["model_args"]):
+        known |= json.loads(row["model_args"])
+    space = ", ".join(f"{key}={value!r}" for key, value in known.items())
     return f"python -c \"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')\""
 
 

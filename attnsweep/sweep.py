@@ -299,7 +299,21 @@ def varying(trials: Sequence[Trial]) -> list[str]:
             group = () if key in ("model", "dataset") else (trial.config["model"], trial.config["dataset"])
             seen[*group, key].add(value)
     several = {group[-1] for group, values in seen.items() if len(values) > 1}
-    return [key for key in AXES if key in several]
+    return fewest(trials, [key for key in AXES if key in several])
+
+
+def fewest(trials: Sequence[Trial], keys: Sequence[str]) -> list[str]:
+    """Those of `keys` without which two trials would have one name, the derived ones given up first."""
+    kept = list(keys)
+
+    def names(keys: Iterable[str]) -> int:
+        return len({tuple(trial.config[key] for key in keys) for trial in trials})
+
+    for key in sorted(keys, key=lambda key: key not in ("dim_head", "patch_size")):
+        fewer = [other for other in kept if other != key]
+        if key not in ("model", "dataset") and names(fewer) == names(kept):
+            kept = fewer
+    return kept
 
 
 def label(trial: Trial, keys: Sequence[str]) -> str:

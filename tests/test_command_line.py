@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,12 @@ from attnsweep.results import TABLES, Store
 from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 
+NET = """
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_classes, image_size, width=3):
+        super().__init__(nn.Flatten(), nn.Linear(image_size**2, width), nn.Linear(width, num_classes))
+"""
 HEAD = "from ray import tune\nfrom attnsweep import Sweep\n"
 
 
@@ -148,10 +155,21 @@ def test_ten_thousand_trials_are_planned_in_one_go(capsys: pytest.CaptureFixture
     assert status == 0 and len(out.splitlines()) == 10_000
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        dict(model="vit", depth=2, lr=3e-4, dropout=0.0),
+        dict(model="transformer", dataset="sort", heads=2, beam=3),
+        dict(model="cait", attention="fused"),
+        dict(model="net.py:Net", width=7),
+    ],
+    ids=lambda point: point["model"],
+)
 def test_show_prints_every_known_column_the_curve_and_a_line_that_reruns_the_same_trial(
-    capsys: pytest.CaptureFixture[str],
+    point: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = finish_trial(model="vit", depth=2, lr=3e-4, dropout=0.0)
+    Path("net.py").write_text(NET)
+    row = finish_trial(**point)
     status, out, _ = said(capsys, "show", str(row["trial_id"])[:6])
     assert status == 0 and "val_acc          0.9" in out and "a CPU" in out
     line = next(line for line in out.splitlines() if line.startswith("run it again: "))

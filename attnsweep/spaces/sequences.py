@@ -14,8 +14,8 @@ RECIPE = (
     "epochs", "precision", "seed",
 )  # fmt: skip
 DEFAULTS = {
-    "depth": 2, "mlp_dim": 512, "attention": "fused", "norm": "pre", "lr": 2e-3, "warmup_steps": 200,
-    "epochs": 6, "dropout": 0.0,  # no example comes twice
+    "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
+    "dropout": 0.0,  # no example comes twice
 }  # fmt: skip
 
 
