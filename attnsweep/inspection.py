@@ -53,7 +53,7 @@ def show(results: str, trial_id: str) -> int:
         value = row[column.name]
         if not pd.isna(value):
             screen.print(
-                f"{column.name:<16} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False
+                f"{column.name:<20} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False
             )
     epochs = load(results, "epochs")
     curve = epochs[epochs["trial_id"] == row["trial_id"]].sort_values("epoch")

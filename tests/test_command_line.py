@@ -171,7 +171,7 @@ def test_show_prints_every_known_column_the_curve_and_a_line_that_reruns_the_sam
     Path("net.py").write_text(NET)
     row = finish_trial(**point)
     status, out, _ = said(capsys, "show", str(row["trial_id"])[:6])
-    assert status == 0 and "val_acc          0.9" in out and "a CPU" in out
+    assert status == 0 and "val_acc              0.9" in out and "a CPU" in out
     line = next(line for line in out.splitlines() if line.startswith("run it again: "))
     code = line.partition("attnsweep.run(")[2].rpartition(", results=")[0]
     from attnsweep import sweep as module

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from attnsweep import datasets
-from attnsweep.axes import Config, filled
+from attnsweep.axes import Config, Value, filled
 from attnsweep.errors import UserError
 from attnsweep.problems import Problem
 
@@ -13,7 +13,7 @@ RECIPE = (
     "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
     "epochs", "precision", "seed",
 )  # fmt: skip
-DEFAULTS = {
+DEFAULTS: dict[str, Value] = {
     "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
     "dropout": 0.0,  # no example comes twice
 }  # fmt: skip
