@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from attnsweep import provenance
 from attnsweep.console import Live
 from attnsweep.errors import writing
@@ -74,6 +76,7 @@ class Recorder:
             ids = [row["trial_id"] for row, curve in self.final if curve]
             self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
         self.final.clear()
+        pa.default_memory_pool().release_unused()  # Arrow keeps it for a next time that takes minutes to come
 
     def _write_curve(self, trial_id: str) -> None:
         if curve := self.curves.get(trial_id):
@@ -88,3 +91,4 @@ def tidy(store: Store) -> None:
         store.compact()
     except OSError as error:
         log.warning("the tables were not compacted (%s); their rows are intact", error)
+    pa.default_memory_pool().release_unused()

@@ -22,7 +22,7 @@ from attnsweep.latency import measure_all
 from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
 from attnsweep.results import Store, load
-from attnsweep.spread import spread
+from attnsweep.spread import Queue, spread
 from attnsweep.sweep import Sweep, Trial, expand, read_sweep
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def train(
     }
     with console.Live(screen, plan.new, slots=slots, speed=plan.speed) as live:
         recorder = Recorder(plan.name, store, where.runs, live)
-        spread(plan.new, recorder, options=options, asked=asked, slots=slots, scheduler=sweep.scheduler)
+        spread(
+            Queue(plan.new), recorder, options=options, asked=asked, slots=slots, scheduler=sweep.scheduler
+        )
 
 
 def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool, screen: Console) -> None:
@@ -157,7 +159,8 @@ def measure(results: str | Path, *, address: str | None) -> int:
 
 def count(plan: Plan, store: Store) -> Counter[str]:
     """How many trials ended how; `new` are those that have not ended."""
-    ended = {row["trial_id"]: row["status"] for row in store.read("trials").to_pylist()}
+    rows = store.read("trials")
+    ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
     return Counter(ended.get(trial.trial_id, "new") for trial in plan.trials)
 
 
