@@ -41,7 +41,7 @@ class Recorder:
             file.write(f"{trial.trial_id}\n")
         self.curves[trial.trial_id] = []
         self.written[trial.trial_id] = time.monotonic()
-        self.live.started(trial.trial_id)
+        self.live.started(trial)
 
     def told(self, trial: Trial, event: Mapping[str, Any]) -> None:
         """Keeps the epochs of the learning curve and writes them now and then."""

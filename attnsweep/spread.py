@@ -7,6 +7,7 @@ and checkpoints are ours.
 
 import functools
 import logging
+import math
 import os
 import tempfile
 from collections import Counter, deque
@@ -63,17 +64,25 @@ def bundle(asked: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFactory:
 class Source(Protocol):
     """Where trials come from."""
 
+    @property
+    def ahead(self) -> float:
+        """How many may be taken before a worker is free."""
+
     def take(self) -> Trial | None:
-        """The next trial; None where there is none now, and none ever where `exhausted`."""
+        """The next trial; None where there is none now."""
 
     @property
-    def exhausted(self) -> bool: ...
+    def exhausted(self) -> bool:
+        """Whether there is none ever again."""
 
-    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
+    def ended(self, trial: Trial, status: str, row: Row) -> None:
+        """Hears how a trial ended."""
 
 
 class Queue:
     """A source of trials that are known beforehand."""
+
+    ahead = math.inf
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self.waiting = deque(trials)
@@ -101,8 +110,8 @@ class Record(Protocol):
 class Messenger(tune.Callback):
     """Passes Tune's callbacks on, and keeps what was begun and has not ended."""
 
-    def __init__(self, source: Source, record: Record) -> None:
-        self.source, self.record = source, record
+    def __init__(self, source: Source, record: Record, *, slots: int) -> None:
+        self.source, self.record, self.most = source, record, slots + source.ahead
         self.left: dict[str, Trial] = {}
         self.starts: Counter[str] = Counter()
         self.rows: dict[str, Row] = {}  # of running trials, as far as they have come
@@ -112,7 +121,9 @@ class Messenger(tune.Callback):
         return {}  # Tune pickles its callbacks beside its own state; neither is needed again
 
     def take(self) -> Trial | None:
-        """The next trial of the source."""
+        """The next trial of the source; None where enough are under way."""
+        if len(self.left) >= self.most:
+            return None
         if trial := self._call(self.source.take):
             self.left[trial.trial_id] = trial
         return trial
@@ -207,6 +218,7 @@ def forget(trials: list[TuneTrial]) -> None:
     for trial in [one for one in trials[:-1] if one.is_finished()]:
         trials.remove(trial)
         trial.config, trial.evaluated_params, trial.run_metadata = {}, {}, BLANK
+        trial.storage, trial.experiment_tag = None, ""
         for private in {"_Trial__unresolved_config", "_state_json"} & vars(trial).keys():
             setattr(trial, private, "")
 
@@ -268,7 +280,7 @@ def spread(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(
         max(2, slots)
     )  # by default 200: each pending one costs every round
-    messenger = Messenger(source, record)
+    messenger = Messenger(source, record, slots=slots)
     while messenger.left or not source.exhausted:
         before = messenger.starts.total()
         try:

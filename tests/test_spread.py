@@ -65,7 +65,7 @@ def test_a_tune_that_keeps_other_things_is_no_error(private: str) -> None:
 
 
 def test_a_feed_gives_first_what_an_earlier_call_of_tune_has_left() -> None:
-    messenger = Messenger(Queue([ours(0), ours(1)]), Silent())
+    messenger = Messenger(Queue([ours(0), ours(1)]), Silent(), slots=2)
     first = Feed(messenger)
     assert given(first) == 0
     again = Feed(messenger)
@@ -85,7 +85,7 @@ def test_a_source_that_has_nothing_now_is_asked_again() -> None:
     class Later(Queue):
         exhausted = False  # type: ignore[assignment]
 
-    assert Feed(Messenger(Later([]), Silent())).suggest("x") is None
+    assert Feed(Messenger(Later([]), Silent(), slots=2)).suggest("x") is None
 
 
 def test_all_trials_share_one_request() -> None:
