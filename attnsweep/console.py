@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from attnsweep.axes import model_name
-from attnsweep.estimate import Speed
 from attnsweep.results import Row
 from attnsweep.sweep import Trial, label, varying, worded
 
@@ -69,16 +68,16 @@ def counted(number: int, noun: str) -> str:
 
 def show_plan(console: Console, plan: "Plan") -> None:
     """Prints how many trials are new, done and invalid, and what they cost."""
-    trials, states = plan.trials, Counter(plan.state.values())
+    trials, states = plan.typical, Counter(plan.state.values())
     states["invalid"] = len(plan.invalid)
+    states["to be suggested"] = len(plan.open)
     parts = [
         f"{states[state]:,} {state}"
-        for state in ("new", "done", "invalid")
-        if states[state] or state == "new"
+        for state in ("to be suggested", "new", "done", "invalid")
+        if states[state] or (state == "new" and not plan.samples)
     ]
     console.print(
-        f"[bold]{plan.name}[/]: {counted(len(trials) + len(plan.invalid), 'trial')} ({', '.join(parts)})",
-        highlight=False,
+        f"[bold]{plan.name}[/]: {counted(states.total(), 'trial')} ({', '.join(parts)})", highlight=False
     )
     if trials:
         models, sets = (
@@ -86,6 +85,8 @@ def show_plan(console: Console, plan: "Plan") -> None:
             for key, noun in (("model", "model"), ("dataset", "data set"))
         )
         architectures = counted(len({trial.arch_id for trial in trials}), "architecture")
+        if plan.samples:
+            architectures += " among points drawn at random"
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
         console.print(f"  {models} on {sets}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
@@ -110,9 +111,10 @@ def several(names: Sequence[str], noun: str) -> str:
 
 def show_time(console: Console, plan: "Plan", slots: int) -> None:
     """Prints how long the new trials will take."""
-    if not plan.new:
+    left = len(plan.new) + len(plan.open)
+    if not left:
         return
-    seconds = plan.speed.estimate(plan.new) / max(1, min(slots, len(plan.new)))
+    seconds = plan.seconds / max(1, min(slots, left))
     basis = (
         "going by the trials in the results" if plan.speed.observed else "a guess: no finished trial to go by"
     )
@@ -123,6 +125,8 @@ def show_time(console: Console, plan: "Plan", slots: int) -> None:
 
 def show_trials(console: Console, plan: "Plan") -> None:
     """Prints the trials as a table, the first of them where there are many."""
+    if not plan.trials:
+        return
     table, keys = Table(box=None, header_style="dim"), varying(plan.trials)
     for title in ("trial_id", "trial", "status"):
         table.add_column(title)
@@ -159,10 +163,11 @@ def show_closing(
 class Live:
     """The running trials. A context: the bars are there inside it, and gone after it."""
 
-    def __init__(self, console: Console, trials: Sequence[Trial], *, slots: int, speed: Speed) -> None:
-        self.console, self.slots, self.speed = console, max(1, slots), speed
-        self.trials = {trial.trial_id: trial for trial in trials}
-        self.keys = varying(trials)
+    def __init__(self, console: Console, plan: "Plan", *, slots: int) -> None:
+        self.console, self.plan, self.slots, self.speed = console, plan, max(1, slots), plan.speed
+        self.trials = {trial.trial_id: trial for trial in plan.new}  # and those that start
+        self.total = len(plan.new) + len(plan.open)
+        self.keys = varying([*plan.new, *plan.samples])
         self.left = dict.fromkeys(self.trials, 1.0)  # the share of each trial that is still to be done
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
@@ -182,11 +187,14 @@ class Live:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def started(self, trial_id: str) -> None:
+    def started(self, trial: Trial) -> None:
         """A trial begins, or begins again."""
+        trial_id = trial.trial_id
+        self.trials[trial_id] = trial
+        self.left.setdefault(trial_id, 1.0)
         self.seen[trial_id] = (0.0, time.monotonic())
         if trial_id not in self.bars:
-            name = label(self.trials[trial_id], self.keys)
+            name = label(trial, self.keys)
             self.bars[trial_id] = self.progress.add_task(name, total=1.0, note="")
 
     def advanced(self, trial_id: str, share: float, val_acc: float | None = None) -> None:
@@ -211,16 +219,16 @@ class Live:
         self._refresh()
 
     def _line(self, trial_id: str, row: Row) -> str:
-        width = len(str(len(self.trials)))
+        width = len(str(self.total))
         name = escape(label(self.trials[trial_id], self.keys))
-        head = f"{self.ended_count:>{width}}/{len(self.trials)} {name}"
+        head = f"{self.ended_count:>{width}}/{self.total} {name}"
         if row["status"] == "failed":
             return f"{head}  {MARK['failed']}: {escape(row['error'])}"
         scores = [f"{key[:-4]} {row[key]:.3f}" for key in ("val_acc", "test_acc") if row.get(key) is not None]
         return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
 
     def _title(self) -> str:
-        return f"{self.ended_count}/{len(self.trials)} trials"
+        return f"{self.ended_count}/{self.total} trials"
 
     def _refresh(self) -> None:
         if self.progress.disable or time.monotonic() - self.refreshed < REFRESH_S:
@@ -229,6 +237,8 @@ class Live:
         seconds = sum(
             self.speed.estimate([self.trials[key]]) * share for key, share in self.left.items() if share
         )
-        done = 1 - sum(self.left.values()) / len(self.left)
+        unseen = self.total - len(self.left)
+        seconds += unseen * self.plan.seconds_of_open if unseen else 0
+        done = 1 - (sum(self.left.values()) + unseen) / self.total
         note = f"{duration(seconds / self.slots)} left" if self.speed.observed else ""
         self.progress.update(self.overall, completed=done, description=self._title(), note=note)

@@ -6,9 +6,10 @@ import os
 
 from attnsweep import console
 from attnsweep.axes import AXES
-from attnsweep.plan import Place, make_plan
+from attnsweep.plan import Place
 from attnsweep.results import Row, Store
-from attnsweep.sweep import Invalid, Sweep, expand
+from attnsweep.search import look, planned
+from attnsweep.sweep import Invalid, Point, Sweep
 
 
 def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
@@ -16,10 +17,12 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
     would begin with.
     """
     rows = Store(where.results).read("trials").to_pylist()
-    plan = make_plan(sweep, expand(sweep.points(), where.data), rows)
+    plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
     if as_json:
         for trial in plan.trials:
             print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
+        for point in plan.open:
+            print(json.dumps(pointed(point) | {"status": "new", "reason": "to be suggested by Optuna"}))
         for one in plan.invalid:
             print(json.dumps(invalid_row(one)))
     else:
@@ -32,12 +35,14 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
 
 
 def invalid_row(one: Invalid) -> Row:
-    """What the JSON of a dry run says of an invalid point: no ids and no cost, but its own values and the
-    reason.
-    """
-    values = {key: plain(one.point.get(key)) for key in AXES}
+    """What the JSON of a dry run says of an invalid point."""
+    return pointed(one.point) | {"status": "invalid", "reason": one.reason}
+
+
+def pointed(point: Point) -> Row:
+    """A point that is no trial: no ids and no cost, but its own values."""
     nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
-    return {**nothing, **values, "status": "invalid", "reason": one.reason}
+    return {**nothing, **{key: plain(point.get(key)) for key in AXES}}
 
 
 def plain(value: object) -> object:

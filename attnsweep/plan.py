@@ -8,7 +8,7 @@ from pathlib import Path
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
 from attnsweep.results import FINAL, Row
-from attnsweep.sweep import Invalid, Sweep, Trial
+from attnsweep.sweep import Invalid, Point, Sweep, Trial
 
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
@@ -35,7 +35,11 @@ def place(results: str | Path = "results", data: str | Path | None = None) -> Pl
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are none."""
+    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are none.
+
+    Of an adaptive search: its finished trials, what is fixed of each one that is still to be suggested
+    (`open`), and trials that it might suggest (`samples`).
+    """
 
     name: str
     trials: tuple[Trial, ...]
@@ -43,10 +47,27 @@ class Plan:
     state: Mapping[str, str]
     speed: Speed
     unused: Mapping[str, Sequence[str]]  # model to the keys of the sweep that mean nothing to it
+    open: tuple[Point, ...] = ()
+    samples: tuple[Trial, ...] = ()
 
     @property
     def new(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
+
+    @property
+    def typical(self) -> tuple[Trial, ...]:
+        """Trials that show what the sweep is made of."""
+        return self.samples or self.trials
+
+    @property
+    def seconds(self) -> float:
+        """How long the trials that are not done take, one after the other."""
+        return self.speed.estimate(self.new) + len(self.open) * self.seconds_of_open
+
+    @property
+    def seconds_of_open(self) -> float:
+        """How long one takes that is still to be suggested, by those that might be."""
+        return self.speed.estimate(self.samples) / max(1, len(self.samples))
 
 
 def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from attnsweep import provenance
 from attnsweep.console import Live
 from attnsweep.errors import writing
@@ -39,7 +41,7 @@ class Recorder:
             file.write(f"{trial.trial_id}\n")
         self.curves[trial.trial_id] = []
         self.written[trial.trial_id] = time.monotonic()
-        self.live.started(trial.trial_id)
+        self.live.started(trial)
 
     def told(self, trial: Trial, event: Mapping[str, Any]) -> None:
         """Keeps the epochs of the learning curve and writes them now and then."""
@@ -74,6 +76,7 @@ class Recorder:
             ids = [row["trial_id"] for row, curve in self.final if curve]
             self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
         self.final.clear()
+        pa.default_memory_pool().release_unused()  # Arrow keeps it for a next time that takes minutes to come
 
     def _write_curve(self, trial_id: str) -> None:
         if curve := self.curves.get(trial_id):
@@ -96,3 +99,4 @@ def tidy(store: Store) -> None:
         store.compact()
     except OSError as error:
         log.warning("the tables were not compacted (%s); their rows are intact", error)
+    pa.default_memory_pool().release_unused()

@@ -19,11 +19,12 @@ from rich.console import Console
 from attnsweep import cluster, console, datasets
 from attnsweep.errors import UserError
 from attnsweep.latency import measure_all
-from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid
+from attnsweep.plan import Place, Plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
 from attnsweep.results import Store, load
-from attnsweep.spread import spread
-from attnsweep.sweep import Sweep, Trial, expand, read_sweep
+from attnsweep.search import Search, look, planned
+from attnsweep.spread import Queue, spread
+from attnsweep.sweep import Sweep, Trial, read_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,66 +72,82 @@ def run(
 def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
     screen, store, began = console.screen(), Store(where.results), time.monotonic()
-    expanded = expand(sweep.points(), where.data)
-    refuse_invalid(expanded[1])
+    looked = look(sweep, where.data)
+    refuse_invalid(looked[1])
     with sole_writer(store, where.runs):
-        plan = make_plan(sweep, expanded, store.read("trials").to_pylist())
-        for name in dict.fromkeys(trial.config["dataset"] for trial in plan.new):
+        rows = store.read("trials").to_pylist()
+        plan, search = planned(sweep, looked, rows, where.data)
+        for name in dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
-        interrupted = False
+        del rows
+        work, interrupted = Work(sweep, plan, search, store, where, screen), False
         try:
-            work(sweep, plan, store, where, address=address, latency=latency, screen=screen)
+            work.do(address=address, latency=latency)
         except KeyboardInterrupt:
             interrupted = True
         tidy(store)
-        outcome = Outcome(plan.trials, count(plan, store), interrupted)
+        outcome = Outcome(work.trials, work.count(), interrupted)
     console.show_closing(
         screen, outcome.counts, where.results, time.monotonic() - began, interrupted=interrupted
     )
     return outcome
 
 
-def work(
-    sweep: Sweep,
-    plan: Plan,
-    store: Store,
-    where: Place,
-    *,
-    address: str | None,
-    latency: bool,
-    screen: Console,
-) -> None:
-    """Trains what is new and measures what was not measured yet, on the cluster."""
-    if not plan.new and not latency:
-        return
-    with cluster.connected(address):
-        asked = cluster.request(sweep.resources)
-        if plan.new:
-            train(sweep, plan, store, where, asked=asked, screen=screen)
-        if latency:
-            ids = [trial.trial_id for trial in plan.trials]
-            measure_latency(store, ids, gpus=asked["gpu"] > 0, screen=screen)
+@dataclass(frozen=True)
+class Work:
+    """A sweep under way: what to run, where its rows go, where a person reads of it."""
 
+    sweep: Sweep
+    plan: Plan
+    search: Search | None
+    store: Store
+    where: Place
+    screen: Console
 
-def train(
-    sweep: Sweep, plan: Plan, store: Store, where: Place, *, asked: dict[str, float], screen: Console
-) -> None:
-    """Trains the new trials, spread over the cluster."""
-    slots = cluster.slots(asked)
-    if asked["gpu"] == 0 and (sweep.resources or {}).get("gpu"):
-        screen.print("  there is no GPU here: trials run on CPUs")
-    console.show_time(screen, plan, slots)
-    options = {
-        "data_dir": str(where.data),
-        "runs_dir": str(where.runs),
-        "cpu": asked["cpu"],
-        "gpu": asked["gpu"],
-        "keep_weights": sweep.keep_weights,
-    }
-    with console.Live(screen, plan.new, slots=slots, speed=plan.speed) as live:
-        recorder = Recorder(plan.name, store, where.runs, live)
-        spread(plan.new, recorder, options=options, asked=asked, slots=slots, scheduler=sweep.scheduler)
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials of the sweep, as far as they are known."""
+        return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
+
+    def do(self, *, address: str | None, latency: bool) -> None:
+        """Trains what is not done and measures what was not measured yet, on the cluster."""
+        open_ = bool(self.plan.new or self.plan.open)
+        if not open_ and not latency:
+            return
+        with cluster.connected(address):
+            asked = cluster.request(self.sweep.resources)
+            if open_:
+                self.train(asked)
+            if latency:
+                ids = [trial.trial_id for trial in self.trials]
+                measure_latency(self.store, ids, gpus=asked["gpu"] > 0, screen=self.screen)
+
+    def train(self, asked: dict[str, float]) -> None:
+        """Trains what is not done, spread over the cluster."""
+        slots = cluster.slots(asked)
+        if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
+            self.screen.print("  there is no GPU here: trials run on CPUs")
+        console.show_time(self.screen, self.plan, slots)
+        options = {
+            "data_dir": str(self.where.data),
+            "runs_dir": str(self.where.runs),
+            "cpu": asked["cpu"],
+            "gpu": asked["gpu"],
+            "keep_weights": self.sweep.keep_weights,
+        }
+        source, scheduler = self.search or Queue(self.plan.new), self.sweep.scheduler
+        with console.Live(self.screen, self.plan, slots=slots) as live:
+            recorder = Recorder(self.plan.name, self.store, self.where.runs, live)
+            spread(source, recorder, options=options, asked=asked, slots=slots, scheduler=scheduler)
+
+    def count(self) -> Counter[str]:
+        """How many trials ended how; `new` are those that have not ended."""
+        rows = self.store.read("trials")
+        ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
+        counts = Counter(ended.get(trial.trial_id, "new") for trial in self.trials)
+        counts["new"] += len(self.search.open) if self.search else 0
+        return counts
 
 
 def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool, screen: Console) -> None:
@@ -154,12 +171,6 @@ def measure(results: str | Path, *, address: str | None) -> int:
         highlight=False,
     )
     return 0
-
-
-def count(plan: Plan, store: Store) -> Counter[str]:
-    """How many trials ended how; `new` are those that have not ended."""
-    ended = {row["trial_id"]: row["status"] for row in store.read("trials").to_pylist()}
-    return Counter(ended.get(trial.trial_id, "new") for trial in plan.trials)
 
 
 @contextmanager

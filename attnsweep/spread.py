@@ -5,21 +5,26 @@ worker, and a trial costs Tune some milliseconds. Tune's own loggers, checkpoint
 and checkpoints are ours.
 """
 
+import functools
 import logging
+import math
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
+from attnsweep.axes import AXES
 from attnsweep.cluster import ray_name
 from attnsweep.results import Row
 from attnsweep.sweep import Trial
 
+BLANK = TuneTrial("", stub=True).run_metadata
 MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
 log = logging.getLogger("attnsweep")
 
@@ -29,11 +34,10 @@ class Worker(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """One bundle with what the sweep asks for one trial; Ray spells CPU and GPU in capitals."""
-        return tune.PlacementGroupFactory([{ray_name(key): n for key, n in config["asked"].items() if n}])
+        """One bundle with what the sweep asks for one trial."""
+        return bundle(tuple(config["asked"].items()))
 
-    def setup(self, config: dict[str, Any], trials: Mapping[str, Trial]) -> None:  # type: ignore[override]
-        self.trials = trials
+    def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,7 +45,7 @@ class Worker(tune.Trainable):
         from attnsweep import trial  # here, in the worker: the driver has no need of torch
 
         options = trial.Options(**new_config["options"])
-        self.events: Iterator[dict[str, Any]] = trial.run(self.trials[new_config["trial_id"]], options)
+        self.events: Iterator[dict[str, Any]] = trial.run(new_config["trial"], options)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -49,6 +53,48 @@ class Worker(tune.Trainable):
         seen: dict[str, Any] = {key: event[key] for key in ("epoch", "val_acc") if key in event}
         # a list hides the numbers from Tune, which would keep statistics of each: 20 MB per 100 trials
         return {"event": [event], "done": "status" in event, **seen}
+
+
+@functools.cache
+def bundle(asked: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFactory:
+    """The request for one trial, one object for all; Ray spells CPU and GPU in capitals."""
+    return tune.PlacementGroupFactory([{ray_name(key): n for key, n in asked if n}])
+
+
+class Source(Protocol):
+    """Where trials come from."""
+
+    @property
+    def ahead(self) -> float:
+        """How many may be taken before a worker is free."""
+
+    def take(self) -> Trial | None:
+        """The next trial; None where there is none now."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is none ever again."""
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None:
+        """Hears how a trial ended."""
+
+
+class Queue:
+    """A source of trials that are known beforehand."""
+
+    ahead = math.inf
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self.waiting = deque(trials)
+
+    def take(self) -> Trial | None:
+        return self.waiting.popleft() if self.waiting else None
+
+    @property
+    def exhausted(self) -> bool:
+        return not self.waiting
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
 
 
 class Record(Protocol):
@@ -62,17 +108,25 @@ class Record(Protocol):
 
 
 class Messenger(tune.Callback):
-    """Passes Tune's callbacks on, and keeps what is left to do."""
+    """Passes Tune's callbacks on, and keeps what was begun and has not ended."""
 
-    def __init__(self, trials: Sequence[Trial], record: Record) -> None:
-        self.left = {trial.trial_id: trial for trial in trials}
-        self.record = record
+    def __init__(self, source: Source, record: Record, *, slots: int) -> None:
+        self.source, self.record, self.most = source, record, slots + source.ahead
+        self.left: dict[str, Trial] = {}
         self.starts: Counter[str] = Counter()
         self.rows: dict[str, Row] = {}  # of running trials, as far as they have come
         self.error: Exception | None = None  # raised by the record, say by a full disk
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks beside its own state; neither is needed again
+
+    def take(self) -> Trial | None:
+        """The next trial of the source; None where enough are under way."""
+        if len(self.left) >= self.most:
+            return None
+        if trial := self._call(self.source.take):
+            self.left[trial.trial_id] = trial
+        return trial
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         if ours := self._ours(trial):
@@ -96,12 +150,15 @@ class Messenger(tune.Callback):
         """A trial that has not ended by itself was stopped by the scheduler."""
         if ours := self._ours(trial):
             self._end(ours, "stopped", {})
-        trial.run_metadata.metric_analysis.clear()  # Tune's statistics, some 40 kB for each trial
-        trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Tune has given a trial up."""
         if ours := self._ours(trial):
-            self._end(ours, "failed", {"error": worker_death(trial, self.starts[ours.trial_id])})
+            error = worker_death(trial, self.starts[ours.trial_id])
+            self._end(ours, "failed", {"error": error})
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        forget(trials)
 
     def give_up(self) -> None:
         """Ends trials that were started too often."""
@@ -112,19 +169,58 @@ class Messenger(tune.Callback):
                 )
 
     def _ours(self, trial: TuneTrial) -> Trial | None:
-        return self.left.get(trial.config["trial_id"])
+        """The trial, unless it has ended."""
+        return self.left.get(trial_of(trial).trial_id)
 
     def _end(self, trial: Trial, status: str, extra: Row) -> None:
         row = {**self.rows.pop(trial.trial_id, trial.row()), **extra}
         self._call(self.record.ended, trial, status, row)
+        self._call(self.source.ended, trial, status, row)
         del self.left[trial.trial_id]
 
-    def _call(self, told: Callable[..., None], *args: Any) -> None:
+    def _call(self, told: Callable[..., Any], *args: Any) -> Any:
         try:
-            told(*args)
+            return told(*args)
         except Exception as error:  # Tune wraps what its callbacks raise; this is the original
             self.error = error
             raise
+
+
+class Feed(Searcher):
+    """Gives Tune one trial after another, those that an earlier call of Tune has left first."""
+
+    def __init__(self, messenger: Messenger) -> None:
+        super().__init__()
+        self.messenger, self.again = messenger, deque(messenger.left.values())
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The configuration of the next trial; None where Tune is to ask again later."""
+        trial = self.again.popleft() if self.again else self.messenger.take()
+        if trial:
+            return {"trial": trial}
+        return Searcher.FINISHED if self.messenger.source.exhausted else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing to do: the messenger knows."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to keep: what is done stands in the tables."""
+
+
+def forget(trials: list[TuneTrial]) -> None:
+    """Empties Tune's records of trials that have ended: it keeps them all, and turns them into JSON at its
+    end, some 20 kB each.
+
+    Tune goes on with the very list that it passes to its callbacks, and cannot do without a last trial in it.
+    """
+    for trial in [one for one in trials[:-1] if one.is_finished()]:
+        trials.remove(trial)
+        trial.config, trial.evaluated_params, trial.run_metadata = {}, {}, BLANK
+        trial.storage, trial.experiment_tag = None, ""
+        for private in {"_Trial__unresolved_config", "_state_json"} & vars(trial).keys():
+            setattr(trial, private, "")
 
 
 def worker_death(trial: TuneTrial, starts: int) -> str:
@@ -141,17 +237,16 @@ class GroupedASHA(FIFOScheduler):
     Between architectures of different size it would be unfair: the larger ones learn later.
     """
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.longest = max(trial.config["epochs"] for trial in trials)
-        self.groups_of = {one.trial_id: (one.config["model"], one.config["dataset"]) for one in trials}
         self.groups: dict[tuple[str, str], ASHAScheduler] = {}
 
     def _group(self, trial: TuneTrial) -> ASHAScheduler:
-        key = self.groups_of[trial.config["trial_id"]]
+        config = trial_of(trial).config
+        key = config["model"], config["dataset"]
         if key not in self.groups:
             self.groups[key] = ASHAScheduler(
-                time_attr="epoch", metric="val_acc", mode="max", max_t=self.longest
+                time_attr="epoch", metric="val_acc", mode="max", max_t=int(AXES["epochs"].high)
             )
         return self.groups[key]
 
@@ -169,7 +264,7 @@ class GroupedASHA(FIFOScheduler):
 
 
 def spread(
-    trials: Sequence[Trial],
+    source: Source,
     record: Record,
     *,
     options: Mapping[str, Any],
@@ -177,7 +272,7 @@ def spread(
     slots: int,
     scheduler: str | None,
 ) -> None:
-    """Runs the trials to their ends. A worker that dies is replaced; what it was at starts again,
+    """Runs the trials of a source to their ends. A worker that dies is replaced; what it was at starts again,
     `MOST_STARTS` times at most.
 
     Raises what the record raises, and KeyboardInterrupt.
@@ -185,56 +280,52 @@ def spread(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(
         max(2, slots)
     )  # by default 200: each pending one costs every round
-    messenger = Messenger(trials, record)
-    while messenger.left:
+    messenger = Messenger(source, record, slots=slots)
+    while messenger.left or not source.exhausted:
         before = messenger.starts.total()
         try:
-            fit(list(messenger.left.values()), messenger, options=options, asked=asked, scheduler=scheduler)
+            fit(messenger, options=options, asked=asked, scheduler=scheduler)
         except Exception as error:  # Tune's whole fit ends where Ray kills one worker for memory
             if messenger.error:
                 raise messenger.error from None
             if messenger.starts.total() == before:
                 raise
-            log.warning("Ray Tune stopped (%s); going on with %d trials", error, len(messenger.left))
-        if messenger.starts.total() == before:
+            log.warning("Ray Tune stopped (%s); going on with what is left", error)
+        if messenger.starts.total() == before and (messenger.left or not source.exhausted):
             raise RuntimeError(f"Ray Tune ended with {len(messenger.left)} trials not started")
         messenger.give_up()
 
 
 def fit(
-    trials: Sequence[Trial],
-    messenger: Messenger,
-    *,
-    options: Mapping[str, Any],
-    asked: Mapping[str, float],
-    scheduler: str | None,
+    messenger: Messenger, *, options: Mapping[str, Any], asked: Mapping[str, float], scheduler: str | None
 ) -> None:
     """One call of Tune."""
     with tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True) as scratch:
-        tune.Tuner(
-            tune.with_parameters(Worker, trials={trial.trial_id: trial for trial in trials}),
-            param_space={
-                "trial_id": tune.grid_search([trial.trial_id for trial in trials]),
-                "options": dict(options),
-                "asked": dict(asked),
-            },
-            tune_config=tune.TuneConfig(
-                scheduler=GroupedASHA(trials) if scheduler == "asha" else None,
-                reuse_actors=True,
-                trial_name_creator=name_of,
-                trial_dirname_creator=name_of,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[messenger],
-                failure_config=tune.FailureConfig(max_failures=MOST_STARTS - 1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+        tune.run(  # and no Tuner, whose ResultGrid would hold every trial once more
+            Worker,
+            config={"options": dict(options), "asked": dict(asked)},
+            search_alg=Feed(messenger),
+            num_samples=-1,  # until the feed ends
+            scheduler=GroupedASHA() if scheduler == "asha" else None,
+            reuse_actors=True,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[messenger],
+            max_failures=MOST_STARTS - 1,
+            raise_on_failed_trial=False,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        )
+
+
+def trial_of(trial: TuneTrial) -> Trial:
+    """Our trial in one of Tune's."""
+    ours: Trial = trial.config["trial"]
+    return ours
 
 
 def name_of(trial: TuneTrial) -> str:
     """The name that Tune's own files give a trial."""
-    return str(trial.config["trial_id"])
+    return trial_of(trial).trial_id

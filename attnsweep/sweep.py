@@ -30,7 +30,8 @@ NUMERICS = (
 )
 SINCE = {"attention": "explicit"}  # axes that came later, and what all trials had before: they change no id
 MOST_TRIALS = 100_000
-OPTIONS = ("name", "resources", "num_samples", "scheduler", "keep_weights")
+OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
+OBJECTIVES = {"val_acc": "maximize", "val_loss": "minimize", "params": "minimize", "macs": "minimize"}
 Point = dict[str, Any]
 
 
@@ -78,6 +79,10 @@ class Sweep:
     comparing those of one model and data set only. `keep_weights=True` leaves the weights of each trial's
     selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained it.
 
+    `search="optuna"` has Optuna choose in the domains, for each cell of the grid by itself, until it has
+    `num_samples` trials that are good in the `objectives`: columns of `trials`, of which accuracy is to be
+    high and losses, parameters and MACs are to be low; of several, the trade-off is searched.
+
     Raises UserError where a key is unknown, a grid is empty or an option is out of range.
     """
 
@@ -90,6 +95,8 @@ class Sweep:
         num_samples: int = 1,
         scheduler: str | None = None,
         keep_weights: bool = False,
+        search: str | None = None,
+        objectives: str | Sequence[str] = ("val_acc", "params"),
         **shared: Any,
     ) -> None:
         parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
@@ -115,6 +122,9 @@ class Sweep:
             raise UserError(f"keep_weights={keep_weights!r} is neither True nor False")
         if scheduler not in (None, "asha"):
             raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
+        self.search = search
+        self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+        check_search(self)
 
     def points(self) -> Iterator[Point]:
         """Every cell of every part's grid, `num_samples` times, with the domains drawn."""
@@ -123,8 +133,12 @@ class Sweep:
             raise UserError(f"the sweep has {total:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
             for sample in range(self.num_samples):
-                for cell in itertools.product(*(grid(value) for value in part.values())):
-                    yield draw(dict(zip(part, cell, strict=True)), sample)
+                for cell in crossed(part):
+                    yield draw(cell, sample)
+
+    def cells(self) -> Iterator[Point]:
+        """Every cell of every part's grid, its domains as they are."""
+        return itertools.chain.from_iterable(map(crossed, self.parts))
 
     def unused(self) -> dict[str, list[str]]:
         """For each model the keys that stand beside it and mean nothing to it: a CNN has no depth."""
@@ -143,6 +157,8 @@ class Sweep:
         parts that have none of them are dropped); otherwise the key is set to them everywhere.
         """
         shared = {key: values[-1] for key, values in changes.items() if key in OPTIONS}
+        if "objectives" in changes:
+            shared["objectives"] = changes["objectives"]
         parts = list(self.parts)
         for key, values in changes.items():
             if key not in OPTIONS:
@@ -169,6 +185,24 @@ def check_value(key: str, value: object) -> None:
     if isinstance(value, list | tuple | set | range):
         raise UserError(
             f"{key}={value!r} is a {type(value).__name__}; write tune.grid_search({list(value)!r})"
+        )
+
+
+def check_search(sweep: Sweep) -> None:
+    """Raises UserError where the options of a search are unknown, or do not fit the others."""
+    if sweep.search not in (None, "optuna"):
+        raise UserError(f"search={sweep.search!r} is unknown; use 'optuna' or leave it out")
+    for key in sweep.objectives:
+        if key not in OBJECTIVES:
+            hint = did_you_mean(key, OBJECTIVES)
+            raise UserError(f"objectives: {key!r} is unknown{hint}; use some of {', '.join(OBJECTIVES)}")
+    if not sweep.objectives or len(set(sweep.objectives)) < len(sweep.objectives):
+        raise UserError(f"objectives={list(sweep.objectives)} is no set of columns; name each once")
+    if sweep.search and sweep.scheduler:
+        raise UserError("search='optuna' judges finished trials; leave scheduler='asha' out")
+    if sweep.search and not any(is_domain(value) for part in sweep.parts for value in part.values()):
+        raise UserError(
+            "search='optuna' has nothing to choose; write a domain, such as depth=tune.randint(1, 9)"
         )
 
 
@@ -212,6 +246,12 @@ def grid(value: Any) -> list[Any]:
 def cells(part: Point) -> int:
     """The number of cells in the grid of one part."""
     return functools.reduce(lambda product, value: product * len(grid(value)), part.values(), 1)
+
+
+def crossed(part: Point) -> Iterator[Point]:
+    """Every cell of one part's grid."""
+    for values in itertools.product(*(grid(value) for value in part.values())):
+        yield dict(zip(part, values, strict=True))
 
 
 def draw(cell: Point, sample: int) -> Point:

@@ -1,0 +1,94 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from attnsweep.results import Row
+from attnsweep.spaces import resolve
+from attnsweep.spread import Feed, Messenger, Queue, bundle, forget
+from attnsweep.sweep import Trial, make_trial
+
+
+class Silent:
+    """A record that keeps nothing."""
+
+    def started(self, trial: Trial) -> None: ...
+
+    def told(self, trial: Trial, event: Mapping[str, Any]) -> None: ...
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
+
+
+def ours(seed: int) -> Trial:
+    return make_trial(resolve(dict(model="cnn", seed=seed)), Path("nowhere"))
+
+
+def one_of_tunes(trial: Trial, *, status: str) -> TuneTrial:
+    """Tune's record of a trial that has told a result."""
+    record = TuneTrial("", config={"trial": trial}, evaluated_params={"trial": trial}, stub=True)
+    record.placement_group_factory = tune.PlacementGroupFactory([{"CPU": 1}])
+    record.update_last_result({"event": [], "val_acc": 0.5, "config": {"trial": trial}})
+    record.set_status(status)
+    return record
+
+
+def test_what_tune_keeps_of_ended_trials_is_a_shell() -> None:
+    trials = [one_of_tunes(ours(seed), status=TuneTrial.TERMINATED) for seed in range(3)]
+    every = list(trials)
+    forget(trials)
+    assert trials == every[-1:], "Tune cannot do without a last one"
+    (state, result), (other_state, other_result), last = (one.get_json_state() for one in every)
+    assert (state, other_state) == ("", "") and result is other_result
+    assert "val_acc" in last[1] and "val_acc" not in result
+    assert every[0].config == every[0].evaluated_params == {}
+
+
+def test_trials_that_have_not_ended_are_left_as_they_are() -> None:
+    statuses = (TuneTrial.RUNNING, TuneTrial.ERROR, TuneTrial.PENDING, TuneTrial.TERMINATED)
+    trials = [one_of_tunes(ours(seed), status=status) for seed, status in enumerate(statuses)]
+    forget(trials)
+    assert [one.status for one in trials] == [TuneTrial.RUNNING, TuneTrial.PENDING, TuneTrial.TERMINATED]
+    assert [one.config["trial"].config["seed"] for one in trials] == [0, 2, 3]
+    assert trials[0].last_result["val_acc"] == 0.5
+
+
+@pytest.mark.parametrize("private", ["_state_json", "_Trial__unresolved_config"])
+def test_a_tune_that_keeps_other_things_is_no_error(private: str) -> None:
+    trials = [one_of_tunes(ours(seed), status=TuneTrial.TERMINATED) for seed in range(2)]
+    delattr(trials[0], private)
+    forget(trials)
+    assert len(trials) == 1
+
+
+def test_a_feed_gives_first_what_an_earlier_call_of_tune_has_left() -> None:
+    messenger = Messenger(Queue([ours(0), ours(1)]), Silent(), slots=2)
+    first = Feed(messenger)
+    assert given(first) == 0
+    again = Feed(messenger)
+    assert [given(again), given(again)] == [0, 1]
+    assert again.suggest("x") == Searcher.FINISHED
+
+
+def given(feed: Feed) -> int:
+    """The seed of the next trial."""
+    suggested = feed.suggest("x")
+    assert isinstance(suggested, dict)
+    seed: int = suggested["trial"].config["seed"]
+    return seed
+
+
+def test_a_source_that_has_nothing_now_is_asked_again() -> None:
+    class Later(Queue):
+        exhausted = False  # type: ignore[assignment]
+
+    assert Feed(Messenger(Later([]), Silent(), slots=2)).suggest("x") is None
+
+
+def test_all_trials_share_one_request() -> None:
+    asked = (("cpu", 1.0), ("gpu", 0.0), ("special", 2.0))
+    assert bundle(asked) is bundle(asked)
+    assert bundle(asked).bundles == [{"CPU": 1.0, "special": 2.0}]
