@@ -12,14 +12,18 @@ import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from attnsweep.errors import writing
+from attnsweep.errors import UserError, writing
 from attnsweep.results import ARCHITECTURE, LATENCY_OF_TRIAL, Row, Store
+from attnsweep.spaces import own
 from attnsweep.sweep import short_hash
 
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
 BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
-FAULTS = (ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+FAULTS = (
+    ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
+    UserError,  # the file of one's own model is gone
+)  # fmt: skip
 THREADS = 1  # of a forward pass on a CPU, as in training
 log = logging.getLogger("attnsweep")
 
@@ -61,7 +65,12 @@ def device_name(gpus: float) -> str:
 
 
 def measure_once(
-    config: dict[str, Any], arch_id: str, gpus: float, precision: str, batches: Sequence[int]
+    config: dict[str, Any],
+    arch_id: str,
+    gpus: float,
+    precision: str,
+    batches: Sequence[int],
+    source: str | None,
 ) -> list[Row]:
     """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that
     does not fit has none.
@@ -73,7 +82,13 @@ def measure_once(
         with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
             rows.append(
                 measure.measure_architecture(
-                    config, arch_id, device=device, batch=batch, precision=precision, threads=THREADS
+                    config,
+                    arch_id,
+                    device=device,
+                    batch=batch,
+                    precision=precision,
+                    threads=THREADS,
+                    source=source,
                 )
             )
     return rows
@@ -134,7 +149,8 @@ def measure_at(
 ) -> None:
     """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
     try:
-        rows = ray.get(node.alone(measure_once).remote(config, arch_id, node.gpus, precision, batches))
+        once, source = node.alone(measure_once), own.source_of(config)
+        rows = ray.get(once.remote(config, arch_id, node.gpus, precision, batches, source))
     except FAULTS as error:
         log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
         return

@@ -347,12 +347,15 @@ def measure_architecture(
     batch: int,
     precision: str = "fp32",
     threads: int = 1,
+    source: str | None = None,
 ) -> Row:
-    """The row of `latency` for the model that `config` (see `spaces.resolve`) describes; like `measure`."""
+    """The row of `latency` for the model that `config` and `source` (see `models.build`) describe; like
+    `measure`.
+    """
     from attnsweep.models import build
 
     return measure(
-        build(config),
+        build(config, source),
         config=config,
         arch_id=arch_id,
         device=device,

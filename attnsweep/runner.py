@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ray.exceptions import RayError
 from rich.console import Console
 
 from attnsweep import cluster, console, datasets
-from attnsweep.errors import UserError
+from attnsweep.errors import Interrupted, UserError
 from attnsweep.latency import measure_all
 from attnsweep.plan import Place, Plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
@@ -86,6 +87,11 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
             work.do(address=address, latency=latency)
         except KeyboardInterrupt:
             interrupted = True
+        except RayError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise Interrupted(
+                f"the Ray cluster was lost ({cause}); finished rows are intact, the same command goes on"
+            ) from error
         tidy(store)
         outcome = Outcome(work.trials, work.count(), interrupted)
     console.show_closing(

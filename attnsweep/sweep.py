@@ -45,6 +45,7 @@ class Trial:
     data_sha256: str
     params: int
     macs: int
+    source: str | None = None  # the text of the file of one's own model, for workers that have no such file
 
     def row(self) -> dict[str, Any]:
         """What the trials table says of it before it has run."""
@@ -320,6 +321,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
         data_sha256=data_sha256,
         params=amount.params,
         macs=amount.macs,
+        source=own.source_of(config),
     )
 
 

@@ -97,7 +97,7 @@ class Training:
         self.memory = measure.PeakMemory(self.device)
         torch.manual_seed(self.config["seed"])
         self.order = torch.Generator().manual_seed(self.config["seed"])
-        self.model = build(self.config).to(self.device).to(memory_format=torch.channels_last)
+        self.model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
         self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
         built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

@@ -23,9 +23,13 @@ MODELS = {
 }
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any], source: str | None = None) -> nn.Module:
     """The freshly initialised model of a configuration (see `spaces.resolve`).
 
-    Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out.
+    Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out. `source` is
+    the text of the file of a user's own model, by default that of the file itself. Raises UserError where
+    that is needed, and is gone or has changed.
     """
-    return own.build(config) if own.is_own(config["model"]) else MODELS[config["model"]](config)
+    if not own.is_own(config["model"]):
+        return MODELS[config["model"]](config)
+    return own.build(config, source or own.source_of(config) or "")

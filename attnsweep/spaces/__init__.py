@@ -44,7 +44,7 @@ def takes(model: str) -> set[str]:
     known_model({"model": model})
     always = {"task", "model", "dataset"}
     if own.is_own(model):
-        return {*always, *own.signature(model), *images.RECIPE, *own.OF_DATA}
+        return {*always, *own.signature(model, own.read(model)), *images.RECIPE, *own.OF_DATA}
     if model in sequences.MODELS:
         return {*always, *sequences.MODELS[model], *sequences.RECIPE}
     return {*always, *images.MODELS[model], *images.RECIPE, *own.OF_DATA}

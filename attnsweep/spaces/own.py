@@ -7,11 +7,11 @@ id: an edited model is another one.
 
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import math
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ def located(model: str, folder: Path) -> str:
 
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a user's model. Raises UserError where file, class or an argument is wrong."""
-    parameters = signature(model)
+    source = read(model)
+    parameters = signature(model, source)
     ours = [name for name in parameters if name in AXES and name not in OF_DATA]
     defaults = {name: p.default for name in ours if (p := parameters[name]).default is not p.empty}
     config = filled((*images.RECIPE, *ours), point, defaults)
-    config |= {"task": images.NAME, "model": model, "model_sha256": sha256(model), **images.of_images(point)}
+    config |= {"task": images.NAME, "model": model, "model_sha256": digest(source)}
+    config |= images.of_images(point)
     for name in ours:
         if config[name] is None:
             raise UserError(f"{model} wants {name}; give it a value in the sweep, or a default in the class")
@@ -75,58 +77,80 @@ def refuse_strangers(point: Mapping[str, object], model: str, parameters: Mappin
             raise UserError(f"{model} takes no {key}{hint}")
 
 
-def signature(model: str) -> Mapping[str, inspect.Parameter]:
+def signature(model: str, source: str) -> Mapping[str, inspect.Parameter]:
     """The constructor's parameters by name. Raises UserError where one cannot be given by name."""
-    parameters = inspect.signature(load_class(model)).parameters
+    parameters = inspect.signature(load_class(model, source)).parameters
     for parameter in parameters.values():
         if parameter.kind not in KINDS:
             raise UserError(f"{model} takes {parameter}; name each argument, so that a row can record it")
     return parameters
 
 
-def load_class(model: str) -> type:
-    """The class itself; its file is run. Raises UserError where that fails, or it is no nn.Module."""
+def load_class(model: str, source: str) -> type:
+    """The class itself; its file, whose text is `source`, is run.
+
+    Raises UserError where that fails, or the class is no nn.Module.
+    """
     file, _, name = model.rpartition(":")
-    module = load_module(str(Path(file).resolve()), sha256(model))
-    found = vars(module).get(name)
-    if found is None:
-        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise UserError(f"{file} has no class {name!r}{did_you_mean(name, classes)}")
+    names = run_file(file, source)
+    if name not in names:
+        hint = did_you_mean(name, [key for key, value in names.items() if isinstance(value, type)])
+        raise UserError(f"{file} has no class {name!r}{hint}")
     from torch import nn
 
+    found = names[name]
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         raise UserError(f"{model} is not a class of torch.nn.Module; derive it from nn.Module")
     return found
 
 
 @functools.lru_cache(maxsize=64)
-def load_module(path: str, sha256: str) -> Any:
-    """The module of a file, run once for each of its contents."""
-    name = f"attnsweep_own_{sha256[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+def run_file(file: str, source: str) -> dict[str, Any]:
+    """What the text of a Python file defines, run once in a process as a module of its own.
+
+    The text travels with a trial, so that the worker needs no file, and trains what was planned.
+    """
+    module = types.ModuleType(f"attnsweep_own_{digest(source)[:12]}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module  # dataclasses look there
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, file, "exec"), vars(module))
     except Exception as error:
-        raise UserError(f"{path} cannot be imported ({type(error).__name__}: {error}); mend it") from error
-    return module
+        raise UserError(f"{file} cannot be imported ({type(error).__name__}: {error}); mend it") from error
+    return vars(module)
 
 
-def sha256(model: str) -> str:
-    """SHA-256 of the model's file. Raises UserError where there is none."""
+def read(model: str) -> str:
+    """The text of the model's file. Raises UserError where there is none."""
     file = Path(model.rpartition(":")[0])
-    if not file.is_file():
+    try:
+        return file.read_text()
+    except OSError as error:
         raise UserError(
             f"model={model!r}: there is no file {file}; name it from here, or from the sweep file"
-        )
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+        ) from error
 
 
-def build(config: Mapping[str, Any]) -> Any:
-    """The model of a configuration. Raises UserError where its file has changed since it was planned."""
+def digest(source: str) -> str:
+    """SHA-256 of the text of a file."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def source_of(config: Mapping[str, Any]) -> str | None:
+    """The text of the file of a user's own model, None for any other model.
+
+    Raises UserError where the file is gone, or is not the one that the configuration was made of.
+    """
+    if not is_own(config["model"]):
+        return None
+    source = read(config["model"])
+    if digest(source) != config["model_sha256"]:
+        raise UserError(f"{config['model']} has changed since; run the sweep again, or restore the file")
+    return source
+
+
+def build(config: Mapping[str, Any], source: str) -> Any:
+    """The model of a configuration, whose file has the text `source`."""
     model = config["model"]
-    if config["model_sha256"] not in (None, sha256(model)):
-        raise UserError(f"{model} has changed since this trial was planned; run the sweep again")
-    given = {name: config[name] for name in signature(model) if name in AXES}
-    return load_class(model)(**given, **json.loads(config["model_args"] or "{}"))
+    given = {name: config[name] for name in signature(model, source) if name in AXES}
+    return load_class(model, source)(**given, **json.loads(config["model_args"] or "{}"))
