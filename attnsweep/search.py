@@ -196,7 +196,7 @@ def planned(
 
 def samplers(*, seed: int) -> "tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]":
     """Optuna's tree-structured Parzen estimator, which knows several objectives
-    (https://doi.org/10.1145/3377930.3389817), and chance, for where it is stuck among points that are not new.
+    (https://doi.org/10.1145/3377930.3389817), and chance, for where it is stuck among known points.
     """
     kinds = imported().samplers
     clever = kinds.TPESampler(seed=seed, constant_liar=True)  # running trials count as bad ones: none twice
