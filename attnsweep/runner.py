@@ -76,15 +76,13 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     looked = look(sweep, where.data)
     refuse_invalid(looked[1])
     with sole_writer(store, where.runs):
-        rows = store.read("trials").to_pylist()
-        plan, search = planned(sweep, looked, rows, where.data)
+        plan, search = planned(sweep, looked, store.read("trials").to_pylist(), where.data)
         for name in dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
-        del rows
-        work, interrupted = Work(sweep, plan, search, store, where, screen), False
+        command, interrupted = Command(sweep, plan, search, store, where, screen), False
         try:
-            work.do(address=address, latency=latency)
+            command.work(address=address, latency=latency)
         except KeyboardInterrupt:
             interrupted = True
         except RayError as error:
@@ -93,7 +91,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
                 f"the Ray cluster was lost ({cause}); finished rows are intact, the same command goes on"
             ) from error
         tidy(store)
-        outcome = Outcome(work.trials, work.count(), interrupted)
+        outcome = Outcome(command.trials, command.count(), interrupted)
     console.show_closing(
         screen, outcome.counts, where.results, time.monotonic() - began, interrupted=interrupted
     )
@@ -101,8 +99,8 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
 
 
 @dataclass(frozen=True)
-class Work:
-    """A sweep under way: what to run, where its rows go, where a person reads of it."""
+class Command:
+    """One command under way: what to run, where its rows go, where a person reads of it."""
 
     sweep: Sweep
     plan: Plan
@@ -116,14 +114,14 @@ class Work:
         """All trials of the sweep, as far as they are known."""
         return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
 
-    def do(self, *, address: str | None, latency: bool) -> None:
+    def work(self, *, address: str | None, latency: bool) -> None:
         """Trains what is not done and measures what was not measured yet, on the cluster."""
-        open_ = bool(self.plan.new or self.plan.open)
-        if not open_ and not latency:
+        to_train = bool(self.plan.new or self.plan.open)
+        if not to_train and not latency:
             return
         with cluster.connected(address):
             asked = cluster.request(self.sweep.resources)
-            if open_:
+            if to_train:
                 self.train(asked)
             if latency:
                 ids = [trial.trial_id for trial in self.trials]

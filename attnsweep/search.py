@@ -8,6 +8,7 @@ cannot be a trial, or is one already, takes no place.
 """
 
 import json
+import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 100  # suggestions without a new trial among them, until a cell counts as searched through
 STUCK = 10  # such suggestions, until chance takes over
 PROBES = 100  # points drawn from each cell to check it, and to state what its trials may cost
+log = logging.getLogger("attnsweep")
 
 
 class Search:
@@ -86,7 +88,7 @@ class Cell:
     @property
     def wanted(self) -> int:
         """How many trials are still to be suggested."""
-        return 0 if self.spent else self.samples - len(self.counted)
+        return 0 if self.spent else max(0, self.samples - len(self.counted))
 
     def recall(self, rows: Sequence[Row]) -> dict[str, Trial]:
         """Tells Optuna what stands in the results; returns the finished trials. Failed ones come first in the
@@ -121,7 +123,10 @@ class Cell:
             else:
                 self._note(asked, trial)
                 return trial
-        self.spent = repeats >= PATIENCE
+        if repeats >= PATIENCE:
+            self.spent = True
+            few = len(self.counted), self.samples, f" of {self.constants}" if self.constants else ""
+            log.warning("the search found %d of %d trials%s: its space has no more, or few", *few)
         return None
 
     def ended(self, trial_id: str) -> None:
@@ -198,7 +203,7 @@ def planned(
 
 def samplers(*, seed: int) -> "tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]":
     """Optuna's tree-structured Parzen estimator, which knows several objectives
-    (https://doi.org/10.1145/3377930.3389817), and chance, for where it is stuck among points not new.
+    (https://doi.org/10.1145/3377930.3389817), and chance, for where it is stuck among known points.
     """
     kinds = imported().samplers
     clever = kinds.TPESampler(seed=seed, constant_liar=True)  # running trials count as bad ones: none twice

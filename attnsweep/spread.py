@@ -25,6 +25,7 @@ from attnsweep.results import Row
 from attnsweep.sweep import Trial
 
 BLANK = TuneTrial("", stub=True).run_metadata
+NICENESS = 15  # of training, as Ray has it: the driver goes first, and whoever works on this machine
 MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
 log = logging.getLogger("attnsweep")
 
@@ -39,6 +40,7 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
+        os.nice(max(0, NICENESS - os.nice(0)))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another trial in this process; True tells Tune that no new actor is needed."""

@@ -78,6 +78,12 @@ def test_a_finished_search_runs_nothing_and_a_longer_one_only_the_rest() -> None
     assert len(longer) == 3 and not set(ids(longer)) & set(ids(rows))
 
 
+def test_a_search_for_fewer_than_there_are_runs_nothing() -> None:
+    rows = run(Search(Sweep(**DEPTHS, num_samples=8), [], NOWHERE))
+    fewer = Search(Sweep(**DEPTHS, num_samples=5), rows, NOWHERE)
+    assert fewer.exhausted and fewer.open == () and len(fewer.done) == 8
+
+
 def test_a_search_that_was_cut_off_goes_on_to_its_number() -> None:
     rows = run(Search(Sweep(**DEPTHS, num_samples=8), [], NOWHERE), most=5)
     assert len(run(Search(Sweep(**DEPTHS, num_samples=8), rows, NOWHERE))) == 3
@@ -104,9 +110,10 @@ def test_invalid_points_cost_no_trial() -> None:
     assert len(rows) == 30 and {one["patch_size"] for one in rows} <= {1, 2, 4, 8}
 
 
-def test_a_space_that_is_searched_through_ends_early() -> None:
+def test_a_space_that_is_searched_through_ends_early_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     search = Search(Sweep(model="vit", depth=tune.randint(1, 4), **SMALL, num_samples=10), [], NOWHERE)
     assert {one["depth"] for one in run(search)} == {1, 2, 3} and search.exhausted
+    assert "found 3 of 10 trials" in caplog.text
 
 
 def test_a_model_without_the_searched_axis_has_its_trials_recalled() -> None:
