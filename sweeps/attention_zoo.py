@@ -22,5 +22,5 @@ WIDTHS = {
 
 sweep = Sweep(
     [dict(model=model, dim=dim, mlp_dim=2 * dim) for dim in WIDTHS for model in WIDTHS[dim].split()],
-    dataset="mnist", depth=4, heads=4, dim_head=16, epochs=5,
+    dataset="mnist", depth=4, heads=4, dim_head=16, lr=1e-3, epochs=3,
 )  # fmt: skip

@@ -1,0 +1,106 @@
+"""The width at which each attention mechanism costs the same here: a latency, or a number of parameters.
+
+    python benchmarks/widths.py --latency-ms 2          # at batch 1, on one CPU thread, or on the GPU
+    python benchmarks/widths.py --params 420000
+
+Prints the table WIDTHS of `sweeps/attention_zoo.py` and `sweeps/attention_zoo_latency.py`: paste it there to
+ask their question of your hardware. A mechanism that cannot come within `--within` of the target is left out,
+and named. All else is as in those sweeps: depth 4, 4 heads of 16, mlp_dim twice the width, MNIST.
+
+Latency is measured as `python -m attnsweep measure` does, but in one process; some 10 min on an idle machine.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import torch
+
+from attnsweep import measure, provenance
+from attnsweep.axes import Config
+from attnsweep.cost import cost
+from attnsweep.errors import UserError
+from attnsweep.models import build
+from attnsweep.spaces import images, resolve
+from attnsweep.tasks import TASKS
+
+SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
+WIDTHS = range(4, 513)
+Cost = Callable[[Config], float]
+
+
+def latency_ms(config: Config) -> float:
+    """The median time of a forward pass at batch 1."""
+    device, task = measure.pick_device(gpu=1), TASKS["images"]
+    model = build(config).eval().to(device).to(memory_format=torch.channels_last)
+    inputs = tuple(tensor.to(device) for tensor in task.example(config, 1))
+    with measure.cpu_threads(1):
+        timed = measure.time_model(task.answer(model, inputs, config), device=device, precision="fp32")
+    return timed.timings.ms(50)
+
+
+def parameters(config: Config) -> float:
+    """The trainable parameters."""
+    return cost(config).params
+
+
+def configurations(model: str) -> Iterator[Config]:
+    """The mechanism at every width that it can be built at, the narrowest first."""
+    for dim in WIDTHS:
+        with contextlib.suppress(UserError):
+            yield resolve({**SHARED, "model": model, "dim": dim, "mlp_dim": 2 * dim})
+
+
+def nearest(model: str, target: float, of: Cost) -> tuple[int, float]:
+    """The width whose cost is nearest to the target, and that cost; bisects, for wider is not cheaper."""
+    known = list(configurations(model))
+    low, high = 0, len(known) - 1
+    costs = {at: of(known[at]) for at in (low, high)}
+    while high - low > 1 and costs[low] < target < costs[high]:
+        middle = (low + high) // 2
+        costs[middle] = of(known[middle])
+        low, high = (middle, high) if costs[middle] < target else (low, middle)
+    best = min(costs, key=lambda at: abs(costs[at] - target))
+    return known[best]["dim"], costs[best]
+
+
+def table(target: float, of: Cost, *, within: float) -> tuple[dict[int, list[str]], dict[str, float]]:
+    """Width to the mechanisms that cost the target at it; and those that never do, with their nearest."""
+    fitting: dict[int, list[str]] = defaultdict(list)
+    others: dict[str, float] = {}
+    for model in (name for name, takes in images.MODELS.items() if "dim" in takes):
+        dim, found = nearest(model, target, of)
+        print(f"{model}: {found:.4g} at dim {dim}", file=sys.stderr)
+        if abs(found / target - 1) <= within:
+            fitting[dim].append(model)
+        else:
+            others[model] = found
+    return fitting, others
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--latency-ms", type=float, help="median time of a forward pass at batch 1")
+    target.add_argument("--params", type=float, help="trainable parameters")
+    parser.add_argument("--within", type=float, default=0.1, help="relative distance; default 0.1")
+    options = parser.parse_args()
+    wanted, of = (options.params, parameters) if options.params else (options.latency_ms, latency_ms)
+    fitting, others = table(wanted, of, within=options.within)
+    print(f"# {wanted:g} {'parameters' if options.params else 'ms'}, measured on "
+          f"{provenance.device_name(measure.pick_device(gpu=1), 1)}")  # fmt: skip
+    print("WIDTHS = {")
+    for dim in sorted(fitting, reverse=True):
+        print(f'    {dim}: "{" ".join(fitting[dim])}",')
+    print("}")
+    if others:
+        print("# out of reach: " + ", ".join(f"{model} ({found:.4g})" for model, found in others.items()))
+
+
+if __name__ == "__main__":
+    main()
