@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
+from attnsweep import tokens
 from attnsweep.errors import UserError
 
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
@@ -27,10 +29,11 @@ QUIET = {
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that runs on this machine, else a
-    new local one; `local` is always a new one.
+    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that `ray start` began on this
+    machine, else a new local one; `local` is always a new one.
 
-    A connection that was there before stays. Raises UserError where a named cluster cannot be reached.
+    A connection that was there before stays. Raises UserError where a named cluster cannot be reached, or one
+    that was named or found does not take this machine's token.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -39,7 +42,7 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    on_term = signal.getsignal(signal.SIGTERM)
+    on_term, mode = signal.getsignal(signal.SIGTERM), os.environ.get(tokens.MODE)
     try:
         connect(address or os.environ.get("RAY_ADDRESS"))
         if threading.current_thread() is threading.main_thread():
@@ -47,24 +50,39 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        tokens.set_mode(mode)
 
 
 def connect(address: str | None) -> None:
     """See `connected`."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
+    if found in (None, "local"):
+        ray.init(**quiet, **alone)
+        return
     try:
-        if address:
-            knock(address)
-        ray.init(**quiet, **(alone if address == "local" else {"address": address or "auto"}))
-    except (OSError, ValueError, RuntimeError) as error:
+        attach(found, quiet)
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         if address:
             raise UserError(
-                f"no Ray cluster answers at address={address!r}; start one (ray start --head), give "
-                "both sides the same RAY_AUTH_MODE and token, or leave "
+                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
+        tokens.set_mode(mode)  # what runs no longer has left its address behind
         ray.init(**quiet, **alone)
+
+
+def attach(address: str, quiet: Mapping[str, Any]) -> None:
+    """Connects to the cluster at `[ray://]host:port`, or with `auto` to the one that runs on this machine."""
+    if address == "auto":
+        address = tokens.running() or "auto"
+    knock(address)
+    if "://" not in address and address != "auto":
+        tokens.agree(address)
+    ray.init(**quiet, address=address)
 
 
 def knock(address: str) -> None:
