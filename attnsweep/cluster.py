@@ -5,16 +5,21 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 from ray.exceptions import RayError
 
 from attnsweep import tokens
 from attnsweep.errors import UserError
 
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
+HEAD, NODE_TYPE = "node:__internal_head__", "ray.io/node-group"  # a resource and a label, by Ray
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -98,15 +103,13 @@ def request(resources: Mapping[str, float] | None) -> dict[str, float]:
 
     Raises UserError where no node is large enough.
     """
-    total = ray.cluster_resources()
-    share = GPU_SHARE if total.get("GPU") else 0
-    asked = {"cpu": 1.0, "gpu": share, **(resources or {})}
-    if not total.get("GPU"):
+    nodes = [*up(), *to_come()]
+    gpus = any(node.get("GPU") for node in nodes)
+    asked = {"cpu": 1.0, "gpu": GPU_SHARE if gpus else 0, **(resources or {})}
+    if not gpus:
         asked["gpu"] = 0
     for key, amount in asked.items():
-        most = max(
-            (node["Resources"].get(ray_name(key), 0) for node in ray.nodes() if node["Alive"]), default=0
-        )
+        most = max((node.get(ray_name(key), 0) for node in nodes), default=0)
         if amount > most:
             raise UserError(
                 f"resources: {key}={amount:g} is more than any node of the cluster has ({most:g})"
@@ -120,8 +123,29 @@ def ray_name(resource: str) -> str:
 
 
 def slots(asked: Mapping[str, float]) -> int:
-    """How many such trials fit into the cluster side by side."""
-    total = ray.cluster_resources()
-    return int(
-        min((total.get(ray_name(key), 0) / amount for key, amount in asked.items() if amount), default=1)
-    )
+    """How many such trials fit into the cluster side by side, once all its nodes are up."""
+    total: Counter[str] = Counter()
+    for node in (*up(), *to_come()):
+        total.update(node)
+    return int(min((total[ray_name(key)] / amount for key, amount in asked.items() if amount), default=1))
+
+
+def up() -> list[dict[str, float]]:
+    """The resources of each node that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def to_come() -> list[dict[str, float]]:
+    """The resources of each node that the autoscaler of `ray up` may still add; none unless on the head."""
+    here = ray.get_runtime_context().get_node_id()
+    is_head = any(node["NodeID"] == here and HEAD in node["Resources"] for node in ray.nodes())
+    file = Path(BOOTSTRAP).expanduser()
+    if not is_head or not file.exists():
+        return []
+    count = Counter(node["Labels"].get(NODE_TYPE) for node in ray.nodes() if node["Alive"])
+    kinds = yaml.safe_load(file.read_text()).get("available_node_types", {})
+    return [
+        kind["resources"]
+        for name, kind in kinds.items()
+        for _ in range(count[name], kind.get("max_workers", 0))
+    ]

@@ -1,5 +1,5 @@
-"""Machines for tests: Linux namespaces, each with its own network, processes, host name, home and `/tmp`, joined
-by a switch that leads nowhere else.
+"""Machines for tests: Linux namespaces, each with its own network, processes, host name, home and `/tmp`,
+joined by a switch that leads nowhere else.
 
 Nothing is left behind: a machine's files lie in its memory and its processes end with it, and it ends when
 whoever made it does.

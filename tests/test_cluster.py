@@ -1,4 +1,4 @@
-"""A cluster of real machines, as far as Linux can make them: `ray up` over SSH, a sweep from a laptop, `ray down`."""
+"""A cluster of machines that are as real as Linux makes them: `ray up`, sweeps from a laptop, `ray down`."""
 
 import os
 import signal
@@ -12,16 +12,25 @@ import pandas as pd
 import pytest
 import yaml
 
-import hosts
 from attnsweep import provenance
 from attnsweep.results import Store
+
+import hosts
 from hosts import REPOSITORY, Machine
 
 pytestmark = pytest.mark.cluster
 
 FILE = "/root/work/cluster-local.yaml"
-QUICK = ("sweeps/quickstart.py", "model=vit,cnn", "seed=0,1", "epochs=12", "--no-latency", "--cluster", FILE)
-TRIALS = 8
+QUICK = (
+    "sweeps/quickstart.py",
+    "model=vit,cnn",
+    "seed=0,1,2",
+    "epochs=16",
+    "--no-latency",
+    "--cluster",
+    FILE,
+)
+TRIALS = 12
 
 
 class Laptop:
@@ -150,7 +159,7 @@ def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of
     assert set(rows["attempts"]) == {1}
     assert set(rows["code_hash"]) == {provenance.code_hash()}, "the code that was sent ran"
     epochs = pd.read_parquet(laptop.work / "results/epochs")
-    assert (epochs.groupby("trial_id").size() == 12).all() and epochs["trial_id"].nunique() == TRIALS
+    assert (epochs.groupby("trial_id").size() == 16).all() and epochs["trial_id"].nunique() == TRIALS
 
 
 def test_a_finished_sweep_runs_nothing_again_even_on_a_new_head(
@@ -164,7 +173,7 @@ def test_a_finished_sweep_runs_nothing_again_even_on_a_new_head(
 
 
 def test_ctrl_c_detaches_and_stop_ends_the_sweep_and_keeps_what_was_done(laptop: Laptop) -> None:
-    long = [word.replace("seed=0,1", "seed=2,3") for word in QUICK]
+    long = [word.replace("seed=0,1,2", "seed=3,4,5") for word in QUICK]
     command = laptop.attnsweep(*long)
     command.wait_for("done  val")
     command.signal(signal.SIGINT)
