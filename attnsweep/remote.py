@@ -11,8 +11,10 @@ loopback only.
 
 import asyncio
 import contextlib
+import getpass
 import hashlib
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 DASHBOARD_PORT = 8265  # on the head's loopback
 FETCH_S = 60.0  # between two fetches of rows while the sweep runs
 RETRY_S = 5.0
-PATIENCE_S = 600.0  # with a connection that does not come back
+STEADY_S = 30.0  # a connection that lasted that long was one
+PATIENCE_S = 600.0  # with one that does not come back
 START_S = 60.0  # for a tunnel to open
 LOCK_S = 60.0  # for another command to stop writing to the results here
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
@@ -103,16 +106,25 @@ def run(errand: Errand, *, stop: bool = False) -> int:
     screen = console.screen()
     for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(variable, None)  # Ray would prefer it to the cluster that was named
-    os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
+    for variable in ("no_proxy", "NO_PROXY"):
+        os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1"]))
     require_head(errand.cluster)
-    visit, answered = Visit(errand, screen), time.monotonic()
+    visit, lost_at = Visit(errand, screen), math.inf
     while True:
+        opened_at = math.inf
         try:
             with tunnel(errand.cluster) as url:
-                answered = time.monotonic()
+                opened_at = time.monotonic()
                 return visit.stop(connect(url)) if stop else visit.stay(connect(url))
         except Dropped as error:
-            if time.monotonic() - answered > PATIENCE_S:
+            now = time.monotonic()
+            lost_at = now if now - opened_at > STEADY_S else min(now, lost_at)
+            if not visit.job:
+                raise UserError(
+                    f"the head of {errand.cluster} does not answer over SSH ({error}); "
+                    f"is it well? ray exec {errand.cluster} uptime"
+                ) from error
+            if now - lost_at > PATIENCE_S:
                 raise Interrupted(
                     f"the cluster of {errand.cluster} no longer answers ({error}); "
                     "the same command tries again"
@@ -140,6 +152,10 @@ class Visit:
 
     def stay(self, client: "JobSubmissionClient") -> int:
         """Follows the job to its end, after submitting it where there is none to follow."""
+        if self.job and self.job not in [job.submission_id for job in jobs(client, self.errand.name)]:
+            raise Interrupted(
+                "the head was begun anew and knows nothing of the sweep; the same command goes on"
+            )
         self.job = self.job or self._find(client) or self._submit(client)
         asyncio.run(self._follow(client))
         return self._end(client)
@@ -163,7 +179,7 @@ class Visit:
             return None
         last = known[-1]
         seen = self.collected.read_text().split() if self.collected.exists() else []
-        if is_over(last) and (str(last.submission_id) in seen or last.driver_exit_code not in (0, 1)):
+        if is_over(last) and (mark(last) in seen or last.driver_exit_code not in (0, 1)):
             return None
         self.screen.print(
             f"{'ended meanwhile' if is_over(last) else 'joining'}: {last.submission_id}", highlight=False
@@ -173,14 +189,14 @@ class Visit:
         return str(last.submission_id)
 
     def _submit(self, client: "JobSubmissionClient") -> str:
-        errand, before = self.errand, len(jobs(client, self.errand.name))
+        errand, number = self.errand, 1 + max(map(number_of, jobs(client, self.errand.name)), default=0)
         sha, dirty = provenance.git_state()
         with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
             pack(errand, Path(folder))
             job: str = asked(
                 client.submit_job,
                 entrypoint=entrypoint(errand),
-                submission_id=f"{errand.name}-{before + 1}",
+                submission_id=f"{errand.name}-{number}",
                 runtime_env={
                     "working_dir": folder,
                     "env_vars": {provenance.SENT_GIT: f"{sha or ''} {dirty or ''}", "PYTHONUNBUFFERED": "1"},
@@ -192,17 +208,14 @@ class Visit:
 
     async def _follow(self, client: "JobSubmissionClient") -> None:
         """Prints the job's output as it comes, and fetches its rows now and then."""
-        passed = 0
-        try:
-            async for chunk in client.tail_job_logs(self.job):
-                passed += len(chunk)
-                if passed > self.printed:
-                    self._print(chunk[self.printed - passed :])
-                    self.printed = passed
-                if time.monotonic() - self.fetched_at > FETCH_S:
-                    await asyncio.to_thread(self._fetch, wait_s=0)
-        except Exception as error:  # of several libraries
-            raise Dropped(f"{type(error).__name__}: {error}") from error
+        output, passed = client.tail_job_logs(self.job), 0
+        while chunk := await heard(output):
+            passed += len(chunk)
+            if passed > self.printed:
+                self._print(chunk[self.printed - passed :])
+                self.printed = passed
+            if time.monotonic() - self.fetched_at > FETCH_S:
+                await asyncio.to_thread(self._fetch, wait_s=0)
 
     def _print(self, text: str) -> None:
         """Prints the sweep's own output; Ray adds a line or two about the job."""
@@ -217,7 +230,7 @@ class Visit:
         self._fetch(wait_s=LOCK_S)
         self.collected.parent.mkdir(parents=True, exist_ok=True)
         with open(self.collected, "a") as file:
-            file.write(f"{self.job}\n")
+            file.write(f"{mark(details)}\n")
         if details.status == "STOPPED":
             self.screen.print("stopped; the same command goes on", highlight=False)
             return 130
@@ -238,7 +251,8 @@ class Visit:
 
         with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
             source = f"~/{self.errand.folder}/results/"
-            ray("rsync-down", str(self.errand.cluster), source, folder, failure=Dropped)
+            if not rsync_down(self.errand.cluster, source, folder):
+                return
             store, until = Store(self.errand.where.results), time.monotonic() + wait_s
             while True:
                 try:
@@ -262,12 +276,11 @@ def require_head(cluster: Path) -> None:
     """Raises UserError where there is no such cluster, or it is not up."""
     if not cluster.is_file():
         raise UserError(f"there is no cluster file {cluster}")
-    try:
-        ray("get-head-ip", str(cluster), failure=RuntimeError)
-    except RuntimeError as error:
+    well, text = ray("get-head-ip", str(cluster))
+    if not well:
         raise UserError(
-            f"the cluster of {cluster} is not up ({error}); start it with: ray up {cluster}"
-        ) from error
+            f"the cluster of {cluster} is not up ({last_line(text)}); start it with: ray up {cluster}"
+        )
 
 
 def connect(url: str) -> "JobSubmissionClient":
@@ -302,7 +315,25 @@ def asked(call: Any, *arguments: Any, **named: Any) -> Any:
 def jobs(client: "JobSubmissionClient", name: str) -> "list[JobDetails]":
     """The submissions of one errand, oldest first."""
     ours = [job for job in asked(client.list_jobs) if (job.submission_id or "").rpartition("-")[0] == name]
-    return sorted(ours, key=lambda job: int(job.submission_id.rpartition("-")[2]))
+    return sorted(ours, key=number_of)
+
+
+def number_of(job: "JobDetails") -> int:
+    """The how-manieth submission of its errand it is."""
+    return int(str(job.submission_id).rpartition("-")[2])
+
+
+def mark(job: "JobDetails") -> str:
+    """Tells one submission from those of all clusters: numbers begin anew with each."""
+    return f"{job.submission_id}@{job.start_time}"
+
+
+async def heard(output: AsyncIterator[str]) -> str:
+    """What the job says next; nothing at its end. Raises Dropped where the connection is gone."""
+    try:
+        return await anext(output, "")
+    except Exception as error:  # of several libraries
+        raise Dropped(f"{type(error).__name__}: {error}") from error
 
 
 def is_over(job: "JobDetails") -> bool:
@@ -335,12 +366,17 @@ def entrypoint(errand: Errand) -> str:
 
 @contextlib.contextmanager
 def tunnel(cluster: Path) -> Iterator[str]:
-    """A way to the head's dashboard: a URL on this machine. Raises Dropped where it does not open."""
+    """A way to the head's dashboard: a URL on this machine. Raises Dropped where it does not open.
+
+    Ray's commands share one SSH connection per user name, and it keeps every port that was ever forwarded:
+    tunnels get a name, and so a connection, of their own.
+    """
     port = free_port()
     ends = ["dashboard", str(cluster), "--port", str(port), "--remote-port", str(DASHBOARD_PORT)]
+    environment = {**os.environ, "LOGNAME": f"{getpass.getuser()}-tunnel"}
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", TUNNEL, *ends],
+            [sys.executable, "-c", TUNNEL, *ends], env=environment,
             stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:
@@ -374,12 +410,24 @@ def answers(port: int) -> bool:
     return True
 
 
-def ray(*words: str, failure: type[Exception]) -> str:
-    """What one of Ray's commands prints. Raises `failure` with its last line where it fails."""
+def ray(*words: str) -> tuple[bool, str]:
+    """Whether one of Ray's commands succeeds, and what it prints."""
     done = subprocess.run([*RAY, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise failure(last_line(done.stdout + done.stderr))
-    return done.stdout
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def rsync_down(cluster: Path, source: str, folder: str) -> bool:
+    """Copies a folder of the head's; False where there is none yet. Raises Dropped where that fails.
+
+    What vanishes meanwhile was compacted there: its rows come the next time.
+    """
+    well, text = ray("rsync-down", str(cluster), source, folder)
+    said = [line for line in text.splitlines() if line.startswith("rsync")]
+    if well or any("vanished" in line for line in said):
+        return True
+    if any("No such file or directory (2)" in line for line in said):
+        return False
+    raise Dropped(said[0] if said else last_line(text))
 
 
 def last_line(text: str) -> str:

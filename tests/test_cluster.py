@@ -44,7 +44,7 @@ class Laptop:
         """Starts a command of this package's."""
         run = (sys.executable, "-m", "attnsweep", *words)
         process = self.machine.start(*run, folder="/root/work", PYTHONPATH=str(REPOSITORY))
-        return Command(process, self.work.parent)
+        return Command(process)
 
     def ray(self, *words: str) -> subprocess.CompletedProcess[str]:
         """One of Ray's commands, in the checkout."""
@@ -56,9 +56,9 @@ class Laptop:
 
 
 class Command:
-    """A command that runs; what it says goes to files, so that nobody need read along."""
+    """A command that runs on a machine."""
 
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def finish(self, seconds: float = 240) -> tuple[int, str, str]:
@@ -96,8 +96,8 @@ def cluster_file(head: Machine, worker: Machine) -> str:
     config = yaml.safe_load((REPOSITORY / "cluster-local.yaml").read_text())
     config["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
-    link = f"mkdir -p ~/attnsweep/venv && ln -sfn {Path(sys.executable).parent} ~/attnsweep/venv/bin"
-    installs = [line for line in config["setup_commands"] if "venv" in line and "health" not in line]
+    link = f"ln -sfn {sys.prefix} ~/attnsweep/venv"
+    installs = [line for line in config["setup_commands"] if "pip install" in line or "-m venv" in line]
     config["setup_commands"] = [link, *(line for line in config["setup_commands"] if line not in installs)]
     for part in ("head", "worker"):
         commands = config[f"{part}_start_ray_commands"]
@@ -126,6 +126,12 @@ def laptop(machines: list[Machine]) -> Laptop:
     return laptop
 
 
+def test_a_sweep_that_cannot_start_says_so_with_status_2(laptop: Laptop) -> None:
+    status, out, err = laptop.attnsweep(*QUICK, "patch_size=3").finish()
+    assert (status, "patch_size=3 does not divide" in out) == (2, True), out + err
+    assert not (laptop.work / "results").exists()
+
+
 def test_nothing_of_the_cluster_listens_without_a_token_and_the_dashboard_only_on_loopback(
     laptop: Laptop, machines: list[Machine]
 ) -> None:
@@ -141,7 +147,7 @@ def test_nothing_of_the_cluster_listens_without_a_token_and_the_dashboard_only_o
 
 
 def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of_both_machines(
-    laptop: Laptop,
+    laptop: Laptop, machines: list[Machine]
 ) -> None:
     first = laptop.attnsweep(*QUICK)
     first.wait_for("done  val")
@@ -149,6 +155,7 @@ def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of
     first.wait_for("done  val")
     first.signal(signal.SIGKILL)
     first.finish()
+    wait_until(lambda: laptop.machine.run("pgrep", "-x", "ssh").stdout == "", 20)  # no tunnel is left
     status, out, err = laptop.attnsweep(*QUICK).finish()
     assert status == 0, out + err
     assert "joining: attnsweep-quickstart-" in out and "submitted" not in out
@@ -159,6 +166,11 @@ def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of
     assert set(rows["attempts"]) == {1}
     assert set(rows["code_hash"]) == {provenance.code_hash()}, "the code that was sent ran"
     epochs = pd.read_parquet(laptop.work / "results/epochs")
+    secret = (laptop.work.parent / ".ray/auth_token").read_text()
+    for machine in machines:
+        places = ("/root/attnsweep", "/root/work", "/tmp/ray")
+        found = machine.run("grep", "--recursive", "--files-with-matches", "--text", secret, *places)
+        assert found.stdout == "", "the token is in no row and no log"
     assert (epochs.groupby("trial_id").size() == 16).all() and epochs["trial_id"].nunique() == TRIALS
 
 
@@ -187,11 +199,6 @@ def test_ctrl_c_detaches_and_stop_ends_the_sweep_and_keeps_what_was_done(laptop:
     Store(laptop.work / "results").compact()
 
 
-def test_a_sweep_that_cannot_start_says_so_with_status_2(laptop: Laptop) -> None:
-    status, out, err = laptop.attnsweep(*QUICK, "patch_size=3").finish()
-    assert (status, "patch_size=3 does not divide" in out) == (2, True), out + err
-
-
 def test_a_cluster_that_is_down_is_never_replaced_by_a_local_one(
     laptop: Laptop, machines: list[Machine]
 ) -> None:
@@ -199,6 +206,5 @@ def test_a_cluster_that_is_down_is_never_replaced_by_a_local_one(
     assert down.returncode == 0, down.stdout + down.stderr
     status, out, err = laptop.attnsweep(*QUICK).finish()
     assert (status, out) == (2, "") and f"ray up {FILE}" in err and "Traceback" not in err
-    wait_until(
-        lambda: all("raylet" not in machine.run("ps", "-eo", "comm").stdout for machine in machines), 30
-    )
+    assert "gcs_server" not in machines[1].run("ps", "-eo", "comm").stdout
+    wait_until(lambda: "raylet" not in machines[2].run("ps", "-eo", "comm").stdout, 120)
