@@ -19,7 +19,7 @@ from attnsweep import tokens
 from attnsweep.errors import UserError
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
-HEAD, NODE_TYPE = "node:__internal_head__", "ray.io/node-group"  # a resource and a label, by Ray
+NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -137,12 +137,12 @@ def up() -> list[dict[str, float]]:
 
 def to_come() -> list[dict[str, float]]:
     """The resources of each node that the autoscaler of `ray up` may still add; none unless on the head."""
-    here = ray.get_runtime_context().get_node_id()
-    is_head = any(node["NodeID"] == here and HEAD in node["Resources"] for node in ray.nodes())
+    here, nodes = ray.get_runtime_context().get_node_id(), [node for node in ray.nodes() if node["Alive"]]
+    kind_of = {node["NodeID"]: node["Labels"].get(NODE_TYPE) for node in nodes}
     file = Path(BOOTSTRAP).expanduser()
-    if not is_head or not file.exists():
+    if not kind_of.get(here) or not file.exists():  # `ray up` made no such node, or not of this machine
         return []
-    count = Counter(node["Labels"].get(NODE_TYPE) for node in ray.nodes() if node["Alive"])
+    count = Counter(kind_of.values())
     kinds = yaml.safe_load(file.read_text()).get("available_node_types", {})
     return [
         kind["resources"]

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -83,7 +84,8 @@ class Errand:
     def name(self) -> str:
         """Says which command it is: the sweep's name and 8 hex digits over its text and the arguments."""
         content = "\0".join([self.sweep.read_text(), *self.arguments, self.where.results])
-        return f"attnsweep-{self.sweep.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        stem = re.sub(r"[^\w.]+", "_", self.sweep.stem)
+        return f"attnsweep-{stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     @property
     def folder(self) -> str:
@@ -300,16 +302,16 @@ def connect(url: str) -> "JobSubmissionClient":
         return client
     except AuthenticationError as error:
         raise UserError(f"the cluster does not take this machine's Ray token; {tokens.HOW}") from error
-    except RuntimeError as error:  # it names what to install
-        raise UserError(f"the cluster cannot be asked: {error}") from error
 
 
 def asked(call: Any, *arguments: Any, **named: Any) -> Any:
-    """What the dashboard answers. Raises Dropped where the connection is gone."""
+    """What the dashboard answers. Raises Dropped where the connection is gone, UserError where it refuses."""
     try:
         return call(*arguments, **named)
     except OSError as error:  # of requests, too
         raise Dropped(str(error)) from error
+    except RuntimeError as error:  # or Ray lacks a part here, and says how to install it
+        raise UserError(f"the cluster cannot do it: {error}") from error
 
 
 def jobs(client: "JobSubmissionClient", name: str) -> "list[JobDetails]":
