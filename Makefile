@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint unit clean
+.PHONY: quickstart test test-cluster lint unit clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m attnsweep sweeps/quickstart.py
@@ -20,6 +20,9 @@ lint: $(VENV)/installed-test
 
 unit: $(VENV)/installed-test
 	$(RUN) -m pytest
+
+test-cluster: $(VENV)/installed-test
+	$(RUN) -m pytest -m cluster
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -5,10 +5,14 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attnsweep import __version__
 from attnsweep.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from attnsweep.plan import Place
 
 EPILOG = """other commands:
   python -m attnsweep measure    latency of every architecture in the results, on this hardware
@@ -42,6 +46,11 @@ def sweep_parser() -> argparse.ArgumentParser:
         "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
     )
     add_address(parser)
+    parser.add_argument(
+        "--cluster", metavar="YAML",
+        help="run on the cluster that `ray up YAML` started; its output and rows come here",
+    )  # fmt: skip
+    parser.add_argument("--stop", action="store_true", help="with --cluster: end the sweep that runs there")
     parser.add_argument("--version", action="version", version=f"attnsweep {__version__}")
     return parser
 
@@ -66,6 +75,10 @@ def run_sweep(arguments: Sequence[str]) -> int:
     options = sweep_parser().parse_intermixed_args(arguments)
     if options.json and not options.dry_run:
         raise UserError("--json goes with --dry-run")
+    if options.stop and not options.cluster:
+        raise UserError("--stop goes with --cluster")
+    if options.address and options.cluster:
+        raise UserError("--address and --cluster name two clusters; use one")
     from attnsweep.plan import place
     from attnsweep.sweep import parse_override, read_sweep
 
@@ -75,9 +88,23 @@ def run_sweep(arguments: Sequence[str]) -> int:
         from attnsweep.dryrun import dry_run
 
         return dry_run(sweep, where, as_json=options.json)
+    if options.cluster:
+        return send(options, where)
     from attnsweep import runner
 
     return runner.execute(sweep, where, address=options.address, latency=not options.no_latency).exit_status
+
+
+def send(options: argparse.Namespace, where: "Place") -> int:
+    """Runs a sweep on the cluster of --cluster, overrides and flags included; returns the exit status."""
+    from attnsweep import remote
+
+    flags = ["--no-latency"] if options.no_latency else []
+    data = ["--data", options.data] if options.data else []
+    errand = remote.Errand(
+        Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data), where
+    )
+    return remote.run(errand, stop=options.stop)
 
 
 def measure(arguments: Sequence[str]) -> int:

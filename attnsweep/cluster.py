@@ -5,14 +5,21 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
+from ray.exceptions import RayError
 
+from attnsweep import tokens
 from attnsweep.errors import UserError
 
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
+NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -28,10 +35,11 @@ QUIET = {
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that runs on this machine, else a
-    new local one; `local` is always a new one.
+    """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that `ray start` began on this
+    machine, else a new local one; `local` is always a new one.
 
-    A connection that was there before stays. Raises UserError where a named cluster cannot be reached.
+    A connection that was there before stays. Raises UserError where a named cluster cannot be reached, or one
+    that was named or found does not take this machine's token.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -40,7 +48,7 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    on_term = signal.getsignal(signal.SIGTERM)
+    on_term, mode = signal.getsignal(signal.SIGTERM), os.environ.get(tokens.MODE)
     try:
         connect(address or os.environ.get("RAY_ADDRESS"))
         if threading.current_thread() is threading.main_thread():
@@ -48,24 +56,39 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        tokens.set_mode(mode)
 
 
 def connect(address: str | None) -> None:
     """See `connected`."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
+    if found in (None, "local"):
+        ray.init(**quiet, **alone)
+        return
     try:
-        if address:
-            knock(address)
-        ray.init(**quiet, **(alone if address == "local" else {"address": address or "auto"}))
-    except (OSError, ValueError, RuntimeError) as error:
+        attach(found, quiet)
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         if address:
             raise UserError(
-                f"no Ray cluster answers at address={address!r}; start one (ray start --head), give "
-                "both sides the same RAY_AUTH_MODE and token, or leave "
+                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
+        tokens.set_mode(mode)  # what runs no longer has left its address behind
         ray.init(**quiet, **alone)
+
+
+def attach(address: str, quiet: Mapping[str, Any]) -> None:
+    """Connects to the cluster at `[ray://]host:port`, or with `auto` to the one that runs on this machine."""
+    if address == "auto":
+        address = tokens.running() or "auto"
+    knock(address)
+    if "://" not in address and address != "auto":
+        tokens.agree(address)
+    ray.init(**quiet, address=address)
 
 
 def knock(address: str) -> None:
@@ -81,15 +104,13 @@ def request(resources: Mapping[str, float] | None) -> dict[str, float]:
 
     Raises UserError where no node is large enough.
     """
-    total = ray.cluster_resources()
-    share = GPU_SHARE if total.get("GPU") else 0
-    asked = {"cpu": 1.0, "gpu": share, **(resources or {})}
-    if not total.get("GPU"):
+    nodes = [*up(), *to_come()]
+    gpus = any(node.get("GPU") for node in nodes)
+    asked = {"cpu": 1.0, "gpu": GPU_SHARE if gpus else 0, **(resources or {})}
+    if not gpus:
         asked["gpu"] = 0
     for key, amount in asked.items():
-        most = max(
-            (node["Resources"].get(ray_name(key), 0) for node in ray.nodes() if node["Alive"]), default=0
-        )
+        most = max((node.get(ray_name(key), 0) for node in nodes), default=0)
         if amount > most:
             raise UserError(
                 f"resources: {key}={amount:g} is more than any node of the cluster has ({most:g})"
@@ -103,8 +124,29 @@ def ray_name(resource: str) -> str:
 
 
 def slots(asked: Mapping[str, float]) -> int:
-    """How many such trials fit into the cluster side by side."""
-    total = ray.cluster_resources()
-    return int(
-        min((total.get(ray_name(key), 0) / amount for key, amount in asked.items() if amount), default=1)
-    )
+    """How many such trials fit into the cluster side by side, once all its nodes are up."""
+    total: Counter[str] = Counter()
+    for node in (*up(), *to_come()):
+        total.update(node)
+    return int(min((total[ray_name(key)] / amount for key, amount in asked.items() if amount), default=1))
+
+
+def up() -> list[dict[str, float]]:
+    """The resources of each node that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def to_come() -> list[dict[str, float]]:
+    """The resources of each node that the autoscaler of `ray up` may still add; none unless on the head."""
+    here, nodes = ray.get_runtime_context().get_node_id(), [node for node in ray.nodes() if node["Alive"]]
+    kind_of = {node["NodeID"]: node["Labels"].get(NODE_TYPE) for node in nodes}
+    file = Path(BOOTSTRAP).expanduser()
+    if not kind_of.get(here) or not file.exists():  # `ray up` made no such node, or not of this machine
+        return []
+    count = Counter(kind_of.values())
+    kinds = yaml.safe_load(file.read_text()).get("available_node_types", {})
+    return [
+        kind["resources"]
+        for name, kind in kinds.items()
+        for _ in range(count[name], kind.get("max_workers", 0))
+    ]

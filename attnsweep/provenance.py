@@ -6,6 +6,7 @@ Versions, hashes and names of machines only: no path, no environment variable, n
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ import attnsweep
 
 PACKAGE = Path(__file__).parent
 CPUINFO = Path("/proc/cpuinfo")
+SENT_GIT = "ATTNSWEEP_GIT"  # "COMMIT DIRTY", where this code was sent here from a working directory elsewhere
 GIT_STATUS = ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no")
 
 
@@ -82,6 +84,9 @@ def git_state() -> tuple[str | None, bool | None]:
     Like `git describe --dirty` it does not look at untracked files, which take long to list beside data.
     Nulls also where git is missing or refuses, as it does in a repository of another user.
     """
+    if sent := os.environ.get(SENT_GIT):
+        sha, _, dirty = sent.partition(" ")
+        return sha or None, dirty == "True" if sha else None
     status = output_of(*GIT_STATUS)
     return (None, None) if status is None else parse_status(status)
 

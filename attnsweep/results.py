@@ -282,6 +282,20 @@ class Store:
         for name in names:
             self.files.delete_file(f"{self.base}/{table}/{name}.parquet")
 
+    def supersede(self, table: str, rows: Sequence[Row], keys: Sequence[str]) -> None:
+        """Writes final rows as one file, then takes rows of the same `keys` out of the older files."""
+        if not rows:
+            return
+        written = {tuple(row[key] for key in keys) for row in rows}
+        older, name = self._sources(table), "part-" + uuid.uuid4().hex[:12]
+        self.write(table, rows, name)
+        for path, part in older:
+            stays = [key not in written for key in zip(*(part[key].to_pylist() for key in keys), strict=True)]
+            if not any(stays):
+                self.files.delete_file(path)
+            elif not all(stays):
+                self._write(table, part.filter(pa.array(stays)), Path(path).stem)
+
     def _sources(self, table: str) -> list[tuple[str, pa.Table]]:
         """The readable files of a table with their rows."""
         return [(path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None]

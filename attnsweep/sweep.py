@@ -424,6 +424,12 @@ def read_sweep(path: str | Path) -> Sweep:
     return sweep if sweep.name else sweep.override({"name": [path.stem]})
 
 
+def own_files(sweep: Sweep) -> list[Path]:
+    """The files of the user's own models in a sweep."""
+    models = itertools.chain.from_iterable(grid(part.get("model")) for part in sweep.parts)
+    return list(dict.fromkeys(Path(own.split(model)[0]) for model in models if own.is_own(model)))
+
+
 def beside(part: Point, folder: Path) -> Point:
     """The part with the files of a user's own models looked for in the folder of the sweep file first."""
     found = [own.located(one, folder) if own.is_own(one) else one for one in grid(part.get("model"))]

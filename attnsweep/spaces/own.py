@@ -30,9 +30,15 @@ def is_own(model: object) -> bool:
     return isinstance(model, str) and ".py:" in model
 
 
+def split(model: str) -> tuple[str, str]:
+    """The file and the class of `FILE.py:CLASS`."""
+    file, _, name = model.rpartition(":")
+    return file, name
+
+
 def located(model: str, folder: Path) -> str:
     """`FILE.py:CLASS` with the file looked for beside the sweep file, in `folder`, and then as it stands."""
-    file, _, name = model.rpartition(":")
+    file, name = split(model)
     beside = folder / file
     return f"{beside.as_posix()}:{name}" if beside.is_file() else model
 
@@ -91,7 +97,7 @@ def load_class(model: str, source: str) -> type:
 
     Raises UserError where that fails, or the class is no nn.Module.
     """
-    file, _, name = model.rpartition(":")
+    file, name = split(model)
     names = run_file(file, source)
     if name not in names:
         hint = did_you_mean(name, [key for key, value in names.items() if isinstance(value, type)])
@@ -122,7 +128,7 @@ def run_file(file: str, source: str) -> dict[str, Any]:
 
 def read(model: str) -> str:
     """The text of the model's file. Raises UserError where there is none."""
-    file = Path(model.rpartition(":")[0])
+    file = Path(split(model)[0])
     try:
         return file.read_text()
     except OSError as error:
