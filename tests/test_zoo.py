@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from attnsweep import measure
 from attnsweep.cost import cost
 from attnsweep.errors import UserError
-from attnsweep.models import zoo
-from attnsweep.models.zoo import MECHANISMS
+from attnsweep.models.zoo import MECHANISMS, parts, rules
 from attnsweep.spaces import resolve
 from attnsweep.spaces.images import patch_size
 from attnsweep.spaces.zoo import LEAST, MULTIPLES, TAKES, check, default_patch, patches
@@ -260,7 +259,7 @@ def test_what_fits_is_known_without_torch() -> None:
     [(4, 4, (1, 1, 1, 1)), (7, 4, (1, 1, 4, 1)), (8, 3, (2, 4, 2)), (5, 2, (2, 3)), (6, 2, (3, 3))],
 )
 def test_depth_is_spread_over_the_stages(depth: int, stages: int, shares: tuple[int, ...]) -> None:
-    assert zoo.spread(depth, stages) == shares
+    assert rules.spread(depth, stages) == shares
 
 
 @pytest.mark.parametrize(
@@ -271,7 +270,7 @@ def test_depth_is_spread_over_the_stages(depth: int, stages: int, shares: tuple[
 def test_a_pyramid_halves_its_maps_down_to_four(
     side: int, strides: tuple[int, ...], maps: tuple[int, ...]
 ) -> None:
-    assert zoo.pyramid(side) == (strides, maps)
+    assert rules.pyramid(side) == (strides, maps)
 
 
 def test_twins_has_as_many_blocks_as_its_depth() -> None:
@@ -284,7 +283,7 @@ def test_twins_has_as_many_blocks_as_its_depth() -> None:
 
 def test_linear_attention_is_normalised_attention_by_its_kernel() -> None:
     torch.manual_seed(0)
-    layer = zoo.LinearAttention(dim=12, heads=3, dim_head=4, dropout=0).double()
+    layer = parts.LinearAttention(dim=12, heads=3, dim_head=4, dropout=0).double()
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     q, k, v = layer.to_qkv(layer.norm(x)).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)  # (b, h, n, d)
     weights = (F.elu(q) + 1) @ (F.elu(k) + 1).transpose(-1, -2)
@@ -315,7 +314,7 @@ def test_token_sampling_keeps_the_tokens_at_the_quantiles_of_significance() -> N
     attn[0, 0, 0, 1:] = significance
     attn[0, 0, 1:] = torch.arange(1.0, 5)[:, None]
     mask = torch.ones(1, 5, dtype=torch.bool)
-    rows, fresh, ids = zoo.TokenSampling(3)(attn, torch.ones(1, 1, 5, 4) / 2, mask)  # at 1/6, 1/2 and 5/6
+    rows, fresh, ids = parts.TokenSampling(3)(attn, torch.ones(1, 1, 5, 4) / 2, mask)  # at 1/6, 1/2 and 5/6
     assert ids.tolist() == [[0, 2, 2, 4]]
     assert fresh.tolist() == [[True, True, False, True]]
     assert torch.equal(rows, attn[:, :, [0, 2, 2, 4]])
@@ -325,7 +324,7 @@ def test_token_sampling_never_keeps_what_is_no_token() -> None:
     torch.manual_seed(0)
     attn, mask = torch.rand(20, 2, 9, 9), torch.rand(20, 9) < 0.5
     mask[:, :2] = True
-    _, fresh, ids = zoo.TokenSampling(4)(attn, torch.randn(20, 2, 9, 3), mask)
+    _, fresh, ids = parts.TokenSampling(4)(attn, torch.randn(20, 2, 9, 3), mask)
     assert mask.gather(1, ids)[fresh].all()
 
 
@@ -348,13 +347,13 @@ def test_a_jumbo_vit_has_the_widths_that_were_asked_for() -> None:
 @pytest.mark.parametrize("model", ["cct", "look_vit", "sep_vit"])
 @pytest.mark.parametrize(("dim", "mlp_dim"), [(48, 1), (48, 57), (49, 98), (1000, 3333)])
 def test_an_expansion_factor_gives_back_the_width(model: str, dim: int, mlp_dim: int) -> None:
-    assert int(dim * zoo.exact(mlp_dim, dim)) == mlp_dim
+    assert int(dim * rules.exact(mlp_dim, dim)) == mlp_dim
 
 
 def test_the_norm_of_a_map_is_over_its_channels() -> None:
     x = torch.randn(2, 6, 3, 4)
     expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(zoo.ChannelNorm(6)(x), expected)
+    torch.testing.assert_close(parts.ChannelNorm(6)(x), expected)
 
 
 def test_memory_tokens_are_learnt_with_the_rest() -> None:
