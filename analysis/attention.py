@@ -36,7 +36,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from attnsweep import plan, trial
-from attnsweep.console import screen
+from attnsweep.console import counted, screen
 from attnsweep.errors import UserError
 from attnsweep.inspection import find_trial, trial_of
 from attnsweep.models import build
@@ -108,10 +108,14 @@ def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]
     crossed = [maps[f"decoder.{i}.cross_attention"].mean(dim=1) for i in range(config["depth"])]
     weights = rearrange(crossed, "blocks b m n -> b blocks m n").numpy()
     return [
-        Reading(*texts, maps[:, : len(texts[2]), : len(texts[0])])
-        for *tokens, maps in zip(questions, answers, written, weights, strict=True)
-        if (texts := [signs(data.problem, part) for part in tokens])
+        reading(data.problem, *example) for example in zip(questions, answers, written, weights, strict=True)
     ]
+
+
+def reading(problem: Problem, question: Tensor, answer: Tensor, written: Tensor, maps: np.ndarray) -> Reading:
+    """One reading, of padded token ids and the weights (blocks, written, question) between them."""
+    asked, right, wrote = (signs(problem, tokens) for tokens in (question, answer, written))
+    return Reading(asked, right, wrote, maps[:, : len(wrote), : len(asked)])
 
 
 def signs(problem: Problem, tokens: Tensor) -> tuple[str, ...]:
@@ -131,33 +135,34 @@ def draw_pictures(shown: Sequence[Picture], one: Trial, test_acc: float) -> Figu
         figure, grid = canvas(
             (math.ceil(len(shown) / columns), columns),
             layout,
-            title=f"What the class token of {one.config['model']} looks at",
+            title="What the class token attends to",
             subtitle=subtitle(one, test_acc),
-            footnote=footnote_of_pictures(one.config, len(shown)),
+            footnote=footnote_of_pictures(one.config),
         )
         for axes in grid.flat:
             axes.axis("off")
         for axes, picture in zip(grid.flat, shown, strict=False):
             draw_picture(axes, picture, tiling(one.config), ScalarMappable(norm, shades(one)))
-        bar(figure, grid, ScalarMappable(norm, shades(one)), "rollout, in mean patches")
+        bar(figure, grid, ScalarMappable(norm, shades(one)), "rollout (1: mean patch)")
     return figure
 
 
 def draw_picture(axes: Axes, picture: Picture, tiles: Tiling, colours: ScalarMappable) -> None:
     """One image with its map beside it."""
-    side = len(picture.image)
-    for at, pixels in enumerate((plain(picture.image), overlaid(picture, tiles, colours))):
+    side, right = len(picture.image), picture.truth == picture.predicted
+    halves = (
+        (plain(picture.image), f"class {picture.truth}", INK),
+        (overlaid(picture, tiles, colours), f"predicted {picture.predicted}", GREY if right else WRONG),
+    )
+    for at, (pixels, words, colour) in enumerate(halves):
         left = at * side * (1 + BETWEEN)
         axes.imshow(pixels, extent=(left, left + side, side, 0), interpolation="nearest")
-        axes.add_patch(Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7))
-    axes.set_xlim(-0.2, side * (2 + BETWEEN) + 0.2)
-    axes.set_ylim(side + 0.2, -0.2)
-    right = picture.truth == picture.predicted
-    axes.set_title(f"class {picture.truth}", loc="left", size=9, pad=4)
-    verdict = f"predicted {picture.predicted}"
-    axes.text(
-        side * (1 + BETWEEN), -0.02 * side, verdict, size=9, va="bottom", color=GREY if right else WRONG
-    )
+        axes.add_patch(
+            Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7, clip_on=False)
+        )
+        axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour)
+    axes.set_xlim(0, side * (2 + BETWEEN))
+    axes.set_ylim(side, 0)
 
 
 def plain(image: np.ndarray) -> np.ndarray:
@@ -174,7 +179,7 @@ def overlaid(picture: Picture, tiles: Tiling, colours: ScalarMappable) -> np.nda
         painted, "r c rgb -> (r high) (c wide) rgb", high=tiles.step, wide=tiles.step
     )
     light = plain(picture.image).mean(axis=2, keepdims=True)
-    return paper * (0.35 + 0.65 * light)
+    return paper * (0.4 + 0.6 * light)
 
 
 def draw_readings(shown: Sequence[Reading], one: Trial, test_acc: float) -> Figure:
@@ -188,7 +193,7 @@ def draw_readings(shown: Sequence[Reading], one: Trial, test_acc: float) -> Figu
             layout,
             title="What the decoder reads of the question",
             subtitle=subtitle(one, test_acc),
-            footnote=footnote_of_readings(one.config, len(shown)),
+            footnote=footnote_of_readings(one.config),
         )
         for column, reading in zip(grid.T, shown, strict=True):
             draw_reading(column, reading, colours)
@@ -202,7 +207,7 @@ def draw_readings(shown: Sequence[Reading], one: Trial, test_acc: float) -> Figu
 def draw_reading(column: Sequence[Axes], reading: Reading, colours: ScalarMappable) -> None:
     """The matrices of one example, the first block on top."""
     right = reading.written == reading.answer
-    verdict = "right" if right else f"wrong, not\n{' '.join(reading.answer[:-1])}"
+    verdict = "right" if right else f"should be\n{' '.join(reading.answer[:-1])}"
     column[0].set_title(verdict, loc="left", size=8, pad=4, color=GREY if right else WRONG)
     for axes, weights in zip(column, reading.maps, strict=True):
         axes.imshow(weights, cmap=colours.cmap, norm=colours.norm, aspect="equal", interpolation="nearest")
@@ -210,14 +215,14 @@ def draw_reading(column: Sequence[Axes], reading: Reading, colours: ScalarMappab
         axes.set_yticks(range(len(reading.written)), reading.written, size=7)
         axes.tick_params(length=0, pad=2)
         axes.spines[:].set(visible=True, edgecolor=PALE)
-        for label, wanted in zip(axes.get_yticklabels(), reading.answer, strict=False):
-            label.set_color(INK if label.get_text() == wanted else WRONG)
+        for i, label in enumerate(axes.get_yticklabels()):
+            label.set_color(INK if reading.written[i : i + 1] == reading.answer[i : i + 1] else WRONG)
 
 
 def layout_of(columns: int, panel: tuple[float, float], *, gap: tuple[float, float], below: float) -> Layout:
     """Room on the right for the bar of colours, and for the title where there are few columns."""
     inner = columns * (panel[0] + gap[0]) - gap[0]
-    return Layout(panel, gap, LEFT, max(BAR, NARROWEST - LEFT - inner), above=0.85, below=below)
+    return Layout(panel, gap, LEFT, max(BAR, NARROWEST - LEFT - inner), above=0.9, below=below)
 
 
 def shades(one: Trial) -> LinearSegmentedColormap:
@@ -232,7 +237,7 @@ def bar(figure: Figure, grid: np.ndarray, colours: ScalarMappable, meaning: str)
     box = grid[0, -1].get_position()
     axes = figure.add_axes((box.x1 + 0.25 / width, box.y0, 0.12 / width, box.height))
     figure.colorbar(colours, cax=axes)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.tick_params(length=2, labelsize=7)
     axes.set_ylabel(meaning, size=7)
 
@@ -240,21 +245,21 @@ def bar(figure: Figure, grid: np.ndarray, colours: ScalarMappable, meaning: str)
 def subtitle(one: Trial, test_acc: float) -> str:
     """The trial in words."""
     config = one.config
-    sizes = f"depth {config['depth']}, {config['heads']} heads, width {config['dim']}"
+    sizes = f"depth {config['depth']}, {counted(config['heads'], 'head')}, width {config['dim']}"
     return (
-        f"{config['model']} on {config['dataset']}, {sizes}, {config['epochs']} epochs, "
+        f"{config['model']} on {config['dataset']}, {sizes}, {counted(config['epochs'], 'epoch')}, "
         f"test accuracy {100 * test_acc:.1f}%; trial {one.trial_id}"
     )
 
 
-def footnote_of_pictures(config: Mapping[str, Any], count: int) -> str:
+def footnote_of_pictures(config: Mapping[str, Any]) -> str:
     """How to read the maps, and what they leave out."""
     tiles = tiling(config)
     seen = tiles.step + 2 * tiles.margin
     how = (
-        f"The first {count} images of the test part; right of each, attention rollout (Abnar & Zuidema 2020) "
-        f"from the class token to the {tiles.count}x{tiles.count} patches: of every block the heads' "
-        "mean and the residual connection, half each, multiplied over the blocks. White is 0, a mean patch 1."
+        "From the start of the test part; right of each image, attention rollout (Abnar & Zuidema 2020) from "
+        f"the class token to the {tiles.count}x{tiles.count} patches: of every block the heads' mean and the "
+        "residual connection, half each, multiplied over the blocks. 1 is the mean over the patches."
     )
     hybrid = (
         " The patches are of a feature map, behind two convolutions and a pooling: each is drawn in the "
@@ -267,13 +272,13 @@ def footnote_of_pictures(config: Mapping[str, Any], count: int) -> str:
     return how + {"hybrid": hybrid, "deepvit": deepvit}.get(config["model"], "")
 
 
-def footnote_of_readings(config: Mapping[str, Any], count: int) -> str:
+def footnote_of_readings(config: Mapping[str, Any]) -> str:
     """How to read the matrices."""
     how = "greedily" if config["beam"] == 1 else f"with {config['beam']} beams"
     return (
-        f"The first {count} questions of the test part, one a column, answered {how}. From left to right the "
-        "question, from top to bottom what the model writes: how much a decoder block reads of each sign of "
-        "the question (cross-attention, the heads' mean) in order to write that sign. Red: a wrong one."
+        f"From the start of the test part, a question a column, answered {how}. A row: how much a decoder "
+        "block reads of each sign of the question (cross-attention, the heads' mean) in order to write the "
+        "sign at its left; red where that is wrong."
     )
 
 
@@ -312,7 +317,7 @@ def train_again(model: nn.Module, row: "pd.Series[Any]", one: Trial, *, data: Pa
     console, epochs = screen(), one.config["epochs"]
     say = functools.partial(console.print, highlight=False, markup=False)
     say(
-        f"No weights were kept of trial {one.trial_id}, so it is trained again ({epochs} epochs, "
+        f"No weights were kept of trial {one.trial_id}, so it is trained again ({counted(epochs, 'epoch')}, "
         f"{row['train_s']:.0f} s the first time); a sweep with keep_weights=True spares this"
     )
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:

@@ -377,6 +377,16 @@ def test_the_figure_of_a_transformer_names_the_signs_of_questions_and_answers(
         assert np.array_equal(axes.images[0].get_array(), reading.maps[block])
 
 
+def test_what_was_written_wrong_is_red_also_beyond_the_end_of_the_answer() -> None:
+    one = make_trial(resolve(TINY_REVERSE), Path("nowhere"))
+    maps = np.full((2, 4, 2), 0.5)
+    wrong = script.Reading(("1", "2"), ("2", "1", "end"), ("2", "2", "2", "end"), maps)
+    axes = script.draw_readings([wrong], one, 0.5).axes[0]
+    colours = [label.get_color() for label in axes.get_yticklabels()]
+    assert colours == [script.INK, script.WRONG, script.WRONG, script.WRONG]
+    assert axes.get_title(loc="left") == "should be\n2 1"
+
+
 def test_a_patch_is_painted_where_it_lies_and_ink_stays_dark() -> None:
     colours = ScalarMappable(Normalize(0, 2), script.LinearSegmentedColormap.from_list("", ["white", "red"]))
     image = np.zeros((8, 8, 1))
