@@ -8,18 +8,15 @@ One panel per data set and cost; every point is a setting: the mean over its see
 import argparse
 import math
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import colors
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -27,30 +24,17 @@ from attnsweep import pareto
 from attnsweep.errors import UserError
 from attnsweep.results import load
 
+from canvas import STYLE, Layout, canvas, look, save
 from labels import GREY, LabelPlacer
 
-# One look per model, the same in every figure; a model not named here takes a spare one. Colours after
-# Okabe and Ito (https://jfly.uni-koeln.de/color/): colour-blind people can tell them apart.
-LOOKS = {
-    "cnn": ("#0072B2", "s"), "vit": ("#D55E00", "o"), "deepvit": ("#B0478C", "D"), "hybrid": ("#009E73", "^"),
-}  # fmt: skip
-SPARE = (("#8C6D00", "P"), ("#2E9BD6", "v"), ("#444444", "X"))
-INK = "#222222"
 COSTS = {
     "latency_ms_p50": ("latency", "Median latency (ms)"),
     "params": ("parameters", "Parameters"),
     "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
 }
-PANEL = (4.4, 3.3)  # inches, the axes themselves
-GAP, LEFT, RIGHT = (0.6, 0.95), 0.75, 0.3  # inches
+LAYOUT = Layout(panel=(4.4, 3.3), gap=(0.6, 0.95), left=0.75, right=0.3, above=0.85, below=0.70)
 # leading digits of the ticks of a log axis whose ends have less than that ratio
 COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
-STYLE: Any = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#777777", "axes.linewidth": 0.7,
-    "xtick.color": "#777777", "ytick.color": "#777777", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "axes.labelcolor": INK, "text.color": INK, "svg.hashsalt": "attnsweep",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,33 +125,14 @@ def draw(shown: Sequence[Panel], about: Summary) -> Figure:
     shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
     with matplotlib.rc_context(STYLE):
         title = f"Test accuracy against {' and '.join(COSTS[cost][0] for cost in costs)}"
-        figure, grid = canvas(shape, title, subtitle(about), footnote(shown, about))
+        figure, grid = canvas(
+            shape, LAYOUT, title=title, subtitle=subtitle(about), footnote=footnote(shown, about)
+        )
         for one, axes in zip(shown, grid.flat, strict=True):
             draw_panel(axes, one, shown)
         for axes in grid[:, 0]:
             axes.set_ylabel("Test accuracy")
     return figure
-
-
-def canvas(shape: tuple[int, int], title: str, subtitle: str, footnote: str) -> tuple[Figure, np.ndarray]:
-    """A figure of `shape` (rows, columns) panels of size PANEL with texts around them; the panels' axes."""
-    inner = [
-        count * size + (count - 1) * gap for count, size, gap in zip(shape[::-1], PANEL, GAP, strict=True)
-    ]
-    above, below = textwrap.wrap(subtitle, int(inner[0] * 15)), textwrap.wrap(footnote, int(inner[0] * 17))
-    top, bottom = 0.85 + 0.16 * len(above), 0.70 + 0.15 * len(below)
-    width, height = LEFT + inner[0] + RIGHT, bottom + inner[1] + top
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(*shape, squeeze=False)
-    figure.subplots_adjust(
-        left=LEFT / width, right=1 - RIGHT / width, top=1 - top / height, bottom=bottom / height,
-        wspace=GAP[0] / PANEL[0], hspace=GAP[1] / PANEL[1],
-    )  # fmt: skip
-    figure.text(LEFT / width, 1 - 0.22 / height, title, size=13, weight="bold", va="top")
-    figure.text(LEFT / width, 1 - 0.50 / height, "\n".join(above), size=8.5, va="top", color=GREY)
-    figure.text(LEFT / width, 0.12 / height, "\n".join(below), size=7.5, va="bottom", color=GREY)
-    return figure, grid
 
 
 def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
@@ -231,11 +196,6 @@ def short_number(value: float) -> str:
         if value >= size * 0.9999:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
-
-
-def look(model: str) -> tuple[str, str]:
-    """The colour and marker of a model: the same in every figure."""
-    return LOOKS.get(model) or SPARE[sum(map(ord, model)) % len(SPARE)]
 
 
 def faint(colour: str) -> str:
@@ -334,16 +294,6 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     return pareto.of_device(frame, options.measured_on)
 
 
-def save(figure: Figure, folder: Path) -> list[Path]:
-    """Writes the figure as SVG and PNG; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "pareto.svg", folder / "pareto.png"]
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=150)
-    return paths
-
-
 def run(options: argparse.Namespace) -> None:
     frame = rows_to_draw(options)
     shown = panels(frame)
@@ -351,7 +301,7 @@ def run(options: argparse.Namespace) -> None:
     if frame["latency_ms_p50"].isna().all():
         print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
     beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(draw(shown, summary(frame)), options.out or beside / "figures"):
+    for path in save(draw(shown, summary(frame)), options.out or beside / "figures", "pareto"):
         print(f"wrote {path}")
 
 

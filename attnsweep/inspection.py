@@ -5,6 +5,7 @@ mean.
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from attnsweep.axes import AXES, DERIVED
 from attnsweep.datasets import find
 from attnsweep.errors import UserError, did_you_mean
 from attnsweep.results import TABLES, load
+from attnsweep.sweep import Trial, make_trial
 
 PICKED = (
     "model",
@@ -76,6 +78,21 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
     if len(found) > 1:
         raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
     raise UserError(f"there is no trial {trial_id!r} in {results}{did_you_mean(trial_id, rows['trial_id'])}")
+
+
+def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
+    """The trial whose row this is.
+
+    Raises UserError where its data set is not here, or where data or code have changed so that it is another.
+    """
+    config = {name: None if pd.isna(row[name]) else axis.kind(row[name]) for name, axis in AXES.items()}
+    trial = make_trial(config, data_dir)
+    if trial.trial_id == row["trial_id"]:
+        return trial
+    what = "the data set" if trial.data_sha256 != row["data_sha256"] else "this package"
+    raise UserError(
+        f"trial {row['trial_id']} cannot be made again: {what} has changed since; run its sweep once more"
+    )
 
 
 def rerun_line(row: Mapping[str, Any]) -> str:

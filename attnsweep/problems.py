@@ -12,6 +12,7 @@ import numpy as np
 PAD, BEGIN, END, FIRST = 0, 1, 2, 3
 BRACKETS = 4  # kinds of bracket in `dyck`
 HELD_OUT = ("val", "test", "long")
+SIGNS = {"addition": "0123456789+", "dyck": "([{<)]}>"}  # of the symbols; those of the others are numbers
 GENERATOR = 1  # raised when a change to this file changes what is drawn: finished trials then run again
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -131,6 +132,13 @@ PROBLEMS = {
         Problem("dyck", 2 * BRACKETS, dyck),
     )
 }
+
+
+def sign(problem: Problem, token: int) -> str:
+    """A token as people write it: `7`, `+`, `(`, or `end`; padding and the beginning are nothing."""
+    if token < FIRST:
+        return "end" if token == END else ""
+    return SIGNS[problem.name][token - FIRST] if problem.name in SIGNS else str(token - FIRST)
 
 
 def epoch(problem: Problem, length: int, number: int) -> Pair:
