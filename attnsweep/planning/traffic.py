@@ -1,0 +1,405 @@
+"""The world in motion: all agents of many scenes at once.
+
+Every vehicle is a kinematic bicycle on its path; its driver follows by the intelligent driver model, obeys
+lights, and at zones lets those pass who have priority or can no longer stop. The ego is one of them, the
+expert, unless it is steered from outside; the others react to it either way. A step is a fixed number of array
+operations over scenes and agents, none of which mixes scenes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.planning import kinematics
+from attnsweep.planning.cast import CAR, EGO, LONGEST_DELAY_S, PARKED, PEDESTRIAN, Cast
+from attnsweep.planning.geometry import Floats, overlap, wrap
+from attnsweep.planning.roads import CLEARING_S, GREEN_S, SPACING, YELLOW_S, RoadMap
+
+DT = 0.1  # s
+COARSE = 6  # points of a path from one that the search for the nearest looks at to the next
+SIGHT = 70.0  # m, beyond which a driver leaves others out of account
+HARDEST = 8.0  # m/s2, of braking
+FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
+JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
+MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
+OFF_PATH = 0.6  # 1/s, at which a driver corrects its distance from the path
+
+
+@dataclass(frozen=True)
+class Log:
+    """What happened: x, y, yaw, vx, vy in the world (t, b, a, 5) and who was there (t, b, a)."""
+
+    state: Floats
+    active: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Each agent as seen along the path of each: `s` and `side` of agent j on the path of i (b, i, j), and
+    its direction relative to that path there.
+    """
+
+    s: Floats
+    side: Floats
+    turn: Floats
+
+
+class World:
+    """Scenes of equal crowds that run side by side: `b` scenes, `a` agents in each, the ego first."""
+
+    def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
+        self.casts = casts
+        self.time = 0.0
+        self.steps = 0
+        self.tables = PathTables(maps, casts)
+        self.rows = ZoneRows(maps, casts)
+        for name in (
+            "kind", "length", "width", "wheelbase", "side", "go", "eagerness", "most", "comfortable",
+            "headway", "standing", "delay", "patience",
+        ):  # fmt: skip
+            setattr(self, name, np.stack([getattr(cast, name) for cast in casts]))
+        self.active = np.stack([cast.present for cast in casts])
+        self.light_offset = np.array([cast.light_offset for cast in casts])
+        self.state = self.tables.start(casts, self.side, self.wheelbase)  # (b, a, 4)
+        self.slip = np.zeros(self.active.shape)
+        self.acceleration = np.zeros(self.active.shape)
+        self.wanted = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *self.active.shape))
+        self.situation = self.look()
+
+    kind: NDArray[np.int64]
+    length: Floats
+    width: Floats
+    wheelbase: Floats
+    side: Floats
+    go: Floats
+    eagerness: Floats
+    most: Floats
+    comfortable: Floats
+    headway: Floats
+    standing: Floats
+    delay: NDArray[np.int64]
+    patience: Floats
+
+    @property
+    def boxes(self) -> Floats:
+        """(b, a, 5)"""
+        return np.stack([*np.moveaxis(self.state[..., :3], -1, 0), self.length, self.width], axis=-1)
+
+    @property
+    def motion(self) -> Floats:
+        """x, y, yaw, vx, vy (b, a, 5)"""
+        course = self.state[..., 2] + self.slip
+        speed = self.state[..., 3]
+        velocity = np.stack([speed * np.cos(course), speed * np.sin(course)], axis=-1)
+        return np.concatenate([self.state[..., :3], velocity], axis=-1)
+
+    @property
+    def progress(self) -> Floats:
+        """The arc length (b,) of each ego along its path."""
+        return self.situation.s[:, EGO, EGO]
+
+    @property
+    def lights(self) -> NDArray[np.bool_]:
+        """Which groups of lights (b, 2) show green."""
+        return self.light_phase() < GREEN_S
+
+    def light_phase(self) -> Floats:
+        """Seconds (b, 2) since each group of lights turned green."""
+        half = GREEN_S + YELLOW_S + CLEARING_S
+        since = self.time + self.light_offset
+        return np.stack([since % (2 * half), (since + half) % (2 * half)], axis=1)
+
+    def step(self, ego: Floats | None = None) -> None:
+        """Moves everything on by DT. `ego` (b, 2) is the acceleration and steering of the egos; without it
+        they are experts.
+        """
+        acceleration = self.decide()
+        slip = self.follow_path()
+        steering = kinematics.steering_of(slip)
+        if ego is not None:
+            limit = kinematics.MAX_STEERING
+            acceleration[:, EGO], steering[:, EGO] = ego[:, 0], np.clip(ego[:, 1], -limit, limit)
+        moving = self.active & (self.kind != PARKED)
+        acceleration = np.where(moving, np.maximum(acceleration, -self.state[..., 3] / DT), 0.0)
+        steering = np.where(moving, steering, 0.0)
+        self.state = kinematics.bicycle(self.state, acceleration, steering, self.wheelbase, dt=DT)
+        self.acceleration, self.slip = acceleration, kinematics.slip_of(steering)
+        self.steps += 1
+        self.time = self.steps * DT
+        self.situation = self.look()
+        gone = (self.own_s > self.tables.length - 2.0) & (self.kind == CAR)
+        gone[:, EGO] = False
+        self.active = self.active & ~gone
+
+    # --- What a driver sees ---
+
+    @property
+    def own_s(self) -> Floats:
+        return np.ascontiguousarray(np.diagonal(self.situation.s, axis1=1, axis2=2))
+
+    def look(self) -> Situation:
+        """Every agent on every path."""
+        s, side, yaw = self.tables.project(self.state[..., 0], self.state[..., 1])
+        return Situation(s, side, wrap(self.state[:, None, :, 2] - yaw))
+
+    def decide(self) -> Floats:
+        """The acceleration (b, a) of every agent: what its driver wanted a reaction time ago, and how fast the
+        pedals let it change.
+        """
+        s, speed = self.own_s, self.state[..., 3]
+        allowed = self.eagerness * self.tables.speed_at(s)
+        free = kinematics.free_road(speed, allowed, most=self.most)
+        following, gap = self.leaders(s)
+        to_light = self.red_lights(s)
+        blocked = ((speed < 0.3) & (gap < self.standing + 2.5)) | np.isfinite(to_light)
+        to_stop = np.minimum(to_light, self.rows.stops(self, s, allowed, blocked | self.waits(s)))
+        stopping = kinematics.braking(
+            speed, speed, np.maximum(to_stop - 0.4, 0.1), most=self.most, comfortable=self.comfortable,
+            headway=0.4 * self.headway, standing=0.4,
+        )  # fmt: skip
+        wanted = free - np.maximum(following, np.where(np.isfinite(to_stop), stopping, 0.0))
+        wanted = np.where(self.waits(s), -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
+        slot = self.steps % len(self.wanted)
+        self.wanted[slot] = wanted
+        b, a = np.indices(wanted.shape)
+        late = self.wanted[(slot - self.delay) % len(self.wanted), b, a]
+        down = np.where(late < -3.0, EMERGENCY_JERK, JERK) * DT
+        return np.clip(late, self.acceleration - down, self.acceleration + JERK * DT)
+
+    def waits(self, s: Floats) -> NDArray[np.bool_]:
+        """Who stands on foot beside the road, before or after crossing it."""
+        arrived = s > self.tables.length - 0.8
+        return (self.kind == PEDESTRIAN) & ((self.time < self.go) | arrived)
+
+    def leaders(self, s: Floats) -> tuple[Floats, Floats]:
+        """What those ahead take off each driver's acceleration (b, a), and the gap to the nearest."""
+        seen, speed = self.situation, self.state[..., 3]
+        cos, sin = np.cos(seen.turn), np.sin(seen.turn)
+        half_length, half_width = self.length[:, None, :] / 2, self.width[:, None, :] / 2
+        along = np.abs(cos) * half_length + np.abs(sin) * half_width
+        across = np.abs(sin) * half_length + np.abs(cos) * half_width
+        ahead = seen.s - s[:, :, None]
+        gap = ahead - along - self.length[:, :, None] / 2
+        reach = self.width[:, :, None] / 2 + across + 0.3
+        in_way = np.abs(seen.side - self.side[:, :, None]) < reach
+        leads = in_way & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
+        braking = kinematics.braking(
+            speed[:, :, None], speed[:, :, None] - speed[:, None, :] * cos, np.maximum(gap, 0.1),
+            most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
+            headway=self.headway[:, :, None], standing=self.standing[:, :, None],
+        )  # fmt: skip
+        worst = np.where(leads, braking, 0.0).max(axis=2)
+        return worst, np.where(leads, gap, np.inf).min(axis=2)
+
+    def red_lights(self, s: Floats) -> Floats:
+        """How far it is (b, a) to a line at which the driver must stop for a light; inf: to none."""
+        group = self.tables.light
+        phase = np.take_along_axis(self.light_phase(), np.maximum(group, 0), axis=1)
+        gap = self.tables.light_at - s - self.length / 2
+        speed = self.state[..., 3]
+        can_stop = gap > speed**2 / (2 * FIRM)
+        return np.where((group >= 0) & (phase >= GREEN_S) & can_stop, gap, np.inf)
+
+    def follow_path(self) -> Floats:
+        """The slip angle (b, a) that brings each vehicle along its path."""
+        s, speed = self.own_s, self.state[..., 3]
+        side = np.ascontiguousarray(np.diagonal(self.situation.side, axis1=1, axis2=2))
+        course = self.tables.yaw_at(s + speed * DT / 2)
+        course = course - np.arctan2(OFF_PATH * (side - self.side), speed + 0.5)
+        return wrap(course - self.state[..., 2])
+
+
+class PathTables:
+    """The paths of all agents of all scenes, laid end to end, so that any of them is one gather away."""
+
+    def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
+        paths = [path for road_map in maps for path in road_map.paths]
+        starts = np.concatenate([[0], np.cumsum([len(path.xy) for path in paths])])
+        firsts = np.concatenate([[0], np.cumsum([len(road_map.paths) for road_map in maps])])
+        which = np.stack([cast.route for cast in casts]) + firsts[:-1, None]  # (b, a)
+        self.first = starts[which]
+        self.points = np.array([len(path.xy) for path in paths])[which]
+        self.length = SPACING * (self.points - 1)
+        self.light = np.array([path.light for path in paths])[which]
+        self.light_at = np.array([path.light_at for path in paths])[which]
+        self.x, self.y = np.concatenate([path.xy for path in paths]).T.copy()
+        self.yaw = np.concatenate([path.yaw for path in paths])
+        self.curvature = np.concatenate([path.curvature for path in paths])
+        self.speed = np.concatenate([path.speed for path in paths])
+        self.cos, self.sin = np.cos(self.yaw), np.sin(self.yaw)
+        self.coarse = self.coarse_points()
+
+    def coarse_points(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """x, y and x^2 + y^2 (b, a, 1, p) of every COARSE-th point; beyond a path's end, far away."""
+        count = int(-(-self.points.max() // COARSE))
+        at = COARSE * np.arange(count)
+        beyond = at >= self.points[..., None]
+        index = self.first[..., None] + np.minimum(at, self.points[..., None] - 1)
+        x, y = self.x[index], self.y[index]
+        square = np.where(beyond, np.inf, x**2 + y**2)
+        x, y, square = (values[:, :, None, :].astype(np.float32) for values in (x, y, square))
+        return x, y, square
+
+    def project(self, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+        """Arc length, distance to the left and direction (b, i, j) of the path of i at agent j, for positions
+        (b, j).
+
+        The nearest coarse point first; from there along the arc of its curvature.
+        """
+        cx, cy, square = self.coarse
+        score = cx * (-2 * x).astype(np.float32)[:, None, :, None]
+        score += cy * (-2 * y).astype(np.float32)[:, None, :, None]
+        score += square
+        step = COARSE * score.argmin(axis=-1)
+        index = self.first[:, :, None] + step
+        dx, dy = x[:, None, :] - self.x[index], y[:, None, :] - self.y[index]
+        cos, sin, curvature = self.cos[index], self.sin[index], self.curvature[index]
+        along, left = cos * dx + sin * dy, cos * dy - sin * dx
+        along = along / np.maximum(1 - curvature * left, 0.3)
+        side = left - curvature * along**2 / 2
+        return SPACING * step + along, side, self.yaw[index] + curvature * along
+
+    def index(self, s: Floats) -> NDArray[np.int64]:
+        """Where in the tables arc lengths (b, a) lie: the point before each."""
+        at = np.clip((s / SPACING).astype(np.int64), 0, self.points - 2)
+        return self.first + at
+
+    def speed_at(self, s: Floats) -> Floats:
+        return self.speed[self.index(s)]
+
+    def yaw_at(self, s: Floats) -> Floats:
+        """The direction (b, a) at arc lengths, between points in proportion."""
+        i = self.index(s)
+        share = np.clip(s / SPACING - (i - self.first), 0, 1)
+        return self.yaw[i] + share * (self.yaw[i + 1] - self.yaw[i])
+
+    def start(self, casts: Sequence[Cast], side: Floats, wheelbase: Floats) -> Floats:
+        """The first state (b, a, 4): on the paths, and turned as a vehicle is that has come along them."""
+        s = np.stack([cast.s for cast in casts])
+        speed = np.stack([cast.speed for cast in casts])
+        i = self.index(s)
+        yaw = self.yaw_at(s)
+        rest = s - SPACING * (i - self.first)
+        x = self.x[i] + rest * np.cos(yaw) - side * np.sin(yaw)
+        y = self.y[i] + rest * np.sin(yaw) + side * np.cos(yaw)
+        yaw = yaw - np.arcsin(np.clip(self.curvature[i] * wheelbase / 2, -0.5, 0.5))
+        state = np.stack([x, y, yaw, speed], axis=-1)
+        parked = np.stack([cast.kind for cast in casts]) == PARKED
+        state[parked, :3] = np.stack([cast.pose for cast in casts])[parked]
+        state[parked, 3] = 0.0
+        return state
+
+
+class ZoneRows:
+    """One row for each agent, other agent and zone of their paths, over all scenes: shall the one stop before
+    it? Rows are sorted by agent, so that an agent's rows lie together.
+    """
+
+    def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
+        rows: list[tuple[float, ...]] = []
+        for scene, (road_map, cast) in enumerate(zip(maps, casts, strict=True)):
+            rows += zone_rows(road_map, cast, scene * len(cast.kind))
+        table = np.array(sorted(rows)).reshape(-1, 8)
+        self.one, self.other = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
+        self.one_from, self.one_to, self.other_from, self.other_to = table[:, 2:6].T.copy()
+        self.merges, self.first = table[:, 6] > 0, table[:, 7] > 0
+        self.agents, self.starts = np.unique(self.one, return_index=True)
+
+    def stops(self, world: World, s: Floats, allowed: Floats, blocked: NDArray[np.bool_]) -> Floats:
+        """How far it is (b, a) to where each driver must stop for others at zones; inf: nowhere."""
+        nearest = np.full(s.size, np.inf)
+        if len(self.one):
+            stop = self.stop_of_rows(world, s.ravel(), allowed.ravel(), blocked.ravel())
+            nearest[self.agents] = np.minimum.reduceat(stop, self.starts)
+        return nearest.reshape(s.shape)
+
+    def stop_of_rows(self, world: World, s: Floats, allowed: Floats, blocked: NDArray[np.bool_]) -> Floats:
+        """The distance of each row's agent to the zone if it must stop before it, else inf."""
+        i, j = self.one, self.other
+        half, speed = world.length.ravel() / 2, world.state[..., 3].ravel()
+        active, most, late = world.active.ravel(), world.most.ravel(), world.delay.ravel() * DT
+        patience = world.patience.ravel()[i] + self.merges
+        to_zone, other_to_zone = self.one_from - s[i] - half[i], self.other_from - s[j] - half[j]
+        clears = np.where(self.merges, self.one_from + MERGE_LENGTH, self.one_to)
+        to_end, other_to_end = clears - s[i] + half[i], self.other_to - s[j] + half[j]
+        entered = other_to_zone < 0
+        relevant = active[i] & active[j] & (to_zone > 0) & (to_zone < SIGHT) & (other_to_end > 0)
+
+        enters = late[i] + time_to(to_zone, speed[i], most[i], allowed[i])
+        leaves = late[i] + time_to(to_end, speed[i], most[i], allowed[i])
+        other_enters = time_to(other_to_zone, speed[j], most[j], allowed[j])
+        other_leaves = other_to_end / np.maximum(speed[j], 0.5)
+        passes = np.where(self.merges, other_enters + 1.0, other_leaves + 0.5) < enters
+
+        can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * late[i]
+        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * FIRM) + speed[j] * late[j]
+        in_time = other_enters > leaves + np.where(self.first, 0.3, patience)
+        claims = np.where(self.first, ~other_can_stop, ~blocked[j])
+        must = np.where(entered, ~self.merges & ~passes, claims & ~in_time & ~passes & can_stop)
+        return np.where(relevant & must, to_zone, np.inf)
+
+
+def zone_rows(road_map: RoadMap, cast: Cast, first: int) -> list[tuple[float, ...]]:
+    """The rows of one scene, its agents numbered from `first`."""
+    on = {
+        route: [a for a in np.flatnonzero(cast.route == route) if cast.present[a] and cast.kind[a] != PARKED]
+        for route in range(len(road_map.paths))
+    }
+    rows: list[tuple[float, ...]] = []
+    for zone in road_map.zones:
+        ways = ((zone.one_from, zone.one_to), (zone.other_from, zone.other_to))
+        for a in on[zone.one]:
+            for b in on[zone.other]:
+                rows.append((first + a, first + b, *ways[0], *ways[1], zone.merges, zone.one_first))
+                rows.append((first + b, first + a, *ways[1], *ways[0], zone.merges, not zone.one_first))
+    return rows
+
+
+def time_to(distance: Floats, speed: Floats, acceleration: Floats, most: Floats) -> Floats:
+    """How long one takes for a distance that speeds up to `most` at the given acceleration; 0 where it is
+    behind.
+    """
+    most = np.maximum(np.maximum(most, speed), 0.5)
+    distance = np.maximum(distance, 0.0)
+    speeding_up = (most**2 - speed**2) / (2 * acceleration)
+    short = (np.sqrt(speed**2 + 2 * acceleration * distance) - speed) / acceleration
+    long = (most - speed) / acceleration + (distance - speeding_up) / most
+    return np.where(distance < speeding_up, short, long)
+
+
+# --- Rolling out, and what is seen in it ---
+
+
+def roll_out(world: World, steps: int) -> Log:
+    """The log of `steps` steps with experts for egos, the start included: steps + 1 entries."""
+    states, active = [world.motion], [world.active]
+    for _ in range(steps):
+        world.step()
+        states.append(world.motion)
+        active.append(world.active)
+    return Log(np.stack(states), np.stack(active))
+
+
+def collisions(log: Log, length: Floats, width: Floats) -> NDArray[np.bool_]:
+    """Whether the ego's box overlaps each other agent's (t, b, a)."""
+    size = np.broadcast_to(np.stack([length, width], axis=-1), (*log.active.shape, 2))
+    boxes = np.concatenate([log.state[..., :3], size], axis=-1)
+    hit = overlap(boxes[:, :, EGO : EGO + 1], boxes) & log.active & log.active[:, :, EGO : EGO + 1]
+    hit[:, :, EGO] = False
+    return hit
+
+
+def at_fault(log: Log, length: Floats, width: Floats) -> NDArray[np.bool_]:
+    """Whether each scene (b,) has a collision that counts against its ego: one that begins while the ego
+    moves, unless the other comes from behind the ego's rear.
+    """
+    hit = collisions(log, length, width)
+    begins = hit & ~np.concatenate([np.zeros_like(hit[:1]), hit[:-1]])
+    ego = log.state[:, :, EGO : EGO + 1]
+    ahead = (log.state[..., 0] - ego[..., 0]) * np.cos(ego[..., 2]) + (
+        log.state[..., 1] - ego[..., 1]
+    ) * np.sin(ego[..., 2])
+    moving = np.hypot(ego[..., 3], ego[..., 4]) > 0.05
+    return (begins & moving & (ahead > -length[:, EGO : EGO + 1] / 2)).any(axis=(0, 2))
