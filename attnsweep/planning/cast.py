@@ -15,6 +15,7 @@ from attnsweep.planning.roads import ON_FOOT, Path, RoadMap, Zone
 EGO = 0  # its place among the agents
 CAR, PEDESTRIAN, PARKED = range(3)
 LONGEST_DELAY_S = 0.6
+LONG, SHARP = 5.5, 0.08  # m, 1/m: longer vehicles keep out of sharper bends
 TRIES = 60  # places that are tried for a driver before the road counts as full
 
 
@@ -128,6 +129,8 @@ class Places:
         for _ in range(TRIES):
             route = int(self.rng.choice(self.driven))
             path = self.road_map.paths[route]
+            if self.length[agent] > LONG and np.abs(path.curvature).max() > SHARP:
+                continue
             s = self.draw_start(path, is_ego=agent == EGO)
             index = int(s / 0.5)
             speed = float(path.speed[index] * self.eagerness[agent] * self.rng.uniform(0.7, 1.0))

@@ -1,7 +1,7 @@
 """Maps drawn from a seed: crossings, T-junctions, roundabouts, merges and curved stretches of several lanes.
 
 A map is a graph of lanes. A route is a chain of lanes from where traffic enters to where it leaves, and a path
-is the line that a vehicle on it drives. Where two paths come closer than two vehicles are wide, there is a
+is the line that a vehicle on it drives. Where vehicles on two paths would touch, there is a
 zone: the one whose lane has the lower priority lets the other pass.
 """
 
@@ -19,6 +19,7 @@ from attnsweep.planning.geometry import (
     from_frame,
     headings,
     offset,
+    overlap,
     resample,
     stations,
     wrap,
@@ -27,7 +28,8 @@ from attnsweep.planning.geometry import (
 KINDS = ("crossing", "tjunction", "roundabout", "merge", "curve")
 SPACING = 0.5  # m, between the points of a path
 ARM = 110.0  # m, from a junction to where its roads end
-CLEARANCE = 2.5  # m, between two paths on which vehicles would touch
+METRE = round(1 / SPACING)  # points
+TYPICAL = (4.8, 2.3)  # m, a vehicle's length and its width with the distance that it keeps
 SIDE_ACCELERATION = 2.0  # m/s2, in bends
 SLOWING = 1.2  # m/s2, towards bends
 CELL = 0.5  # m, of the drivable area's grid
@@ -84,8 +86,8 @@ class Path:
 
 @dataclass(frozen=True)
 class Zone:
-    """Where path `one` and path `other` come close: from and to which arc length of each. In a zone that
-    `merges` both go on in one direction, and after its start the one behind follows the one ahead.
+    """Where vehicles on path `one` and path `other` would touch: from which arc length of each, for their
+    fronts, to which, for their rears. In a zone that `merges` both go on in one direction, and after its start the one behind follows the one ahead.
     """
 
     one: int
@@ -179,30 +181,51 @@ def allowed_speed(limit: Floats, curvature: Floats) -> Floats:
 
 
 def zones_of(paths: tuple[Path, ...], one: int, other: int) -> list[Zone]:
-    """The zones of two paths: the stretches along which they are closer than CLEARANCE, but for the one that
-    they share from their start.
+    """The zones of two paths: where vehicles on them would touch, but for the stretch that they share from
+    their start.
     """
-    every = round(1 / SPACING)  # points, so that the indices below are metres
     p, q = paths[one], paths[other]
-    a, b = p.xy[::every], q.xy[::every]
-    close = (a[:, None, 0] - b[:, 0]) ** 2 + (a[:, None, 1] - b[:, 1]) ** 2 < CLEARANCE**2
-    rows = close.any(axis=1)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows, [False]])))
+    touching = touches(p, q)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], touching.any(axis=1), [False]])))
     zones = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        columns = np.flatnonzero(close[start:end].any(axis=0))
+        columns = np.flatnonzero(touching[start:end].any(axis=0))
         if start == 0 and columns[0] == 0:
             continue
-        i, j = every * (end - 1), every * columns[-1]
+        i, j = METRE * (end - 1), METRE * columns[-1]
         merges = bool(np.abs(wrap(p.yaw[i] - q.yaw[j])) < 0.6) and not (p.on_foot or q.on_foot)
-        ranks = int(p.priority[every * start]), int(q.priority[every * columns[0]])
-        zones.append(
-            Zone(
-                one, other, float(start), float(end - 1), float(columns[0]), float(columns[-1]), merges,
-                one_first=ranks[0] > ranks[1] or (ranks[0] == ranks[1] and one < other),
-            )
-        )  # fmt: skip
+        ranks = int(p.priority[METRE * start]), int(q.priority[METRE * columns[0]])
+        first = ranks[0] > ranks[1] or (ranks[0] == ranks[1] and one < other)
+        ways = (*front_to_rear(p, start, end - 1), *front_to_rear(q, columns[0], columns[-1]))
+        zones.append(Zone(one, other, *ways, merges=merges, one_first=first))
     return zones
+
+
+def touches(p: Path, q: Path) -> NDArray[np.bool_]:
+    """Whether typical vehicles would touch with their centres at each metre of one path and of the other."""
+    a, b = standing(p), standing(q)
+    near = (a[:, None, 0] - b[:, 0]) ** 2 + (a[:, None, 1] - b[:, 1]) ** 2 < (TYPICAL[0] + 0.7) ** 2
+    i, j = np.nonzero(near)
+    near[i, j] = overlap(a[i], b[j])
+    return near
+
+
+def standing(path: Path) -> Floats:
+    """The boxes (n, 5) of a typical vehicle at each metre of a path, turned as it is when it comes along."""
+    length, width = (0.7, 0.7) if path.on_foot else TYPICAL
+    yaw = path.yaw - np.arcsin(np.clip(0.3 * length * path.curvature, -0.5, 0.5))
+    boxes = np.stack(
+        [*path.xy.T, yaw, np.full(len(yaw), length), np.full(len(yaw), width)], axis=1
+    )
+    return boxes[::METRE]
+
+
+def front_to_rear(path: Path, first: int, last: int) -> tuple[float, float]:
+    """From where, for the front, to where, for the rear, a zone reaches that a typical vehicle's centre is in
+    from metre `first` to metre `last`.
+    """
+    half = (0.7 if path.on_foot else TYPICAL[0]) / 2
+    return first + half, max(last - half, first + half)
 
 
 # --- The drivable area ---

@@ -24,6 +24,8 @@ HARDEST = 8.0  # m/s2, of braking
 FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
 JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
 MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
+CREEP = 4.0  # m before a stop, within which a driver who has stopped comes no closer
+RESTART_S = 2.5  # s, that who is held up takes longer
 OFF_PATH = 0.6  # 1/s, at which a driver corrects its distance from the path
 
 
@@ -38,12 +40,13 @@ class Log:
 @dataclass(frozen=True)
 class Situation:
     """Each agent as seen along the path of each: `s` and `side` of agent j on the path of i (b, i, j), and
-    its direction relative to that path there.
+    its direction relative to that path there; and how sharply the path bends there (1/m).
     """
 
     s: Floats
     side: Floats
     turn: Floats
+    bend: Floats
 
 
 class World:
@@ -65,6 +68,7 @@ class World:
         self.state = self.tables.start(casts, self.side, self.wheelbase)  # (b, a, 4)
         self.slip = np.zeros(self.active.shape)
         self.acceleration = np.zeros(self.active.shape)
+        self.held = np.full(self.active.shape, np.inf)  # m to where each driver last had to stop
         self.wanted = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *self.active.shape))
         self.situation = self.look()
 
@@ -141,12 +145,12 @@ class World:
 
     def look(self) -> Situation:
         """Every agent on every path."""
-        s, side, yaw = self.tables.project(self.state[..., 0], self.state[..., 1])
-        return Situation(s, side, wrap(self.state[:, None, :, 2] - yaw))
+        s, side, yaw, bend = self.tables.project(self.state[..., 0], self.state[..., 1])
+        return Situation(s, side, wrap(self.state[:, None, :, 2] - yaw), bend)
 
     def decide(self) -> Floats:
-        """The acceleration (b, a) of every agent: what its driver wanted a reaction time ago, and how fast the
-        pedals let it change.
+        """The acceleration (b, a) of every agent. Its driver follows others a reaction time late, but is awake
+        at zones and lights; the pedals limit how fast it changes.
         """
         s, speed = self.own_s, self.state[..., 3]
         allowed = self.eagerness * self.tables.speed_at(s)
@@ -155,18 +159,22 @@ class World:
         to_light = self.red_lights(s)
         blocked = ((speed < 0.3) & (gap < self.standing + 2.5)) | np.isfinite(to_light)
         to_stop = np.minimum(to_light, self.rows.stops(self, s, allowed, blocked | self.waits(s)))
+        self.held = to_stop
         stopping = kinematics.braking(
             speed, speed, np.maximum(to_stop - 0.4, 0.1), most=self.most, comfortable=self.comfortable,
             headway=0.4 * self.headway, standing=0.4,
         )  # fmt: skip
-        wanted = free - np.maximum(following, np.where(np.isfinite(to_stop), stopping, 0.0))
-        wanted = np.where(self.waits(s), -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
         slot = self.steps % len(self.wanted)
-        self.wanted[slot] = wanted
-        b, a = np.indices(wanted.shape)
-        late = self.wanted[(slot - self.delay) % len(self.wanted), b, a]
-        down = np.where(late < -3.0, EMERGENCY_JERK, JERK) * DT
-        return np.clip(late, self.acceleration - down, self.acceleration + JERK * DT)
+        self.wanted[slot] = free - following
+        b, a = np.indices(free.shape)
+        wanted = np.minimum(
+            self.wanted[(slot - self.delay) % len(self.wanted), b, a],
+            np.where(np.isfinite(to_stop), free - stopping, np.inf),
+        )
+        rests = self.waits(s) | ((to_stop < CREEP) & (speed < 1.0))
+        wanted = np.where(rests, -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
+        down = np.where(wanted < -3.0, EMERGENCY_JERK, JERK) * DT
+        return np.clip(wanted, self.acceleration - down, self.acceleration + JERK * DT)
 
     def waits(self, s: Floats) -> NDArray[np.bool_]:
         """Who stands on foot beside the road, before or after crossing it."""
@@ -182,7 +190,8 @@ class World:
         across = np.abs(sin) * half_length + np.abs(cos) * half_width
         ahead = seen.s - s[:, :, None]
         gap = ahead - along - self.length[:, :, None] / 2
-        reach = self.width[:, :, None] / 2 + across + 0.3
+        swing = seen.bend * self.length[:, :, None] ** 2 / 8  # of the own corners in a bend
+        reach = self.width[:, :, None] / 2 + swing + across + 0.3
         in_way = np.abs(seen.side - self.side[:, :, None]) < reach
         leads = in_way & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
         braking = kinematics.braking(
@@ -242,9 +251,9 @@ class PathTables:
         x, y, square = (values[:, :, None, :].astype(np.float32) for values in (x, y, square))
         return x, y, square
 
-    def project(self, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-        """Arc length, distance to the left and direction (b, i, j) of the path of i at agent j, for positions
-        (b, j).
+    def project(self, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Arc length, distance to the left, and direction and unsigned curvature there (b, i, j) of the path
+        of i at agent j, for positions (b, j).
 
         The nearest coarse point first; from there along the arc of its curvature.
         """
@@ -259,7 +268,7 @@ class PathTables:
         along, left = cos * dx + sin * dy, cos * dy - sin * dx
         along = along / np.maximum(1 - curvature * left, 0.3)
         side = left - curvature * along**2 / 2
-        return SPACING * step + along, side, self.yaw[index] + curvature * along
+        return SPACING * step + along, side, self.yaw[index] + curvature * along, np.abs(curvature)
 
     def index(self, s: Floats) -> NDArray[np.int64]:
         """Where in the tables arc lengths (b, a) lie: the point before each."""
@@ -335,8 +344,10 @@ class ZoneRows:
 
         can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * late[i]
         other_can_stop = other_to_zone > speed[j] ** 2 / (2 * FIRM) + speed[j] * late[j]
-        in_time = other_enters > leaves + np.where(self.first, 0.3, patience)
-        claims = np.where(self.first, ~other_can_stop, ~blocked[j])
+        gap = np.where(self.first, 0.3, np.where(blocked[j], 0.3 - RESTART_S, patience))
+        in_time = other_enters > leaves + gap
+        stands_before = (speed[j] < 0.5) & (other_to_zone > world.held.ravel()[j] + 1.0)
+        claims = np.where(self.first, ~other_can_stop, ~stands_before)
         must = np.where(entered, ~self.merges & ~passes, claims & ~in_time & ~passes & can_stop)
         return np.where(relevant & must, to_zone, np.inf)
 
