@@ -30,6 +30,7 @@ SPACING = 0.5  # m, between the points of a path
 ARM = 110.0  # m, from a junction to where its roads end
 METRE = round(1 / SPACING)  # points
 TYPICAL = (4.8, 2.3)  # m, a vehicle's length and its width with the distance that it keeps
+ON_CROSSWALK = (0.7, 2.4)  # m, the same of someone on foot
 SIDE_ACCELERATION = 2.0  # m/s2, in bends
 SLOWING = 1.2  # m/s2, towards bends
 CELL = 0.5  # m, of the drivable area's grid
@@ -212,7 +213,7 @@ def touches(p: Path, q: Path) -> NDArray[np.bool_]:
 
 def standing(path: Path) -> Floats:
     """The boxes (n, 5) of a typical vehicle at each metre of a path, turned as it is when it comes along."""
-    length, width = (0.7, 0.7) if path.on_foot else TYPICAL
+    length, width = ON_CROSSWALK if path.on_foot else TYPICAL
     yaw = path.yaw - np.arcsin(np.clip(0.3 * length * path.curvature, -0.5, 0.5))
     boxes = np.stack(
         [*path.xy.T, yaw, np.full(len(yaw), length), np.full(len(yaw), width)], axis=1
@@ -224,7 +225,7 @@ def front_to_rear(path: Path, first: int, last: int) -> tuple[float, float]:
     """From where, for the front, to where, for the rear, a zone reaches that a typical vehicle's centre is in
     from metre `first` to metre `last`.
     """
-    half = (0.7 if path.on_foot else TYPICAL[0]) / 2
+    half = (ON_CROSSWALK if path.on_foot else TYPICAL)[0] / 2
     return first + half, max(last - half, first + half)
 
 

@@ -24,6 +24,7 @@ HARDEST = 8.0  # m/s2, of braking
 FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
 JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
 MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
+STOP_SHORT = 0.8  # m, that a driver wants to stop before where it must
 CREEP = 4.0  # m before a stop, within which a driver who has stopped comes no closer
 RESTART_S = 2.5  # s, that who is held up takes longer
 OFF_PATH = 0.6  # 1/s, at which a driver corrects its distance from the path
@@ -161,7 +162,7 @@ class World:
         to_stop = np.minimum(to_light, self.rows.stops(self, s, allowed, blocked | self.waits(s)))
         self.held = to_stop
         stopping = kinematics.braking(
-            speed, speed, np.maximum(to_stop - 0.4, 0.1), most=self.most, comfortable=self.comfortable,
+            speed, speed, np.maximum(to_stop - STOP_SHORT, 0.1), most=self.most, comfortable=self.comfortable,
             headway=0.4 * self.headway, standing=0.4,
         )  # fmt: skip
         slot = self.steps % len(self.wanted)
@@ -332,7 +333,8 @@ class ZoneRows:
         patience = world.patience.ravel()[i] + self.merges
         to_zone, other_to_zone = self.one_from - s[i] - half[i], self.other_from - s[j] - half[j]
         clears = np.where(self.merges, self.one_from + MERGE_LENGTH, self.one_to)
-        to_end, other_to_end = clears - s[i] + half[i], self.other_to - s[j] + half[j]
+        other_clears = np.where(self.merges, self.other_from + MERGE_LENGTH, self.other_to)
+        to_end, other_to_end = clears - s[i] + half[i], other_clears - s[j] + half[j]
         entered = other_to_zone < 0
         relevant = active[i] & active[j] & (to_zone > 0) & (to_zone < SIGHT) & (other_to_end > 0)
 
@@ -340,15 +342,15 @@ class ZoneRows:
         leaves = late[i] + time_to(to_end, speed[i], most[i], allowed[i])
         other_enters = time_to(other_to_zone, speed[j], most[j], allowed[j])
         other_leaves = other_to_end / np.maximum(speed[j], 0.5)
-        passes = np.where(self.merges, other_enters + 1.0, other_leaves + 0.5) < enters
+        passes = other_leaves + 0.5 < enters
 
-        can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * late[i]
-        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * FIRM) + speed[j] * late[j]
+        can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * DT
+        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * FIRM) + speed[j] * DT
         gap = np.where(self.first, 0.3, np.where(blocked[j], 0.3 - RESTART_S, patience))
         in_time = other_enters > leaves + gap
         stands_before = (speed[j] < 0.5) & (other_to_zone > world.held.ravel()[j] + 1.0)
         claims = np.where(self.first, ~other_can_stop, ~stands_before)
-        must = np.where(entered, ~self.merges & ~passes, claims & ~in_time & ~passes & can_stop)
+        must = ~passes & np.where(entered, True, claims & ~in_time & can_stop)
         return np.where(relevant & must, to_zone, np.inf)
 
 
