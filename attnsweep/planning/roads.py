@@ -29,7 +29,7 @@ KINDS = ("crossing", "tjunction", "roundabout", "merge", "curve")
 SPACING = 0.5  # m, between the points of a path
 ARM = 110.0  # m, from a junction to where its roads end
 METRE = round(1 / SPACING)  # points
-TYPICAL = (4.8, 2.3)  # m, a vehicle's length and its width with the distance that it keeps
+TYPICAL = (4.8, 2.6)  # m, a vehicle's length and its width with the distance that it keeps
 ON_CROSSWALK = (0.7, 2.4)  # m, the same of someone on foot
 SIDE_ACCELERATION = 2.0  # m/s2, in bends
 SLOWING = 1.2  # m/s2, towards bends
@@ -544,7 +544,7 @@ def bent_road(rng: np.random.Generator, length: float, sharpest: float) -> Float
         rng.uniform(-1, 1) * sharpest * np.exp(-(((s - rng.uniform(0.2, 0.8) * length) / 25) ** 2))
         for _ in range(3)
     )
-    yaw = rng.uniform(0, 2 * np.pi) + np.cumsum(curvature)
+    yaw = rng.uniform(0, 2 * np.pi) + np.cumsum(np.clip(curvature, -sharpest, sharpest))
     xy = np.cumsum(np.stack([np.cos(yaw), np.sin(yaw)], axis=1), axis=0)
     return xy - xy[len(xy) // 2]
 

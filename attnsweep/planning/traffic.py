@@ -192,9 +192,11 @@ class World:
         ahead = seen.s - s[:, :, None]
         gap = ahead - along - self.length[:, :, None] / 2
         swing = seen.bend * self.length[:, :, None] ** 2 / 8  # of the own corners in a bend
-        reach = self.width[:, :, None] / 2 + swing + across + 0.3
+        reach = self.width[:, :, None] / 2 + swing + across + 0.2
         in_way = np.abs(seen.side - self.side[:, :, None]) < reach
         leads = in_way & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
+        on_foot = self.kind == PEDESTRIAN  # who give way to one another without stopping
+        leads &= ~(on_foot[:, :, None] & on_foot[:, None, :])
         braking = kinematics.braking(
             speed[:, :, None], speed[:, :, None] - speed[:, None, :] * cos, np.maximum(gap, 0.1),
             most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
