@@ -538,13 +538,15 @@ def roundabout(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
 
 
 def bent_road(rng: np.random.Generator, length: float, sharpest: float) -> Floats:
-    """A line (n, 2) a point each metre, with bends that come and go, through the origin halfway."""
+    """A line (n, 2) a point each metre, with bends that come and go and never turn it round, through
+    the origin halfway."""
     s = np.arange(0.0, length, 1.0)
     curvature = sum(
         rng.uniform(-1, 1) * sharpest * np.exp(-(((s - rng.uniform(0.2, 0.8) * length) / 25) ** 2))
         for _ in range(3)
     )
-    yaw = rng.uniform(0, 2 * np.pi) + np.cumsum(np.clip(curvature, -sharpest, sharpest))
+    turned = np.cumsum(np.clip(curvature, -sharpest, sharpest))
+    yaw = rng.uniform(0, 2 * np.pi) + turned * min(1.0, 2.4 / np.ptp(turned))
     xy = np.cumsum(np.stack([np.cos(yaw), np.sin(yaw)], axis=1), axis=0)
     return xy - xy[len(xy) // 2]
 

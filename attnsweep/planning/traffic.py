@@ -22,6 +22,7 @@ COARSE = 6  # points of a path from one that the search for the nearest looks at
 SIGHT = 70.0  # m, beyond which a driver leaves others out of account
 HARDEST = 8.0  # m/s2, of braking
 FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
+CALM = 2.5  # m/s2, of braking for a gap that is small but does not shrink
 JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
 MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
 STOP_SHORT = 0.8  # m, that a driver wants to stop before where it must
@@ -135,7 +136,6 @@ class World:
         self.time = self.steps * DT
         self.situation = self.look()
         gone = (self.own_s > self.tables.length - 2.0) & (self.kind == CAR)
-        gone[:, EGO] = False
         self.active = self.active & ~gone
 
     # --- What a driver sees ---
@@ -193,16 +193,21 @@ class World:
         gap = ahead - along - self.length[:, :, None] / 2
         swing = seen.bend * self.length[:, :, None] ** 2 / 8  # of the own corners in a bend
         reach = self.width[:, :, None] / 2 + swing + across + 0.2
-        in_way = np.abs(seen.side - self.side[:, :, None]) < reach
-        leads = in_way & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
+        apart = seen.side - self.side[:, :, None]
+        aside = speed[:, None, :] * sin
+        left_in = (reach - apart * np.sign(aside)) / np.maximum(np.abs(aside), 0.01)  # s, till it is out of the way
+        stays = left_in + 1.5 > gap / np.maximum(speed[:, :, None], 0.1)
+        leads = (np.abs(apart) < reach) & stays & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
         on_foot = self.kind == PEDESTRIAN  # who give way to one another without stopping
         leads &= ~(on_foot[:, :, None] & on_foot[:, None, :])
+        closing = speed[:, :, None] - speed[:, None, :] * cos
         braking = kinematics.braking(
-            speed[:, :, None], speed[:, :, None] - speed[:, None, :] * cos, np.maximum(gap, 0.1),
+            speed[:, :, None], closing, np.maximum(gap, 0.1),
             most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
             headway=self.headway[:, :, None], standing=self.standing[:, :, None],
         )  # fmt: skip
-        worst = np.where(leads, braking, 0.0).max(axis=2)
+        needed = np.maximum(closing, 0.0) ** 2 / np.maximum(gap - 0.5, 0.1)
+        worst = np.where(leads, np.minimum(braking, CALM + needed), 0.0).max(axis=2)
         return worst, np.where(leads, gap, np.inf).min(axis=2)
 
     def red_lights(self, s: Floats) -> Floats:
@@ -347,7 +352,8 @@ class ZoneRows:
         passes = other_leaves + 0.5 < enters
 
         can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * DT
-        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * FIRM) + speed[j] * DT
+        demand = np.where(world.kind.ravel()[i] == PEDESTRIAN, CALM, FIRM)
+        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * demand) + speed[j] * DT
         gap = np.where(self.first, 0.3, np.where(blocked[j], 0.3 - RESTART_S, patience))
         in_time = other_enters > leaves + gap
         stands_before = (speed[j] < 0.5) & (other_to_zone > world.held.ravel()[j] + 1.0)
