@@ -129,7 +129,19 @@ class RoadMap:
 
     @functools.cached_property
     def drivable(self) -> "DrivableArea":
-        return drivable_area(self)
+        lanes = [lane for lane in self.lanes if not lane.on_foot]
+        return drivable_area([*(ribbon(lane.xy, lane.width / 2 + SHOULDER) for lane in lanes), *self.areas])
+
+
+    @functools.cached_property
+    def paint(self) -> Floats:
+        """Points (n, 2) of all that is painted, a point each half metre: dividers in dashes, the edges of
+        the roads, stop lines, and the bars of crosswalks.
+        """
+        lines = [dashed(line) for line in self.dividers] + [resample(line, 0.5) for line in self.stop_lines]
+        lines += [resample(line, 0.5) for line in self.drivable.contours(SHOULDER)]
+        lines += [resample(lane.xy[2:-2], 0.5) for lane in self.lanes if lane.on_foot]
+        return np.concatenate(lines)
 
 
 # --- Paths ---
@@ -249,15 +261,21 @@ class DrivableArea:
         left = d[x, y] * (1 - fy) + d[x, y + 1] * fy
         return left * (1 - fx) + (d[x + 1, y] * (1 - fy) + d[x + 1, y + 1] * fy) * fx
 
+    def contours(self, depth: float = 0.0) -> list[Floats]:
+        """The lines (n, 2) along which the area is that deep; 0: its border."""
+        import contourpy
 
-def drivable_area(road_map: RoadMap) -> DrivableArea:
-    """The union of the lanes' ribbons and the map's areas, drawn at a quarter of the cell and measured by the
-    exact Euclidean distance transform.
+        x, y = (self.corner[k] + CELL * (np.arange(self.depth.shape[k]) + 0.5) for k in range(2))
+        found = contourpy.contour_generator(x, y, self.depth.T).lines(depth)
+        return [np.asarray(line) for line in found if len(line) > 8]
+
+
+def drivable_area(polygons: list[Floats]) -> DrivableArea:
+    """The union of polygons (n, 2), drawn at half the cell and measured by the exact Euclidean distance
+    transform.
     """
     from scipy.ndimage import distance_transform_edt
 
-    lanes = [lane for lane in road_map.lanes if not lane.on_foot]
-    polygons = [ribbon(lane.xy, lane.width / 2 + SHOULDER) for lane in lanes] + list(road_map.areas)
     points = np.concatenate(polygons)
     corner = np.floor(points.min(axis=0) - MARGIN)
     size = np.ceil((points.max(axis=0) + MARGIN - corner) / CELL).astype(int)
@@ -271,6 +289,12 @@ def drivable_area(road_map: RoadMap) -> DrivableArea:
     depth = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * CELL / fine
     depth = depth.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
     return DrivableArea(corner, depth.astype(np.float32))
+
+
+def dashed(xy: Floats, dash: float = 3.0) -> Floats:
+    """Points of a polyline, a point each half metre, in dashes and gaps of equal length."""
+    points = resample(xy, 0.5)
+    return points[(np.arange(len(points)) * 0.5) % (2 * dash) < dash]
 
 
 def ribbon(xy: Floats, half: float) -> Floats:

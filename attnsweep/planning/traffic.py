@@ -33,10 +33,14 @@ OFF_PATH = 0.6  # 1/s, at which a driver corrects its distance from the path
 
 @dataclass(frozen=True)
 class Log:
-    """What happened: x, y, yaw, vx, vy in the world (t, b, a, 5) and who was there (t, b, a)."""
+    """What happened: x, y, yaw, vx, vy in the world (t, b, a, 5), who was there (t, b, a), which groups of
+    lights showed green (t, b, 2), and how far it was to where the ego had to stop (t, b), inf: nowhere.
+    """
 
     state: Floats
     active: NDArray[np.bool_]
+    green: NDArray[np.bool_]
+    to_stop: Floats
 
 
 @dataclass(frozen=True)
@@ -395,12 +399,16 @@ def time_to(distance: Floats, speed: Floats, acceleration: Floats, most: Floats)
 
 def roll_out(world: World, steps: int) -> Log:
     """The log of `steps` steps with experts for egos, the start included: steps + 1 entries."""
-    states, active = [world.motion], [world.active]
+    entries = [snapshot(world)]
     for _ in range(steps):
         world.step()
-        states.append(world.motion)
-        active.append(world.active)
-    return Log(np.stack(states), np.stack(active))
+        entries.append(snapshot(world))
+    return Log(*(np.stack(part) for part in zip(*entries, strict=True)))
+
+
+def snapshot(world: World) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], Floats]:
+    """One entry of a log."""
+    return world.motion, world.active, world.lights, world.held[:, EGO]
 
 
 def collisions(log: Log, length: Floats, width: Floats) -> NDArray[np.bool_]:
