@@ -102,7 +102,7 @@ def draw_cast(road_map: RoadMap, crowd: Crowd, *, dt: float) -> Cast:
         standing=np.where(foot, 0.6, rng.uniform(1.6, 3.0, n)),
         delay=np.where(foot, 0, np.round(rng.uniform(0, LONGEST_DELAY_S, n) / dt)).astype(np.int64),
         patience=rng.uniform(1.0, 2.2, n),
-        goal=min(ego.length - 50.0, ego.approach + 70.0) if ego.approach < ego.length else ego.length - 50.0,
+        goal=min(ego.length - 50.0, ego.approach + 70.0),
         light_offset=float(rng.uniform(0, 100.0)),
     )
 
@@ -142,7 +142,7 @@ class Places:
 
     def draw_start(self, path: Path, *, is_ego: bool) -> float:
         """An arc length on the path."""
-        enters = path.approach < path.length
+        enters = bool(np.isfinite(path.approach))
         if is_ego:
             return path.approach - self.rng.uniform(22.0, 60.0) if enters else self.rng.uniform(15.0, 45.0)
         if enters and self.rng.random() < 0.8:

@@ -65,8 +65,7 @@ class Path:
     """The line that a vehicle drives along a route, a point each 0.5 m: position (n, 2), direction,
     curvature, the speed that bends and limits allow, and the priority of the lane there, each (n,).
 
-    `light_at` is the arc length of the line at which it obeys the group of lights `light` (-1: none), and
-    `approach` the arc length at which the first junction begins.
+    `light_at` is the arc length of the line at which it obeys the group of lights `light` (-1: none), and `approach` the arc length at which the first junction begins (inf: there is none).
     """
 
     xy: Floats
@@ -127,11 +126,15 @@ class RoadMap:
         pairs = itertools.combinations(range(len(self.paths)), 2)
         return tuple(zone for i, j in pairs for zone in zones_of(self.paths, i, j))
 
+    def red(self, green: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which stop lines (..., lines) have a light that is not green, from which groups show green (..., 2)."""
+        light = np.array(self.stop_lights, dtype=np.int64)
+        return ~green[..., np.maximum(light, 0)] & (light >= 0)
+
     @functools.cached_property
     def drivable(self) -> "DrivableArea":
         lanes = [lane for lane in self.lanes if not lane.on_foot]
         return drivable_area([*(ribbon(lane.xy, lane.width / 2 + SHOULDER) for lane in lanes), *self.areas])
-
 
     @functools.cached_property
     def paint(self) -> Floats:
@@ -168,7 +171,7 @@ def path_of(lanes: list[Lane]) -> Path:
         width=min(lane.width for lane in lanes),
         light=-1 if lit is None else lanes[lit].light,
         light_at=0.0 if lit is None else float(ends[lit]) - lanes[lit].stop,
-        approach=float(ends[-1] if inside is None else ends[inside] - stations(lanes[inside].xy)[-1]),
+        approach=np.inf if inside is None else float(ends[inside] - stations(lanes[inside].xy)[-1]),
         on_foot=lanes[0].on_foot,
     )
 
@@ -227,9 +230,7 @@ def standing(path: Path) -> Floats:
     """The boxes (n, 5) of a typical vehicle at each metre of a path, turned as it is when it comes along."""
     length, width = ON_CROSSWALK if path.on_foot else TYPICAL
     yaw = path.yaw - np.arcsin(np.clip(0.3 * length * path.curvature, -0.5, 0.5))
-    boxes = np.stack(
-        [*path.xy.T, yaw, np.full(len(yaw), length), np.full(len(yaw), width)], axis=1
-    )
+    boxes = np.stack([*path.xy.T, yaw, np.full(len(yaw), length), np.full(len(yaw), width)], axis=1)
     return boxes[::METRE]
 
 
@@ -416,9 +417,7 @@ class Draft:
         strip = offset(arm.xy, side)[first:last]
         self.areas.append(ribbon(strip, 1.3))
         turn = np.pi if inward else 0.0
-        self.bays += [
-            np.array([*strip[i], headings(strip)[i] + turn]) for i in range(3, len(strip) - 3, 7)
-        ]
+        self.bays += [np.array([*strip[i], headings(strip)[i] + turn]) for i in range(3, len(strip) - 3, 7)]
 
     def add_crosswalk(self, arm: Arm, at: int) -> None:
         """The two ways on foot across a road, `at` metres from the junction."""
@@ -595,7 +594,9 @@ def merge(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     apart = 0.0015 * np.arange(85.0, -1.0, -1.0) ** 2
     entry = draft.add(offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR)
     draft.connect(entry, after[-1], FROM_MINOR)
-    draft.areas.append(np.concatenate([across[-1][meets - strip : meets + 1], side[meets - strip : meets][::-1]]))
+    draft.areas.append(
+        np.concatenate([across[-1][meets - strip : meets + 1], side[meets - strip : meets][::-1]])
+    )
     return draft.finish(seed, "merge")
 
 

@@ -5,28 +5,22 @@ metres; rows of a grid run along x, columns along y. `SAMPLE` says what each arr
 make the same samples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.planning.geometry import Floats, headings, project, resample, stations, to_frame, wrap
-from attnsweep.planning.roads import DrivableArea
-from attnsweep.planning.sensor import (
-    Grid,
-    Scanner,
-    cast_rays,
-    hits_of_agents,
-    rasterise,
-    returns,
-    seen_paint,
-)
+from attnsweep.planning.roads import DrivableArea, RoadMap
+from attnsweep.planning.sensor import Grid, Scan, Scanner, layers, rasterise, scan
+from attnsweep.planning.traffic import DT, World
 
 KEY_S = 0.5  # s, from key frame to key frame
 SWEEPS = 4  # laid over one another in a sample
 FUTURE = 8  # key frames that are to be foretold
 AGENTS = 24  # places for agents in a sample
-LINES, LINE_POINTS = 24, 10  # places for map lines, and points on each
+LINES, LINE_POINTS = 32, 10  # places for map lines, and points on each
 OCCUPANCY = 5  # times, a second apart
 ROUTE_POINTS, ROUTE_STEP = 12, 4.0  # m
 CENTRE, BOUNDARY, DIVIDER = range(3)  # classes of map lines
@@ -47,8 +41,8 @@ SAMPLE = {
     "mask": "(24,) bool: whether the place is taken",
     "future": "(24, 8, 2) float32: where it will be less where it is, each half second",
     "future_mask": "(24, 8) bool",
-    "lines": "(24, 10, 2) float32: lines of the map in the grid, the nearest first",
-    "line_kind": "(24,) int8: 0 middle of a lane, 1 border of the road, 2 divider; -1: the place is empty",
+    "lines": "(32, 10, 2) float32: lines of the map in the grid, the nearest first",
+    "line_kind": "(32,) int8: 0 middle of a lane, 1 border of the road, 2 divider; -1: the place is empty",
     "map": "(3, 64, 64) uint8: drivable, border, divider",
     "depth": "(64, 64) float16: how far a cell's middle lies within the drivable area, -8 to 8 m",
     "occupancy": "(5, 64, 64) uint8: 1 + the place of the agent that will cover the cell in 0, 1, ... 4 s",
@@ -109,8 +103,8 @@ def samples_of(log: SceneLog, grid: Grid | None = None, scanner: Scanner | None 
     slots = visible(state[at], valid[at] & seen, pose[at], grid)
     return {
         "bev": sensed,
-        **navigation(log, pose[at]),
-        "ego_state": ego_state(log, keys[at]),
+        **navigation(log.route, pose[at]),
+        "ego_state": ego_state(log.state[keys[at], 0], log.state[keys[at] - 1, 0], log.dt),
         **agents(log, state, valid, at, slots),
         **map_lines(log, pose[at], grid),
         **map_grids(log, pose[at], grid),
@@ -141,38 +135,37 @@ def sense(
     """The grids (s, 6, cells, cells) of each sample, and how many rays hit each agent at each key frame
     (k, n).
     """
-    rng = np.random.default_rng([log.number, 3])
     state, valid = log.state[keys], log.valid[keys].copy()
     valid[:, 0] = False  # the ego does not see itself
     pose = np.ascontiguousarray(state[:, 0, :3])
     size = np.broadcast_to(log.size, (*valid.shape, 2))
-    sweep = cast_rays(pose, np.concatenate([state[..., :3], size], axis=-1), valid, scanner)
-    points = returns(sweep, pose, scanner, rng)
-    painted = seen_paint(log.paint, sweep, pose, scanner, rng)
-    layers = np.zeros((len(at), SWEEPS + 2, grid.cells, grid.cells), dtype=np.uint8)
-    for row, key in enumerate(at):
-        for k in range(SWEEPS):
-            layers[row, k] = rasterise(points[key - SWEEPS + 1 + k], pose[key], grid)
-        paint = log.paint[painted[key - SWEEPS + 1 : key + 1].any(axis=0)]
-        layers[row, SWEEPS] = rasterise(paint, pose[key], grid)
-        layers[row, SWEEPS + 1] = rasterise(red_lines(log, keys[key], pose[key]), pose[key], grid)
-    return layers, hits_of_agents(sweep, len(log.kind))
+    scans = scan(
+        pose,
+        np.concatenate([state[..., :3], size], axis=-1),
+        valid,
+        paint=[log.paint] * len(keys),
+        seeds=[(log.number, k) for k in range(len(keys))],
+        scanner=scanner,
+    )
+    red = [red_points(log.stop_lines, log.red[keys[k]], pose[k]) for k in at]
+    grids = [layers(scans[k - SWEEPS + 1 : k + 1], red[row], pose[k], grid) for row, k in enumerate(at)]
+    return np.stack(grids), np.stack([one.hits for one in scans])
 
 
-def red_lines(log: SceneLog, entry: int, pose: Floats) -> Floats:
+def red_points(stop_lines: tuple[Floats, ...], red: NDArray[np.bool_], pose: Floats) -> Floats:
     """Points (n, 2) of the stop lines in sight whose light is not green."""
-    lines = [line for line, red in zip(log.stop_lines, log.red[entry], strict=True) if red]
+    lines = [line for line, shown in zip(stop_lines, red, strict=True) if shown]
     near = [line for line in lines if np.hypot(*(line.mean(axis=0) - pose[:2])) < RED_REACH]
     return np.concatenate([resample(line, 0.5) for line in near]) if near else np.zeros((0, 2))
 
 
-def navigation(log: SceneLog, pose: Floats) -> Samples:
-    """The route ahead of each pose (s, 3), and the command, which come from the route alone."""
-    s, _ = project(pose[:, :2], log.route)
+def navigation(route: Floats, pose: Floats) -> Samples:
+    """The points ahead on a route (n, 2) from each pose (s, 3), and the command; both from the route alone."""
+    s, _ = project(pose[:, :2], route)
     ahead = s[:, None] + ROUTE_STEP * np.arange(1, ROUTE_POINTS + 1)
-    along = stations(log.route)
-    points = np.stack([np.interp(ahead, along, log.route[:, k]) for k in range(2)], axis=-1)
-    turn = route_turn(log, s, ROUTE_POINTS * ROUTE_STEP)
+    along = stations(route)
+    points = np.stack([np.interp(ahead, along, route[:, k]) for k in range(2)], axis=-1)
+    turn = route_turn(route, s, ROUTE_POINTS * ROUTE_STEP)
     command = np.where(turn > 0.5, LEFT, np.where(turn < -0.5, RIGHT, STRAIGHT))
     return {
         "route": to_frame(points, pose[:, None]).astype(np.float32),
@@ -180,19 +173,51 @@ def navigation(log: SceneLog, pose: Floats) -> Samples:
     }
 
 
-def route_turn(log: SceneLog, s: Floats, reach: float) -> Floats:
+def route_turn(route: Floats, s: Floats, reach: float) -> Floats:
     """By how much (s,) the route turns from arc lengths to `reach` metres on."""
-    yaw, along = headings(log.route), stations(log.route)
+    yaw, along = headings(route), stations(route)
     return np.interp(s + reach, along, yaw) - np.interp(s, along, yaw)
 
 
-def ego_state(log: SceneLog, entries: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Speed, accelerations, yaw rate and slip angle (s, 5)."""
-    now, before = log.state[entries, 0], log.state[entries - 1, 0]
-    speed, rate = np.hypot(now[:, 3], now[:, 4]), wrap(now[:, 2] - before[:, 2]) / log.dt
-    change = to_frame(now[:, 3:] - before[:, 3:], now[:, :3] * np.array([0, 0, 1])) / log.dt
+def ego_state(now: Floats, before: Floats, dt: float) -> NDArray[np.float32]:
+    """Speed, accelerations, yaw rate and slip angle (s, 5) of states (s, 5) now and `dt` seconds before."""
+    speed, rate = np.hypot(now[:, 3], now[:, 4]), wrap(now[:, 2] - before[:, 2]) / dt
+    change = to_frame(now[:, 3:] - before[:, 3:], now[:, :3] * np.array([0, 0, 1])) / dt
     slip = np.where(speed > 0.1, wrap(np.arctan2(now[:, 4], now[:, 3]) - now[:, 2]), 0.0)
     return np.stack([speed, change[:, 0], change[:, 1], rate, slip], axis=1).astype(np.float32)
+
+
+class Observer:
+    """The ego's senses while worlds run: `observe` once at each key frame from the start on, and from the
+    fourth on it returns what samples hold of `bev`, `route`, `command` and `ego_state`, a row per scene.
+    """
+
+    def __init__(self, maps: Sequence[RoadMap], world: World, grid: Grid | None = None) -> None:
+        self.maps, self.world, self.grid, self.scanner = maps, world, grid or Grid(), Scanner()
+        self.routes = [m.paths[cast.route[0]].xy for m, cast in zip(maps, world.casts, strict=True)]
+        self.scans: list[list[Scan]] = []
+
+    def observe(self) -> Samples:
+        """What is sensed now; nothing yet at the first three key frames."""
+        world = self.world
+        present = world.active.copy()
+        present[:, 0] = False
+        pose = np.ascontiguousarray(world.state[:, 0, :3])
+        seeds = [(m.seed, len(self.scans)) for m in self.maps]
+        paint = [m.paint for m in self.maps]
+        self.scans.append(scan(pose, world.boxes, present, paint=paint, seeds=seeds, scanner=self.scanner))
+        if len(self.scans) < SWEEPS:
+            return {}
+        grids, ways = [], []
+        for b, road_map in enumerate(self.maps):
+            red = red_points(road_map.stop_lines, road_map.red(world.lights[b]), pose[b])
+            grids.append(layers([one[b] for one in self.scans[-SWEEPS:]], red, pose[b], self.grid))
+            ways.append(navigation(self.routes[b], pose[b : b + 1]))
+        return {
+            "bev": np.stack(grids),
+            **{name: np.concatenate([way[name] for way in ways]) for name in ways[0]},
+            "ego_state": ego_state(world.motion[:, 0], world.before[:, 0], DT),
+        }
 
 
 # --- What there is to learn ---
@@ -257,9 +282,7 @@ def everyone(log: SceneLog, state: Floats, valid: NDArray[np.bool_], at: NDArray
     mask = np.zeros((len(at), FUTURE, AGENTS), dtype=bool)
     pick = nearest[:, None, :]
     there = np.take_along_axis(valid[later], np.broadcast_to(pick, (len(at), FUTURE, others)), axis=2)
-    poses = np.take_along_axis(
-        local, np.broadcast_to(pick[..., None], (len(at), FUTURE, others, 3)), axis=2
-    )
+    poses = np.take_along_axis(local, np.broadcast_to(pick[..., None], (len(at), FUTURE, others, 3)), axis=2)
     size = np.broadcast_to(log.size[nearest][:, None], (len(at), FUTURE, others, 2))
     boxes[:, :, :others] = np.where(there[..., None], np.concatenate([poses, size], axis=-1), 0)
     mask[:, :, :others] = there
@@ -314,7 +337,9 @@ def map_grids(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
     x = pose[:, 0, None, None] + cos * centres[..., 0] - sin * centres[..., 1]
     y = pose[:, 1, None, None] + sin * centres[..., 0] + cos * centres[..., 1]
     depth = np.clip(log.drivable.at(np.stack([x, y], axis=-1)), -DEEPEST, DEEPEST)
-    points = np.concatenate([resample(line, 0.5) for line in log.dividers]) if log.dividers else np.zeros((0, 2))
+    points = (
+        np.concatenate([resample(line, 0.5) for line in log.dividers]) if log.dividers else np.zeros((0, 2))
+    )
     divider = np.stack([rasterise(points, one, grid) > 0 for one in pose])
     layers = np.stack([depth > 0, np.abs(depth) < 0.6 * grid.size, divider], axis=1)
     return {"map": layers.astype(np.uint8), "depth": depth.astype(np.float16)}
@@ -345,7 +370,9 @@ def map_lines(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
     return {"lines": found, "line_kind": kind}
 
 
-def runs(inside: NDArray[np.bool_], line_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def runs(
+    inside: NDArray[np.bool_], line_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where stretches of points that lie inside and on one line begin (r,) and end (r,)."""
     joined = inside[1:] & inside[:-1] & (line_of[1:] == line_of[:-1])
     starts = np.flatnonzero(inside & ~np.concatenate([[False], joined]))
@@ -361,7 +388,7 @@ def slices(log: SceneLog, keys: NDArray[np.int64], at: NDArray[np.int64], state:
     straight_on = ego[at, :2] + ego[at, 3:] * KEY_S * FUTURE
     span = round(KEY_S / log.dt) * FUTURE
     return {
-        "is_turn": np.abs(route_turn(log, s, 30.0)) > 0.35,
+        "is_turn": np.abs(route_turn(log.route, s, 30.0)) > 0.35,
         "is_interactive": np.array([log.yields[k : k + span + 1].any() for k in keys[at]]),
         "is_hard": np.hypot(*(end - straight_on).T) > 6.0,
     }

@@ -131,10 +131,6 @@ def scene_log(road_map: RoadMap, cast: Cast, log: Log, b: int) -> SceneLog:
     path = road_map.paths[cast.route[0]]
     way = np.hypot(*np.diff(log.state[:, b, 0, :2], axis=0).T).cumsum() + cast.s[0]
     end = min(int(np.searchsorted(way, cast.goal)) + 1, len(log.state))
-    green = log.green[:end, b]
-    red = [
-        ~green[:, light] if light >= 0 else np.zeros(end, dtype=bool) for light in road_map.stop_lights
-    ]
     return SceneLog(
         number=road_map.seed,
         dt=DT,
@@ -148,7 +144,7 @@ def scene_log(road_map: RoadMap, cast: Cast, log: Log, b: int) -> SceneLog:
         paint=road_map.paint,
         route=path.xy,
         stop_lines=road_map.stop_lines,
-        red=np.stack(red, axis=1) if red else np.zeros((end, 0), dtype=bool),
+        red=road_map.red(log.green[:end, b]),
         yields=log.to_stop[:end, b] < 20.0,
     )
 
@@ -225,9 +221,7 @@ def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
 
 
-def recordings(
-    preset: Preset, seeds: list[int], workers: concurrent.futures.Executor
-) -> Iterator[Recording]:
+def recordings(preset: Preset, seeds: list[int], workers: concurrent.futures.Executor) -> Iterator[Recording]:
     """The recordings in the order of their seeds."""
     batches = [seeds[i : i + BATCH] for i in range(0, len(seeds), BATCH)]
     futures = [workers.submit(record, preset, batch) for batch in batches]
@@ -265,6 +259,8 @@ def load(preset: Preset, data_dir: Path, part: str, *, check: bool = True) -> Sa
         if not name.startswith(f"{part}-"):
             continue
         if check and (not (where / name).is_file() or sha256_of(where / name) != sha256):
-            raise UserError(f"{where / name} is not what was recorded; delete {where} and it is recorded anew")
+            raise UserError(
+                f"{where / name} is not what was recorded; delete {where} and it is recorded anew"
+            )
         arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(where / name, mmap_mode="r")
     return arrays

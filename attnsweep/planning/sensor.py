@@ -108,36 +108,69 @@ def slab(start: Floats, cos: Floats, sin: Floats, half: Floats) -> Floats:
     return np.where((enters <= leaves) & (enters > 0), enters, np.inf)
 
 
-def returns(sweep: Sweep, pose: Floats, scanner: Scanner, rng: np.random.Generator) -> list[Floats]:
-    """What the scanner reports of each turn: points (n, 2) in the world."""
-    noise, lot, ghost = rng.normal(size=sweep.ranges.shape), rng.random(sweep.ranges.shape), rng.random(
-        sweep.ranges.shape
-    )
-    ranges = sweep.ranges + scanner.noise * noise
+@dataclass(frozen=True)
+class Scan:
+    """What one turn of the scanner reports: points (n, 2) and seen paint (m, 2), both in the world; and the
+    truth behind it, how many rays hit each agent (a,).
+    """
+
+    points: Floats
+    paint: Floats
+    hits: NDArray[np.int64]
+
+
+def scan(
+    pose: Floats,
+    boxes: Floats,
+    present: NDArray[np.bool_],
+    *,
+    paint: list[Floats],
+    seeds: list[tuple[int, int]],
+    scanner: Scanner,
+) -> list[Scan]:
+    """One scan at each of the poses (t, 3), with the paint (n, 2) that is there and the seed of its noise."""
+    sweep = cast_rays(pose, boxes, present, scanner)
+    scans = []
+    for t, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        points = returns(sweep.ranges[t], pose[t], scanner, rng)
+        seen = seen_paint(paint[t], sweep.ranges[t], pose[t], scanner, rng)
+        hit = sweep.agent[t][sweep.agent[t] >= 0]
+        scans.append(Scan(points, paint[t][seen], np.bincount(hit, minlength=boxes.shape[1])))
+    return scans
+
+
+def returns(ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Generator) -> Floats:
+    """What the scanner reports of one turn of true ranges (r,): points (n, 2) in the world."""
+    noise, (lot, ghost) = rng.normal(size=ranges.shape), rng.random((2, *ranges.shape))
     imagined = lot < scanner.ghosts
-    ranges = np.where(imagined, 1.5 + ghost * (scanner.reach - 1.5), ranges)
-    seen = imagined | (np.isfinite(ranges) & (lot > scanner.ghosts + scanner.lost))
-    angle = ray_angles(scanner)
-    points = []
-    for t, own in enumerate(pose):
-        heading = own[2] + angle[seen[t]]
-        r = ranges[t, seen[t]]
-        points.append(np.stack([own[0] + r * np.cos(heading), own[1] + r * np.sin(heading)], axis=1))
-    return points
+    far = np.where(imagined, 1.5 + ghost * (scanner.reach - 1.5), ranges + scanner.noise * noise)
+    seen = imagined | (np.isfinite(far) & (lot > scanner.ghosts + scanner.lost))
+    heading, far = pose[2] + ray_angles(scanner)[seen], far[seen]
+    return np.stack([pose[0] + far * np.cos(heading), pose[1] + far * np.sin(heading)], axis=1)
 
 
 def seen_paint(
-    paint: Floats, sweep: Sweep, pose: Floats, scanner: Scanner, rng: np.random.Generator
+    paint: Floats, ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Which points (n, 2) of paint in the world are seen in each turn (t, n): near enough, hidden by
-    nobody, and not lost.
+    """Which points (n, 2) of paint are seen in a turn of true ranges (r,): near enough, hidden by nobody,
+    and not lost.
     """
-    local = to_frame(paint, pose[:, None])
-    distance = np.hypot(local[..., 0], local[..., 1])
-    ray = np.floor((np.arctan2(local[..., 1], local[..., 0]) + np.pi) * scanner.rays / (2 * np.pi))
-    first = np.take_along_axis(sweep.ranges, ray.astype(np.int64) % scanner.rays, axis=1)
-    caught = rng.random(distance.shape) > scanner.paint_lost
+    caught = rng.random(len(paint)) > scanner.paint_lost
+    local = to_frame(paint, pose)
+    distance = np.hypot(local[:, 0], local[:, 1])
+    ray = np.floor((np.arctan2(local[:, 1], local[:, 0]) + np.pi) * scanner.rays / (2 * np.pi))
+    first = ranges[ray.astype(np.int64) % scanner.rays]
     return caught & (distance < scanner.paint_reach) & (distance < first)
+
+
+def layers(scans: list[Scan], red: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
+    """The grids (k + 2, cells, cells) at a pose (3,): the returns of `k` scans, the oldest first, all the
+    paint that they saw, and points (n, 2) of stop lines that show red.
+    """
+    paint = np.concatenate([one.paint for one in scans])
+    groups = [*(one.points for one in scans), np.unique(paint, axis=0), red]
+    return np.stack([rasterise(points, pose, grid) for points in groups])
 
 
 def rasterise(points: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
@@ -147,13 +180,3 @@ def rasterise(points: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
     index, inside = grid.index(to_frame(points, pose))
     counts = np.bincount(index[inside], minlength=grid.cells**2)
     return np.minimum(counts, 255).astype(np.uint8).reshape(grid.cells, grid.cells)
-
-
-def hits_of_agents(sweep: Sweep, agents: int) -> NDArray[np.int64]:
-    """How many rays (t, a) end on each agent."""
-    times = np.repeat(np.arange(len(sweep.agent)), sweep.agent.shape[1])
-    hit = sweep.agent.ravel()
-    flat = times[hit >= 0] * agents + hit[hit >= 0]
-    return np.bincount(flat, minlength=len(sweep.agent) * agents).reshape(len(sweep.agent), agents)
-
-

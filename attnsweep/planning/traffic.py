@@ -76,6 +76,7 @@ class World:
         self.acceleration = np.zeros(self.active.shape)
         self.held = np.full(self.active.shape, np.inf)  # m to where each driver last had to stop
         self.wanted = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *self.active.shape))
+        self.before = self.motion  # a step ago
         self.situation = self.look()
 
     kind: NDArray[np.int64]
@@ -125,6 +126,7 @@ class World:
         """Moves everything on by DT. `ego` (b, 2) is the acceleration and steering of the egos; without it
         they are experts.
         """
+        self.before = self.motion
         acceleration = self.decide()
         slip = self.follow_path()
         steering = kinematics.steering_of(slip)
@@ -199,7 +201,9 @@ class World:
         reach = self.width[:, :, None] / 2 + swing + across + 0.2
         apart = seen.side - self.side[:, :, None]
         aside = speed[:, None, :] * sin
-        left_in = (reach - apart * np.sign(aside)) / np.maximum(np.abs(aside), 0.01)  # s, till it is out of the way
+        left_in = (reach - apart * np.sign(aside)) / np.maximum(
+            np.abs(aside), 0.01
+        )  # s, till it is out of the way
         stays = left_in + 1.5 > gap / np.maximum(speed[:, :, None], 0.1)
         leads = (np.abs(apart) < reach) & stays & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
         on_foot = self.kind == PEDESTRIAN  # who give way to one another without stopping
