@@ -36,7 +36,7 @@ def slip_of(steering: Floats) -> Floats:
 
 def steering_of(slip: Floats) -> Floats:
     """The steering angle, within its limits, that gives the slip angle or comes nearest to it."""
-    steepest = float(slip_of(np.float64(MAX_STEERING)))
+    steepest = float(np.arctan(np.tan(MAX_STEERING) / 2))
     return np.arctan(2 * np.tan(np.clip(slip, -steepest, steepest)))
 
 
@@ -71,27 +71,51 @@ def braking(
     return most * (wanted / not_zero(gap)) ** 2
 
 
-def pursue(state: Floats, plan: Floats, times: Floats, wheelbase: Floats, *, dt: float) -> Floats:
-    """Acceleration and steering (b, 2) that bring bicycles (b, 4) along planned points.
+# --- Tracking a plan ---
 
-    The plan (b, t, 2) is in the world, its point k due `times[k]` seconds from now. Steering is pure pursuit
-    (Coulter, 1992) of the point one look-ahead distance along the plan; speed is that of the plan over the
-    next half second, corrected by what is still to go, within -6 and 3 m/s2.
+
+def pursue(state: Floats, plan: Floats, *, elapsed: float, wheelbase: Floats, spacing: float = 0.5) -> Floats:
+    """Acceleration and steering (b, 2) that bring bicycles (b, 4) along plans.
+
+    Point k of a plan (b, n, 2), in the world, is due `k * spacing` seconds after the plan was made, which was
+    `elapsed` seconds ago; point 0 is where the vehicle was then. It accelerates so as to be in a second where
+    the plan is in a second, within -6 and 3 m/s2, and steers onto the arc through a point ahead on the plan
+    (pure pursuit, Coulter, 1992, here about the centre of the bicycle).
     """
-    path = np.concatenate([state[:, None, :2], plan], axis=1)
-    steps = np.hypot(np.diff(path[..., 0]), np.diff(path[..., 1]))
-    s = np.concatenate([np.zeros((len(state), 1)), np.cumsum(steps, axis=1)], axis=1)
-    at = np.concatenate([[0.0], times])
-    due = np.stack([np.interp([dt, dt + 0.5], at, row) for row in s])
-    wanted = (due[:, 1] - due[:, 0]) / 0.5
-    acceleration = np.clip((wanted - state[:, 3]) / 0.5, -6.0, 3.0)
-    reach = np.clip(0.6 * state[:, 3], 2.0, 8.0)
-    aim = np.stack(
-        [
-            [np.interp(r, row, line[:, k]) for k in range(2)]
-            for r, row, line in zip(np.minimum(reach, s[:, -1]), s, path, strict=True)
-        ]
-    )
-    angle = wrap(np.arctan2(aim[:, 1] - state[:, 1], aim[:, 0] - state[:, 0]) - state[:, 2])
-    slip = np.arcsin(np.clip(np.sin(angle) * wheelbase / np.maximum(reach, 2.0), -1, 1))
-    return np.stack([acceleration, np.where(s[:, -1] > 0.3, steering_of(slip), 0.0)], axis=-1)
+    x, y, yaw, speed = (state[:, i] for i in range(4))
+    lengths = np.hypot(np.diff(plan[..., 0]), np.diff(plan[..., 1]))
+    s = np.concatenate([np.zeros((len(plan), 1)), np.cumsum(lengths, axis=1)], axis=1)
+    now = progress(state[:, :2], plan, s)
+    at = min((elapsed + 1.0) / spacing, s.shape[1] - 1.001)
+    due = s[:, int(at)] + (at % 1) * (s[:, int(at) + 1] - s[:, int(at)])
+    acceleration = np.clip(2 * (due - now - speed), -6.0, 3.0)
+    aim = point_at(plan, s, now + np.clip(0.5 * speed, 2.0, 6.0))
+    dx, dy = aim[:, 0] - x, aim[:, 1] - y
+    angle, distance = wrap(np.arctan2(dy, dx) - yaw), np.hypot(dx, dy)
+    slip = np.arctan2(wheelbase * np.sin(angle), np.maximum(distance, 1.0) + wheelbase * np.cos(angle))
+    steering = np.where(s[:, -1] > 0.3, steering_of(slip), 0.0)
+    return np.stack([acceleration, steering], axis=-1)
+
+
+def progress(points: Floats, line: Floats, s: Floats) -> Floats:
+    """The arc length (b,) at which each line (b, n, 2) comes nearest to a point (b, 2); `s` (b, n) is that of
+    its points.
+    """
+    start, step = line[:, :-1], np.diff(line, axis=1)
+    rx, ry = points[:, None, 0] - start[..., 0], points[:, None, 1] - start[..., 1]
+    square = np.maximum(step[..., 0] ** 2 + step[..., 1] ** 2, 1e-9)
+    share = np.clip((rx * step[..., 0] + ry * step[..., 1]) / square, 0, 1)
+    distance = np.hypot(rx - share * step[..., 0], ry - share * step[..., 1])
+    nearest, rows = distance.argmin(axis=1), np.arange(len(line))
+    return s[rows, nearest] + share[rows, nearest] * np.sqrt(square[rows, nearest])
+
+
+def point_at(line: Floats, s: Floats, at: Floats) -> Floats:
+    """The points (b, 2) of lines (b, n, 2) at arc lengths (b,); beyond a line's end, straight on."""
+    rows = np.arange(len(line))
+    moves = np.diff(s, axis=1) > 1e-6
+    last = np.where(moves, np.arange(moves.shape[1]), 0).max(axis=1)
+    k = np.minimum((s[:, 1:-1] <= at[:, None]).sum(axis=1), last)
+    length = np.maximum(s[rows, k + 1] - s[rows, k], 1e-6)
+    share = ((at - s[rows, k]) / length)[:, None]
+    return line[rows, k] + share * (line[rows, k + 1] - line[rows, k])

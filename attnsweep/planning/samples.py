@@ -32,10 +32,10 @@ SAMPLE = {
     "stop lines in sight whose light is not green",
     "route": "(12, 2) float32: points of the route, the first 4 m ahead, 4 m apart",
     "command": "int8: 0 straight on, 1 left, 2 right over the next 48 m of the route",
-    "ego_state": "(5,) float32: speed, acceleration along and to the left, yaw rate, slip angle; measured over "
-    "the last 0.1 s",
-    "box": "(24, 7) float32: x, y, cosine and sine of yaw, length, width, kind of each agent that at least one "
-    "ray of the last four sweeps hit and that is in the grid",
+    "ego_state": "(5,) float32: speed, acceleration along and to the left, yaw rate, slip angle; over the "
+    "last 0.1 s",
+    "box": "(24, 7) float32: x, y, cosine and sine of yaw, length, width, kind of each agent in the grid "
+    "that at least one ray of the last four sweeps hit",
     "velocity": "(24, 2) float32: of the same agents over the ground",
     "id": "(24,) int16: who it is, the same over a scene; -1: the place is empty",
     "mask": "(24,) bool: whether the place is taken",
@@ -47,7 +47,8 @@ SAMPLE = {
     "depth": "(64, 64) float16: how far a cell's middle lies within the drivable area, -8 to 8 m",
     "occupancy": "(5, 64, 64) uint8: 1 + the place of the agent that will cover the cell in 0, 1, ... 4 s",
     "plan": "(8, 3) float32: x, y, yaw of the expert each half second",
-    "future_boxes": "(8, 24, 5) float32: x, y, yaw, length, width of all others each half second, seen or not",
+    "future_boxes": "(8, 24, 5) float32: x, y, yaw, length, width of the others each half second, seen or "
+    "not",
     "future_boxes_mask": "(8, 24) bool",
     "scene": "int32: the scene's number, of ours the map seed",
     "time": "float32: s since the scene's start",
@@ -156,11 +157,11 @@ def red_points(stop_lines: tuple[Floats, ...], red: NDArray[np.bool_], pose: Flo
     """Points (n, 2) of the stop lines in sight whose light is not green."""
     lines = [line for line, shown in zip(stop_lines, red, strict=True) if shown]
     near = [line for line in lines if np.hypot(*(line.mean(axis=0) - pose[:2])) < RED_REACH]
-    return np.concatenate([resample(line, 0.5) for line in near]) if near else np.zeros((0, 2))
+    return np.concatenate([np.zeros((0, 2)), *(resample(line, 0.5) for line in near)])
 
 
 def navigation(route: Floats, pose: Floats) -> Samples:
-    """The points ahead on a route (n, 2) from each pose (s, 3), and the command; both from the route alone."""
+    """The points ahead on a route (n, 2) from each pose (s, 3), and the command: from the route alone."""
     s, _ = project(pose[:, :2], route)
     ahead = s[:, None] + ROUTE_STEP * np.arange(1, ROUTE_POINTS + 1)
     along = stations(route)

@@ -1,7 +1,7 @@
 """The data sets `driving:small` and `driving:full`: scenes of the world, recorded once and kept on disk.
 
-Parts are split by map seed, so no map of one part is in another. A recorded set is a folder of one `.npy` file
-per part and array, which readers map into memory, and a `manifest.json` with the checksum of each.
+Parts are split by map seed, so no map of one part is in another. A recorded set is a folder of one `.npy`
+file per part and array, which readers map into memory, and a `manifest.json` with the checksum of each.
 """
 
 import concurrent.futures
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from attnsweep.errors import UserError, did_you_mean, writing
 from attnsweep.planning.cast import PEDESTRIAN, Cast, Crowd, draw_cast
 from attnsweep.planning.geometry import overlap
-from attnsweep.planning.roads import KINDS, RoadMap, draw_map
+from attnsweep.planning.maps import KINDS, draw_map
+from attnsweep.planning.roads import RoadMap
 from attnsweep.planning.samples import FUTURE, KEY_S, Samples, SceneLog, samples_of
 from attnsweep.planning.traffic import DT, Log, World, at_fault, roll_out
 

@@ -31,7 +31,7 @@ class Grid:
     def index(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The flat cell (...) of points (..., 2) in the ego's frame, and whether each lies in the grid."""
         cell = np.floor((points - self.corner) / self.size).astype(np.int64)
-        inside = ((cell >= 0) & (cell < self.cells)).all(axis=-1)
+        inside = np.asarray(((cell >= 0) & (cell < self.cells)).all(axis=-1))
         return np.where(inside, cell[..., 0] * self.cells + cell[..., 1], 0), inside
 
     def centres(self) -> Floats:
@@ -93,7 +93,7 @@ def cast_rays(pose: Floats, boxes: Floats, present: NDArray[np.bool_], scanner: 
 
 def ray_angles(scanner: Scanner) -> Floats:
     """The direction (r,) of each ray in the ego's frame."""
-    return (np.arange(scanner.rays) + 0.5) * (2 * np.pi / scanner.rays) - np.pi
+    return np.linspace(-np.pi, np.pi, 2 * scanner.rays + 1)[1::2]
 
 
 def slab(start: Floats, cos: Floats, sin: Floats, half: Floats) -> Floats:

@@ -2,8 +2,8 @@
 
 Every vehicle is a kinematic bicycle on its path; its driver follows by the intelligent driver model, obeys
 lights, and at zones lets those pass who have priority or can no longer stop. The ego is one of them, the
-expert, unless it is steered from outside; the others react to it either way. A step is a fixed number of array
-operations over scenes and agents, none of which mixes scenes.
+expert, unless it is steered from outside; the others react to it either way. A step is a fixed number of
+array operations over scenes and agents, none of which mixes scenes.
 """
 
 from collections.abc import Sequence
@@ -156,8 +156,8 @@ class World:
         return Situation(s, side, wrap(self.state[:, None, :, 2] - yaw), bend)
 
     def decide(self) -> Floats:
-        """The acceleration (b, a) of every agent. Its driver follows others a reaction time late, but is awake
-        at zones and lights; the pedals limit how fast it changes.
+        """The acceleration (b, a) of every agent. Its driver follows others a reaction time late, but is
+        awake at zones and lights; the pedals limit how fast it changes.
         """
         s, speed = self.own_s, self.state[..., 3]
         allowed = self.eagerness * self.tables.speed_at(s)
@@ -372,10 +372,8 @@ class ZoneRows:
 
 def zone_rows(road_map: RoadMap, cast: Cast, first: int) -> list[tuple[float, ...]]:
     """The rows of one scene, its agents numbered from `first`."""
-    on = {
-        route: [a for a in np.flatnonzero(cast.route == route) if cast.present[a] and cast.kind[a] != PARKED]
-        for route in range(len(road_map.paths))
-    }
+    moves = cast.present & (cast.kind != PARKED)
+    on = [np.flatnonzero(moves & (cast.route == route)).tolist() for route in range(len(road_map.paths))]
     rows: list[tuple[float, ...]] = []
     for zone in road_map.zones:
         ways = ((zone.one_from, zone.one_to), (zone.other_from, zone.other_to))
