@@ -99,7 +99,7 @@ def project(points: Floats, xy: Floats) -> tuple[Floats, Floats]:
     start, step = xy[:-1], np.diff(xy, axis=0)
     length = np.hypot(step[:, 0], step[:, 1])
     rx, ry = points[:, None, 0] - start[:, 0], points[:, None, 1] - start[:, 1]
-    share = np.clip((rx * step[:, 0] + ry * step[:, 1]) / length**2, 0, 1)
+    share = np.clip((rx * step[:, 0] + ry * step[:, 1]) / np.maximum(length, 1e-9) ** 2, 0, 1)
     distance = np.hypot(rx - share * step[:, 0], ry - share * step[:, 1])
     nearest = distance.argmin(axis=1)
     rows = np.arange(len(points))

@@ -86,8 +86,9 @@ def pursue(state: Floats, plan: Floats, *, elapsed: float, wheelbase: Floats, sp
     lengths = np.hypot(np.diff(plan[..., 0]), np.diff(plan[..., 1]))
     s = np.concatenate([np.zeros((len(plan), 1)), np.cumsum(lengths, axis=1)], axis=1)
     now = progress(state[:, :2], plan, s)
-    at = min((elapsed + 1.0) / spacing, s.shape[1] - 1.001)
-    due = s[:, int(at)] + (at % 1) * (s[:, int(at) + 1] - s[:, int(at)])
+    at = (elapsed + 1.0) / spacing
+    k = min(int(at), s.shape[1] - 2)  # beyond the end of the plan it goes on as it ends
+    due = s[:, k] + (at - k) * (s[:, k + 1] - s[:, k])
     acceleration = np.clip(2 * (due - now - speed), -6.0, 3.0)
     aim = point_at(plan, s, now + np.clip(0.5 * speed, 2.0, 6.0))
     dx, dy = aim[:, 0] - x, aim[:, 1] - y

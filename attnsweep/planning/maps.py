@@ -200,12 +200,12 @@ def draw_map(seed: int, *, kinds: tuple[str, ...] = KINDS, full: bool = False) -
 def junction(rng: np.random.Generator, seed: int, kind: str, *, full: bool) -> RoadMap:
     """Four or three roads that meet; a major one has priority, or lights tell who goes."""
     width, turned = rng.uniform(3.3, 4.0), rng.uniform(0, 2 * np.pi)
-    angles = np.arange(4) * np.pi / 2 + rng.uniform(-1, 1, 4) * np.radians(12)
+    angles = np.arange(4) * np.pi / 2 + rng.uniform(-1, 1, 4) * np.radians(10)
     major = int(rng.integers(2))
     wide = int(rng.choice([1, 2], p=[0.7, 0.3]))
     lanes = [wide if k % 2 == major else 1 for k in range(4)]
     lit = full and kind == "crossing" and rng.random() < 0.5
-    start = max(lanes) * width + rng.uniform(5.5, 8.0)
+    start = max(lanes) * width + rng.uniform(6.0, 8.5)
     missing = int(rng.choice([k for k in range(4) if k % 2 != major]))
     arms = [k for k in range(4) if kind == "crossing" or k != missing]
     limits = {k: rng.uniform(9.0, 12.0) if k % 2 == major else rng.uniform(8.0, 10.0) for k in range(4)}

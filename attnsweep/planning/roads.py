@@ -31,6 +31,7 @@ SIDE_ACCELERATION = 2.0  # m/s2, in bends
 SLOWING = 1.2  # m/s2, towards bends
 CELL = 0.5  # m, of the drivable area's grid
 MARGIN = 6.0  # m, of that grid around the lanes
+SMALLEST_GAP = 25.0  # m2; what is smaller between lanes is paint and no kerb
 SHOULDER = 0.4  # m, drivable beyond the outer edge of a lane
 # of a lane, who goes first: the higher one
 LEFT_FROM_MINOR, FROM_MINOR, LEFT_FROM_MAJOR, FROM_MAJOR, ON_FOOT = range(5)
@@ -271,9 +272,9 @@ class DrivableArea:
 
 def drivable_area(polygons: list[Floats]) -> DrivableArea:
     """The union of polygons (n, 2), drawn at half the cell and measured by the exact Euclidean distance
-    transform.
+    transform. Gaps that are too small to be islands are filled.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, label
 
     points = np.concatenate(polygons)
     corner = np.floor(points.min(axis=0) - MARGIN)
@@ -284,7 +285,9 @@ def drivable_area(polygons: list[Floats]) -> DrivableArea:
     for polygon in polygons:
         cells = (polygon - corner) / CELL * fine - 0.5
         draw.polygon([(float(y), float(x)) for x, y in cells], fill=1)
-    inside = np.asarray(image, dtype=bool)
+    inside = np.array(image, dtype=bool)
+    gaps, _ = label(~inside)
+    inside |= (np.bincount(gaps.ravel()) * (CELL / fine) ** 2 < SMALLEST_GAP)[gaps]
     depth = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * CELL / fine
     depth = depth.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
     return DrivableArea(corner, depth.astype(np.float32))
