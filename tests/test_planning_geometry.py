@@ -51,9 +51,7 @@ def test_separation_does_not_change_when_the_scene_is_turned(
 ) -> None:
     other = np.array([1.0, 2.0, 0.3, 4.5, 1.8])
     pose = np.array([x, y, turn])
-    moved = [
-        np.array([*geometry.from_frame(b[:2], pose), b[2] + turn, *b[3:]]) for b in (one, other)
-    ]
+    moved = [np.array([*geometry.from_frame(b[:2], pose), b[2] + turn, *b[3:]]) for b in (one, other)]
     assert geometry.separation(*moved) == pytest.approx(geometry.separation(one, other), abs=1e-9)
 
 

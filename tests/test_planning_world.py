@@ -231,9 +231,7 @@ def test_steering_the_ego_as_the_expert_does_changes_nothing() -> None:
     expert, steered = world_of([1003, 1006]), world_of([1003, 1006])
     for _ in range(80):
         expert.step()
-        control = np.stack(
-            [expert.acceleration[:, EGO], kinematics.steering_of(expert.slip[:, EGO])], axis=1
-        )
+        control = np.stack([expert.acceleration[:, EGO], kinematics.steering_of(expert.slip[:, EGO])], axis=1)
         steered.step(control)
         np.testing.assert_allclose(steered.state, expert.state, atol=1e-6)
 
