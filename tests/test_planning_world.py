@@ -1,5 +1,6 @@
 """The world: its physics against highway-env, its maps, and that its traffic drives safely and repeatably."""
 
+import itertools
 import math
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_paths_begin_and_end_where_their_lanes_do_and_stay_drivable(kind: str) -
             assert speeds.max() <= 2.0 + 1e-9 and path.speed.min() > 1.5
             if not path.on_foot:
                 assert road_map.drivable.at(path.xy[16:-16]).min() > 1.2  # m to the border at least
-            for one, other in zip(route, route[1:], strict=False):
+            for one, other in itertools.pairwise(route):
                 gap = road_map.lanes[one].xy[-1] - road_map.lanes[other].xy[0]
                 assert np.hypot(*gap) < 0.05
 
@@ -132,7 +133,7 @@ def test_paths_begin_and_end_where_their_lanes_do_and_stay_drivable(kind: str) -
 def test_where_paths_are_not_in_a_zone_vehicles_on_them_do_not_touch() -> None:
     road_map = draw_map(3, kinds=("crossing",))
     paths = road_map.paths
-    for i, j in ((i, j) for i in range(len(paths)) for j in range(i)):
+    for j, i in itertools.combinations(range(len(paths)), 2):
         boxes = standing(paths[i]), standing(paths[j])
         touching = overlap(boxes[0][:, None], boxes[1])
         for zone in road_map.zones:
@@ -183,13 +184,14 @@ def test_the_traffic_moves(rolled: tuple[World, Log]) -> None:
     assert 3 < np.hypot(log.state[..., 3], log.state[..., 4])[:, drivers].mean() < 12  # m/s
 
 
-def test_vehicles_keep_to_their_lanes(rolled: tuple[World, Log]) -> None:
-    world, _ = rolled
-    for path_side in np.diagonal(world.situation.side, axis1=1, axis2=2) - world.side:
-        assert np.abs(path_side[(world.kind[0] == CAR)]).max() < 40  # also those that are gone
-    active = world.active & (world.kind == CAR)
-    off = np.abs(np.diagonal(world.situation.side, axis1=1, axis2=2) - world.side)
-    assert off[active].max() < 0.3
+def test_vehicles_keep_to_their_lanes() -> None:
+    world = world_of(list(range(60, 80)))
+    worst = 0.0
+    for _ in range(150):
+        world.step()
+        off = np.diagonal(world.situation.side, axis1=1, axis2=2) - world.side
+        worst = max(worst, np.abs(off[world.active & (world.kind == CAR)]).max())
+    assert worst < 0.3  # m
 
 
 def test_a_batch_rolls_out_as_its_scenes_do_one_by_one() -> None:

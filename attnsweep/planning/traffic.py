@@ -65,13 +65,14 @@ class World:
         self.tables = PathTables(maps, casts)
         self.rows = ZoneRows(maps, casts)
         for name in (
-            "kind", "length", "width", "wheelbase", "side", "go", "eagerness", "most", "comfortable",
-            "headway", "standing", "delay", "patience",
+            "kind", "length", "width", "wheelbase", "side", "go", "halt", "halt_s", "eagerness", "most",
+            "comfortable", "headway", "standing", "delay", "patience",
         ):  # fmt: skip
             setattr(self, name, np.stack([getattr(cast, name) for cast in casts]))
         self.active = np.stack([cast.present for cast in casts])
         self.light_offset = np.array([cast.light_offset for cast in casts])
         self.state = self.tables.start(casts, self.side, self.wheelbase)  # (b, a, 4)
+        self.stood = np.zeros(self.active.shape)  # s, at the place where a driver lets someone out
         self.slip = np.zeros(self.active.shape)
         self.acceleration = np.zeros(self.active.shape)
         self.held = np.full(self.active.shape, np.inf)  # m to where each driver last had to stop
@@ -85,6 +86,8 @@ class World:
     wheelbase: Floats
     side: Floats
     go: Floats
+    halt: Floats
+    halt_s: Floats
     eagerness: Floats
     most: Floats
     comfortable: Floats
@@ -164,8 +167,9 @@ class World:
         free = kinematics.free_road(speed, allowed, most=self.most)
         following, gap = self.leaders(s)
         to_light = self.red_lights(s)
-        blocked = ((speed < 0.3) & (gap < self.standing + 2.5)) | np.isfinite(to_light)
-        to_stop = np.minimum(to_light, self.rows.stops(self, s, allowed, blocked | self.waits(s)))
+        to_rest = np.minimum(to_light, self.halts(s))
+        blocked = ((speed < 0.3) & (gap < self.standing + 2.5)) | np.isfinite(to_rest) | self.waits(s)
+        to_stop = np.minimum(to_rest, self.rows.stops(self, s, allowed, blocked))
         self.held = to_stop
         stopping = kinematics.braking(
             speed, speed, np.maximum(to_stop - STOP_SHORT, 0.1), most=self.most, comfortable=self.comfortable,
@@ -226,6 +230,12 @@ class World:
         speed = self.state[..., 3]
         can_stop = gap > speed**2 / (2 * FIRM)
         return np.where((group >= 0) & (phase >= GREEN_S) & can_stop, gap, np.inf)
+
+    def halts(self, s: Floats) -> Floats:
+        """How far it is (b, a) to where a driver lets someone out, until that is done; inf: nowhere."""
+        gap = self.halt - s - self.length / 2
+        self.stood += np.where((gap < CREEP) & (gap > 0) & (self.state[..., 3] < 0.3), DT, 0.0)
+        return np.where((gap > 0) & (gap < SIGHT) & (self.stood < self.halt_s), gap, np.inf)
 
     def follow_path(self) -> Floats:
         """The slip angle (b, a) that brings each vehicle along its path."""
