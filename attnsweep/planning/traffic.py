@@ -23,6 +23,7 @@ SIGHT = 70.0  # m, beyond which a driver leaves others out of account
 HARDEST = 8.0  # m/s2, of braking
 FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
 CALM = 2.5  # m/s2, of braking for a gap that is small but does not shrink
+EMERGENCY = -4.5  # m/s2, at which comfort no longer counts
 JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
 MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
 STOP_SHORT = 0.8  # m, that a driver wants to stop before where it must
@@ -184,7 +185,8 @@ class World:
         )
         rests = self.waits(s) | ((to_stop < CREEP) & (speed < 1.0))
         wanted = np.where(rests, -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
-        down = np.where(wanted < -3.0, EMERGENCY_JERK, JERK) * DT
+        wanted = np.maximum(wanted, -(0.7 + 2.0 * speed))  # the last of it is taken gently
+        down = np.where(wanted < EMERGENCY, EMERGENCY_JERK, JERK) * DT
         return np.clip(wanted, self.acceleration - down, self.acceleration + JERK * DT)
 
     def waits(self, s: Floats) -> NDArray[np.bool_]:
@@ -194,6 +196,22 @@ class World:
 
     def leaders(self, s: Floats) -> tuple[Floats, Floats]:
         """What those ahead take off each driver's acceleration (b, a), and the gap to the nearest."""
+        hinders, gap = self.in_the_way(s)
+        speed = self.state[..., 3]
+        closing = speed[:, :, None] - speed[:, None, :] * np.cos(self.situation.turn)
+        braking = kinematics.braking(
+            speed[:, :, None], closing, np.maximum(gap, 0.1),
+            most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
+            headway=self.headway[:, :, None], standing=self.standing[:, :, None],
+        )  # fmt: skip
+        needed = np.maximum(closing, 0.0) ** 2 / np.maximum(gap - 0.5, 0.1)
+        worst = (hinders * np.minimum(braking, CALM + needed)).max(axis=2)
+        return worst, np.where(hinders > 0, gap, np.inf).min(axis=2)
+
+    def in_the_way(self, s: Floats) -> tuple[Floats, Floats]:
+        """How much each agent hinders each driver (b, i, j), from 0 to 1, and the gap between them along the
+        driver's path. One who moves aside counts less the sooner it will be gone before the driver comes.
+        """
         seen, speed = self.situation, self.state[..., 3]
         cos, sin = np.cos(seen.turn), np.sin(seen.turn)
         half_length, half_width = self.length[:, None, :] / 2, self.width[:, None, :] / 2
@@ -205,22 +223,13 @@ class World:
         reach = self.width[:, :, None] / 2 + swing + across + 0.2
         apart = seen.side - self.side[:, :, None]
         aside = speed[:, None, :] * sin
-        left_in = (reach - apart * np.sign(aside)) / np.maximum(
-            np.abs(aside), 0.01
-        )  # s, till it is out of the way
-        stays = left_in + 1.5 > gap / np.maximum(speed[:, :, None], 0.1)
-        leads = (np.abs(apart) < reach) & stays & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
+        leaves = (reach - apart * np.sign(aside)) / np.maximum(np.abs(aside), 0.01)  # s from now
+        comes = gap / np.maximum(speed[:, :, None], 0.1)
+        hinders = np.clip((leaves + 3.0 - comes) / 1.5, 0.0, 1.0)
+        in_way = (np.abs(apart) < reach) & (ahead > 0) & (gap < SIGHT) & self.active[:, None, :]
         on_foot = self.kind == PEDESTRIAN  # who give way to one another without stopping
-        leads &= ~(on_foot[:, :, None] & on_foot[:, None, :])
-        closing = speed[:, :, None] - speed[:, None, :] * cos
-        braking = kinematics.braking(
-            speed[:, :, None], closing, np.maximum(gap, 0.1),
-            most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
-            headway=self.headway[:, :, None], standing=self.standing[:, :, None],
-        )  # fmt: skip
-        needed = np.maximum(closing, 0.0) ** 2 / np.maximum(gap - 0.5, 0.1)
-        worst = np.where(leads, np.minimum(braking, CALM + needed), 0.0).max(axis=2)
-        return worst, np.where(leads, gap, np.inf).min(axis=2)
+        in_way &= ~(on_foot[:, :, None] & on_foot[:, None, :])
+        return np.where(in_way, hinders, 0.0), gap
 
     def red_lights(self, s: Floats) -> Floats:
         """How far it is (b, a) to a line at which the driver must stop for a light; inf: to none."""
