@@ -22,6 +22,7 @@ COARSE = 6  # points of a path from one that the search for the nearest looks at
 SIGHT = 70.0  # m, beyond which a driver leaves others out of account
 HARDEST = 8.0  # m/s2, of braking
 FIRM = 4.0  # m/s2, the braking with which a driver reckons when it decides whether to stop
+GENTLE = 1.8  # m/s2, of a car before which one crosses a road on foot
 CALM = 2.5  # m/s2, of braking for a gap that is small but does not shrink
 EMERGENCY = -4.5  # m/s2, at which comfort no longer counts
 JERK, EMERGENCY_JERK = 3.5, 30.0  # m/s3
@@ -186,7 +187,8 @@ class World:
         rests = self.waits(s) | ((to_stop < CREEP) & (speed < 1.0))
         wanted = np.where(rests, -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
         wanted = np.maximum(wanted, -(0.7 + 2.0 * speed))  # the last of it is taken gently
-        down = np.where(wanted < EMERGENCY, EMERGENCY_JERK, JERK) * DT
+        at_once = (wanted < EMERGENCY) | (self.kind == PEDESTRIAN)
+        down = np.where(at_once, EMERGENCY_JERK, JERK) * DT
         return np.clip(wanted, self.acceleration - down, self.acceleration + JERK * DT)
 
     def waits(self, s: Floats) -> NDArray[np.bool_]:
@@ -372,15 +374,16 @@ class ZoneRows:
         entered = other_to_zone < 0
         relevant = active[i] & active[j] & (to_zone > 0) & (to_zone < SIGHT) & (other_to_end > 0)
 
-        enters = late[i] + time_to(to_zone, speed[i], most[i], allowed[i])
+        enters = time_to(to_zone, speed[i], most[i], allowed[i])
         leaves = late[i] + time_to(to_end, speed[i], most[i], allowed[i])
         other_enters = time_to(other_to_zone, speed[j], most[j], allowed[j])
         other_leaves = other_to_end / np.maximum(speed[j], 0.5)
         passes = other_leaves + 0.5 < enters
 
         can_stop = to_zone > speed[i] ** 2 / (2 * FIRM) + speed[i] * DT
-        demand = np.where(world.kind.ravel()[i] == PEDESTRIAN, CALM, FIRM)
-        other_can_stop = other_to_zone > speed[j] ** 2 / (2 * demand) + speed[j] * DT
+        on_foot = world.kind.ravel()[i] == PEDESTRIAN  # who wants more time than a driver
+        needs = speed[j] ** 2 / (2 * np.where(on_foot, GENTLE, FIRM)) + speed[j] * np.where(on_foot, 1.0, DT)
+        other_can_stop = other_to_zone > needs
         gap = np.where(self.first, 0.3, np.where(blocked[j], 0.3 - RESTART_S, patience))
         in_time = other_enters > leaves + gap
         stands_before = (speed[j] < 0.5) & (other_to_zone > world.held.ravel()[j] + 1.0)
