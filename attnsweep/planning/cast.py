@@ -79,7 +79,7 @@ def draw_cast(road_map: RoadMap, crowd: Crowd, *, dt: float) -> Cast:
     length = np.where(long, rng.uniform(6.0, 8.0, n), rng.uniform(3.9, 5.0, n))
     width = np.where(long, rng.uniform(2.1, 2.3, n), rng.uniform(1.7, 2.0, n))
     foot = kind == PEDESTRIAN
-    slow = np.arange(n) == LEADERS  # the leader's own kind
+    slow = np.arange(n) == LEADERS  # who leads dawdles at times
     eagerness = np.where(foot, rng.uniform(0.55, 0.85, n), rng.uniform(0.8, 1.1, n))
     eagerness = np.where(slow, rng.uniform(0.6, 1.0, n), eagerness)
     places = Places(road_map, rng, length, eagerness)
@@ -243,6 +243,7 @@ class Places:
         self.length[agents] = np.minimum(self.length[agents], 4.8)
 
     def take(self, agent: int, route: int, s: float, speed: float) -> None:
+        """Gives the agent its place."""
         path = self.road_map.paths[route]
         self.present[agent], self.route[agent], self.s[agent], self.speed[agent] = True, route, s, speed
         if path.priority[0] != ON_FOOT:

@@ -148,6 +148,7 @@ class Draft:
             self.add(resample(line, 1.0), 2.0, 2.0, priority=ON_FOOT, on_foot=True)
 
     def finish(self, seed: int, kind: str, light_groups: int = 0) -> RoadMap:
+        """The map, with all routes through it."""
         return RoadMap(
             seed=seed,
             kind=kind,

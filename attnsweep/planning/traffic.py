@@ -4,6 +4,9 @@ Every vehicle is a kinematic bicycle on its path; its driver follows by the inte
 lights, and at zones lets those pass who have priority or can no longer stop. The ego is one of them, the
 expert, unless it is steered from outside; the others react to it either way. A step is a fixed number of
 array operations over scenes and agents, none of which mixes scenes.
+
+In numpy, not torch: on one thread its largest operation takes 0.47 ms for 32 scenes against torch's 0.55
+(benchmarks/planning.py), the many small ones start sooner, and recording processes need not import torch.
 """
 
 from collections.abc import Sequence
