@@ -1,0 +1,267 @@
+"""The data sets `driving:small` and `driving:full`: scenes of the world, recorded once and kept on disk.
+
+Parts are split by map seed, so no map of one part is in another. A recorded set is a folder of one `.npy`
+file per part and array, which readers map into memory, and a `manifest.json` with the checksum of each.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.errors import UserError, did_you_mean, writing
+from attnsweep.planning.cast import PEDESTRIAN, Cast, Crowd, draw_cast
+from attnsweep.planning.geometry import overlap
+from attnsweep.planning.maps import KINDS, draw_map
+from attnsweep.planning.roads import RoadMap
+from attnsweep.planning.samples import FUTURE, KEY_S, Samples, SceneLog, samples_of
+from attnsweep.planning.traffic import DT, Log, World, at_fault, roll_out
+
+VERSION = 1  # of what the world draws and the recorder writes; raise it when either changes
+FIRST_SEED = {"train": 1_000, "val": 40_000, "test": 50_000}
+BATCH = 8  # scenes that one process rolls out side by side
+LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a data set holds: scenes per part, how long each is (s), who is in it, and which kinds of map."""
+
+    name: str
+    train: int
+    val: int
+    test: int
+    seconds: float
+    crowd: Crowd
+    full: bool
+    kinds: tuple[str, ...] = KINDS
+
+    def seeds(self, part: str) -> list[int]:
+        """The map seeds of a part."""
+        return list(range(FIRST_SEED[part], FIRST_SEED[part] + getattr(self, part)))
+
+
+PRESETS = {
+    one.name: one
+    for one in (
+        Preset("driving:small", 240, 40, 60, 20.0, Crowd(drivers=12), full=False),
+        Preset("driving:full", 1200, 100, 150, 20.0, Crowd(12, pedestrians=4, parked=6), full=True),
+    )
+}
+
+
+def find(name: object) -> Preset:
+    """The preset of that name. Raises UserError if there is none."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UserError(
+            f"dataset={name!r} is unknown{did_you_mean(name, PRESETS)}; use one of {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
+
+
+def identity(preset: Preset) -> str:
+    """SHA-256 of all that determines the data set: its preset and the version of the generator."""
+    content = json.dumps({"version": VERSION, **asdict(preset)}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+# --- Recording ---
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A scene's samples, or why it has none."""
+
+    seed: int
+    samples: Samples
+    dropped: str = ""
+
+
+def record(preset: Preset, seeds: list[int]) -> list[Recording]:
+    """The recordings of scenes, rolled out side by side; each is the same whatever is beside it."""
+    maps = [draw_map(seed, kinds=preset.kinds, full=preset.full) for seed in seeds]
+    casts = [draw_cast(road_map, preset.crowd, dt=DT) for road_map in maps]
+    world = World(maps, casts)
+    log = roll_out(world, round(preset.seconds / DT))
+    faults, crashes = at_fault(log, world.length, world.width), crashed(log, world)
+    recordings = []
+    for b, seed in enumerate(seeds):
+        scene = scene_log(maps[b], casts[b], log, b)
+        reason = why_dropped(scene, fault=bool(faults[b]), crash=bool(crashes[b]))
+        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason))
+    return recordings
+
+
+def why_dropped(scene: SceneLog, *, fault: bool, crash: bool) -> str:
+    """Why a scene is not kept, or nothing."""
+    if fault:
+        return "expert at fault"
+    if crash:
+        return "collision"
+    if np.hypot(*np.diff(scene.state[:, 0, :2], axis=0).T).sum() < LEAST_WAY:
+        return "ego stands"
+    if (len(scene.state) - 1) * scene.dt < KEY_S * (FUTURE + 4):
+        return "too short"
+    return ""
+
+
+def crashed(log: Log, world: World) -> NDArray[np.bool_]:
+    """Whether any two agents of a scene (b,) collide, those on foot among themselves left out."""
+    crash = np.zeros(len(world.casts), dtype=bool)
+    pairs = np.triu(np.ones(2 * (world.kind.shape[1],), dtype=bool), 1)
+    on_foot = world.kind == PEDESTRIAN
+    counts = pairs & ~(on_foot[:, :, None] & on_foot[:, None])
+    for state, active in zip(log.state, log.active, strict=True):
+        boxes = np.concatenate([state[..., :3], np.stack([world.length, world.width], axis=-1)], axis=-1)
+        hit = overlap(boxes[:, :, None], boxes[:, None]) & active[:, :, None] & active[:, None]
+        crash |= (hit & counts).any(axis=(1, 2))
+    return crash
+
+
+def scene_log(road_map: RoadMap, cast: Cast, log: Log, b: int) -> SceneLog:
+    """One scene of a log, up to where the ego's route ends."""
+    path = road_map.paths[cast.route[0]]
+    way = np.hypot(*np.diff(log.state[:, b, 0, :2], axis=0).T).cumsum() + cast.s[0]
+    end = min(int(np.searchsorted(way, cast.goal)) + 1, len(log.state))
+    return SceneLog(
+        number=road_map.seed,
+        dt=DT,
+        kind=cast.kind,
+        size=np.stack([cast.length, cast.width], axis=1),
+        state=log.state[:end, b],
+        valid=log.active[:end, b],
+        drivable=road_map.drivable,
+        centres=tuple(lane.xy for lane in road_map.lanes if not lane.on_foot),
+        dividers=road_map.dividers,
+        paint=road_map.paint,
+        route=path.xy,
+        stop_lines=road_map.stop_lines,
+        red=road_map.red(log.green[:end, b]),
+        yields=log.to_stop[:end, b] < 20.0,
+    )
+
+
+# --- The recorded set on disk ---
+
+
+def folder(preset: Preset, data_dir: Path) -> Path:
+    """Where the data set lies."""
+    return data_dir / "driving" / f"{preset.name.partition(':')[2]}-{identity(preset)[:12]}"
+
+
+def ensure(
+    preset: Preset,
+    data_dir: Path,
+    *,
+    processes: int | None = None,
+    on_scene: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """The folder of the data set, recorded first if it is not there; `on_scene` is told of scenes done and
+    of all.
+    """
+    where = folder(preset, data_dir)
+    if (where / "manifest.json").is_file():
+        return where
+    with writing(where):
+        where.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+        try:
+            write_set(preset, draft, processes or len(os.sched_getaffinity(0)), on_scene)
+            put_in_place(draft, where)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return where
+
+
+def put_in_place(draft: Path, where: Path) -> None:
+    """Renames the finished folder; if another process was faster, its folder stays."""
+    try:
+        draft.rename(where)
+    except OSError:
+        if not (where / "manifest.json").is_file():
+            raise
+
+
+def write_set(preset: Preset, where: Path, processes: int, on_scene: Callable[[int, int], None]) -> None:
+    """Records all parts and writes their arrays, then the manifest."""
+    parts = {part: preset.seeds(part) for part in FIRST_SEED}
+    total, done = sum(map(len, parts.values())), 0
+    manifest: dict[str, object] = {"identity": identity(preset), "version": VERSION, **asdict(preset)}
+    files, dropped, counts = {}, {}, {}
+    with pool(processes) as workers:
+        recorded = {part: recordings(preset, seeds, workers) for part, seeds in parts.items()}
+        for part, stream in recorded.items():
+            kept: list[Samples] = []
+            for recording in stream:
+                done += 1
+                on_scene(done, total)
+                if recording.dropped:
+                    dropped[recording.seed] = recording.dropped
+                else:
+                    kept.append(recording.samples)
+            arrays = joined(kept)
+            counts[part] = {"scenes": len(kept), "samples": len(arrays["bev"])}
+            for name, array in arrays.items():
+                np.save(where / f"{part}-{name}.npy", array)
+                files[f"{part}-{name}.npy"] = sha256_of(where / f"{part}-{name}.npy")
+    manifest |= {"counts": counts, "dropped": dropped, "files": files}
+    (where / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Fresh processes, so that what the caller has loaded and how it was started play no part."""
+    return concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+
+
+def recordings(preset: Preset, seeds: list[int], workers: concurrent.futures.Executor) -> Iterator[Recording]:
+    """The recordings in the order of their seeds."""
+    batches = [seeds[i : i + BATCH] for i in range(0, len(seeds), BATCH)]
+    futures = [workers.submit(record, preset, batch) for batch in batches]
+    return (recording for future in futures for recording in future.result())
+
+
+def joined(parts: list[Samples]) -> Samples:
+    """The samples of several scenes in one; `previous` counts on."""
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    starts = np.repeat(
+        np.cumsum([0] + [len(part["previous"]) for part in parts[:-1]]),
+        [len(part["previous"]) for part in parts],
+    )
+    previous = arrays["previous"]
+    arrays["previous"] = np.where(previous >= 0, previous + starts, -1).astype(np.int32)
+    return arrays
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(preset: Preset, data_dir: Path, part: str, *, check: bool = True) -> Samples:
+    """The arrays of a part, mapped into memory, read only.
+
+    Raises UserError where the set has not been recorded, or a file is not what was written (`check`).
+    """
+    where = folder(preset, data_dir)
+    if not (where / "manifest.json").is_file():
+        raise UserError(f"{preset.name} has not been recorded in {where}; record it first")
+    files = json.loads((where / "manifest.json").read_text())["files"]
+    arrays: Samples = {}
+    for name, sha256 in files.items():
+        if not name.startswith(f"{part}-"):
+            continue
+        if check and (not (where / name).is_file() or sha256_of(where / name) != sha256):
+            raise UserError(
+                f"{where / name} is not what was recorded; delete {where} and it is recorded anew"
+            )
+        arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(where / name, mmap_mode="r")
+    return arrays
