@@ -7,11 +7,12 @@ Prints the table WIDTHS of `sweeps/attention_zoo.py` and `sweeps/attention_zoo_l
 ask their question of your hardware. A mechanism that cannot come within `--within` of the target is left out,
 and named. All else is as in those sweeps: depth 4, 4 heads of 16, mlp_dim twice the width, MNIST.
 
-Latency is measured as `python -m attnsweep measure` does, but in one process; some 10 min on an idle machine.
+Latency is measured as `python -m attnsweep measure` does, but in one process; some 10 min on an idle core.
 """
 
 import argparse
 import contextlib
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from attnsweep.spaces import images, resolve
 from attnsweep.tasks import TASKS
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
-WIDTHS = range(4, 513)
+WIDTHS = range(4, 385)
+NEAR_ENOUGH = 0.02
 Cost = Callable[[Config], float]
 
 
@@ -54,14 +56,20 @@ def configurations(model: str) -> Iterator[Config]:
 
 
 def nearest(model: str, target: float, of: Cost) -> tuple[int, float]:
-    """The width whose cost is nearest to the target, and that cost; bisects, for wider is not cheaper."""
+    """The width whose cost is nearest to the target, or near enough, and that cost.
+
+    Wider is not cheaper, so it bisects, at geometric means: costs grow with the width or its square.
+    """
     known = list(configurations(model))
     low, high = 0, len(known) - 1
     costs = {at: of(known[at]) for at in (low, high)}
     while high - low > 1 and costs[low] < target < costs[high]:
-        middle = (low + high) // 2
+        width = math.sqrt(known[low]["dim"] * known[high]["dim"])
+        middle = min(range(low + 1, high), key=lambda at: abs(known[at]["dim"] - width))
         costs[middle] = of(known[middle])
         low, high = (middle, high) if costs[middle] < target else (low, middle)
+        if abs(costs[middle] / target - 1) < NEAR_ENOUGH:
+            break
     best = min(costs, key=lambda at: abs(costs[at] - target))
     return known[best]["dim"], costs[best]
 
