@@ -5,14 +5,12 @@ The tests hold every formula against the built model: parameters to the unit, MA
 counter.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnsweep.axes import NOT_ARCHITECTURE
-from attnsweep.errors import UserError
 from attnsweep.spaces.images import feature_side
+from attnsweep.spaces.sequences import positions_for
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,6 @@ def cnn(config: Mapping[str, Any]) -> Cost:
     return convolutions(channels, side) + linear(flat, 128) + linear(128, config["num_classes"])
 
 
-def positions_for(length: int) -> int:
-    """How many positions an encoder-decoder has whose longest source in training has `length` tokens: four
-    times as many, and 8, so that its lengths can be exceeded.
-    """
-    return 4 * length + 8
-
-
 def multi_head(dim: int, queries: int, keys: int) -> Cost:
     """Attention of `queries` tokens to `keys` tokens, heads x dim_head = dim, all four projections with
     bias. Masked pairs count too.
@@ -148,25 +139,6 @@ CLOSED_FORMS = {
 def cost(config: Mapping[str, Any]) -> Cost:
     """Parameters and MACs of the architecture that `config` (see `spaces.resolve`) describes.
 
-    Raises UserError where a model without a closed form cannot be built.
+    Raises KeyError for a model without a closed form; `sweep.cost_of` counts those.
     """
-    if config["model"] in CLOSED_FORMS:
-        return CLOSED_FORMS[config["model"]](config)
-    return counted(tuple((key, value) for key, value in config.items() if key not in NOT_ARCHITECTURE))
-
-
-@functools.cache
-def counted(architecture: tuple[tuple[str, Any], ...]) -> Cost:
-    """The cost of a model as it is built, counted on the meta device, where nothing is computed."""
-    from attnsweep.measure import blank, count  # imports torch
-    from attnsweep.tasks import TASKS
-
-    config = {"dropout": 0.0, "emb_dropout": 0.0, **dict(architecture)}
-    try:
-        return count(blank(config), *TASKS[config["task"]].example(config, 1))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's own class raises
-        sizes = ", ".join(f"{key}={value}" for key, value in architecture if value is not None)
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{config['model']} cannot be built ({reason}) with {sizes}") from error
+    return CLOSED_FORMS[config["model"]](config)

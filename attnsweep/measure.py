@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from attnsweep import provenance
-from attnsweep.axes import AXES
+from attnsweep.axes import AXES, NOT_ARCHITECTURE
 from attnsweep.cost import Cost
+from attnsweep.errors import UserError
 from attnsweep.results import ARCHITECTURE, Row
 from attnsweep.tasks import TASKS
 
@@ -75,6 +76,28 @@ def blank(config: Mapping[str, Any]) -> nn.Module:
             return build(config)
     except RuntimeError:  # such as .item() of a list of rates
         return build(config)
+
+
+def counted(config: Mapping[str, Any]) -> Cost:
+    """The cost of an architecture as it is built; once for each.
+
+    Raises UserError where it cannot be built.
+    """
+    return counted_once(tuple((key, value) for key, value in config.items() if key not in NOT_ARCHITECTURE))
+
+
+@functools.cache
+def counted_once(architecture: tuple[tuple[str, Any], ...]) -> Cost:
+    """See `counted`."""
+    config = {"dropout": 0.0, "emb_dropout": 0.0, **dict(architecture)}
+    try:
+        return count(blank(config), *TASKS[config["task"]].example(config, 1))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own class raises
+        sizes = ", ".join(f"{key}={value}" for key, value in architecture if value is not None)
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{config['model']} cannot be built ({reason}) with {sizes}") from error
 
 
 def on_meta(model: nn.Module) -> nn.Module:

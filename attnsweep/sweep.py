@@ -21,7 +21,7 @@ from typing import Any
 
 from attnsweep import datasets
 from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, model_name
-from attnsweep.cost import cost
+from attnsweep.cost import CLOSED_FORMS, Cost, cost
 from attnsweep.errors import UserError, did_you_mean
 from attnsweep.spaces import own, resolve, takes
 
@@ -313,7 +313,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
         identity["model"] = config["model"].rpartition(":")[2]
     identity = {key: value for key, value in identity.items() if SINCE.get(key) != value}
     architecture = {key: value for key, value in identity.items() if key not in NOT_ARCHITECTURE}
-    amount = cost(config)
+    amount = cost_of(config)
     return Trial(
         trial_id=short_hash({"numerics": NUMERICS, "data_sha256": data_sha256, **identity}),
         arch_id=short_hash(architecture),
@@ -323,6 +323,18 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
         macs=amount.macs,
         source=own.source_of(config),
     )
+
+
+def cost_of(config: Config) -> Cost:
+    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
+
+    Raises UserError where it cannot be built.
+    """
+    if config["model"] in CLOSED_FORMS:
+        return cost(config)
+    from attnsweep.measure import counted
+
+    return counted(config)
 
 
 def short_hash(content: Mapping[str, Any]) -> str:

@@ -21,10 +21,10 @@ import torch
 
 from attnsweep import measure, provenance
 from attnsweep.axes import Config
-from attnsweep.cost import cost
 from attnsweep.errors import UserError
 from attnsweep.models import build
 from attnsweep.spaces import images, resolve
+from attnsweep.sweep import cost_of
 from attnsweep.tasks import TASKS
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
@@ -45,7 +45,7 @@ def latency_ms(config: Config) -> float:
 
 def parameters(config: Config) -> float:
     """The trainable parameters."""
-    return cost(config).params
+    return cost_of(config).params
 
 
 def configurations(model: str) -> Iterator[Config]:

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep import measure
-from attnsweep.cost import Cost, encoder_decoder, positions_for
+from attnsweep.cost import Cost, encoder_decoder
 from attnsweep.errors import UserError
 from attnsweep.models.attention import KERNELS, padding_mask
 from attnsweep.models.decoding import BEGIN, END, Written, beam, greedy
-from attnsweep.models.transformer import PADDING, Transformer, transformer
+from attnsweep.models.transformer import Transformer, transformer
+from attnsweep.problems import PAD
+from attnsweep.spaces.sequences import positions_for
 
 kernels = pytest.mark.parametrize("attention", KERNELS)
 norms = pytest.mark.parametrize("norm", ["post", "pre"])
@@ -39,14 +41,14 @@ def sources(b: int = 12, n: int = 7, *, vocabulary: int = VOCABULARY, seed: int 
     tokens = torch.randint(3, vocabulary, (b, n), generator=generator)
     lengths = torch.randint(1, n + 1, (b, 1), generator=generator)
     lengths[:2, 0] = torch.tensor([1, n])
-    return tokens.masked_fill(torch.arange(n) >= lengths, PADDING)
+    return tokens.masked_fill(torch.arange(n) >= lengths, PAD)
 
 
 def backwards(source: Tensor) -> Tensor:
     """The source (b, n) from its last token to its first, with END behind it: (b, n + 1)."""
-    lengths = (source != PADDING).sum(dim=1, keepdim=True)
+    lengths = (source != PAD).sum(dim=1, keepdim=True)
     places = lengths - 1 - torch.arange(source.shape[1])
-    turned = source.gather(1, places.clamp_min(0)).masked_fill(places < 0, PADDING)
+    turned = source.gather(1, places.clamp_min(0)).masked_fill(places < 0, PAD)
     return F.pad(turned, (0, 1)).scatter(1, lengths, END)
 
 
@@ -59,7 +61,7 @@ def trained(norm: str, positions: str) -> dict[str, Tensor]:
         source = sources(64, seed=step)
         target = backwards(source)
         logits = model(source, F.pad(target[:, :-1], (1, 0), value=BEGIN))
-        loss = F.cross_entropy(logits.mT, target, ignore_index=PADDING, label_smoothing=0.1)
+        loss = F.cross_entropy(logits.mT, target, ignore_index=PAD, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -141,12 +143,12 @@ def test_padding_has_no_influence(norm: str, attention: str) -> None:
 
 def test_nothing_attends_to_padding_wherever_it_stands() -> None:
     model, source, target = made(), sources(), sources(seed=2)
-    source[1, 2] = target[1, 3] = PADDING
+    source[1, 2] = target[1, 3] = PAD
     before = model(source, target)
     with torch.no_grad():
-        model.embedding.weight[PADDING] += 1
+        model.embedding.weight[PAD] += 1
     after = model(source, target)
-    torch.testing.assert_close(after[target != PADDING][:, 1:], before[target != PADDING][:, 1:])
+    torch.testing.assert_close(after[target != PAD][:, 1:], before[target != PAD][:, 1:])
     assert not torch.allclose(after[1, 3], before[1, 3], atol=1e-2), "it is read where it stands itself"
 
 
@@ -161,7 +163,7 @@ def test_embeddings_are_scaled_before_the_positions_are_added() -> None:
 @norms
 def test_a_source_without_tokens_gives_finite_logits_and_gradients(norm: str, attention: str) -> None:
     model, source = made(norm=norm, attention=attention), sources()
-    source[3] = PADDING
+    source[3] = PAD
     logits = model(source, sources(seed=2))
     logits.square().mean().backward()
     assert logits.isfinite().all()
@@ -210,7 +212,7 @@ def test_activations_and_gradients_keep_their_size_through_twelve_blocks(norm: s
         block.register_forward_hook(lambda _, __, output: stds.append(output.std().item()))
     source, target = (sources(32, 16, vocabulary=50, seed=seed) for seed in (1, 2))
     logits = model(source, target)
-    F.cross_entropy(logits.flatten(0, 1), target.roll(-1, 1).flatten(), ignore_index=PADDING).backward()
+    F.cross_entropy(logits.flatten(0, 1), target.roll(-1, 1).flatten(), ignore_index=PAD).backward()
     assert len(stds) == 24 and all(0.7 < std < 6 for std in stds), stds
     assert 0.7 < logits.std().item() < 1.5
     ends = [
@@ -254,13 +256,13 @@ def test_decoding_with_a_cache_is_decoding_without(norm: str, positions: str, at
 def next_log_p(model: Transformer, source: Tensor, prefix: tuple[int, ...]) -> list[float]:
     """Log-probabilities of the next token of one source (n,), by a forward pass over all of the prefix."""
     logits = model(source[None], torch.tensor([[BEGIN, *prefix]]))[0, -1]
-    logits[[PADDING, BEGIN]] = -torch.inf
+    logits[[PAD, BEGIN]] = -torch.inf
     return logits.log_softmax(dim=-1).tolist()
 
 
 def written_tokens(written: Written, row: int) -> tuple[int, ...]:
     """Without the padding at the end."""
-    return tuple(token for token in written.tokens[row].tolist() if token != PADDING)
+    return tuple(token for token in written.tokens[row].tolist() if token != PAD)
 
 
 @norms

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep import measure
-from attnsweep.cost import cost
 from attnsweep.errors import UserError
 from attnsweep.models.zoo import MECHANISMS, parts, rules
 from attnsweep.spaces import resolve
 from attnsweep.spaces.images import patch_size
 from attnsweep.spaces.zoo import LEAST, MULTIPLES, TAKES, check, default_patch, patches
-from attnsweep.sweep import read_sweep
+from attnsweep.sweep import cost_of, read_sweep
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -379,5 +378,5 @@ def test_the_sweep_gives_every_mechanism_as_many_parameters(point: dict[str, Any
         check(config := configured(**keys))
         params = parameters(seeded(config))
     else:
-        params = cost(resolve(point)).params
+        params = cost_of(resolve(point)).params
     assert params == pytest.approx(420_000, rel=0.04)

@@ -12,9 +12,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from attnsweep.models.attention import padding_mask
-from attnsweep.models.transformer import PADDING, Transformer
-
-BEGIN, END = 1, 2
+from attnsweep.models.transformer import Transformer
+from attnsweep.problems import BEGIN, END, PAD
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Writer:
         """Each source (b, n) gives `width` rows, one after another."""
         self.model, self.caches = model, model.caches() if cached else None
         self.memory = repeat(model.encode(source), "b n d -> (b w) n d", w=width)
-        self.memory_mask = repeat(padding_mask(source, padding=PADDING), "b 1 n -> (b w) 1 n", w=width)
+        self.memory_mask = repeat(padding_mask(source, padding=PAD), "b 1 n -> (b w) 1 n", w=width)
         self.tokens = source.new_full((len(self.memory), 1), BEGIN)
 
     @property
@@ -45,8 +44,8 @@ class Writer:
         logits = self.model.decode(
             self.tokens, self.memory, memory_mask=self.memory_mask, caches=self.caches
         )[:, -1].float()
-        logits[:, [PADDING, BEGIN]] = -torch.inf
-        after_end = torch.full_like(logits[0], -torch.inf).index_fill(0, self.tokens.new_tensor([PADDING]), 0)
+        logits[:, [PAD, BEGIN]] = -torch.inf
+        after_end = torch.full_like(logits[0], -torch.inf).index_fill(0, self.tokens.new_tensor([PAD]), 0)
         return torch.where(self.ended[:, None], after_end, logits.log_softmax(dim=-1))
 
     def write(self, tokens: Tensor) -> None:
@@ -97,7 +96,7 @@ def beam(
     total[:, 0] = 0  # at the start all hypotheses are the same one
     while writer.tokens.shape[1] <= longest and not writer.ended.all():
         log_p = rearrange(writer.log_p(), "(b w) v -> b w v", w=width)
-        lengths = (writer.tokens != PADDING).sum(dim=1) - writer.ended.int()  # with the next token
+        lengths = (writer.tokens != PAD).sum(dim=1) - writer.ended.int()  # with the next token
         penalty = rearrange(((5 + lengths) / 6) ** alpha, "(b w) -> b w 1", w=width)
         totals = rearrange(total[..., None] + log_p, "b w v -> b (w v)")
         scores = rearrange((total[..., None] + log_p) / penalty, "b w v -> b (w v)")

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnsweep.cost import positions_for
 from attnsweep.models.attention import Cache, causal_mask, padding_mask
 from attnsweep.models.blocks import DecoderBlock, EncoderBlock, Positions
+from attnsweep.problems import PAD
+from attnsweep.spaces.sequences import positions_for
 
-PADDING = 0
 Caches = Sequence[tuple[Cache, Cache]]  # per decoder block: its own tokens, the encoder's output
 
 
@@ -57,11 +57,11 @@ class Transformer(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Of token ids (b, n) and (b, m), logits (b, m, v) of what follows each target token."""
-        return self.decode(target, self.encode(source), memory_mask=padding_mask(source, padding=PADDING))
+        return self.decode(target, self.encode(source), memory_mask=padding_mask(source, padding=PAD))
 
     def encode(self, source: Tensor) -> Tensor:
         """The encoder's output (b, n, d) for token ids (b, n)."""
-        x, mask = self.embed(source), padding_mask(source, padding=PADDING)
+        x, mask = self.embed(source), padding_mask(source, padding=PAD)
         for block in self.encoder:
             x = block(x, mask=mask)
         return self.encoder_norm(x)
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
         past = caches[0][0].tokens if caches else 0
         x, length = self.embed(target[:, past:], start=past), target.shape[1]
         causal = causal_mask(length - past, length, device=target.device)
-        mask = padding_mask(target, padding=PADDING) & causal
+        mask = padding_mask(target, padding=PAD) & causal
         pairs: Sequence[tuple[Cache, Cache] | None] = caches or [None] * len(self.decoder)
         for block, pair in zip(self.decoder, pairs, strict=True):
             x = block(x, memory, mask=mask, memory_mask=memory_mask, caches=pair)

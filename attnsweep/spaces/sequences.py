@@ -40,3 +40,10 @@ def find_problem(point: Mapping[str, object]) -> Problem:
     if not isinstance(found, Problem):
         raise UserError(f"dataset={name!r} has no sequences for {point.get('model')}; use dataset='reverse'")
     return found
+
+
+def positions_for(length: int) -> int:
+    """How many positions an encoder-decoder has whose longest source in training has `length` tokens: four
+    times as many, and 8, so that its lengths can be exceeded.
+    """
+    return 4 * length + 8
