@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from attnsweep import plan, trial
 from attnsweep.console import counted, screen
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, exit_status
 from attnsweep.inspection import find_trial, trial_of
 from attnsweep.models import build
 from attnsweep.models.attention import attention_maps
@@ -379,12 +379,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    try:
-        run(arguments())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(arguments()))
 
 
 if __name__ == "__main__":

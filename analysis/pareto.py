@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from attnsweep import pareto
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, exit_status
 from attnsweep.results import load
 
 from canvas import STYLE, Layout, canvas, look, save
@@ -306,12 +306,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    try:
-        run(arguments())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(arguments()))
 
 
 if __name__ == "__main__":

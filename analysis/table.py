@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnsweep import pareto
-from attnsweep.errors import UserError
+from attnsweep.errors import UserError, exit_status
 from attnsweep.results import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
@@ -299,12 +299,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    try:
-        run(arguments())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(arguments()))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -23,6 +24,16 @@ def writing(where: object) -> Iterator[None]:
             f"{where} cannot be written ({error.strerror or error}); finished rows are intact. "
             "Make room, then the same command goes on"
         ) from error
+
+
+def exit_status(script: Callable[[], None]) -> int:
+    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error."""
+    try:
+        script()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
