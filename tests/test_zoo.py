@@ -17,7 +17,7 @@ from attnsweep.models.zoo import MECHANISMS, parts, rules
 from attnsweep.spaces import resolve
 from attnsweep.spaces.images import patch_size
 from attnsweep.spaces.zoo import LEAST, MULTIPLES, TAKES, check, default_patch, patches
-from attnsweep.sweep import cost_of, read_sweep
+from attnsweep.sweep import cost_of, expand, read_sweep
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -369,6 +369,12 @@ POINTS = list(ZOO_SWEEP.points())
 
 def test_the_sweep_names_every_mechanism_once() -> None:
     assert sorted(point["model"] for point in POINTS) == sorted([*MECHANISMS, "vit", "deepvit", "hybrid"])
+
+
+def test_the_sweep_of_equal_latency_can_be_built_and_names_no_mechanism_twice() -> None:
+    sweep = read_sweep(Path(__file__).parents[1] / "sweeps" / "attention_zoo_latency.py")
+    trials, invalid = expand(sweep.points(), Path("nowhere"))
+    assert not invalid and len(trials) == 40 == len({trial.config["model"] for trial in trials})
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point["model"])
