@@ -14,9 +14,9 @@ WIDTHS = {
     256: "simple_vit_with_register_tokens", 264: "simple_vit_with_qk_norm", 216: "learnable_memory_vit",
     240: "simple_vit_orthog_residual_update simple_vit_with_specialized_cls vit_for_small_dataset",
     232: "efficient na_vit simple_uvit vit_with_keel_post_ln", 204: "simple_vit_with_sparse_gating",
-    194: "vat", 192: "simple_vit_with_fft", 187: "deepvit", 180: "hybrid", 176: "jet_vit", 151: "local_vit", 122: "cait",
+    194: "vat", 192: "simple_vit_with_fft", 187: "deepvit", 180: "hybrid", 176: "jet_vit", 151: "local_vit",
     104: "jumbo_vit simple_vit_with_relative_proj_pos_bias", 99: "t2t", 89: "parallel_vit", 84: "nest",
-    92: "ats_vit simple_vit_with_hyper_connections", 72: "cct", 69: "vit_5", 64: "pit", 4: "rvt",
+    92: "ats_vit simple_vit_with_hyper_connections", 122: "cait", 72: "cct", 69: "vit_5", 64: "pit", 4: "rvt",
     56: "attn_residual_with_dca_simple_vit", 39: "looped_vit normalized_vit", 8: "simple_vit_attn_residual",
 }  # fmt: skip
 

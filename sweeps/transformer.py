@@ -1,7 +1,7 @@
 """What does a transformer need to learn to compute?  Encoder and decoder from scratch on four exact problems.
 
-28 trials: reverse, sort, add and close brackets at 16 symbols; on each a transformer of depth 2 and width
-128, and that with one thing changed. About 40 min on two cores. Expected: reversing and closing brackets
+32 trials: reverse, sort, add and close brackets at 16 symbols; on each a transformer of depth 2 and width
+128, and that with one thing changed. About 45 min on two cores. Expected: reversing and closing brackets
 come out faultless; a single block, a single head or half the width cost the most on sorting and adding. None
 carries over to twice the length: sinusoids tell positions, not how to go on.
 """
@@ -12,7 +12,7 @@ from attnsweep import Sweep
 
 CHANGES = [
     dict(), dict(depth=1), dict(depth=4), dict(heads=1), dict(dim=64, mlp_dim=256), dict(mlp_dim=128),
-    dict(norm="pre"),
+    dict(norm="pre"), dict(lr=3e-4),
 ]  # fmt: skip
 
 sweep = Sweep(
