@@ -4,7 +4,7 @@ Which model takes which, and what fits together, is in the package `spaces`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,21 @@ NOT_ARCHITECTURE = (  # what latency, params and macs do not depend on
 def model_name(model: object) -> str:
     """A model's name as people write it: of `FILE.py:CLASS` the class."""
     return str(model).rpartition(":")[2]
+
+
+def fewest(
+    keys: Sequence[str], dispensable: Iterable[str], names: Callable[[Sequence[str]], int]
+) -> list[str]:
+    """Those of `keys` without which two things would share a name; `names(keys)` counts the names that keys
+    tell apart, `dispensable` are the keys that may go, in the order in which they are given up.
+    """
+    kept = list(keys)
+    wanted = names(kept)
+    for key in dispensable:
+        fewer = [other for other in kept if other != key]
+        if names(fewer) == wanted:
+            kept = fewer
+    return kept
 
 
 def filled(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.axes import model_name
+from attnsweep.axes import fewest, model_name
 from attnsweep.errors import UserError, did_you_mean
 from attnsweep.results import CONFIGURATION
 
@@ -233,12 +233,9 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
     """Of the axes that vary, those without which two rows would share a name; the best known come first."""
     known = list(ABBREVIATIONS)
     kept = sorted(varying(frame), key=lambda name: known.index(name) if name in known else len(known))
-    wanted = len(frame[["model", "dataset", *kept]].drop_duplicates())
-    for name in reversed(list(kept)):
-        fewer = [other for other in kept if other != name]
-        if len(frame[["model", "dataset", *fewer]].drop_duplicates()) == wanted:
-            kept = fewer
-    return kept
+    return fewest(
+        kept, reversed(kept), lambda names: len(frame[["model", "dataset", *names]].drop_duplicates())
+    )
 
 
 def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:

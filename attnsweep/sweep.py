@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep import datasets
-from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, model_name
+from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Config, Value, fewest, model_name
 from attnsweep.cost import CLOSED_FORMS, Cost, cost
 from attnsweep.errors import UserError, did_you_mean
 from attnsweep.spaces import own, resolve, takes
@@ -147,7 +147,8 @@ class Sweep:
         for part in self.parts:
             for model in grid(part.get("model")):
                 with contextlib.suppress(UserError):  # its points are invalid, and say why
-                    strangers = [key for key in part if part[key] is not None and key not in takes(model)]
+                    known = takes(model)
+                    strangers = [key for key in part if part[key] is not None and key not in known]
                     found[model] = list(dict.fromkeys([*found.get(model, []), *strangers]))
         return {model: keys for model, keys in found.items() if keys}
 
@@ -306,11 +307,9 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
     """The trial of a configuration in full, with its ids and its cost."""
     dataset = datasets.find(config["dataset"])
     data_sha256 = datasets.checksum(dataset, data_dir)
-    identity = dict(config)  # a folder or a file that moves is the same data or model
+    identity = {**config, "model": model_name(config["model"])}  # what moves is the same model or data
     if dataset.is_folder:
         identity["dataset"] = "folder"
-    if own.is_own(config["model"]):
-        identity["model"] = config["model"].rpartition(":")[2]
     identity = {key: value for key, value in identity.items() if SINCE.get(key) != value}
     architecture = {key: value for key, value in identity.items() if key not in NOT_ARCHITECTURE}
     amount = cost_of(config)
@@ -353,21 +352,14 @@ def varying(trials: Sequence[Trial]) -> list[str]:
             group = () if key in ("model", "dataset") else (trial.config["model"], trial.config["dataset"])
             seen[*group, key].add(value)
     several = {group[-1] for group, values in seen.items() if len(values) > 1}
-    return fewest(trials, [key for key in AXES if key in several])
 
-
-def fewest(trials: Sequence[Trial], keys: Sequence[str]) -> list[str]:
-    """Those of `keys` without which two trials would have one name, the derived ones given up first."""
-    kept = list(keys)
-
-    def names(keys: Iterable[str]) -> int:
+    def names(keys: Sequence[str]) -> int:
         return len({tuple(trial.config[key] for key in keys) for trial in trials})
 
-    for key in sorted(keys, key=lambda key: key not in ("dim_head", "patch_size")):
-        fewer = [other for other in kept if other != key]
-        if key not in ("model", "dataset") and names(fewer) == names(kept):
-            kept = fewer
-    return kept
+    keys = [key for key in AXES if key in several]
+    dispensable = [key for key in keys if key not in ("model", "dataset")]
+    derived_first = sorted(dispensable, key=lambda key: key not in ("dim_head", "patch_size"))
+    return fewest(keys, derived_first, names)
 
 
 def label(trial: Trial, keys: Sequence[str]) -> str:
@@ -444,8 +436,11 @@ def own_files(sweep: Sweep) -> list[Path]:
 
 def beside(part: Point, folder: Path) -> Point:
     """The part with the files of a user's own models looked for in the folder of the sweep file first."""
-    found = [own.located(one, folder) if own.is_own(one) else one for one in grid(part.get("model"))]
-    return {**part, "model": {"grid_search": found}} if found != [None] else part
+    models = grid(part.get("model"))
+    if not any(map(own.is_own, models)):
+        return part
+    found = [own.located(one, folder) if own.is_own(one) else one for one in models]
+    return {**part, "model": {"grid_search": found}}
 
 
 def line_of(error: BaseException, path: Path) -> str:

@@ -744,3 +744,10 @@ def test_a_label_does_not_repeat_what_comes_with_a_data_set() -> None:
         "vit cifar10 seed=0",
         "vit cifar10 seed=1",
     ]
+
+
+def test_a_domain_of_models_in_a_sweep_file_stays_a_domain(tmp_path: Path) -> None:
+    text = "sweep = Sweep(model=tune.choice(['vit', 'cnn']), search='optuna', num_samples=2)\n"
+    file = write(tmp_path / "s.py", f"from ray import tune\nfrom attnsweep import Sweep\n{text}")
+    (part,) = read_sweep(file).parts
+    assert sweep.is_domain(part["model"])

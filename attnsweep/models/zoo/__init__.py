@@ -13,7 +13,7 @@ here, by these rules:
 - Where the constructor wants three channels, a single one is repeated.
 """
 
-from attnsweep.models.zoo.common import Builder, flat, rgb
+from attnsweep.models.zoo.arguments import Builder, flat, rgb
 from attnsweep.models.zoo.staged import (
     cct,
     cross_vit,

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from attnsweep.models.zoo.common import Builder, Config, flat, load, sizes
+from attnsweep.models.zoo.arguments import Builder, Config, flat, load, sizes
 from attnsweep.models.zoo.parts import ThreeChannels, pad
 from attnsweep.models.zoo.rules import (
     SMALL,

@@ -4,7 +4,7 @@ import importlib
 
 from torch import nn
 
-from attnsweep.models.zoo.common import Config, flat, load, sizes
+from attnsweep.models.zoo.arguments import Config, flat, load, sizes
 from attnsweep.models.zoo.parts import (
     ChannelNorm,
     FusedAttention,
