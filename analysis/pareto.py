@@ -27,6 +27,7 @@ from attnsweep.results import load
 from canvas import STYLE, Layout, canvas, look, save
 from labels import GREY, LabelPlacer
 
+QUALITIES = {"test_acc": "Test accuracy", "test_score": "Closed-loop score"}
 COSTS = {
     "latency_ms_p50": ("latency", "Median latency (ms)"),
     "params": ("parameters", "Parameters"),
@@ -39,7 +40,7 @@ COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: its cost, and the mean, lowest and highest test accuracy (fractions) of its seeds."""
+    """One setting: its cost, and the mean, lowest and highest test quality (fractions) of its seeds."""
 
     label: str
     model: str
@@ -53,9 +54,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """Accuracy against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`."""
+    """Quality against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`."""
 
     dataset: str
+    quality: str
     cost: str
     points: tuple[Point, ...]
     corner: pareto.Reference
@@ -92,14 +94,16 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
 
 def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
     """The panel of one data set's settings, those without the cost left out."""
-    named = settings.assign(label=pareto.labels(settings))
-    known = named.dropna(subset=[cost]).sort_values([cost, "test_acc"])
+    named, quality = settings.assign(label=pareto.labels(settings)), pareto.judged_by(settings)
+    known = named.dropna(subset=[cost]).sort_values([cost, quality])
+    known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:
-        return Panel(dataset, cost, (), pareto.Reference(math.nan), 0.0)
-    best, corner = pareto.front(known, cost), pareto.reference(known, cost)
-    columns = ["label", "model", cost, "test_acc", "test_acc_min", "test_acc_max", "seeds"]
+        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0)
+    best, corner = pareto.front(known, cost, quality), pareto.reference(known, cost)
+    columns = ["label", "model", cost, quality, f"{quality}_min", f"{quality}_max", "seeds"]
     points = tuple(Point(*row[columns], on_front=i in best.index) for i, row in known.iterrows())
-    return Panel(dataset, cost, points, corner, pareto.hypervolume(best, corner, cost=cost))
+    area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
+    return Panel(dataset, quality, cost, points, corner, area)
 
 
 def summary(frame: pd.DataFrame) -> Summary:
@@ -124,14 +128,16 @@ def draw(shown: Sequence[Panel], about: Summary) -> Figure:
     costs, datasets = ({getattr(one, name): None for one in shown} for name in ("cost", "dataset"))
     shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
     with matplotlib.rc_context(STYLE):
-        title = f"Test accuracy against {' and '.join(COSTS[cost][0] for cost in costs)}"
+        qualities = list(dict.fromkeys(QUALITIES[one.quality] for one in shown))
+        what = " and ".join([qualities[0], *(name.lower() for name in qualities[1:])])
+        title = f"{what} against {' and '.join(COSTS[cost][0] for cost in costs)}"
         figure, grid = canvas(
             shape, LAYOUT, title=title, subtitle=subtitle(about), footnote=footnote(shown, about)
         )
         for one, axes in zip(shown, grid.flat, strict=True):
             draw_panel(axes, one, shown)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("Test accuracy")
+        for axes, one in zip(grid[:, 0], shown[:: grid.shape[1]], strict=True):
+            axes.set_ylabel(QUALITIES[one.quality])
     return figure
 
 
@@ -239,7 +245,7 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
     known = pareto.ABBREVIATIONS.items()
     meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
     sentences = {
-        "Line: the front, the settings that no other beats on both accuracy and cost.": True,
+        "Line: the front, the settings that no other beats on both quality and cost.": True,
         "Pale: the others.": any(not point.on_front for point in points),
         "Bars: lowest to highest of the seeds.": about.seeds[1] > 1,
         f"Labels: {', '.join(meanings)}.": bool(meanings),
@@ -262,10 +268,10 @@ def table(one: Panel) -> str:
     cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
     rows = pd.DataFrame(
         [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds) for p in one.front],
-        columns=["setting", one.cost, "test_acc", "lowest", "highest", "seeds"],
+        columns=["setting", one.cost, one.quality, "lowest", "highest", "seeds"],
     )
-    corner = f"{one.cost} {short_number(one.corner.cost)} and accuracy {one.corner.quality:g}"
-    area = f"hypervolume {one.hypervolume:.4f} accuracy x decades, from the reference point {corner}"
+    corner = f"{one.cost} {short_number(one.corner.cost)} and {one.quality} {one.corner.quality:g}"
+    area = f"hypervolume {one.hypervolume:.4f} {one.quality} x decades, from the reference point {corner}"
     return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
 
 
@@ -284,10 +290,14 @@ def arguments() -> argparse.Namespace:
 
 
 def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
-    """The done rows with a test accuracy that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results).dropna(subset=["test_acc"])
+    """The done rows with a quality on the test that the options ask for. Raises UserError where there are
+    none.
+    """
+    frame = load(options.results).dropna(subset=list(QUALITIES), how="all")
     if frame.empty:
-        raise UserError(f"{options.results} has no done trial with a test accuracy; run a sweep first")
+        raise UserError(
+            f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
+        )
     frame = pareto.where(frame, options.where) if options.where else frame
     if options.dataset:
         frame = pd.concat([pareto.choose(frame, "dataset", name) for name in dict.fromkeys(options.dataset)])

@@ -8,7 +8,7 @@ where they are equal. With --published, the settings are the published ones, who
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,9 +169,14 @@ def count(name: str) -> Show:
     return lambda row: MISSING if pd.isna(row[name]) else f"{row[name]:,.0f}"
 
 
+QUALITIES = {  # left out where no row has them
+    "Max accuracy (%)": "test_acc_best",
+    "Test accuracy (%)": "test_acc",
+    "Closed-loop score (%)": "test_score",
+    "At-fault collisions (%)": "test_at_fault",
+}
 OURS: dict[str, Show] = {
-    "Max accuracy (%)": percent("test_acc_best"),
-    "Test accuracy (%)": percent("test_acc"),
+    **{head: percent(name) for head, name in QUALITIES.items()},
     "Latency p50 (ms)": milliseconds("latency_ms_p50"),
     "Parameters": count("params"),
 }
@@ -193,10 +198,17 @@ def cell(rows: Sequence[pd.Series | None], show: Show) -> str:
     return values[0] if len(set(values)) == 1 else " -> ".join(values)
 
 
-def cells(line: Line) -> dict[str, str]:
+def ours_of(table: Table) -> dict[str, Show]:
+    """Our columns, without the qualities that no row of the table has."""
+    rows = [row for line in table.lines for row in line.ours if row is not None]
+    idle = {head for head, name in QUALITIES.items() if rows and all(pd.isna(row.get(name)) for row in rows)}
+    return {head: show for head, show in OURS.items() if head not in idle}
+
+
+def cells(line: Line, ours: Mapping[str, Show]) -> dict[str, str]:
     """The cells of one line by column; a published one stands to the right of ours."""
     named = {"Model": line.model, "Dataset": line.dataset}
-    for head, show in OURS.items():
+    for head, show in ours.items():
         named[head] = cell(line.ours, show)
         if line.published and head in THEIRS:
             named[THEIR_HEADS[head]] = cell(line.published, THEIRS[head])
@@ -229,9 +241,13 @@ def notes(table: Table) -> list[str]:
     seeds = sorted(rows["seeds"].unique())
     number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     several = f"mean \u00b1 standard deviation of {number} seeds"
+    drives = "Closed-loop score (%)" in ours_of(table)
+    accuracy = "Max accuracy: the best test epoch. Test accuracy: at the epoch that validation selects."
+    score = "Closed-loop score: mean over test maps, at the epoch that validation selects."
     return [
-        "Max accuracy: the best test epoch. Test accuracy: at the epoch that validation selects.",
-        f"Accuracy: {several if seeds[-1] > 1 else 'one seed'}.",
+        *([] if rows["test_acc"].isna().all() else [accuracy]),
+        *([score] if drives else []),
+        f"{'Quality' if drives else 'Accuracy'}: {several if seeds[-1] > 1 else 'one seed'}.",
         latency_note(rows),
     ]
 
@@ -242,7 +258,9 @@ def latency_note(rows: pd.DataFrame) -> str:
     if measured.empty:
         return "Latency: not measured; measure it: python -m attnsweep measure"
     batch, device = measured["latency_batch"].max(), measured["measured_on"].iloc[0]
-    return f"Latency: median of one forward pass of batch {batch:.0f} on {device}."
+    decodes = (measured["task"] == "sequences").any() if "task" in measured else False
+    what = "one forward pass (sequences: of decoding an answer)" if decodes else "one forward pass"
+    return f"Latency: median of {what} of batch {batch:.0f} on {device}."
 
 
 def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
@@ -279,9 +297,11 @@ def arguments() -> argparse.Namespace:
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results).dropna(subset=["test_acc"])
+    frame = load(options.results).dropna(subset=["test_acc", "test_score"], how="all")
     if frame.empty:
-        raise UserError(f"{options.results} has no done trial with a test accuracy; run a sweep first")
+        raise UserError(
+            f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
+        )
     frame = pareto.where(frame, options.where) if options.where else frame
     return pareto.over_seeds(pareto.of_device(frame, options.measured_on))
 
@@ -293,7 +313,8 @@ def run(options: argparse.Namespace) -> None:
     rows = rows_to_show(options)
     published = read_published(options.published) if options.published else None
     table = our_table(rows, by) if published is None else published_table(rows, published)
-    print(settings_line(table) + markdown([cells(line) for line in table.lines]) + "\n")
+    ours = ours_of(table)
+    print(settings_line(table) + markdown([cells(line, ours) for line in table.lines]) + "\n")
     for note in (*notes(table), *(published_notes(table, published) if published is not None else ())):
         print(f"- {note}")
 

@@ -69,12 +69,15 @@ class Axis:
         return f"{self.article} {bound}{upper}"
 
 
+TASKS = ("images", "sequences", "driving")
+ON_OFF = ("on", "off")
+STAGES = tuple(f"id{number}" for number in range(17))
 SIDES = "image: the image's side is passed as its side; published: its area is"
 KERNELS = "explicit: softmax of the product, step by step; fused: torch's scaled_dot_product_attention"
 AXES = {
     axis.name: axis
     for axis in (
-        Axis("task", str, None, "how the model is trained and judged", choices=("images", "sequences")),
+        Axis("task", str, None, "how the model is trained and judged", choices=TASKS),
         Axis("model", str, None, "architecture: a name, or FILE.py:CLASS of one's own"),
         Axis("model_args", str, None, "arguments of one's own model that have no column, as JSON"),
         Axis("model_sha256", str, None, "SHA-256 of the file of one's own model"),
@@ -93,6 +96,36 @@ AXES = {
         Axis("attention", str, "explicit", KERNELS, choices=("explicit", "fused")),
         Axis("norm", str, "post", "layer norm after each residual sum, or before", choices=("post", "pre")),
         Axis("positions", str, "sinusoidal", "of the tokens", choices=("sinusoidal", "learned")),
+        Axis("stages", str, "id12", "set of stages: a row of UniAD's table 2, or ours", choices=STAGES),
+        Axis("topology", str, None, "stages one after another, or side by side",
+             choices=("sequential", "parallel")),
+        Axis("track", str, None, "no agents; their detection; with where each was before",
+             choices=("none", "det", "offset")),
+        Axis("lines", str, None, "the map: not learned, as a grid, as lines, or both",
+             choices=("none", "dense", "vector", "both")),
+        Axis("motion", str, None, "whether agents' futures are foretold", choices=("none", "former")),
+        Axis("occ", str, None, "occupancy: none, by agents' embeddings alone, or by OccFormer",
+             choices=("none", "head", "former")),
+        Axis("plan", str, None, "whether it plans", choices=ON_OFF),
+        Axis("agent_agent", str, None, "MotionFormer attends to agents", choices=ON_OFF),
+        Axis("agent_map", str, None, "MotionFormer attends to map lines", choices=ON_OFF),
+        Axis("agent_goal", str, None, "MotionFormer looks at where each future ends", choices=ON_OFF),
+        Axis("plan_agents", str, None, "Planner attends to agents", choices=ON_OFF),
+        Axis("plan_map", str, None, "Planner attends to map lines", choices=ON_OFF),
+        Axis("plan_motion", str, None, "Planner attends to agents' futures", choices=ON_OFF),
+        Axis("plan_bev", str, None, "Planner attends to the bird's-eye view", choices=ON_OFF),
+        Axis("query_init", str, "heatmap", "agent queries from peaks of a heat map, or learned",
+             choices=("heatmap", "learned")),
+        Axis("plan_head", str, "frenet", "progress along the route and offset; x and y; anchors",
+             choices=("frenet", "xy", "anchors")),
+        Axis("nav", str, "route", "what is told of the way: the route, a point of it, a command",
+             choices=("route", "target", "command")),
+        Axis("ego_state", str, None, "the ego's own motion as an input: none, at times, always",
+             choices=("none", "dropout", "full")),
+        Axis("grad_stop", str, "none", "whom the planner's gradient does not reach",
+             choices=("none", "bev", "queries")),
+        Axis("bev_attention", str, "global", "of the bird's-eye view's tokens", choices=("global", "window")),
+        Axis("post", str, None, "what mends the plan afterwards", choices=("none", "rescore", "gradient")),
         Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
         Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99),
         Axis("emb_dropout", float, 0.1, "dropout rate on the embedded patches", "", 0, 0.99),
@@ -113,7 +146,7 @@ AXES = {
 DERIVED = ("channels", "model_args", "model_sha256")  # columns, but not for a sweep to set
 NOT_ARCHITECTURE = (  # what latency, params and macs do not depend on
     "dataset", "dropout", "emb_dropout", "label_smoothing", "optimizer", "lr", "lr_gamma", "warmup_steps",
-    "weight_decay", "batch_size", "epochs", "precision", "seed",
+    "weight_decay", "batch_size", "epochs", "precision", "seed", "grad_stop",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 40
 MOST_NAMED = 8
+SHOWN = ("val_acc", "val_score", "test_acc", "test_score")  # of a trial that has ended
 REFRESH_S = 0.5
 MARK = {
     "done": "[green]done[/]",
@@ -197,15 +198,15 @@ class Live:
             name = label(trial, self.keys)
             self.bars[trial_id] = self.progress.add_task(name, total=1.0, note="")
 
-    def advanced(self, trial_id: str, share: float, val_acc: float | None = None) -> None:
-        """A share (0..1) of a trial is done."""
+    def advanced(self, trial_id: str, share: float, quality: float | None = None) -> None:
+        """A share (0..1) of a trial is done; `quality` is what the last epoch has on validation."""
         before, clock = self.seen.get(trial_id, (0.0, time.monotonic()))
         if before > 0 and share > before:  # the first stretch has the start-up in it
             self.speed.observe(self.trials[trial_id], time.monotonic() - clock, share=share - before)
         self.seen[trial_id] = (share, time.monotonic())
         self.left[trial_id] = 1 - share
-        if val_acc is not None:
-            self.progress.update(self.bars[trial_id], note=f"val {val_acc:.3f}")
+        if quality is not None:
+            self.progress.update(self.bars[trial_id], note=f"val {quality:.3f}")
         self.progress.update(self.bars[trial_id], completed=share)
         self._refresh()
 
@@ -224,7 +225,7 @@ class Live:
         head = f"{self.ended_count:>{width}}/{self.total} {name}"
         if row["status"] == "failed":
             return f"{head}  {MARK['failed']}: {escape(row['error'])}"
-        scores = [f"{key[:-4]} {row[key]:.3f}" for key in ("val_acc", "test_acc") if row.get(key) is not None]
+        scores = [f"{key.partition('_')[0]} {row[key]:.3f}" for key in SHOWN if row.get(key) is not None]
         return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
 
     def _title(self) -> str:

@@ -1,5 +1,5 @@
-"""The image data sets: what is known of each before it is read, where its files lie, their checksum, and
-their pixels.
+"""The data sets by name: images, sequence problems, scenes of driving. Of the image sets, what is known of
+each before it is read, where its files lie, their checksum, and their pixels.
 
 torchvision decodes and, where a network exists, downloads; it is imported only when pixels are wanted.
 """
@@ -19,7 +19,10 @@ from attnsweep.problems import PROBLEMS, Problem
 if TYPE_CHECKING:
     import numpy as np
 
+    from attnsweep.planning.scenes import Preset
+
 FOLDER = "folder:"
+SCENES = ("driving:",)
 FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -92,21 +95,36 @@ DATASETS = {
 }  # fmt: skip
 
 
-def find(name: object) -> ImageSet | Problem:
-    """The data set of that name, or sequence problem; `folder:PATH` is a folder of the user's own images.
+def find(name: object) -> "ImageSet | Problem | Preset":
+    """The data set of that name: images, a sequence problem or scenes; `folder:PATH` is a folder of one's own
+    images.
 
     Raises UserError if there is none.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         return folder_set(name)
+    if isinstance(name, str) and name.startswith(SCENES):
+        return scene_set(name)
     known: dict[str, ImageSet | Problem] = {**DATASETS, **PROBLEMS}
     if not isinstance(name, str) or name not in known:
         hint, names = did_you_mean(name, known), ", ".join(DATASETS)
         raise UserError(
-            f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH, "
-            f"or for sequences {', '.join(PROBLEMS)}"
+            f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH; "
+            f"for sequences {', '.join(PROBLEMS)}, or for driving driving:small, driving:full"
         )
     return known[name]
+
+
+def scene_set(name: str) -> "Preset":
+    """The set of scenes of that name. Raises UserError if there is none."""
+    from attnsweep.planning import scenes  # here: sweeps of images need none of it
+
+    return scenes.find(name)
+
+
+def has_scenes(dataset: "ImageSet | Problem | Preset") -> bool:
+    """Whether there is driving in it."""
+    return dataset.name.startswith(SCENES)
 
 
 @functools.cache
@@ -177,13 +195,13 @@ def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
     return [data_dir / file for file in dataset.files]
 
 
-def checksum(dataset: ImageSet | Problem, data_dir: Path) -> str:
+def checksum(dataset: "ImageSet | Problem | Preset", data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
-    That of a sequence problem, which has no files, names its generator. Raises UserError where files are
+    That of what is drawn, sequences and scenes, names its generator. Raises UserError where files are
     missing and no official checksum is known, or where they differ from the official ones.
     """
-    if isinstance(dataset, Problem):
+    if not isinstance(dataset, ImageSet):
         return dataset.sha256
     if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
@@ -215,12 +233,12 @@ def missing_files(dataset: ImageSet, data_dir: Path) -> str:
     return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
-def ensure(dataset: ImageSet | Problem, data_dir: Path) -> None:
-    """Downloads what is missing, through torchvision.
+def ensure(dataset: "ImageSet | Problem | Preset", data_dir: Path) -> None:
+    """Downloads what is missing of an image set, through torchvision; scenes are recorded by the cluster.
 
     Raises UserError, naming folder and files, where that fails.
     """
-    if isinstance(dataset, Problem):
+    if not isinstance(dataset, ImageSet):
         return
     wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
     if all(path.is_file() for path in wanted):

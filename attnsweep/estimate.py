@@ -15,7 +15,7 @@ LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one laye
 
 def work(trial: Trial) -> float:
     """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
-    batch = trial.config["batch_size"]
+    batch = trial.config["batch_size"] or 1_000  # of what learns nothing: only judged
     steps = math.ceil(datasets.find(trial.config["dataset"]).train_size / batch) * trial.config["epochs"]
     return float(steps * (batch * trial.macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
 

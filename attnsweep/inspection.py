@@ -16,7 +16,8 @@ from attnsweep import console, pareto
 from attnsweep.axes import AXES, DERIVED
 from attnsweep.datasets import find
 from attnsweep.errors import UserError, did_you_mean
-from attnsweep.results import TABLES, load
+from attnsweep.results import load
+from attnsweep.schema import TABLES
 from attnsweep.sweep import Trial, make_trial
 
 PICKED = (
@@ -26,11 +27,14 @@ PICKED = (
     "heads",
     "dim",
     "val_acc",
+    "val_score",
     "test_acc",
+    "test_score",
     "latency_ms_p50",
     "params",
     "arch_id",
 )
+CURVE = ("epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc", "val_score", "val_l2_3s", "epoch_s")
 
 
 def columns() -> int:
@@ -60,7 +64,7 @@ def show(results: str, trial_id: str) -> int:
     epochs = load(results, "epochs")
     curve = epochs[epochs["trial_id"] == row["trial_id"]].sort_values("epoch")
     if not curve.empty:
-        shown = curve[["epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc", "epoch_s"]]
+        shown = curve[list(CURVE)].dropna(axis="columns", how="all")
         screen.print("\n" + shown.to_string(index=False, float_format="{:.4g}".format), highlight=False)
     screen.print(f"\nrun it again: {rerun_line(row)}", highlight=False, markup=False)
     return 0
@@ -98,7 +102,7 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
 def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell line that runs the trial of `row` again, into results of its own."""
     dataset, derived = find(row["dataset"]), {*DERIVED, "task"}
-    if row["num_classes"] == dataset.num_classes:
+    if row["num_classes"] == getattr(dataset, "num_classes", None):
         derived.add("num_classes")
     if not dataset.is_folder:
         derived.add("image_size")
@@ -133,6 +137,7 @@ def pick(
     best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
     print(
         best[[name for name in PICKED if name in best]]
+        .dropna(axis="columns", how="all")
         .head(10)
         .to_string(index=False, float_format="{:.4g}".format)
     )

@@ -13,7 +13,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnsweep.errors import UserError, writing
-from attnsweep.results import ARCHITECTURE, LATENCY_OF_TRIAL, Row, Store
+from attnsweep.results import Row, Store
+from attnsweep.schema import ARCHITECTURE, LATENCY_OF_TRIAL
 from attnsweep.spaces import own
 from attnsweep.sweep import short_hash
 

@@ -28,7 +28,8 @@ from attnsweep import provenance
 from attnsweep.axes import AXES, NOT_ARCHITECTURE
 from attnsweep.cost import Cost
 from attnsweep.errors import UserError
-from attnsweep.results import ARCHITECTURE, Row
+from attnsweep.results import Row
+from attnsweep.schema import ARCHITECTURE
 from attnsweep.tasks import TASKS
 
 WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attnsweep.results import FINAL, KEYS, Row, Store
+from attnsweep.results import Row, Store
+from attnsweep.schema import FINAL, KEYS
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 

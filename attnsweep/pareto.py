@@ -14,15 +14,20 @@ import pandas as pd
 
 from attnsweep.axes import fewest, model_name
 from attnsweep.errors import UserError, did_you_mean
-from attnsweep.results import CONFIGURATION
+from attnsweep.schema import CONFIGURATION, DRIVING, FLOAT
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 ACCURACIES = ("val_acc", "test_acc", "test_acc_best", "val_token_acc", "test_token_acc", "test_acc_long")
+SCORES = tuple(column.name for column in DRIVING if column.type == FLOAT)
 LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ms_per_token")
 MEASURED = (*LATENCIES, "throughput_per_s", "peak_mem_mb", "train_s", "epoch_s")
 OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
-HIGHER_IS_BETTER = {*ACCURACIES, "throughput_per_s"}
-LOWER_IS_BETTER = {*MEASURED, "params", "macs", "val_loss", "train_loss"} - HIGHER_IS_BETTER
+ERRORS = ("l2", "at_fault", "off_road", "offroad", "wrong_route", "finish", "col", "amotp", "min", "miss")
+LOWER_IS_BETTER = {
+    *(name for name in SCORES if any(f"_{sign}" in name for sign in ERRORS)),
+    *MEASURED, "params", "macs", "val_loss", "train_loss",
+} - {"throughput_per_s"}  # fmt: skip
+HIGHER_IS_BETTER = {*ACCURACIES, *SCORES, "throughput_per_s"} - LOWER_IS_BETTER
 SAME_FOR = {  # the column that must be equal, and the costs that depend on it
     "measured_on": (*LATENCIES, "throughput_per_s"),
     "latency_batch": LATENCIES,
@@ -38,16 +43,16 @@ ABBREVIATIONS = {
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting (all of the configuration but the seed), from the rows that are done.
 
-    Each accuracy column holds the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard
-    deviation, null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
+    Each quality is the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation,
+    null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
     three seeds would reach 2.5 standard deviations to each side, at times past 100 %. `seeds` counts the
     seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
     Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
     """
     frame = done(frame)
-    require(frame, "seed", "test_acc")
+    require(frame, "seed")
     keys = [name for name in SETTING if name in frame]
-    floats = [name for name in (*ACCURACIES, *MEASURED) if name in frame]
+    floats = [name for name in (*ACCURACIES, *SCORES, *MEASURED) if name in frame]
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
     if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
         refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
@@ -57,11 +62,20 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """For each column of `over_seeds`, the column that it comes from and how several rows become one."""
     ways = (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
-    accuracies = {f"{name}{suffix}": (name, way) for name in ACCURACIES for suffix, way in ways}
+    qualities = (*ACCURACIES, *SCORES)
+    accuracies = {f"{name}{suffix}": (name, way) for name in qualities for suffix, way in ways}
     equal = {name: (name, "first") for name in OF_ARCHITECTURE}
     medians = {name: (name, "median") for name in MEASURED}
     every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
     return {name: source for name, source in every.items() if source[0] in frame}
+
+
+def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
+    """The column of quality of one task's rows, on `val` or `test`: accuracy, of planners the closed-loop
+    score.
+    """
+    score = f"{part}_score"
+    return score if score in frame and frame[score].notna().any() else f"{part}_acc"
 
 
 def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
@@ -129,25 +143,26 @@ def pick(
     params: float | None = None,
     dataset: str | None = None,
 ) -> pd.DataFrame:
-    """The settings within the budget, best first: rows as of `over_seeds`, by mean accuracy on validation.
+    """The settings within the budget, best first: rows as of `over_seeds`, by mean quality on validation.
 
-    The test accuracy is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`; of equal
+    The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`; of equal
     accuracies the cheapest is first. Raises UserError where nothing fits, naming the nearest setting and the
     budget that it needs, or where data sets or devices are mixed.
     """
     frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
     asked = {"latency_ms_p50": latency_ms, "params": params}
     budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
-    require(frame, "val_acc", *asked)
+    quality = judged_by(frame, "val")
+    require(frame, quality, *asked)
     for name in budget or ("params",):
         refuse_mixtures(frame.dropna(subset=[name]), name)
-    rows = over_seeds(frame).dropna(subset=["val_acc", *budget])
+    rows = over_seeds(frame).dropna(subset=[quality, *budget])
     if rows.empty:
         raise UserError(nothing_to_pick(budget))
     fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
     if fits.empty:
         raise UserError(nothing_fits(rows, budget))
-    return fits.sort_values(["val_acc", *asked], ascending=[False, True, True]).reset_index(drop=True)
+    return fits.sort_values([quality, *asked], ascending=[False, True, True]).reset_index(drop=True)
 
 
 def checked_budget(name: str, value: float) -> float:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
-from attnsweep.results import FINAL, Row
+from attnsweep.results import Row
+from attnsweep.schema import FINAL
 from attnsweep.sweep import Invalid, Point, Sweep, Trial
 
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]

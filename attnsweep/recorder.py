@@ -13,7 +13,8 @@ import pyarrow as pa
 from attnsweep import provenance
 from attnsweep.console import Live
 from attnsweep.errors import writing
-from attnsweep.results import FINAL, Row, Store
+from attnsweep.results import Row, Store
+from attnsweep.schema import FINAL
 from attnsweep.sweep import Trial
 
 BUNDLE = 100  # trials
@@ -48,7 +49,7 @@ class Recorder:
         curve = self.curves[trial.trial_id]
         curve += event.get("curve", ())
         share = len(curve) / trial.config["epochs"]
-        self.live.advanced(trial.trial_id, event.get("progress", share), event.get("val_acc"))
+        self.live.advanced(trial.trial_id, event.get("progress", share), event.get("quality"))
         if "curve" in event and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
             self._write_curve(trial.trial_id)
 

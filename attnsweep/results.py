@@ -12,7 +12,6 @@ import logging
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,176 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from attnsweep.axes import AXES, NOT_ARCHITECTURE
 from attnsweep.errors import UserError
+from attnsweep.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
-STATUSES = ("done", "failed", "stopped", "diverged")
-FINAL = ("done", "diverged")  # running such a trial again would give the same row
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
-
-STR, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: its name, Arrow type, unit and meaning."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
-
-
-ARROW = {str: STR, int: INT, float: FLOAT}
-CONFIGURATION = tuple(Column(axis.name, ARROW[axis.kind], axis.unit, axis.meaning) for axis in AXES.values())
-ARCHITECTURE = tuple(column for column in CONFIGURATION if column.name not in NOT_ARCHITECTURE)
-TOKEN_ACCURACY = "share of the answers' tokens, each end included, that decoding gets right, on the"
-QUALITY = (
-    Column("val_acc", FLOAT, "fraction", "accuracy on the validation split at the selected epoch, 0..1"),
-    Column("test_acc", FLOAT, "fraction", "accuracy on the test split at the selected epoch, 0..1"),
-    Column("val_token_acc", FLOAT, "fraction", f"sequences: {TOKEN_ACCURACY} validation split"),
-    Column("test_token_acc", FLOAT, "fraction", f"sequences: {TOKEN_ACCURACY} test split"),
-    Column("test_acc_long", FLOAT, "fraction", "sequences: accuracy on test examples of twice the length"),
-    Column(
-        "test_acc_best",
-        FLOAT,
-        "fraction",
-        "highest test accuracy of any epoch; to compare with published tables",
-    ),
-    Column(
-        "best_epoch", INT, "epoch", "the selected epoch, counted from 1: the first with the highest val_acc"
-    ),
-    Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split at the selected epoch"),
-    Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch"),
-)
-LATENCY_OF_TRIAL = (
-    Column(
-        "latency_ms_p50",
-        FLOAT,
-        "ms",
-        "median time of a forward pass (sequences: of decoding an answer) at latency_batch, on measured_on",
-    ),
-    Column("latency_ms_p90", FLOAT, "ms", "90th percentile of the same"),
-    Column("latency_ms_p99", FLOAT, "ms", "99th percentile of the same"),
-    Column("latency_batch", INT, "example", "batch size of the latency columns"),
-    Column("latency_ms_per_token", FLOAT, "ms", "sequences: latency_ms_p50 over the tokens decoded in it"),
-    Column(
-        "throughput_per_s",
-        FLOAT,
-        "1/s",
-        "examples per second at the throughput batch (see the latency table)",
-    ),
-    Column("measured_on", STR, "", "device and thread count that latency and throughput were measured on"),
-)
-COST = (
-    Column("params", INT, "", "trainable parameters"),
-    Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
-    *LATENCY_OF_TRIAL[:-1],
-    Column(
-        "peak_mem_mb",
-        FLOAT,
-        "MB",
-        "peak memory of training: allocated on the GPU, or resident in the worker process",
-    ),
-    LATENCY_OF_TRIAL[-1],
-)
-EFFORT = (
-    Column(
-        "train_s", FLOAT, "s", "wall clock of the trial in its worker, evaluation included, over all attempts"
-    ),
-    Column("epoch_s", FLOAT, "s", "median wall clock of one epoch's training steps"),
-    Column("samples_per_s", FLOAT, "1/s", "training examples per second, median over epochs"),
-    Column("started_at", TIME, "UTC", "start of the first attempt that led to this row"),
-    Column("finished_at", TIME, "UTC", "when the trial ended"),
-    Column("attempts", INT, "", "how many times the trial was started"),
-)
-PROVENANCE = (
-    Column("git_sha", STR, "", "commit of the working directory; null outside a repository"),
-    Column("git_dirty", BOOL, "", "whether the working directory had uncommitted changes"),
-    Column("code_hash", STR, "", "hash of the package's source files"),
-    Column("data_sha256", STR, "", "SHA-256 over the data set's files"),
-    Column("torch", STR, "", "version of torch"),
-    Column("cuda", STR, "", "version of CUDA that trained; null on other devices"),
-    Column("ray", STR, "", "version of Ray"),
-    Column("python", STR, "", "version of Python"),
-    Column("attnsweep", STR, "", "version of this package"),
-    Column("device", STR, "", "what trained: name of the GPU, or of the CPU with its thread count"),
-    Column("cpu", STR, "", "name of the CPU"),
-    Column("host", STR, "", "name of the host that trained"),
-    Column("schema_version", INT, "", "version of this table's schema"),
-)
-TABLES: dict[str, tuple[Column, ...]] = {
-    "trials": (
-        Column("trial_id", STR, "", "12 hex digits; hash of all that determines the result"),
-        Column("arch_id", STR, "", "12 hex digits; hash of all that determines latency and params"),
-        Column("sweep", STR, "", "the sweep that ran the trial first"),
-        Column("status", STR, "", "done, failed, stopped (by a scheduler) or diverged (loss not finite)"),
-        Column("error", STR, "", "why the trial failed or diverged"),
-        *CONFIGURATION, *QUALITY, *COST, *EFFORT, *PROVENANCE,
-    ),
-    "epochs": (
-        Column("trial_id", STR, "", "the trial"),
-        Column("epoch", INT, "epoch", "counted from 1"),
-        Column("lr", FLOAT, "", "learning rate of the epoch's last step"),
-        Column("train_loss", FLOAT, "nat", "mean loss over the epoch's training steps"),
-        Column("val_acc", FLOAT, "fraction", "accuracy on the validation split after the epoch, 0..1"),
-        Column("val_loss", FLOAT, "nat", "mean cross-entropy on the validation split after the epoch"),
-        Column("test_acc", FLOAT, "fraction", "accuracy on the test split after the epoch; selects nothing"),
-        *QUALITY[2:5],
-        Column("epoch_s", FLOAT, "s", "wall clock of the training steps"),
-        Column("eval_s", FLOAT, "s", "wall clock of the evaluation"),
-        Column("samples_per_s", FLOAT, "1/s", "training examples per second"),
-        Column("finished_at", TIME, "UTC", "when the epoch ended"),
-        Column("schema_version", INT, "", "version of this table's schema"),
-    ),
-    "latency": (
-        Column("arch_id", STR, "", "the architecture"),
-        Column("measured_on", STR, "", "device and thread count"),
-        Column("batch", INT, "example", "examples in one forward pass"),
-        Column("precision", STR, "", "fp32, or bf16 by autocast"),
-        *ARCHITECTURE,
-        Column("params", INT, "", "trainable parameters"),
-        Column("macs", INT, "", "multiply-accumulates of one forward pass of one example"),
-        Column(
-            "latency_ms_p50",
-            FLOAT,
-            "ms",
-            "median host time of one synchronised forward pass (sequences: of decoding an answer)",
-        ),
-        Column("latency_ms_p90", FLOAT, "ms", "90th percentile"),
-        Column("latency_ms_p99", FLOAT, "ms", "99th percentile"),
-        Column("latency_ms_per_token", FLOAT, "ms", "latency_ms_p50 over the tokens decoded in it"),
-        Column("latency_ms_iqr", FLOAT, "ms", "interquartile range"),
-        Column("unstable", BOOL, "", "whether the interquartile range exceeds a tenth of the median"),
-        Column("device_ms", FLOAT, "ms", "time of a pass by device events, synchronised once; null on CPUs"),
-        Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over the median"),
-        Column("calls", INT, "", "timed calls"),
-        Column("warmup_calls", INT, "", "calls before timing began"),
-        Column("peak_mem_mb", FLOAT, "MB", "peak memory of the passes: on the GPU, or of the process"),
-        Column("threads", INT, "", "CPU threads of one forward pass"),
-        Column("torch", STR, "", "version of torch"),
-        Column("host", STR, "", "name of the host"),
-        Column("measured_at", TIME, "UTC", "when the measurement ended"),
-        Column("schema_version", INT, "", "version of this table's schema"),
-    ),
-}  # fmt: skip
-KEYS = {
-    "trials": ("trial_id",),
-    "epochs": ("trial_id", "epoch"),
-    "latency": ("arch_id", "measured_on", "batch", "precision"),
-}
-SCHEMAS = {
-    table: pa.schema(
-        [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
-    )
-    for table, columns in TABLES.items()
-}
 
 
 class Store:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.errors import UserError
 from attnsweep.plan import Expansion, Plan, make_plan
-from attnsweep.results import FINAL, Row
+from attnsweep.results import Row
+from attnsweep.schema import FINAL
 from attnsweep.spaces import resolve
 from attnsweep.sweep import OBJECTIVES, Point, Sweep, Trial, draw, expand, is_domain, make_trial
 

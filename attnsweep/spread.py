@@ -52,7 +52,7 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         event = next(self.events)
-        seen: dict[str, Any] = {key: event[key] for key in ("epoch", "val_acc") if key in event}
+        seen: dict[str, Any] = {key: event[key] for key in ("epoch", "quality") if key in event}
         # a list hides the numbers from Tune, which would keep statistics of each: 20 MB per 100 trials
         return {"event": [event], "done": "status" in event, **seen}
 
@@ -248,7 +248,7 @@ class GroupedASHA(FIFOScheduler):
         key = config["model"], config["dataset"]
         if key not in self.groups:
             self.groups[key] = ASHAScheduler(
-                time_attr="epoch", metric="val_acc", mode="max", max_t=int(AXES["epochs"].high)
+                time_attr="epoch", metric="quality", mode="max", max_t=int(AXES["epochs"].high)
             )
         return self.groups[key]
 
@@ -256,12 +256,12 @@ class GroupedASHA(FIFOScheduler):
         self._group(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        if "val_acc" not in result:  # mere progress, or the end
+        if "quality" not in result:  # mere progress, or the end
             return TrialScheduler.CONTINUE
         return self._group(trial).on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        if "val_acc" in result:
+        if "quality" in result:
             self._group(trial).on_trial_complete(tune_controller, trial, result)
 
 

@@ -24,12 +24,12 @@ from torch import nn
 from attnsweep import measure, provenance
 from attnsweep.models import build
 from attnsweep.results import Row
+from attnsweep.schema import QUALITY_OF_EPOCH
 from attnsweep.sweep import Trial, reason
 from attnsweep.tasks import TASKS
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
 CHECKPOINT_S = 5.0  # an epoch is checkpointed if that much training would be lost
-SELECTED = ("val_acc", "val_loss", "test_acc", "val_token_acc", "test_token_acc", "test_acc_long")
 FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
 Event = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -57,6 +57,7 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
     try:
         training = start(trial, options)
         yield from training.epochs()
+        training.examine()
         training.leave_weights()
         yield {"status": "done", "row": training.row(), "curve": training.news()}
     except Diverged as error:
@@ -89,6 +90,7 @@ class Training:
         self.trial, self.options, self.config = trial, options, trial.config
         self.curve: list[Row] = []
         self.best_weights: dict[str, torch.Tensor] | None = None  # kept only where they are wanted
+        self.examined: Row = {}
         self.told = 0
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
@@ -98,38 +100,41 @@ class Training:
         torch.manual_seed(self.config["seed"])
         self.order = torch.Generator().manual_seed(self.config["seed"])
         self.model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
-        self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
         built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
+        self.learns = built > 0
+        if self.learns:
+            self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
+            self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
 
     def epochs(self) -> Iterator[Event]:
         """Trains the epochs that are left. Raises Diverged."""
         last_save = time.perf_counter()
         while len(self.curve) < self.config["epochs"]:
-            began = time.perf_counter()
-            train_loss = yield from self._train()
-            trained = time.perf_counter()
-            self.curve.append(self._judge(train_loss, trained - began))
+            effort: Row = {}  # a rule that learns nothing is judged as it is
+            if self.learns:
+                effort = yield from self._train()
+            self.curve.append(self._judge(effort))
             self._keep_best()
             if len(self.curve) == self.config["epochs"]:
                 return  # the last epoch travels with the final event
             if time.perf_counter() - last_save > self.options.checkpoint_s:
                 self._save()
                 last_save = time.perf_counter()
-            val_acc = self.curve[-1]["val_acc"]
-            yield {"epoch": len(self.curve), "val_acc": val_acc, "row": self.row(), "curve": self.news()}
+            quality = self.quality(self.curve[-1])
+            yield {"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()}
 
     def news(self) -> list[Row]:
         """The epochs that have not been told yet; the first time also those of earlier attempts."""
         self.told, news = len(self.curve), self.curve[self.told :]
         return news
 
-    def _train(self) -> Generator[Event, None, float]:
-        """One epoch's steps; returns the mean loss."""
+    def _train(self) -> Generator[Event, None, Row]:
+        """One epoch's steps; returns the columns of the epoch that tell of them."""
         self.model.train()
         done, config = len(self.curve), self.config
-        total, told = torch.zeros((), device=self.device), time.perf_counter()
+        total, began = torch.zeros((), device=self.device), time.perf_counter()
+        told = began
         batches = self.task.batches(self.data, config, epoch=done, order=self.order)
         for step, batch in enumerate(batches, 1):
             self._set_rate(done * self.steps + step - 1)
@@ -137,6 +142,8 @@ class Training:
             with measure.precision_of(self.device, config["precision"]):
                 loss = self.task.loss(self.model, batch, config)
             loss.backward()
+            if self.task.CLIP_NORM:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.task.CLIP_NORM)
             self.optimizer.step()
             total += loss.detach() * len(batch[-1])
             if step % FINITE_CHECK_STEPS == 0:
@@ -145,7 +152,13 @@ class Training:
                 yield {"progress": (done + step / self.steps) / config["epochs"]}
                 told = time.perf_counter()
         self._check_finite(total)
-        return total.item() / self.data.train_size
+        epoch_s = time.perf_counter() - began
+        return {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": total.item() / self.data.train_size,
+            "epoch_s": epoch_s,
+            "samples_per_s": self.data.train_size / epoch_s,
+        }
 
     def _set_rate(self, step: int) -> None:
         for group in self.optimizer.param_groups:
@@ -155,8 +168,8 @@ class Training:
         if not math.isfinite(value := total.item()):
             raise Diverged(f"the loss was {value} in epoch {len(self.curve) + 1}; a lower lr may help")
 
-    def _judge(self, train_loss: float, epoch_s: float) -> Row:
-        """The row of the epoch that was just trained."""
+    def _judge(self, effort: Row) -> Row:
+        """The row of the epoch whose training took this effort."""
         began = time.perf_counter()
         self.model.eval()
         with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
@@ -164,27 +177,39 @@ class Training:
         return {
             "trial_id": self.trial.trial_id,
             "epoch": len(self.curve) + 1,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": train_loss,
+            **effort,
             **quality,
-            "epoch_s": epoch_s,
             "eval_s": time.perf_counter() - began,
-            "samples_per_s": self.data.train_size / epoch_s,
             "finished_at": now(),
         }
 
     @property
     def selected(self) -> Row:
-        """The first epoch with the highest validation accuracy."""
-        return max(self.curve, key=lambda epoch: epoch["val_acc"])
+        """The first epoch of the highest quality on validation."""
+        return max(self.curve, key=self.quality)
+
+    def quality(self, epoch: Row) -> float:
+        """What selects: the task's own column, or a low loss where the model has no such thing."""
+        quality = epoch.get(self.task.SELECTS)
+        return float(-epoch["val_loss"] if quality is None else quality)
 
     def _keep_best(self) -> None:
-        if self.options.keep_weights and self.selected is self.curve[-1]:
+        wanted = self.options.keep_weights or self.task.examine is not None
+        if wanted and self.selected is self.curve[-1]:
             self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def examine(self) -> None:
+        """Judges what is judged once: the model of the selected epoch."""
+        if self.task.examine is None:
+            return
+        self.model.load_state_dict(self.best_weights or {})
+        self.model.eval()
+        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
+            self.examined = self.task.examine(self.model, self.data, self.config)
 
     def leave_weights(self) -> None:
         """Writes the weights of the selected epoch where they are wanted."""
-        if self.best_weights and self.options.runs_dir:
+        if self.options.keep_weights and self.best_weights and self.options.runs_dir:
             write_whole(self.best_weights, weights_path(self.options.runs_dir, self.trial.trial_id))
 
     def row(self) -> Row:
@@ -196,14 +221,14 @@ class Training:
         if not self.curve:
             return row
         best = self.selected
-        row |= {key: best[key] for key in SELECTED if key in best}
-        row |= {
-            "best_epoch": best["epoch"],
-            "test_acc_best": max(epoch["test_acc"] for epoch in self.curve),
-            "train_loss": self.curve[-1]["train_loss"],
-            "epoch_s": statistics.median(epoch["epoch_s"] for epoch in self.curve),
-            "samples_per_s": statistics.median(epoch["samples_per_s"] for epoch in self.curve),
-        }
+        row |= {key: best[key] for key in QUALITY_OF_EPOCH if key in best} | self.examined
+        if "test_acc" in best:
+            row["test_acc_best"] = max(epoch["test_acc"] for epoch in self.curve)
+        row["best_epoch"] = best["epoch"]
+        if self.learns:
+            row["train_loss"] = self.curve[-1]["train_loss"]
+            for name in ("epoch_s", "samples_per_s"):
+                row[name] = statistics.median(epoch[name] for epoch in self.curve)
         return row
 
     def _save(self) -> None:

@@ -15,7 +15,8 @@ from unittest import mock
 
 import pytest
 
-from attnsweep.results import CONFIGURATION, Store
+from attnsweep.results import Store
+from attnsweep.schema import CONFIGURATION
 
 ROOT = Path(__file__).parent.parent
 DEVICE = "Xeon, 1 thread"
@@ -104,7 +105,7 @@ def test_the_front_is_printed_for_each_data_set_and_cost(results, tmp_path):
     assert [line.split()[:2] for line in latency[2:5]] == [["cnn", "0.500"], ["vit", "d2"], ["vit", "d6"]]
     params = section(done.stdout, "cifar10, params: 2 of 5 settings on the front")
     assert params[2].split() == ["vit", "d2", "600,000", "0.5550", "0.5540", "0.5560", "2"]
-    assert params[-1].endswith("from the reference point params 10M and accuracy 0")
+    assert params[-1].endswith("from the reference point params 10M and test_acc 0")
 
 
 def test_the_printed_hypervolume_is_the_area_under_the_front(results, tmp_path):

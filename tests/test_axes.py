@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
 from attnsweep.datasets import DATASETS
 from attnsweep.errors import UserError
+from attnsweep.planning import design
 from attnsweep.spaces import images, resolve, sequences
 from attnsweep.spaces.images import BLOCKS, RECIPE, feature_side
 
 VIT = {"model": "vit"}
 MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}
 OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmup_steps"}
+OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
+OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.name not in DERIVED]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -71,7 +74,7 @@ def divisors(side: int) -> list[int]:
         ("optimizer", 3, "use one of adam, adamw, sgd"),
         ("precision", "fp16", "use one of fp32, bf16"),
         ("geometry", "square", "use one of image, published"),
-        ("task", "driving", "use one of images, sequences"),
+        ("task", "drivin", "use one of images, sequences, driving"),
         ("model", "resnet", "use one of cnn, vit, deepvit, hybrid, "),
         ("dataset", "imagenet", "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
         ("dataset", 3, "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
@@ -186,7 +189,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "patch_size": 7, "dropout": 0.1, "emb_dropout": 0.1, "optimizer": "adam", "lr": 1e-4, "lr_gamma": 0.7,
         "weight_decay": 0.0, "batch_size": 64, "epochs": 15, "precision": "fp32", "seed": 0,
         "attention": "explicit",
-        **dict.fromkeys(OF_SEQUENCES | OF_OWN_MODELS),
+        **dict.fromkeys(OF_OTHERS),
     }  # fmt: skip
 
 
@@ -207,7 +210,7 @@ def test_every_column_is_there_and_null_exactly_where_a_model_has_no_such_thing(
     config = resolve({"model": model})
     assert list(config) == list(AXES)
     missing = {*BLOCKS, "attention"} - set(MODELS[model])
-    assert {key for key, value in config.items() if value is None} == missing | OF_SEQUENCES | OF_OWN_MODELS
+    assert {key for key, value in config.items() if value is None} == missing | OF_OTHERS
 
 
 def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
@@ -216,7 +219,7 @@ def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
 
 def test_the_architecture_is_what_neither_data_nor_recipe_nor_dropout_are() -> None:
     recipes = {*RECIPE, *sequences.RECIPE} - {"beam"}  # more beams take longer
-    assert set(NOT_ARCHITECTURE) == {"dataset", "dropout", "emb_dropout", *recipes}
+    assert set(NOT_ARCHITECTURE) == {"dataset", "dropout", "emb_dropout", "grad_stop", *recipes}
     assert set(NOT_ARCHITECTURE) < set(AXES)
 
 

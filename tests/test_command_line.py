@@ -11,7 +11,8 @@ import pytest
 
 from attnsweep.__main__ import main
 from attnsweep.axes import AXES
-from attnsweep.results import TABLES, Store
+from attnsweep.results import Store
+from attnsweep.schema import TABLES
 from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 

@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
-from attnsweep import measure, results
+from attnsweep import measure, results, schema
 from attnsweep.cost import cost
 from attnsweep.errors import UserError
 from attnsweep.spaces import resolve
 
 MS = 1_000_000
-COLUMNS = {column.name for column in results.TABLES["latency"]} - {"schema_version"}
+COLUMNS = {column.name for column in schema.TABLES["latency"]} - {"schema_version"}
 CONFIG = resolve({"model": "vit", "dataset": "digits", "depth": 1, "dim": 16, "heads": 2, "dim_head": 8})
 
 
@@ -375,7 +375,7 @@ def test_a_measured_row_comes_back_from_parquet(tmp_path: Path) -> None:
     row = row_of(Witness())
     results.Store(tmp_path).write("latency", [row], "one")
     (back,) = results.Store(tmp_path).read("latency").to_pylist()
-    assert {**row, "schema_version": results.SCHEMA_VERSION} == back
+    assert {**row, "schema_version": schema.SCHEMA_VERSION} == back
 
 
 def test_an_unknown_precision_is_refused() -> None:

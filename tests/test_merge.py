@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnsweep.merge import extract, merge
-from attnsweep.results import FINAL, STATUSES, Row, Store
+from attnsweep.results import Row, Store
+from attnsweep.schema import FINAL, STATUSES
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attnsweep import pareto
 from attnsweep.errors import UserError
-from attnsweep.results import CONFIGURATION
+from attnsweep.schema import CONFIGURATION
 
 AXES = [column.name for column in CONFIGURATION]
 small = st.one_of(st.integers(1, 6).map(float), st.just(math.nan))  # few values, so that ties are frequent

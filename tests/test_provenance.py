@@ -9,7 +9,7 @@ import pytest
 
 import attnsweep
 from attnsweep import provenance
-from attnsweep.results import PROVENANCE
+from attnsweep.schema import PROVENANCE
 
 COLUMNS = {column.name for column in PROVENANCE}
 Git = Callable[..., str]

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from attnsweep import results
+from attnsweep import results, schema
 from attnsweep.errors import UserError
-from attnsweep.results import KEYS, SCHEMA_VERSION, SCHEMAS, TABLES, Row, Store, load
+from attnsweep.results import Row, Store, load
+from attnsweep.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
 from attnsweep.spaces import resolve
 from attnsweep.sweep import make_trial
 
@@ -90,11 +91,11 @@ def test_types_and_columns_of_a_file_do_not_depend_on_its_rows(store: Store, tab
 
 
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
-    results.STR: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    results.INT: st.integers(-(2**63), 2**63 - 1),
-    results.FLOAT: st.floats(allow_nan=False),
-    results.BOOL: st.booleans(),
-    results.TIME: st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+    schema.STR: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    schema.INT: st.integers(-(2**63), 2**63 - 1),
+    schema.FLOAT: st.floats(allow_nan=False),
+    schema.BOOL: st.booleans(),
+    schema.TIME: st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
 }
 
 
@@ -534,9 +535,7 @@ def test_however_trials_end_and_tables_are_compacted_each_trial_has_its_last_row
                 store.compact()
             elif event == "cut off":
                 cut_off(store)
-            elif (
-                expected.get(event[0], ("new", 0))[0] not in results.FINAL
-            ):  # what is final does not run again
+            elif expected.get(event[0], ("new", 0))[0] not in FINAL:  # what is final does not run again
                 trial_id, status = event
                 expected[trial_id] = (status, i)
                 store.write("trials", [row(trial_id, status, attempts=i)], trial_id)

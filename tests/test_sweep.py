@@ -19,6 +19,7 @@ from ray import tune
 from attnsweep import datasets, sweep
 from attnsweep.axes import AXES, DERIVED
 from attnsweep.errors import UserError
+from attnsweep.planning import design
 from attnsweep.spaces import images, resolve
 from attnsweep.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
 
@@ -267,7 +268,7 @@ def test_domains_may_stand_inside_a_grid() -> None:
     ("keywords", "sentence"),
     [
         (dict(modle="vit"), "'modle' is not a key of a sweep, did you mean 'model'?"),
-        (dict(model="vit", learning_rat=1), "'learning_rat' is not a key of a sweep; known are attention, "),
+        (dict(model="vit", learning_rat=1), "'learning_rat' is not a key of a sweep; known are agent_agent"),
         (dict(model="vit", num_sample=2), "did you mean 'num_samples'?"),
         (dict(model="vit", depth=tune.grid_search([])), "depth: the grid is empty; name at least one value"),
         (dict(model="vit", depth=[2, 4]), "depth=[2, 4] is a list; write tune.grid_search([2, 4])"),
@@ -336,9 +337,10 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.01, "batch_size": 65, "epochs": 16, "precision": "bf16", "seed": 1,
     "attention": "fused", "length": 17, "norm": "pre", "positions": "learned", "beam": 2,
     "label_smoothing": 0.11, "warmup_steps": 401, "model_args": '{"width": 3}', "model_sha256": "0" * 64,
+    **{key: AXES[key].choices[-1] for key in design.CHOICES if key != "attention"},
 }  # fmt: skip
 NOT_ARCHITECTURE = {
-    "dataset", "dropout", "emb_dropout", "label_smoothing", "warmup_steps", *images.RECIPE,
+    "dataset", "dropout", "emb_dropout", "label_smoothing", "warmup_steps", "grad_stop", *images.RECIPE,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnsweep import trial as trial_module
-from attnsweep.results import TABLES
+from attnsweep.schema import DRIVING, TABLES
 from attnsweep.spaces import resolve
 from attnsweep.sweep import Trial, make_trial
 from attnsweep.trial import Options, checkpoint_path, run, weights_path
@@ -36,9 +36,9 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
     row = happened[-1]["row"]
     assert happened[-1]["status"] == "done"
     assert [epoch["epoch"] for epoch in curve(happened)] == [1, 2, 3]
-    of_sequences = {"val_token_acc", "test_token_acc", "test_acc_long"}
-    lacking = {column.name for column in TABLES["epochs"]} - set(curve(happened)[0])
-    assert lacking == {"schema_version"} | of_sequences
+    of_others = {"val_token_acc", "test_token_acc", "test_acc_long", *(column.name for column in DRIVING)}
+    names = {column.name for column in TABLES["epochs"]}
+    assert names - set(curve(happened)[0]) == {"schema_version"} | of_others & names
     written_by_the_driver = {
         "sweep", "status", "error", "attempts", "git_sha", "git_dirty", "code_hash", "ray", "python",
         "attnsweep", "schema_version",
@@ -46,7 +46,7 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
     joined_later = {column.name for column in TABLES["trials"] if "latency" in column.name}
     joined_later |= {"throughput_per_s", "measured_on"}
     lacking = {column.name for column in TABLES["trials"]} - set(row)
-    assert lacking == written_by_the_driver | joined_later | of_sequences
+    assert lacking == written_by_the_driver | joined_later | of_others
 
 
 @pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])

@@ -29,6 +29,7 @@ from attnsweep.planning.traffic import DT, Log, World, at_fault, roll_out
 VERSION = 1  # of what the world draws and the recorder writes; raise it when either changes
 FIRST_SEED = {"train": 1_000, "val": 40_000, "test": 50_000}
 BATCH = 8  # scenes that one process rolls out side by side
+SAMPLES_PER_SCENE = 25  # about, of those that are kept
 LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
 
 
@@ -44,6 +45,18 @@ class Preset:
     crowd: Crowd
     full: bool
     kinds: tuple[str, ...] = KINDS
+
+    is_folder = False
+
+    @property
+    def sha256(self) -> str:
+        """What stands for the checksum of files: names the generator and the preset."""
+        return identity(self)
+
+    @property
+    def train_size(self) -> int:
+        """About how many samples the training part has; the recording counts them."""
+        return SAMPLES_PER_SCENE * self.train
 
     def seeds(self, part: str) -> list[int]:
         """The map seeds of a part."""

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 
 from attnsweep.axes import AXES, Config
 from attnsweep.errors import UserError, did_you_mean
-from attnsweep.spaces import images, own, sequences
+from attnsweep.spaces import driving, images, own, sequences
 
-MODELS = {**images.MODELS, **sequences.MODELS}  # to the axes of its architecture
+TASKS = {space.NAME: space for space in (images, sequences, driving)}
+MODELS = {  # to the axes of its architecture
+    model: axes for space in TASKS.values() for model, axes in space.MODELS.items()
+}
+TASK_OF = {model: name for name, space in TASKS.items() for model in space.MODELS}
 
 
 def resolve(point: Mapping[str, object]) -> Config:
@@ -20,7 +24,7 @@ def resolve(point: Mapping[str, object]) -> Config:
     Raises UserError where a value is unknown, of the wrong type, out of range, or does not fit the others.
     """
     model = known_model(point)
-    task = sequences if model in sequences.MODELS else images
+    task = TASKS[TASK_OF.get(model, images.NAME)]
     if point.get("task") not in (None, task.NAME):
         raise UserError(f"task={AXES['task'].check(point['task'])!r} has no model {model}; leave task out")
     return own.complete(point, model) if own.is_own(model) else task.complete(point, model)
@@ -45,6 +49,6 @@ def takes(model: str) -> set[str]:
     always = {"task", "model", "dataset"}
     if own.is_own(model):
         return {*always, *own.signature(model, own.read(model)), *images.RECIPE, *own.OF_DATA}
-    if model in sequences.MODELS:
-        return {*always, *sequences.MODELS[model], *sequences.RECIPE}
-    return {*always, *images.MODELS[model], *images.RECIPE, *own.OF_DATA}
+    space = TASKS[TASK_OF[model]]
+    of_data = own.OF_DATA if space is images else ()
+    return {*always, *MODELS[model], *space.RECIPE, *of_data}

@@ -13,6 +13,9 @@ class Task(Protocol):
     """What training and measuring ask of a task; `config` is a trial's configuration in full."""
 
     ADAM: Mapping[str, Any]  # arguments of Adam and AdamW besides lr and weight decay
+    CLIP_NORM: float | None  # the greatest norm of a step's gradient; None: it is taken as it is
+    SELECTS: str  # the column of `judge` whose highest value selects the epoch
+    examine: Callable[..., dict[str, Any]] | None  # like `judge`, once, of the selected epoch
 
     def load_for(self, config: Mapping[str, Any], data_dir: str, device: str) -> Any:
         """The data of a trial, with `train_size`: the examples of an epoch."""
@@ -29,7 +32,7 @@ class Task(Protocol):
         """The learning rate of a step, counted from 0 over the whole training."""
 
     def judge(self, model: Any, data: Any, config: Mapping[str, Any]) -> dict[str, float]:
-        """The columns of quality after an epoch, of a model in evaluation mode; `val_acc` selects."""
+        """The columns of quality after an epoch, of a model in evaluation mode."""
 
     def example(self, config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
         """Fixed inputs of one forward pass of `batch` examples."""

@@ -15,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import datasets
+from attnsweep import datasets, spaces
 
 VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 VALIDATION_SHARE = 0.1  # of the training part
 JUDGE_BATCH = 1_000
+SELECTS = spaces.images.SELECTS
+examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
+CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {}  # torch's defaults
 
 

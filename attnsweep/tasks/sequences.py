@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
-from attnsweep import datasets, problems
+from attnsweep import datasets, problems, spaces
 from attnsweep.models.decoding import Writer, beam, greedy
 from attnsweep.models.transformer import Transformer
 from attnsweep.problems import BEGIN, FIRST, PAD, Problem
 
+SELECTS = spaces.sequences.SELECTS
+examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
+CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-9}  # section 5.3
 JUDGE_BATCH = 250
 Examples = tuple[Tensor, Tensor]  # questions (n, s) and answers (n, t), int64

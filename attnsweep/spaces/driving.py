@@ -1,0 +1,51 @@
+"""Driving: which planner takes which axes, and which stages of the planning stack fit together."""
+
+from collections.abc import Mapping
+
+from attnsweep import datasets
+from attnsweep.axes import Config, Value, filled
+from attnsweep.errors import UserError
+from attnsweep.planning import design
+
+NAME = "driving"
+SELECTS = "val_score"  # the column whose highest value selects the epoch
+RECIPE = ("seed",)
+TRAINING = (
+    "dropout", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size", "epochs", "precision"
+)  # fmt: skip
+SIZES = ("depth", "heads", "dim", "mlp_dim", "attention")
+MODELS: dict[str, tuple[str, ...]] = {
+    "planning": (*SIZES, *design.CHOICES, *TRAINING),
+    "ego_mlp": ("dim", *TRAINING),
+    "stop": (),
+    "constant_velocity": (),
+    "route_following": (),
+    "expert": (),
+}
+DEFAULTS: dict[str, Value] = {
+    "depth": 1, "heads": 4, "dim": 48, "mlp_dim": 96, "attention": "fused", "dropout": 0.0,
+    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32,
+    "epochs": 10,
+}  # fmt: skip
+
+
+def complete(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a planner. Raises UserError where a value does not fit."""
+    config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
+    config |= {"task": NAME, "model": model, "dataset": scene_set(point)}
+    if model == "planning":
+        return config | design.complete(config)
+    if not MODELS[model]:
+        config |= {"epochs": 1, "precision": "fp32"}  # nothing to learn: judged once
+    return config
+
+
+def scene_set(point: Mapping[str, object]) -> str:
+    """The name of the point's scenes, `driving:small` by default. Raises UserError where it has none."""
+    name = point.get("dataset")
+    found = datasets.find("driving:small" if name is None else name)
+    if not datasets.has_scenes(found):
+        raise UserError(
+            f"dataset={name!r} has no scenes for {point.get('model')}; use dataset='driving:small'"
+        )
+    return found.name
