@@ -57,6 +57,7 @@ DRIVING = (
     Column("test_score", FLOAT, "fraction", f"driving: {CLOSED_LOOP} test maps, 0..1"),
     Column("test_score_low", FLOAT, "fraction", "driving: its 95 % interval by bootstrap over maps, below"),
     Column("test_score_high", FLOAT, "fraction", "driving: the same, above"),
+    Column("test_map_scores", STR, "", "driving: the score on each test map, in their order, as a JSON list"),
     Column("test_score_turn", FLOAT, "fraction", "driving: test_score of maps on which the route turns"),
     Column("test_score_interactive", FLOAT, "fraction", "driving: of maps on which the expert must stop"),
     Column("test_score_hard", FLOAT, "fraction", "driving: of maps where constant velocity soon fails"),
