@@ -43,9 +43,17 @@ class Futures:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a planner chose from: `logits` (b, v) of the `plans` (b, v, 8, 3)."""
+
+    logits: Tensor
+    plans: Tensor
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """`plan` (b, 8, 3): x, y, yaw of the ego each half second. The rest is None where a planner has no such
-    stage: `heat` (b, g, g) logits that an agent's centre lies in a cell; `map` (b, 3, g, g) logits of
+    """`plan` (b, 8, 3): x, y, yaw of the ego each half second; NaN, and `planned` False, where nothing plans.
+    The rest is None where a planner has no such stage: `heat` (b, g, g) logits that an agent's centre lies in a cell; `map` (b, 3, g, g) logits of
     drivable, border, divider; `occupancy` (b, 5, q, g, g) logits that an agent covers a cell in 0 to 4 s.
     The cells of a grid of g lie over the sample's grid of 64, which g divides.
     """
@@ -57,3 +65,5 @@ class Prediction:
     heat: Tensor | None = None
     map: Tensor | None = None
     occupancy: Tensor | None = None
+    choice: Choice | None = None
+    planned: bool = True

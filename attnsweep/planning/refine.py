@@ -1,0 +1,91 @@
+"""Mending a plan by the agents that were found, when it is judged: never in training.
+
+UniAD minimises a cost of its occupancy with a solver (https://arxiv.org/abs/2212.10156, section 3.4);
+SparseDrive scores candidates by the boxes that it foretold (https://arxiv.org/abs/2405.19620, section 3.3).
+Here both go by boxes, for a whole batch at once.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnsweep.planning.boxes import penetration
+from attnsweep.planning.motion import straight_on
+from attnsweep.planning.prediction import Agents, Futures
+
+LIKELY = 0.3  # the probability from which on an agent counts
+MARGIN = 0.5  # m, by which the ego is grown
+PACES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # shares of the plan's progress
+SIDES = (0.0, -0.5, 0.5)  # m, reached after 4 s
+HITS = 10.0  # m of deviation that a metre of penetration outweighs
+ROUNDS, RATE = 20, 0.1  # of Adam, m
+EGO = (4.5, 2.0)  # m: the length and width that are kept clear
+
+
+def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor]:
+    """The most likely boxes (b, 8, q, 5) of agents, and the probability (b, 1, q) of each; 0 for those that
+    do not count.
+    """
+    if futures is None:
+        offsets = straight_on(agents)[:, :, 0]
+    else:
+        best = futures.logits.argmax(dim=2)[:, :, None, None, None].expand(-1, -1, 1, *futures.offsets.shape[3:])
+        offsets = futures.offsets.gather(2, best)[:, :, 0]
+    xy = (agents.box[:, :, None, :2] + offsets).transpose(1, 2)
+    rest = agents.box[:, None].expand(-1, xy.shape[1], -1, -1)
+    yaw = torch.atan2(rest[..., 3:4], rest[..., 2:3])
+    probability = agents.logit.sigmoid()
+    weight = torch.where(probability > LIKELY, probability, 0)[:, None]
+    return torch.cat([xy, yaw, rest[..., 4:]], dim=-1), weight
+
+
+def cost(plans: Tensor, wanted: Tensor, others: Tensor, weight: Tensor) -> Tensor:
+    """What plans (b, 8, 3) cost (b,): their distance from those that were wanted, and how deep they go into
+    others.
+    """
+    size = plans.new_tensor(EGO).expand(len(plans), 2)
+    deep = (weight * penetration(plans, size, others, inflation=2 * MARGIN)).sum(dim=(1, 2))
+    return (plans - wanted)[..., :2].norm(dim=-1).mean(dim=1) + HITS * deep
+
+
+def rescored(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
+    """The cheapest (b, 8, 3) of the plan (b, 8, 3) and slower ones on its way, in its middle or beside it."""
+    options = torch.stack([beside(slower(plan, pace), side) for side in SIDES for pace in PACES], dim=1)
+    v = options.shape[1]
+    costs = cost(
+        options.flatten(0, 1), *(x.repeat_interleave(v, dim=0) for x in (plan, others, weight))
+    ).unflatten(0, (-1, v))
+    best = costs.argmin(dim=1)
+    return options[torch.arange(len(best), device=best.device), best]
+
+
+def slower(plan: Tensor, pace: float) -> Tensor:
+    """The plan (b, 8, 3) at a share of its progress, on the same way."""
+    start = torch.cat([torch.zeros_like(plan[:, :1]), plan], dim=1)
+    place = pace * torch.arange(1, plan.shape[1] + 1, device=plan.device)
+    low = place.floor().long().clamp(max=plan.shape[1] - 1)
+    share = (place - low)[:, None]
+    return start[:, low] * (1 - share) + start[:, low + 1] * share
+
+
+def beside(plan: Tensor, side: float) -> Tensor:
+    """The plan (b, 8, 3), more and more to its left, in the end by `side` metres."""
+    growing = side * torch.arange(1, plan.shape[1] + 1, device=plan.device) / plan.shape[1]
+    left = torch.stack([-plan[..., 2].sin(), plan[..., 2].cos()], dim=-1)
+    return torch.cat([plan[..., :2] + growing[:, None] * left, plan[..., 2:]], dim=-1)
+
+
+def descended(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
+    """The plan (b, 8, 3), its points moved by Adam so that it costs less; each example by itself."""
+    with torch.inference_mode(False), torch.enable_grad():
+        wanted, others, weight = (x.detach().clone() for x in (plan, others, weight))
+        shift = torch.zeros_like(wanted[..., :2]).requires_grad_()
+        adam = torch.optim.Adam([shift], lr=RATE)
+        for _ in range(ROUNDS):
+            adam.zero_grad()
+            cost(wanted + F.pad(shift, (0, 1)), wanted, others, weight).sum().backward()
+            adam.step()
+        return wanted + F.pad(shift.detach(), (0, 1))
+
+
+MEND = {"rescore": rescored, "gradient": descended}

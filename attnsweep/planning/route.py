@@ -1,0 +1,84 @@
+"""The route ahead as a smooth curve: where arc lengths lie on it, and where points lie along it.
+
+Shapes: b examples, n points; metres and radians in the ego's frame.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHORT = 0.05  # m; a step of a route that is shorter lies past the route's end
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Knots (b, k + 1, 2), the ego first; `along` (b, k + 1), the arc length to each, and `tangent`
+    (b, k + 1, 2), unit vectors. `last` (b, 1) is the last step that has a length.
+    """
+
+    knots: Tensor
+    along: Tensor
+    tangent: Tensor
+    last: Tensor
+
+
+def curve(route: Tensor) -> Curve:
+    """The curve from the ego, along its heading, through the points (b, k, 2) of a route."""
+    knots = torch.cat([torch.zeros_like(route[:, :1]), route], dim=1)
+    step = knots.diff(dim=1)
+    length = step.norm(dim=-1)
+    last = ((length > SHORT).sum(dim=1, keepdim=True) - 1).clamp(min=0)
+    order = torch.arange(length.shape[1], device=route.device).minimum(last)
+    ahead = F.normalize(step, dim=-1).gather(1, order[..., None].expand(-1, -1, 2))
+    middle = F.normalize(ahead[:, 1:] + ahead[:, :-1], dim=-1)
+    start = torch.zeros_like(middle[:, :1]) + route.new_tensor([1.0, 0.0])
+    along = F.pad(length.cumsum(dim=1), (1, 0))
+    return Curve(knots, along, torch.cat([start, middle, ahead[:, -1:]], dim=1), last)
+
+
+def at(way: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
+    """The points (b, n, 2) at arc lengths (b, n), and the unit tangents (b, n, 2) there.
+
+    A cubic between knots, straight on past the last.
+    """
+    step = torch.searchsorted(way.along[:, 1:].contiguous(), s.detach().contiguous()).minimum(way.last)
+    begin, end = pick(way.along, step), pick(way.along, step + 1)
+    length = (end - begin).clamp(min=SHORT)
+    beyond = (s - end).clamp(min=0)[..., None]
+    u = ((s - begin) / length).clamp(0, 1)[..., None]
+    p, q = pick(way.knots, step), pick(way.knots, step + 1)
+    m, n = (length[..., None] * pick(way.tangent, k) for k in (step, step + 1))
+    point = (1 + 2 * u) * (1 - u) ** 2 * p + u * (1 - u) ** 2 * m + u**2 * (3 - 2 * u) * q + u**2 * (u - 1) * n
+    slope = 6 * u * (u - 1) * (p - q) + (1 - u) * (1 - 3 * u) * m + u * (3 * u - 2) * n
+    tangent = F.normalize(slope, dim=-1)
+    return point + beyond * tangent, tangent
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """The values (b, n) or (b, n, 2) at places (b, n) of values (b, k) or (b, k, 2)."""
+    if values.ndim == 2:
+        return values.gather(1, index)
+    return values.gather(1, index[..., None].expand(-1, -1, 2))
+
+
+def project(way: Curve, points: Tensor) -> Tensor:
+    """Arc length and distance to the left (b, n, 2) of points (b, n, 2), by the straight line from knot to
+    knot that is nearest; the arc length is below zero behind the ego.
+    """
+    step = way.knots.diff(dim=1)[:, None]  # (b, 1, k, 2)
+    length = step.norm(dim=-1).clamp(min=SHORT)
+    ahead = step / length[..., None]
+    to = points[:, :, None] - way.knots[:, None, :-1]  # (b, n, k, 2)
+    along = (to * ahead).sum(dim=-1)
+    left = ahead[..., 0] * to[..., 1] - ahead[..., 1] * to[..., 0]
+    share = along.clamp(min=torch.zeros_like(length)).minimum(length)
+    distance = torch.hypot(along - share, left)
+    nearest = distance.argmin(dim=-1, keepdim=True)
+    first = (nearest == 0) & (along.gather(2, nearest) < 0)
+    s = torch.where(first, along.gather(2, nearest), share.gather(2, nearest)) + way.along[:, None].expand(
+        -1, points.shape[1], -1
+    ).gather(2, nearest)
+    side = left.gather(2, nearest).sign() * distance.gather(2, nearest)
+    return torch.cat([s, torch.where(first, left.gather(2, nearest), side)], dim=-1)
