@@ -143,7 +143,7 @@ class Driver:
 def drivable_plan(plan: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """The positions (b, n, 2) of plans (b, n, 3), zeros where a plan cannot be driven (b,)."""
     plan = np.asarray(plan, dtype=np.float64)
-    lost = ~(np.abs(plan) < FARTHEST).all(axis=(1, 2))
+    lost = np.asarray(~(np.abs(plan) < FARTHEST).all(axis=(1, 2)))
     return np.where(lost[:, None, None], 0.0, plan[..., :2]), lost
 
 

@@ -38,7 +38,7 @@ ALONG = (-4.05, 2.40)  # m/s2
 ACROSS = 4.89  # m/s2
 JERK, JERK_ALONG = 8.37, 4.13  # m/s3
 YAW_RATE, YAW_ACCELERATION = 0.95, 1.93  # rad/s, rad/s2
-SMOOTH_ACCELERATION, SMOOTH_JERK, SMOOTH_YAW = 8, 15, 5  # entries of 0.1 s in a Savitzky-Golay window
+WHOLE, SHORT, SHORTEST = 41, 8, 5  # entries of 0.1 s in the windows that smooth
 TTC_WEIGHT, PROGRESS_WEIGHT, COMFORT_WEIGHT = 5, 5, 2
 SUCCESS = 0.8  # of the expert's progress
 
@@ -94,8 +94,8 @@ def score_drive(drive: Drive, expected: Floats | None = None) -> Scores:
     no_collision = np.where(contacts(drive, counts, drive.kind != PARKED).any(axis=0), 0.0, 1.0)
     scraped = contacts(drive, counts, drive.kind == PARKED).any(axis=0)
     no_collision = np.where(scraped, np.minimum(no_collision, 0.5), no_collision)
-    off_road = ((drive.depth < 0) & counts).any(axis=0)
-    ttc = 1.0 - closes_in(drive, counts)
+    off_road = np.asarray(((drive.depth < 0) & counts).any(axis=0))
+    ttc = np.where(closes_in(drive, counts), 0.0, 1.0)
     comfort = (~discomforts(drive, counts).any(axis=1)).astype(float)
     total = TTC_WEIGHT + PROGRESS_WEIGHT + COMFORT_WEIGHT
     weighted = (TTC_WEIGHT * ttc + PROGRESS_WEIGHT * progress + COMFORT_WEIGHT * comfort) / total
@@ -109,7 +109,7 @@ def score_drive(drive: Drive, expected: Floats | None = None) -> Scores:
         comfort=comfort,
         at_fault=no_collision < 1,
         off_road=off_road,
-        wrong_route=((drive.aside > LANE_KEPT) & counts).any(axis=0),
+        wrong_route=np.asarray(((drive.aside > LANE_KEPT) & counts).any(axis=0)),
         success=(score > 0) & (progress >= SUCCESS),
         finish_s=np.where(there.any(axis=0), there.argmax(axis=0) * drive.dt, np.nan),
         lost=drive.lost,
@@ -149,14 +149,15 @@ def contacts(drive: Drive, counts: Flags, among: Flags) -> Flags:
     off an ego that is hit from the side in its own lane; here that would let off those who take the way of
     others at a junction, and all others yield by themselves.
     """
-    boxes, ego = boxes_of(drive), drive.state[:, :, EGO : EGO + 1]
-    hit = overlap(boxes[:, :, EGO : EGO + 1], boxes) & drive.active & among
-    hit[:, :, EGO] = False
+    boxes, hit = boxes_of(drive), near(drive) & among
+    t, b, a = np.nonzero(hit)
+    hit[t, b, a] = overlap(boxes[t, b, EGO], boxes[t, b, a])
     begins = hit & ~np.concatenate([np.zeros_like(hit[:1]), hit[:-1]])
+    ego = drive.state[:, :, EGO : EGO + 1]
     moving = np.hypot(ego[..., 3], ego[..., 4]) > STOPPED
     along = forward(boxes[..., :2] - ego[..., :2], ego[..., 2])
     faults = begins & moving & (along > -drive.size[:, EGO : EGO + 1, 0] / 2)
-    return faults.any(axis=2) & counts
+    return np.asarray(faults.any(axis=2) & counts)
 
 
 def forward(offset: Floats, yaw: Floats) -> Floats:
@@ -209,9 +210,9 @@ def discomforts(drive: Drive, counts: Flags) -> Flags:
     """Which limits each scene's ego passes (b, 6): of acceleration along and across, jerk, jerk along, yaw
     acceleration, yaw rate.
 
-    Smoothed as by default in NAVSIM's code, by Savitzky-Golay windows of 8 entries for accelerations, 15 for
-    jerks and 5 for yaw, and a quadratic, for the yaw acceleration a cubic. That code then widens the windows
-    of accelerations and jerks to its whole 4 s, in which emergency braking is smoothed away.
+    Smoothed as there by Savitzky and Golay's filter with a quadratic: accelerations over 4 s; for jerks
+    accelerations over 0.8 s, whose derivative is taken over 4 s; yaw over 0.5 s. There 4 s are the whole
+    drive, so that a drive of 4 s is judged alike; in longer ones the window slides.
     """
     ends = counts.sum(axis=0)
     return np.stack([discomfort(drive.state[:end, b, EGO], drive.dt) for b, end in enumerate(ends)])
@@ -224,17 +225,19 @@ def discomfort(ego: Floats, dt: float) -> Flags:
     change = np.diff(ego[:, 3:], axis=0, append=2 * ego[-1:, 3:] - ego[-2:-1, 3:]) / dt
     along = forward(change, ego[:, 2])
     across = forward(change, ego[:, 2] + np.pi / 2)
-    smooth_along, smooth_across, smooth_both = (
-        smoothed(values, SMOOTH_ACCELERATION) for values in (along, across, np.hypot(along, across))
-    )
     yaw = np.unwrap(ego[:, 2])
+    jerk, jerk_along = (
+        smoothed(smoothed(values, SHORT), WHOLE, dt=dt, order=1)
+        for values in (np.hypot(along, across), along)
+    )
+    along, across = smoothed(along, WHOLE), smoothed(across, WHOLE)
     within = [
-        (ALONG[0] < smooth_along) & (smooth_along < ALONG[1]),
-        np.abs(smooth_across) < ACROSS,
-        np.abs(smoothed(smooth_both, SMOOTH_JERK, dt=dt, order=1)) < JERK,
-        np.abs(smoothed(smooth_along, SMOOTH_JERK, dt=dt, order=1)) < JERK_ALONG,
-        np.abs(smoothed(yaw, SMOOTH_YAW, dt=dt, order=2)) < YAW_ACCELERATION,
-        np.abs(smoothed(yaw, SMOOTH_YAW, dt=dt, order=1)) < YAW_RATE,
+        (ALONG[0] < along) & (along < ALONG[1]),
+        np.abs(across) < ACROSS,
+        np.abs(jerk) < JERK,
+        np.abs(jerk_along) < JERK_ALONG,
+        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=2)) < YAW_ACCELERATION,
+        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=1)) < YAW_RATE,
     ]
     return np.array([not one.all() for one in within])
 
