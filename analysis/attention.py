@@ -12,10 +12,8 @@ rollout wants it. What re-attention makes of them is left out (see attnsweep/mod
 """
 
 import argparse
-import functools
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +30,17 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from rich.progress import Progress
 from torch import Tensor, nn
+from trained import trained
 
-from attnsweep import plan, trial
-from attnsweep.console import counted, screen
+from attnsweep import plan
+from attnsweep.console import counted
 from attnsweep.errors import UserError, exit_status
 from attnsweep.inspection import find_trial, trial_of
-from attnsweep.models import build
 from attnsweep.models.attention import attention_maps
 from attnsweep.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
 from attnsweep.problems import PAD, Problem, sign
-from attnsweep.sweep import Trial, reason
+from attnsweep.sweep import Trial
 from attnsweep.tasks import images, sequences
 
 from canvas import INK, STYLE, Layout, canvas, look, save
@@ -282,61 +279,6 @@ def footnote_of_readings(config: Mapping[str, Any]) -> str:
     )
 
 
-# --- The trained model ---
-
-
-def trained(row: "pd.Series[Any]", one: Trial, *, runs: Path, data: Path) -> nn.Module:
-    """The trial's model with the weights of its selected epoch, in evaluation mode.
-
-    Its kernel is the explicit one, which has the fused one's parameters and shows its weights. Raises
-    UserError where kept weights cannot be read, or where training again fails.
-    """
-    model = build({**one.config, "attention": "explicit"}).eval()
-    path = trial.weights_path(runs, one.trial_id)
-    if path.exists():
-        fill(model, path)
-    else:
-        train_again(model, row, one, data=data)
-    return model
-
-
-def fill(model: nn.Module, path: Path) -> None:
-    """Loads the weights in a file. Raises UserError where they cannot be read, or are another model's."""
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
-        raise UserError(
-            f"{path} cannot be read ({reason(error)}); delete it, and the trial is trained again"
-        ) from error
-
-
-def train_again(model: nn.Module, row: "pd.Series[Any]", one: Trial, *, data: Path) -> None:
-    """Trains the trial as a sweep would, with a bar on the screen, and loads the weights of its selected
-    epoch. Says so where the outcome differs from the row's. Raises UserError where it fails.
-    """
-    console, epochs = screen(), one.config["epochs"]
-    say = functools.partial(console.print, highlight=False, markup=False)
-    say(
-        f"No weights were kept of trial {one.trial_id}, so it is trained again ({counted(epochs, 'epoch')}, "
-        f"{row['train_s']:.0f} s the first time); a sweep with keep_weights=True spares this"
-    )
-    with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
-        gpu = 0 if pd.isna(row["cuda"]) else 1
-        options = trial.Options(data_dir=str(data), runs_dir=folder, keep_weights=True, gpu=gpu)
-        task = progress.add_task(one.config["model"], total=epochs)
-        for event in trial.run(one, options):
-            share = event.get("progress", event.get("epoch", epochs) / epochs)
-            progress.update(task, completed=share * epochs)
-        if event["status"] != "done":
-            raise UserError(f"trained again, trial {one.trial_id} {event['status']}: {event['row']['error']}")
-        fill(model, trial.weights_path(folder, one.trial_id))
-    if not math.isclose(event["row"]["test_acc"], row["test_acc"], abs_tol=1e-9):
-        say(
-            f"Here it has a test accuracy of {event['row']['test_acc']:.4f}, where its row says "
-            f"{row['test_acc']:.4f}: it is not quite the same model"
-        )
-
-
 # --- Command line ---
 
 
@@ -369,7 +311,8 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 def run(options: argparse.Namespace) -> None:
     row, place = row_to_draw(options), plan.place(options.results, options.data)
     one = trial_of(row, place.data)
-    model, count = trained(row, one, runs=place.runs, data=place.data), options.examples
+    model = trained(row, one, runs=place.runs, data=place.data, attention="explicit")  # it shows its weights
+    count = options.examples
     if one.config["model"] == "transformer":
         figure = draw_readings(readings(model, one.config, count), one, row["test_acc"])
     else:

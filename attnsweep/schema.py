@@ -61,8 +61,7 @@ DRIVING = (
     Column("test_score_turn", FLOAT, "fraction", "driving: test_score of maps on which the route turns"),
     Column("test_score_interactive", FLOAT, "fraction", "driving: of maps on which the expert must stop"),
     Column("test_score_hard", FLOAT, "fraction", "driving: of maps where constant velocity soon fails"),
-    Column("test_no_fault", FLOAT, "fraction", f"driving: {PARTS} for no at-fault collision (0, 0.5, 1)"),
-    Column("test_drivable", FLOAT, "fraction", f"driving: {PARTS} for staying in the drivable area"),
+    Column("test_no_collision", FLOAT, "fraction", f"driving: {PARTS} for no at-fault collision: 0, 0.5 or 1"),
     Column("test_ttc", FLOAT, "fraction", f"driving: {PARTS} for time to collision"),
     Column("test_progress", FLOAT, "fraction", f"driving: {PARTS} for progress against the expert's"),
     Column("test_comfort", FLOAT, "fraction", f"driving: {PARTS} for comfort"),
@@ -92,11 +91,11 @@ DRIVING = (
         Column(f"test_col_4s_{part}", FLOAT, "fraction", f"driving: test_col_4s of {part} samples")
         for part in ("moving", "turn", "interactive", "hard")
     ),
-    Column("test_gt_col", FLOAT, "fraction", "driving: the expert's own test_col_4s; 0 unless data is wrong"),
-    Column("test_legacy_col", FLOAT, "fraction", "driving: collisions up to 3 s by UniAD's raster protocol"),
+    Column("test_gt_col_4s", FLOAT, "fraction", "driving: the expert's own test_col_4s; 0 unless data is wrong"),
+    Column("test_legacy_col_3s", FLOAT, "fraction", "driving: collisions up to 3 s by UniAD's raster protocol"),
     Column("test_offroad_4s", FLOAT, "fraction", "driving: share of plans that leave the road up to 4 s"),
-    Column("test_det_ap", FLOAT, "fraction", "driving: detection AP, mean over 0.5, 1, 2, 4 m (nuScenes)"),
-    Column("test_det_f1", FLOAT, "fraction", "driving: detection F1 at 2 m"),
+    Column("test_ap", FLOAT, "fraction", "driving: detection AP, mean over 0.5, 1, 2, 4 m (nuScenes)"),
+    Column("test_f1_2m", FLOAT, "fraction", "driving: detection F1 at 2 m"),
     Column("test_amota", FLOAT, "fraction", "driving: average multi-object tracking accuracy at 2 m"),
     Column("test_amotp", FLOAT, "m", "driving: average multi-object tracking precision"),
     Column("test_idf1", FLOAT, "fraction", "driving: F1 of identities kept over frames"),
@@ -110,8 +109,8 @@ DRIVING = (
         for name, meaning in (("occ_iou", "IoU over 4 s"), ("vpq", "video panoptic quality"))
         for area in ("near", "far")
     ),
-    Column("test_min_ade", FLOAT, "m", "driving: minADE of 6 futures of agents that were found"),
-    Column("test_min_fde", FLOAT, "m", "driving: minFDE of the same"),
+    Column("test_min_ade6", FLOAT, "m", "driving: minADE of 6 futures of agents that were found"),
+    Column("test_min_fde6", FLOAT, "m", "driving: minFDE of the same"),
     Column("test_miss_rate", FLOAT, "fraction", "driving: share whose best future strays by more than 2 m"),
     Column("test_epa", FLOAT, "fraction", "driving: end-to-end prediction accuracy, (TP - FP / 2) / agents"),
     Column("test_score_blank", FLOAT, "fraction", "driving: test_score with a sensor that sees nothing"),

@@ -328,7 +328,7 @@ def test_a_model_that_comes_out_differently_the_second_time_is_told_of(
     Store(tmp_path / "results").update_trials({row["trial_id"]: {"test_acc": 0.99}})
     status, out, _ = called(capsys, monkeypatch, tmp_path, row["trial_id"])
     assert status == 0
-    assert f"a test accuracy of {row['test_acc']:.4f}, where its row says 0.9900" in out
+    assert f"its test_acc is {row['test_acc']:.4f}, where its row says 0.9900" in out
 
 
 @pytest.fixture(scope="module")

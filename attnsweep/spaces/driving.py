@@ -16,7 +16,7 @@ TRAINING = (
 SIZES = ("depth", "heads", "dim", "mlp_dim", "attention")
 MODELS: dict[str, tuple[str, ...]] = {
     "planning": (*SIZES, *design.CHOICES, *TRAINING),
-    "ego_mlp": ("dim", *TRAINING),
+    "ego_mlp": ("depth", "dim", *TRAINING),
     "stop": (),
     "constant_velocity": (),
     "route_following": (),

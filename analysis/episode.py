@@ -1,0 +1,213 @@
+"""A planner's drive over one test map as a film and as a strip of pictures: what it saw and what it said.
+
+Every picture is drawn in the frame of the ego at a key frame, which looks up; the scale is that of its grid.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from PIL import Image
+from torch import nn
+from trained import trained
+
+from attnsweep import plan
+from attnsweep.errors import UserError
+from attnsweep.inspection import find_trial, trial_of
+from attnsweep.planning import scenes
+from attnsweep.planning.batches import INPUTS
+from attnsweep.planning.cast import EGO, draw_cast
+from attnsweep.planning.closed_loop import Drive, drive
+from attnsweep.planning.geometry import Floats, corners
+from attnsweep.planning.maps import draw_map
+from attnsweep.planning.prediction import Prediction
+from attnsweep.planning.samples import KEY_S, SWEEPS, Samples, in_frame
+from attnsweep.planning.score import course_of, score_drive
+from attnsweep.planning.sensor import Grid
+from attnsweep.planning.traffic import DT
+
+from canvas import INK, STYLE, Layout, canvas
+
+PICTURES, FRAME_MS = 5, 250
+LAYOUT = Layout((2.4, 3.0), (0.15, 0.5), left=0.25, right=0.25, above=0.85, below=0.3)
+SUBTITLE = "Sensor, agents found and their futures (blue), occupancy (yellow), plan (orange)"
+FOOTNOTE = (
+    "Squares: returns of the last four sweeps, the older the paler; grey: paint; red: stop lines. "
+    "Dashes: the route that it was given. Dotted boxes: where the others really were, which it was not told."
+)
+SURE = 0.4  # from which on an agent is drawn
+GRID = Grid()
+BACK, AHEAD, BESIDE = -14.0, 46.0, 24.0  # m, of what is shown
+PLAN, FOUND, TRUTH = "#D55E00", "#0072B2", "#8A8A8A"
+COVERED = LinearSegmentedColormap.from_list("covered", ["#FFFFFF00", "#E69F00C0"])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One key frame: what was sensed and said, rows of a batch of one, and where the others were."""
+
+    time: float
+    seen: Samples
+    said: Prediction
+    others: Floats  # (n, 5), boxes in the ego's frame
+    size: Floats  # (2,) of the ego
+
+
+def render(results: str, trial_id: str, *, number: int, data: str | None, folder: Path) -> list[Path]:
+    """Writes `episode-TRIAL_ID-NUMBER.gif` and `.png`; returns their paths. Raises UserError where the trial
+    does not drive, or there is no such map.
+    """
+    place = plan.place(results, data)
+    row = find_trial(results, trial_id)
+    if row["model"] not in ("planning", "ego_mlp") or row["plan"] == "off" or row["status"] != "done":
+        raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
+    one = trial_of(row, place.data)
+    preset = scenes.find(one.config["dataset"])
+    if not 0 <= number < preset.test:
+        raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
+    model = trained(row, one, runs=place.runs, data=place.data)
+    frames, outcome = episode(model, preset, number)
+    name = f"episode-{one.trial_id}-{number}"
+    title = f"{row['model']} {row['stages'] or ''} on test map {number} of {preset.name}: {outcome}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [film(frames, title, folder / f"{name}.gif"), strip(frames, title, folder / f"{name}.png")]
+
+
+# --- Drive ---
+
+
+def episode(model: nn.Module, preset: scenes.Preset, number: int) -> tuple[list[Frame], str]:
+    """The key frames of a drive over a test map, and how it went, in words."""
+    road_map = draw_map(preset.seeds("test")[number], kinds=preset.kinds, full=preset.full)
+    cast = draw_cast(road_map, preset.crowd, dt=DT)
+    heard: list[tuple[Samples, Prediction]] = []
+
+    def policy(seen: Samples) -> Floats:
+        with torch.inference_mode():
+            said = model(*(torch.from_numpy(np.array(seen[name])) for name in INPUTS))
+        heard.append((seen, said))
+        return np.asarray(said.plan.double())
+
+    driven = drive([road_map], [cast], policy)
+    scores = score_drive(driven, course_of([road_map], [cast]).expected)
+    frames = [frame(driven, SWEEPS - 1 + k, seen, said) for k, (seen, said) in enumerate(heard)]
+    events = {
+        "collision": scores.at_fault,
+        "off the road": scores.off_road,
+        "wrong route": scores.wrong_route,
+    }
+    happened = [word for word, happens in events.items() if happens[0]]
+    return frames, ", ".join([f"score {scores.score[0]:.2f}", *happened])
+
+
+def frame(driven: Drive, key: int, seen: Samples, said: Prediction) -> Frame:
+    """The key frame of that number, counted from the start."""
+    at = key * round(KEY_S / driven.dt)
+    ego, there = driven.state[at, 0, EGO, :3], driven.active[at, 0].copy()
+    there[EGO] = False
+    others = np.concatenate([in_frame(driven.state[at, 0, :, :3], ego), driven.size[0]], axis=1)
+    return Frame(key * KEY_S, seen, said, others[there], driven.size[0, EGO])
+
+
+# --- Draw ---
+
+
+def strip(frames: Sequence[Frame], title: str, path: Path) -> Path:
+    """Some of the frames side by side, evenly spaced in time."""
+    chosen = [
+        frames[i] for i in np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
+    ]
+    with matplotlib.rc_context(STYLE):
+        figure = pictures(chosen, title, footnote=FOOTNOTE)
+        figure.savefig(path, dpi=150)
+    return path
+
+
+def film(frames: Sequence[Frame], title: str, path: Path) -> Path:
+    """All frames one after another, at twice the speed of life."""
+    with matplotlib.rc_context(STYLE):
+        images = [picture_of(pictures([one], title, footnote="")) for one in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
+    return path
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """The figure as an image of few colours."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+
+
+def pictures(frames: Sequence[Frame], title: str, *, footnote: str) -> Figure:
+    """The frames side by side."""
+    figure, grid = canvas((1, len(frames)), LAYOUT, title=title, subtitle=SUBTITLE, footnote=footnote)
+    for one, axes in zip(frames, grid.flat, strict=True):
+        draw(axes, one)
+    return figure
+
+
+def draw(axes: Axes, one: Frame) -> None:
+    """One key frame, x up and y to the left."""
+    axes.set_xlim(BESIDE, -BESIDE)
+    axes.set_ylim(BACK, AHEAD)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(f"{one.time:.1f} s", loc="left", size=9)
+    draw_sensor(axes, one.seen["bev"][0])
+    draw_said(axes, one.said)
+    for box in one.others:
+        axes.add_patch(outline(box, edgecolor=TRUTH, linestyle=":", linewidth=0.9))
+    axes.add_patch(outline(np.array([0, 0, 0, *one.size]), facecolor=PLAN, edgecolor="white", zorder=6))
+    route = np.concatenate([[[0, 0]], one.seen["route"][0]])
+    axes.plot(route[:, 1], route[:, 0], color=TRUTH, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    way = np.concatenate([[[0, 0]], one.said.plan[0, :, :2]])
+    axes.plot(way[:, 1], way[:, 0], "-o", color=PLAN, linewidth=1.6, markersize=2.6, zorder=7)
+
+
+def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
+    """Paint, red lines, and returns, the older the paler; of layers (6, 64, 64)."""
+    *sweeps, paint, red = bev
+    layers = [(paint, "#C9C9C9", 1.2), (red, "#D00000", 3.0)]
+    layers += [(sweep, INK, 2.2) for sweep in sweeps]
+    fade = [1.0, 1.0, *np.linspace(0.15, 0.9, len(sweeps))]
+    for (layer, colour, size), alpha in zip(layers, fade, strict=True):
+        places = GRID.centres()[layer > 0]
+        axes.plot(
+            places[:, 1], places[:, 0], "s", color=colour, alpha=alpha, markersize=size / 2, markeredgewidth=0
+        )
+
+
+def draw_said(axes: Axes, said: Prediction) -> None:
+    """Where it will be occupied, agents that were found, and their likeliest futures."""
+    if said.agents is None:
+        return
+    sure = said.agents.logit[0].sigmoid() > SURE
+    if said.occupancy is not None and sure.any():
+        covered = said.occupancy[0][:, sure].sigmoid().amax(dim=(0, 1))
+        low, side = GRID.corner, GRID.cells * GRID.size
+        extent = (low[1], low[1] + side, low[0], low[0] + side)
+        axes.imshow(covered, origin="lower", extent=extent, cmap=COVERED, vmin=0.2, vmax=1, zorder=0)
+        axes.set_xlim(BESIDE, -BESIDE)
+        axes.set_ylim(BACK, AHEAD)
+    for query in torch.nonzero(sure)[:, 0]:
+        x, y, cos, sin, length, width = said.agents.box[0, query].tolist()
+        box = np.array([x, y, np.arctan2(sin, cos), length, width])
+        axes.add_patch(outline(box, edgecolor=FOUND, linewidth=1.3, zorder=4))
+        if said.futures is not None:
+            mode = int(said.futures.logits[0, query].argmax())
+            way = said.futures.offsets[0, query, mode].numpy()
+            axes.plot([y, *(y + way[:, 1])], [x, *(x + way[:, 0])], color=FOUND, linewidth=1.0, zorder=4)
+
+
+def outline(box: Floats, **look: object) -> Polygon:
+    """A box (5,) as a patch."""
+    return Polygon(corners(box)[:, ::-1], closed=True, **{"facecolor": "none", **look})

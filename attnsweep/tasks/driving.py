@@ -1,0 +1,209 @@
+"""Driving: a planner learns from recorded scenes what an expert does, and is judged by driving by itself.
+
+What counts is the closed loop: maps that it has not seen, traffic that reacts, a new plan each half second.
+Distances to the expert's path are columns, never the aim: who stays closest may drive worst.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attnsweep import datasets, spaces
+from attnsweep.planning import open_loop, replay, scenes
+from attnsweep.planning.baselines import policy_of
+from attnsweep.planning.batches import INPUTS, mirrored, rows, tensors
+from attnsweep.planning.closed_loop import Policy
+from attnsweep.planning.geometry import Floats
+from attnsweep.planning.losses import losses, total
+from attnsweep.planning.perception import measure_agents
+from attnsweep.planning.readout import Readout, read_out
+from attnsweep.planning.samples import ROUTE_POINTS, ROUTE_STEP, Samples
+from attnsweep.planning.score import Course, course, interval
+from attnsweep.planning.score import judge as drive_course
+from attnsweep.planning.tracking import measure_tracks
+from attnsweep.schema import DRIVING
+
+SELECTS = spaces.driving.SELECTS
+ADAM: Mapping[str, Any] = {}  # torch's defaults
+CLIP_NORM: float | None = 10.0
+JUDGE_BATCH = 100
+SEES = ("planning",)  # models that look at all
+SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The recorded parts: the training part as tensors, the others as they lie on disk."""
+
+    dataset: scenes.Preset
+    train: Mapping[str, Tensor]
+    val: Samples
+    test: Samples
+    device: str
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train["plan"])
+
+    def course(self, part: str) -> Course:
+        """The maps of a part, to be driven."""
+        return course(self.dataset.name, part, getattr(self.dataset, part))
+
+
+@functools.lru_cache(maxsize=2)
+def load(dataset_name: str, data_dir: str, device: str) -> Data:
+    """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
+    found = datasets.scene_set(dataset_name)
+    scenes.ensure(found, Path(data_dir))
+    train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
+    return Data(found, tensors(train), val, test, device)
+
+
+def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
+    """The data of one trial."""
+    return load(config["dataset"], data_dir, device)
+
+
+def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
+    """One epoch of samples in an order drawn from `order`; of half of the batches left and right are
+    exchanged.
+    """
+    index = torch.randperm(data.train_size, generator=order)
+    for chosen in index.split(config["batch_size"]):
+        batch = {name: array.to(data.device) for name, array in rows(data.train, chosen).items()}
+        yield mirrored(batch) if torch.rand((), generator=order) < 0.5 else batch, chosen
+
+
+def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
+    """The sum of the terms that the planner's stages have, a scalar."""
+    samples, _ = batch
+    return total(losses(model(*(samples[name] for name in INPUTS)), samples))
+
+
+def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
+    """Rises to `lr` over `warmup_steps`, then falls along a cosine to nothing at the end of the last epoch."""
+    rise, steps = config["warmup_steps"], steps_per_epoch * config["epochs"]
+    if step < rise:
+        return float(config["lr"] * (step + 1) / rise)
+    return float(config["lr"] * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2)
+
+
+# --- Judging ---
+
+
+def driver(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
+    """Who drives in closed loop; None is the expert."""
+    return None if config["model"] == "expert" else policy_of(model)
+
+
+def plans_of(said: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
+    """The plans (s, 8, 3) that a planner made; the expert's are what was recorded."""
+    return np.asarray(samples["plan"] if config["model"] == "expert" else said.plan, dtype=np.float64)
+
+
+def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
+    """On the validation part: the closed-loop score, the share of at-fault collisions, how far plans are from
+    the expert's after 3 s, and the loss. Without a planner, the loss alone.
+    """
+    columns = {} if config["model"] == "expert" else {"val_loss": mean_loss(model, data)}
+    if config["plan"] == "off":
+        return columns
+    scores = drive_course(data.course("val"), driver(model, config))
+    plans = plans_of(read_out(model, data.val), data.val, config)
+    off = open_loop.summary(open_loop.measures(data.val, plans))["l2_3s"]
+    driven = {"val_score": float(scores.score.mean()), "val_at_fault": float(scores.at_fault.mean())}
+    return columns | driven | {"val_l2_3s": off}
+
+
+def mean_loss(model: nn.Module, data: Data) -> float:
+    """The loss over the validation part."""
+    part, summed = tensors(data.val), 0.0
+    for chosen in torch.arange(len(part["plan"])).split(JUDGE_BATCH):
+        batch = {name: array.to(data.device) for name, array in rows(part, chosen).items()}
+        summed += total(losses(model(*(batch[name] for name in INPUTS)), batch)).item() * len(chosen)
+    return summed / len(part["plan"])
+
+
+def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything about the test part: what was found and foretold, plans against the expert's, and how it
+    drives, with its sensor and without.
+    """
+    said = read_out(model, data.test)
+    columns = {f"test_{name}": value for name, value in measured(said, data.test).items()}
+    if config["plan"] != "off":
+        columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
+        columns |= driven(model, data, config)
+    known = {column.name for column in DRIVING}
+    return {name: value for name, value in columns.items() if name in known and value == value}
+
+
+def measured(said: Readout, samples: Samples) -> dict[str, float]:
+    """What the stages before the planner are worth."""
+    return measure_agents(said, samples) | measure_tracks(said, samples) | measure_map(said, samples)
+
+
+def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict[str, float]:
+    """Plans against what was recorded: all measures of all samples, distance and collisions by slice."""
+    plans = plans_of(said, samples, config)
+    found = open_loop.measures(samples, plans)
+    columns = open_loop.summary(found)
+    for part, where in open_loop.slices(samples).items():
+        of_part = open_loop.summary(found, where)
+        columns |= {f"{name}_{part}": of_part[name] for name in ("l2_3s", "col_4s")}
+    return columns | {"score_4s": float(replay.score_plans(samples, plans).score.mean())}
+
+
+def driven(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of closed loop on the test maps."""
+    run, policy = data.course("test"), driver(model, config)
+    scores = drive_course(run, policy)
+    low, high = interval(scores.score)
+    columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.means().items()}
+    columns |= {"test_score_low": low, "test_score_high": high}
+    columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
+    for part, where in run.slices.items():
+        columns[f"test_score_{part}"] = scores.means(where)["score"]
+    if config["model"] in SEES and policy:
+        blind = drive_course(run, blanked(policy)).score.mean()
+        columns |= {"test_score_blank": float(blind), "shortcut": bool(scores.score.mean() - blind < SHORTCUT)}
+    return columns | outside(policy)
+
+
+def blanked(policy: Policy) -> Policy:
+    """The policy with a sensor that sees nothing."""
+    return lambda seen: policy({**seen, "bev": np.zeros_like(seen["bev"])})
+
+
+def outside(policy: Policy | None) -> dict[str, float]:
+    """How the policy drives in worlds of others; nothing where they are not installed."""
+    return {}
+
+
+# --- Measuring ---
+
+
+def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
+    """A fixed scene that is full of returns, and a straight route: bev, route, command, ego_state."""
+    generator = torch.Generator().manual_seed(0)
+    bev = torch.randint(0, 3, (batch, 6, 64, 64), generator=generator, dtype=torch.uint8)
+    ahead = ROUTE_STEP * torch.arange(1, ROUTE_POINTS + 1, dtype=torch.float32)
+    route = torch.stack([ahead, torch.zeros_like(ahead)], dim=1).expand(batch, -1, -1).contiguous()
+    return bev, route, torch.zeros(batch, dtype=torch.int8), torch.zeros(batch, 5)
+
+
+def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
+    """One forward pass: from the sensor to all that the stack says."""
+    return functools.partial(model, *inputs)
+
+
+def tokens(config: Mapping[str, Any]) -> None:
+    """A plan comes at once."""
