@@ -91,7 +91,8 @@ def policy_of(planner: nn.Module) -> Policy:
     def plan(seen: Samples) -> Floats:
         device = next((p.device for p in planner.parameters()), torch.device("cpu"))
         inputs = (
-            torch.from_numpy(np.array(seen[name])).to(device) for name in ("bev", "route", "command", "ego_state")
+            torch.from_numpy(np.array(seen[name])).to(device)
+            for name in ("bev", "route", "command", "ego_state")
         )
         was = planner.training
         planner.eval()

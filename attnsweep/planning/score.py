@@ -2,7 +2,7 @@
 
     score = NC x DAC x (5 TTC + 5 EP + 2 C) / 12
 
-The PDM score of Dauner et al., "NAVSIM", NeurIPS 2024, section 3.2; constants as in its public code
+The PDM score of Dauner et al., "NAVSIM", NeurIPS 2024; constants as in its public code
 (`pdm_scorer.py`, `pdm_comfort_metrics.py`, `pdm_scorer_utils.py` of github.com/autonomousvision/navsim,
 commit 0811876). Where that code needs what not every world has, or was made for 4 s that nobody reacts in,
 this differs, and says so in the function concerned.
