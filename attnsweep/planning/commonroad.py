@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from attnsweep.errors import UserError
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import Floats, from_frame, resample
+from attnsweep.planning.geometry import Floats, from_frame, resample, stations
 from attnsweep.planning.roads import SHOULDER, DrivableArea, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
 from attnsweep.planning.tracks import Surroundings, Track, distinct, log_of
@@ -102,9 +102,8 @@ def parse(path: Path) -> Element:
     root = builder.close()
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in FORMATS:
         version = root.get("commonRoadVersion")
-        raise UserError(
-            f"{path} is a <{root.tag}> of version {version}; use CommonRoad scenarios of {' or '.join(FORMATS)}"
-        )
+        formats = " or ".join(FORMATS)
+        raise UserError(f"{path} is a <{root.tag}> of version {version}; use CommonRoad of {formats}")
     return root
 
 
@@ -173,7 +172,10 @@ def lanelet_of(element: Element, path: Path) -> Lanelet:
     """A lanelet; where its bounds have unequally many points, both get as many as the longer list."""
     where = f"{path}: lanelet {element.get('id')}"
     bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
-    sides = [distinct_points(bound, f"{where}, {side}") for bound, side in zip(bounds, ("left", "right"), strict=True)]
+    sides = [
+        distinct_points(bound, f"{where}, {side}")
+        for bound, side in zip(bounds, ("left", "right"), strict=True)
+    ]
     left, right = sides
     if len(left) != len(right):
         count = max(len(left), len(right))
@@ -205,13 +207,11 @@ def distinct_points(bound: Element | None, where: str) -> Floats:
     kept = distinct(points) if len(points) else points
     if len(kept) < 2:
         raise UserError(f"{where} bound has {len(kept)} different points; it takes 2 for a line")
-    return points if len(kept) == len(points) else kept
+    return kept
 
 
 def evenly(xy: Floats, count: int) -> Floats:
     """The polyline through `count` points at equal distances."""
-    from attnsweep.planning.geometry import stations
-
     along = stations(xy)
     at = np.linspace(0.0, along[-1], count)
     return np.stack([np.interp(at, along, xy[:, k]) for k in range(2)], axis=1)
@@ -266,7 +266,9 @@ def reds(
         for line, group in enumerate(groups):
             active = [lights[name] for name in group if name in lights]
             stops = [
-                np.array(stop)[np.searchsorted(ends, (times - began) % ends[-1] + 1e-9, side="right") % len(ends)]
+                np.array(stop)[
+                    np.searchsorted(ends, (times - began) % ends[-1] + 1e-9, side="right") % len(ends)
+                ]
                 for ends, stop, began in active
             ]
             shown[:, line] = np.all(stops, axis=0) if stops else False

@@ -70,7 +70,8 @@ def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: i
     if own.time[-1] - own.time[0] < SHORTEST_S:
         return f"there for {own.time[-1] - own.time[0]:.1f} s, a sample needs {SHORTEST_S:.1f}"
     times = own.time[0] + DT * np.arange(int((own.time[-1] - own.time[0]) / DT + 1e-6) + 1)
-    entries = [entries_of(track, times) for track in (own, *tracks[:ego], *tracks[ego + 1 :])]
+    everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
+    entries = [entries_of(track, times) for track in everyone]
     state, valid = (np.stack(part, axis=1) for part in zip(*entries, strict=True))
     if not valid[:, 0].all():
         return f"not seen at {times[~valid[:, 0]][0]:.1f} s"
@@ -79,8 +80,8 @@ def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: i
     route = route_of(state[:, 0, :3], around.centres, around.successors)
     if route is None:
         return f"more than {OFF_MAP:g} m from every lane"
-    there = valid.any(axis=0)
-    kept = [track for track, seen in zip((own, *tracks[:ego], *tracks[ego + 1 :]), there, strict=True) if seen]
+    there = np.flatnonzero(valid.any(axis=0))
+    kept = [everyone[i] for i in there]
     return SceneLog(
         number=number,
         dt=DT,
