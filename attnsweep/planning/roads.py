@@ -7,6 +7,7 @@ a zone: the one whose lane has the lower priority lets the other pass.
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -270,27 +271,44 @@ class DrivableArea:
         return [np.asarray(line) for line in found if len(line) > 8]
 
 
-def drivable_area(polygons: list[Floats]) -> DrivableArea:
+def drivable_area(
+    polygons: Sequence[Floats], *, holes: Sequence[Sequence[Floats]] = (), within: Floats | None = None
+) -> DrivableArea:
     """The union of polygons (n, 2), drawn at half the cell and measured by the exact Euclidean distance
     transform. Gaps that are too small to be islands are filled.
+
+    `holes` are those of each polygon, in the same order; `within` (2, 2), the lowest and the highest x and y,
+    bounds the area to what lies there and around.
     """
     from scipy.ndimage import distance_transform_edt, label
 
-    points = np.concatenate(polygons)
+    points = np.concatenate(polygons) if within is None else within
     corner = np.floor(points.min(axis=0) - MARGIN)
     size = np.ceil((points.max(axis=0) + MARGIN - corner) / CELL).astype(int)
     fine = 2
-    image = Image.new("1", (int(size[1]) * fine, int(size[0]) * fine))
-    draw = ImageDraw.Draw(image)
-    for polygon in polygons:
-        cells = (polygon - corner) / CELL * fine - 0.5
-        draw.polygon([(float(y), float(x)) for x, y in cells], fill=1)
-    inside = np.array(image, dtype=bool)
+    pierced = [(polygon, gaps) for polygon, gaps in zip(polygons, holes, strict=False) if gaps]
+    whole = [polygon for i, polygon in enumerate(polygons) if i >= len(holes) or not holes[i]]
+    inside = filled(whole, corner, size * fine, CELL / fine)
+    for polygon, gaps in pierced:
+        solid = filled([polygon], corner, size * fine, CELL / fine)
+        inside |= solid & ~filled(gaps, corner, size * fine, CELL / fine)
     gaps, _ = label(~inside)
     inside |= (np.bincount(gaps.ravel()) * (CELL / fine) ** 2 < SMALLEST_GAP)[gaps]
     depth = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * CELL / fine
     depth = depth.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
     return DrivableArea(corner, depth.astype(np.float32))
+
+
+def filled(
+    polygons: Sequence[Floats], corner: Floats, size: NDArray[np.int64], cell: float
+) -> NDArray[np.bool_]:
+    """The cells (x, y) of a grid of that size from a corner on that lie in one of the polygons."""
+    image = Image.new("1", (int(size[1]), int(size[0])))
+    draw = ImageDraw.Draw(image)
+    for polygon in polygons:
+        cells = (polygon - corner) / cell - 0.5
+        draw.polygon([(float(y), float(x)) for x, y in cells], fill=1)
+    return np.array(image, dtype=bool)
 
 
 def dashed(xy: Floats, dash: float = 3.0) -> Floats:

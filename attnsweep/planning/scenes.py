@@ -2,9 +2,12 @@
 
 Parts are split by map seed, so no map of one part is in another. A recorded set is a folder of one `.npy`
 file per part and array, which readers map into memory, and a `manifest.json` with the checksum of each.
+Any `Source` of scenes is kept that way.
 """
 
+import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -14,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,43 @@ FIRST_SEED = {"train": 1_000, "val": 40_000, "test": 50_000}
 BATCH = 8  # scenes that one process rolls out side by side
 SAMPLES_PER_SCENE = 25  # about, of those that are kept
 LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
+WAITING = 512  # jobs that are handed out ahead of the one whose result is due
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A scene's samples, or why it has none."""
+
+    seed: int
+    samples: Samples
+    dropped: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is recorded at once, in any process: `run(*args)`, which counts as so many scenes."""
+
+    run: Callable[..., list[Recording]]
+    args: tuple[object, ...]
+    scenes: int
+
+
+class Source(Protocol):
+    """Where scenes come from. `label` names its folder, `content` is all that determines it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def total(self) -> int: ...
+
+    def content(self) -> dict[str, object]: ...
+
+    def jobs(self) -> Iterator[Job]: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +103,25 @@ class Preset:
         """The map seeds of a part."""
         return list(range(FIRST_SEED[part], FIRST_SEED[part] + getattr(self, part)))
 
+    @property
+    def label(self) -> str:
+        return self.name.partition(":")[2]
+
+    @property
+    def total(self) -> int:
+        return self.train + self.val + self.test
+
+    def content(self) -> dict[str, object]:
+        return asdict(self)
+
+    def jobs(self) -> Iterator[Job]:
+        """Batches of scenes, none of two parts."""
+        for part in FIRST_SEED:
+            seeds = self.seeds(part)
+            for start in range(0, len(seeds), BATCH):
+                batch = seeds[start : start + BATCH]
+                yield Job(record, (self, batch), len(batch))
+
 
 PRESETS = {
     one.name: one
@@ -81,22 +141,13 @@ def find(name: object) -> Preset:
     return PRESETS[name]
 
 
-def identity(preset: Preset) -> str:
-    """SHA-256 of all that determines the data set: its preset and the version of the generator."""
-    content = json.dumps({"version": VERSION, **asdict(preset)}, sort_keys=True)
+def identity(source: Source) -> str:
+    """SHA-256 of all that determines the data set: its content and the version of the generator."""
+    content = json.dumps({"version": VERSION, **source.content()}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 # --- Recording ---
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A scene's samples, or why it has none."""
-
-    seed: int
-    samples: Samples
-    dropped: str = ""
 
 
 def record(preset: Preset, seeds: list[int]) -> list[Recording]:
@@ -110,7 +161,8 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
     for b, seed in enumerate(seeds):
         scene = scene_log(maps[b], casts[b], log, b)
         reason = why_dropped(scene, fault=bool(faults[b]), crash=bool(crashes[b]))
-        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason))
+        part = max(FIRST_SEED, key=lambda one: (FIRST_SEED[one] <= seed, FIRST_SEED[one]))
+        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason, part))
     return recordings
 
 
@@ -166,29 +218,34 @@ def scene_log(road_map: RoadMap, cast: Cast, log: Log, b: int) -> SceneLog:
 # --- The recorded set on disk ---
 
 
-def folder(preset: Preset, data_dir: Path) -> Path:
+def folder(source: Source, data_dir: Path) -> Path:
     """Where the data set lies."""
-    return data_dir / "driving" / f"{preset.name.partition(':')[2]}-{identity(preset)[:12]}"
+    return data_dir / "driving" / f"{source.label}-{identity(source)[:12]}"
 
 
 def ensure(
-    preset: Preset,
+    source: Source,
     data_dir: Path,
     *,
     processes: int | None = None,
+    workers: concurrent.futures.Executor | None = None,
     on_scene: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """The folder of the data set, recorded first if it is not there; `on_scene` is told of scenes done and
-    of all.
+    """The folder of the data set, recorded first if it is not there, by `workers`, or else by processes of
+    this machine, as many as it has cores; `on_scene` is told of scenes done and of all.
+
+    Raises UserError where the source cannot be read, or has no scene for a part.
     """
-    where = folder(preset, data_dir)
+    where = folder(source, data_dir)
     if (where / "manifest.json").is_file():
         return where
     with writing(where):
         where.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+        own = contextlib.nullcontext(workers) if workers else pool(processes or len(os.sched_getaffinity(0)))
         try:
-            write_set(preset, draft, processes or len(os.sched_getaffinity(0)), on_scene)
+            with own as hands:
+                write_set(source, draft, hands, on_scene)
             put_in_place(draft, where)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -204,28 +261,35 @@ def put_in_place(draft: Path, where: Path) -> None:
             raise
 
 
-def write_set(preset: Preset, where: Path, processes: int, on_scene: Callable[[int, int], None]) -> None:
+def write_set(
+    source: Source,
+    where: Path,
+    workers: concurrent.futures.Executor,
+    on_scene: Callable[[int, int], None],
+) -> None:
     """Records all parts and writes their arrays, then the manifest."""
-    parts = {part: preset.seeds(part) for part in FIRST_SEED}
-    total, done = sum(map(len, parts.values())), 0
-    manifest: dict[str, object] = {"identity": identity(preset), "version": VERSION, **asdict(preset)}
-    files, dropped, counts = {}, {}, {}
-    with pool(processes) as workers:
-        recorded = {part: recordings(preset, seeds, workers) for part, seeds in parts.items()}
-        for part, stream in recorded.items():
-            kept: list[Samples] = []
-            for recording in stream:
-                done += 1
-                on_scene(done, total)
-                if recording.dropped:
-                    dropped[recording.seed] = recording.dropped
-                else:
-                    kept.append(recording.samples)
-            arrays = joined(kept)
-            counts[part] = {"scenes": len(kept), "samples": len(arrays["bev"])}
-            for name, array in arrays.items():
-                np.save(where / f"{part}-{name}.npy", array)
-                files[f"{part}-{name}.npy"] = sha256_of(where / f"{part}-{name}.npy")
+    kept: dict[str, list[Samples]] = {part: [] for part in FIRST_SEED}
+    manifest = {"identity": identity(source), "version": VERSION, **source.content()}
+    done, total, dropped = 0, source.total, {}
+    for job, recordings in results(source.jobs(), workers):
+        for _ in range(job.scenes):
+            done += 1
+            on_scene(done, total)
+        for recording in recordings:
+            if recording.dropped:
+                dropped[recording.seed] = recording.dropped
+            else:
+                kept[recording.part].append(recording.samples)
+    files, counts = {}, {}
+    for part in FIRST_SEED:
+        if not kept[part]:
+            why = "; ".join(list(dropped.values())[:3]) or "there is none"
+            raise UserError(f"{source.name} has no scene for the part {part}: {why}")
+        scenes, arrays = len(kept[part]), joined(kept.pop(part))
+        counts[part] = {"scenes": scenes, "samples": len(arrays["bev"])}
+        for name, array in arrays.items():
+            np.save(where / f"{part}-{name}.npy", array)
+            files[f"{part}-{name}.npy"] = sha256_of(where / f"{part}-{name}.npy")
     manifest |= {"counts": counts, "dropped": dropped, "files": files}
     (where / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -235,11 +299,23 @@ def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
 
 
-def recordings(preset: Preset, seeds: list[int], workers: concurrent.futures.Executor) -> Iterator[Recording]:
-    """The recordings in the order of their seeds."""
-    batches = [seeds[i : i + BATCH] for i in range(0, len(seeds), BATCH)]
-    futures = [workers.submit(record, preset, batch) for batch in batches]
-    return (recording for future in futures for recording in future.result())
+def results(
+    jobs: Iterator[Job], workers: concurrent.futures.Executor
+) -> Iterator[tuple[Job, list[Recording]]]:
+    """Each job with its recordings, in the order of the jobs; the rest is called off where one fails."""
+    waiting: collections.deque[tuple[Job, concurrent.futures.Future[list[Recording]]]] = collections.deque()
+    try:
+        for job in jobs:
+            waiting.append((job, workers.submit(job.run, *job.args)))
+            if len(waiting) == WAITING:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def joined(parts: list[Samples]) -> Samples:
@@ -259,14 +335,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(preset: Preset, data_dir: Path, part: str, *, check: bool = True) -> Samples:
+def load(source: Source, data_dir: Path, part: str, *, check: bool = True) -> Samples:
     """The arrays of a part, mapped into memory, read only.
 
     Raises UserError where the set has not been recorded, or a file is not what was written (`check`).
     """
-    where = folder(preset, data_dir)
+    where = folder(source, data_dir)
     if not (where / "manifest.json").is_file():
-        raise UserError(f"{preset.name} has not been recorded in {where}; record it first")
+        raise UserError(f"{source.name} has not been recorded in {where}; record it first")
     files = json.loads((where / "manifest.json").read_text())["files"]
     arrays: Samples = {}
     for name, sha256 in files.items():
