@@ -8,7 +8,8 @@ standard error.
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -159,6 +160,26 @@ def show_closing(
         console.print("  the column `error` says why; the same command tries them again", highlight=False)
     if counts["done"]:
         console.print(f"  next: python analysis/pareto.py {results}", highlight=False)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for something that takes a while, to be told how much is done of all; plain lines, a tenth at a
+    time, where there is no terminal.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = progress.add_task(what, total=None)
+
+    def told(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        if progress.disable and 10 * done // total > 10 * (done - 1) // total:
+            console.print(f"  {what}: {done}/{total}", highlight=False)
+
+    with progress:
+        yield told
 
 
 class Live:

@@ -19,10 +19,11 @@ from attnsweep.problems import PROBLEMS, Problem
 if TYPE_CHECKING:
     import numpy as np
 
+    from attnsweep.planning.recorded import Recorded
     from attnsweep.planning.scenes import Preset
 
 FOLDER = "folder:"
-SCENES = ("driving:",)
+SCENES = ("driving:", "commonroad:", "nuscenes:")
 FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -95,7 +96,7 @@ DATASETS = {
 }  # fmt: skip
 
 
-def find(name: object) -> "ImageSet | Problem | Preset":
+def find(name: object) -> "ImageSet | Problem | Preset | Recorded":
     """The data set of that name: images, a sequence problem or scenes; `folder:PATH` is a folder of one's own
     images.
 
@@ -110,19 +111,23 @@ def find(name: object) -> "ImageSet | Problem | Preset":
         hint, names = did_you_mean(name, known), ", ".join(DATASETS)
         raise UserError(
             f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH; "
-            f"for sequences {', '.join(PROBLEMS)}, or for driving driving:small, driving:full"
+            f"for sequences {', '.join(PROBLEMS)}; for driving driving:small, "
+            "driving:full, commonroad:PATH or nuscenes:PATH"
         )
     return known[name]
 
 
-def scene_set(name: str) -> "Preset":
-    """The set of scenes of that name. Raises UserError if there is none."""
-    from attnsweep.planning import scenes  # here: sweeps of images need none of it
+def scene_set(name: str) -> "Preset | Recorded":
+    """The set of scenes of that name; `commonroad:PATH` and `nuscenes:PATH` are folders of recorded traffic.
 
-    return scenes.find(name)
+    Raises UserError if there is none.
+    """
+    from attnsweep.planning import recorded, scenes  # here: sweeps of images need none of it
+
+    return scenes.find(name) if name.startswith("driving:") else recorded.find(name)
 
 
-def has_scenes(dataset: "ImageSet | Problem | Preset") -> bool:
+def has_scenes(dataset: "ImageSet | Problem | Preset | Recorded") -> bool:
     """Whether there is driving in it."""
     return dataset.name.startswith(SCENES)
 
@@ -195,7 +200,7 @@ def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
     return [data_dir / file for file in dataset.files]
 
 
-def checksum(dataset: "ImageSet | Problem | Preset", data_dir: Path) -> str:
+def checksum(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
     That of what is drawn, sequences and scenes, names its generator. Raises UserError where files are
@@ -233,7 +238,7 @@ def missing_files(dataset: ImageSet, data_dir: Path) -> str:
     return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
-def ensure(dataset: "ImageSet | Problem | Preset", data_dir: Path) -> None:
+def ensure(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> None:
     """Downloads what is missing of an image set, through torchvision; scenes are recorded by the cluster.
 
     Raises UserError, naming folder and files, where that fails.

@@ -107,7 +107,7 @@ def wanted(store: Store, trial_ids: Iterable[str] | None) -> dict[tuple[str, str
             "emb_dropout": 0.0,
         }
         for row in rows
-        if chosen is None or row["trial_id"] in chosen
+        if row["params"] and (chosen is None or row["trial_id"] in chosen)  # a mere rule costs nothing
     }
 
 

@@ -24,13 +24,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import provenance
+from attnsweep import provenance, tasks
 from attnsweep.axes import AXES, NOT_ARCHITECTURE
 from attnsweep.cost import Cost
 from attnsweep.errors import UserError
 from attnsweep.results import Row
 from attnsweep.schema import ARCHITECTURE
-from attnsweep.tasks import TASKS
 
 WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s
 WINDOWS, AGREEMENT = 5, 0.02
@@ -92,7 +91,7 @@ def counted_once(architecture: tuple[tuple[str, Any], ...]) -> Cost:
     """See `counted`."""
     config = {"dropout": 0.0, "emb_dropout": 0.0, **dict(architecture)}
     try:
-        return count(blank(config), *TASKS[config["task"]].example(config, 1))
+        return count(blank(config), *tasks.task(config["task"]).example(config, 1))
     except UserError:
         raise
     except Exception as error:  # whatever a user's own class raises
@@ -325,7 +324,7 @@ def measure(
     The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
     Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
     """
-    where, task = provenance.device_name(device, threads), TASKS[config["task"]]
+    where, task = provenance.device_name(device, threads), tasks.task(config["task"])
     cost = count(model, *task.example(config, 1))
     with cpu_threads(threads), memory_named(batch, where):
         ready = model.eval().to(device).to(memory_format=torch.channels_last)

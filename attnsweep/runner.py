@@ -77,7 +77,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     refuse_invalid(looked[1])
     with sole_writer(store, where.runs):
         plan, search = planned(sweep, looked, store.read("trials").to_pylist(), where.data)
-        for name in dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)):
+        for name in wanted_data(plan):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
         command, interrupted = Command(sweep, plan, search, store, where, screen), False
@@ -122,10 +122,22 @@ class Command:
         with cluster.connected(address):
             asked = cluster.request(self.sweep.resources)
             if to_train:
+                self.record()
                 self.train(asked)
             if latency:
                 ids = [trial.trial_id for trial in self.trials]
                 measure_latency(self.store, ids, gpus=asked["gpu"] > 0, screen=self.screen)
+
+    def record(self) -> None:
+        """Records the scenes that trials learn from, where they are not there yet, on the cluster's CPUs."""
+        for name in wanted_data(self.plan):
+            found = datasets.find(name)
+            if isinstance(found, datasets.ImageSet | datasets.Problem):
+                continue
+            from attnsweep.planning import ray_workers, scenes  # here: sweeps of images need none of it
+
+            with console.counting(self.screen, f"recording {name}") as told:
+                scenes.ensure(found, self.where.data, workers=ray_workers.RayWorkers(), on_scene=told)
 
     def train(self, asked: dict[str, float]) -> None:
         """Trains what is not done, spread over the cluster."""
@@ -152,6 +164,11 @@ class Command:
         counts = Counter(ended.get(trial.trial_id, "new") for trial in self.trials)
         counts["new"] += len(self.search.open) if self.search else 0
         return counts
+
+
+def wanted_data(plan: Plan) -> list[str]:
+    """The data sets of the trials that are to run."""
+    return list(dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)))
 
 
 def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool, screen: Console) -> None:

@@ -61,7 +61,7 @@ DRIVING = (
     Column("test_score_turn", FLOAT, "fraction", "driving: test_score of maps on which the route turns"),
     Column("test_score_interactive", FLOAT, "fraction", "driving: of maps on which the expert must stop"),
     Column("test_score_hard", FLOAT, "fraction", "driving: of maps where constant velocity soon fails"),
-    Column("test_no_collision", FLOAT, "fraction", f"driving: {PARTS} for no at-fault collision: 0, 0.5 or 1"),
+    Column("test_no_collision", FLOAT, "fraction", f"driving: {PARTS} for no collision at fault"),
     Column("test_ttc", FLOAT, "fraction", f"driving: {PARTS} for time to collision"),
     Column("test_progress", FLOAT, "fraction", f"driving: {PARTS} for progress against the expert's"),
     Column("test_comfort", FLOAT, "fraction", f"driving: {PARTS} for comfort"),
@@ -91,8 +91,8 @@ DRIVING = (
         Column(f"test_col_4s_{part}", FLOAT, "fraction", f"driving: test_col_4s of {part} samples")
         for part in ("moving", "turn", "interactive", "hard")
     ),
-    Column("test_gt_col_4s", FLOAT, "fraction", "driving: the expert's own test_col_4s; 0 unless data is wrong"),
-    Column("test_legacy_col_3s", FLOAT, "fraction", "driving: collisions up to 3 s by UniAD's raster protocol"),
+    Column("test_gt_col_4s", FLOAT, "fraction", "driving: the expert's own; above 0 the data is wrong"),
+    Column("test_legacy_col_3s", FLOAT, "fraction", "driving: collisions by 3 s in UniAD's protocol"),
     Column("test_offroad_4s", FLOAT, "fraction", "driving: share of plans that leave the road up to 4 s"),
     Column("test_ap", FLOAT, "fraction", "driving: detection AP, mean over 0.5, 1, 2, 4 m (nuScenes)"),
     Column("test_f1_2m", FLOAT, "fraction", "driving: detection F1 at 2 m"),
@@ -100,10 +100,13 @@ DRIVING = (
     Column("test_amotp", FLOAT, "m", "driving: average multi-object tracking precision"),
     Column("test_idf1", FLOAT, "fraction", "driving: F1 of identities kept over frames"),
     *(
-        Column(f"test_iou_{kind}", FLOAT, "fraction", f"driving: map IoU, {kind}")
+        Column(f"test_map_iou_{kind}", FLOAT, "fraction", f"driving: map IoU, {kind}")
         for kind in ("drivable", "border", "divider")
     ),
-    Column("test_lines_f1", FLOAT, "fraction", "driving: F1 of map lines, mean over 0.5, 1, 1.5 m Chamfer"),
+    *(
+        Column(f"test_line_f1_{name}", FLOAT, "fraction", f"driving: F1 of map lines at {metres} m Chamfer")
+        for name, metres in (("05", 0.5), ("1", 1), ("15", 1.5))
+    ),
     *(
         Column(f"test_{name}_{area}", FLOAT, "fraction", f"driving: occupancy {meaning}, {area}")
         for name, meaning in (("occ_iou", "IoU over 4 s"), ("vpq", "video panoptic quality"))

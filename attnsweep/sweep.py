@@ -358,7 +358,7 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 
     keys = [key for key in AXES if key in several]
     dispensable = [key for key in keys if key not in ("model", "dataset")]
-    derived_first = sorted(dispensable, key=lambda key: key not in ("dim_head", "patch_size"))
+    derived_first = sorted(dispensable, key=lambda key: AXES[key].default is not None and key != "dim_head")
     return fewest(keys, derived_first, names)
 
 

@@ -21,12 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import measure, provenance
+from attnsweep import measure, provenance, tasks
 from attnsweep.models import build
 from attnsweep.results import Row
 from attnsweep.schema import QUALITY_OF_EPOCH
 from attnsweep.sweep import Trial, reason
-from attnsweep.tasks import TASKS
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
 CHECKPOINT_S = 5.0  # an epoch is checkpointed if that much training would be lost
@@ -94,7 +93,7 @@ class Training:
         self.told = 0
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
-        self.task = TASKS[self.config["task"]]
+        self.task = tasks.task(self.config["task"])
         self.data = self.task.load_for(self.config, options.data_dir, self.device)
         self.memory = measure.PeakMemory(self.device)
         torch.manual_seed(self.config["seed"])

@@ -19,13 +19,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from attnsweep import measure, provenance
+from attnsweep import measure, provenance, tasks
 from attnsweep.axes import Config
 from attnsweep.errors import UserError
 from attnsweep.models import build
 from attnsweep.spaces import images, resolve
 from attnsweep.sweep import cost_of
-from attnsweep.tasks import TASKS
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
 WIDTHS = range(4, 385)
@@ -35,7 +34,7 @@ Cost = Callable[[Config], float]
 
 def latency_ms(config: Config) -> float:
     """The median time of a forward pass at batch 1."""
-    device, task = measure.pick_device(gpu=1), TASKS["images"]
+    device, task = measure.pick_device(gpu=1), tasks.task("images")
     model = build(config).eval().to(device).to(memory_format=torch.channels_last)
     inputs = tuple(tensor.to(device) for tensor in task.example(config, 1))
     with measure.cpu_threads(1):

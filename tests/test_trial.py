@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnsweep import trial as trial_module
+from attnsweep import tasks
 from attnsweep.schema import DRIVING, TABLES
 from attnsweep.spaces import resolve
 from attnsweep.sweep import Trial, make_trial
@@ -90,13 +90,13 @@ def test_every_optimiser_and_precision_trains(optimizer: str) -> None:
 def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged_with_its_curve_so_far(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = trial_module.TASKS["images"].loss
+    original = tasks.task("images").loss
     steps = iter(range(10_000))
 
     def loss(*args: Any) -> torch.Tensor:
         return original(*args) * (math.nan if next(steps) > 50 else 1.0)  # the third epoch has step 51
 
-    monkeypatch.setattr(trial_module.TASKS["images"], "loss", loss)
+    monkeypatch.setattr(tasks.task("images"), "loss", loss)
     happened = events(tiny(epochs=6))
     assert happened[-1]["status"] == "diverged"
     assert "nan in epoch 3" in happened[-1]["row"]["error"]
@@ -113,7 +113,7 @@ def test_an_error_inside_a_trial_becomes_a_failed_row_that_names_it(monkeypatch:
     def judge(*_: object) -> dict[str, float]:
         raise MemoryError("no room for 7 images")
 
-    monkeypatch.setattr(trial_module.TASKS["images"], "judge", judge)
+    monkeypatch.setattr(tasks.task("images"), "judge", judge)
     last = events(tiny())[-1]
     assert last["status"] == "failed"
     assert "no room for 7 images" in last["row"]["error"]

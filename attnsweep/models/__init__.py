@@ -26,10 +26,10 @@ MODELS = {
 def build(config: Mapping[str, Any], source: str | None = None) -> nn.Module:
     """The freshly initialised model of a configuration (see `spaces.resolve`).
 
-    Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out; of task driving
-    what `samples.SAMPLE` holds in, a `planning.prediction.Prediction` out. `source` is
-    the text of the file of a user's own model, by default that of the file itself. Raises UserError where
-    that is needed, and is gone or has changed.
+    Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out; of task
+    driving: `bev`, `route`, `command` and `ego_state` of `samples.SAMPLE` in, a `prediction.Prediction` out.
+    `source` is the text of the file of a user's own model, by default that of the file itself. Raises
+    UserError where that is needed, and is gone or has changed.
     """
     if config["task"] == "driving":
         from attnsweep.models.planners import PLANNERS  # here: they are made of attention, which is below

@@ -51,9 +51,9 @@ def offsets(samples: Samples) -> Samples:
 
 
 def tensors(samples: Samples) -> dict[str, Tensor]:
-    """All that the stack and its losses read of a part, as tensors in memory."""
+    """All that the stack and its losses read of a part, as tensors over the same memory."""
     arrays = {name: samples[name] for name in (*INPUTS, *LABELS)} | offsets(samples)
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 
 def rows(part: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:

@@ -18,12 +18,13 @@ from pathlib import Path
 from attnsweep.errors import UserError
 from attnsweep.planning import commonroad, nuscenes
 from attnsweep.planning.samples import SceneLog, samples_of
-from attnsweep.planning.scenes import Job, Recording
+from attnsweep.planning.scenes import Job, Recording, identity
 
 READER = 1  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST_RECORDINGS = 3  # to be split; with fewer, scenes are
+SAMPLES_PER_RECORDING = 50  # about
 APART = 1000  # numbers of scenes, from one CommonRoad file to the next
 
 
@@ -34,6 +35,18 @@ class Recorded:
     name: str
     format: str
     root: Path
+
+    is_folder = True
+
+    @property
+    def sha256(self) -> str:
+        """Names the reader and the contents of all files."""
+        return identity(self)
+
+    @property
+    def train_size(self) -> int:
+        """About how many samples the training part has; reading counts them."""
+        return SAMPLES_PER_RECORDING * self.total
 
     @property
     def label(self) -> str:

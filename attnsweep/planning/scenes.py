@@ -8,6 +8,7 @@ Any `Source` of scenes is kept that way.
 import collections
 import concurrent.futures
 import contextlib
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -126,6 +127,7 @@ class Preset:
 PRESETS = {
     one.name: one
     for one in (
+        Preset("driving:tiny", 8, 2, 2, 12.0, Crowd(drivers=6), full=False),  # to see that all works
         Preset("driving:small", 240, 40, 60, 20.0, Crowd(drivers=12), full=False),
         Preset("driving:full", 1200, 100, 150, 20.0, Crowd(12, pedestrians=4, parked=6), full=True),
     )
@@ -239,8 +241,9 @@ def ensure(
     where = folder(source, data_dir)
     if (where / "manifest.json").is_file():
         return where
-    with writing(where):
-        where.parent.mkdir(parents=True, exist_ok=True)
+    with writing(where), alone(where) as first:
+        if not first:  # another process of this machine has recorded it meanwhile
+            return where
         draft = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
         own = contextlib.nullcontext(workers) if workers else pool(processes or len(os.sched_getaffinity(0)))
         try:
@@ -250,6 +253,17 @@ def ensure(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return where
+
+
+@contextlib.contextmanager
+def alone(where: Path) -> Iterator[bool]:
+    """While no other process of this machine is in here for the same data set; tells whether it is still to
+    be recorded.
+    """
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with open(where.parent / f".{where.name}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not (where / "manifest.json").is_file()
 
 
 def put_in_place(draft: Path, where: Path) -> None:
@@ -336,7 +350,7 @@ def sha256_of(path: Path) -> str:
 
 
 def load(source: Source, data_dir: Path, part: str, *, check: bool = True) -> Samples:
-    """The arrays of a part, mapped into memory, read only.
+    """The arrays of a part, mapped into memory; what is written to them stays with the process.
 
     Raises UserError where the set has not been recorded, or a file is not what was written (`check`).
     """
@@ -352,5 +366,5 @@ def load(source: Source, data_dir: Path, part: str, *, check: bool = True) -> Sa
             raise UserError(
                 f"{where / name} is not what was recorded; delete {where} and it is recorded anew"
             )
-        arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(where / name, mmap_mode="r")
+        arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(where / name, mmap_mode="c")
     return arrays

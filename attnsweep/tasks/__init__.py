@@ -1,12 +1,12 @@
 """The tasks: how a model is fed, trained and judged. A task is a module; `Task` says what it offers."""
 
+import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
-
-from attnsweep.tasks import images, sequences
 
 
 class Task(Protocol):
@@ -46,4 +46,7 @@ class Task(Protocol):
         """The tokens that one answer is decoded into; None where it comes at once."""
 
 
-TASKS: dict[str, Task] = {"images": images, "sequences": sequences}
+@functools.cache
+def task(name: str) -> Task:
+    """The task of that name, imported when it is first wanted: driving alone takes a second."""
+    return cast(Task, importlib.import_module(f"attnsweep.tasks.{name}"))

@@ -25,9 +25,12 @@ from attnsweep.planning.geometry import Floats
 from attnsweep.planning.losses import losses, total
 from attnsweep.planning.perception import measure_agents
 from attnsweep.planning.readout import Readout, read_out
+from attnsweep.planning.recorded import Recorded
 from attnsweep.planning.samples import ROUTE_POINTS, ROUTE_STEP, Samples
-from attnsweep.planning.score import Course, course, interval
+from attnsweep.planning.scenes import Preset
+from attnsweep.planning.score import Course, Scores, course, interval
 from attnsweep.planning.score import judge as drive_course
+from attnsweep.planning.surroundings import measure_surroundings
 from attnsweep.planning.tracking import measure_tracks
 from attnsweep.schema import DRIVING
 
@@ -44,7 +47,7 @@ Batch = tuple[dict[str, Tensor], Tensor]
 class Data:
     """The recorded parts: the training part as tensors, the others as they lie on disk."""
 
-    dataset: scenes.Preset
+    dataset: Preset | Recorded
     train: Mapping[str, Tensor]
     val: Samples
     test: Samples
@@ -54,8 +57,10 @@ class Data:
     def train_size(self) -> int:
         return len(self.train["plan"])
 
-    def course(self, part: str) -> Course:
-        """The maps of a part, to be driven."""
+    def course(self, part: str) -> Course | None:
+        """The maps of a part, to be driven; None where there is no world, only a recording."""
+        if isinstance(self.dataset, Recorded):
+            return None
         return course(self.dataset.name, part, getattr(self.dataset, part))
 
 
@@ -90,7 +95,7 @@ def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
 
 
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
-    """Rises to `lr` over `warmup_steps`, then falls along a cosine to nothing at the end of the last epoch."""
+    """Rises to `lr` over `warmup_steps`, then falls along a cosine to nothing at the end of training."""
     rise, steps = config["warmup_steps"], steps_per_epoch * config["epochs"]
     if step < rise:
         return float(config["lr"] * (step + 1) / rise)
@@ -117,11 +122,23 @@ def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, 
     columns = {} if config["model"] == "expert" else {"val_loss": mean_loss(model, data)}
     if config["plan"] == "off":
         return columns
-    scores = drive_course(data.course("val"), driver(model, config))
     plans = plans_of(read_out(model, data.val), data.val, config)
     off = open_loop.summary(open_loop.measures(data.val, plans))["l2_3s"]
-    driven = {"val_score": float(scores.score.mean()), "val_at_fault": float(scores.at_fault.mean())}
-    return columns | driven | {"val_l2_3s": off}
+    means = drives(model, data.val, data.course("val"), config).means()
+    return columns | {"val_score": means["score"], "val_at_fault": means["at_fault"], "val_l2_3s": off}
+
+
+def drives(
+    model: nn.Module, samples: Samples, run: Course | None, config: Mapping[str, Any], *, blind: bool = False
+) -> Scores:
+    """How a planner drives on a course, or, without one, among recorded traffic for 4 s from each sample;
+    `blind`: with a sensor that sees nothing.
+    """
+    if run is None:
+        shown = {**samples, "bev": np.zeros_like(samples["bev"])} if blind else samples
+        return replay.score_plans(samples, plans_of(read_out(model, shown), samples, config))
+    policy = driver(model, config)
+    return drive_course(run, blanked(policy) if blind and policy else policy)
 
 
 def mean_loss(model: nn.Module, data: Data) -> float:
@@ -141,14 +158,14 @@ def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str
     columns = {f"test_{name}": value for name, value in measured(said, data.test).items()}
     if config["plan"] != "off":
         columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
-        columns |= driven(model, data, config)
+        columns |= of_drives(model, data, config)
     known = {column.name for column in DRIVING}
     return {name: value for name, value in columns.items() if name in known and value == value}
 
 
 def measured(said: Readout, samples: Samples) -> dict[str, float]:
     """What the stages before the planner are worth."""
-    return measure_agents(said, samples) | measure_tracks(said, samples) | measure_map(said, samples)
+    return measure_agents(said, samples) | measure_tracks(said, samples) | measure_surroundings(said, samples)
 
 
 def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict[str, float]:
@@ -162,20 +179,21 @@ def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict
     return columns | {"score_4s": float(replay.score_plans(samples, plans).score.mean())}
 
 
-def driven(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of closed loop on the test maps."""
-    run, policy = data.course("test"), driver(model, config)
-    scores = drive_course(run, policy)
+def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of driving on the test part, with the sensor and without it."""
+    run = data.course("test")
+    scores = drives(model, data.test, run, config)
     low, high = interval(scores.score)
     columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.means().items()}
     columns |= {"test_score_low": low, "test_score_high": high}
-    columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
-    for part, where in run.slices.items():
+    for part, where in (run.slices if run else open_loop.slices(data.test)).items():
         columns[f"test_score_{part}"] = scores.means(where)["score"]
-    if config["model"] in SEES and policy:
-        blind = drive_course(run, blanked(policy)).score.mean()
-        columns |= {"test_score_blank": float(blind), "shortcut": bool(scores.score.mean() - blind < SHORTCUT)}
-    return columns | outside(policy)
+    if run:
+        columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
+    if config["model"] in SEES:
+        blank = drives(model, data.test, run, config, blind=True).means()["score"]
+        columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
+    return columns | outside(driver(model, config))
 
 
 def blanked(policy: Policy) -> Policy:
