@@ -129,7 +129,9 @@ def crossing(dx: float, dy: float, yaw: float) -> tuple[Tensor, dict[str, Tensor
     return plan, {"size": torch.tensor([[4.5, 2.0]]), "future_boxes": boxes, "future_boxes_mask": mask}
 
 
-@pytest.mark.parametrize(("dx", "dy", "yaw"), [(4.0, 0.3, 0.0), (2.5, 1.0, 0.8), (-3.0, -1.2, 2.0), (0.4, 1.6, 0.1)])
+@pytest.mark.parametrize(
+    ("dx", "dy", "yaw"), [(4.0, 0.3, 0.0), (2.5, 1.0, 0.8), (-3.0, -1.2, 2.0), (0.4, 1.6, 0.1)]
+)
 def test_a_collision_pushes_the_plan_away(dx, dy, yaw):
     plan, scene = crossing(dx, dy, yaw)
     loss = collision_loss(plan, scene)
@@ -228,7 +230,7 @@ def test_the_nearest_of_the_plans_to_choose_from_is_the_one_that_learns(batch):
     logits = torch.zeros(len(plans), 3, requires_grad=True)
     terms = losses(Prediction(plan=plans[:, 0], choice=Choice(logits, plans)), batch)
     (terms["plan"] + terms["choice"]).backward()
-    assert float(terms["plan"]) == pytest.approx(2**0.5, abs=1e-5)
+    assert terms["plan"].item() == pytest.approx(2**0.5, abs=1e-5)
     assert plans.grad[:, 1].any() and not plans.grad[:, [0, 2]].any()
     assert (logits.grad[:, 1] < 0).all() and (logits.grad[:, [0, 2]] > 0).all()
 
@@ -284,7 +286,9 @@ def test_offsets_lead_back_to_where_agents_were(samples):
             if not known:
                 assert not found["offset"][row, slot].any()
                 continue
-            world = geometry.from_frame(samples["box"][before, was, :2].astype(float), samples["pose"][before])
+            world = geometry.from_frame(
+                samples["box"][before, was, :2].astype(float), samples["pose"][before]
+            )
             here = geometry.to_frame(world, samples["pose"][row])
             offset = here[0] - samples["box"][row, slot, :2]
             np.testing.assert_allclose(found["offset"][row, slot], offset, atol=1e-3)
@@ -328,7 +332,11 @@ def test_a_perfect_prediction_mirrored_is_as_good(batch):
 def test_balanced_drawing_evens_out_the_kinds_of_situation(samples):
     weight = balance(samples)
     stands = np.hypot(*samples["plan"][:, -1, :2].T) < 0.5
-    kinds = [stands, samples["is_interactive"] & ~stands, samples["is_turn"] & ~samples["is_interactive"] & ~stands]
+    kinds = [
+        stands,
+        samples["is_interactive"] & ~stands,
+        samples["is_turn"] & ~samples["is_interactive"] & ~stands,
+    ]
     kinds.append(~np.logical_or.reduce(kinds))
     shares = [weight[kind].sum() for kind in kinds if kind.any()]
     assert weight.sum() == pytest.approx(1) and shares == pytest.approx([1 / len(shares)] * len(shares))

@@ -53,7 +53,8 @@ def trained(stack: Stack, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     stack.zero_grad()
     total(losses(said(stack, batch), batch)).backward()
     return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in stack.named_parameters()
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in stack.named_parameters()
     }
 
 
@@ -208,7 +209,9 @@ def test_a_batch_of_eight_is_eight_batches_of_one(config, batch):
 def test_the_labels_are_not_among_what_is_read(batch):
     stack = built(ego_state="full").eval()
     scrambled = {k: v if k in INPUTS else torch.zeros_like(v) for k, v in batch.items()}
-    assert all(torch.equal(a, b) for a, b in zip(flat(said(stack, batch)), flat(said(stack, scrambled)), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(flat(said(stack, batch)), flat(said(stack, scrambled)), strict=True)
+    )
 
 
 @pytest.mark.parametrize(

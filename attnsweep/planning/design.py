@@ -65,7 +65,10 @@ ALL: dict[str, str] = {
 TOGGLES = tuple(ALL)
 NO_TRACK = {"track": "none", "motion": "none", "occ": "none"}
 NO_MAP = {"lines": "none", "agent_map": "off", "plan_map": "off"}
-NO_MOTION = {"motion": "none", **dict.fromkeys(("agent_agent", "agent_map", "agent_goal", "plan_motion"), "off")}
+NO_MOTION = {
+    "motion": "none",
+    **dict.fromkeys(("agent_agent", "agent_map", "agent_goal", "plan_motion"), "off"),
+}
 NO_OCC = {"occ": "none"}
 NO_PLAN = {"plan": "off", **dict.fromkeys(("plan_agents", "plan_map", "plan_motion", "plan_bev"), "off")}
 DETECTS = {"track": "det"}  # in the place of tracking

@@ -7,7 +7,6 @@ Shapes: b examples, a agents, q queries, n matched pairs, m modes, l lines, t ti
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -88,9 +87,7 @@ def heat_loss(heat: Tensor, batch: Batch) -> Tensor:
     peak = heat_target(batch, heat.shape[-1])
     there = peak == 1
     hit = heat.sigmoid()
-    loss = torch.where(
-        there, (1 - hit) ** 2 * F.softplus(-heat), (1 - peak) ** 4 * hit**2 * F.softplus(heat)
-    )
+    loss = torch.where(there, (1 - hit) ** 2 * F.softplus(-heat), (1 - peak) ** 4 * hit**2 * F.softplus(heat))
     return loss.sum() / batch["mask"].sum().clamp(min=1)
 
 
@@ -112,7 +109,11 @@ def agent_losses(agents: Agents, pairs: Matching, batch: Batch) -> dict[str, Ten
     box, wanted = pairs.of_queries(agents.box), pairs.of_targets(batch["box"])
     terms = {"found": focal(agents.logit, there).sum() / count}
     off = (box - wanted[:, :6]).abs()
-    terms |= {"place": off[:, :2].sum() / count, "yaw": off[:, 2:4].sum() / count, "size": off[:, 4:].sum() / count}
+    terms |= {
+        "place": off[:, :2].sum() / count,
+        "yaw": off[:, 2:4].sum() / count,
+        "size": off[:, 4:].sum() / count,
+    }
     velocity = pairs.of_queries(agents.velocity) - pairs.of_targets(batch["velocity"])
     terms["velocity"] = velocity.abs().sum() / count
     if agents.offset is not None:

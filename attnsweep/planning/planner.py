@@ -71,7 +71,9 @@ class Planner(nn.Module):
         self.norm_start, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.head = HEADS[config["plan_head"]](dim)
 
-    def forward(self, scene: Scene, route: Tensor, command: Tensor, state: Tensor) -> tuple[Tensor, Choice | None]:
+    def forward(
+        self, scene: Scene, route: Tensor, command: Tensor, state: Tensor
+    ) -> tuple[Tensor, Choice | None]:
         """The plan (b, 8, 3), and what there was to choose from.
 
         Of the scene, the route (b, 12, 2), the command (b,) and the ego's state (b, 5), as far as it is

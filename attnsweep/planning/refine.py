@@ -29,7 +29,9 @@ def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor
     if futures is None:
         offsets = straight_on(agents)[:, :, 0]
     else:
-        best = futures.logits.argmax(dim=2)[:, :, None, None, None].expand(-1, -1, 1, *futures.offsets.shape[3:])
+        best = futures.logits.argmax(dim=2)[:, :, None, None, None].expand(
+            -1, -1, 1, *futures.offsets.shape[3:]
+        )
         offsets = futures.offsets.gather(2, best)[:, :, 0]
     xy = (agents.box[:, :, None, :2] + offsets).transpose(1, 2)
     rest = agents.box[:, None].expand(-1, xy.shape[1], -1, -1)

@@ -50,7 +50,9 @@ def at(way: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
     u = ((s - begin) / length).clamp(0, 1)[..., None]
     p, q = pick(way.knots, step), pick(way.knots, step + 1)
     m, n = (length[..., None] * pick(way.tangent, k) for k in (step, step + 1))
-    point = (1 + 2 * u) * (1 - u) ** 2 * p + u * (1 - u) ** 2 * m + u**2 * (3 - 2 * u) * q + u**2 * (u - 1) * n
+    point = (
+        (1 + 2 * u) * (1 - u) ** 2 * p + u * (1 - u) ** 2 * m + u**2 * (3 - 2 * u) * q + u**2 * (u - 1) * n
+    )
     slope = 6 * u * (u - 1) * (p - q) + (1 - u) * (1 - 3 * u) * m + u * (3 * u - 2) * n
     tangent = F.normalize(slope, dim=-1)
     return point + beyond * tangent, tangent
