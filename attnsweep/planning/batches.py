@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attnsweep.planning.geometry import to_frame
 from attnsweep.planning.samples import LEFT, RIGHT, STRAIGHT, Samples
 
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -36,9 +35,10 @@ def offsets(samples: Samples) -> Samples:
     """`offset` (n, 24, 2) of each agent, where it was a key frame before less where it is, and `offset_mask`
     (n, 24), whether it was seen then: of all samples of a part.
     """
-    before = samples["previous"]
+    before = samples["previous"].astype(np.int64)
     same = samples["id"][:, :, None] == samples["id"][before][:, None]  # (n, now, then)
-    same &= samples["mask"][:, :, None] & samples["mask"][before][:, None] & (before >= 0)[:, None, None]
+    taken = samples["mask"].astype(bool)
+    same &= taken[:, :, None] & taken[before][:, None] & (before >= 0)[:, None, None]
     then = np.take_along_axis(samples["box"][before][..., :2], same.argmax(axis=2)[..., None], axis=1)
     x, y, yaw = samples["motion"].T[..., None]
     cos, sin = np.cos(yaw), np.sin(yaw)
@@ -81,7 +81,8 @@ def balance(samples: Samples) -> NDArray[np.float64]:
     come equally often; their sum is 1.
     """
     stands = np.hypot(*samples["plan"][:, -1, :2].T) < STANDING
-    kind = np.select([stands, samples["is_interactive"], samples["is_turn"]], [0, 1, 2], default=3)
+    yields, turns = (samples[name].astype(bool) for name in ("is_interactive", "is_turn"))
+    kind = np.where(stands, 0, np.where(yields, 1, np.where(turns, 2, 3)))
     count = np.bincount(kind, minlength=4)
     share = 1 / np.maximum(count, 1) / (count > 0).sum()
     return share[kind]

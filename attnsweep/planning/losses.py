@@ -7,7 +7,6 @@ Shapes: b examples, a agents, q queries, n matched pairs, m modes, l lines, t ti
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F

@@ -62,7 +62,7 @@ class OccFormer(nn.Module):
 
     @torch.no_grad()
     def covered(self, state: Tensor, masks: Tensor) -> Tensor:
-        """Which agents (b, n, q) each cell may attend to: those that seem to cover it, or all if none does."""
+        """Which agents (b, n, q) each cell may attend to: those that seem to cover it, else all."""
         coarse = rearrange(self.up(state), "b n (ij c) -> b n ij c", ij=PARTS**2).mean(dim=2)
         likely = (coarse @ masks.mT + self.bias).sigmoid() >= OPEN
         return likely | ~likely.any(dim=-1, keepdim=True)

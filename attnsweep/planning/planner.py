@@ -128,7 +128,7 @@ class Planner(nn.Module):
 def heading_for(nav: str, route: Tensor, command: Tensor) -> Tensor:
     """What the planner is told of where to go."""
     if nav == "command":
-        return command
+        return command.long()
     return (route.flatten(1) if nav == "route" else route[:, TARGET]) / (ROUTE_STEP * ROUTE_POINTS / 2)
 
 
@@ -249,7 +249,7 @@ class Anchors(nn.Module):
         tokens = self.to_token(self.anchors.flatten(1) / (STEP * FUTURE))  # (v, d)
         answer = self.to_answer(F.relu(query[:, None] + tokens))
         off = rearrange(answer[..., 1:], "b v (two t) -> b v two t", two=2)
-        step = F.relu(self.anchors[:, 0].diff(dim=-1, prepend=self.anchors.new_zeros(1)) + off[:, :, 0])
+        step = F.relu(F.pad(self.anchors[:, 0], (1, 0)).diff(dim=-1) + off[:, :, 0])
         aside = ASIDE * (self.anchors[:, 1] / ASIDE + off[:, :, 1]).clamp(-1, 1)
         plans = along(way, step.cumsum(dim=-1).flatten(1), aside.flatten(1))
         choice = Choice(answer[..., 0], rearrange(plans, "b (v t) k -> b v t k", t=FUTURE))

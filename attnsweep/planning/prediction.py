@@ -53,9 +53,10 @@ class Choice:
 @dataclass(frozen=True)
 class Prediction:
     """`plan` (b, 8, 3): x, y, yaw of the ego each half second; NaN, and `planned` False, where nothing plans.
-    The rest is None where a planner has no such stage: `heat` (b, g, g) logits that an agent's centre lies in a cell; `map` (b, 3, g, g) logits of
-    drivable, border, divider; `occupancy` (b, 5, q, g, g) logits that an agent covers a cell in 0 to 4 s.
-    The cells of a grid of g lie over the sample's grid of 64, which g divides.
+    The rest is None where a planner has no such stage: `heat` (b, g, g) logits that an agent's centre lies in
+    a cell; `map` (b, 3, g, g) logits of drivable, border, divider; `occupancy` (b, 5, q, g, g) logits that an
+    agent covers a cell in 0 to 4 s; `choice`, what the plan was chosen from. The cells of a grid of g lie
+    over the sample's grid of 64, which g divides.
     """
 
     plan: Tensor

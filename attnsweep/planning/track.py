@@ -26,8 +26,8 @@ REACH = 4.0  # m, the unit of what a box says against its query's place
 
 @dataclass(frozen=True)
 class Found:
-    """The agents, their heat map, and their queries (b, 20, d), the ego's (b, 1, d) apart: as they came out of
-    the decoder, or, where each stage works by itself, as they went in.
+    """The agents, their heat map, and their queries (b, 20, d), the ego's (b, 1, d) apart: as they came out
+    of the decoder, or, where each stage works by itself, as they went in.
     """
 
     agents: Agents
@@ -48,8 +48,8 @@ class TrackFormer(nn.Module):
             self.content = nn.Parameter(torch.randn(QUERIES, dim) * dim**-0.5)
             self.at = nn.Parameter(torch.rand(QUERIES, 2) * SIDE + torch.tensor([GRID.back, -SIDE / 2]))
         else:
-            self.to_heat = nn.Sequential(convolution(width, width), nn.Conv2d(width, 1, 1))
-            nn.init.constant_(self.to_heat[-1].bias, -4.0)  # few cells hold an agent's middle
+            self.to_heat = nn.Sequential(convolution(width, width), nn.Conv2d(width, 1, 1, bias=False))
+            self.rare = nn.Parameter(torch.tensor(-4.0))  # few cells hold an agent's middle
             self.to_query = linear(width, dim)
         self.cells: Tensor
         self.register_buffer("cells", centres(FINE), persistent=False)
@@ -60,7 +60,7 @@ class TrackFormer(nn.Module):
 
     def forward(self, features: Features, heated: Tensor) -> Found:
         """Of the features, and the fine map (b, c, 32, 32) that the heat map is read off."""
-        heat = None if self.learned else self.to_heat(heated)[:, 0]
+        heat = None if self.learned else self.to_heat(heated)[:, 0] + self.rare
         content, place = self.begin(features, heat)
         b = len(content)
         ego = self.ego.expand(b, 1, -1) + self.to_place(place.new_zeros(b, 1, 2))
