@@ -136,12 +136,6 @@ def share_of(own: Floats, expected: Floats) -> Floats:
 # --- Collisions ---
 
 
-def boxes_of(drive: Drive) -> Floats:
-    """(t, b, a, 5)"""
-    size = np.broadcast_to(drive.size, (*drive.active.shape, 2))
-    return np.concatenate([drive.state[..., :3], size], axis=-1)
-
-
 def contacts(drive: Drive, counts: Flags, among: Flags) -> Flags:
     """When (t, b) a collision begins that counts against the ego, with agents `among` (b, a) all.
 
@@ -149,15 +143,22 @@ def contacts(drive: Drive, counts: Flags, among: Flags) -> Flags:
     off an ego that is hit from the side in its own lane; here that would let off those who take the way of
     others at a junction, and all others yield by themselves.
     """
-    boxes, hit = boxes_of(drive), near(drive) & among
-    t, b, a = np.nonzero(hit)
-    hit[t, b, a] = overlap(boxes[t, b, EGO], boxes[t, b, a])
+    hit = touching(drive) & among
     begins = hit & ~np.concatenate([np.zeros_like(hit[:1]), hit[:-1]])
     ego = drive.state[:, :, EGO : EGO + 1]
     moving = np.hypot(ego[..., 3], ego[..., 4]) > STOPPED
-    along = forward(boxes[..., :2] - ego[..., :2], ego[..., 2])
+    along = forward(drive.state[..., :2] - ego[..., :2], ego[..., 2])
     faults = begins & moving & (along > -drive.size[:, EGO : EGO + 1, 0] / 2)
     return np.asarray(faults.any(axis=2) & counts)
+
+
+def touching(drive: Drive) -> Flags:
+    """Which others (t, b, a) the ego's box overlaps."""
+    hit = near(drive)
+    t, b, a = np.nonzero(hit)
+    ego, other = (np.concatenate([drive.state[t, b, i, :3], drive.size[b, i]], axis=1) for i in (EGO, a))
+    hit[t, b, a] = overlap(ego, other)
+    return hit
 
 
 def forward(offset: Floats, yaw: Floats) -> Floats:
@@ -169,10 +170,12 @@ def closes_in(drive: Drive, counts: Flags) -> Flags:
     """In which scenes (b,) the ego would ever touch another ahead of it within a second, if both kept their
     velocities.
 
-    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too.
+    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too. With those whom it
+    has touched it has no time left that could be told.
     """
     speed = np.hypot(drive.state[:, :, EGO, 3], drive.state[:, :, EGO, 4])
-    t, b, a = np.nonzero(near(drive) & (counts & (speed >= STANDING))[..., None])
+    apart = ~np.logical_or.accumulate(touching(drive), axis=0)
+    t, b, a = np.nonzero(near(drive) & apart & (counts & (speed >= STANDING))[..., None])
     ego, other = drive.state[t, b, EGO], drive.state[t, b, a]
     rear = ego[:, :2] - 0.3 * drive.size[b, EGO, :1] * np.stack(
         [np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1
