@@ -170,23 +170,22 @@ def closes_in(drive: Drive, counts: Flags) -> Flags:
     """In which scenes (b,) the ego would ever touch another ahead of it within a second, if both kept their
     velocities.
 
-    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too. With those whom it
-    has touched it has no time left that could be told.
+    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too. It also looks for
+    them ahead of where the ego is, which blames an ego for who comes from behind; here it is ahead of where
+    the ego will be. With those whom it has touched it has no time left that could be told.
     """
     speed = np.hypot(drive.state[:, :, EGO, 3], drive.state[:, :, EGO, 4])
     apart = ~np.logical_or.accumulate(touching(drive), axis=0)
     t, b, a = np.nonzero(near(drive) & apart & (counts & (speed >= STANDING))[..., None])
     ego, other = drive.state[t, b, EGO], drive.state[t, b, a]
-    rear = ego[:, :2] - 0.3 * drive.size[b, EGO, :1] * np.stack(
-        [np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1
-    )
+    back = 0.3 * drive.size[b, EGO, :1] * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1)
     touches = np.zeros(len(t), dtype=bool)
     for later in PROJECTED_S:
         boxes = [
             np.concatenate([one[:, :2] + later * one[:, 3:], one[:, 2:3], size], axis=1)
             for one, size in ((ego, drive.size[b, EGO]), (other, drive.size[b, a]))
         ]
-        dx, dy = (boxes[1][:, :2] - rear).T
+        dx, dy = (boxes[1][:, :2] - boxes[0][:, :2] + back).T  # from the rear axle
         ahead = np.abs(wrap(np.arctan2(dy, dx) - ego[:, 2])) < AHEAD
         touches |= ahead & overlap(boxes[0], boxes[1])
     found = np.zeros(drive.active.shape[1], dtype=bool)
