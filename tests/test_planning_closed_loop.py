@@ -156,15 +156,18 @@ NOTHING = np.zeros((61, 2))
     ],
 )
 def test_each_limit_of_comfort_is_its_own(ego: np.ndarray, passed: set[int]) -> None:
-    assert set(np.flatnonzero(score.discomfort(ego, DT))) == passed
+    assert set(np.flatnonzero(score.discomfort(ego[:, None], DT)[0])) == passed
 
 
-def test_smoothing_fits_a_parabola_around_each_entry() -> None:
-    values = np.random.default_rng(0).normal(size=60)
-    smooth, slope = score.smoothed(values, 41), score.smoothed(values, 41, dt=DT, order=1)
-    for k in (20, 31, 39):
-        fit = np.polyfit((np.arange(-20, 21)) * DT, values[k - 20 : k + 21], 2)
-        assert smooth[k] == pytest.approx(fit[2]) and slope[k] == pytest.approx(fit[1])
+def test_smoothing_is_savitzkys_and_golays() -> None:
+    savgol = pytest.importorskip("scipy.signal").savgol_filter
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    for window, order in ((41, 0), (41, 1), (5, 1), (5, 2), (15, 1)):
+        theirs = savgol(values, window, polyorder=3 if order == 2 else 2, deriv=order, delta=DT, axis=0)
+        ours = score.smoothed(values, window, dt=DT, order=order)
+        np.testing.assert_allclose(ours, theirs, atol=1e-9 / DT**order)
+    parabola = (0.3 * np.arange(20.0) ** 2 - 2)[:, None]
+    np.testing.assert_allclose(score.smoothed(parabola, 8), parabola, atol=1e-9)  # even windows, too
 
 
 @pytest.mark.parametrize("turn", [0.7, 2.5, -1.9])
