@@ -22,11 +22,13 @@ def along_route(route: Tensor, progress: Tensor, lateral: Tensor) -> Tensor:
     k = (ends[:, None] <= progress.detach()[..., None]).sum(dim=2).clamp(max=lengths.shape[1] - 1)  # (b, n)
     length = lengths.gather(1, k)
     share = (progress - ends.gather(1, k) + length) / length
+    inside = share < 1
     at, way = hermite(
-        pick(points, k), pick(points, k + 1), pick(tangents, k), pick(tangents, k + 1), share.clamp(max=1)
-    )
+        pick(points, k), pick(points, k + 1), pick(tangents, k), pick(tangents, k + 1),
+        torch.where(inside, share, 1.0),
+    )  # fmt: skip
     ahead = F.normalize(way, dim=2)
-    at = at + ahead * ((share - 1).clamp(min=0) * length)[..., None]
+    at = at + ahead * torch.where(inside, 0.0, (share - 1) * length)[..., None]
     left = torch.stack([-ahead[..., 1], ahead[..., 0]], dim=2)
     yaw = torch.atan2(ahead[..., 1], ahead[..., 0])
     return torch.cat([at + left * lateral[..., None], yaw[..., None]], dim=2)

@@ -87,14 +87,19 @@ def between(boxes: Floats, there: NDArray[np.bool_]) -> tuple[Floats, NDArray[np
     there (t, s, n): at constant velocity from key frame to key frame, and so before the first.
     """
     every = round(KEY_S / DT)
-    at = np.arange(FUTURE * every + 1)
-    k = np.clip(at // every - 1, 0, FUTURE - 2)  # the key frame that comes before, of those in the boxes
-    share = (at / every - 1 - k)[:, None, None, None]
-    one, other = (np.moveaxis(boxes[:, i], 1, 0) for i in (k, k + 1))  # (t, s, n, 5)
-    step = other[..., :2] - one[..., :2]
-    turn = wrap(other[..., 2] - one[..., 2])[..., None]
-    state = np.concatenate([one[..., :2] + share * step, one[..., 2:3] + share * turn, step / KEY_S], axis=-1)
-    return state, np.moveaxis(there[:, k] & there[:, k + 1], 1, 0)
+    entries = FUTURE * every + 1
+    state = np.zeros((entries, *boxes[:, 0].shape))
+    known = np.zeros((entries, *there[:, 0].shape), dtype=bool)
+    for k in range(FUTURE - 1):  # from one key frame to the next, the first of them from 0 s on
+        rows = slice((k + 1) * every if k else 0, (k + 2) * every + 1)
+        share = (np.arange(entries)[rows] / every - 1 - k)[:, None, None]
+        one, other = boxes[:, k], boxes[:, k + 1]
+        step = other[..., :2] - one[..., :2]
+        state[rows, ..., :2] = one[..., :2] + share[..., None] * step
+        state[rows, ..., 2] = one[..., 2] + share * wrap(other[..., 2] - one[..., 2])
+        state[rows, ..., 3:] = step / KEY_S
+        known[rows] = there[:, k] & there[:, k + 1]
+    return state, known
 
 
 def way_of(route: NDArray[np.generic]) -> Floats:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import savgol_filter
 
 from attnsweep.planning import scenes
 from attnsweep.planning.cast import EGO, PARKED, Cast, draw_cast
@@ -91,11 +90,15 @@ def score_drive(drive: Drive, expected: Floats | None = None) -> Scores:
     counts = counted(drive)
     own = gained(drive, counts)
     progress = share_of(own, own if expected is None else expected)
-    no_collision = np.where(contacts(drive, counts, drive.kind != PARKED).any(axis=0), 0.0, 1.0)
-    scraped = contacts(drive, counts, drive.kind == PARKED).any(axis=0)
-    no_collision = np.where(scraped, np.minimum(no_collision, 0.5), no_collision)
+    close = near(drive)
+    hit = touching(drive, close)
+    blamed = contacts(drive, counts, hit)
+    parked = drive.kind == PARKED
+    no_collision = np.where(
+        (blamed & ~parked).any(axis=1), 0.0, np.where((blamed & parked).any(axis=1), 0.5, 1.0)
+    )
     off_road = np.asarray(((drive.depth < 0) & counts).any(axis=0))
-    ttc = np.where(closes_in(drive, counts), 0.0, 1.0)
+    ttc = np.where(closes_in(drive, counts, close & ~np.logical_or.accumulate(hit, axis=0)), 0.0, 1.0)
     comfort = (~discomforts(drive, counts).any(axis=1)).astype(float)
     total = TTC_WEIGHT + PROGRESS_WEIGHT + COMFORT_WEIGHT
     weighted = (TTC_WEIGHT * ttc + PROGRESS_WEIGHT * progress + COMFORT_WEIGHT * comfort) / total
@@ -136,28 +139,28 @@ def share_of(own: Floats, expected: Floats) -> Floats:
 # --- Collisions ---
 
 
-def boxes_of(drive: Drive) -> Floats:
-    """(t, b, a, 5)"""
-    size = np.broadcast_to(drive.size, (*drive.active.shape, 2))
-    return np.concatenate([drive.state[..., :3], size], axis=-1)
-
-
-def contacts(drive: Drive, counts: Flags, among: Flags) -> Flags:
-    """When (t, b) a collision begins that counts against the ego, with agents `among` (b, a) all.
+def contacts(drive: Drive, counts: Flags, hit: Flags) -> Flags:
+    """With whom (b, a) the ego has a collision that counts against it, of those it touches (t, b, a).
 
     One does that begins while the ego moves, unless the other comes from behind its rear. NAVSIM also lets
     off an ego that is hit from the side in its own lane; here that would let off those who take the way of
     others at a junction, and all others yield by themselves.
     """
-    boxes, hit = boxes_of(drive), near(drive) & among
-    t, b, a = np.nonzero(hit)
-    hit[t, b, a] = overlap(boxes[t, b, EGO], boxes[t, b, a])
     begins = hit & ~np.concatenate([np.zeros_like(hit[:1]), hit[:-1]])
     ego = drive.state[:, :, EGO : EGO + 1]
     moving = np.hypot(ego[..., 3], ego[..., 4]) > STOPPED
-    along = forward(boxes[..., :2] - ego[..., :2], ego[..., 2])
+    along = forward(drive.state[..., :2] - ego[..., :2], ego[..., 2])
     faults = begins & moving & (along > -drive.size[:, EGO : EGO + 1, 0] / 2)
-    return np.asarray(faults.any(axis=2) & counts)
+    return np.asarray((faults & counts[..., None]).any(axis=0))
+
+
+def touching(drive: Drive, close: Flags) -> Flags:
+    """Which of the others that are close (t, b, a) the ego's box overlaps."""
+    hit = close.copy()
+    t, b, a = np.nonzero(close)
+    ego, other = (np.concatenate([drive.state[t, b, i, :3], drive.size[b, i]], axis=1) for i in (EGO, a))
+    hit[t, b, a] = overlap(ego, other)
+    return hit
 
 
 def forward(offset: Floats, yaw: Floats) -> Floats:
@@ -165,25 +168,25 @@ def forward(offset: Floats, yaw: Floats) -> Floats:
     return offset[..., 0] * np.cos(yaw) + offset[..., 1] * np.sin(yaw)
 
 
-def closes_in(drive: Drive, counts: Flags) -> Flags:
+def closes_in(drive: Drive, counts: Flags, close: Flags) -> Flags:
     """In which scenes (b,) the ego would ever touch another ahead of it within a second, if both kept their
-    velocities.
+    velocities; of those that are close (t, b, a) and that it has not touched.
 
-    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too.
+    NAVSIM lets the others go where they will go; here they react, so theirs are kept, too. It also looks for
+    them ahead of where the ego is, which blames an ego for who comes from behind; here it is ahead of where
+    the ego will be.
     """
     speed = np.hypot(drive.state[:, :, EGO, 3], drive.state[:, :, EGO, 4])
-    t, b, a = np.nonzero(near(drive) & (counts & (speed >= STANDING))[..., None])
+    t, b, a = np.nonzero(close & (counts & (speed >= STANDING))[..., None])
     ego, other = drive.state[t, b, EGO], drive.state[t, b, a]
-    rear = ego[:, :2] - 0.3 * drive.size[b, EGO, :1] * np.stack(
-        [np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1
-    )
+    back = 0.3 * drive.size[b, EGO, :1] * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1)
     touches = np.zeros(len(t), dtype=bool)
     for later in PROJECTED_S:
         boxes = [
             np.concatenate([one[:, :2] + later * one[:, 3:], one[:, 2:3], size], axis=1)
             for one, size in ((ego, drive.size[b, EGO]), (other, drive.size[b, a]))
         ]
-        dx, dy = (boxes[1][:, :2] - rear).T
+        dx, dy = (boxes[1][:, :2] - boxes[0][:, :2] + back).T  # from the rear axle
         ahead = np.abs(wrap(np.arctan2(dy, dx) - ego[:, 2])) < AHEAD
         touches |= ahead & overlap(boxes[0], boxes[1])
     found = np.zeros(drive.active.shape[1], dtype=bool)
@@ -214,38 +217,62 @@ def discomforts(drive: Drive, counts: Flags) -> Flags:
     accelerations over 0.8 s, whose derivative is taken over 4 s; yaw over 0.5 s. There 4 s are the whole
     drive, so that a drive of 4 s is judged alike; in longer ones the window slides.
     """
-    ends = counts.sum(axis=0)
-    return np.stack([discomfort(drive.state[:end, b, EGO], drive.dt) for b, end in enumerate(ends)])
+    ends, found = counts.sum(axis=0), np.zeros((counts.shape[1], 6), dtype=bool)
+    for end in np.unique(ends):
+        found[ends == end] = discomfort(drive.state[:end, ends == end, EGO], drive.dt)
+    return found
 
 
 def discomfort(ego: Floats, dt: float) -> Flags:
-    """Which limits states (t, 5) pass (6,), in the order of `discomforts`."""
+    """Which limits egos with states (t, b, 5) pass (b, 6), in the order of `discomforts`; of fewer than four
+    entries none.
+    """
     if len(ego) < 4:
-        return np.zeros(6, dtype=bool)
-    change = np.diff(ego[:, 3:], axis=0, append=2 * ego[-1:, 3:] - ego[-2:-1, 3:]) / dt
-    along = forward(change, ego[:, 2])
-    across = forward(change, ego[:, 2] + np.pi / 2)
-    yaw = np.unwrap(ego[:, 2])
+        return np.zeros((ego.shape[1], 6), dtype=bool)
+    change = np.diff(ego[..., 3:], axis=0, append=2 * ego[-1:, :, 3:] - ego[-2:-1, :, 3:]) / dt
+    along = forward(change, ego[..., 2])
+    across = forward(change, ego[..., 2] + np.pi / 2)
+    yaw = np.unwrap(ego[..., 2], axis=0)
     jerk, jerk_along = (
         smoothed(smoothed(values, SHORT), WHOLE, dt=dt, order=1)
         for values in (np.hypot(along, across), along)
     )
     along, across = smoothed(along, WHOLE), smoothed(across, WHOLE)
-    within = [
-        (ALONG[0] < along) & (along < ALONG[1]),
-        np.abs(across) < ACROSS,
-        np.abs(jerk) < JERK,
-        np.abs(jerk_along) < JERK_ALONG,
-        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=2)) < YAW_ACCELERATION,
-        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=1)) < YAW_RATE,
+    passed = [
+        (along <= ALONG[0]) | (along >= ALONG[1]),
+        np.abs(across) >= ACROSS,
+        np.abs(jerk) >= JERK,
+        np.abs(jerk_along) >= JERK_ALONG,
+        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=2)) >= YAW_ACCELERATION,
+        np.abs(smoothed(yaw, SHORTEST, dt=dt, order=1)) >= YAW_RATE,
     ]
-    return np.array([not one.all() for one in within])
+    return np.stack([one.any(axis=0) for one in passed], axis=1)
 
 
 def smoothed(values: Floats, window: int, *, dt: float = 1.0, order: int = 0) -> Floats:
-    """The values (t,), or their derivative of that order, smoothed by Savitzky and Golay's filter."""
+    """The values (t, b), or their first or second derivative, smoothed by Savitzky and Golay's filter (1964):
+    that of the parabola, for the second derivative the cubic, fitted to the window around each entry, which
+    at the ends lies to one side of it.
+    """
     window = min(window, len(values))
-    return savgol_filter(values, window, polyorder=3 if order == 2 else 2, deriv=order, delta=dt)
+    weights = window_weights(window, 3 if order == 2 else 2, order) / dt**order
+    entry = np.arange(len(values))
+    start = np.clip(entry - window // 2, 0, len(values) - window)
+    result = np.zeros_like(values)
+    for k in range(window):  # summed in one order, whatever is side by side
+        result += weights[entry - start, k, None] * values[start + k]
+    return result
+
+
+@functools.lru_cache
+def window_weights(window: int, degree: int, order: int) -> Floats:
+    """How much (window, window) each entry of a window adds to the derivative of the fit at each place."""
+    place = np.arange(window) - (window - 1) / 2
+    powers = np.vander(place, degree + 1, increasing=True)
+    derived = np.stack(
+        [np.polynomial.Polynomial(one).deriv(order)(place) for one in np.eye(degree + 1)], axis=1
+    )
+    return derived @ np.linalg.pinv(powers)
 
 
 # --- The maps on which planners are judged ---

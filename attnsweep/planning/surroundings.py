@@ -66,8 +66,11 @@ def line_f1(line_class: Floats, points: Floats, samples: Samples) -> dict[str, f
     truth = samples["line_kind"].astype(np.int64)
     alike = told[..., None] & (kind[..., None] == truth[:, None])
     gap = np.full(alike.shape, np.inf)
+    lines = samples["lines"].astype(np.float64)
     s, i, j = np.nonzero(alike)
-    gap[s, i, j] = chamfer(points[s, i], samples["lines"][s, j].astype(np.float64))
+    near = no_nearer(points[s, i], lines[s, j]) < max(CHAMFER)
+    s, i, j = s[near], i[near], j[near]
+    gap[s, i, j] = chamfer(points[s, i], lines[s, j])
     total = int(told.sum() + (truth >= 0).sum())
     found = {}
     for reach in CHAMFER:
@@ -83,13 +86,24 @@ def chamfer(one: Floats, other: Floats) -> Floats:
     return (to_line(one, other).mean(axis=1) + to_line(other, one).mean(axis=1)) / 2
 
 
+def no_nearer(one: Floats, other: Floats) -> Floats:
+    """What `chamfer` of polylines (k, p, 2) cannot be below (k,): the same to the boxes around them."""
+    ways = []
+    for points, line in ((one, other), (other, one)):
+        off = np.maximum(
+            np.maximum(line.min(axis=1)[:, None] - points, points - line.max(axis=1)[:, None]), 0
+        )
+        ways.append(np.hypot(off[..., 0], off[..., 1]).mean(axis=1))
+    return (ways[0] + ways[1]) / 2
+
+
 def to_line(points: Floats, line: Floats) -> Floats:
     """The distance (k, p) of points (k, p, 2) from polylines (k, m, 2)."""
-    start, step = line[:, None, :-1], np.diff(line, axis=1)[:, None]
-    away = points[:, :, None] - start  # (k, p, m - 1, 2)
-    square = np.maximum((step**2).sum(axis=-1), 1e-12)
-    share = np.clip((away * step).sum(axis=-1) / square, 0, 1)
-    return np.hypot(*np.moveaxis(away - share[..., None] * step, -1, 0)).min(axis=2)
+    (px, py), (x, y) = np.moveaxis(points, -1, 0)[..., None], np.moveaxis(line, -1, 0)[:, :, None]
+    dx, dy = np.diff(x), np.diff(y)
+    ax, ay = px - x[..., :-1], py - y[..., :-1]  # (k, p, m - 1)
+    share = np.clip((ax * dx + ay * dy) / np.maximum(dx**2 + dy**2, 1e-12), 0, 1)
+    return np.sqrt(((ax - share * dx) ** 2 + (ay - share * dy) ** 2).min(axis=2))
 
 
 # --- Occupancy ---
@@ -120,7 +134,8 @@ def taken_cells(told: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Cells:
     one, other = (values.reshape(-1, size * size) for values in (finer(told, size), truth))
     image, cell = np.nonzero((one > 0) | (other > 0))
     off = np.abs(Grid(cells=size).centres()).max(axis=-1).ravel()[cell]
-    return Cells(len(one), image, *(v[image, cell].astype(np.int64) for v in (one, other)), off=off)
+    told_there, truly_there = (values[image, cell].astype(np.int64) for values in (one, other))
+    return Cells(len(one), image, told_there, truly_there, off)
 
 
 def panoptic_quality(cells: Cells) -> float:
