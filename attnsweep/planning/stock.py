@@ -3,9 +3,9 @@
 `intersection-v0`, `roundabout-v0`, `merge-v0` and `highway-v0` (Leurent, "An environment for autonomous
 driving decision-making", 2018; github.com/Farama-Foundation/HighwayEnv) come with their own roads, drivers
 and speeds, of which planners know nothing. What they sense is made by the same scanner as in the own world,
-on the boxes and painted lines of highway-env; the route is the environment's own. As in `closed_loop` a planner takes
-over after 1.5 s, here from highway-env's IDM driver, is asked each half second, and its plan is tracked by
-pure pursuit; the ego is then highway-env's plain `Vehicle`.
+on the boxes and painted lines of highway-env; the route is the environment's own. As in `closed_loop` a
+planner takes over after 1.5 s, here from highway-env's IDM driver, is asked each half second, and its plan is
+tracked by pure pursuit; the ego is then highway-env's plain `Vehicle`.
 
 `env.step` is bypassed: it plans at 1 Hz, and takes no accelerations in every environment. What it does
 besides, traffic that leaves and appears at the intersection once a second, is done here. highway-env's y axis
