@@ -277,6 +277,40 @@ def test_two_processes_record_the_bytes_that_one_does(on_disk: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "driving").iterdir()] == [other.name]
 
 
+OVER_RAY = """
+import dataclasses, json, sys
+from pathlib import Path
+import ray
+from attnsweep.errors import UserError
+from attnsweep.planning import recorded, scenes
+from attnsweep.planning.cast import Crowd
+from attnsweep.planning.ray_workers import RayWorkers
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+         _node_ip_address="127.0.0.1")
+tiny = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
+told = []
+scenes.ensure(tiny, Path(sys.argv[1]), workers=RayWorkers(), on_scene=lambda done, total: told.append(done))
+try:
+    scenes.ensure(recorded.find("commonroad:" + sys.argv[2]), Path(sys.argv[1]), workers=RayWorkers())
+except UserError as error:
+    print(json.dumps([told, str(error)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_records_the_bytes_that_one_process_does(on_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "one.xml").write_text("<commonRoad")
+    command = [sys.executable, "-c", OVER_RAY, str(tmp_path), str(tmp_path / "bad")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    told, error = json.loads(done.stdout)
+    assert told == [1, 2, 3, 4, 5, 6]
+    assert error.startswith(str(tmp_path)) and "is not well-formed XML" in error and "\n" not in error
+    manifests = [(scenes.folder(TINY, where) / "manifest.json").read_text() for where in (on_disk, tmp_path)]
+    assert manifests[0] == manifests[1]
+
+
 def test_parts_share_no_map_and_previous_points_to_the_same_scene(on_disk: Path) -> None:
     parts = {part: scenes.load(TINY, on_disk, part) for part in ("train", "val", "test")}
     numbers = [set(part["scene"].tolist()) for part in parts.values()]

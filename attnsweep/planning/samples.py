@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attnsweep.planning.cameras import Rig, render
 from attnsweep.planning.geometry import Floats, headings, project, resample, stations, to_frame, wrap
 from attnsweep.planning.roads import DrivableArea, RoadMap
 from attnsweep.planning.sensor import Grid, Scan, Scanner, layers, rasterise, scan
@@ -89,8 +90,12 @@ class SceneLog:
     yields: NDArray[np.bool_]
 
 
-def samples_of(log: SceneLog, grid: Grid | None = None, scanner: Scanner | None = None) -> Samples:
-    """The samples of a scene, a row each in every array; those of too short a scene have no rows."""
+def samples_of(
+    log: SceneLog, grid: Grid | None = None, scanner: Scanner | None = None, rig: Rig | None = None
+) -> Samples:
+    """The samples of a scene, a row each in every array; those of too short a scene have no rows. With a
+    `rig` they hold what `cameras.CAMERAS` says besides.
+    """
     grid, scanner = grid or Grid(), scanner or Scanner()
     every = round(KEY_S / log.dt)
     keys = np.arange(0, len(log.state), every)
@@ -118,6 +123,31 @@ def samples_of(log: SceneLog, grid: Grid | None = None, scanner: Scanner | None 
         "previous": np.arange(-1, len(at) - 1, dtype=np.int32),
         "motion": in_frame(pose[at - 1], pose[at]).astype(np.float32),
         **slices(log, keys, at, state),
+        **(views(log, keys[at], rig) if rig else {}),
+    }
+
+
+def views(log: SceneLog, entries: NDArray[np.int64], rig: Rig) -> Samples:
+    """What the cameras show at entries (s,) of a log."""
+    images = []
+    for k in entries:
+        others = np.flatnonzero(log.valid[k, 1:]) + 1
+        pose = log.state[k, 0, :3]
+        boxes = np.concatenate([log.state[k, others, :3], log.size[others]], axis=1)
+        red = red_points(log.stop_lines, log.red[k], pose)
+        images.append(
+            render(pose, boxes, log.kind[others], area=log.drivable, paint=log.paint, red=red, rig=rig)
+        )
+    return with_rig(images, rig)
+
+
+def with_rig(images: list[NDArray[np.uint8]], rig: Rig) -> Samples:
+    """Views, and where the cameras stand, a row each."""
+    rows = (len(images), 1, 1, 1)
+    return {
+        "cams": np.stack(images),
+        "intr": np.tile(rig.intr.astype(np.float32), rows),
+        "extr": np.tile(rig.extr.astype(np.float32), rows),
     }
 
 
@@ -190,11 +220,15 @@ def ego_state(now: Floats, before: Floats, dt: float) -> NDArray[np.float32]:
 
 class Observer:
     """The ego's senses while worlds run: `observe` once at each key frame from the start on, and from the
-    fourth on it returns what samples hold of `bev`, `route`, `command` and `ego_state`, a row per scene.
+    fourth on it returns what samples hold of `bev`, `route`, `command` and `ego_state`, a row per scene; with
+    a `rig` the cameras' views, too.
     """
 
-    def __init__(self, maps: Sequence[RoadMap], world: World, grid: Grid | None = None) -> None:
+    def __init__(
+        self, maps: Sequence[RoadMap], world: World, grid: Grid | None = None, rig: Rig | None = None
+    ) -> None:
         self.maps, self.world, self.grid, self.scanner = maps, world, grid or Grid(), Scanner()
+        self.rig = rig
         self.routes = [m.paths[cast.route[0]].xy for m, cast in zip(maps, world.casts, strict=True)]
         self.scans: list[list[Scan]] = []
 
@@ -218,7 +252,19 @@ class Observer:
             "bev": np.stack(grids),
             **{name: np.concatenate([way[name] for way in ways]) for name in ways[0]},
             "ego_state": ego_state(world.motion[:, 0], world.before[:, 0], DT),
+            **(self.views(pose, present, self.rig) if self.rig else {}),
         }
+
+    def views(self, pose: Floats, present: NDArray[np.bool_], rig: Rig) -> Samples:
+        """What the cameras show at poses (b, 3) of those who are present (b, a)."""
+        images = []
+        for b, road_map in enumerate(self.maps):
+            boxes, kind = self.world.boxes[b, present[b]], self.world.kind[b, present[b]]
+            red = red_points(road_map.stop_lines, road_map.red(self.world.lights[b]), pose[b])
+            images.append(
+                render(pose[b], boxes, kind, area=road_map.drivable, paint=road_map.paint, red=red, rig=rig)
+            )
+        return with_rig(images, rig)
 
 
 # --- What there is to learn ---

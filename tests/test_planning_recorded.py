@@ -1,0 +1,545 @@
+"""Recorded traffic: CommonRoad files and nuScenes tables, read again after they were written here."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attnsweep.errors import UserError
+from attnsweep.planning import commonroad, nuscenes, recorded, scenes, tracks
+from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
+from attnsweep.planning.geometry import project
+from attnsweep.planning.roads import drivable_area
+from attnsweep.planning.samples import LEFT, SAMPLE, SceneLog, samples_of
+
+# --- A CommonRoad file ---
+
+
+def bound(tag: str, points: np.ndarray, marking: str = "") -> str:
+    inside = "".join(f"<point><x>{x}</x><y>{y}</y></point>" for x, y in points)
+    return f"<{tag}>{inside}{f'<lineMarking>{marking}</lineMarking>' if marking else ''}</{tag}>"
+
+
+def lanelet(name: int, middle: np.ndarray, *, more: str = "", marking: str = "", width: float = 3.5) -> str:
+    way = np.gradient(middle, axis=0)
+    left = np.stack([-way[:, 1], way[:, 0]], axis=1) / np.hypot(*way.T)[:, None] * width / 2
+    sides = bound("leftBound", middle + left, marking) + bound("rightBound", middle - left, marking)
+    return f'<lanelet id="{name}">{sides}{more}</lanelet>'
+
+
+def state(tag: str, step: int, x: float, y: float, yaw: float, speed: float | None) -> str:
+    velocity = "" if speed is None else f"<velocity><exact>{speed}</exact></velocity>"
+    return (
+        f"<{tag}><position><point><x>{x}</x><y>{y}</y></point></position>"
+        f"<orientation><exact>{yaw}</exact></orientation><time><exact>{step}</exact></time>{velocity}</{tag}>"
+    )
+
+
+def obstacle(
+    name: int, poses: np.ndarray, *, first: int = 0, speed: float | None = 10.0, old: bool = False
+) -> str:
+    rows = [
+        state("state" if i else "initialState", first + i, *(float(v) for v in pose), speed)
+        for i, pose in enumerate(poses)
+    ]
+    tag, role = ("obstacle", "<role>dynamic</role>") if old else ("dynamicObstacle", "")
+    shape = "<shape><rectangle><length>4.5</length><width>1.8</width></rectangle></shape>"
+    return (
+        f'<{tag} id="{name}">{role}<type>car</type>{shape}{rows[0]}'
+        f"<trajectory>{''.join(rows[1:])}</trajectory></{tag}>"
+    )
+
+
+def scenario(*parts: str, version: str = "2020a", step: float = 0.1) -> str:
+    return f'<commonRoad commonRoadVersion="{version}" timeStepSize="{step}">{"".join(parts)}</commonRoad>'
+
+
+def straight(y: float, start: float = -50, end: float = 150) -> np.ndarray:
+    x = np.arange(start, end + 1, 10.0)
+    return np.stack([x, np.full(len(x), y)], axis=1)
+
+
+def along_x(
+    steps: int, *, x: float = 0.0, y: float = 0.0, speed: float = 10.0, step: float = 0.1
+) -> np.ndarray:
+    x = x + speed * step * np.arange(steps)
+    return np.stack([x, np.full(steps, y), np.zeros(steps)], axis=1)
+
+
+ROAD = lanelet(1, straight(0.0), more='<adjacentLeft ref="2" drivingDir="same"/>') + lanelet(2, straight(3.5))
+
+
+def write(folder: Path, text: str, name: str = "one.xml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def only_log(path: Path) -> SceneLog:
+    kept = [log for _, log in commonroad.logs_of(path, number=7) if isinstance(log, SceneLog)]
+    assert len(kept) == 1
+    return kept[0]
+
+
+@pytest.mark.parametrize(("version", "old"), [("2020a", False), ("2018b", True)])
+def test_a_commonroad_file_is_read_as_it_was_written(tmp_path: Path, version: str, old: bool) -> None:
+    text = scenario(ROAD, obstacle(5, along_x(81), old=old), version=version)
+    log = only_log(write(tmp_path, text))
+    assert log.number == 7 and log.state.shape == (81, 1, 5) and log.valid.all()
+    np.testing.assert_allclose(log.state[:, 0, 0], np.arange(81.0))
+    np.testing.assert_allclose(log.state[:, 0, 1:], np.tile([0.0, 0, 10, 0], (81, 1)))
+    np.testing.assert_allclose(log.size, [[4.5, 1.8]])
+    np.testing.assert_allclose(log.route[:, 1], 0, atol=1e-9)
+    assert log.route[-1, 0] >= 80 + tracks.REACH - 1  # on beyond the last pose
+    np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
+    assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75, abs=0.4)
+    assert log.drivable.at(np.array([[20.0, -2.5]]))[0] < 0
+    made = samples_of(log)
+    assert set(made) == set(SAMPLE) and len(made["bev"]) == 17 - 3 - 8
+    np.testing.assert_allclose(made["plan"][:, :, 0], np.tile(5.0 * np.arange(1, 9), (6, 1)), atol=1e-4)
+    assert made["bev"][:, 4].any(axis=(1, 2)).all()  # without markings borders and dividers are painted
+
+
+def test_twenty_five_hertz_become_ten_and_speeds_come_from_positions(tmp_path: Path) -> None:
+    text = scenario(ROAD, obstacle(5, along_x(151, step=0.04), speed=None), step=0.04)
+    log = only_log(write(tmp_path, text))
+    assert len(log.state) == 61
+    np.testing.assert_allclose(log.state[:, 0, 0], np.arange(61.0), atol=1e-9)
+    np.testing.assert_allclose(log.state[:, 0, 3], 10, atol=1e-9)
+
+
+def test_every_vehicle_is_an_ego_in_turn_and_sees_the_others(tmp_path: Path) -> None:
+    text = scenario(ROAD, obstacle(5, along_x(81)), obstacle(6, along_x(81, x=12, y=3.5)))
+    logs = [log for _, log in commonroad.logs_of(write(tmp_path, text), number=0)]
+    assert all(isinstance(log, SceneLog) for log in logs)
+    one, other = (samples_of(log) for log in logs if isinstance(log, SceneLog))
+    np.testing.assert_allclose(one["box"][0, 0, :2], [12, 3.5], atol=1e-5)
+    np.testing.assert_allclose(other["box"][0, 0, :2], [-12, -3.5], atol=1e-5)
+
+
+def test_who_appears_for_one_frame_is_there_for_one_frame(tmp_path: Path) -> None:
+    once = obstacle(9, along_x(1, x=30, y=3.5), first=20)
+    log = only_log(write(tmp_path, scenario(ROAD, obstacle(5, along_x(81)), once)))
+    assert np.flatnonzero(log.valid[:, 1]).tolist() == [20]
+    made = samples_of(log)
+    assert made["mask"].sum() == 1 and made["future_mask"].sum() == 0
+    assert all(np.isfinite(array.astype(float)).all() for array in made.values())
+
+
+def test_what_stands_comes_from_static_obstacles(tmp_path: Path) -> None:
+    shape = "<shape><circle><radius>0.5</radius><center><x>1</x><y>0</y></center></circle></shape>"
+    at = state("initialState", 0, 30.0, 3.5, math.pi / 2, None)
+    static = f'<staticObstacle id="3"><type>unknown</type>{shape}{at}</staticObstacle>'
+    log = only_log(write(tmp_path, scenario(ROAD, static, obstacle(5, along_x(81)))))
+    assert log.kind.tolist() == [CAR, PARKED] and log.valid.all()
+    np.testing.assert_allclose(log.state[:, 1, :2], np.tile([30.0, 4.5], (81, 1)))  # 1 m ahead, turned left
+    np.testing.assert_allclose(log.size[1], [1, 1])
+
+
+def test_the_route_is_the_lanes_that_were_followed(tmp_path: Path) -> None:
+    """A fork: straight on, or to the left, where the ego goes."""
+    turn = np.linspace(0, np.pi / 2, 16)
+    arc = 40 + 20 * np.sin(turn), 20 * (1 - np.cos(turn))
+    bend = np.stack(arc, axis=1)
+    onward = np.stack([np.full(8, 60.0), np.linspace(20, 120, 8)], axis=1)
+    text = scenario(
+        lanelet(1, straight(0.0, -50, 40), more='<successor ref="2"/><successor ref="3"/>'),
+        lanelet(2, straight(0.0, 40, 140)),
+        lanelet(3, bend, more='<successor ref="4"/><successor ref="77"/>'),
+        lanelet(4, onward),
+        obstacle(5, driven_along(np.concatenate([straight(0.0, 0, 40), bend[1:], onward[1:]]), 8.0, 101)),
+    )
+    log = only_log(write(tmp_path, text))
+    _, aside = project(log.state[:, 0, :2], log.route)
+    assert np.abs(aside).max() < 0.5  # rounding the corner of the polyline
+    assert log.route[-1, 1] > 50 and log.route[:, 0].max() < 61
+    commands = samples_of(log)["command"]
+    assert (commands == LEFT).all()
+
+
+def driven_along(line: np.ndarray, speed: float, steps: int) -> np.ndarray:
+    """Poses along a polyline at constant speed."""
+    s = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    at = speed * 0.1 * np.arange(steps)
+    xy = np.stack([np.interp(at, s, line[:, k]) for k in range(2)], axis=1)
+    yaw = np.arctan2(*np.gradient(xy, axis=0).T[::-1])
+    return np.concatenate([xy, yaw[:, None]], axis=1)
+
+
+def test_a_change_of_lane_is_part_of_the_route_but_where_in_a_lane_one_drove_is_not(tmp_path: Path) -> None:
+    t = np.arange(101)
+    x, y = 1.0 * t, 3.5 / (1 + np.exp(-(t - 50) / 4.0)) + 0.6 * np.sin(t / 5)  # weaves, and changes at 50 m
+    poses = np.stack([x, y, np.arctan2(np.gradient(y), 1.0)], axis=1)
+    log = only_log(write(tmp_path, scenario(ROAD, obstacle(5, poses))))
+    before, after = log.route[log.route[:, 0] < 30], log.route[log.route[:, 0] > 70]
+    np.testing.assert_allclose(before[:, 1], 0, atol=0.05)
+    np.testing.assert_allclose(after[:, 1], 3.5, atol=0.05)
+
+
+def test_stop_lines_show_red_as_the_cycle_says(tmp_path: Path) -> None:
+    phases = "".join(
+        f"<cycleElement><duration>{n}</duration><color>{color}</color></cycleElement>"
+        for n, color in ((30, "green"), (10, "yellow"), (40, "red"))
+    )
+    light = f'<trafficLight id="8"><cycle>{phases}<timeOffset>5</timeOffset></cycle></trafficLight>'
+    stop = '<stopLine><lineMarking>solid</lineMarking></stopLine><trafficLightRef ref="8"/>'
+    text = scenario(lanelet(1, straight(0.0, -50, 60), more=stop), light, obstacle(5, along_x(81, speed=5)))
+    log = only_log(write(tmp_path, text))
+    np.testing.assert_allclose(log.stop_lines[0], [[60, 1.75], [60, -1.75]])
+    assert log.red[:, 0].tolist() == [(step - 5) % 80 >= 30 for step in range(81)]
+    assert samples_of(log)["bev"][:, 5].any()
+
+
+def test_only_marked_bounds_are_painted_where_some_are_marked(tmp_path: Path) -> None:
+    text = scenario(
+        lanelet(1, straight(0.0), marking="solid"), lanelet(2, straight(3.5)), obstacle(5, along_x(81))
+    )
+    log = only_log(write(tmp_path, text))
+    assert set(np.unique(log.paint[:, 1]).tolist()) == {-1.75, 1.75}
+
+
+def without_state(text: str, step: int) -> str:
+    return re.sub(rf"<state>(?:(?!</state>).)*<time><exact>{step}</exact>.*?</state>", "", text)
+
+
+CAR_5 = obstacle(5, along_x(81))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<commonRoad", r"one\.xml is not well-formed XML"),
+        ("", r"one\.xml is not well-formed XML"),
+        (scenario(ROAD, version="2017a"), "version 2017a; use CommonRoad of 2018b or 2020a"),
+        ("<OpenDRIVE/>", "is a <OpenDRIVE>"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + scenario(ROAD, CAR_5), "has a document type"),
+        (scenario(ROAD, CAR_5.replace("<x>3.0</x>", "<x>NaN</x>")), "5, state 3, position, x is 'NaN'"),
+        (scenario(ROAD, CAR_5.replace(">10.0<", ">1e999<", 1)), "state 0, velocity is '1e999'"),
+        (scenario(ROAD, re.sub("<orientation>.*?</orientation>", "", CAR_5)), "state 0 has no orientation"),
+        (scenario(ROAD, CAR_5.replace("<length>4.5</length>", "")), "obstacle 5, length is None"),
+        (scenario(ROAD, CAR_5.replace("<exact>4</exact>", "<exact>2</exact>")), "state 4 is not later than"),
+        (scenario(ROAD.replace("<x>150.0</x>", "<x>?</x>"), CAR_5), "lanelet 1, left bound, x is '\\?'"),
+        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<")), "left bound has 1 different"),
+        (scenario(CAR_5), "has no lanelet"),
+        (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
+        (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
+        (scenario(ROAD, "<obstacle id='4'><initialState/></obstacle>"), "obstacle 4 has no role"),
+    ],
+)  # fmt: skip
+def test_a_malformed_commonroad_file_is_named_with_its_record(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        commonroad.logs_of(write(tmp_path, text), number=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (scenario(ROAD), "no vehicle moves"),
+        (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
+        (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
+        (scenario(ROAD, obstacle(5, along_x(50))), "there for 4.9 s, a sample needs 5.5"),
+        (scenario(ROAD, without_state(CAR_5, 33)), "not seen at 3.3 s"),
+    ],
+)  # fmt: skip
+def test_a_scene_that_teaches_nothing_is_left_out_with_its_reason(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    [(name, log)] = commonroad.logs_of(write(tmp_path, text), number=0)
+    assert isinstance(log, str) and reason in log and name.startswith("one.xml")
+
+
+# --- nuScenes ---
+
+HEAD = 0.4  # rad, along which the ego drives in the tables below
+
+
+def nuscenes_tables(*, frames: int = 20, scenes_count: int = 3) -> dict[str, list[dict[str, Any]]]:
+    """Drives of 8 m/s in a straight line, with a car 15 m ahead of the rear axle that drives 10 m/s, a
+    pedestrian who appears once, and a cone.
+    """
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in nuscenes.TABLES}
+    made["category"] = [
+        {"token": f"c{i}", "name": name}
+        for i, name in enumerate(("movable_object.trafficcone", "human.pedestrian.adult", "vehicle.car"))
+    ]
+    for k in range(scenes_count):
+        made["log"].append({"token": f"log{k}", "location": "here"})
+        made["scene"].append({"token": f"s{k}", "name": f"scene-{k:04}", "log_token": f"log{k}"})
+        for i, category in enumerate(("c2", "c1", "c0")):
+            made["instance"].append({"token": f"i{k}-{i}", "category_token": category})
+        for frame in range(frames):
+            t, token = 0.5 * frame, f"f{k}-{frame}"
+            stamp = round(1e6 * (1000 * k + t))
+            made["sample"].append({"token": token, "timestamp": stamp, "scene_token": f"s{k}"})
+            for sweep in range(5):  # of the lidar, up to the key frame
+                late = t - 0.1 * sweep
+                name = f"e{k}-{frame}-{sweep}"
+                made["ego_pose"].append({"token": name, **placed(8 * late, 0, HEAD)})
+                data = {"sample_token": token, "ego_pose_token": name}
+                made["sample_data"].append({"token": name, **data, "timestamp": stamp - 100_000 * sweep})
+            boxes = [(0, 15 + 10 * t, 0, [1.9, 4.6, 1.6]), (2, 60, -3, [0.4, 0.5, 1.0])]
+            boxes += [(1, 40, 4, [0.6, 0.7, 1.8])] if frame == 8 else []
+            for i, x, y, size in boxes:
+                row = {"token": f"a{k}-{frame}-{i}", "sample_token": token, "instance_token": f"i{k}-{i}"}
+                made["sample_annotation"].append({**row, "size": size, **placed(x, y, HEAD)})
+    return made
+
+
+def placed(x: float, y: float, yaw: float) -> dict[str, list[float]]:
+    """A pose that lies at (x, y) in a frame turned by HEAD about (100, 50)."""
+    cos, sin = math.cos(HEAD), math.sin(HEAD)
+    at = [100 + cos * x - sin * y, 50 + sin * x + cos * y, 0.0]
+    return {"translation": at, "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]}
+
+
+def street_map() -> dict[str, Any]:
+    """A straight road of two lanes one way with an island, a painted divider and a crosswalk."""
+    made: dict[str, Any] = {name: [] for name in (*nuscenes.SHAPES, *nuscenes.LAYERS)}
+
+    def nodes(*points: tuple[float, float]) -> list[str]:
+        tokens = []
+        for x, y in points:
+            at = placed(x, y, 0)["translation"]
+            made["node"].append({"token": f"n{len(made['node'])}", "x": at[0], "y": at[1]})
+            tokens.append(made["node"][-1]["token"])
+        return tokens
+
+    def polygon(*points: tuple[float, float]) -> str:
+        made["polygon"].append(
+            {"token": f"p{len(made['polygon'])}", "exterior_node_tokens": nodes(*points), "holes": []}
+        )
+        return str(made["polygon"][-1]["token"])
+
+    road = polygon((-60, -12), (200, -12), (200, 5), (-60, 5))
+    made["polygon"][0]["holes"] = [{"node_tokens": nodes((20, -10), (40, -10), (40, -6), (20, -6))}]
+    made["drivable_area"] = [{"token": "d", "polygon_tokens": [road]}]
+    made["ped_crossing"] = [{"token": "x", "polygon_token": polygon((48, -2), (51, -2), (51, 5), (48, 5))}]
+    line = nodes(*((float(x), 1.75) for x in range(-60, 201, 20)))
+    made["line"] = [{"token": "l", "node_tokens": line}]
+    segments = [{"node_token": one, "segment_type": "DOUBLE_DASHED_WHITE"} for one in line]
+    made["lane_divider"] = [{"token": "v", "line_token": "l", "lane_divider_segments": segments}]
+    pose = [*placed(-60, 0, 0)["translation"][:2], HEAD]
+    made["arcline_path_3"] = {
+        "lane": [{"start_pose": pose, "shape": "LSR", "radius": 900.0, "segment_length": [0, 260, 0]}]
+    }
+    return made
+
+
+def write_nuscenes(root: Path, tables: dict[str, Any], street: dict[str, Any] | None = None) -> Path:
+    for folder in ("v1.0-mini", "maps/expansion"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in tables.items():
+        (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(content))
+    (root / "maps/expansion/here.json").write_text(json.dumps(street or street_map()))
+    return root
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nuscenes(tmp_path_factory.mktemp("nuscenes"), nuscenes_tables())
+
+
+def test_nuscenes_tables_are_read_as_they_were_written(drives: Path) -> None:
+    found = list(nuscenes.scenes_of(drives))
+    assert [one.name for one in found] == ["scene-0000", "scene-0001", "scene-0002"]
+    log = found[1].log
+    assert isinstance(log, SceneLog) and log.number == 1
+    assert log.state.shape == (96, 4, 5) and log.dt == 0.1  # 9.5 s
+    assert log.kind.tolist() == [CAR, CAR, PARKED, PEDESTRIAN]
+    np.testing.assert_allclose(log.size[1], [4.6, 1.9])
+    cos, sin = math.cos(HEAD), math.sin(HEAD)
+    velocity = log.state[:, :2, 3] * cos + log.state[:, :2, 4] * sin
+    np.testing.assert_allclose(velocity, np.tile([8.0, 10.0], (96, 1)), atol=1e-6)
+    np.testing.assert_allclose(log.state[:, 0, 2], HEAD)
+    t = 0.1 * np.arange(96)
+    ahead = (log.state[:, 1, :2] - log.state[:, 0, :2]) @ [cos, sin]
+    np.testing.assert_allclose(ahead, 15 - nuscenes.CENTRE_AHEAD + 2 * t, atol=1e-6)
+    assert np.flatnonzero(log.valid[:, 3]).tolist() == [40]  # the pedestrian, once, at 4 s
+    assert log.valid[:, :3].all() and not log.red.size
+
+
+def test_a_nuscenes_map_is_read_as_it_was_written(drives: Path) -> None:
+    log = next(nuscenes.scenes_of(drives)).log
+    assert isinstance(log, SceneLog)
+    here = [placed(x, y, 0)["translation"][:2] for x, y in ((30, -8), (30, 0), (10, -8), (30, 9))]
+    depth = log.drivable.at(np.array(here))
+    np.testing.assert_allclose(
+        depth, [-2, 5, 4, -4], atol=0.4
+    )  # island, lane, beside the island, off the road
+    made = samples_of(log)
+    assert set(made) == set(SAMPLE) and len(made["bev"]) == 20 - 3 - 8
+    np.testing.assert_allclose(made["plan"][:, :, 0], np.tile(4.0 * np.arange(1, 9), (9, 1)), atol=1e-4)
+    np.testing.assert_allclose(made["route"][..., 1], 0, atol=1e-3)
+    assert made["bev"][:, 4].any(axis=(1, 2)).all() and made["map"][:, 2].any()
+
+
+def test_paths_of_lanes_end_where_arcs_do() -> None:
+    arc = {"start_pose": [1.0, 2.0, 0.3], "shape": "LSR", "radius": 10.0, "segment_length": [5.0, 7.0, 8.0]}
+    line = nuscenes.path_of([arc], "here")
+    x, y, yaw = 1.0, 2.0, 0.3
+    for bend, length in ((0.1, 5.0), (0.0, 7.0), (-0.1, 8.0)):  # by small steps
+        for _ in range(4000):
+            x, y = x + length / 4000 * math.cos(yaw), y + length / 4000 * math.sin(yaw)
+            yaw += bend * length / 4000
+    np.testing.assert_allclose(line[-1], [x, y], atol=5e-3)
+    np.testing.assert_allclose(np.hypot(*np.diff(line, axis=0).T), 1.0, atol=1e-3)
+
+
+def damaged(tmp_path: Path, table: str, row: int, **fields: object) -> Path:
+    tables = nuscenes_tables(frames=14, scenes_count=1)
+    tables[table][row] = {
+        key: value for key, value in (tables[table][row] | fields).items() if value is not None
+    }
+    return write_nuscenes(tmp_path, tables)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "fields", "message"),
+    [
+        ("ego_pose", 5, {"translation": [math.nan, 0, 0]}, r"ego_pose\.json: e0-1-0, translation is \[nan"),
+        ("ego_pose", 5, {"rotation": [1, 0, 0]}, r"rotation is \[1, 0, 0\], not 4 finite numbers"),
+        ("sample_annotation", 3, {"size": None}, r"sample_annotation\.json, record 3 has no size"),
+        ("sample_annotation", 0, {"size": [0, 4, 1]}, "must be above 0"),
+        ("sample_annotation", 3, {"translation": "far"}, "translation is 'far'"),
+        ("sample_annotation", 3, {"instance_token": "who"}, "refers to instance 'who', which instance lacks"),
+        ("instance", 0, {"category_token": "what"}, "refers to category 'what'"),
+        ("scene", 0, {"log_token": "none"}, r"scene\.json: scene-0000 refers to log 'none'"),
+        ("log", 0, {"location": "nowhere"}, r"nowhere\.json is missing; it belongs to"),
+        ("sample", 2, {"timestamp": "noon"}, r"sample\.json: f0-2, timestamp is \['noon'\]"),
+    ],
+)  # fmt: skip
+def test_a_damaged_nuscenes_record_is_named(
+    tmp_path: Path, table: str, row: int, fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        list(nuscenes.scenes_of(damaged(tmp_path, table, row, **fields)))
+
+
+def test_missing_tables_torn_json_and_scenes_without_samples_are_told(tmp_path: Path) -> None:
+    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1))
+    tables = root / "v1.0-mini"
+    text = (tables / "sample.json").read_text()
+    (tables / "sample.json").write_text("[]")
+    assert next(nuscenes.scenes_of(root)).log == "it has no sample"
+    (tables / "sample.json").write_text(text[:-20])
+    with pytest.raises(UserError, match=r"sample\.json is not JSON"):
+        list(nuscenes.scenes_of(root))
+    (tables / "sample.json").unlink()
+    with pytest.raises(UserError, match=r"sample\.json cannot be read: No such file"):
+        list(nuscenes.scenes_of(root))
+    with pytest.raises(UserError, match=r"sample\.json is missing"):
+        recorded.find(f"nuscenes:{root}")
+
+
+@pytest.mark.parametrize(
+    ("layer", "content", "message"),
+    [
+        ("line", [{"token": "l", "node_tokens": ["n0", "gone"]}], "refers to node 'gone'"),
+        ("polygon", [], "drivable_area d refers to polygon 'p0'"),
+        ("arcline_path_3", {"lane": [{"shape": "LSR"}]}, "arcline_path_3 lane has no start_pose"),
+        ("drivable_area", None, "has no drivable_area"),
+    ],
+)
+def test_a_damaged_map_is_named(tmp_path: Path, layer: str, content: object, message: str) -> None:
+    street = {key: value for key, value in {**street_map(), layer: content}.items() if value is not None}
+    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1), street)
+    with pytest.raises(UserError, match=rf"here\.json.*{message}"):
+        list(nuscenes.scenes_of(root))
+
+
+def test_an_ego_off_the_map_makes_no_scene(tmp_path: Path) -> None:
+    street = street_map()
+    street["arcline_path_3"]["lane"][0]["start_pose"][1] += 50
+    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1), street)
+    assert next(nuscenes.scenes_of(root)).log == "more than 5 m from every lane"
+
+
+def test_holes_are_cut_out_of_their_own_polygon_alone() -> None:
+    square = np.array([[0, 0], [40, 0], [40, 40], [0, 40.0]])
+    hole, patch = square / 2 + 10, square / 8 + 17.5
+    area = drivable_area([square, patch], holes=[[hole], []])
+    depth = area.at(np.array([[20.0, 20], [13, 20], [5, 20]]))
+    np.testing.assert_allclose(depth, [2.5, -3, 5], atol=0.4)
+
+
+# --- Data sets ---
+
+
+def test_recorded_sets_are_kept_like_those_of_the_own_world(drives: Path, tmp_path: Path) -> None:
+    source = recorded.find(f"nuscenes:{drives}")
+    told: list[tuple[int, int]] = []
+    scenes.ensure(source, tmp_path, processes=1, on_scene=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    parts = {part: scenes.load(source, tmp_path, part) for part in ("train", "val", "test")}
+    assert [set(part["scene"].tolist()) for part in parts.values()] == [{0}, {1}, {2}]  # a drive each
+    log = next(nuscenes.scenes_of(drives)).log
+    assert isinstance(log, SceneLog)
+    for name, array in samples_of(log).items():
+        assert parts["train"][name].tobytes() == array.tobytes(), name
+
+
+def test_files_of_commonroad_are_not_split_over_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for k in range(3):
+        cars = obstacle(5, along_x(70)), obstacle(6, along_x(70, x=12, y=3.5))
+        write(folder, scenario(ROAD, *cars), f"{k}.xml")
+    source = recorded.find(f"commonroad:{folder}")
+    scenes.ensure(source, tmp_path, processes=1)
+    parts = [set(scenes.load(source, tmp_path, part)["scene"].tolist()) for part in ("train", "val", "test")]
+    assert parts == [{0, 1}, {1000, 1001}, {2000, 2001}]
+
+
+def test_a_sets_identity_follows_its_bytes_and_not_its_place(drives: Path, tmp_path: Path) -> None:
+    tables = nuscenes_tables()
+    twin = recorded.find(f"nuscenes:{write_nuscenes(tmp_path, tables)}")
+    assert scenes.identity(twin) == scenes.identity(recorded.find(f"nuscenes:{drives}"))
+    tables["log"][0]["location"] = "there"
+    write_nuscenes(tmp_path, tables)
+    assert scenes.identity(twin) != scenes.identity(recorded.find(f"nuscenes:{drives}"))
+
+
+@pytest.mark.parametrize(
+    "name", ["commonroad:", "commonroad:/nowhere", "nuscenes:/nowhere", "waymo:/tmp", None]
+)
+def test_names_that_lead_nowhere_are_told(name: object) -> None:
+    with pytest.raises(UserError, match=r"is unknown; use commonroad:PATH|is not a folder"):
+        recorded.find(name)
+
+
+def test_a_set_without_a_scene_for_a_part_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"holds no \.xml file"):
+        recorded.find(f"commonroad:{folder}")
+    write(folder, scenario(ROAD, obstacle(5, along_x(70)), obstacle(6, along_x(20))))
+    with pytest.raises(UserError, match=r"no scene for the part val: one\.xml, obstacle 6: there for 1\.9 s"):
+        scenes.ensure(recorded.find(f"commonroad:{folder}"), tmp_path, processes=1)
+    write(folder, "<commonRoad")
+    with pytest.raises(UserError, match="is not well-formed XML"):
+        scenes.ensure(recorded.find(f"commonroad:{folder}"), tmp_path, processes=1)
+    assert not list((tmp_path / "driving").iterdir())
+
+
+@pytest.mark.data
+def test_recorded_ngsim_traffic_makes_samples() -> None:
+    folder = Path(os.environ.get("ATTNSWEEP_DATA", "/nowhere")) / "commonroad"
+    if not folder.is_dir():
+        pytest.skip("needs CommonRoad's NGSIM scenarios in $ATTNSWEEP_DATA/commonroad")
+    counts = {}
+    for path in sorted(folder.glob("*.xml")):
+        logs = [log for _, log in commonroad.logs_of(path, number=0) if isinstance(log, SceneLog)]
+        for log in logs:
+            made = samples_of(dataclasses.replace(log))
+            assert all(np.isfinite(array.astype(float)).all() for array in made.values())
+            _, aside = project(log.state[:, 0, :2], log.route)
+            assert np.abs(aside).max() < 1.75 and (log.drivable.at(log.state[:, 0, :2]) > 0).all()
+            counts[path.name] = counts.get(path.name, 0) + len(made["bev"])
+    assert counts["USA_US101-4_1_T-1.xml"] == 54 and counts["USA_Peach-4_8_T-1.xml"] == 8
