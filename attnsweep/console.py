@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from attnsweep.axes import model_name
+from attnsweep.estimate import work
 from attnsweep.results import Row
 from attnsweep.sweep import Trial, label, varying, worded
 
@@ -190,7 +191,11 @@ class Live:
         self.trials = {trial.trial_id: trial for trial in plan.new}  # and those that start
         self.total = len(plan.new) + len(plan.open)
         self.keys = varying([*plan.new, *plan.samples])
-        self.left = dict.fromkeys(self.trials, 1.0)  # the share of each trial that is still to be done
+        self.left: dict[str, float] = {}  # the share of each trial that is still to be done,
+        self.shares = 0.0  # the sum of these shares,
+        self.work: dict[str, float] = defaultdict(float)  # and the work in them, per model
+        for trial_id in self.trials:
+            self._leave(trial_id, 1.0)
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
         self.ended_count = 0
@@ -213,7 +218,8 @@ class Live:
         """A trial begins, or begins again."""
         trial_id = trial.trial_id
         self.trials[trial_id] = trial
-        self.left.setdefault(trial_id, 1.0)
+        if trial_id not in self.left:
+            self._leave(trial_id, 1.0)
         self.seen[trial_id] = (0.0, time.monotonic())
         if trial_id not in self.bars:
             name = label(trial, self.keys)
@@ -225,7 +231,7 @@ class Live:
         if before > 0 and share > before:  # the first stretch has the start-up in it
             self.speed.observe(self.trials[trial_id], time.monotonic() - clock, share=share - before)
         self.seen[trial_id] = (share, time.monotonic())
-        self.left[trial_id] = 1 - share
+        self._leave(trial_id, 1 - share)
         if quality is not None:
             self.progress.update(self.bars[trial_id], note=f"val {quality:.3f}")
         self.progress.update(self.bars[trial_id], completed=share)
@@ -235,10 +241,17 @@ class Live:
         """A trial is over."""
         if (bar := self.bars.pop(trial_id, None)) is not None:
             self.progress.remove_task(bar)
-        self.left[trial_id] = 0.0
+        self._leave(trial_id, 0.0)
         self.ended_count += 1
         self.console.print(self._line(trial_id, row), highlight=False)
         self._refresh()
+
+    def _leave(self, trial_id: str, share: float) -> None:
+        """Notes the share of a trial that is still to be done; the sums follow, as there may be many."""
+        trial, more = self.trials[trial_id], share - self.left.get(trial_id, 0.0)
+        self.shares += more
+        self.work[trial.config["model"]] += more * work(trial)
+        self.left[trial_id] = share
 
     def _line(self, trial_id: str, row: Row) -> str:
         width = len(str(self.total))
@@ -254,13 +267,11 @@ class Live:
 
     def _refresh(self) -> None:
         if self.progress.disable or time.monotonic() - self.refreshed < REFRESH_S:
-            return  # it walks all trials: not for every event of ten thousand
+            return
         self.refreshed = time.monotonic()
-        seconds = sum(
-            self.speed.estimate([self.trials[key]]) * share for key, share in self.left.items() if share
-        )
+        seconds = self.speed.estimate_work(self.work)
         unseen = self.total - len(self.left)
         seconds += unseen * self.plan.seconds_of_open if unseen else 0
-        done = 1 - (sum(self.left.values()) + unseen) / self.total
+        done = 1 - (self.shares + unseen) / self.total
         note = f"{duration(seconds / self.slots)} left" if self.speed.observed else ""
         self.progress.update(self.overall, completed=done, description=self._title(), note=note)

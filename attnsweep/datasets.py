@@ -189,15 +189,19 @@ def labelled(root: Path) -> Iterator[tuple[str, Path]]:
 def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
     """Every file of the data set, in the order of its checksum."""
     if dataset.name == "digits":
-        spec = importlib.util.find_spec(
-            "sklearn"
-        )  # located, not imported: that would cost the driver a second
-        assert spec is not None and spec.origin is not None, "scikit-learn is a dependency of this package"
-        return [Path(spec.origin).parent / "datasets/data/digits.csv.gz"]
+        return [digits_file()]
     if dataset.is_folder:
         parts = folder_parts(Path(dataset.name.removeprefix(FOLDER)))
         return [path for part in parts.values() for _, path in part]
     return [data_dir / file for file in dataset.files]
+
+
+@functools.cache
+def digits_file() -> Path:
+    """The digits, which come with scikit-learn."""
+    spec = importlib.util.find_spec("sklearn")  # located, not imported: that would cost the driver a second
+    assert spec is not None and spec.origin is not None, "scikit-learn is a dependency of this package"
+    return Path(spec.origin).parent / "datasets/data/digits.csv.gz"
 
 
 def checksum(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> str:

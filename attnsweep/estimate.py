@@ -4,7 +4,7 @@ time that is left.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attnsweep import datasets
 from attnsweep.sweep import Trial
@@ -38,7 +38,14 @@ class Speed:
 
     def estimate(self, trials: Iterable[Trial]) -> float:
         """Seconds that the trials take one after the other."""
+        amounts: dict[str, float] = defaultdict(float)
+        for trial in trials:
+            amounts[trial.config["model"]] += work(trial)
+        return self.estimate_work(amounts)
+
+    def estimate_work(self, amounts: Mapping[str, float]) -> float:
+        """Seconds that the work (see `work`) of each model takes."""
         seconds, done = sum(self.seconds.values()), sum(self.work.values())
         overall = seconds / done if done else 1 / ASSUMED_MACS_PER_S
         rate = {model: self.seconds[model] / self.work[model] for model in self.work}
-        return sum(work(trial) * rate.get(trial.config["model"], overall) for trial in trials)
+        return sum(amount * rate.get(model, overall) for model, amount in amounts.items())
