@@ -13,6 +13,7 @@ rollout wants it. What re-attention makes of them is left out (see attnsweep/mod
 
 import argparse
 import functools
+import io
 import math
 import sys
 import tempfile
@@ -35,7 +36,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from attnsweep import plan, trial
+from attnsweep import plan, storage, trial
 from attnsweep.console import counted, screen
 from attnsweep.errors import UserError, exit_status
 from attnsweep.inspection import find_trial, trial_of
@@ -285,25 +286,29 @@ def footnote_of_readings(config: Mapping[str, Any]) -> str:
 # --- The trained model ---
 
 
-def trained(row: "pd.Series[Any]", one: Trial, *, runs: Path, data: Path) -> nn.Module:
+def trained(row: "pd.Series[Any]", one: Trial, *, runs: str, data: Path) -> nn.Module:
     """The trial's model with the weights of its selected epoch, in evaluation mode.
 
     Its kernel is the explicit one, which has the fused one's parameters and shows its weights. Raises
     UserError where kept weights cannot be read, or where training again fails.
     """
     model = build({**one.config, "attention": "explicit"}).eval()
-    path = trial.weights_path(runs, one.trial_id)
-    if path.exists():
-        fill(model, path)
-    else:
+    try:
+        fill(model, trial.weights_path(runs, one.trial_id))
+    except FileNotFoundError:
         train_again(model, row, one, data=data)
     return model
 
 
-def fill(model: nn.Module, path: Path) -> None:
-    """Loads the weights in a file. Raises UserError where they cannot be read, or are another model's."""
+def fill(model: nn.Module, path: str) -> None:
+    """Loads the weights in a file. Raises FileNotFoundError, and UserError where they cannot be read, or are
+    another model's.
+    """
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        content = io.BytesIO(storage.read(path))
+        model.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
         raise UserError(
             f"{path} cannot be read ({reason(error)}); delete it, and the trial is trained again"
@@ -369,7 +374,7 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 def run(options: argparse.Namespace) -> None:
     row, place = row_to_draw(options), plan.place(options.results, options.data)
     one = trial_of(row, place.data)
-    model, count = trained(row, one, runs=place.runs, data=place.data), options.examples
+    model, count = trained(row, one, runs=place.checkpoints, data=place.data), options.examples
     if one.config["model"] == "transformer":
         figure = draw_readings(readings(model, one.config, count), one, row["test_acc"])
     else:

@@ -135,14 +135,16 @@ class Command:
         console.show_time(self.screen, self.plan, slots)
         options = {
             "data_dir": str(self.where.data),
-            "runs_dir": str(self.where.runs),
+            "runs_dir": self.where.checkpoints,
             "cpu": asked["cpu"],
             "gpu": asked["gpu"],
             "keep_weights": self.sweep.keep_weights,
         }
         source, scheduler = self.search or Queue(self.plan.new), self.sweep.scheduler
         with console.Live(self.screen, self.plan, slots=slots) as live:
-            recorder = Recorder(self.plan.name, self.store, self.where.runs, live)
+            recorder = Recorder(
+                self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
+            )
             spread(source, recorder, options=options, asked=asked, slots=slots, scheduler=scheduler)
 
     def count(self) -> Counter[str]:
