@@ -40,8 +40,9 @@ def place(results: str | Path = "results", data: str | Path | None = None) -> Pl
     """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
     `results`, or in the working directory where those are behind a URI.
     """
-    name = str(results).partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    parent = Path.cwd() if "://" in str(results) else Path(results).expanduser().absolute().parent
+    is_uri = "://" in str(results)
+    name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
+    parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
     folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
     return Place(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
 

@@ -16,6 +16,8 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from attnsweep.errors import Unreachable
+
 T = TypeVar("T")
 PATIENCE_S = 90.0  # with a store that fails; pyarrow alone gives up after 6 s where nobody listens
 WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # between two attempts: doubled each time
@@ -48,7 +50,7 @@ def is_local(files: fs.FileSystem) -> bool:
 def patiently(files: fs.FileSystem, call: Callable[[], T]) -> T:
     """What `call` returns. Where a store fails it is called again, for `PATIENCE_S` in all; a disk is not.
 
-    Raises the last OSError; at once one that time does not heal, such as a denial.
+    Raises Unreachable; at once where time heals nothing, such as a denial. Of a disk, what `call` raises.
     """
     began, wait = time.monotonic(), WAIT_S
     while True:
@@ -57,10 +59,12 @@ def patiently(files: fs.FileSystem, call: Callable[[], T]) -> T:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if is_local(files) or any(word in str(error) for word in HOPELESS):
+            if is_local(files):
                 raise
+            if any(word in str(error) for word in HOPELESS):
+                raise Unreachable(f"the store refuses ({short(error)})") from error
             if time.monotonic() - began > PATIENCE_S:
-                raise
+                raise Unreachable(f"the store failed for {PATIENCE_S:.0f} s ({short(error)})") from error
             if wait == WAIT_S:
                 log.warning("the store does not answer (%s); trying for %.0f s", short(error), PATIENCE_S)
             time.sleep(wait)
