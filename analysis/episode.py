@@ -73,7 +73,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     preset = scenes.find(one.config["dataset"])
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
-    model = trained(row, one, runs=place.runs, data=place.data)
+    model = trained(row, one, runs=place.checkpoints, data=place.data)
     frames, outcome = episode(model, preset, number)
     name = f"episode-{one.trial_id}-{number}"
     title = f"{row['model']} {row['stages'] or ''} on test map {number} of {preset.name}: {outcome}"

@@ -1,6 +1,7 @@
 """The model of a finished trial: from the weights that its sweep kept, or trained once more."""
 
 import functools
+import io
 import math
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from attnsweep import trial
+from attnsweep import storage, trial
 from attnsweep.console import counted, screen
 from attnsweep.errors import UserError
 from attnsweep.models import build
@@ -19,7 +20,7 @@ from attnsweep.sweep import Trial, reason
 
 
 def trained(
-    row: "pd.Series[Any]", one: Trial, *, runs: Path, data: Path, attention: str | None = None
+    row: "pd.Series[Any]", one: Trial, *, runs: str, data: Path, attention: str | None = None
 ) -> nn.Module:
     """The trial's model with the weights of its selected epoch, in evaluation mode; with another kernel of
     attention where one is named, which has the same parameters.
@@ -28,18 +29,22 @@ def trained(
     """
     kernel = {"attention": attention} if attention else {}
     model = build({**one.config, **kernel}).eval()
-    path = trial.weights_path(runs, one.trial_id)
-    if path.exists():
-        fill(model, path)
-    else:
+    try:
+        fill(model, trial.weights_path(runs, one.trial_id))
+    except FileNotFoundError:
         train_again(model, row, one, data=data)
     return model
 
 
-def fill(model: nn.Module, path: Path) -> None:
-    """Loads the weights in a file. Raises UserError where they cannot be read, or are another model's."""
+def fill(model: nn.Module, path: str) -> None:
+    """Loads the weights in a file. Raises FileNotFoundError, and UserError where they cannot be read, or are
+    another model's.
+    """
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        content = io.BytesIO(storage.read(path))
+        model.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
         raise UserError(
             f"{path} cannot be read ({reason(error)}); delete it, and the trial is trained again"

@@ -14,11 +14,17 @@ class Interrupted(RuntimeError):
     """A sweep that ended early for a reason outside it, such as a full disk; what is finished stays."""
 
 
+class Unreachable(UserError, OSError):
+    """A store that is not a disk and refuses, or has failed for long; the message says how."""
+
+
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
     """Turns what the file system refuses into an Interrupted that says what to do."""
     try:
         yield
+    except Unreachable as error:
+        raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
     except OSError as error:
         raise Interrupted(
             f"{where} cannot be written ({error.strerror or error}); finished rows are intact. "

@@ -22,16 +22,34 @@ class Place:
     runs: Path
     data: Path
 
+    @property
+    def checkpoints(self) -> str:
+        """Where checkpoints and weights lie: in `runs`, on each node; with results behind a URI beside those,
+        so that another node can go on from them.
+        """
+        if "://" not in self.results:
+            return str(self.runs)
+        where, mark, query = self.results.partition("?")
+        scheme, _, path = where.partition("://")
+        above, _, name = path.rstrip("/").rpartition("/")
+        beside = f"{above}/{runs_name(name)}" if above else f"{name}/runs"
+        return f"{scheme}://{beside}{mark}{query}"
+
 
 def place(results: str | Path = "results", data: str | Path | None = None) -> Place:
     """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
-    `results`.
+    `results`, or in the working directory where those are behind a URI.
     """
-    name = str(results).rstrip("/").rsplit("/", 1)[-1]
-    parent = Path.cwd() if "://" in str(results) else Path(results).expanduser().absolute().parent
+    is_uri = "://" in str(results)
+    name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
+    parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
     folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
-    runs = parent / ("runs" if name == "results" else f"{name}-runs")
-    return Place(str(results), runs, Path(folder).expanduser().absolute())
+    return Place(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
+
+
+def runs_name(name: str) -> str:
+    """The name of the folder beside results of that name."""
+    return "runs" if name == "results" else f"{name}-runs"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Writes what trials tell into the tables: the driver is their only writer."""
 
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from attnsweep import provenance
+from attnsweep import provenance, storage
 from attnsweep.console import Live
 from attnsweep.errors import writing
 from attnsweep.results import Row, Store
@@ -25,8 +24,12 @@ log = logging.getLogger("attnsweep")
 class Recorder:
     """What is known of the running trials until it stands in the tables."""
 
-    def __init__(self, sweep: str, store: Store, runs: Path, live: Live) -> None:
+    def __init__(
+        self, sweep: str, store: Store, runs: Path, live: Live, *, checkpoints: str | None = None
+    ) -> None:
         self.sweep, self.store, self.runs, self.live = sweep, store, runs, live
+        self.checkpoints = checkpoints or str(runs)
+        self.warned: set[str] = set()
         self.origin = provenance.driver()
         self.curves: dict[str, list[Row]] = {}
         self.written: dict[str, float] = {}
@@ -48,6 +51,9 @@ class Recorder:
         """Keeps the epochs of the learning curve and writes them now and then."""
         curve = self.curves[trial.trial_id]
         curve += event.get("curve", ())
+        if (warning := event.get("warning")) and warning not in self.warned:
+            self.warned.add(warning)
+            log.warning("%s; a trial that is cut off starts over", warning)
         share = len(curve) / trial.config["epochs"]
         self.live.advanced(trial.trial_id, event.get("progress", share), event.get("quality"))
         if "curve" in event and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
@@ -62,7 +68,7 @@ class Recorder:
         with writing(self.store.root):
             self.store.write("trials", [full], trial.trial_id)
         if status != "stopped":  # a sweep without a scheduler would go on from there
-            drop_checkpoint(self.runs / trial.trial_id)
+            storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
         self.live.ended(trial.trial_id, full)
         if status in FINAL:
             self.final.append((full, curve))
@@ -84,14 +90,6 @@ class Recorder:
             with writing(self.store.root):
                 self.store.write("epochs", curve, trial_id)
             self.written[trial_id] = time.monotonic()
-
-
-def drop_checkpoint(folder: Path) -> None:
-    """Deletes a trial's checkpoint, and the folder where nothing else is kept in it."""
-    with contextlib.suppress(OSError):
-        for path in folder.glob("checkpoint.*"):
-            path.unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def tidy(store: Store) -> None:

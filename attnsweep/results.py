@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from attnsweep import storage
 from attnsweep.errors import UserError
 from attnsweep.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES
 
@@ -39,15 +40,13 @@ class Store:
         self.files: fs.FileSystem
         self.base: str
         try:
-            self.files, self.base = (
-                fs.FileSystem.from_uri(self.root) if "://" in self.root else local(self.root)
-            )
+            self.files, self.base = storage.opened(self.root)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"results={self.root!r} cannot be opened: {error}") from error
 
     @property
     def is_local(self) -> bool:
-        return isinstance(self.files, fs.LocalFileSystem)
+        return storage.is_local(self.files)
 
     def write(self, table: str, rows: Sequence[Row], name: str) -> None:
         """Writes `rows` as the file `name`.parquet of a table, replacing the file of that name as a whole."""
@@ -58,10 +57,12 @@ class Store:
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
         target = f"{self.base}/{table}/{name}.parquet"
-        self.files.create_dir(f"{self.base}/{table}", recursive=True)
-        if not self.is_local:  # an object store shows an object when its upload is complete
-            pq.write_table(content, target, filesystem=self.files)
+        if not self.is_local:
+            sink = pa.BufferOutputStream()
+            pq.write_table(content, sink)
+            storage.put(self.files, target, sink.getvalue())
             return
+        self.files.create_dir(f"{self.base}/{table}", recursive=True)
         scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"
         try:
             pq.write_table(content, scratch, filesystem=self.files)
@@ -73,7 +74,8 @@ class Store:
     def paths(self, table: str) -> list[str]:
         """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
         selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
-        infos = [i for i in self.files.get_file_info(selector) if i.is_file and i.path.endswith(".parquet")]
+        listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
+        infos = [info for info in listed if info.is_file and info.path.endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
     def read(self, table: str) -> pa.Table:
@@ -89,8 +91,9 @@ class Store:
         raise OSError(f"the files of {self.base}/{table} vanish as fast as they are listed")
 
     def _read(self, table: str, path: str) -> pa.Table | None:
+        source = path if self.is_local else pa.BufferReader(self._download(path))
         try:
-            file = pq.ParquetFile(path, filesystem=self.files)
+            file = pq.ParquetFile(source, filesystem=self.files if self.is_local else None)
             return conform(
                 file.read(use_threads=False), SCHEMAS[table], KEYS[table]
             )  # small: threads cost more
@@ -102,6 +105,17 @@ class Store:
                 "skipped %s, which cannot be read (%s); delete it, or restore it from a copy", path, reason
             )
             return None
+
+    def _download(self, path: str) -> pa.Buffer:
+        """The content of a file. Where the store fails this raises OSError: the file is no torn one, and its
+        rows are not to be taken for missing.
+        """
+
+        def download() -> pa.Buffer:
+            with self.files.open_input_file(path) as file:
+                return file.read_buffer()
+
+        return storage.patiently(self.files, download)
 
     def compact(self) -> None:
         """Moves final rows of each table into one file; what a retry would replace stays where it is."""
@@ -118,7 +132,7 @@ class Store:
             return
         self.write(table, rows, bundle_name(names))
         for name in names:
-            self.files.delete_file(f"{self.base}/{table}/{name}.parquet")
+            storage.delete(self.files, f"{self.base}/{table}/{name}.parquet")
 
     def supersede(self, table: str, rows: Sequence[Row], keys: Sequence[str]) -> None:
         """Writes final rows as one file, then takes rows of the same `keys` out of the older files."""
@@ -130,7 +144,7 @@ class Store:
         for path, part in older:
             stays = [key not in written for key in zip(*(part[key].to_pylist() for key in keys), strict=True)]
             if not any(stays):
-                self.files.delete_file(path)
+                storage.delete(self.files, path)
             elif not all(stays):
                 self._write(table, part.filter(pa.array(stays)), Path(path).stem)
 
@@ -145,7 +159,7 @@ class Store:
         name = bundle_name([path for path, _ in sources])
         self._write(table, newest(table, pa.concat_tables([part for _, part in sources])), name)
         for path, _ in sources:
-            self.files.delete_file(path)
+            storage.delete(self.files, path)
 
     def update_trials(self, changes: Mapping[str, Row]) -> None:
         """Rewrites, file by file, the rows of the trials named in `changes` with those columns changed."""
@@ -173,11 +187,6 @@ class Store:
                     os.replace(path, folder / f"{table}-{Path(path).name}")
                     moved.append(path)
         return moved
-
-
-def local(root: str) -> tuple[fs.FileSystem, str]:
-    """The local file system and the absolute path of `root` on it."""
-    return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
 
 
 def is_parquet(path: str) -> bool:

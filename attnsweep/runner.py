@@ -4,12 +4,12 @@ Nothing of the driver's own state is kept. What is done stands in the tables and
 checkpoints, so the same command goes on from wherever it was cut off.
 """
 
+import contextlib
 import fcntl
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from ray.exceptions import RayError
 from rich.console import Console
 
-from attnsweep import cluster, console, datasets
-from attnsweep.errors import Interrupted, UserError
+from attnsweep import cluster, console, datasets, lock, storage
+from attnsweep.errors import Interrupted, Unreachable, UserError
 from attnsweep.latency import measure_all
 from attnsweep.plan import Place, Plan, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
@@ -90,6 +90,8 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
             raise Interrupted(
                 f"the Ray cluster was lost ({cause}); finished rows are intact, the same command goes on"
             ) from error
+        except Unreachable as error:
+            raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
         outcome = Outcome(command.trials, command.count(), interrupted)
     console.show_closing(
@@ -147,14 +149,16 @@ class Command:
         console.show_time(self.screen, self.plan, slots)
         options = {
             "data_dir": str(self.where.data),
-            "runs_dir": str(self.where.runs),
+            "runs_dir": self.where.checkpoints,
             "cpu": asked["cpu"],
             "gpu": asked["gpu"],
             "keep_weights": self.sweep.keep_weights,
         }
         source, scheduler = self.search or Queue(self.plan.new), self.sweep.scheduler
         with console.Live(self.screen, self.plan, slots=slots) as live:
-            recorder = Recorder(self.plan.name, self.store, self.where.runs, live)
+            recorder = Recorder(
+                self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
+            )
             spread(source, recorder, options=options, asked=asked, slots=slots, scheduler=scheduler)
 
     def count(self) -> Counter[str]:
@@ -194,7 +198,7 @@ def measure(results: str | Path, *, address: str | None) -> int:
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def sole_writer(store: Store, runs: Path) -> Iterator[None]:
     """Holds the lock on the results, and mends what an earlier driver may have left.
 
@@ -202,17 +206,20 @@ def sole_writer(store: Store, runs: Path) -> Iterator[None]:
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        lock = open(runs / "lock", "a")
+        here = open(runs / "lock", "a")
     except OSError as error:
         raise UserError(
             f"results={store.root!r}: cannot write beside it ({error}); choose another folder"
         ) from error
-    with lock:
+    with here, contextlib.ExitStack() as locks:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not store.is_local:
+                locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
+        except (BlockingIOError, lock.Held) as error:
+            on = f" from {error}" if isinstance(error, lock.Held) else ""
             raise UserError(
-                f"another sweep is writing to {store.root}; wait for it, or name another --results"
+                f"another sweep is writing to {store.root}{on}; wait for it, or name another --results"
             ) from None
         store.clear_scratch()
         for path in store.set_aside_unreadable(runs / "unreadable"):

@@ -6,9 +6,9 @@ It yields a dict per epoch, with the epoch's row and the trial's row so far, and
 progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
 """
 
+import io
 import logging
 import math
-import os
 import statistics
 import time
 import traceback
@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import measure, provenance, tasks
+from attnsweep import measure, provenance, storage, tasks
 from attnsweep.models import build
 from attnsweep.results import Row
 from attnsweep.schema import QUALITY_OF_EPOCH
 from attnsweep.sweep import Trial, reason
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
-CHECKPOINT_S = 5.0  # an epoch is checkpointed if that much training would be lost
+CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
+SAVES = 20.0  # ... or, where a checkpoint takes long to write, that many times as long: 5 % of the training
 FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
 Event = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -71,10 +72,13 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
 def start(trial: Trial, options: Options) -> "Training":
     """The training of a trial, from its checkpoint where one can be read, else from the beginning."""
     path, training = checkpoint_path(trial, options), Training(trial, options)
-    if path is None or not path.exists():
+    if path is None:
         return training
     try:
-        training.restore(torch.load(path, map_location=training.device, weights_only=True))
+        content = io.BytesIO(storage.read(path))
+        training.restore(torch.load(content, map_location=training.device, weights_only=True))
+        return training
+    except FileNotFoundError:
         return training
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
         log.warning("skipped the checkpoint %s, which cannot be read (%s)", path, reason(error))
@@ -91,6 +95,7 @@ class Training:
         self.best_weights: dict[str, torch.Tensor] | None = None  # kept only where they are wanted
         self.examined: Row = {}
         self.told = 0
+        self.warning: dict[str, str] = {}  # travels with the next events
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
         self.task = tasks.task(self.config["task"])
@@ -108,7 +113,7 @@ class Training:
 
     def epochs(self) -> Iterator[Event]:
         """Trains the epochs that are left. Raises Diverged."""
-        last_save = time.perf_counter()
+        saved_at, wait = time.perf_counter(), self.options.checkpoint_s
         while len(self.curve) < self.config["epochs"]:
             effort: Row = {}  # a rule that learns nothing is judged as it is
             if self.learns:
@@ -117,11 +122,14 @@ class Training:
             self._keep_best()
             if len(self.curve) == self.config["epochs"]:
                 return  # the last epoch travels with the final event
-            if time.perf_counter() - last_save > self.options.checkpoint_s:
-                self._save()
-                last_save = time.perf_counter()
+            if time.perf_counter() - saved_at > wait:
+                wait = self.options.checkpoint_s * max(1, SAVES * self._save())
+                saved_at = time.perf_counter()
             quality = self.quality(self.curve[-1])
-            yield {"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()}
+            yield {
+                **{"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()},
+                **self.warning,
+            }
 
     def news(self) -> list[Row]:
         """The epochs that have not been told yet; the first time also those of earlier attempts."""
@@ -230,11 +238,13 @@ class Training:
                 row[name] = statistics.median(epoch[name] for epoch in self.curve)
         return row
 
-    def _save(self) -> None:
-        """Writes the checkpoint: plain values and tensors only."""
-        path = checkpoint_path(self.trial, self.options)
+    def _save(self) -> float:
+        """Writes the checkpoint, plain values and tensors only; returns the seconds that it took. One that
+        cannot be written is a warning: it only spares time.
+        """
+        path, began = checkpoint_path(self.trial, self.options), time.perf_counter()
         if path is None:
-            return
+            return 0.0
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -246,7 +256,12 @@ class Training:
             "started_at": self.started_at.isoformat(),
             "best_weights": self.best_weights,
         }
-        write_whole(state, path)
+        try:
+            write_whole(state, path)
+            self.warning = {}
+        except OSError as error:
+            self.warning = {"warning": f"checkpoints cannot be written ({storage.short(error)})"}
+        return time.perf_counter() - began
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to where a checkpoint was written.
@@ -278,22 +293,23 @@ def optimizer(
     return kind(model.parameters(), **recipe, **adam)
 
 
-def checkpoint_path(trial: Trial, options: Options) -> Path | None:
-    """Where the trial's checkpoint lies."""
-    return Path(options.runs_dir) / trial.trial_id / "checkpoint.pt" if options.runs_dir else None
+def checkpoint_path(trial: Trial, options: Options) -> str | None:
+    """Where the trial's checkpoint lies: a path or a URI."""
+    return storage.below(options.runs_dir, f"{trial.trial_id}/checkpoint.pt") if options.runs_dir else None
 
 
-def weights_path(runs_dir: str | Path, trial_id: str) -> Path:
-    """Where the weights of a trial's selected epoch lie, if they were kept: a state_dict on the CPU."""
-    return Path(runs_dir) / trial_id / "weights.pt"
+def weights_path(runs_dir: str | Path, trial_id: str) -> str:
+    """The path or URI of the weights of a trial's selected epoch, if they were kept: a state_dict on the
+    CPU.
+    """
+    return storage.below(runs_dir, f"{trial_id}/weights.pt")
 
 
-def write_whole(state: Mapping[str, Any], path: Path) -> None:
-    """Writes a file whole or not at all: a new one, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, scratch)
-    os.replace(scratch, path)
+def write_whole(state: Mapping[str, Any], path: str) -> None:
+    """Writes a file whole or not at all. Raises OSError."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    storage.write(path, content.getvalue())
 
 
 def place(error: BaseException) -> str:

@@ -498,7 +498,7 @@ def test_a_trial_that_would_come_out_as_another_is_refused(
 def test_weights_that_cannot_be_read_are_refused_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = weights_path(tmp_path / "runs", unfinished(tmp_path, model="vit"))
+    path = Path(weights_path(tmp_path / "runs", unfinished(tmp_path, model="vit")))
     path.parent.mkdir(parents=True)
     torch.save({"weight": torch.zeros(3)}, path)
     foreign = path.read_bytes()
