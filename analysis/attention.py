@@ -311,9 +311,8 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 def run(options: argparse.Namespace) -> None:
     row, place = row_to_draw(options), plan.place(options.results, options.data)
     one = trial_of(row, place.data)
-    model = trained(
-        row, one, runs=place.checkpoints, data=place.data, attention="explicit"
-    )  # it shows its weights
+    kernel = "explicit"  # which shows its weights
+    model = trained(row, one, runs=place.checkpoints, data=place.data, attention=kernel)
     count = options.examples
     if one.config["model"] == "transformer":
         figure = draw_readings(readings(model, one.config, count), one, row["test_acc"])

@@ -67,7 +67,8 @@ def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     equal = {name: (name, "first") for name in OF_ARCHITECTURE}
     medians = {name: (name, "median") for name in MEASURED}
     every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
-    return {name: source for name, source in every.items() if source[0] in frame}
+    known = {name for name in frame if name not in SCORES or frame[name].notna().any()}
+    return {name: source for name, source in every.items() if source[0] in known}
 
 
 def judged_by(frame: pd.DataFrame, part: str = "test") -> str:

@@ -270,7 +270,8 @@ def model_of(folder: Path, row: Row) -> tuple[Any, dict[str, Any]]:
     """The model that the script draws, and its configuration."""
     found = script.find_trial(str(folder / "results"), row["trial_id"])
     one = script.trial_of(found, Path("nowhere"))
-    return script.trained(found, one, runs=folder / "runs", data=Path("nowhere")), one.config
+    model = script.trained(found, one, runs=folder / "runs", data=Path("nowhere"), attention="explicit")
+    return model, one.config
 
 
 def test_a_trial_with_fused_kernels_gives_the_maps_of_its_own_model(vit_trial: tuple[Path, Row]) -> None:
@@ -305,7 +306,7 @@ def test_weights_that_were_kept_are_drawn_and_lost_ones_are_trained_again_to_the
 ) -> None:  # fmt: skip
     folder, row = vit_trial
     with monkeypatch.context() as patch:
-        patch.setattr(script.trial, "run", None)  # nothing may be trained
+        patch.setattr("attnsweep.trial.run", None)  # nothing may be trained
         status, out, err = called(capsys, patch, folder, row["trial_id"][:6])
     assert (status, err) == (0, "")
     path = folder / f"figures/attention-{row['trial_id']}"

@@ -257,11 +257,9 @@ def ensure(
 
 @contextlib.contextmanager
 def alone(where: Path) -> Iterator[bool]:
-    """While no other process of this machine is in here for the same data set; tells whether it is still to
-    be recorded.
-    """
+    """While no other process of this machine records; tells whether the set is still to be recorded."""
     where.parent.mkdir(parents=True, exist_ok=True)
-    with open(where.parent / f".{where.name}.lock", "a") as lock:
+    with open(where.parent.with_suffix(".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield not (where / "manifest.json").is_file()
 
