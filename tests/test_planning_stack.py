@@ -103,6 +103,9 @@ def test_every_stage_set_runs_and_trains_all_that_it_has(stages, batch):
         {"depth": 3, "dropout": 0.1},
         {"track": "det", "lines": "vector", "motion": "none", "occ": "head"},
         {"lines": "dense"},
+        {"stages": "id10", "plan_bev": "off"},
+        {"stages": "id10", "plan_head": "xy", "nav": "command"},
+        {"stages": "id2", "lines": "vector"},
     ],
     ids=lambda config: "-".join(map(str, config.values())),
 )

@@ -157,6 +157,11 @@ def off(toggle: str) -> str:
     return "off" if "off" in CHOICES[toggle] else "none"
 
 
+def reads_fine(config: Mapping[str, Any]) -> bool:
+    """Whether any stage reads the fine map."""
+    return is_on(config["track"]) or config["lines"] in ("dense", "both") or config["plan_bev"] == "on"
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Raises UserError where a full configuration makes no sense."""
     if not any(is_on(config[stage]) for stage in ("track", "lines", "plan")):
