@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
     "plan_head": "frenet",
     "nav": "route",
     "grad_stop": "none",
-    "bev_attention": "global",
+    "bev_attention": "window",
 }
 LINKS = ("agent_agent", "agent_map", "agent_goal", "plan_agents", "plan_map", "plan_motion", "plan_bev")
 ALL: dict[str, str] = {
