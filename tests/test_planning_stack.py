@@ -1,6 +1,8 @@
 """The planning stack: what its stages are, what goes where, and that examples do not mix."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,13 +98,17 @@ def test_every_stage_set_runs_and_trains_all_that_it_has(stages, batch):
         {"plan_head": "xy", "nav": "command"},
         {"plan_head": "anchors"},
         {"ego_state": "dropout"},
-        {"bev_attention": "window", "depth": 2},
+        {"depth": 2},
+        {"bev_attention": "global", "depth": 2},
         {"grad_stop": "bev"},
         {"grad_stop": "queries"},
         {"attention": "explicit"},
         {"depth": 3, "dropout": 0.1},
         {"track": "det", "lines": "vector", "motion": "none", "occ": "head"},
         {"lines": "dense"},
+        {"stages": "id10", "plan_bev": "off"},
+        {"stages": "id10", "plan_head": "xy", "nav": "command"},
+        {"stages": "id2", "lines": "vector"},
     ],
     ids=lambda config: "-".join(map(str, config.values())),
 )
@@ -160,6 +166,12 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
     config = complete({"stages": "id12", "lines": "none", "post": None})
     assert config["lines"] == "none" and config["agent_map"] == config["plan_map"] == "off"
     assert config["agent_agent"] == "on" and config["post"] == "none"
+
+
+def test_the_axes_are_known_without_torch():
+    code = "import sys, attnsweep.planning.design; print({'torch', 'ray'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
     "plan_head": "frenet",
     "nav": "route",
     "grad_stop": "none",
-    "bev_attention": "global",
+    "bev_attention": "window",
 }
 LINKS = ("agent_agent", "agent_map", "agent_goal", "plan_agents", "plan_map", "plan_motion", "plan_bev")
 ALL: dict[str, str] = {
@@ -155,6 +155,11 @@ def is_on(value: object) -> bool:
 def off(toggle: str) -> str:
     """The value of a toggle that means that nothing is there."""
     return "off" if "off" in CHOICES[toggle] else "none"
+
+
+def reads_fine(config: Mapping[str, Any]) -> bool:
+    """Whether any stage reads the fine map."""
+    return is_on(config["track"]) or config["lines"] in ("dense", "both") or config["plan_bev"] == "on"
 
 
 def check(config: Mapping[str, Any]) -> None:

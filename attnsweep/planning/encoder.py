@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attnsweep.models.attention import linear
 from attnsweep.models.blocks import EncoderBlock
+from attnsweep.planning.design import reads_fine
 from attnsweep.planning.places import Place, centres
 
 LAYERS = 6  # of the sensor's grids
@@ -23,7 +24,7 @@ WINDOW = 8  # tokens along a side that attend to one another
 
 @dataclass(frozen=True)
 class Features:
-    """`tokens` (b, 256, d), row by row; `fine` (b, c, 32, 32), which has them in it."""
+    """`tokens` (b, 256, d), row by row; `fine` (b, c, 32, 32), which has them in it if any stage reads it."""
 
     tokens: Tensor
     fine: Tensor
@@ -69,7 +70,9 @@ class BEVEncoder(nn.Module):
             for layer in range(config["depth"])
         )
         self.norm = nn.LayerNorm(dim)
-        self.up, self.smooth = linear(dim, (FINE // COARSE) ** 2 * width), convolution(width, width)
+        self.up = self.smooth = None
+        if reads_fine(config):
+            self.up, self.smooth = linear(dim, (FINE // COARSE) ** 2 * width), convolution(width, width)
 
     def forward(self, bev: Tensor) -> Features:
         """Of the sensor's grids (b, 6, 64, 64)."""
@@ -78,7 +81,9 @@ class BEVEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        return Features(tokens, self.smooth(near + finer(self.up(tokens))))
+        if self.up and self.smooth:
+            near = self.smooth(near + finer(self.up(tokens)))
+        return Features(tokens, near)
 
 
 def window(config: Mapping[str, Any], layer: int) -> Window:

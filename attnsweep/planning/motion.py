@@ -53,23 +53,21 @@ class MotionFormer(nn.Module):
         place = torch.cat([found.agents.box[..., :2], torch.zeros_like(found.ego[..., :2])], dim=1).detach()
         coded = agents + self.to_place(place)
         queries = rearrange(coded[:, :, None] + self.modes, "b a m d -> b (a m) d")
-        steady = straight_on(found.agents)
-        ends = self.ends(place, steady)
+        offsets = straight_on(found.agents)
         for block in self.blocks:
-            queries = block(queries, agents=coded, lines=lines, fine=features.fine, ends=ends.flatten(1, 2))
-            ends = self.ends(place, self.ways(queries, found.agents, steady).detach())
-        queries = self.norm(queries)
-        said = rearrange(queries, "b (a m) d -> b a m d", m=MODES)
-        offsets = self.ways(queries, found.agents, steady)
+            ends = self.ends(place, offsets.detach()).flatten(1, 2)
+            queries = block(queries, agents=coded, lines=lines, fine=features.fine, ends=ends)
+            offsets = self.ways(self.norm(queries), found.agents)
+        said = rearrange(self.norm(queries), "b (a m) d -> b a m d", m=MODES)
         futures = Futures(self.to_logit(said[:, :-1])[..., 0], offsets)
-        return Moves(futures, said[:, :-1], said[:, -1:], ends[:, :-1])
+        return Moves(futures, said[:, :-1], said[:, -1:], self.ends(place, offsets)[:, :-1])
 
-    def ways(self, queries: Tensor, agents: Agents, steady: Tensor) -> Tensor:
-        """Offsets (b, q, m, 8, 2) that the queries add, each in its agent's frame, to a steady way."""
+    def ways(self, queries: Tensor, agents: Agents) -> Tensor:
+        """Offsets (b, q, m, 8, 2): what the queries add, in the agent's frame, to going straight on."""
         steps = rearrange(self.to_way(queries), "b (a m) (t two) -> b a m t two", m=MODES, two=2)[:, :-1]
         cos, sin = agents.box[..., None, None, 2].detach(), agents.box[..., None, None, 3].detach()
         x, y = (REACH * steps.cumsum(dim=-2)).unbind(dim=-1)
-        return steady + torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+        return straight_on(agents) + torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
 
     def ends(self, place: Tensor, offsets: Tensor) -> Tensor:
         """Where ways end (b, a, m, 2), the ego's where it begins."""

@@ -61,11 +61,11 @@ class Planner(nn.Module):
             self.to_state = nn.Sequential(linear(STATES, dim), nn.ReLU(), linear(dim, dim))
         self.to_place = nn.ModuleDict({link: Place(dim) for link in self.links})
         self.to_way = nn.ModuleDict({link: Place(dim) for link in self.links if self.along})
-        self.to_near = linear(dim // 2, dim) if "plan_bev" in self.links and self.along else None
+        self.to_near = linear(dim // 2, dim) if "plan_bev" in self.links else None
         self.centres: Tensor
         self.register_buffer("centres", centres(COARSE), persistent=False)
         self.beside: Tensor
-        self.register_buffer("beside", torch.cartesian_prod(AHEAD, BESIDE).T[:, None], persistent=False)
+        self.register_buffer("beside", torch.cartesian_prod(AHEAD, BESIDE), persistent=False)
         layers = max(1, config["depth"] // 2)
         self.blocks = nn.ModuleList(PlannerBlock(config, self.links) for _ in range(layers))
         self.norm_start, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -107,9 +107,11 @@ class Planner(nn.Module):
         return said * (torch.rand(len(state), 1, device=state.device) >= DROPPED)
 
     def ahead(self, way: Curve) -> Tensor:
-        """Points (b, n, 2) on the route and on both sides of it, at which the fine map is read."""
-        s, aside = (x.expand(len(way.knots), -1) for x in self.beside)
-        return along(way, s, aside)[..., :2]
+        """Points (b, n, 2) on the route and on both sides of it, at which the fine map is read; straight on
+        where the route is not known.
+        """
+        points = self.beside.expand(len(way.knots), -1, -1)
+        return along(way, points[..., 0], points[..., 1])[..., :2] if self.along else points
 
     def keys(self, link: str, scene: Scene, way: Curve) -> Tensor:
         """What there is to attend to (b, n, d) over a link, and where it is: in the frame, and along the

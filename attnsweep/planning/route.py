@@ -3,6 +3,7 @@
 Shapes: b examples, n points; metres and radians in the ego's frame.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 def project(way: Curve, points: Tensor) -> Tensor:
     """Arc length and distance to the left (b, n, 2) of points (b, n, 2), by the straight line from knot to
-    knot that is nearest; the arc length is below zero behind the ego.
+    knot that is nearest; the first goes on behind the ego, where arc lengths are below zero.
     """
     step = way.knots.diff(dim=1)[:, None]  # (b, 1, k, 2)
     length = step.norm(dim=-1).clamp(min=SHORT)
@@ -75,12 +76,9 @@ def project(way: Curve, points: Tensor) -> Tensor:
     to = points[:, :, None] - way.knots[:, None, :-1]  # (b, n, k, 2)
     along = (to * ahead).sum(dim=-1)
     left = ahead[..., 0] * to[..., 1] - ahead[..., 1] * to[..., 0]
-    share = along.clamp(min=torch.zeros_like(length)).minimum(length)
+    least = F.pad(torch.zeros_like(length[..., 1:]), (1, 0), value=-math.inf)
+    share = along.maximum(least).minimum(length)
     distance = torch.hypot(along - share, left)
     nearest = distance.argmin(dim=-1, keepdim=True)
-    first = (nearest == 0) & (along.gather(2, nearest) < 0)
-    s = torch.where(first, along.gather(2, nearest), share.gather(2, nearest)) + way.along[:, None].expand(
-        -1, points.shape[1], -1
-    ).gather(2, nearest)
-    side = left.gather(2, nearest).sign() * distance.gather(2, nearest)
-    return torch.cat([s, torch.where(first, left.gather(2, nearest), side)], dim=-1)
+    s = (way.along[:, None, :-1] + share).gather(2, nearest)
+    return torch.cat([s, left.gather(2, nearest).sign() * distance.gather(2, nearest)], dim=-1)

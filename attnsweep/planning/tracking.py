@@ -91,7 +91,7 @@ def join(said: Readout, samples: Samples, clips: Clips) -> Indices:
     rank = np.argsort(-said.confidence, axis=1, kind="stable")
     count, queries = rank.shape
     tracks = np.full((count, queries), -1)
-    store = Store.empty(count, 2 * queries)
+    store = Store.empty(count, (1 + PATIENCE) * queries)
     begun = np.zeros(count, dtype=np.int64)  # tracks so far
     for rows in clips.moments():
         last = clips.before[rows]
@@ -114,7 +114,7 @@ def join(said: Readout, samples: Samples, clips: Clips) -> Indices:
             Store(xy[rows], velocity[rows], tracks[rows], np.zeros((len(rows), queries), dtype=np.int64)),
         )
         if old is not None and free is not None:
-            store.put(rows, old.left(free, queries), first=queries)
+            store.put(rows, old.left(free, PATIENCE * queries), first=queries)
     return tracks
 
 
