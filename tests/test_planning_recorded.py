@@ -224,7 +224,7 @@ CAR_5 = obstacle(5, along_x(81))
         (scenario(ROAD, CAR_5.replace("<length>4.5</length>", "")), "obstacle 5, length is None"),
         (scenario(ROAD, CAR_5.replace("<exact>4</exact>", "<exact>2</exact>")), "state 4 is not later than"),
         (scenario(ROAD.replace("<x>150.0</x>", "<x>?</x>"), CAR_5), "lanelet 1, left bound, x is '\\?'"),
-        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<")), "left bound has 1 different"),
+        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "left bound has 1 different"),
         (scenario(CAR_5), "has no lanelet"),
         (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
         (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
@@ -245,7 +245,7 @@ def test_a_malformed_commonroad_file_is_named_with_its_record(
         (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
         (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
         (scenario(ROAD, obstacle(5, along_x(50))), "there for 4.9 s, a sample needs 5.5"),
-        (scenario(ROAD, without_state(CAR_5, 33)), "not seen at 3.3 s"),
+        (scenario(ROAD, without_state(CAR_5, 33)), "not seen after 3.2 s"),
     ],
 )  # fmt: skip
 def test_a_scene_that_teaches_nothing_is_left_out_with_its_reason(

@@ -9,13 +9,14 @@ down, z forward. A point p in the ego's frame is (X, Y, Z) = extr p in a camera'
 cx, v = fy Y / Z + cy in its image, where pixel (row, column) covers [column, column + 1] x [row, row + 1].
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import Floats, from_frame, to_frame
+from attnsweep.planning.geometry import Floats, from_frame, to_frame, wrap
 from attnsweep.planning.roads import DrivableArea
 from attnsweep.planning.sensor import Grid, rasterise
 
@@ -68,12 +69,31 @@ class Rig:
         whole[:, :3, :3], whole[:, :3, 3] = turned, moved
         return whole
 
-    def rays(self) -> Floats:
-        """The direction (c, h, w, 3) of each pixel's middle in the ego's frame, 1 m deep in the camera's."""
-        v, u = np.meshgrid(np.arange(self.height) + 0.5, np.arange(self.width) + 0.5, indexing="ij")
-        pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
-        deep = pixels @ np.linalg.inv(self.intr[0]).T  # (h, w, 3)
-        return np.einsum("hwi,cij->chwj", deep, self.extr[:, :3, :3])
+
+@dataclass(frozen=True)
+class Sight:
+    """Where the pixels of a rig look, the images side by side, n = c w columns: `rays` (h, n, 3) in the ego's
+    frame, 1 m deep in the camera's; `azimuth` (n,) of each column, which all its rays share; which rays meet
+    the ground (h, n), and where those do (g, 2).
+    """
+
+    rays: Floats
+    azimuth: Floats
+    below: NDArray[np.bool_]
+    ground: Floats
+
+
+@functools.lru_cache(maxsize=4)
+def sight(rig: Rig) -> Sight:
+    """Where a rig looks."""
+    v, u = np.meshgrid(np.arange(rig.height) + 0.5, np.arange(rig.width) + 0.5, indexing="ij")
+    deep = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(rig.intr[0]).T  # (h, w, 3)
+    rays = np.einsum("hwi,cij->hcwj", deep, rig.extr[:, :3, :3]).reshape(rig.height, -1, 3)
+    below = rays[..., 2] < 0
+    met = rays[below]
+    return Sight(
+        rays, np.arctan2(rays[0, :, 1], rays[0, :, 0]), below, met[:, :2] * (rig.above / -met[:, 2:])
+    )
 
 
 def render(
@@ -89,19 +109,20 @@ def render(
     """The views (c, 3, h, w) at a pose (3,) of boxes (a, 5) of kinds (a,), the ground, and points (n, 2) of
     paint and of stop lines that show red, all in the world.
     """
-    rays = rig.rays()
-    image = ground(rays, pose, area, paint, red, rig)
-    depth = np.full(rays.shape[:-1], np.inf)
+    see = sight(rig)
+    image = empty_world(see, pose, area, paint, red)
+    depth = np.full(see.below.shape, np.inf)
     middle = to_frame(boxes[:, :2], pose)
-    for a in np.argsort(np.hypot(*middle.T), kind="stable"):  # the nearest first: less is drawn over
+    for a, (x, y) in enumerate(middle):
+        reach = np.arcsin(min(1.0, np.hypot(*boxes[a, 3:5]) / 2 / max(np.hypot(x, y), 1e-9)))
+        columns = np.flatnonzero(np.abs(wrap(see.azimuth - np.arctan2(y, x))) <= reach)
         half = np.array([*boxes[a, 3:5], height_of(int(kind[a]), float(boxes[a, 3]))]) / 2
-        hit, side = entries(rays, np.array([*middle[a], boxes[a, 2] - pose[2]]), half, rig.above)
-        closer = hit < depth
-        depth[closer] = hit[closer]
-        image[closer] = (np.array(COLOUR[int(kind[a])]) * np.array(SHADE)[side[closer], None]).astype(
-            np.uint8
-        )
-    return np.moveaxis(image, -1, 1)
+        hit, side = entries(see.rays[:, columns], np.array([x, y, boxes[a, 2] - pose[2]]), half, rig.above)
+        row, column = np.nonzero(hit < depth[:, columns])
+        shade = np.array(SHADE)[side[row, column], None]
+        depth[row, columns[column]] = hit[row, column]
+        image[row, columns[column]] = (np.array(COLOUR[int(kind[a])]) * shade).astype(np.uint8)
+    return image.reshape(rig.height, rig.count, rig.width, 3).transpose(1, 3, 0, 2)
 
 
 def height_of(kind: int, length: float) -> float:
@@ -109,26 +130,25 @@ def height_of(kind: int, length: float) -> float:
     return TALL if kind == CAR and length > LONG else HEIGHT[kind]
 
 
-def ground(
-    rays: Floats, pose: Floats, area: DrivableArea, paint: Floats, red: Floats, rig: Rig
+def empty_world(
+    see: Sight, pose: Floats, area: DrivableArea, paint: Floats, red: Floats
 ) -> NDArray[np.uint8]:
-    """The views (c, h, w, 3) of an empty world."""
-    image = np.empty(rays.shape, dtype=np.uint8)
+    """The images (h, n, 3) of a world without agents."""
+    image = np.empty(see.rays.shape, dtype=np.uint8)
     image[...] = SKY
-    below = rays[..., 2] < 0
-    local = rays[below][:, :2] * (rig.above / -rays[below][:, 2:])
-    colours = np.where((area.at(from_frame(local, pose)) > 0)[:, None], ROAD, VERGE).astype(np.uint8)
-    index, inside = NEAR_GROUND.index(local)
+    colours = np.where((area.at(from_frame(see.ground, pose)) > 0)[:, None], ROAD, VERGE).astype(np.uint8)
+    index, inside = NEAR_GROUND.index(see.ground)
     for points, colour in ((paint, PAINT), (red, RED)):
         there = rasterise(points, pose, NEAR_GROUND).ravel()[index] > 0
         colours[there & inside] = colour
-    image[below] = colours
+    image[see.below] = colours
     return image
 
 
 def entries(rays: Floats, pose: Floats, half: Floats, above: float) -> tuple[Floats, NDArray[np.int64]]:
-    """How deep (c, h, w) rays from a camera `above` the ground enter a box that stands on it at a pose (3,),
-    inf where they miss it, and through which side: 0 an end, 1 a side, 2 its top. By the slab test.
+    """How deep (...) rays (..., 3) from a camera `above` the ground enter a box of half sizes (3,) that
+    stands on it at a pose (3,), inf where they miss it, and through which side: 0 an end, 1 a side, 2 its
+    top. By the slab test.
     """
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     start = np.array([-cos * pose[0] - sin * pose[1], sin * pose[0] - cos * pose[1], above - half[2]])

@@ -8,6 +8,7 @@ senses is simulated on the recorded boxes, with the same scanner as in the own w
 - A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
 - References to lanelets that are not in the file, as in cut-outs of maps, lead nowhere.
 - Sidewalks, bicycle lanes and crosswalks are not drivable; the bounds of crosswalks are painted.
+- Obstacles longer than 30 m, such as buildings and trains, are left out.
 - An obstacle that has occupancies instead of a trajectory is there in its initial state alone.
 
 Format: Althoff, Koschi, Manzinger, "CommonRoad: Composable benchmarks for motion planning on roads", IV 2017;
@@ -28,11 +29,12 @@ from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
 from attnsweep.planning.geometry import Floats, from_frame, resample, stations
 from attnsweep.planning.roads import SHOULDER, DrivableArea, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
-from attnsweep.planning.tracks import Surroundings, Track, distinct, log_of
+from attnsweep.planning.tracks import LONGEST, Surroundings, Track, distinct, log_of, part_of_map
 
 FORMATS = ("2018b", "2020a")
 ON_FOOT, CROSSWALK = ("sidewalk", "bicycleLane", "crosswalk"), "crosswalk"
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
+LARGEST = 1e9  # of all figures in a file; of finite ones
 ALWAYS = 1e6  # s, before and after which nothing stands any more
 
 
@@ -68,11 +70,11 @@ def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
     step = number_in(root.get("timeStepSize"), f"{path}: timeStepSize")
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
-    around = surroundings_of(root, path, step)
     tracks = [track for element in root for track in tracks_of(element, path, step)]
     egos = [i for i, track in enumerate(tracks) if track.kind == CAR]
     if not egos:
         return [(path.name, "no vehicle moves in it")]
+    around = surroundings_of(root, path, step, np.concatenate([tracks[i].pose[:, :2] for i in egos]))
     return [
         (f"{path.name}, {tracks[ego].name}", log_of(tracks, ego, around, number=number + k))
         for k, ego in enumerate(egos)
@@ -108,12 +110,12 @@ def parse(path: Path) -> Element:
 
 
 def number_in(text: str | None, where: str) -> float:
-    """The finite number that a text holds."""
+    """The finite number that a text holds, of a size that occurs."""
     try:
         value = float(text or "")
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
+    if not abs(value) < LARGEST:
         raise UserError(f"{where} is {text!r}, not a finite number")
     return value
 
@@ -140,14 +142,15 @@ def points_in(element: Element | None, where: str) -> Floats:
 # --- The map ---
 
 
-def surroundings_of(root: Element, path: Path, step: float) -> Surroundings:
-    """The map of a scenario."""
+def surroundings_of(root: Element, path: Path, step: float, agents: Floats) -> Surroundings:
+    """The map of a scenario, around agents (n, 2)."""
     lanelets = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
     driven = {name: one for name, one in lanelets.items() if not one.on_foot}
     if not driven:
         raise UserError(f"{path} has no lanelet on which one drives")
     place = {name: i for i, name in enumerate(driven)}
-    area = drivable_area([np.concatenate([one.left, one.right[::-1]]) for one in driven.values()])
+    polygons = [np.concatenate([one.left, one.right[::-1]]) for one in driven.values()]
+    area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
     dividers = tuple(
         one.left
         for name, one in driven.items()
@@ -293,6 +296,8 @@ def tracks_of(element: Element, path: Path, step: float) -> Iterator[Track]:
         missing = "initialState" if initial is None else "role, static or dynamic"
         raise UserError(f"{where} has no {missing}")
     middle, size = box_of(element.find("shape"), where)
+    if max(size) > LONGEST:
+        return
     if role == "static":
         pose = pose_of(initial, f"{where}, initialState", middle)
         time = np.array([-ALWAYS, ALWAYS])

@@ -27,7 +27,7 @@ from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
 from attnsweep.planning.geometry import Floats, headings, resample, wrap
 from attnsweep.planning.roads import SHOULDER, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
-from attnsweep.planning.tracks import DT, Surroundings, Track, distinct, log_of
+from attnsweep.planning.tracks import DT, LONGEST, WIDEST, Surroundings, Track, distinct, log_of, part_of_map
 
 TABLES = {
     "scene": ("token", "name", "log_token"),
@@ -54,7 +54,8 @@ ARC = ("start_pose", "shape", "radius", "segment_length")
 EGO_SIZE = (4.084, 1.730)  # m, of the Renault Zoe that recorded
 CENTRE_AHEAD = 1.4  # m, of its centre from the middle of the rear axle, where ego poses are
 GAP = 1.1  # s; an agent that misses one annotation is there all the same
-AROUND = 90.0  # m around the ego's way, that count of a map
+FARTHEST, LATEST = 1e7, 1e12  # m and s, of what occurs
+LONGEST_S = 600.0  # s, of a scene
 JOINED, ALIKE = 0.5, 0.5  # m and rad, within which the end of a lane is the start of the next
 
 Row = dict[str, Any]
@@ -95,7 +96,7 @@ def scenes_of(root: Path) -> Iterator[Scene]:
         location = str(pick(tables, "log", scene["log_token"], where)["location"])
         if location not in maps:
             maps[location] = read_map(folder.parent / "maps" / "expansion" / f"{location}.json")
-        around = maps[location].around(ego.pose[:, :2])
+        around = maps[location].around(ego.pose[:, :2], where)
         yield Scene(
             str(scene["name"]), str(scene["log_token"]), log_of([ego, *others], 0, around, number=number)
         )
@@ -164,10 +165,10 @@ def pick(tables: Mapping[str, Mapping[str, Row]], name: str, token: object, wher
     return row
 
 
-def figures(value: object, count: int, where: str) -> tuple[float, ...]:
-    """The `count` finite numbers of a list."""
+def figures(value: object, count: int, where: str, *, most: float = FARTHEST) -> tuple[float, ...]:
+    """The `count` finite numbers of a list, none beyond `most`."""
     numbers = value if isinstance(value, list) and len(value) == count else []
-    if not numbers or not all(isinstance(one, int | float) and np.isfinite(one) for one in numbers):
+    if not numbers or not all(isinstance(one, int | float) and abs(one) <= most for one in numbers):
         raise UserError(f"{where} is {value!r}, not {count} finite numbers")
     return tuple(float(one) for one in numbers)
 
@@ -175,7 +176,7 @@ def figures(value: object, count: int, where: str) -> tuple[float, ...]:
 def time_of(row: Row, folder: Path, name: str) -> float:
     """A record's time in seconds."""
     where = f"{folder / name}.json: {row['token']}, timestamp"
-    return figures([row["timestamp"]], 1, where)[0] * 1e-6
+    return figures([row["timestamp"]], 1, where, most=1e6 * LATEST)[0] * 1e-6
 
 
 def pose_of(row: Row, where: str) -> tuple[float, float, float]:
@@ -201,6 +202,10 @@ def ego_track(
     if not tokens:
         raise UserError(f"{folder}/sample.json: {frames[0]['token']}: no sample_data tells of its ego pose")
     times = np.array(sorted(tokens))
+    if last - first > LONGEST_S:
+        raise UserError(
+            f"{folder}/sample.json: {frames[-1]['token']} is {last - first:.0f} s after the first"
+        )
     grid = np.arange(0.0, times[-1] + DT, DT)
     nearest = np.unique(np.abs(times[:, None] - grid).argmin(axis=0))
     poses = []
@@ -231,6 +236,8 @@ def agent_tracks(
         width, length, _ = figures(entries[0][1]["size"], 3, f"{where[0]}, size")
         if min(width, length) <= 0:
             raise UserError(f"{where[0]}, size is {entries[0][1]['size']}; it must be above 0")
+        if max(width, length) > LONGEST:
+            continue
         pose = np.array([pose_of(row, at) for (_, row), at in zip(entries, where, strict=True)])
         times = np.array([time for time, _ in entries])
         if (np.diff(times) <= 0).any():
@@ -260,9 +267,10 @@ class StreetMap:
     dividers: list[tuple[Floats, str]]
     crosswalks: list[Floats]
 
-    def around(self, way: Floats) -> Surroundings:
+    def around(self, way: Floats, where: str) -> Surroundings:
         """What of it lies around a way (n, 2)."""
-        within = np.stack([way.min(axis=0) - AROUND, way.max(axis=0) + AROUND])
+        points = np.concatenate([way, *self.lanes, *(polygon for polygon, _ in self.areas)])
+        within = part_of_map(points, way, where)
         centres = [line for line in self.lanes if reaches(line, within)]
         dividers = [(line, paint) for line, paint in self.dividers if reaches(line, within)]
         areas = [area for area in self.areas if reaches(area[0], within)]
@@ -390,7 +398,7 @@ def path_of(arcs: object, where: str) -> Floats:
             raise UserError(f"{where} has no {missing[0]}")
         x, y, yaw = figures(arc["start_pose"], 3, f"{where}, start_pose")
         (radius,) = figures([arc["radius"]], 1, f"{where}, radius")
-        lengths = figures(arc["segment_length"], 3, f"{where}, segment_length")
+        lengths = figures(arc["segment_length"], 3, f"{where}, segment_length", most=WIDEST)
         points.append(np.array([[x, y]]))
         for turn, length in zip(str(arc["shape"]), lengths, strict=False):
             bend = {"L": 1.0, "R": -1.0}.get(turn, 0.0) / max(radius, 1e-3)

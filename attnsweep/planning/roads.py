@@ -286,12 +286,13 @@ def drivable_area(
     corner = np.floor(points.min(axis=0) - MARGIN)
     size = np.ceil((points.max(axis=0) + MARGIN - corner) / CELL).astype(int)
     fine = 2
-    pierced = [(polygon, gaps) for polygon, gaps in zip(polygons, holes, strict=False) if gaps]
-    whole = [polygon for i, polygon in enumerate(polygons) if i >= len(holes) or not holes[i]]
+    pierced = list(holes) or [()] * len(polygons)
+    whole = [polygon for polygon, own in zip(polygons, pierced, strict=True) if not own]
     inside = filled(whole, corner, size * fine, CELL / fine)
-    for polygon, gaps in pierced:
-        solid = filled([polygon], corner, size * fine, CELL / fine)
-        inside |= solid & ~filled(gaps, corner, size * fine, CELL / fine)
+    for polygon, own in zip(polygons, pierced, strict=True):
+        if own:
+            solid = filled([polygon], corner, size * fine, CELL / fine)
+            inside |= solid & ~filled(own, corner, size * fine, CELL / fine)
     gaps, _ = label(~inside)
     inside |= (np.bincount(gaps.ravel()) * (CELL / fine) ** 2 < SMALLEST_GAP)[gaps]
     depth = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * CELL / fine

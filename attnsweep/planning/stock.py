@@ -33,11 +33,12 @@ from attnsweep.planning.closed_loop import (
     drivable_plan,
     progress_along,
 )
-from attnsweep.planning.geometry import Floats, from_frame, project, resample, stations
-from attnsweep.planning.roads import SHOULDER, SPACING, DrivableArea, dashed, drivable_area, rounded
+from attnsweep.planning.geometry import Floats, from_frame, project, resample, stations, wrap
+from attnsweep.planning.roads import SHOULDER, SPACING, DrivableArea, dashed, drivable_area, ribbon, rounded
 from attnsweep.planning.samples import KEY_S, SWEEPS, Samples, ego_state, navigation
 from attnsweep.planning.score import Scores, counted, gained, score_drive
 from attnsweep.planning.sensor import Grid, Scan, Scanner, layers, scan
+from attnsweep.planning.tracks import distinct
 from attnsweep.planning.traffic import DT
 
 STOCK = ("intersection-v0", "roundabout-v0", "merge-v0", "highway-v0")
@@ -47,6 +48,7 @@ REACH = 60.0  # m, that a route goes on straight behind its end
 ARRIVED = 25.0  # m into its last lane, at which the intersection counts as crossed there
 MERGED = 370.0  # m along x, at which the merge counts as done there
 FLIP = np.array([1.0, -1.0])
+JOINT = 6  # points, a metre apart, of each of two lanes that meet
 NOTHING = np.zeros((0, 2))
 
 
@@ -69,15 +71,15 @@ def score_stock(policy: Policy | None, *, episodes: int = 5, seconds: float = 15
     """The scores of a policy, `episodes` scenes of each of `STOCK` one after the other, against the progress
     of highway-env's IDM driver, who drives if there is no policy.
     """
-    driven = drive_stock(policy, episodes=episodes, seconds=seconds)
-    return score_drive(driven, expected(episodes, seconds))
+    idm = idm_drive(episodes, seconds)
+    driven = drive_stock(policy, episodes=episodes, seconds=seconds) if policy else idm
+    return score_drive(driven, gained(idm, counted(idm)))
 
 
-@functools.lru_cache(maxsize=8)
-def expected(episodes: int, seconds: float) -> Floats:
-    """The metres (b,) that the IDM driver gains along the routes."""
-    driven = drive_stock(None, episodes=episodes, seconds=seconds)
-    return gained(driven, counted(driven))
+@functools.lru_cache(maxsize=4)
+def idm_drive(episodes: int, seconds: float) -> Drive:
+    """What the IDM driver makes of it, once per process."""
+    return drive_stock(None, episodes=episodes, seconds=seconds)
 
 
 def drive_stock(
@@ -203,28 +205,44 @@ def make(name: str) -> Any:
 
 @functools.lru_cache(maxsize=len(STOCK))
 def ground(name: str) -> Ground:
-    """The ground of an environment, which is the same for all seeds. By highway-env's rule of what is on a
-    lane, lanes reach a vehicle's length beyond their ends.
-    """
+    """The ground of an environment, which is the same for all seeds."""
     from highway_env.road.lane import LineType
 
+    network = make(name).road.network
     ribbons, paint = [], []
-    for lane in make(name).road.network.lanes_list():
-        half, wide = lane.width_at(0.0) / 2, lane.width_at(0.0) / 2 + SHOULDER
-        sides = [beside(lane, side, beyond=lane.VEHICLE_LENGTH) for side in (wide, -wide)]
-        ribbons.append(np.concatenate([sides[0], sides[1][::-1]]))
+    for lane in network.lanes_list():
+        half = lane.width_at(0.0) / 2
+        ribbons.append(ribbon(beside(lane, 0.0), half + SHOULDER))
         for line, side in zip(lane.line_types, (-half, half), strict=True):
             if line == LineType.STRIPED:
                 paint.append(dashed(beside(lane, side)))
             elif line != LineType.NONE:
                 paint.append(resample(beside(lane, side), 0.5))
+    ribbons += joints(network)
     return Ground(drivable_area(ribbons), np.unique(np.concatenate(paint), axis=0))
 
 
-def beside(lane: Any, side: float, *, beyond: float = 0.0) -> Floats:
-    """The line (n, 2) that runs `side` metres to the right of a lane's middle, and so far beyond its ends."""
+def joints(network: Any) -> list[Floats]:
+    """Polygons over where a lane leads to the next one. highway-env's lanes need not meet there: between
+    those into its roundabout and the roundabout there are 5 m.
+    """
+    found = []
+    for (start, end, index), lane in network.lanes_dict().items():
+        for beyond in network.graph.get(end, {}):
+            last = lane.position(lane.length, 0.0)
+            follows, _ = network.next_lane_given_next_road(start, end, index, beyond, None, last)
+            other = network.get_lane((end, beyond, follows))
+            turn = wrap(np.array(lane.heading_at(lane.length) - other.heading_at(0.0)))
+            if np.abs(turn) < 1.0:
+                line = distinct(np.concatenate([beside(lane, 0.0)[-JOINT:], beside(other, 0.0)[:JOINT]]))
+                found.append(ribbon(resample(line, 1.0), lane.width_at(lane.length) / 2 + SHOULDER))
+    return found
+
+
+def beside(lane: Any, side: float) -> Floats:
+    """The line (n, 2), a point about each metre, that runs `side` metres to the right of a lane's middle."""
     length = min(float(lane.length), LONGEST)
-    s = np.linspace(-beyond, length + beyond, max(2, round(length + 2 * beyond) + 1))
+    s = np.linspace(0.0, length, max(2, round(length) + 1))
     return np.array([lane.position(one, side) for one in s]) * FLIP
 
 

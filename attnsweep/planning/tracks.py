@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from attnsweep.errors import UserError
 from attnsweep.planning.geometry import Floats, headings, project, resample, stations, wrap
 from attnsweep.planning.roads import SPACING, DrivableArea, rounded
 from attnsweep.planning.samples import FUTURE, KEY_S, SWEEPS, SceneLog
@@ -25,6 +26,10 @@ TURNED = 3.0  # m, that a direction one rad off the lane's counts as
 SWITCH = 6.0  # m, that going over to a lane that does not continue the last one counts as
 CHANGE = 15.0  # m, before and behind the place of a change of lane
 REACH = 60.0  # m, that a route goes on beyond the last pose
+AROUND = 90.0  # m around where agents are, that count of a map
+WIDEST = 20e3  # m, that a map may measure
+LARGEST_AREA = 4e6  # m2, that may count of a map
+LONGEST = 30.0  # m; longer agents, such as trains and buildings, are left out
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,15 @@ def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: i
     stands, or brakes by more than 1 m/s2.
     """
     own = tracks[ego]
+    late = np.flatnonzero(np.diff(own.time) > own.gap)
+    if len(late):
+        return f"not seen after {own.time[late[0]]:.1f} s"
     if own.time[-1] - own.time[0] < SHORTEST_S:
         return f"there for {own.time[-1] - own.time[0]:.1f} s, a sample needs {SHORTEST_S:.1f}"
     times = own.time[0] + DT * np.arange(int((own.time[-1] - own.time[0]) / DT + 1e-6) + 1)
     everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
     entries = [entries_of(track, times) for track in everyone]
     state, valid = (np.stack(part, axis=1) for part in zip(*entries, strict=True))
-    if not valid[:, 0].all():
-        return f"not seen at {times[~valid[:, 0]][0]:.1f} s"
     if np.hypot(*np.diff(state[:, 0, :2], axis=0).T).sum() < LEAST_WAY:
         return "ego stands"
     route = route_of(state[:, 0, :3], around.centres, around.successors)
@@ -122,6 +128,25 @@ def slows(speed: Floats) -> NDArray[np.bool_]:
     """Whether someone whose speed is (t,) stands or brakes hard, by the change of speed in half a second."""
     ahead = np.minimum(np.arange(len(speed)) + round(KEY_S / DT), len(speed) - 1)
     return (speed < 0.5) | (speed[ahead] - speed < -1.0 * KEY_S)
+
+
+def part_of_map(points: Floats, agents: Floats, where: str) -> Floats:
+    """The lowest and highest x and y (2, 2) of what counts of a map with points (n, 2), around agents (m, 2).
+
+    Raises UserError where that is more than memory should hold.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    if (high - low > WIDEST).any():
+        raise UserError(f"{where}: the map measures {(high - low).max() / 1e3:.0f} km; 20 km are the most")
+    within = np.stack(
+        [np.maximum(low, agents.min(axis=0) - AROUND), np.minimum(high, agents.max(axis=0) + AROUND)]
+    )
+    within[1] = np.maximum(within[1], within[0] + 1.0)
+    if np.prod(within[1] - within[0]) > LARGEST_AREA:
+        raise UserError(
+            f"{where}: agents are all over {np.prod(within[1] - within[0]) / 1e6:.0f} km2; 4 are the most"
+        )
+    return within
 
 
 # --- The route ---
