@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnsweep import storage
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
 from attnsweep.results import FINAL, Row
