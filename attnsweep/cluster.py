@@ -87,8 +87,8 @@ def watched() -> Iterator[None]:
 
 
 def watch(address: str, over: threading.Event, lost: threading.Event) -> None:
-    """Interrupts the main thread when nobody has listened at `host:port` for `LOST_S`, and ends the process as
-    Ray would half a minute later where that thread is stuck.
+    """Interrupts the main thread when nobody has listened at `host:port` for `LOST_S`. Where that thread is
+    stuck it ends the process, as Ray would half a minute later.
     """
     heard = time.monotonic()
     while not over.wait(2):

@@ -1,5 +1,6 @@
 """Files and rows in a real object store: moto's server, as a process on loopback."""
 
+import io
 import json
 import logging
 import os
@@ -123,8 +124,7 @@ def test_a_trial_goes_on_from_a_checkpoint_in_a_bucket_to_the_same_numbers(objec
     storage.drop(storage.below(runs, trial.trial_id), "checkpoint")
     assert objects.below("some/runs") == [f"{trial.trial_id}/weights.pt"]
     path = weights_path(runs, trial.trial_id)
-    storage.write("kept.pt", storage.read(path))
-    assert torch.load("kept.pt", weights_only=True).keys()
+    assert torch.load(io.BytesIO(storage.read(path)), weights_only=True).keys()
 
 
 def test_a_hostile_checkpoint_in_a_bucket_runs_no_code(objects: Objects, tmp_path: Path) -> None:
@@ -175,8 +175,6 @@ def test_a_store_that_stays_away_is_a_sentence_and_no_empty_table(
     monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
     objects.line.is_cut = True
     try:
-        with pytest.raises(Unreachable, match="the store failed for 0 s"):
-            load(root)
         with pytest.raises(Interrupted, match="finished rows are intact, the same command goes on"):
             with writing(root):
                 Store(root).write("trials", [{"trial_id": "b", "status": "done"}], "b")
@@ -206,7 +204,7 @@ def test_a_store_that_fails_between_listing_and_reading_is_not_taken_for_a_torn_
 def test_what_time_does_not_heal_is_told_at_once(objects: Objects, tmp_path: Path) -> None:
     began = time.monotonic()
     with (
-        pytest.raises(UserError, match="the store refuses .*nosuch"),
+        pytest.raises(UserError, match=r"the store refuses .*nosuch"),
         sole_writer(Store("s3://nosuch/results"), tmp_path),
     ):
         pass
@@ -272,11 +270,8 @@ def test_a_sweep_into_a_bucket_runs_resumes_and_is_read_like_any_other(
     wider = attnsweep.run(Sweep(model="vit", epochs=1, seed={"grid_search": [0, 1]}, **TINY), root,
                           address="local", latency=False)  # fmt: skip
     assert sorted(wider["attempts"]) == [1, 1] and len(wider) == 2
-    assert [name.partition("/")[0] for name in objects.below("sweep/results")] == [
-        "epochs",
-        "latency",
-        "trials",
-    ]
+    tables = [name.partition("/")[0] for name in objects.below("sweep/results")]
+    assert tables == ["epochs", "latency", "trials"], "each in one file"
     assert objects.below("sweep/runs") == []
     capsys.readouterr()
     assert main(["pick", "--results", root]) == 0
@@ -284,9 +279,7 @@ def test_a_sweep_into_a_bucket_runs_resumes_and_is_read_like_any_other(
     assert rows["trial_id"].item() in capsys.readouterr().out
 
 
-def test_nothing_is_logged_by_a_store_that_is_well(
-    objects: Objects, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_store_that_is_well_says_nothing(objects: Objects, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     Store(objects.uri("well/results")).write("trials", [{"trial_id": "a", "status": "done"}], "a")
     assert not caplog.records
