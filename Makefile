@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-cluster lint unit clean
+.PHONY: quickstart test test-cluster test-faults lint unit clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m attnsweep sweeps/quickstart.py
@@ -23,6 +23,9 @@ unit: $(VENV)/installed-test
 
 test-cluster: $(VENV)/installed-test
 	$(RUN) -m pytest -m cluster
+
+test-faults: $(VENV)/installed-test
+	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m 'faults or not faults' tests/test_faults.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

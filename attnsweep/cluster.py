@@ -1,13 +1,16 @@
 """The Ray cluster that trials run on: reaching one or starting one on this machine, and what it offers."""
 
+import _thread
+import contextlib
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ import yaml
 from ray.exceptions import RayError
 
 from attnsweep import tokens
-from attnsweep.errors import UserError
+from attnsweep.errors import Interrupted, UserError
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
 NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
+LOST = "the head of the Ray cluster was lost; finished rows are intact, the same command goes on"
+LOST_S = 20.0  # without a head, which ends the sweep
+LEAVE_S = 10.0  # for the main thread to leave a call of Ray's; most of them cannot be interrupted
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -33,13 +39,13 @@ QUIET = {
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that `ray start` began on this
     machine, else a new local one; `local` is always a new one.
 
     A connection that was there before stays. Raises UserError where a named cluster cannot be reached, or one
-    that was named or found does not take this machine's token.
+    that was named or found does not take this machine's token; Interrupted where its head dies later.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -53,10 +59,50 @@ def connected(address: str | None) -> Iterator[None]:
         connect(address or os.environ.get("RAY_ADDRESS"))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
-        yield
+        with watched():
+            yield
     finally:
         ray.shutdown()
         tokens.set_mode(mode)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Raises Interrupted in the main thread once the cluster's head is lost; elsewhere nobody can be stopped.
+
+    Ray says nothing for a minute and then ends the process, with no exception that could be caught.
+    """
+    over, lost = threading.Event(), threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        address = ray.get_runtime_context().gcs_address
+        threading.Thread(target=watch, args=(address, over, lost), daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise Interrupted(LOST) from None
+        raise
+    finally:
+        over.set()
+
+
+def watch(address: str, over: threading.Event, lost: threading.Event) -> None:
+    """Interrupts the main thread when nobody has listened at `host:port` for `LOST_S`. Where that thread is
+    stuck it ends the process, as Ray would half a minute later.
+    """
+    heard = time.monotonic()
+    while not over.wait(2):
+        try:
+            knock(address)
+            heard = time.monotonic()
+        except OSError:
+            if time.monotonic() - heard > LOST_S:
+                lost.set()
+                _thread.interrupt_main()
+                break
+    if lost.is_set() and not over.wait(LEAVE_S):
+        print(f"attnsweep: {LOST}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def connect(address: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A lock in an object store, where there is no flock: an object that its holder keeps writing anew.
+"""A lock in an object store, where there is no flock: an object that its holder renews every few seconds.
 
 Whoever finds one and cannot tell that its holder is dead watches it for a while. An object store has no
 write-if-absent that pyarrow knows of, so two drivers that begin in the same instant look twice: the one whose

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -189,18 +190,24 @@ class Messenger(tune.Callback):
 
 
 class Feed(Searcher):
-    """Gives Tune one trial after another, those that an earlier call of Tune has left first."""
+    """Gives Tune one trial after another, those that an earlier call of Tune has left first. After a call that
+    broke down these are all that were under way, each of them alone: one is to blame, the others are not.
+    """
 
-    def __init__(self, messenger: Messenger) -> None:
+    def __init__(self, messenger: Messenger, *, alone: bool = False) -> None:
         super().__init__()
-        self.messenger, self.again = messenger, deque(messenger.left.values())
+        left = [one for one in messenger.left.values() if not alone or messenger.starts[one.trial_id]]
+        self.messenger, self.again, self.alone, self.given = messenger, deque(left), alone, ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The configuration of the next trial; None where Tune is to ask again later."""
-        trial = self.again.popleft() if self.again else self.messenger.take()
+        if self.alone and self.given in self.messenger.left:
+            return None
+        trial = self.again.popleft() if self.again else None if self.alone else self.messenger.take()
         if trial:
+            self.given = trial.trial_id
             return {"trial": trial}
-        return Searcher.FINISHED if self.messenger.source.exhausted else None
+        return Searcher.FINISHED if self.alone or self.messenger.source.exhausted else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -282,31 +289,47 @@ def spread(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(
         max(2, slots)
     )  # by default 200: each pending one costs every round
-    messenger = Messenger(source, record, slots=slots)
+    messenger, alone = Messenger(source, record, slots=slots), False
     while messenger.left or not source.exhausted:
         before = messenger.starts.total()
         try:
-            fit(messenger, options=options, asked=asked, scheduler=scheduler)
+            feed, alone = Feed(messenger, alone=alone), False
+            fit(messenger, feed, options=options, asked=asked, scheduler=scheduler)
         except Exception as error:  # Tune's whole fit ends where Ray kills one worker for memory
             if messenger.error:
                 raise messenger.error from None
             if messenger.starts.total() == before:
                 raise
-            log.warning("Ray Tune stopped (%s); going on with what is left", error)
+            alone = True
+            log.warning("%s; what was running goes on one by one", why(error))
         if messenger.starts.total() == before and (messenger.left or not source.exhausted):
             raise RuntimeError(f"Ray Tune ended with {len(messenger.left)} trials not started")
         messenger.give_up()
 
 
+def why(error: BaseException) -> str:
+    """Why a call of Tune broke down, in one line; Ray adds a page of advice where it killed for memory."""
+    while not isinstance(error, OutOfMemoryError) and error.__cause__:
+        error = error.__cause__
+    if isinstance(error, OutOfMemoryError):
+        return "a node ran out of memory, and Ray killed a worker"
+    return f"Ray Tune stopped ({next(iter(str(error).splitlines()), type(error).__name__)})"
+
+
 def fit(
-    messenger: Messenger, *, options: Mapping[str, Any], asked: Mapping[str, float], scheduler: str | None
+    messenger: Messenger,
+    feed: Feed,
+    *,
+    options: Mapping[str, Any],
+    asked: Mapping[str, float],
+    scheduler: str | None,
 ) -> None:
     """One call of Tune."""
     with tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True) as scratch:
         tune.run(  # and no Tuner, whose ResultGrid would hold every trial once more
             Worker,
             config={"options": dict(options), "asked": dict(asked)},
-            search_alg=Feed(messenger),
+            search_alg=feed,
             num_samples=-1,  # until the feed ends
             scheduler=GroupedASHA() if scheduler == "asha" else None,
             reuse_actors=True,

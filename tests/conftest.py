@@ -1,9 +1,13 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from commands import SLOW, finish, start, write_sweep
+from disturbed import Fault, Reference, write_table
 
 torch.set_num_threads(1)
 settings.register_profile("attnsweep", deadline=None, derandomize=True)
@@ -16,3 +20,22 @@ def data_dir() -> Path:
     if "ATTNSWEEP_DATA" not in os.environ:
         pytest.skip("needs the real data sets: set ATTNSWEEP_DATA to the folder that holds them")
     return Path(os.environ["ATTNSWEEP_DATA"])
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """A sweep of three trials that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(write_sweep(folder, SLOW))
+    status, _, err = finish(process)
+    assert status == 0, err
+    return Reference.of(folder / "results")
+
+
+@pytest.fixture(scope="session")
+def faults() -> Iterator[list[Fault]]:
+    """What the tests of faults have measured: a table, where $ATTNSWEEP_FAULTS_TABLE names a file for it."""
+    measured: list[Fault] = []
+    yield measured
+    if path := os.environ.get("ATTNSWEEP_FAULTS_TABLE"):
+        write_table(measured, Path(path))

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from attnsweep.results import Row
 from attnsweep.spaces import resolve
-from attnsweep.spread import Feed, Messenger, Queue, bundle, forget
+from attnsweep.spread import Feed, Messenger, Queue, bundle, forget, why
 from attnsweep.sweep import Trial, make_trial
 
 
@@ -71,6 +72,30 @@ def test_a_feed_gives_first_what_an_earlier_call_of_tune_has_left() -> None:
     again = Feed(messenger)
     assert [given(again), given(again)] == [0, 1]
     assert again.suggest("x") == Searcher.FINISHED
+
+
+def test_after_a_breakdown_what_was_under_way_goes_on_alone_and_the_rest_waits() -> None:
+    messenger = Messenger(Queue([ours(seed) for seed in range(4)]), Silent(), slots=2)
+    first = Feed(messenger)
+    assert [given(first) for _ in range(3)] == [0, 1, 2]
+    for seed in (0, 1):
+        messenger.on_trial_start(0, [], one_of_tunes(ours(seed), status=TuneTrial.RUNNING))
+    alone = Feed(messenger, alone=True)
+    assert given(alone) == 0
+    assert alone.suggest("x") is None, "the first has not ended"
+    messenger.on_trial_complete(0, [], one_of_tunes(ours(0), status=TuneTrial.TERMINATED))
+    assert given(alone) == 1
+    messenger.on_trial_complete(0, [], one_of_tunes(ours(1), status=TuneTrial.TERMINATED))
+    assert alone.suggest("x") == Searcher.FINISHED
+    again = Feed(messenger)
+    assert [given(again), given(again)] == [2, 3]
+
+
+def test_a_breakdown_for_memory_is_told_in_one_line() -> None:
+    wrapped = RuntimeError("Caught unexpected exception: Task was killed")
+    wrapped.__cause__ = OutOfMemoryError("Task was killed due to the node running low on memory.\nAdvice")
+    assert why(wrapped) == "a node ran out of memory, and Ray killed a worker"
+    assert why(ValueError("one\ntwo")) == "Ray Tune stopped (one)"
 
 
 def given(feed: Feed) -> int:

@@ -1,0 +1,95 @@
+"""Commands as processes: sweeps that run, die and are run again, and what they leave."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+import attnsweep
+
+TINY = "depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16"
+UNDISTURBED = ["trial_id", "val_acc", "test_acc", "test_acc_best", "best_epoch", "val_loss", "train_loss"]
+
+
+def write_sweep(folder: Path, body: str) -> Path:
+    path = folder / "sweep_file.py"
+    path.write_text(f"from ray import tune\nfrom attnsweep import Sweep\nsweep = Sweep({body})\n")
+    return path
+
+
+def start(
+    sweep: Path, *arguments: str, module: tuple[str, ...] = ("attnsweep",), address: str = "local"
+) -> subprocess.Popen[str]:
+    """The command for a sweep file, under way; `module` is what runs it."""
+    command = [sys.executable, "-m", *module, str(sweep), "--address", address, "--no-latency", *arguments]
+    return subprocess.Popen(
+        command, cwd=sweep.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def metrics(results: Path | str) -> pd.DataFrame:
+    """What training has found out, trial by trial."""
+    rows = attnsweep.load(results, status=None)
+    assert rows["trial_id"].is_unique
+    return rows[UNDISTURBED].sort_values("trial_id").reset_index(drop=True)
+
+
+def raw_ids(results: Path | str) -> list[str]:
+    """The trial ids as pandas alone reads them."""
+    return sorted(pd.read_parquet(f"{results}/trials")["trial_id"])
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes below `pid`, with their command lines."""
+    parent, line = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            line[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        except (OSError, ValueError):
+            continue
+    below, grown = {pid}, True
+    while grown:
+        more = {child for child, above in parent.items() if above in below} - below
+        below, grown = below | more, bool(more)
+    return {child: line[child] for child in below - {pid}}
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until `condition()` is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+SLOW = f"model='vit', seed=tune.grid_search([0, 1, 2]), epochs=60, lr=1e-3, lr_gamma=1, {TINY}"
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train."""
+    return [
+        pid for pid, line in descendants(process.pid).items() if line.startswith("ray::") and ".train" in line
+    ]
+
+
+def training(process: subprocess.Popen[str]) -> list[int]:
+    """The workers, once two of them are at it."""
+    wait_for(lambda: len(workers_of(process)) == 2 or process.poll() is not None)
+    time.sleep(1)
+    return workers_of(process)
