@@ -30,6 +30,7 @@ from attnsweep.planning.samples import ROUTE_POINTS, ROUTE_STEP, Samples
 from attnsweep.planning.scenes import Preset
 from attnsweep.planning.score import Course, Scores, course, interval
 from attnsweep.planning.score import judge as drive_course
+from attnsweep.planning.stock import highway_env_score
 from attnsweep.planning.surroundings import measure_surroundings
 from attnsweep.planning.tracking import measure_tracks
 from attnsweep.schema import DRIVING
@@ -39,6 +40,7 @@ ADAM: Mapping[str, Any] = {}  # torch's defaults
 CLIP_NORM: float | None = 10.0
 JUDGE_BATCH = 100
 SEES = ("planning",)  # models that look at all
+TRIAL_RUN = "driving:tiny"  # judged on a few maps of its own and nowhere else
 SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -193,7 +195,7 @@ def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[s
     if config["model"] in SEES:
         blank = drives(model, data.test, run, config, blind=True).means()["score"]
         columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
-    return columns | outside(driver(model, config))
+    return columns if data.dataset.name == TRIAL_RUN else columns | outside(driver(model, config))
 
 
 def blanked(policy: Policy) -> Policy:
@@ -202,8 +204,11 @@ def blanked(policy: Policy) -> Policy:
 
 
 def outside(policy: Policy | None) -> dict[str, float]:
-    """How the policy drives in worlds of others; nothing where they are not installed."""
-    return {}
+    """The score in highway-env's stock environments, which nobody trained in; nothing where they are not
+    installed.
+    """
+    score = highway_env_score(policy) if policy else None
+    return {} if score is None else {"highway_env_score": score}
 
 
 # --- Measuring ---
