@@ -56,9 +56,9 @@ class OccFormer(nn.Module):
         for block in self.blocks:
             state = block(state, agents, self.covered(state, masks))
             fine.append(finer(self.up(state), cells=CELLS))
-        cells = torch.stack(fine, dim=1) + self.near(features.fine)[:, None]
-        logits = masks[:, None] @ cells.flatten(3)  # (b, t, q, x y)
-        return rearrange(logits, "b t q (x y) -> b t q x y", x=FINE) + self.bias
+        cells = torch.stack(fine, dim=2) + self.near(features.fine)[:, :, None]  # (b, c, t, x, y)
+        logits = torch.baddbmm(self.bias, masks, cells.flatten(2))
+        return rearrange(logits, "b q (t x y) -> b t q x y", t=OCCUPANCY, x=FINE)
 
     @torch.no_grad()
     def covered(self, state: Tensor, masks: Tensor) -> Tensor:
