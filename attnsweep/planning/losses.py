@@ -196,8 +196,8 @@ def plan_losses(plan: Tensor, choice: Choice | None, batch: Batch) -> dict[str, 
     wanted, terms = batch["plan"], {}
     driven = plan
     if choice is not None:
-        off = (choice.plans - wanted[:, None])[..., :2].norm(dim=-1).mean(dim=-1)  # (b, v)
-        nearest = off.detach().argmin(dim=1)
+        off = (choice.anchors - wanted[:, None])[..., :2].norm(dim=-1).mean(dim=-1)  # (b, v)
+        nearest = off.argmin(dim=1)
         terms["choice"] = F.cross_entropy(choice.logits, nearest)
         driven = choice.plans[torch.arange(len(nearest), device=nearest.device), nearest]
     terms["plan"] = (driven - wanted)[..., :2].norm(dim=-1).mean()
