@@ -224,11 +224,11 @@ def test_a_line_may_run_either_way(batch):
     assert losses(Prediction(plan=batch["plan"], lines=back), batch)["line_points"] < 1e-5
 
 
-def test_the_nearest_of_the_plans_to_choose_from_is_the_one_that_learns(batch):
-    plans = batch["plan"][:, None] + torch.tensor([[3.0], [1.0], [5.0]])[..., None]
-    plans.requires_grad_()
+def test_the_plan_of_the_nearest_anchor_is_the_one_that_learns(batch):
+    anchors = batch["plan"][:, None] + torch.tensor([[3.0], [1.0], [5.0]])[..., None]
+    plans = anchors[:, [2, 1, 0]].requires_grad_()
     logits = torch.zeros(len(plans), 3, requires_grad=True)
-    terms = losses(Prediction(plan=plans[:, 0], choice=Choice(logits, plans)), batch)
+    terms = losses(Prediction(plan=plans[:, 0], choice=Choice(logits, plans, anchors)), batch)
     (terms["plan"] + terms["choice"]).backward()
     assert terms["plan"].item() == pytest.approx(2**0.5, abs=1e-5)
     assert plans.grad[:, 1].any() and not plans.grad[:, [0, 2]].any()

@@ -265,6 +265,17 @@ def test_windows_keep_apart_what_is_far_apart(batch):
     assert moved[:8, :8].all() and not moved[8:].any() and not moved[:, 8:].any()
 
 
+def test_a_cell_attends_to_the_agents_that_seem_to_cover_it_or_to_all():
+    stack = built()
+    cells = torch.full((1, 64, 16, 8), -1.0)  # 16 parts of 8 channels
+    cells[0, 3, 5] = 9.0
+    agents = torch.zeros(1, 20, 8)
+    agents[0, 7] = 1.0
+    mask = stack.occupancy.covered(cells.flatten(2), agents)
+    assert mask[0, 3].nonzero().flatten().tolist() == [7]
+    assert mask[0, :3].all() and mask[0, 4:].all()
+
+
 # --- Where gradients go ---
 
 

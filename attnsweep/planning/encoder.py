@@ -45,9 +45,9 @@ class Window(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(b, 256, d) to (b, 256, d)."""
         b, windows = len(tokens), COARSE // WINDOW
-        sizes = {"b": b, "x": windows, "y": windows, "i": WINDOW, "j": WINDOW}
-        apart = self.block(rearrange(tokens, f"b {self.order} d -> (b x y) (i j) d", **sizes))
-        return rearrange(apart, f"(b x y) (i j) d -> b {self.order} d", **sizes)
+        parts = {"b": b, "x": windows, "y": windows, "i": WINDOW, "j": WINDOW}
+        apart = self.block(rearrange(tokens, f"b {self.order} d -> (b x y) (i j) d", **parts))
+        return rearrange(apart, f"(b x y) (i j) d -> b {self.order} d", **parts)
 
 
 class BEVEncoder(nn.Module):

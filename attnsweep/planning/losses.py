@@ -141,7 +141,7 @@ def occupancy_losses(occupancy: Tensor, pairs: Matching, batch: Batch) -> dict[s
     weight = discount / discount.sum() / max(len(logit), 1)
     hit = logit.sigmoid()
     dice = 1 - (2 * (hit * covered).sum(dim=-1) + 1) / (hit.sum(dim=-1) + covered.sum(dim=-1) + 1)
-    wrong = F.softplus(torch.where(covered > 0, -logit, logit))
+    wrong = F.binary_cross_entropy_with_logits(logit, covered, reduction="none")
     hardest = wrong.topk(wrong.shape[-1] // HARDEST, dim=-1, sorted=False).values.mean(dim=-1)
     return {"occupancy_dice": (weight * dice).sum(), "occupancy": (weight * hardest).sum()}
 
@@ -151,7 +151,8 @@ def occupancy_target(occupancy: Tensor, pairs: Matching, cells: int) -> Tensor:
     fold = occupancy.shape[-1] // cells
     parts = rearrange(occupancy, "b t (x i) (y j) -> b t (i j) (x y)", i=fold, j=fold)
     slot = (pairs.target + 1).to(occupancy.dtype)
-    return (parts[pairs.example] == slot[:, None, None, None]).any(dim=2).to(torch.float32)
+    covered = parts[pairs.example] == slot[:, None, None, None]
+    return covered.to(torch.uint8).amax(dim=2).to(torch.float32)  # four times as fast as `any`
 
 
 # --- The map ---
@@ -195,8 +196,8 @@ def plan_losses(plan: Tensor, choice: Choice | None, batch: Batch) -> dict[str, 
     wanted, terms = batch["plan"], {}
     driven = plan
     if choice is not None:
-        off = (choice.plans - wanted[:, None])[..., :2].norm(dim=-1).mean(dim=-1)  # (b, v)
-        nearest = off.detach().argmin(dim=1)
+        off = (choice.anchors - wanted[:, None])[..., :2].norm(dim=-1).mean(dim=-1)  # (b, v)
+        nearest = off.argmin(dim=1)
         terms["choice"] = F.cross_entropy(choice.logits, nearest)
         driven = choice.plans[torch.arange(len(nearest), device=nearest.device), nearest]
     terms["plan"] = (driven - wanted)[..., :2].norm(dim=-1).mean()

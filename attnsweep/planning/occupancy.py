@@ -53,18 +53,23 @@ class OccFormer(nn.Module):
     def forward(self, agents: Tensor, features: Features) -> Tensor:
         """Logits (b, 5, q, 32, 32) of agents (b, q, d)."""
         masks, state, fine = self.to_mask(agents), self.merge(coarser(features.tokens)), []
+        parts = self.up(state)
         for block in self.blocks:
-            state = block(state, agents, self.covered(state, masks))
-            fine.append(finer(self.up(state), cells=CELLS))
-        cells = torch.stack(fine, dim=1) + self.near(features.fine)[:, None]
-        logits = masks[:, None] @ cells.flatten(3)  # (b, t, q, x y)
-        return rearrange(logits, "b t q (x y) -> b t q x y", x=FINE) + self.bias
+            state = block(state, agents, self.covered(parts, masks))
+            parts = self.up(state)
+            fine.append(finer(parts, cells=CELLS))
+        cells = torch.stack(fine, dim=2) + self.near(features.fine)[:, :, None]  # (b, c, t, x, y)
+        logits = torch.baddbmm(self.bias, masks, cells.flatten(2))
+        return rearrange(logits, "b q (t x y) -> b t q x y", t=OCCUPANCY, x=FINE)
 
     @torch.no_grad()
-    def covered(self, state: Tensor, masks: Tensor) -> Tensor:
-        """Which agents (b, n, q) each cell may attend to: those that seem to cover it, else all."""
-        coarse = rearrange(self.up(state), "b n (ij c) -> b n ij c", ij=PARTS**2).mean(dim=2)
-        likely = (coarse @ masks.mT + self.bias).sigmoid() >= OPEN
+    def covered(self, parts: Tensor, masks: Tensor) -> Tensor:
+        """Which agents (b, n, q) each cell may attend to: those that seem to cover any of its parts (b, n,
+        16 * c), else all.
+        """
+        logits = rearrange(parts, "b n (ij c) -> b (n ij) c", ij=PARTS**2) @ masks.mT
+        logits = rearrange(logits, "b (n ij) q -> b n ij q", ij=PARTS**2).amax(dim=2)
+        likely = (logits + self.bias).sigmoid() >= OPEN
         return likely | ~likely.any(dim=-1, keepdim=True)
 
 

@@ -253,10 +253,15 @@ class Anchors(nn.Module):
         off = rearrange(answer[..., 1:], "b v (two t) -> b v two t", two=2)
         step = F.relu(F.pad(self.anchors[:, 0], (1, 0)).diff(dim=-1) + off[:, :, 0])
         aside = ASIDE * (self.anchors[:, 1] / ASIDE + off[:, :, 1]).clamp(-1, 1)
-        plans = along(way, step.cumsum(dim=-1).flatten(1), aside.flatten(1))
-        choice = Choice(answer[..., 0], rearrange(plans, "b (v t) k -> b v t k", t=FUTURE))
-        best = choice.logits.argmax(dim=1)
-        return choice.plans[torch.arange(len(best), device=best.device), best], choice
+        b = len(query)
+        anchors = ways(way, self.anchors[:, 0].expand(b, -1, -1), self.anchors[:, 1].expand(b, -1, -1))
+        choice = Choice(answer[..., 0], ways(way, step.cumsum(dim=-1), aside), anchors)
+        return choice.plans[torch.arange(b, device=query.device), choice.logits.argmax(dim=1)], choice
+
+
+def ways(way: Curve, s: Tensor, aside: Tensor) -> Tensor:
+    """Poses (b, v, t, 3) at arc lengths and distances to the left (b, v, t)."""
+    return along(way, s.flatten(1), aside.flatten(1)).unflatten(1, s.shape[1:])
 
 
 def vocabulary() -> Tensor:

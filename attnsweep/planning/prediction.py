@@ -44,10 +44,13 @@ class Futures:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a planner chose from: `logits` (b, v) of the `plans` (b, v, 8, 3)."""
+    """What a planner chose from: `logits` (b, v) of the `plans` (b, v, 8, 3), each made from one of the
+    `anchors` (b, v, 8, 3).
+    """
 
     logits: Tensor
     plans: Tensor
+    anchors: Tensor
 
 
 @dataclass(frozen=True)
