@@ -14,7 +14,7 @@ from attnsweep.planning.sensor import Grid
 
 GRID = Grid()
 SIDE = GRID.cells * GRID.size  # m
-WAVES = 2.0 * 2.0 ** torch.arange(7)  # m: the wave lengths of the code, up to twice the side
+WAVES = tuple(2.0**k for k in range(1, 8))  # m: the wave lengths of the code, up to twice the side
 
 
 class Place(nn.Module):
@@ -23,7 +23,7 @@ class Place(nn.Module):
     def __init__(self, dim: int, *, coordinates: int = 2) -> None:
         super().__init__()
         self.frequency: Tensor
-        self.register_buffer("frequency", 2 * math.pi / WAVES, persistent=False)
+        self.register_buffer("frequency", 2 * math.pi / torch.tensor(WAVES), persistent=False)
         self.to_token = linear(2 * len(WAVES) * coordinates, dim)
 
     def forward(self, points: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ STATES = 5  # numbers of the ego's state
 SCALE = (10.0, 3.0, 3.0, 0.5, 0.2)  # what is much, of each
 DROPPED = 0.5  # share of examples in training whose ego state is withheld
 TARGET = 7  # the point of the route that is the target, 32 m ahead
-AHEAD, BESIDE = 2.0 * torch.arange(24), torch.tensor([-2.0, 0.0, 2.0])  # m, where the route is looked at
+AHEAD, BESIDE = tuple(2.0 * k for k in range(24)), (-2.0, 0.0, 2.0)  # m, where the route is looked at
 ASIDE = 1.5  # m, the farthest from the route
 STEP = 3.0  # m, the unit of a way's steps
 STANDING = 0.3  # m; after a shorter step the yaw stays as it was
@@ -65,7 +65,9 @@ class Planner(nn.Module):
         self.centres: Tensor
         self.register_buffer("centres", centres(COARSE), persistent=False)
         self.beside: Tensor
-        self.register_buffer("beside", torch.cartesian_prod(AHEAD, BESIDE), persistent=False)
+        self.register_buffer(
+            "beside", torch.cartesian_prod(*map(torch.tensor, (AHEAD, BESIDE))), persistent=False
+        )
         layers = max(1, config["depth"] // 2)
         self.blocks = nn.ModuleList(PlannerBlock(config, self.links) for _ in range(layers))
         self.norm_start, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)

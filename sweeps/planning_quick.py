@@ -1,0 +1,19 @@
+"""Does a planner that sees the road drive better than what sees nothing?
+
+6 trials, under 10 minutes on two cores, recording the scenes included. Expected: far better than following the
+route blindly or planning by the ego's own motion, though that one stays closest to the expert in open loop.
+"""
+
+from ray import tune
+
+from attnsweep import Sweep
+
+sweep = Sweep(
+    [
+        dict(model=tune.grid_search(["expert", "route_following", "constant_velocity", "stop"])),
+        dict(model="ego_mlp", dim=128, depth=2),
+        dict(model="planning", stages="id12"),
+    ],
+    dataset="driving:small",
+    keep_weights=True,
+)
