@@ -39,6 +39,7 @@ TABLES = {
     "category": ("token", "name"),
     "log": ("token", "location"),
 }
+ENDINGS = {"token": str, "name": str, "location": str, "tokens": list, "segments": list, "holes": list}
 SHAPES = {  # of a map, and what a record of each must have
     "node": ("x", "y"),
     "polygon": ("exterior_node_tokens", "holes"),
@@ -89,17 +90,15 @@ def scenes_of(root: Path) -> Iterator[Scene]:
         where = f"{folder / 'scene.json'}: {scene['name']}"
         frames = sorted(samples[scene["token"]], key=lambda row: time_of(row, folder, "sample"))
         if not frames:
-            yield Scene(str(scene["name"]), str(scene["log_token"]), "it has no sample")
+            yield Scene(scene["name"], scene["log_token"], "it has no sample")
             continue
         ego = ego_track(frames, data, tables, folder)
         others = agent_tracks(frames, boxes, tables, folder)
-        location = str(pick(tables, "log", scene["log_token"], where)["location"])
+        location = pick(tables, "log", scene["log_token"], where)["location"]
         if location not in maps:
-            maps[location] = read_map(folder.parent / "maps" / "expansion" / f"{location}.json")
+            maps[location] = read_map(folder.parent / "maps" / "expansion", location)
         around = maps[location].around(ego.pose[:, :2], where)
-        yield Scene(
-            str(scene["name"]), str(scene["log_token"]), log_of([ego, *others], 0, around, number=number)
-        )
+        yield Scene(scene["name"], scene["log_token"], log_of([ego, *others], 0, around, number=number))
 
 
 # --- Tables ---
@@ -119,7 +118,7 @@ def version_folder(root: Path) -> Path:
 def scene_rows(root: Path) -> list[Row]:
     """The rows of the table of scenes in the order of their names."""
     found = table(version_folder(root), "scene", TABLES["scene"])
-    return sorted(found.values(), key=lambda row: str(row["name"]))
+    return sorted(found.values(), key=lambda row: row["name"])
 
 
 def files_of(root: Path) -> list[Path]:
@@ -153,7 +152,11 @@ def rows(content: Any, where: str, fields: Sequence[str]) -> dict[str, Row]:
         missing = [one for one in fields if not isinstance(record, dict) or one not in record]
         if missing:
             raise UserError(f"{where}, record {i} has no {missing[0]}")
-        kept[str(record["token"])] = {one: record[one] for one in fields}
+        for one in fields:
+            wanted = next((kind for ending, kind in ENDINGS.items() if one.endswith(ending)), object)
+            if not isinstance(record[one], wanted):
+                raise UserError(f"{where}, record {i}: {one} is {record[one]!r}, not a {wanted.__name__}")
+        kept[record["token"]] = {one: record[one] for one in fields}
     return kept
 
 
@@ -227,7 +230,7 @@ def agent_tracks(
     for frame in frames:
         time = time_of(frame, folder, "sample") - start
         for row in boxes[frame["token"]]:
-            seen.setdefault(str(row["instance_token"]), []).append((time, row))
+            seen.setdefault(row["instance_token"], []).append((time, row))
     tracks = []
     for token, entries in seen.items():
         where = [f"{folder}/sample_annotation.json: {row['token']}" for _, row in entries]
@@ -242,7 +245,7 @@ def agent_tracks(
         times = np.array([time for time, _ in entries])
         if (np.diff(times) <= 0).any():
             raise UserError(f"{where[0]}: its instance has two annotations at one time")
-        kind = kind_of(str(category["name"]))
+        kind = kind_of(category["name"])
         tracks.append(Track(token, kind, (length, width), times, pose, None, GAP))
     return tracks
 
@@ -327,8 +330,7 @@ class Shapes:
     def polygon(self, token: object, where: str) -> tuple[Floats, list[Floats]]:
         """A polygon and its holes."""
         row, where = pick(self.tables, "polygon", token, where), f"{self.file}: polygon {token}"
-        holes = row["holes"] if isinstance(row["holes"], list) else []
-        gaps = [hole.get("node_tokens") if isinstance(hole, dict) else None for hole in holes]
+        gaps = [hole.get("node_tokens") if isinstance(hole, dict) else None for hole in row["holes"]]
         return (
             self.points(row["exterior_node_tokens"], where, 3),
             [self.points(gap, f"{where}, hole", 3) for gap in gaps],
@@ -340,9 +342,10 @@ class Shapes:
         return distinct(self.points(row["node_tokens"], f"{self.file}: line {token}", 2))
 
 
-def read_map(file: Path) -> StreetMap:
-    """The map in a file of the map expansion."""
-    if not file.is_file():
+def read_map(folder: Path, location: str) -> StreetMap:
+    """The map of a location, out of the folder of the map expansion."""
+    file = folder / f"{location}.json"
+    if file not in set(folder.glob("*.json")):
         raise UserError(f"{file} is missing; it belongs to nuScenes' map expansion, version 1.3")
     content = parse(file)
     missing = [name for name in (*SHAPES, *LAYERS, "arcline_path_3") if name not in content]

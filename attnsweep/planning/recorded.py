@@ -64,7 +64,7 @@ class Recorded:
     def jobs(self) -> Iterator[Job]:
         """A job for each CommonRoad file, or for each scene of nuScenes, whose tables are read here."""
         if self.format == "nuscenes":
-            drives = dict.fromkeys(str(row["log_token"]) for row in nuscenes.scene_rows(self.root))
+            drives = dict.fromkeys(row["log_token"] for row in nuscenes.scene_rows(self.root))
             yield from scene_jobs(list(drives), nuscenes.scenes_of(self.root))
             return
         files = self.files
