@@ -244,7 +244,8 @@ def test_a_malformed_commonroad_file_is_named_with_its_record(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (scenario(ROAD), "no vehicle moves"),
+        (scenario(ROAD), "no car moves"),
+        (scenario(ROAD, CAR_5.replace("<length>4.5", "<length>1.8")), "no car moves"),
         (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
         (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
         (scenario(ROAD, obstacle(5, along_x(50))), "there for 4.9 s, a sample needs 5.5"),

@@ -1,6 +1,6 @@
 """Scenes from CommonRoad scenario files (XML, formats 2018b and 2020a), such as recorded NGSIM traffic.
 
-Every vehicle that a file tells of is the ego of a scene of its own, as long as it was there. What the ego
+Every car, bus or truck that moves is the ego of a scene of its own, as long as it was there. What the ego
 senses is simulated on the recorded boxes, with the same scanner as in the own world. What a file leaves open:
 
 - Where no bound of a lanelet has a marking, borders are painted solid and dividers dashed; where some have,
@@ -35,6 +35,7 @@ FORMATS = ("2018b", "2020a")
 ON_FOOT, CROSSWALK = ("sidewalk", "bicycleLane", "crosswalk"), "crosswalk"
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
 LARGEST = 1e9  # of all figures in a file; of finite ones
+SHORTEST = 2.5  # m; what is shorter, such as a bicycle, is no ego
 ALWAYS = 1e6  # s, before and after which nothing stands any more
 
 
@@ -61,7 +62,7 @@ class Lanelet:
 
 
 def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
-    """A scene of each vehicle that moves, or why it makes none, each with its name; numbered from `number`
+    """A scene of each car that moves, or why it makes none, each with its name; numbered from `number`
     on.
 
     Raises UserError, naming file and record, where the file is malformed or a figure is not finite.
@@ -71,9 +72,9 @@ def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
     tracks = [track for element in root for track in tracks_of(element, path, step)]
-    egos = [i for i, track in enumerate(tracks) if track.kind == CAR]
+    egos = [i for i, track in enumerate(tracks) if track.kind == CAR and track.size[0] > SHORTEST]
     if not egos:
-        return [(path.name, "no vehicle moves in it")]
+        return [(path.name, "no car moves in it")]
     around = surroundings_of(root, path, step, np.concatenate([tracks[i].pose[:, :2] for i in egos]))
     return [
         (f"{path.name}, {tracks[ego].name}", log_of(tracks, ego, around, number=number + k))

@@ -27,7 +27,8 @@ from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
 from attnsweep.planning.geometry import Floats, headings, resample, wrap
 from attnsweep.planning.roads import SHOULDER, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
-from attnsweep.planning.tracks import DT, LONGEST, WIDEST, Surroundings, Track, distinct, log_of, part_of_map
+from attnsweep.planning.tracks import LONGEST, WIDEST, Surroundings, Track, distinct, log_of, part_of_map
+from attnsweep.planning.traffic import DT
 
 TABLES = {
     "scene": ("token", "name", "log_token"),

@@ -148,9 +148,13 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
     for b, seed in enumerate(seeds):
         scene = scene_log(maps[b], casts[b], log, b)
         reason = why_dropped(scene, fault=bool(faults[b]), crash=bool(crashes[b]))
-        part = max(FIRST_SEED, key=lambda one: (FIRST_SEED[one] <= seed, FIRST_SEED[one]))
-        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason, part))
+        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason, part_of(seed)))
     return recordings
+
+
+def part_of(seed: int) -> str:
+    """The part that a map seed belongs to."""
+    return max(FIRST_SEED, key=lambda part: FIRST_SEED[part] if FIRST_SEED[part] <= seed else -1)
 
 
 def why_dropped(scene: SceneLog, *, fault: bool, crash: bool) -> str:
