@@ -61,13 +61,13 @@ class Lanelet:
         return self.kind in ON_FOOT
 
 
-def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
+def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tuple[str, SceneLog | str]]:
     """A scene of each car that moves, or why it makes none, each with its name; numbered from `number`
-    on.
+    on. `content` is what the file holds, where it has been read before.
 
     Raises UserError, naming file and record, where the file is malformed or a figure is not finite.
     """
-    root = parse(path)
+    root = parse(path, read(path) if content is None else content)
     step = number_in(root.get("timeStepSize"), f"{path}: timeStepSize")
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
@@ -85,7 +85,15 @@ def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
 # --- XML ---
 
 
-def parse(path: Path) -> Element:
+def read(path: Path) -> bytes:
+    """What a file holds."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse(path: Path, content: bytes) -> Element:
     """The root of a scenario file."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -97,11 +105,9 @@ def parse(path: Path) -> Element:
 
     parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(content, True)
     except expat.ExpatError as error:
         raise UserError(f"{path} is not well-formed XML: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     root = builder.close()
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in FORMATS:
         version = root.get("commonRoadVersion")

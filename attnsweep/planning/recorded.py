@@ -62,7 +62,9 @@ class Recorded:
         }
 
     def jobs(self) -> Iterator[Job]:
-        """A job for each CommonRoad file, or for each scene of nuScenes, whose tables are read here."""
+        """A job for each CommonRoad file, or for each scene of nuScenes; both are read here, since another
+        machine of a cluster may not have them.
+        """
         if self.format == "nuscenes":
             drives = dict.fromkeys(row["log_token"] for row in nuscenes.scene_rows(self.root))
             yield from scene_jobs(list(drives), nuscenes.scenes_of(self.root))
@@ -70,7 +72,7 @@ class Recorded:
         files = self.files
         for i, path in enumerate(files):
             part = PARTS[i % len(PARTS)] if len(files) >= LEAST_RECORDINGS else ""
-            yield Job(record_file, (path, i * APART, part), 1)
+            yield Job(record_file, (path, commonroad.read(path), i * APART, part), 1)
 
 
 def find(name: object) -> Recorded:
@@ -102,11 +104,11 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record_file(path: Path, number: int, part: str) -> list[Recording]:
+def record_file(path: Path, content: bytes, number: int, part: str) -> list[Recording]:
     """The recordings of a CommonRoad file, all for one part, or shared out where none is given."""
     recordings: list[Recording] = []
     kept = 0
-    for k, (name, log) in enumerate(commonroad.logs_of(path, number=number)):
+    for k, (name, log) in enumerate(commonroad.logs_of(path, number=number, content=content)):
         recordings.append(recording_of(name, log, number + k, part or PARTS[kept % len(PARTS)]))
         kept += not recordings[-1].dropped
     return recordings

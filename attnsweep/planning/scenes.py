@@ -125,7 +125,7 @@ PRESETS = {
 
 
 def find(name: object) -> Preset:
-    """The preset of that name, with cameras where it ends in `+cameras`. Raises UserError: there is none."""
+    """The preset of that name, which `+cameras` may follow. Raises UserError if there is none."""
     base, plus, _ = str(name).partition(WITH_CAMERAS)
     if base not in PRESETS or name not in (base, base + WITH_CAMERAS):
         raise UserError(
