@@ -16,7 +16,7 @@ import pytest
 from attnsweep.errors import UserError
 from attnsweep.planning import commonroad, nuscenes, recorded, scenes, tracks
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import project
+from attnsweep.planning.geometry import corners, project
 from attnsweep.planning.roads import drivable_area
 from attnsweep.planning.samples import LEFT, SAMPLE, SceneLog, samples_of
 
@@ -99,8 +99,8 @@ def test_a_commonroad_file_is_read_as_it_was_written(tmp_path: Path, version: st
     np.testing.assert_allclose(log.route[:, 1], 0, atol=1e-9)
     assert log.route[-1, 0] >= 80 + tracks.REACH - 1  # on beyond the last pose
     np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
-    assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75, abs=0.4)
-    assert log.drivable.at(np.array([[20.0, -2.5]]))[0] < 0
+    assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75 + 0.8, abs=0.4)
+    assert log.drivable.at(np.array([[20.0, -3.0]]))[0] < 0
     made = samples_of(log)
     assert set(made) == set(SAMPLE) and len(made["bev"]) == 17 - 3 - 8
     np.testing.assert_allclose(made["plan"][:, :, 0], np.tile(5.0 * np.arange(1, 9), (6, 1)), atol=1e-4)
@@ -584,6 +584,8 @@ def test_recorded_ngsim_traffic_makes_samples() -> None:
             made = samples_of(dataclasses.replace(log))
             assert all(np.isfinite(array.astype(float)).all() for array in made.values())
             _, aside = project(log.state[:, 0, :2], log.route)
-            assert np.abs(aside).max() < 1.75 and (log.drivable.at(log.state[:, 0, :2]) > 0).all()
+            size = np.tile(log.size[0], (len(log.state), 1))
+            boxes = np.concatenate([log.state[:, 0, :3], size], axis=1)
+            assert np.abs(aside).max() < 1.75 and (log.drivable.at(corners(boxes)) > 0).all()
             counts[path.name] = counts.get(path.name, 0) + len(made["bev"])
     assert counts["USA_US101-4_1_T-1.xml"] == 54 and counts["USA_Peach-4_8_T-1.xml"] == 8

@@ -3,6 +3,7 @@
 Every car, bus or truck that moves is the ego of a scene of its own, as long as it was there. What the ego
 senses is simulated on the recorded boxes, with the same scanner as in the own world. What a file leaves open:
 
+- The road reaches 0.8 m beyond the outermost lanes.
 - Where no bound of a lanelet has a marking, borders are painted solid and dividers dashed; where some have,
   only those are painted.
 - A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
@@ -26,14 +27,15 @@ from numpy.typing import NDArray
 
 from attnsweep.errors import UserError
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import Floats, from_frame, resample, stations
-from attnsweep.planning.roads import SHOULDER, DrivableArea, dashed, drivable_area
+from attnsweep.planning.geometry import Floats, from_frame, offset, resample, stations
+from attnsweep.planning.roads import DrivableArea, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
 from attnsweep.planning.tracks import LONGEST, Surroundings, Track, distinct, log_of, part_of_map
 
 FORMATS = ("2018b", "2020a")
 ON_FOOT, CROSSWALK = ("sidewalk", "bicycleLane", "crosswalk"), "crosswalk"
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
+EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
 LARGEST = 1e9  # of all figures in a file; of finite ones
 SHORTEST = 2.5  # m; what is shorter, such as a bicycle, is no ego
 ALWAYS = 1e6  # s, before and after which nothing stands any more
@@ -156,7 +158,9 @@ def surroundings_of(root: Element, path: Path, step: float, agents: Floats) -> S
     if not driven:
         raise UserError(f"{path} has no lanelet on which one drives")
     place = {name: i for i, name in enumerate(driven)}
-    polygons = [np.concatenate([one.left, one.right[::-1]]) for one in driven.values()]
+    polygons = [
+        np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in driven.values()
+    ]
     area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
     dividers = tuple(
         one.left
@@ -240,7 +244,7 @@ def paint_of(
         dashes = [line for line, marking in marked if "dashed" in marking]
         solid = [line for line, marking in marked if "solid" in marking]
     else:
-        dashes, solid = dividers, area.contours(SHOULDER)
+        dashes, solid = dividers, area.contours(EDGE)
     crossings = [line for one in lanelets if one.kind == CROSSWALK for line in (one.left, one.right)]
     points = [dashed(line) for line in dashes]
     points += [resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]

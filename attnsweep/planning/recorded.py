@@ -20,7 +20,7 @@ from attnsweep.planning import commonroad, nuscenes
 from attnsweep.planning.samples import SceneLog, samples_of
 from attnsweep.planning.scenes import Job, Recording
 
-READER = 1  # version of what is made of files; raise it when that changes
+READER = 2  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST_RECORDINGS = 3  # to be split; with fewer, scenes are
