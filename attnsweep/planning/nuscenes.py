@@ -79,13 +79,9 @@ def scenes_of(root: Path) -> Iterator[Scene]:
     """
     folder = version_folder(root)
     tables = {name: table(folder, name, fields) for name, fields in TABLES.items()}
-    samples, data, boxes = (defaultdict(list) for _ in range(3))
-    for row in tables["sample"].values():
-        samples[row["scene_token"]].append(row)
-    for row in tables["sample_data"].values():
-        data[row["sample_token"]].append(row)
-    for row in tables["sample_annotation"].values():
-        boxes[row["sample_token"]].append(row)
+    samples = grouped(tables["sample"], "scene_token")
+    data = grouped(tables["sample_data"], "sample_token")
+    boxes = grouped(tables["sample_annotation"], "sample_token")
     maps: dict[str, StreetMap] = {}
     for number, scene in enumerate(scene_rows(root)):
         where = f"{folder / 'scene.json'}: {scene['name']}"
@@ -129,10 +125,16 @@ def files_of(root: Path) -> list[Path]:
     return [*(folder / f"{name}.json" for name in TABLES), *maps]
 
 
-def parse(file: Path) -> Any:
-    """What a JSON file holds."""
+def parse(file: Path, keep: Sequence[str] = ()) -> Any:
+    """What a JSON file holds; of its objects only the fields to keep, where some are named: large tables
+    would not fit the memory else.
+    """
+
+    def kept(record: Row) -> Row:
+        return {name: record[name] for name in keep if name in record}
+
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(file.read_bytes(), object_hook=kept if keep else None)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -141,7 +143,7 @@ def parse(file: Path) -> Any:
 
 def table(folder: Path, name: str, fields: Sequence[str]) -> dict[str, Row]:
     """A table's rows by token, with those fields alone."""
-    return rows(parse(folder / f"{name}.json"), f"{folder / name}.json", fields)
+    return rows(parse(folder / f"{name}.json", fields), f"{folder / name}.json", fields)
 
 
 def rows(content: Any, where: str, fields: Sequence[str]) -> dict[str, Row]:
@@ -159,6 +161,14 @@ def rows(content: Any, where: str, fields: Sequence[str]) -> dict[str, Row]:
                 raise UserError(f"{where}, record {i}: {one} is {record[one]!r}, not a {wanted.__name__}")
         kept[record["token"]] = {one: record[one] for one in fields}
     return kept
+
+
+def grouped(rows: Mapping[str, Row], field: str) -> Mapping[str, list[Row]]:
+    """Rows by what they have in a field; a list for whatever is asked for."""
+    groups: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows.values():
+        groups[row[field]].append(row)
+    return groups
 
 
 def pick(tables: Mapping[str, Mapping[str, Row]], name: str, token: object, where: str) -> Row:
