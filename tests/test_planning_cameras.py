@@ -1,11 +1,13 @@
 """The cameras against the pinhole formula, and against what stands before what."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from attnsweep.planning import cameras
+from attnsweep.errors import UserError
+from attnsweep.planning import cameras, scenes
 from attnsweep.planning.cameras import CAMERAS, Rig, pixels_of, render
 from attnsweep.planning.cast import CAR, PEDESTRIAN, draw_cast
 from attnsweep.planning.geometry import corners, from_frame
@@ -108,3 +110,13 @@ def test_samples_and_a_running_world_show_the_same_views() -> None:
             assert made[name].dtype == dtype and str(made[name].shape[1:]) == shape, name
             np.testing.assert_array_equal(made[name][0], seen[name][b])
         assert len(np.unique(made["cams"])) > 10
+
+
+def test_a_data_set_has_cameras_when_its_name_says_so() -> None:
+    plain, more = scenes.find("driving:small"), scenes.find("driving:small+cameras")
+    assert scenes.identity(plain) != scenes.identity(more) and more.label == "small+cameras"
+    tiny = dataclasses.replace(more, seconds=6.0)
+    shown = [one for one in scenes.record(tiny, [1000, 1002]) if not one.dropped]
+    assert shown and all(set(one.samples) == set(SAMPLE) | set(CAMERAS) for one in shown)
+    with pytest.raises(UserError, match=r"or one with \+cameras behind"):
+        scenes.find("driving:small+camera")

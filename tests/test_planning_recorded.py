@@ -4,7 +4,9 @@ import dataclasses
 import json
 import math
 import os
+import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from attnsweep.errors import UserError
 from attnsweep.planning import commonroad, nuscenes, recorded, scenes, tracks
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import project
+from attnsweep.planning.geometry import corners, project
 from attnsweep.planning.roads import drivable_area
 from attnsweep.planning.samples import LEFT, SAMPLE, SceneLog, samples_of
 
@@ -97,8 +99,8 @@ def test_a_commonroad_file_is_read_as_it_was_written(tmp_path: Path, version: st
     np.testing.assert_allclose(log.route[:, 1], 0, atol=1e-9)
     assert log.route[-1, 0] >= 80 + tracks.REACH - 1  # on beyond the last pose
     np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
-    assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75, abs=0.4)
-    assert log.drivable.at(np.array([[20.0, -2.5]]))[0] < 0
+    assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75 + 0.8, abs=0.4)
+    assert log.drivable.at(np.array([[20.0, -3.0]]))[0] < 0
     made = samples_of(log)
     assert set(made) == set(SAMPLE) and len(made["bev"]) == 17 - 3 - 8
     np.testing.assert_allclose(made["plan"][:, :, 0], np.tile(5.0 * np.arange(1, 9), (6, 1)), atol=1e-4)
@@ -224,8 +226,9 @@ CAR_5 = obstacle(5, along_x(81))
         (scenario(ROAD, CAR_5.replace("<length>4.5</length>", "")), "obstacle 5, length is None"),
         (scenario(ROAD, CAR_5.replace("<exact>4</exact>", "<exact>2</exact>")), "state 4 is not later than"),
         (scenario(ROAD.replace("<x>150.0</x>", "<x>?</x>"), CAR_5), "lanelet 1, left bound, x is '\\?'"),
-        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "left bound has 1 different"),
+        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "bound has 1 different"),
         (scenario(CAR_5), "has no lanelet"),
+        (scenario(ROAD.replace(">150.0<", ">99999.0<"), CAR_5), "the map measures 100 km; 20 km are"),
         (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
         (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
         (scenario(ROAD, "<obstacle id='4'><initialState/></obstacle>"), "obstacle 4 has no role"),
@@ -241,7 +244,8 @@ def test_a_malformed_commonroad_file_is_named_with_its_record(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (scenario(ROAD), "no vehicle moves"),
+        (scenario(ROAD), "no car moves"),
+        (scenario(ROAD, CAR_5.replace("<length>4.5", "<length>1.8")), "no car moves"),
         (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
         (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
         (scenario(ROAD, obstacle(5, along_x(50))), "there for 4.9 s, a sample needs 5.5"),
@@ -412,6 +416,9 @@ def damaged(tmp_path: Path, table: str, row: int, **fields: object) -> Path:
         ("instance", 0, {"category_token": "what"}, "refers to category 'what'"),
         ("scene", 0, {"log_token": "none"}, r"scene\.json: scene-0000 refers to log 'none'"),
         ("log", 0, {"location": "nowhere"}, r"nowhere\.json is missing; it belongs to"),
+        ("log", 0, {"location": ["here"]}, r"log\.json, record 0: location is \['here'\], not a str"),
+        ("log", 0, {"location": "../v1.0-mini/log"}, "log.json is missing"),
+        ("ego_pose", 5, {"translation": [1e300, 0, 0]}, r"not 3 finite numbers"),
         ("sample", 2, {"timestamp": "noon"}, r"sample\.json: f0-2, timestamp is \['noon'\]"),
     ],
 )  # fmt: skip
@@ -445,6 +452,7 @@ def test_missing_tables_torn_json_and_scenes_without_samples_are_told(tmp_path: 
         ("polygon", [], "drivable_area d refers to polygon 'p0'"),
         ("arcline_path_3", {"lane": [{"shape": "LSR"}]}, "arcline_path_3 lane has no start_pose"),
         ("drivable_area", None, "has no drivable_area"),
+        ("lane_divider", [{"token": "v", "line_token": "l", "lane_divider_segments": 1}], "not a list"),
     ],
 )
 def test_a_damaged_map_is_named(tmp_path: Path, layer: str, content: object, message: str) -> None:
@@ -459,6 +467,42 @@ def test_an_ego_off_the_map_makes_no_scene(tmp_path: Path) -> None:
     street["arcline_path_3"]["lane"][0]["start_pose"][1] += 50
     root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1), street)
     assert next(nuscenes.scenes_of(root)).log == "more than 5 m from every lane"
+
+
+def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    """Random damage, a record or figure at a time: what is read is a scene, a reason, or a sentence."""
+    rng = random.Random(0)
+    values = [None, "x", -1, 1e300, math.nan, [], {}, [1], [1, 2, 3], True, 10**400]
+    pieces = re.findall(r"<[^>]*>|[^<]+", scenario(ROAD, CAR_5))
+    told = 0
+    for _ in range(60):
+        damaged, at = list(pieces), rng.randrange(len(pieces))
+        damaged[at] = rng.choice(["", "nan", "-1", "1e300", "99999999"])
+        file = write(tmp_path, "".join(damaged))
+        told += raises_at_most_a_sentence(lambda file=file: only_log(file))
+        tables, street = nuscenes_tables(frames=13, scenes_count=1), street_map()
+        content = rng.choice([tables, street])
+        layer = content[rng.choice([name for name in content if name != "arcline_path_3"])]
+        record = rng.randrange(len(layer)) if layer else 0
+        if layer and rng.random() < 0.7:
+            layer[record][rng.choice(list(layer[record]))] = rng.choice(values)
+        elif layer:
+            layer[record] = rng.choice(values)
+        root = write_nuscenes(tmp_path, tables, street)
+        told += raises_at_most_a_sentence(lambda root=root: list(nuscenes.scenes_of(root)))
+    assert told > 30
+
+
+def raises_at_most_a_sentence(read: Callable[[], object]) -> bool:
+    """Whether reading raised a UserError; any other error but an assertion's passes through."""
+    try:
+        read()
+    except AssertionError:
+        return False
+    except UserError as error:
+        assert "\n" not in str(error)
+        return True
+    return False
 
 
 def test_holes_are_cut_out_of_their_own_polygon_alone() -> None:
@@ -540,6 +584,8 @@ def test_recorded_ngsim_traffic_makes_samples() -> None:
             made = samples_of(dataclasses.replace(log))
             assert all(np.isfinite(array.astype(float)).all() for array in made.values())
             _, aside = project(log.state[:, 0, :2], log.route)
-            assert np.abs(aside).max() < 1.75 and (log.drivable.at(log.state[:, 0, :2]) > 0).all()
+            size = np.tile(log.size[0], (len(log.state), 1))
+            boxes = np.concatenate([log.state[:, 0, :3], size], axis=1)
+            assert np.abs(aside).max() < 1.75 and (log.drivable.at(corners(boxes)) > 0).all()
             counts[path.name] = counts.get(path.name, 0) + len(made["bev"])
     assert counts["USA_US101-4_1_T-1.xml"] == 54 and counts["USA_Peach-4_8_T-1.xml"] == 8

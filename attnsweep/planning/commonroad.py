@@ -1,8 +1,9 @@
 """Scenes from CommonRoad scenario files (XML, formats 2018b and 2020a), such as recorded NGSIM traffic.
 
-Every vehicle that a file tells of is the ego of a scene of its own, as long as it was there. What the ego
+Every car, bus or truck that moves is the ego of a scene of its own, as long as it was there. What the ego
 senses is simulated on the recorded boxes, with the same scanner as in the own world. What a file leaves open:
 
+- The road reaches 0.8 m beyond the outermost lanes.
 - Where no bound of a lanelet has a marking, borders are painted solid and dividers dashed; where some have,
   only those are painted.
 - A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
@@ -26,15 +27,17 @@ from numpy.typing import NDArray
 
 from attnsweep.errors import UserError
 from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import Floats, from_frame, resample, stations
-from attnsweep.planning.roads import SHOULDER, DrivableArea, dashed, drivable_area
+from attnsweep.planning.geometry import Floats, from_frame, offset, resample, stations
+from attnsweep.planning.roads import DrivableArea, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
 from attnsweep.planning.tracks import LONGEST, Surroundings, Track, distinct, log_of, part_of_map
 
 FORMATS = ("2018b", "2020a")
 ON_FOOT, CROSSWALK = ("sidewalk", "bicycleLane", "crosswalk"), "crosswalk"
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
+EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
 LARGEST = 1e9  # of all figures in a file; of finite ones
+SHORTEST = 2.5  # m; what is shorter, such as a bicycle, is no ego
 ALWAYS = 1e6  # s, before and after which nothing stands any more
 
 
@@ -60,20 +63,20 @@ class Lanelet:
         return self.kind in ON_FOOT
 
 
-def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
-    """A scene of each vehicle that moves, or why it makes none, each with its name; numbered from `number`
-    on.
+def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tuple[str, SceneLog | str]]:
+    """A scene of each car that moves, or why it makes none, each with its name; numbered from `number`
+    on. `content` is what the file holds, where it has been read before.
 
     Raises UserError, naming file and record, where the file is malformed or a figure is not finite.
     """
-    root = parse(path)
+    root = parse(path, read(path) if content is None else content)
     step = number_in(root.get("timeStepSize"), f"{path}: timeStepSize")
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
     tracks = [track for element in root for track in tracks_of(element, path, step)]
-    egos = [i for i, track in enumerate(tracks) if track.kind == CAR]
+    egos = [i for i, track in enumerate(tracks) if track.kind == CAR and track.size[0] > SHORTEST]
     if not egos:
-        return [(path.name, "no vehicle moves in it")]
+        return [(path.name, "no car moves in it")]
     around = surroundings_of(root, path, step, np.concatenate([tracks[i].pose[:, :2] for i in egos]))
     return [
         (f"{path.name}, {tracks[ego].name}", log_of(tracks, ego, around, number=number + k))
@@ -84,7 +87,15 @@ def logs_of(path: Path, *, number: int) -> list[tuple[str, SceneLog | str]]:
 # --- XML ---
 
 
-def parse(path: Path) -> Element:
+def read(path: Path) -> bytes:
+    """What a file holds."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse(path: Path, content: bytes) -> Element:
     """The root of a scenario file."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -96,11 +107,9 @@ def parse(path: Path) -> Element:
 
     parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(content, True)
     except expat.ExpatError as error:
         raise UserError(f"{path} is not well-formed XML: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     root = builder.close()
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in FORMATS:
         version = root.get("commonRoadVersion")
@@ -149,7 +158,9 @@ def surroundings_of(root: Element, path: Path, step: float, agents: Floats) -> S
     if not driven:
         raise UserError(f"{path} has no lanelet on which one drives")
     place = {name: i for i, name in enumerate(driven)}
-    polygons = [np.concatenate([one.left, one.right[::-1]]) for one in driven.values()]
+    polygons = [
+        np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in driven.values()
+    ]
     area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
     dividers = tuple(
         one.left
@@ -233,7 +244,7 @@ def paint_of(
         dashes = [line for line, marking in marked if "dashed" in marking]
         solid = [line for line, marking in marked if "solid" in marking]
     else:
-        dashes, solid = dividers, area.contours(SHOULDER)
+        dashes, solid = dividers, area.contours(EDGE)
     crossings = [line for one in lanelets if one.kind == CROSSWALK for line in (one.left, one.right)]
     points = [dashed(line) for line in dashes]
     points += [resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]

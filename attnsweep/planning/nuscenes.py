@@ -27,7 +27,8 @@ from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
 from attnsweep.planning.geometry import Floats, headings, resample, wrap
 from attnsweep.planning.roads import SHOULDER, dashed, drivable_area
 from attnsweep.planning.samples import SceneLog
-from attnsweep.planning.tracks import DT, LONGEST, WIDEST, Surroundings, Track, distinct, log_of, part_of_map
+from attnsweep.planning.tracks import LONGEST, WIDEST, Surroundings, Track, distinct, log_of, part_of_map
+from attnsweep.planning.traffic import DT
 
 TABLES = {
     "scene": ("token", "name", "log_token"),
@@ -39,6 +40,7 @@ TABLES = {
     "category": ("token", "name"),
     "log": ("token", "location"),
 }
+ENDINGS = {"token": str, "name": str, "location": str, "tokens": list, "segments": list, "holes": list}
 SHAPES = {  # of a map, and what a record of each must have
     "node": ("x", "y"),
     "polygon": ("exterior_node_tokens", "holes"),
@@ -77,29 +79,23 @@ def scenes_of(root: Path) -> Iterator[Scene]:
     """
     folder = version_folder(root)
     tables = {name: table(folder, name, fields) for name, fields in TABLES.items()}
-    samples, data, boxes = (defaultdict(list) for _ in range(3))
-    for row in tables["sample"].values():
-        samples[row["scene_token"]].append(row)
-    for row in tables["sample_data"].values():
-        data[row["sample_token"]].append(row)
-    for row in tables["sample_annotation"].values():
-        boxes[row["sample_token"]].append(row)
+    samples = grouped(tables["sample"], "scene_token")
+    data = grouped(tables["sample_data"], "sample_token")
+    boxes = grouped(tables["sample_annotation"], "sample_token")
     maps: dict[str, StreetMap] = {}
     for number, scene in enumerate(scene_rows(root)):
         where = f"{folder / 'scene.json'}: {scene['name']}"
         frames = sorted(samples[scene["token"]], key=lambda row: time_of(row, folder, "sample"))
         if not frames:
-            yield Scene(str(scene["name"]), str(scene["log_token"]), "it has no sample")
+            yield Scene(scene["name"], scene["log_token"], "it has no sample")
             continue
         ego = ego_track(frames, data, tables, folder)
         others = agent_tracks(frames, boxes, tables, folder)
-        location = str(pick(tables, "log", scene["log_token"], where)["location"])
+        location = pick(tables, "log", scene["log_token"], where)["location"]
         if location not in maps:
-            maps[location] = read_map(folder.parent / "maps" / "expansion" / f"{location}.json")
+            maps[location] = read_map(folder.parent / "maps" / "expansion", location)
         around = maps[location].around(ego.pose[:, :2], where)
-        yield Scene(
-            str(scene["name"]), str(scene["log_token"]), log_of([ego, *others], 0, around, number=number)
-        )
+        yield Scene(scene["name"], scene["log_token"], log_of([ego, *others], 0, around, number=number))
 
 
 # --- Tables ---
@@ -119,7 +115,7 @@ def version_folder(root: Path) -> Path:
 def scene_rows(root: Path) -> list[Row]:
     """The rows of the table of scenes in the order of their names."""
     found = table(version_folder(root), "scene", TABLES["scene"])
-    return sorted(found.values(), key=lambda row: str(row["name"]))
+    return sorted(found.values(), key=lambda row: row["name"])
 
 
 def files_of(root: Path) -> list[Path]:
@@ -129,10 +125,16 @@ def files_of(root: Path) -> list[Path]:
     return [*(folder / f"{name}.json" for name in TABLES), *maps]
 
 
-def parse(file: Path) -> Any:
-    """What a JSON file holds."""
+def parse(file: Path, keep: Sequence[str] = ()) -> Any:
+    """What a JSON file holds; of its objects only the fields to keep, where some are named: large tables
+    would not fit the memory else.
+    """
+
+    def kept(record: Row) -> Row:
+        return {name: record[name] for name in keep if name in record}
+
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(file.read_bytes(), object_hook=kept if keep else None)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -141,7 +143,7 @@ def parse(file: Path) -> Any:
 
 def table(folder: Path, name: str, fields: Sequence[str]) -> dict[str, Row]:
     """A table's rows by token, with those fields alone."""
-    return rows(parse(folder / f"{name}.json"), f"{folder / name}.json", fields)
+    return rows(parse(folder / f"{name}.json", fields), f"{folder / name}.json", fields)
 
 
 def rows(content: Any, where: str, fields: Sequence[str]) -> dict[str, Row]:
@@ -153,8 +155,20 @@ def rows(content: Any, where: str, fields: Sequence[str]) -> dict[str, Row]:
         missing = [one for one in fields if not isinstance(record, dict) or one not in record]
         if missing:
             raise UserError(f"{where}, record {i} has no {missing[0]}")
-        kept[str(record["token"])] = {one: record[one] for one in fields}
+        for one in fields:
+            wanted = next((kind for ending, kind in ENDINGS.items() if one.endswith(ending)), object)
+            if not isinstance(record[one], wanted):
+                raise UserError(f"{where}, record {i}: {one} is {record[one]!r}, not a {wanted.__name__}")
+        kept[record["token"]] = {one: record[one] for one in fields}
     return kept
+
+
+def grouped(rows: Mapping[str, Row], field: str) -> Mapping[str, list[Row]]:
+    """Rows by what they have in a field; a list for whatever is asked for."""
+    groups: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows.values():
+        groups[row[field]].append(row)
+    return groups
 
 
 def pick(tables: Mapping[str, Mapping[str, Row]], name: str, token: object, where: str) -> Row:
@@ -227,7 +241,7 @@ def agent_tracks(
     for frame in frames:
         time = time_of(frame, folder, "sample") - start
         for row in boxes[frame["token"]]:
-            seen.setdefault(str(row["instance_token"]), []).append((time, row))
+            seen.setdefault(row["instance_token"], []).append((time, row))
     tracks = []
     for token, entries in seen.items():
         where = [f"{folder}/sample_annotation.json: {row['token']}" for _, row in entries]
@@ -242,7 +256,7 @@ def agent_tracks(
         times = np.array([time for time, _ in entries])
         if (np.diff(times) <= 0).any():
             raise UserError(f"{where[0]}: its instance has two annotations at one time")
-        kind = kind_of(str(category["name"]))
+        kind = kind_of(category["name"])
         tracks.append(Track(token, kind, (length, width), times, pose, None, GAP))
     return tracks
 
@@ -327,8 +341,7 @@ class Shapes:
     def polygon(self, token: object, where: str) -> tuple[Floats, list[Floats]]:
         """A polygon and its holes."""
         row, where = pick(self.tables, "polygon", token, where), f"{self.file}: polygon {token}"
-        holes = row["holes"] if isinstance(row["holes"], list) else []
-        gaps = [hole.get("node_tokens") if isinstance(hole, dict) else None for hole in holes]
+        gaps = [hole.get("node_tokens") if isinstance(hole, dict) else None for hole in row["holes"]]
         return (
             self.points(row["exterior_node_tokens"], where, 3),
             [self.points(gap, f"{where}, hole", 3) for gap in gaps],
@@ -340,9 +353,10 @@ class Shapes:
         return distinct(self.points(row["node_tokens"], f"{self.file}: line {token}", 2))
 
 
-def read_map(file: Path) -> StreetMap:
-    """The map in a file of the map expansion."""
-    if not file.is_file():
+def read_map(folder: Path, location: str) -> StreetMap:
+    """The map of a location, out of the folder of the map expansion."""
+    file = folder / f"{location}.json"
+    if file not in set(folder.glob("*.json")):
         raise UserError(f"{file} is missing; it belongs to nuScenes' map expansion, version 1.3")
     content = parse(file)
     missing = [name for name in (*SHAPES, *LAYERS, "arcline_path_3") if name not in content]

@@ -20,7 +20,7 @@ from attnsweep.planning import commonroad, nuscenes
 from attnsweep.planning.samples import SceneLog, samples_of
 from attnsweep.planning.scenes import Job, Recording, identity
 
-READER = 1  # version of what is made of files; raise it when that changes
+READER = 2  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST_RECORDINGS = 3  # to be split; with fewer, scenes are
@@ -75,15 +75,17 @@ class Recorded:
         }
 
     def jobs(self) -> Iterator[Job]:
-        """A job for each CommonRoad file, or for each scene of nuScenes, whose tables are read here."""
+        """A job for each CommonRoad file, or for each scene of nuScenes; both are read here, since another
+        machine of a cluster may not have them.
+        """
         if self.format == "nuscenes":
-            drives = dict.fromkeys(str(row["log_token"]) for row in nuscenes.scene_rows(self.root))
+            drives = dict.fromkeys(row["log_token"] for row in nuscenes.scene_rows(self.root))
             yield from scene_jobs(list(drives), nuscenes.scenes_of(self.root))
             return
         files = self.files
         for i, path in enumerate(files):
             part = PARTS[i % len(PARTS)] if len(files) >= LEAST_RECORDINGS else ""
-            yield Job(record_file, (path, i * APART, part), 1)
+            yield Job(record_file, (path, commonroad.read(path), i * APART, part), 1)
 
 
 def find(name: object) -> Recorded:
@@ -115,11 +117,11 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record_file(path: Path, number: int, part: str) -> list[Recording]:
+def record_file(path: Path, content: bytes, number: int, part: str) -> list[Recording]:
     """The recordings of a CommonRoad file, all for one part, or shared out where none is given."""
     recordings: list[Recording] = []
     kept = 0
-    for k, (name, log) in enumerate(commonroad.logs_of(path, number=number)):
+    for k, (name, log) in enumerate(commonroad.logs_of(path, number=number, content=content)):
         recordings.append(recording_of(name, log, number + k, part or PARTS[kept % len(PARTS)]))
         kept += not recordings[-1].dropped
     return recordings

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.errors import UserError, did_you_mean, writing
+from attnsweep.planning.cameras import Rig
 from attnsweep.planning.cast import PEDESTRIAN, Cast, Crowd, draw_cast
 from attnsweep.planning.geometry import overlap
 from attnsweep.planning.maps import KINDS, draw_map
@@ -36,6 +37,7 @@ FIRST_SEED = {"train": 1_000, "val": 40_000, "test": 50_000}
 BATCH = 8  # scenes that one process rolls out side by side
 SAMPLES_PER_SCENE = 25  # about, of those that are kept
 LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
+WITH_CAMERAS = "+cameras"  # at the end of a data set's name
 WAITING = 512  # jobs that are handed out ahead of the one whose result is due
 
 
@@ -77,7 +79,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Preset:
-    """What a data set holds: scenes per part, how long each is (s), who is in it, and which kinds of map."""
+    """What a data set holds: scenes per part, how long each is (s), who is in it, which kinds of map, and
+    whether there are cameras.
+    """
 
     name: str
     train: int
@@ -87,6 +91,7 @@ class Preset:
     crowd: Crowd
     full: bool
     kinds: tuple[str, ...] = KINDS
+    cameras: bool = False
 
     is_folder = False
 
@@ -113,7 +118,7 @@ class Preset:
         return self.train + self.val + self.test
 
     def content(self) -> dict[str, object]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "cameras" or value}
 
     def jobs(self) -> Iterator[Job]:
         """Batches of scenes, none of two parts."""
@@ -135,12 +140,14 @@ PRESETS = {
 
 
 def find(name: object) -> Preset:
-    """The preset of that name. Raises UserError if there is none."""
-    if not isinstance(name, str) or name not in PRESETS:
+    """The preset of that name, which `+cameras` may follow. Raises UserError if there is none."""
+    base, plus, _ = str(name).partition(WITH_CAMERAS)
+    if base not in PRESETS or name not in (base, base + WITH_CAMERAS):
         raise UserError(
-            f"dataset={name!r} is unknown{did_you_mean(name, PRESETS)}; use one of {', '.join(PRESETS)}"
+            f"dataset={name!r} is unknown{did_you_mean(name, PRESETS)}; use one of {', '.join(PRESETS)}, "
+            f"or one with {WITH_CAMERAS} behind"
         )
-    return PRESETS[name]
+    return replace(PRESETS[base], name=str(name), cameras=True) if plus else PRESETS[base]
 
 
 def identity(source: Source) -> str:
@@ -163,9 +170,14 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
     for b, seed in enumerate(seeds):
         scene = scene_log(maps[b], casts[b], log, b)
         reason = why_dropped(scene, fault=bool(faults[b]), crash=bool(crashes[b]))
-        part = max(FIRST_SEED, key=lambda one: (FIRST_SEED[one] <= seed, FIRST_SEED[one]))
-        recordings.append(Recording(seed, {} if reason else samples_of(scene), reason, part))
+        samples = {} if reason else samples_of(scene, rig=Rig() if preset.cameras else None)
+        recordings.append(Recording(seed, samples, reason, part_of(seed)))
     return recordings
+
+
+def part_of(seed: int) -> str:
+    """The part that a map seed belongs to."""
+    return max(FIRST_SEED, key=lambda part: FIRST_SEED[part] if FIRST_SEED[part] <= seed else -1)
 
 
 def why_dropped(scene: SceneLog, *, fault: bool, crash: bool) -> str:

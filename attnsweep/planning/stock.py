@@ -112,7 +112,7 @@ class Episode:
     """An environment in motion. Agents keep their places: the ego first, then in the order of appearance."""
 
     def __init__(self, name: str, seed: int) -> None:
-        self.env, self.seed = make(name), seed
+        self.env = make(name)
         self.env.reset(seed=seed)
         self.name, self.road, self.steps = name, self.env.road, 0
         self.ground = ground(name)

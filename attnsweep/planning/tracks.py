@@ -17,10 +17,10 @@ from attnsweep.errors import UserError
 from attnsweep.planning.geometry import Floats, headings, project, resample, stations, wrap
 from attnsweep.planning.roads import SPACING, DrivableArea, rounded
 from attnsweep.planning.samples import FUTURE, KEY_S, SWEEPS, SceneLog
+from attnsweep.planning.scenes import LEAST_WAY
+from attnsweep.planning.traffic import DT
 
-DT = 0.1  # s, between the entries of a log
 SHORTEST_S = KEY_S * (FUTURE + SWEEPS - 1)  # s, that one sample needs
-LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
 OFF_MAP = 5.0  # m from the middle of every lane, at which a vehicle is not on the map
 TURNED = 3.0  # m, that a direction one rad off the lane's counts as
 SWITCH = 6.0  # m, that going over to a lane that does not continue the last one counts as
