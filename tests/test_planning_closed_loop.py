@@ -288,7 +288,7 @@ def judged(course: score.Course) -> dict[str, score.Scores]:
     return {
         name: score.judge(course, baselines.policy_of(planner()))
         for name, planner in baselines.BASELINES.items()
-        if name != "ego_mlp"
+        if not name.endswith("mlp")
     }
 
 
