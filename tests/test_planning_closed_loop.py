@@ -185,6 +185,27 @@ def test_scores_do_not_change_when_the_scene_is_turned_and_moved(turn: float) ->
             np.testing.assert_array_equal(getattr(here, field.name), getattr(there, field.name))
 
 
+def test_scenes_are_told_apart_by_what_the_expert_meets() -> None:
+    def slices(one: Drive) -> dict[str, bool]:
+        return {name: bool(flag[0]) for name, flag in score.slices(one, score.counted(one)).items()}
+
+    even = staged(seconds=8.0)
+    assert slices(even) == {"turn": False, "interactive": False, "hard": False}
+    waiting = staged(seconds=8.0)
+    waiting.to_stop[30] = 12.0
+    assert slices(waiting)["interactive"]
+    braking = staged(seconds=8.0)
+    braking.state[:, :, EGO, 0] = 10 * np.arange(81)[:, None] * DT * np.linspace(1.0, 0.4, 81)[:, None]
+    assert slices(braking)["hard"]
+    for turned, expected in ((0.3, False), (0.4, True)):
+        bent = staged(seconds=8.0)
+        bent.state[20:, :, EGO, 2] = turned
+        assert slices(bent)["turn"] == expected
+    creeping = staged(seconds=8.0)
+    creeping.state[:, :, EGO, 2] = 0.8 * np.linspace(0, 1, 81)[:, None]  # 0.3 rad in 30 m
+    assert not slices(creeping)["turn"]
+
+
 def test_a_route_that_comes_back_gives_no_progress_for_nothing() -> None:
     angle = np.linspace(0, 2 * np.pi, 200)
     circle = 30 * np.stack([np.sin(angle), 1 - np.cos(angle)], axis=1)
