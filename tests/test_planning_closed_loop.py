@@ -150,6 +150,8 @@ NOTHING = np.zeros((61, 2))
         (swaying(np.stack([0 * ONES, 5.0 * ONES], axis=1)), {1}),
         (swaying(np.stack([0 * ONES, 12.0 * (1 + HALVES)], axis=1)), {1, 2}),
         (swaying(np.stack([6.0 * HALVES, 0 * ONES], axis=1)), {0, 3}),
+        (swaying(np.stack([-6.0 * (np.abs(np.arange(61) - 30) < 5), 0 * ONES], axis=1)), set()),  # for 0.9 s
+        (swaying(np.stack([-6.0 * (np.abs(np.arange(61) - 30) < 13), 0 * ONES], axis=1)), {0}),  # for 2.5 s
         (swaying(NOTHING, 0.25 * np.sin(3.0 * DT * np.arange(61))), {4}),
         (swaying(NOTHING, 1.0 * DT * np.arange(61)), {5}),
         (swaying(NOTHING, 0.9 * DT * np.arange(61)), set()),
