@@ -388,6 +388,16 @@ def test_a_plan_goes_straight_on_beyond_the_route_and_has_gradients() -> None:
     assert lateral.grad is not None and (lateral.grad != 0).all()
 
 
+def test_a_plan_goes_straight_on_where_the_route_ends_early() -> None:
+    ends = 4.0 * torch.arange(1, 13).clamp(max=3)[:, None] * torch.tensor([0.6, 0.8])
+    progress = torch.tensor([[2.0, 6.0, 11.0, 12.5, 13.0, 20.0, 30.0, 60.0]])
+    plan = along_route(ends[None], progress, torch.zeros(1, 8))
+    torch.testing.assert_close(plan[0, 2:, :2].norm(dim=1), progress[0, 2:], rtol=1e-3, atol=0.05)
+    torch.testing.assert_close(plan[0, 3:, 2], torch.full((5,), 0.9273), atol=1e-3, rtol=0)
+    over = along_route(torch.zeros(1, 12, 2), progress, torch.zeros(1, 8))
+    assert over.isfinite().all()
+
+
 # --- Replayed among what was recorded ---
 
 
