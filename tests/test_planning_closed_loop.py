@@ -150,6 +150,8 @@ NOTHING = np.zeros((61, 2))
         (swaying(np.stack([0 * ONES, 5.0 * ONES], axis=1)), {1}),
         (swaying(np.stack([0 * ONES, 12.0 * (1 + HALVES)], axis=1)), {1, 2}),
         (swaying(np.stack([6.0 * HALVES, 0 * ONES], axis=1)), {0, 3}),
+        (swaying(np.stack([-6.0 * (np.abs(np.arange(61) - 30) < 5), 0 * ONES], axis=1)), set()),  # for 0.9 s
+        (swaying(np.stack([-6.0 * (np.abs(np.arange(61) - 30) < 13), 0 * ONES], axis=1)), {0}),  # for 2.5 s
         (swaying(NOTHING, 0.25 * np.sin(3.0 * DT * np.arange(61))), {4}),
         (swaying(NOTHING, 1.0 * DT * np.arange(61)), {5}),
         (swaying(NOTHING, 0.9 * DT * np.arange(61)), set()),
@@ -183,6 +185,27 @@ def test_scores_do_not_change_when_the_scene_is_turned_and_moved(turn: float) ->
         here, there = (score.score_drive(drive) for drive in (one, dataclasses.replace(one, state=state)))
         for field in dataclasses.fields(score.Scores):
             np.testing.assert_array_equal(getattr(here, field.name), getattr(there, field.name))
+
+
+def test_scenes_are_told_apart_by_what_the_expert_meets() -> None:
+    def slices(one: Drive) -> dict[str, bool]:
+        return {name: bool(flag[0]) for name, flag in score.slices(one, score.counted(one)).items()}
+
+    even = staged(seconds=8.0)
+    assert slices(even) == {"turn": False, "interactive": False, "hard": False}
+    waiting = staged(seconds=8.0)
+    waiting.to_stop[30] = 12.0
+    assert slices(waiting)["interactive"]
+    braking = staged(seconds=8.0)
+    braking.state[:, :, EGO, 0] = 10 * np.arange(81)[:, None] * DT * np.linspace(1.0, 0.4, 81)[:, None]
+    assert slices(braking)["hard"]
+    for turned, expected in ((0.3, False), (0.4, True)):
+        bent = staged(seconds=8.0)
+        bent.state[20:, :, EGO, 2] = turned
+        assert slices(bent)["turn"] == expected
+    creeping = staged(seconds=8.0)
+    creeping.state[:, :, EGO, 2] = 0.8 * np.linspace(0, 1, 81)[:, None]  # 0.3 rad in 30 m
+    assert not slices(creeping)["turn"]
 
 
 def test_a_route_that_comes_back_gives_no_progress_for_nothing() -> None:
@@ -288,7 +311,7 @@ def judged(course: score.Course) -> dict[str, score.Scores]:
     return {
         name: score.judge(course, baselines.policy_of(planner()))
         for name, planner in baselines.BASELINES.items()
-        if name != "ego_mlp"
+        if not name.endswith("mlp")
     }
 
 
@@ -363,6 +386,16 @@ def test_a_plan_goes_straight_on_beyond_the_route_and_has_gradients() -> None:
     plan[..., :2].sum().backward()
     assert progress.grad is not None and (progress.grad > 0).all()
     assert lateral.grad is not None and (lateral.grad != 0).all()
+
+
+def test_a_plan_goes_straight_on_where_the_route_ends_early() -> None:
+    ends = 4.0 * torch.arange(1, 13).clamp(max=3)[:, None] * torch.tensor([0.6, 0.8])
+    progress = torch.tensor([[2.0, 6.0, 11.0, 12.5, 13.0, 20.0, 30.0, 60.0]])
+    plan = along_route(ends[None], progress, torch.zeros(1, 8))
+    torch.testing.assert_close(plan[0, 2:, :2].norm(dim=1), progress[0, 2:], rtol=1e-3, atol=0.05)
+    torch.testing.assert_close(plan[0, 3:, 2], torch.full((5,), 0.9273), atol=1e-3, rtol=0)
+    over = along_route(torch.zeros(1, 12, 2), progress, torch.zeros(1, 8))
+    assert over.isfinite().all()
 
 
 # --- Replayed among what was recorded ---

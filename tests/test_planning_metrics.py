@@ -370,6 +370,30 @@ def test_tracks_are_followed_in_the_frame_of_a_moving_ego_and_through_gaps() -> 
     assert gone[5, 0] == gone[2, 0] != gone[3, 0]
 
 
+@pytest.mark.parametrize("turn", [0.9, -2.4])
+def test_agents_are_measured_alike_in_any_frame(turn: float) -> None:
+    rng = np.random.default_rng(3)
+    moments = [
+        [tuple(rng.uniform([6 * a - 5, k - 5], [6 * a + 5, k + 5])) for a in range(4)] for k in range(6)
+    ]
+    samples = there(moments)
+    samples["motion"][:] = rng.uniform([-4, -0.3, -0.2], [-2, 0.3, 0.2], (6, 3))
+    samples["future"] = rng.normal(size=(6, 4, 8, 2)).cumsum(axis=2)
+    xy = samples["box"][..., :2] + rng.normal(scale=0.8, size=(6, 4, 2))
+    offset, futures = rng.normal(size=(6, 4, 2)), rng.normal(size=(6, 4, 6, 8, 2)).cumsum(axis=3)
+    frame = np.array([0.0, 0.0, turn])
+    turned = {name: array.copy() for name, array in samples.items()}
+    for array in (turned["box"], turned["motion"], turned["future"]):
+        array[..., :2] = from_frame(array[..., :2], frame)
+    here = told(rng.uniform(size=(6, 4)), xy, offset=offset, futures=futures)
+    moved = {name: from_frame(array, frame) for name, array in (("offset", offset), ("futures", futures))}
+    elsewhere = told(here.confidence, from_frame(xy, frame), **moved)
+    for measure in (measure_agents, measure_tracks):
+        found = measure(here, samples)
+        assert measure(elsewhere, turned) == pytest.approx(found, abs=1e-9)
+        assert 0 < found.get("ap", found.get("amota", 0)) < 1
+
+
 def test_every_clip_begins_anew() -> None:
     samples = there([[(0.0, 0.0)]] * 4)
     samples["previous"] = np.array([-1, 0, -1, 2])

@@ -6,6 +6,8 @@ knows what no sample holds: in `closed_loop.drive` it is the policy `None`, in o
 """
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from attnsweep.planning.geometry import Floats
 from attnsweep.planning.prediction import Prediction
 from attnsweep.planning.samples import FUTURE, KEY_S, ROUTE_POINTS, Samples
 
-STEADY = 6.0  # m/s
+STEADY = 6.0  # m/s, of the planner `steady`
 FASTEST, ASIDE = 20.0, 2.0  # m/s and m, the most that the head of `EgoMLP` can say
 MOTION = 4  # of the ego's state: speed, two accelerations, yaw rate
 
@@ -59,29 +61,33 @@ class RouteFollowing(nn.Module):
 class EgoMLP(nn.Module):
     """Plans by the ego's own motion and the route alone (Zhai et al., "Rethinking the open-loop evaluation of
     end-to-end autonomous driving in nuScenes", 2023), with the head of the stack: speeds along the route and
-    distances to its left.
+    distances to its left. Without `motion` by the route alone, which is what a planner that sees falls back
+    on when it sees nothing.
     """
 
-    def __init__(self, dim: int = 128, depth: int = 2) -> None:
+    def __init__(self, dim: int = 128, depth: int = 2, *, motion: bool = True) -> None:
         super().__init__()
-        widths = [MOTION + 2 * ROUTE_POINTS] + depth * [dim]
+        self.motion = motion
+        widths = [motion * MOTION + 2 * ROUTE_POINTS] + depth * [dim]
         layers: list[nn.Module] = []
         for one, other in itertools.pairwise(widths):
             layers += [nn.Linear(one, other), nn.ReLU()]
         self.net = nn.Sequential(*layers, nn.Linear(dim, 2 * FUTURE))
 
     def forward(self, bev: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
-        known = torch.cat([ego_state[:, :MOTION] / 10, route.flatten(1) / 48], dim=1)
+        known = torch.cat([ego_state[:, : self.motion * MOTION] / 10, route.flatten(1) / 48], dim=1)
         speed, lateral = self.net(known).chunk(2, dim=1)  # (b, 8) each
         progress = KEY_S * FASTEST * torch.sigmoid(speed - 1).cumsum(dim=1)
         return Prediction(plan=along_route(route, progress, ASIDE * torch.tanh(lateral)))
 
 
-BASELINES = {
+BASELINES: dict[str, Callable[[], nn.Module]] = {
     "stop": Stop,
     "constant_velocity": ConstantVelocity,
     "route_following": RouteFollowing,
+    "steady": partial(RouteFollowing, STEADY),
     "ego_mlp": EgoMLP,
+    "route_mlp": partial(EgoMLP, motion=False),
 }
 
 

@@ -28,7 +28,8 @@ Flags = NDArray[np.bool_]
 
 STOPPED = 0.05  # m/s, below which an ego is hit and does not hit
 STANDING = 5e-3  # m/s, below which an ego has no time to collision
-AHEAD = np.radians(30.0)  # from the direction of travel
+AHEAD = np.radians(30.0)  # from the way the ego points, seen from its rear axle
+REAR_AXLE = 0.3  # of the length behind the centre
 PROJECTED_S = (0.3, 0.6, 0.9)  # s ahead
 LEAST_WAY = 5.0  # m; where the expert gains no more, progress counts as made
 LANE_KEPT = 8.0  # m from the route, beyond which it is another road
@@ -179,14 +180,14 @@ def closes_in(drive: Drive, counts: Flags, close: Flags) -> Flags:
     speed = np.hypot(drive.state[:, :, EGO, 3], drive.state[:, :, EGO, 4])
     t, b, a = np.nonzero(close & (counts & (speed >= STANDING))[..., None])
     ego, other = drive.state[t, b, EGO], drive.state[t, b, a]
-    back = 0.3 * drive.size[b, EGO, :1] * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1)
+    back = REAR_AXLE * drive.size[b, EGO, :1] * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1)
     touches = np.zeros(len(t), dtype=bool)
     for later in PROJECTED_S:
         boxes = [
             np.concatenate([one[:, :2] + later * one[:, 3:], one[:, 2:3], size], axis=1)
             for one, size in ((ego, drive.size[b, EGO]), (other, drive.size[b, a]))
         ]
-        dx, dy = (boxes[1][:, :2] - boxes[0][:, :2] + back).T  # from the rear axle
+        dx, dy = (boxes[1][:, :2] - boxes[0][:, :2] + back).T
         ahead = np.abs(wrap(np.arctan2(dy, dx) - ego[:, 2])) < AHEAD
         touches |= ahead & overlap(boxes[0], boxes[1])
     found = np.zeros(drive.active.shape[1], dtype=bool)

@@ -169,7 +169,10 @@ def layers(scans: list[Scan], red: Floats, pose: Floats, grid: Grid) -> NDArray[
     paint that they saw, and points (n, 2) of stop lines that show red.
     """
     paint = np.concatenate([one.paint for one in scans])
-    groups = [*(one.points for one in scans), np.unique(paint, axis=0), red]
+    once = (
+        np.unique(paint.view(np.complex128)).view(np.float64).reshape(-1, 2)
+    )  # numbers are told apart faster
+    groups = [*(one.points for one in scans), once, red]
     return np.stack([rasterise(points, pose, grid) for points in groups])
 
 
