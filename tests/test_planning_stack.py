@@ -166,6 +166,8 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
     config = complete({"stages": "id12", "lines": "none", "post": None})
     assert config["lines"] == "none" and config["agent_map"] == config["plan_map"] == "off"
     assert config["agent_agent"] == "on" and config["post"] == "none"
+    parallel = complete({"stages": "id12", "topology": "parallel"})
+    assert {key: parallel[key] for key in TOGGLES} == STAGES["id13"]
 
 
 def test_the_axes_are_known_without_torch():
@@ -183,7 +185,8 @@ def test_the_axes_are_known_without_torch():
         ({"stages": "id10", "occ": "former"}, ("occ='former'", "track='none'")),
         ({"stages": "id9", "post": "rescore"}, ("post='rescore'", "plan='off'")),
         ({"stages": "id9", "plan_bev": "on"}, ("plan_bev='on'", "plan='off'")),
-        ({"topology": "parallel"}, ("topology='parallel'", "agent_map='off'")),
+        ({"topology": "parallel", "plan_map": "on"}, ("topology='parallel'", "plan_map='off'")),
+        ({"topology": "parallel", "occ": "former"}, ("topology='parallel'", "occ='head'")),
         ({"nav": "command"}, ("plan_head='frenet'", "nav='command'", "plan_head='xy'")),
         ({"stages": "id10", "grad_stop": "bev"}, ("grad_stop='bev'", "track='offset'")),
         ({"stages": "id10", "grad_stop": "queries"}, ("grad_stop='queries'", "heat")),
