@@ -346,7 +346,7 @@ def test_a_frenet_plan_never_goes_back_and_faces_along_the_route(batch):
 
 def test_mending_stops_a_plan_short_of_a_box_in_its_way_and_leaves_a_free_one_alone():
     plan = torch.stack([torch.stack([4.0 * torch.arange(1, 9), torch.zeros(8), torch.zeros(8)], dim=-1)] * 2)
-    box = torch.tensor([22.0, 0.3, 0.0, 4.5, 2.0]).expand(2, 8, 1, 5).clone()
+    box = torch.tensor([34.0, 0.3, 0.0, 4.5, 2.0]).expand(2, 8, 1, 5).clone()
     box[1, ..., 1] = 30.0
     weight = torch.ones(2, 1, 1)
     for mend in (rescored, descended):
@@ -354,7 +354,7 @@ def test_mending_stops_a_plan_short_of_a_box_in_its_way_and_leaves_a_free_one_al
             mended = mend(plan, box, weight)
         assert cost(mended, plan, box, weight)[0] < 0.5 * cost(plan, plan, box, weight)[0]
         torch.testing.assert_close(mended[1], plan[1])
-    assert rescored(plan, box, weight)[0, :, 0].max() < 22 - 4.5
+    assert rescored(plan, box, weight)[0, :, 0].max() < 34 - 4.5
 
 
 def test_a_plan_is_mended_when_judged_and_not_in_training(batch):
