@@ -166,6 +166,8 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
     config = complete({"stages": "id12", "lines": "none", "post": None})
     assert config["lines"] == "none" and config["agent_map"] == config["plan_map"] == "off"
     assert config["agent_agent"] == "on" and config["post"] == "none"
+    parallel = complete({"stages": "id12", "topology": "parallel"})
+    assert {key: parallel[key] for key in TOGGLES} == STAGES["id13"]
 
 
 def test_the_axes_are_known_without_torch():
@@ -183,7 +185,8 @@ def test_the_axes_are_known_without_torch():
         ({"stages": "id10", "occ": "former"}, ("occ='former'", "track='none'")),
         ({"stages": "id9", "post": "rescore"}, ("post='rescore'", "plan='off'")),
         ({"stages": "id9", "plan_bev": "on"}, ("plan_bev='on'", "plan='off'")),
-        ({"topology": "parallel"}, ("topology='parallel'", "agent_map='off'")),
+        ({"topology": "parallel", "plan_map": "on"}, ("topology='parallel'", "plan_map='off'")),
+        ({"topology": "parallel", "occ": "former"}, ("topology='parallel'", "occ='head'")),
         ({"nav": "command"}, ("plan_head='frenet'", "nav='command'", "plan_head='xy'")),
         ({"stages": "id10", "grad_stop": "bev"}, ("grad_stop='bev'", "track='offset'")),
         ({"stages": "id10", "grad_stop": "queries"}, ("grad_stop='queries'", "heat")),
@@ -343,7 +346,7 @@ def test_a_frenet_plan_never_goes_back_and_faces_along_the_route(batch):
 
 def test_mending_stops_a_plan_short_of_a_box_in_its_way_and_leaves_a_free_one_alone():
     plan = torch.stack([torch.stack([4.0 * torch.arange(1, 9), torch.zeros(8), torch.zeros(8)], dim=-1)] * 2)
-    box = torch.tensor([22.0, 0.3, 0.0, 4.5, 2.0]).expand(2, 8, 1, 5).clone()
+    box = torch.tensor([34.0, 0.3, 0.0, 4.5, 2.0]).expand(2, 8, 1, 5).clone()
     box[1, ..., 1] = 30.0
     weight = torch.ones(2, 1, 1)
     for mend in (rescored, descended):
@@ -351,7 +354,7 @@ def test_mending_stops_a_plan_short_of_a_box_in_its_way_and_leaves_a_free_one_al
             mended = mend(plan, box, weight)
         assert cost(mended, plan, box, weight)[0] < 0.5 * cost(plan, plan, box, weight)[0]
         torch.testing.assert_close(mended[1], plan[1])
-    assert rescored(plan, box, weight)[0, :, 0].max() < 22 - 4.5
+    assert rescored(plan, box, weight)[0, :, 0].max() < 34 - 4.5
 
 
 def test_a_plan_is_mended_when_judged_and_not_in_training(batch):

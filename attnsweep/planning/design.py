@@ -125,8 +125,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with every key: a toggle that is None or missing as its stage set says, another key
     that is missing as in `DEFAULTS`.
 
-    A toggle that was left open falls away with the stage that it needs. Raises UserError for an unknown word
-    and for toggles that make no sense together.
+    A toggle that was left open falls away with the stage that it needs, and with a topology where no stage
+    reads another. Raises UserError for an unknown word and for toggles that make no sense together.
     """
     named = {key: value for key, value in config.items() if not (key in TOGGLES and value is None)}
     full = DEFAULTS | named
@@ -135,6 +135,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             hint = did_you_mean(full[key], words)
             raise UserError(f"{key}={full[key]!r} is unknown{hint}; use one of {', '.join(words)}")
     full = STAGES[full["stages"]] | full
+    if full["topology"] == "parallel":
+        full |= {link: "off" for link in READ_OTHERS if link not in named}
+        full["occ"] = "head" if full["occ"] == "former" and "occ" not in named else full["occ"]
     for toggle, stage, values, why in NEEDS:
         if is_on(full[toggle]) and full[stage] not in values:
             if toggle in named:

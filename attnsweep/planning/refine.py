@@ -2,7 +2,8 @@
 
 UniAD minimises a cost of its occupancy with a solver (https://arxiv.org/abs/2212.10156, section 3.4);
 SparseDrive scores candidates by the boxes that it foretold (https://arxiv.org/abs/2405.19620, section 3.3).
-Here both go by boxes, for a whole batch at once.
+Here both go by boxes, for a whole batch at once, and slow the plan down on its way: candidates to its sides
+left the road in 4 of 100 scenes.
 """
 
 import torch
@@ -16,9 +17,9 @@ from attnsweep.planning.prediction import Agents, Futures
 LIKELY = 0.3  # the probability from which on an agent counts
 MARGIN = 0.5  # m, by which the ego is grown
 PACES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # shares of the plan's progress
-SIDES = (0.0, -0.5, 0.5)  # m, reached after 4 s
-HITS = 10.0  # m of deviation that a metre of penetration outweighs
-ROUNDS, RATE = 20, 0.1  # of Adam, m
+HITS = 10.0  # m of deviation that a metre of penetration, or a box in the ego's place, outweighs
+ROUNDS, RATE, STILL = 20, 0.1, 0.01  # of Adam; a gradient far below the last moves nothing
+NEAR = 2.5  # m, how far the cost of a box reaches
 EGO = (4.5, 2.0)  # m: the length and width that are kept clear
 
 
@@ -51,43 +52,42 @@ def cost(plans: Tensor, wanted: Tensor, others: Tensor, weight: Tensor) -> Tenso
 
 
 def rescored(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
-    """The cheapest (b, 8, 3) of the plan (b, 8, 3) and slower ones on its way, in its middle or beside it."""
-    options = torch.stack([beside(slower(plan, pace), side) for side in SIDES for pace in PACES], dim=1)
-    v = options.shape[1]
-    costs = cost(
-        options.flatten(0, 1), *(x.repeat_interleave(v, dim=0) for x in (plan, others, weight))
-    ).unflatten(0, (-1, v))
-    best = costs.argmin(dim=1)
-    return options[torch.arange(len(best), device=best.device), best]
+    """The cheapest (b, 8, 3) of the plan (b, 8, 3) and slower ones on its way."""
+    options = torch.stack([paced(plan, torch.full_like(plan[..., 0], pace)) for pace in PACES], dim=1)
+    repeated = (x.repeat_interleave(len(PACES), dim=0) for x in (plan, others, weight))
+    costs = cost(options.flatten(0, 1), *repeated).unflatten(0, (-1, len(PACES)))
+    return options[torch.arange(len(plan), device=plan.device), costs.argmin(dim=1)]
 
 
-def slower(plan: Tensor, pace: float) -> Tensor:
-    """The plan (b, 8, 3) at a share of its progress, on the same way."""
-    start = torch.cat([torch.zeros_like(plan[:, :1]), plan], dim=1)
-    place = pace * torch.arange(1, plan.shape[1] + 1, device=plan.device)
-    low = place.floor().long().clamp(max=plan.shape[1] - 1)
-    share = (place - low)[:, None]
-    return start[:, low] * (1 - share) + start[:, low + 1] * share
-
-
-def beside(plan: Tensor, side: float) -> Tensor:
-    """The plan (b, 8, 3), more and more to its left, in the end by `side` metres."""
-    growing = side * torch.arange(1, plan.shape[1] + 1, device=plan.device) / plan.shape[1]
-    left = torch.stack([-plan[..., 2].sin(), plan[..., 2].cos()], dim=-1)
-    return torch.cat([plan[..., :2] + growing[:, None] * left, plan[..., 2:]], dim=-1)
+def paced(plan: Tensor, shares: Tensor) -> Tensor:
+    """The plan (b, 8, 3) on the same way, but with shares (b, 8), from 0 to 1, of its steps."""
+    start = F.pad(plan, (0, 0, 1, 0))
+    place = shares.cumsum(dim=1)
+    low = place.detach().floor().long().clamp(max=plan.shape[1] - 1)
+    part = (place - low)[..., None]
+    before, after = (start.gather(1, k[..., None].expand(-1, -1, 3)) for k in (low, low + 1))
+    return before + part * (after - before)
 
 
 def descended(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
-    """The plan (b, 8, 3), its points moved by Adam so that it costs less; each example by itself."""
+    """The plan (b, 8, 3), slowed down by Adam on its way so that it costs less; each example by itself.
+
+    Boxes cost as in UniAD's optimiser, by the square of their distance, so that those beside the way count.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         wanted, others, weight = (x.detach().clone() for x in (plan, others, weight))
-        shift = torch.zeros_like(wanted[..., :2]).requires_grad_()
-        adam = torch.optim.Adam([shift], lr=RATE)
+        shares = torch.ones_like(wanted[..., 0]).requires_grad_()
+        adam = torch.optim.Adam([shares], lr=RATE, eps=STILL)
         for _ in range(ROUNDS):
             adam.zero_grad()
-            cost(wanted + F.pad(shift, (0, 1)), wanted, others, weight).sum().backward()
+            slowed = paced(wanted, shares)
+            square = (slowed[:, :, None, :2] - others[..., :2]).square().sum(dim=-1)
+            close = (weight * torch.exp(-square / (2 * NEAR**2))).sum(dim=(1, 2))
+            behind = (slowed - wanted)[..., :2].square().sum(dim=-1).mean(dim=1)
+            (behind + HITS * close).sum().backward()
             adam.step()
-        return wanted + F.pad(shift.detach(), (0, 1))
+            shares.data.clamp_(0, 1)
+        return paced(wanted, shares.detach())
 
 
 MEND = {"rescore": rescored, "gradient": descended}
