@@ -22,7 +22,7 @@ unit: $(VENV)/installed-test
 	$(RUN) -m pytest
 
 test-cluster: $(VENV)/installed-test
-	$(RUN) -m pytest -m cluster
+	$(RUN) -m pytest -m cluster -rs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
