@@ -8,7 +8,7 @@ import fcntl
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +124,8 @@ class Command:
             if to_train:
                 self.train(asked)
             if latency:
-                ids = [trial.trial_id for trial in self.trials]
-                measure_latency(self.store, ids, gpus=asked["gpu"] > 0, screen=self.screen)
+                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                measure_latency(self.store, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
 
     def train(self, asked: dict[str, float]) -> None:
         """Trains what is not done, spread over the cluster."""
@@ -154,11 +154,11 @@ class Command:
         return counts
 
 
-def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool, screen: Console) -> None:
-    """The latency phase, for these trials' architectures (None: for all in the results)."""
+def measure_latency(store: Store, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console) -> None:
+    """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
     with screen.status("latency") as status:
         told = status.update if screen.is_terminal else screen.print
-        measure_all(store, trial_ids, gpus=gpus, told=told)
+        measure_all(store, trials, gpus=gpus, told=told)
 
 
 def measure(results: str | Path, *, address: str | None) -> int:

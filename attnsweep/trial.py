@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import measure, provenance
+from attnsweep import checkpoint, measure, provenance
 from attnsweep.models import build
 from attnsweep.results import Row
 from attnsweep.sweep import Trial, reason
@@ -229,6 +229,8 @@ class Training:
 
         Raises KeyError, RuntimeError and the like where it does not fit.
         """
+        epochs, settings = self.config["epochs"], self.optimizer.param_groups
+        checkpoint.check(state, trial_id=self.trial.trial_id, epochs=epochs, settings=settings)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"].cpu())
@@ -241,6 +243,7 @@ class Training:
         self.best_weights = state["best_weights"]
         self.train_s = state["train_s"]
         self.started_at = datetime.fromisoformat(state["started_at"])
+        self.row()  # raises where the state cannot be summed up
 
 
 def optimizer(
