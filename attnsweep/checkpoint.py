@@ -4,7 +4,9 @@ Loading runs no code of its (`weights_only`), but a file that is damaged, made u
 numbers that would end as a row.
 """
 
+import io
 import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +18,26 @@ from attnsweep.results import SCHEMAS
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
 
 
+def read(content: bytes, device: str) -> dict[str, Any]:
+    """What a checkpoint holds. Raises what zipfile and torch raise, and ValueError where a byte has changed:
+    the checksums are there, but torch does not look at them.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is damaged")
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    return state
+
+
 def check(state: Mapping[str, Any], *, trial_id: str, epochs: int, settings: list[dict[str, Any]]) -> None:
     """Raises ValueError where a state is none that a trial of so many epochs can have left before its end;
     `settings` are the parameter groups of its optimiser.
     """
     check_curve(state["curve"], trial_id=trial_id, epochs=epochs)
-    parts = state["model"], state["optimizer"]["state"], state["best_weights"] or {}
+    best = state["best_weights"] or state["model"]
+    if shapes(best) != shapes(state["model"]):
+        raise ValueError("its best weights are those of another model")
+    parts = state["model"], state["optimizer"]["state"], best
     if not all(torch.isfinite(tensor).all() for part in parts for tensor in tensors(part)):
         raise ValueError("its weights are not finite")
     theirs = [group_of(group) for group in state["optimizer"]["param_groups"]]
@@ -50,6 +66,11 @@ def check_curve(curve: list[dict[str, Any]], *, trial_id: str, epochs: int) -> N
 def group_of(group: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a parameter group that never change."""
     return {key: value for key, value in group.items() if key not in OF_OPTIMIZER}
+
+
+def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shape of each weight."""
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def tensors(part: Any) -> Iterator[torch.Tensor]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
-UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 ID = r"^[^/\\\x00-\x1f]{1,200}$"
 FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
 READS = 10  # attempts at reading a table while another process compacts it
@@ -239,7 +238,8 @@ class Store:
     def paths(self, table: str) -> list[str]:
         """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
         selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
-        infos = [i for i in self.files.get_file_info(selector) if i.is_file and i.path.endswith(".parquet")]
+        listed = self.files.get_file_info(selector)
+        infos = [info for info in listed if info.is_file and path_of(info).endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
     def read(self, table: str) -> pa.Table:
@@ -262,7 +262,7 @@ class Store:
             )  # small: threads cost more
         except FileNotFoundError:  # compacted between the listing and now: for `read` to list again
             raise
-        except UNREADABLE as error:
+        except Exception as error:  # whatever types that other packages have registered with Arrow raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.warning(
                 "skipped %s, which cannot be read (%s); delete it, or restore it from a copy", path, reason
@@ -346,6 +346,14 @@ def local(root: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
 
 
+def path_of(info: fs.FileInfo) -> str:
+    """The path of a file; nothing where its name is no text, and so none that we gave."""
+    try:
+        return str(info.path)
+    except UnicodeDecodeError:
+        return ""
+
+
 def is_parquet(path: str) -> bool:
     """Whether the file's footer can be parsed, or the file may not be opened at all, which says nothing."""
     try:
@@ -353,7 +361,7 @@ def is_parquet(path: str) -> bool:
             pq.read_metadata(file)
     except PermissionError:
         return True
-    except UNREADABLE:
+    except Exception:  # as in `Store._read`
         return False
     return True
 

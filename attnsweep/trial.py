@@ -74,7 +74,7 @@ def start(trial: Trial, options: Options) -> "Training":
     if path is None or not path.exists():
         return training
     try:
-        training.restore(torch.load(path, map_location=training.device, weights_only=True))
+        training.restore(checkpoint.read(path.read_bytes(), training.device))
         return training
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
         log.warning("skipped the checkpoint %s, which cannot be read (%s)", path, reason(error))

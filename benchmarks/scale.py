@@ -55,6 +55,7 @@ from attnsweep import Sweep
 sweep = Sweep({point}, seed=tune.grid_search(range({trials})))
 """
 LINEAR_FILE = '''
+import os
 from pathlib import Path
 from torch import nn
 
