@@ -22,7 +22,7 @@ unit: $(VENV)/installed-test
 	$(RUN) -m pytest
 
 test-cluster: $(VENV)/installed-test
-	$(RUN) -m pytest -m cluster
+	$(RUN) -m pytest -m cluster -rs
 
 test-faults: $(VENV)/installed-test
 	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m 'faults or not faults' tests/test_faults.py

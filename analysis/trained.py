@@ -1,18 +1,16 @@
 """The model of a finished trial: from the weights that its sweep kept, or trained once more."""
 
 import functools
-import io
 import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.progress import Progress
 from torch import nn
 
-from attnsweep import storage, trial
+from attnsweep import checkpoint, storage, trial
 from attnsweep.console import counted, screen
 from attnsweep.errors import UserError
 from attnsweep.models import build
@@ -41,8 +39,7 @@ def fill(model: nn.Module, path: str) -> None:
     another model's.
     """
     try:
-        content = io.BytesIO(storage.read(path))
-        model.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
+        model.load_state_dict(checkpoint.read(storage.read(path), "cpu"))
     except FileNotFoundError:
         raise
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it

@@ -3,6 +3,7 @@ mean.
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,9 +111,30 @@ def rerun_line(row: Mapping[str, Any]) -> str:
         derived.add("dim_head")
     known = {key: AXES[key].kind(row[key]) for key in AXES if key not in derived and not pd.isna(row[key])}
     if not pd.isna(row["model_args"]):
-        known |= json.loads(row["model_args"])
+        known |= arguments_of(row["model_args"])
     space = ", ".join(f"{key}={value!r}" for key, value in known.items())
-    return f"python -c \"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')\""
+    code = f"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')"
+    return f"python -c {quoted(code)}"
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """The arguments of one's own model. Raises UserError where a row's text is none that we wrote: its names
+    become code.
+    """
+    try:
+        known = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"model_args={text!r} is not JSON; the row is not one of ours") from error
+    if not isinstance(known, dict) or not all(key.isidentifier() for key in known):
+        raise UserError(f"model_args={text!r} are no arguments; the row is not one of ours")
+    return known
+
+
+def quoted(code: str) -> str:
+    """Code as one word of a shell: in double quotes, as it holds single ones, unless the shell would read
+    more into it.
+    """
+    return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
 
 
 def written(value: Any) -> str:

@@ -4,7 +4,7 @@ own.
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from attnsweep.errors import UserError, writing
 from attnsweep.results import Row, Store
 from attnsweep.schema import ARCHITECTURE, LATENCY_OF_TRIAL
 from attnsweep.spaces import own
-from attnsweep.sweep import short_hash
+from attnsweep.sweep import arch_id_of, short_hash
 
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
@@ -95,27 +95,42 @@ def measure_once(
     return rows
 
 
-def wanted(store: Store, trial_ids: Iterable[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """(arch_id, precision) to configuration, of the done trials among `trial_ids` (None: of all)."""
-    chosen = None if trial_ids is None else set(trial_ids)
+def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """(arch_id, precision) to configuration, of the done ones among `trials`, their ids to those of their
+    architectures (None: of all in the results).
+    """
     rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
     keys = [column.name for column in ARCHITECTURE]
-    return {
-        (row["arch_id"], row["precision"]): {
-            **{key: row[key] for key in keys},
-            "dropout": 0.0,
-            "emb_dropout": 0.0,
-        }
-        for row in rows
-        if row["params"] and (chosen is None or row["trial_id"] in chosen)  # a mere rule costs nothing
-    }
+    found = {}
+    for row in rows:
+        asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
+        if asked and row["params"]:  # a rule without parameters costs nothing
+            config = {key: row[key] for key in keys}
+            found[row["arch_id"], row["precision"]] = {**config, "dropout": 0.0, "emb_dropout": 0.0}
+    return {key: config for key, config in found.items() if is_ours(key[0], config, named=trials is not None)}
+
+
+def is_ours(arch_id: str, config: Mapping[str, Any], *, named: bool) -> bool:
+    """Whether a row's configuration is that of its architecture, and safe to build: a file of code that no
+    sweep of ours has `named` must be our own.
+    """
+    if arch_id_of(config) != arch_id:
+        log.warning("the latency of architecture %s was not measured: its row describes another", arch_id)
+        return False
+    try:
+        if not named:
+            own.check_owner(config["model"])
+    except UserError as error:
+        log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
+        return False
+    return True
 
 
 def measure_all(
-    store: Store, trial_ids: Iterable[str] | None, *, gpus: bool, told: Callable[[str], None]
+    store: Store, trials: Mapping[str, str] | None, *, gpus: bool, told: Callable[[str], None]
 ) -> None:
-    """Measures what is not in the table yet, and joins latency into the rows of `trials`."""
-    architectures = wanted(store, trial_ids)
+    """Measures what is not in the table yet, and joins latency into the rows of `trials` (see `wanted`)."""
+    architectures = wanted(store, trials)
     for node in reversed(nodes(gpus=gpus)):  # the first kind comes last: its figures stay in `trials`
         missing = list(unmeasured(store, architectures, node.measured_on))
         for number, (arch_id, precision, batches) in enumerate(missing, 1):
@@ -156,7 +171,7 @@ def measure_at(
         log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
         return
     for row in rows:
-        name = f"{arch_id}-{short_hash(dict(zip('dbp', key_of(row)[1:], strict=True)))}"
+        name = short_hash(dict(zip("adbp", key_of(row), strict=True)))
         with writing(store.root):
             store.write("latency", [row], name)
     for batch in {*batches} - {row["batch"] for row in rows}:

@@ -1,5 +1,6 @@
 """The plan of a sweep: which of its trials are new or done, which points are invalid, and why."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | N
 def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
     """What the finished ones among `trials` teach about speed."""
     speed = Speed()
-    seconds = {row["trial_id"]: row["train_s"] for row in rows if row["status"] == "done" and row["train_s"]}
+    done = [row for row in rows if row["status"] == "done"]
+    seconds = {row["trial_id"]: row["train_s"] for row in done if 0 < (row["train_s"] or 0) < math.inf}
     for trial in trials:
         if trial.trial_id in seconds:
             speed.observe(trial, seconds[trial.trial_id])

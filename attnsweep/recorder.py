@@ -35,8 +35,7 @@ class Recorder:
         self.written: dict[str, float] = {}
         self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
         self.starts_log = runs / "starts.log"
-        text = self.starts_log.read_text() if self.starts_log.exists() else ""
-        self.starts = Counter(text.split())
+        self.starts = Counter(provenance.contents(self.starts_log).split())
 
     def started(self, trial: Trial) -> None:
         """Counts the attempt, in a log that outlives the driver."""

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from attnsweep.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, STATUSES, TAB
 if TYPE_CHECKING:
     import pandas as pd
 
+ID = r"^[^/\\\x00-\x1f]{1,200}$"
+FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -59,13 +62,13 @@ class Store:
         target = f"{self.base}/{table}/{name}.parquet"
         if not self.is_local:
             sink = pa.BufferOutputStream()
-            pq.write_table(content, sink)
+            pq.write_table(content, sink, write_page_checksum=True)
             storage.put(self.files, target, sink.getvalue())
             return
         self.files.create_dir(f"{self.base}/{table}", recursive=True)
         scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"
         try:
-            pq.write_table(content, scratch, filesystem=self.files)
+            pq.write_table(content, scratch, filesystem=self.files, write_page_checksum=True)
             os.replace(scratch, target)
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
@@ -75,7 +78,7 @@ class Store:
         """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
         selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
         listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
-        infos = [info for info in listed if info.is_file and info.path.endswith(".parquet")]
+        infos = [info for info in listed if info.is_file and path_of(info).endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
     def read(self, table: str) -> pa.Table:
@@ -93,14 +96,15 @@ class Store:
     def _read(self, table: str, path: str) -> pa.Table | None:
         source = path if self.is_local else pa.BufferReader(self._download(path))
         try:
-            file = pq.ParquetFile(source, filesystem=self.files if self.is_local else None)
+            files = self.files if self.is_local else None
+            file = pq.ParquetFile(source, filesystem=files, page_checksum_verification=True)
             return conform(
                 file.read(use_threads=False), SCHEMAS[table], KEYS[table]
             )  # small: threads cost more
         except FileNotFoundError:  # compacted between the listing and now: for `read` to list again
             raise
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # whatever types that other packages have registered with Arrow raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.warning(
                 "skipped %s, which cannot be read (%s); delete it, or restore it from a copy", path, reason
             )
@@ -189,13 +193,23 @@ class Store:
         return moved
 
 
+def path_of(info: fs.FileInfo) -> str:
+    """The path of a file; nothing where its name is no text, and so none that we gave."""
+    try:
+        return str(info.path)
+    except UnicodeDecodeError:
+        return ""
+
+
 def is_parquet(path: str) -> bool:
-    """Whether the file's footer can be parsed. A file that may not be opened at all raises OSError."""
-    with open(path, "rb") as file:
-        try:
+    """Whether the file's footer can be parsed, or the file may not be opened at all, which says nothing."""
+    try:
+        with open(path, "rb") as file:
             pq.read_metadata(file)
-        except pa.ArrowException:
-            return False
+    except PermissionError:
+        return True
+    except Exception:  # as in `Store._read`
+        return False
     return True
 
 
@@ -212,19 +226,43 @@ def ids(part: pa.Table) -> set[str]:
 def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
     """`part` with exactly the columns of `schema`: null where it lacks one.
 
-    Raises ArrowInvalid if a key is missing.
+    Raises ArrowInvalid if a key is missing, a column is there twice, or a value is none of a row of ours.
     """
-    if part.schema.equals(schema):
-        return part
-    if lacking := [key for key in keys if key not in part.column_names]:
-        raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
-    columns = [
-        part[field.name].cast(field.type)
-        if field.name in part.column_names
-        else pa.nulls(len(part), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
+    if not part.schema.equals(schema):
+        if lacking := [key for key in keys if key not in part.column_names]:
+            raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
+        twice = [name for name, times in Counter(part.column_names).items() if times > 1]
+        if twice:
+            raise pa.ArrowInvalid(f"several columns {', '.join(twice)}: not a file of this table")
+        columns = [
+            part[field.name].cast(field.type)
+            if field.name in part.column_names
+            else pa.nulls(len(part), field.type)
+            for field in schema
+        ]
+        part = pa.table(columns, schema=schema)
+    part.validate(full=True)  # text that is none would stop whoever reads it
+    check_values(part, keys)
+    return part
+
+
+def check_values(part: pa.Table, keys: Iterable[str]) -> None:
+    """Raises ArrowInvalid for a null in a key, an id that is none, or a time that Python has no word for."""
+    for name in keys:
+        if part[name].null_count:
+            raise pa.ArrowInvalid(f"a row without {name}: not a file of this table")
+        if name.endswith("_id") and not all_true(pc.match_substring_regex(part[name], ID)):  # it names files
+            raise pa.ArrowInvalid(f"{name} holds something that is no id: not a file of this table")
+    for field in part.schema:
+        if pa.types.is_timestamp(field.type):
+            times = part[field.name].cast(pa.int64())
+            if not all_true(pc.and_(pc.less(FIRST_US, times), pc.less(times, LAST_US))):
+                raise pa.ArrowInvalid(f"{field.name} lies thousands of years away: not a file of this table")
+
+
+def all_true(values: pa.ChunkedArray) -> bool:
+    """Whether none is false; nulls are not."""
+    return pc.all(values, min_count=0).as_py() is not False
 
 
 def newest(table: str, content: pa.Table) -> pa.Table:

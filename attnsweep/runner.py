@@ -9,7 +9,7 @@ import fcntl
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,8 +127,8 @@ class Command:
                 self.record()
                 self.train(asked)
             if latency:
-                ids = [trial.trial_id for trial in self.trials]
-                measure_latency(self.store, ids, gpus=asked["gpu"] > 0, screen=self.screen)
+                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                measure_latency(self.store, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
 
     def record(self) -> None:
         """Records the scenes that trials learn from, where they are not there yet, on the cluster's CPUs."""
@@ -175,11 +175,11 @@ def wanted_data(plan: Plan) -> list[str]:
     return list(dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)))
 
 
-def measure_latency(store: Store, trial_ids: Sequence[str] | None, *, gpus: bool, screen: Console) -> None:
-    """The latency phase, for these trials' architectures (None: for all in the results)."""
+def measure_latency(store: Store, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console) -> None:
+    """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
     with screen.status("latency") as status:
         told = status.update if screen.is_terminal else screen.print
-        measure_all(store, trial_ids, gpus=gpus, told=told)
+        measure_all(store, trials, gpus=gpus, told=told)
 
 
 def measure(results: str | Path, *, address: str | None) -> int:

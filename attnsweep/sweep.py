@@ -320,21 +320,31 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
     """The trial of a configuration in full, with its ids and its cost."""
     dataset = datasets.find(config["dataset"])
     data_sha256 = datasets.checksum(dataset, data_dir)
-    identity = {**config, "model": model_name(config["model"])}  # what moves is the same model or data
+    identity = identity_of(config)
     if dataset.is_folder:
         identity["dataset"] = "folder"
-    identity = {key: value for key, value in identity.items() if SINCE.get(key) != value}
-    architecture = {key: value for key, value in identity.items() if key not in NOT_ARCHITECTURE}
     amount = cost_of(config)
     return Trial(
         trial_id=short_hash({"numerics": NUMERICS, "data_sha256": data_sha256, **identity}),
-        arch_id=short_hash(architecture),
+        arch_id=arch_id_of(config),
         config=config,
         data_sha256=data_sha256,
         params=amount.params,
         macs=amount.macs,
         source=own.source_of(config),
     )
+
+
+def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
+    identity = {**config, "model": model_name(config["model"])}
+    return {key: value for key, value in identity.items() if SINCE.get(key) != value}
+
+
+def arch_id_of(config: Mapping[str, Any]) -> str:
+    """The id of the architecture that a configuration describes."""
+    identity = identity_of(config)
+    return short_hash({key: value for key, value in identity.items() if key not in NOT_ARCHITECTURE})
 
 
 def cost_of(config: Config) -> Cost:
@@ -371,7 +381,9 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 
     keys = [key for key in AXES if key in several]
     dispensable = [key for key in keys if key not in ("model", "dataset")]
-    derived_first = sorted(dispensable, key=lambda key: AXES[key].default is not None and key != "dim_head")
+    derived_first = sorted(
+        reversed(dispensable), key=lambda key: AXES[key].default is not None and key != "dim_head"
+    )
     return fewest(keys, derived_first, names)
 
 

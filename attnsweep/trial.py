@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import measure, provenance, storage, tasks
+from attnsweep import checkpoint, measure, provenance, storage, tasks
 from attnsweep.models import build
 from attnsweep.results import Row
 from attnsweep.schema import QUALITY_OF_EPOCH
@@ -75,8 +75,7 @@ def start(trial: Trial, options: Options) -> "Training":
     if path is None:
         return training
     try:
-        content = io.BytesIO(storage.read(path))
-        training.restore(torch.load(content, map_location=training.device, weights_only=True))
+        training.restore(checkpoint.read(storage.read(path), training.device))
         return training
     except FileNotFoundError:
         return training
@@ -268,6 +267,8 @@ class Training:
 
         Raises KeyError, RuntimeError and the like where it does not fit.
         """
+        epochs, settings = self.config["epochs"], self.optimizer.param_groups
+        checkpoint.check(state, trial_id=self.trial.trial_id, epochs=epochs, settings=settings)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"].cpu())
@@ -280,6 +281,7 @@ class Training:
         self.best_weights = state["best_weights"]
         self.train_s = state["train_s"]
         self.started_at = datetime.fromisoformat(state["started_at"])
+        self.row()  # raises where the state cannot be summed up
 
 
 def optimizer(

@@ -18,6 +18,8 @@ targets. The columns of trials and nodes:
 
     ms/trial   wall clock per trial once all workers are busy (and after the first tenth), to the last end
     last 10 %  the same of the last tenth of the trials: what the driver pays when it has seen them all
+    driver ms  processor time of the driver per trial, over the trials of ms/trial: unlike wall clock it
+               hardly depends on what else the machine is doing
     start s    from the command to the first tenth, all workers included
     tail s     from the last trial's end to the end of the command: compaction, the workers' ends
     peak MB    the most memory the driver ever had (1e6 bytes; Linux only)
@@ -31,12 +33,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from overhead import Verdict, machine, memory_mb, shown
 
 NO_DATA = "."  # the digits come with scikit-learn
@@ -51,6 +55,7 @@ from attnsweep import Sweep
 sweep = Sweep({point}, seed=tune.grid_search(range({trials})))
 """
 LINEAR_FILE = '''
+import os
 from pathlib import Path
 from torch import nn
 
@@ -67,14 +72,26 @@ class Linear(nn.Module):
     def forward(self, images):
         return self.layers(images)
 '''
-LINE = "{:<9}{:>7}{:>9}{:>11}{:>11}{:>9}{:>9}{:>10}{:>8}"
-HEADS = ("part", "nodes", "trials", "ms/trial", "last 10 %", "start s", "tail s", "peak MB", "ratio")
+LINE = "{:<8}{:>7}{:>8}{:>10}{:>11}{:>11}{:>9}{:>8}{:>9}{:>7}"
+HEADS = (
+    "part",
+    "nodes",
+    "trials",
+    "ms/trial",
+    "last 10 %",
+    "driver ms",
+    "start s",
+    "tail s",
+    "peak MB",
+    "ratio",
+)
 
 
 @dataclass(frozen=True)
 class Report:
     """What one sweep leaves: when its command began and ended and each trial started and ended (seconds since
-    1970), how many nodes were there and ran a trial, and the driver's peak memory in MB.
+    1970), how many nodes were there and ran a trial, the driver's peak memory in MB, and its processor time
+    now and then, as pairs of time and seconds.
     """
 
     began: float
@@ -85,6 +102,7 @@ class Report:
     nodes: int
     nodes_used: int
     peak_mb: float
+    cpu: list[tuple[float, float]]
 
     @property
     def skipped(self) -> int:
@@ -99,6 +117,14 @@ class Report:
     @property
     def last_ms(self) -> float:
         return self._ms_after(len(self.ends) - max(2, len(self.ends) // 10))
+
+    @property
+    def driver_ms(self) -> float:
+        times, seconds = zip(*self.cpu, strict=True)
+        first, last = (
+            float(np.interp(at, times, seconds)) for at in (self.ends[self.skipped - 1], self.ends[-1])
+        )
+        return 1e3 * (last - first) / (len(self.ends) - self.skipped)
 
     def _ms_after(self, skipped: int) -> float:
         """Milliseconds per trial, of the trials after the first `skipped`."""
@@ -122,8 +148,6 @@ def fill(results: Path, trials: int) -> None:
 
     One trial is trained; its row and curve stand for all, each under its own id, with its own numbers.
     """
-    import numpy as np
-
     from attnsweep import provenance
     from attnsweep.recorder import BUNDLE, tidy
     from attnsweep.results import Store
@@ -237,13 +261,28 @@ def swept(point: dict[str, Any], trials: int, *, address: str, nodes: int, used:
     resources = {"cpu": 1, "gpu": 0}
     sweep = attnsweep.Sweep({**point, "seed": tune.grid_search(range(trials))}, resources=resources)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder, cluster.connected(address):
-        workers, began = cluster.slots(resources), time.time()
+        workers, began, cpu = cluster.slots(resources), time.time(), processor_time()
         rows = attnsweep.run(sweep, results=f"{folder}/results", latency=False)
         ended, peak_mb = time.time(), memory_mb("VmHWM")
     assert len(rows) == trials, f"{len(rows)} rows of {trials} trials"
     assert (rows["status"] == "done").all(), f"trials failed: {rows['error'].dropna().unique()}"
     starts, ends = (sorted(time.timestamp() for time in rows[key]) for key in ("started_at", "finished_at"))
-    return Report(began, ended, starts, ends, workers, nodes, used(), peak_mb)
+    return Report(began, ended, starts, ends, workers, nodes, used(), peak_mb, cpu)
+
+
+def processor_time() -> list[tuple[float, float]]:
+    """A list to which a thread of this process adds the time and the processor time so far, as long as it
+    lives.
+    """
+    seen = [(time.time(), time.process_time())]
+
+    def watch() -> None:
+        while True:
+            time.sleep(0.2)
+            seen.append((time.time(), time.process_time()))
+
+    threading.Thread(target=watch, daemon=True).start()
+    return seen
 
 
 PLACES: dict[str, Callable[[int, int], Report]] = {"trials": on_this_machine, "nodes": on_simulated_nodes}
@@ -263,7 +302,13 @@ def in_process_of_its_own(place: str, trials: int, nodes: int) -> Report:
 
 def line(place: str, one: Report, compared: float) -> str:
     """A line of the table; `compared` are the ms per trial that its own are set against."""
-    values = (one.ms, one.last_ms, one.ends[one.skipped - 1] - one.began, one.ended - one.ends[-1])
+    values = (
+        one.ms,
+        one.last_ms,
+        one.driver_ms,
+        one.ends[one.skipped - 1] - one.began,
+        one.ended - one.ends[-1],
+    )
     ratio = shown(one.ms / compared, 2)
     nodes = f"{one.nodes_used}/{one.nodes}"
     return LINE.format(place, nodes, len(one.ends), *map(shown, values), shown(one.peak_mb, 0), ratio)
@@ -287,6 +332,9 @@ def compared(place: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Verdict]:
         f"{what}: time per trial at most {MOST_GROWTH} times that of {than}",
         growth,
     )
+    cpu_ms = statistics.fmean([before.driver_ms, after.driver_ms])
+    cpu = f"{many.driver_ms / cpu_ms:.2f} times ({many.driver_ms:.1f} ms / {cpu_ms:.1f} ms)"
+    yield many.driver_ms <= MOST_GROWTH * cpu_ms, f"{what}: the driver's processor time, too", cpu
     tail = f"{many.last_ms / few_ms:.2f} times"
     yield many.last_ms <= MOST_GROWTH * few_ms, f"{what}: the last tenth of them, too", tail
     yield many.peak_mb < MOST_PEAK_MB, f"{what}: driver below {MOST_PEAK_MB:,} MB", f"{many.peak_mb:,.0f} MB"

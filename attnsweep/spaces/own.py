@@ -10,6 +10,8 @@ import hashlib
 import inspect
 import json
 import math
+import os
+import stat
 import sys
 import types
 from collections.abc import Mapping
@@ -153,6 +155,21 @@ def source_of(config: Mapping[str, Any]) -> str | None:
     if digest(source) != config["model_sha256"]:
         raise UserError(f"{config['model']} has changed since; run the sweep again, or restore the file")
     return source
+
+
+def check_owner(model: str) -> None:
+    """Raises UserError where somebody else may have written the file of a user's own model: a row of results
+    that came from elsewhere can name any file.
+    """
+    if not is_own(model):
+        return
+    file = Path(split(model)[0])
+    try:
+        info = file.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"there is no file {file}") from error
+    if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
+        raise UserError(f"{file} may be somebody else's code; make it yours alone (chown, chmod o-w)")
 
 
 def build(config: Mapping[str, Any], source: str) -> Any:
