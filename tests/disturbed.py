@@ -17,18 +17,19 @@ from commands import metrics, raw_ids
 
 TEXT = """# What faults cost
 
-Sweeps of three small trials on one machine, in which real processes are killed with SIGKILL, or die of what the line
-says. After each the tables are held against those of a sweep that nothing disturbed: metrics and learning curves are
-equal to the bit, or the test fails and its line is missing here.
+Sweeps of three small trials on one machine, in which real processes are killed with SIGKILL, or die of what
+the line says. After each the tables are held against those of a sweep that nothing disturbed: metrics and
+learning curves are equal to the bit, or the test fails and its line is missing here.
 
 {table}
 
-- **commands**: how often the same command was given until all trials were done; 1 means that the fault ended nothing.
-- **rows lost, doubled**: rows that were finished before the fault or ought to be there at the end, and are not; rows
-  that pandas alone reads more than once.
-- **trained again**: seconds from the last epoch that survived, or from the first trial's start, to the fault, summed
-  over the trials that it hit. An epoch survives once it is checkpointed: when more than 1 s of training is unsaved, or
-  20 times what the last checkpoint took to write.
+- **commands**: how often the same command was given until all trials were done; 1 means that the fault
+  ended nothing.
+- **rows lost, doubled**: rows that were finished before the fault or ought to be there at the end, and are
+  not; rows that pandas alone reads more than once.
+- **trained again**: seconds from the last epoch that survived, or from the first trial's start, to the
+  fault, summed over the trials that it hit. An epoch survives once it is checkpointed: when more than 1 s
+  of training is unsaved, or 20 times what the last checkpoint took to write.
 
 Made by `make test-faults` on {made}.
 """
