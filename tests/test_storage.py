@@ -58,6 +58,7 @@ def tiny(**point: object) -> Trial:
         ("s3://bucket/mine/results/", "s3://bucket/mine/runs"),
         ("s3://bucket/mine", "s3://bucket/mine-runs"),
         ("s3://bucket", "s3://bucket/runs"),
+        ("file:///results", "file:///runs"),
         ("s3://bucket/a/b?region=eu-west-1", "s3://bucket/a/b-runs?region=eu-west-1"),
     ],
 )
