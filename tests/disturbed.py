@@ -33,6 +33,10 @@ learning curves are equal to the bit, or the test fails and its line is missing 
 
 Made by `make test-faults` on {made}.
 """
+HEAD = (
+    "| fault | tried | commands | rows lost | rows doubled | trained again, s | on |",
+    "|---|---|---|---|---|---|---|",
+)
 CURVE = ["trial_id", "epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc"]
 
 
@@ -107,20 +111,23 @@ def pd_readable(results: Path | str) -> bool:
 
 
 def write_table(faults: Sequence[Fault], path: Path) -> None:
-    """The table of faults in Markdown, one line per kind of fault."""
-    rows = pd.DataFrame([vars(fault) for fault in faults])
-    lines = [
-        "| fault | tried | commands | rows lost | rows doubled | trained again, s |",
-        "|---|---|---|---|---|---|",
-    ]
+    """The table of faults in Markdown, one line per kind of fault; lines of faults that were not tried now
+    stay.
+    """
+    rows, today = pd.DataFrame([vars(fault) for fault in faults]), f"{datetime.now(UTC):%Y-%m-%d}"
+    old = path.read_text().splitlines() if path.exists() else []
+    lines = {line.split(" | ")[0]: line for line in old if line.startswith("| ") and line not in HEAD}
     for name, same in rows.groupby("name", sort=False):
         seconds = same["seconds_lost"]
         spread = f"{seconds.min():.1f}" if len(same) == 1 else f"{seconds.min():.1f} to {seconds.max():.1f}"
         counts = f"{same['rows_lost'].sum()} | {same['rows_doubled'].sum()}"
-        lines.append(f"| {name} | {len(same)} | {same['commands'].max()} | {counts} | {spread} |")
+        line = f"| {name} | {len(same)} | {same['commands'].max()} | {counts} | {spread} | {today} |"
+        lines[f"| {name}"] = line
     made = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {provenance.cpu_name()}, {os.cpu_count()} cores; Python "
+        f"{today}, {provenance.cpu_name()}, {os.cpu_count()} cores; Python "
         f"{platform.python_version()}, Ray {version('ray')}, torch {version('torch')}, "
         f"pyarrow {version('pyarrow')}, moto {version('moto')}"
     )
-    path.write_text(TEXT.replace("{made}", made).replace("{table}", "\n".join(lines)))
+    path.write_text(
+        TEXT.replace("{made}", made).replace("{table}", "\n".join([*HEAD, *sorted(lines.values())]))
+    )

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 import attnsweep
 from attnsweep.results import Store
 
+import dying
 from commands import SLOW, TINY, descendants, finish, gone, raw_ids, start, training, wait_for, write_sweep
 from disturbed import Fault, Moment, Reference
 from objects import Objects, served
@@ -110,7 +111,7 @@ def test_a_driver_that_dies_while_it_writes_a_row_loses_none_that_was_finished(
     tmp_path: Path, quick: Reference, faults: list[Fault], point: str, number: int
 ) -> None:
     sweep, began = write_sweep(tmp_path, QUICK), datetime.now(UTC)
-    process = start(sweep, module=("dying", point, str(number)))
+    process = start(sweep, program=(dying.__file__, point, str(number)))
     assert finish(process)[0] == -signal.SIGKILL
     moment = Moment(tmp_path / "results", began)
     assert len(moment.finished) == number - (point != "after-rename")
@@ -123,7 +124,7 @@ def test_a_driver_that_dies_while_it_compacts_loses_and_doubles_nothing(
     tmp_path: Path, quick: Reference, faults: list[Fault]
 ) -> None:
     sweep, began = write_sweep(tmp_path, QUICK), datetime.now(UTC)
-    assert finish(start(sweep, module=("dying", "compacted", "2")))[0] == -signal.SIGKILL
+    assert finish(start(sweep, program=(dying.__file__, "compacted", "2")))[0] == -signal.SIGKILL
     moment = Moment(tmp_path / "results", began)
     assert len(moment.finished) == 3
     ends_well(start(sweep))
