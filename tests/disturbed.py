@@ -19,7 +19,7 @@ TEXT = """# What faults cost
 
 Sweeps of three small trials on one machine, in which real processes are killed with SIGKILL, or die of what
 the line says. After each the tables are held against those of a sweep that nothing disturbed: metrics and
-learning curves are equal to the bit, or the test fails and its line is missing here.
+learning curves are equal to the bit, or the test fails.
 
 {table}
 
