@@ -159,11 +159,12 @@ def doctor(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
     )
+    add_results(parser)
     add_address(parser)
     options = parser.parse_args(arguments)
     from attnsweep import doctor as check
 
-    return check.doctor(data=options.data, address=options.address)
+    return check.doctor(data=options.data, address=options.address, results=options.results)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

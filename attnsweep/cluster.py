@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import yaml
 from ray.exceptions import RayError
+from ray.util.client import ray as client
 
 from attnsweep import tokens
 from attnsweep.errors import Interrupted, UserError
@@ -73,7 +74,7 @@ def watched() -> Iterator[None]:
     Ray says nothing for a minute and then ends the process, with no exception that could be caught.
     """
     over, lost = threading.Event(), threading.Event()
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and not client.is_connected():
         address = ray.get_runtime_context().gcs_address
         threading.Thread(target=watch, args=(address, over, lost), daemon=True).start()
     try:

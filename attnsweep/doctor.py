@@ -3,19 +3,21 @@
 import importlib.metadata
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from attnsweep import cluster, console, datasets
-from attnsweep.plan import place
+from attnsweep import cluster, console, datasets, storage
+from attnsweep.plan import Place, place
 
 PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
 
 
-def doctor(*, data: str | None, address: str | None) -> int:
+def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:
     """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
     screen, missing = console.screen(), False
-    for good, text in findings(place(data=data).data, address):
+    where = place(results, data)
+    for good, text in (*store_findings(where), *findings(where.data, address)):
         missing |= not good
         screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {text}", highlight=False)
     return int(missing)
@@ -41,6 +43,19 @@ def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
         total = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
         yield True, f"Ray: nodes {nodes}, CPUs {total.get('CPU', 0):g}, GPUs {total.get('GPU', 0):g}"
+
+
+def store_findings(where: Place) -> Iterator[tuple[bool, str]]:
+    """Whether a store behind a URI can be written; of a disk it will be seen."""
+    if "://" not in where.results:
+        return
+    probe = storage.below(where.checkpoints, f"doctor-{uuid.uuid4().hex[:8]}/probe.txt")
+    try:
+        storage.write(probe, b"attnsweep doctor")
+        storage.drop(probe.replace("/probe.txt", ""), "probe")
+        yield True, f"{where.results} can be written"
+    except (OSError, ValueError) as error:
+        yield False, f"{where.results} cannot be written: {error}"
 
 
 def package_version(package: str) -> tuple[bool, str]:

@@ -30,7 +30,7 @@ def held(path: str) -> Iterator[None]:
     """Holds the lock at a URI. Raises Held, and OSError where the store cannot be written."""
     me = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     wait_for_abandoned(path)
-    beat(path, me)
+    storage.write(path, said(me))
     time.sleep(SETTLE_S)
     if (now := holder(path)) and now["id"] != me["id"]:
         raise Held(now["host"])
@@ -49,21 +49,22 @@ def held(path: str) -> Iterator[None]:
 
 def keep(path: str, me: dict[str, object], done: threading.Event) -> None:
     """Renews the lock until `done`; a store that fails for a while hides it from others, too."""
+    files, inner = storage.opened(path)
     while not done.wait(BEAT_S):
         with contextlib.suppress(OSError):
-            beat(path, me)
+            storage.put(files, inner, said(me))
 
 
-def beat(path: str, me: dict[str, object]) -> None:
-    """Writes the lock with another content than before."""
-    storage.write(path, json.dumps({**me, "at": time.time()}).encode())
+def said(me: dict[str, object]) -> bytes:
+    """What the lock says now: each time something else."""
+    return json.dumps({**me, "at": time.time()}).encode()
 
 
 def holder(path: str) -> dict[str, str] | None:
     """What the lock says; None where there is none that can be read."""
     try:
-        said = json.loads(storage.read(path))
-        return {key: str(said[key]) for key in ("host", "pid", "id", "at")}
+        found = json.loads(storage.read(path))
+        return {key: str(found[key]) for key in ("host", "pid", "id", "at")}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

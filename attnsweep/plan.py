@@ -32,8 +32,8 @@ class Place:
             return str(self.runs)
         where, mark, query = self.results.partition("?")
         scheme, _, path = where.partition("://")
-        above, _, name = path.rstrip("/").rpartition("/")
-        beside = f"{above}/{runs_name(name)}" if above else f"{name}/runs"
+        above, slash, name = path.rstrip("/").rpartition("/")
+        beside = f"{above}/{runs_name(name)}" if slash else f"{name}/runs"
         return f"{scheme}://{beside}{mark}{query}"
 
 

@@ -63,7 +63,7 @@ class Store:
         if not self.is_local:
             sink = pa.BufferOutputStream()
             pq.write_table(content, sink, write_page_checksum=True)
-            storage.put(self.files, target, sink.getvalue())
+            storage.patiently(self.files, lambda: storage.put(self.files, target, sink.getvalue()))
             return
         self.files.create_dir(f"{self.base}/{table}", recursive=True)
         scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"

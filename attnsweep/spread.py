@@ -191,7 +191,7 @@ class Messenger(tune.Callback):
 
 class Feed(Searcher):
     """Gives Tune one trial after another, those that an earlier call of Tune has left first. After a call
-    that broke down these are all that were under way, each of them alone: one is to blame, the others are not.
+    that broke down these are what was under way, each of them `alone`: one is to blame, the others are not.
     """
 
     def __init__(self, messenger: Messenger, *, alone: bool = False) -> None:

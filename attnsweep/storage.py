@@ -78,14 +78,10 @@ def short(error: OSError) -> str:
 
 def put(files: fs.FileSystem, path: str, content: "bytes | pa.Buffer") -> None:
     """Writes a file of a store that is not a disk; it is seen when all of it is there."""
-
-    def upload() -> None:
-        if files.type_name not in FLAT:
-            files.create_dir(path.rpartition("/")[0], recursive=True)
-        with files.open_output_stream(path) as stream:
-            stream.write(content)
-
-    patiently(files, upload)
+    if files.type_name not in FLAT:
+        files.create_dir(path.rpartition("/")[0], recursive=True)
+    with files.open_output_stream(path) as stream:
+        stream.write(content)
 
 
 def delete(files: fs.FileSystem, path: str) -> None:
@@ -112,7 +108,7 @@ def write(path: str, content: bytes) -> None:
     """Writes a file by its path or URI, whole or not at all, and the folders above it. Raises OSError."""
     files, inner = opened(path)
     if not is_local(files):
-        put(files, inner, content)
+        patiently(files, lambda: put(files, inner, content))
         return
     target = Path(inner)
     target.parent.mkdir(parents=True, exist_ok=True)

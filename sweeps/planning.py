@@ -1,7 +1,7 @@
 """How large should a planning stack be, once latency and parameters are counted?
 
-27 trials of the full stack (depth x heads x dim), about 5 h on one core, 2.5 h on two. Expected: width pays
-before depth; beyond a few hundred thousand parameters the few hours of driving of driving:small are the limit.
+27 trials of the full stack (depth x heads x dim), about 5 h on one core, 2.5 h on two. Expected: width
+pays before depth; beyond a few hundred thousand parameters the little that driving:small holds is the limit.
 """
 
 from ray import tune

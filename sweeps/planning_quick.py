@@ -1,7 +1,8 @@
 """Does a planner that sees the road drive better than what sees nothing?
 
-6 trials, under 10 minutes on two cores, recording the scenes included. Expected: far better than following the
-route blindly or planning by the ego's own motion, though that one stays closest to the expert in open loop.
+6 trials, under 10 minutes on two cores, recording the scenes included. Expected: far better than following
+the route blindly or planning by the ego's own motion, though that one stays closest to the expert in open
+loop.
 """
 
 from ray import tune

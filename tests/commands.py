@@ -21,10 +21,10 @@ def write_sweep(folder: Path, body: str) -> Path:
 
 
 def start(
-    sweep: Path, *arguments: str, module: tuple[str, ...] = ("attnsweep",), address: str = "local"
+    sweep: Path, *arguments: str, program: tuple[str, ...] = ("-m", "attnsweep"), address: str = "local"
 ) -> subprocess.Popen[str]:
-    """The command for a sweep file, under way; `module` is what runs it."""
-    command = [sys.executable, "-m", *module, str(sweep), "--address", address, "--no-latency", *arguments]
+    """The command for a sweep file, under way; `program` is what runs it."""
+    command = [sys.executable, *program, str(sweep), "--address", address, "--no-latency", *arguments]
     return subprocess.Popen(
         command, cwd=sweep.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

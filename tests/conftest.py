@@ -37,5 +37,5 @@ def faults() -> Iterator[list[Fault]]:
     """What the tests of faults have measured: a table, where $ATTNSWEEP_FAULTS_TABLE names a file for it."""
     measured: list[Fault] = []
     yield measured
-    if path := os.environ.get("ATTNSWEEP_FAULTS_TABLE"):
+    if measured and (path := os.environ.get("ATTNSWEEP_FAULTS_TABLE")):
         write_table(measured, Path(path))

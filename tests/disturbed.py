@@ -17,21 +17,26 @@ from commands import metrics, raw_ids
 
 TEXT = """# What faults cost
 
-Sweeps of three small trials on one machine, in which real processes are killed with SIGKILL, or die of what the line
-says. After each the tables are held against those of a sweep that nothing disturbed: metrics and learning curves are
-equal to the bit, or the test fails and its line is missing here.
+Sweeps of three small trials on one machine, in which real processes are killed with SIGKILL, or die of what
+the line says. After each the tables are held against those of a sweep that nothing disturbed: metrics and
+learning curves are equal to the bit, or the test fails.
 
 {table}
 
-- **commands**: how often the same command was given until all trials were done; 1 means that the fault ended nothing.
-- **rows lost, doubled**: rows that were finished before the fault or ought to be there at the end, and are not; rows
-  that pandas alone reads more than once.
-- **trained again**: seconds from the last epoch that survived, or from the first trial's start, to the fault, summed
-  over the trials that it hit. An epoch survives once it is checkpointed: when more than 1 s of training is unsaved, or
-  20 times what the last checkpoint took to write.
+- **commands**: how often the same command was given until all trials were done; 1 means that the fault
+  ended nothing.
+- **rows lost, doubled**: rows that were finished before the fault or ought to be there at the end, and are
+  not; rows that pandas alone reads more than once.
+- **trained again**: seconds from the last epoch that survived, or from the first trial's start, to the
+  fault, summed over the trials that it hit. An epoch survives once it is checkpointed: when more than 1 s
+  of training is unsaved, or 20 times what the last checkpoint took to write.
 
 Made by `make test-faults` on {made}.
 """
+HEAD = (
+    "| fault | tried | commands | rows lost | rows doubled | trained again, s | on |",
+    "|---|---|---|---|---|---|---|",
+)
 CURVE = ["trial_id", "epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc"]
 
 
@@ -106,20 +111,23 @@ def pd_readable(results: Path | str) -> bool:
 
 
 def write_table(faults: Sequence[Fault], path: Path) -> None:
-    """The table of faults in Markdown, one line per kind of fault."""
-    rows = pd.DataFrame([vars(fault) for fault in faults])
-    lines = [
-        "| fault | tried | commands | rows lost | rows doubled | trained again, s |",
-        "|---|---|---|---|---|---|",
-    ]
+    """The table of faults in Markdown, one line per kind of fault; lines of faults that were not tried now
+    stay.
+    """
+    rows, today = pd.DataFrame([vars(fault) for fault in faults]), f"{datetime.now(UTC):%Y-%m-%d}"
+    old = path.read_text().splitlines() if path.exists() else []
+    lines = {line.split(" | ")[0]: line for line in old if line.startswith("| ") and line not in HEAD}
     for name, same in rows.groupby("name", sort=False):
         seconds = same["seconds_lost"]
         spread = f"{seconds.min():.1f}" if len(same) == 1 else f"{seconds.min():.1f} to {seconds.max():.1f}"
         counts = f"{same['rows_lost'].sum()} | {same['rows_doubled'].sum()}"
-        lines.append(f"| {name} | {len(same)} | {same['commands'].max()} | {counts} | {spread} |")
+        line = f"| {name} | {len(same)} | {same['commands'].max()} | {counts} | {spread} | {today} |"
+        lines[f"| {name}"] = line
     made = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {provenance.cpu_name()}, {os.cpu_count()} cores; Python "
+        f"{today}, {provenance.cpu_name()}, {os.cpu_count()} cores; Python "
         f"{platform.python_version()}, Ray {version('ray')}, torch {version('torch')}, "
         f"pyarrow {version('pyarrow')}, moto {version('moto')}"
     )
-    path.write_text(TEXT.replace("{made}", made).replace("{table}", "\n".join(lines)))
+    path.write_text(
+        TEXT.replace("{made}", made).replace("{table}", "\n".join([*HEAD, *sorted(lines.values())]))
+    )

@@ -1,4 +1,4 @@
-"""A command that kills itself: `python -m dying POINT N SWEEP.py ...` is `python -m attnsweep SWEEP.py ...`
+"""A command that kills itself: `python dying.py POINT N SWEEP.py ...` is `python -m attnsweep SWEEP.py ...`
 with a SIGKILL at the N-th time that it comes to a point of writing rows.
 """
 

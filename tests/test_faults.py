@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 import attnsweep
 from attnsweep.results import Store
 
+import dying
 from commands import SLOW, TINY, descendants, finish, gone, raw_ids, start, training, wait_for, write_sweep
 from disturbed import Fault, Moment, Reference
 from objects import Objects, served
@@ -35,11 +36,17 @@ def ends_well(process: "subprocess.Popen[str]") -> str:
     return err
 
 
+def begun(process: "subprocess.Popen[str]", folder: Path) -> datetime:
+    """When the first trial of a command began."""
+    wait_for(lambda: (folder / "runs/starts.log").exists() or process.poll() is not None)
+    return datetime.now(UTC)
+
+
 def test_a_worker_that_is_killed_costs_no_row_and_changes_no_number(
     tmp_path: Path, undisturbed: Reference, faults: list[Fault]
 ) -> None:
     process = start(write_sweep(tmp_path, SLOW))
-    workers, began = training(process), datetime.now(UTC)
+    began, workers = begun(process, tmp_path), training(process)
     time.sleep(2)
     os.kill(workers[0], signal.SIGKILL)
     moment = Moment(tmp_path / "results", began)
@@ -55,7 +62,7 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command(
 ) -> None:
     sweep = write_sweep(tmp_path, SLOW)
     process = start(sweep)
-    workers, began = training(process), datetime.now(UTC)
+    began, workers = begun(process, tmp_path), training(process)
     time.sleep(2)
     process.kill()
     moment = Moment(tmp_path / "results", began)
@@ -92,8 +99,10 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_no_finished_row(
     tmp_path: Path, small_disk: Path, quick: Reference, faults: list[Fault]
 ) -> None:
-    sweep, results, began = write_sweep(tmp_path, QUICK), small_disk / "results", datetime.now(UTC)
-    status, _, err = finish(start(sweep, "--results", str(results)))
+    sweep, results = write_sweep(tmp_path, QUICK), small_disk / "results"
+    process = start(sweep, "--results", str(results))
+    began = begun(process, small_disk)
+    status, _, err = finish(process)
     moment = Moment(results, began)
     assert status == 1
     assert "No space left on device" in err and "Traceback" not in err
@@ -109,9 +118,10 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_no_finished_row(
 def test_a_driver_that_dies_while_it_writes_a_row_loses_none_that_was_finished(
     tmp_path: Path, quick: Reference, faults: list[Fault], point: str, number: int
 ) -> None:
-    sweep, began = write_sweep(tmp_path, QUICK), datetime.now(UTC)
-    process = start(sweep, module=("dying", point, str(number)))
-    assert finish(process)[0] == -signal.SIGKILL
+    sweep = write_sweep(tmp_path, QUICK)
+    process = start(sweep, program=(dying.__file__, point, str(number)))
+    began = begun(process, tmp_path)
+    assert process.wait(timeout=300) == -signal.SIGKILL
     moment = Moment(tmp_path / "results", began)
     assert len(moment.finished) == number - (point != "after-rename")
     ends_well(start(sweep))
@@ -122,8 +132,10 @@ def test_a_driver_that_dies_while_it_writes_a_row_loses_none_that_was_finished(
 def test_a_driver_that_dies_while_it_compacts_loses_and_doubles_nothing(
     tmp_path: Path, quick: Reference, faults: list[Fault]
 ) -> None:
-    sweep, began = write_sweep(tmp_path, QUICK), datetime.now(UTC)
-    assert finish(start(sweep, module=("dying", "compacted", "2")))[0] == -signal.SIGKILL
+    sweep = write_sweep(tmp_path, QUICK)
+    process = start(sweep, program=(dying.__file__, "compacted", "2"))
+    began = begun(process, tmp_path)
+    assert process.wait(timeout=300) == -signal.SIGKILL
     moment = Moment(tmp_path / "results", began)
     assert len(moment.finished) == 3
     ends_well(start(sweep))
@@ -136,7 +148,7 @@ def test_a_lost_head_ends_the_command_with_a_sentence_and_the_same_command_goes_
 ) -> None:
     sweep = write_sweep(tmp_path, SLOW)
     process = start(sweep)
-    workers, began = training(process), datetime.now(UTC)
+    began, workers = begun(process, tmp_path), training(process)
     (head,) = (pid for pid, line in descendants(process.pid).items() if "gcs_server" in line)
     os.kill(head, signal.SIGKILL)
     moment = Moment(tmp_path / "results", began)
@@ -200,8 +212,9 @@ def without_the_fault(sweep: Path) -> Reference:
 @pytest.mark.faults
 def test_a_trial_that_segfaults_once_is_begun_again(tmp_path: Path, faults: list[Fault]) -> None:
     sweep = fatal_sweep(tmp_path, "segfault")
-    reference, began = without_the_fault(sweep), datetime.now(UTC)
+    reference = without_the_fault(sweep)
     process = start(sweep)
+    began = begun(process, tmp_path)
     wait_for((tmp_path / "died-1").exists)
     moment = Moment(tmp_path / "results", began)
     ends_well(process)
@@ -233,9 +246,10 @@ def test_a_worker_that_is_killed_for_memory_costs_no_row(
     tmp_path: Path, faults: list[Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = fatal_sweep(tmp_path, "memory")
-    reference, began = without_the_fault(sweep), datetime.now(UTC)
+    reference = without_the_fault(sweep)
     memory_limited(monkeypatch, 4)
     process = start(sweep)
+    began = begun(process, tmp_path)
     wait_for((tmp_path / "died-1").exists)
     moment = Moment(tmp_path / "results", began)
     ends_well(process)
@@ -292,8 +306,8 @@ def test_a_trial_whose_node_died_with_its_disk_starts_over_on_another(
     tmp_path: Path, two_nodes: Cluster, undisturbed: Reference, faults: list[Fault]
 ) -> None:
     process = start(write_sweep(tmp_path, SLOW), address=two_nodes.address)
+    began = begun(process, tmp_path)
     wait_for(lambda: on_two_nodes(two_nodes) or process.poll() is not None)
-    began = datetime.now(UTC)
     time.sleep(3)
     kill_node(two_nodes)
     moment = Moment(tmp_path / "results", began)
@@ -317,8 +331,8 @@ def test_a_trial_whose_node_died_goes_on_from_shared_storage(
 ) -> None:
     results = objects.uri("node/results")
     process = start(write_sweep(tmp_path, SLOW), "--results", results, address=two_nodes.address)
+    began = begun(process, tmp_path)
     wait_for(lambda: on_two_nodes(two_nodes) or process.poll() is not None)
-    began = datetime.now(UTC)
     time.sleep(3)
     assert any(name.endswith("checkpoint.pt") for name in objects.below("node/runs"))
     kill_node(two_nodes)
@@ -336,8 +350,7 @@ def test_a_store_that_fails_for_20_s_delays_the_sweep_and_nothing_else(
 ) -> None:
     results = objects.uri("cut/results")
     process = start(write_sweep(tmp_path, SLOW), "--results", results)
-    training(process)
-    began = datetime.now(UTC)
+    began = begun(process, tmp_path)
     wait_for(lambda: Store(results).paths("trials"))
     moment = Moment(results, began)
     objects.line.is_cut = True

@@ -16,6 +16,7 @@ import torch
 import attnsweep
 from attnsweep import lock, storage
 from attnsweep.__main__ import main
+from attnsweep.doctor import store_findings
 from attnsweep.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.plan import place
 from attnsweep.results import Store, load
@@ -57,6 +58,7 @@ def tiny(**point: object) -> Trial:
         ("s3://bucket/mine/results/", "s3://bucket/mine/runs"),
         ("s3://bucket/mine", "s3://bucket/mine-runs"),
         ("s3://bucket", "s3://bucket/runs"),
+        ("file:///results", "file:///runs"),
         ("s3://bucket/a/b?region=eu-west-1", "s3://bucket/a/b-runs?region=eu-west-1"),
     ],
 )
@@ -209,6 +211,15 @@ def test_what_time_does_not_heal_is_told_at_once(objects: Objects, tmp_path: Pat
     ):
         pass
     assert time.monotonic() - began < 5
+
+
+def test_the_doctor_tries_to_write_where_results_are_to_go(objects: Objects) -> None:
+    assert list(store_findings(place(objects.uri("well/results")))) == [
+        (True, "s3://bucket/well/results can be written")
+    ]
+    ((good, text),) = store_findings(place("s3://nosuch/results"))
+    assert not good and "s3://nosuch/results cannot be written: the store refuses" in text
+    assert objects.below("well") == [] and list(store_findings(place("results"))) == []
 
 
 # The lock
