@@ -35,7 +35,9 @@ SETS = {  # what is left of UniAD's table 2, and ours
     "id16": "plan only, ego state",
 }  # fmt: skip
 RULES = {
-    "expert": "expert (sees all)", "ego_mlp": "ego state alone", "route_following": "route, blind",
+    "expert": "expert (sees all)", "ego_mlp": "ego state and route, blind",
+    "route_mlp": "route, blind, learned",
+    "route_following": "along the route, blind", "steady": "6 m/s along the route, blind",
     "constant_velocity": "constant velocity", "stop": "stop",
 }  # fmt: skip
 OURS, OTHERS = "#0072B2", "#777777"

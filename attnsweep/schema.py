@@ -69,6 +69,7 @@ DRIVING = (
     Column("test_off_road", FLOAT, "fraction", "driving: share of test maps on which it leaves the road"),
     Column("test_wrong_route", FLOAT, "fraction", "driving: share of test maps on which it leaves its route"),
     Column("test_success", FLOAT, "fraction", "driving: share of test maps with score > 0, progress >= 0.8"),
+    Column("test_lost", FLOAT, "fraction", "driving: share of plans that cannot be driven (NaN, far off)"),
     Column("test_finish_s", FLOAT, "s", "driving: median time to the end of the route, where it is reached"),
     Column("test_score_4s", FLOAT, "fraction", "driving: the score of 4 s plans among recorded traffic"),
     *(

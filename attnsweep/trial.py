@@ -124,7 +124,7 @@ class Training:
             if time.perf_counter() - saved_at > wait:
                 wait = self.options.checkpoint_s * max(1, SAVES * self._save())
                 saved_at = time.perf_counter()
-            quality = self.quality(self.curve[-1])
+            quality = self.task.quality(self.curve[-1])
             yield {
                 **{"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()},
                 **self.warning,
@@ -192,12 +192,7 @@ class Training:
     @property
     def selected(self) -> Row:
         """The first epoch of the highest quality on validation."""
-        return max(self.curve, key=self.quality)
-
-    def quality(self, epoch: Row) -> float:
-        """What selects: the task's own column, or a low loss where the model has no such thing."""
-        quality = epoch.get(self.task.SELECTS)
-        return float(-epoch["val_loss"] if quality is None else quality)
+        return max(self.curve, key=self.task.quality)
 
     def _keep_best(self) -> None:
         wanted = self.options.keep_weights or self.task.examine is not None

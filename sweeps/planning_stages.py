@@ -1,7 +1,7 @@
 """Which task helps planning? UniAD's table 2 as a sweep, with the controls that make it a comparison.
 
-Equal steps and data for all; id10 once more as wide as id12 is large; all tasks without links (id0); links
-but no gradient from the plan to what is perceived; three seeds. 24 trials, about 2 h on two cores. Read it with
+Equal steps and data for all; id10 once more as large as id12; all tasks without links (id0); links but no
+gradient from the plan to what is perceived; three seeds. 24 trials, about 2 h on two cores. Read it with
 python analysis/planning.py results. Expected: UniAD's answer is that all tasks help; ours is in the README.
 """
 

@@ -9,9 +9,9 @@ import torch
 from attnsweep.planning import baselines, scenes, score
 from attnsweep.planning.cast import CAR, EGO, PARKED
 from attnsweep.planning.closed_loop import Drive, drive, progress_along
-from attnsweep.planning.frenet import along_route
 from attnsweep.planning.geometry import from_frame
 from attnsweep.planning.replay import between, replay, score_plans
+from attnsweep.planning.route import along, curve
 from attnsweep.planning.samples import Samples
 from attnsweep.planning.traffic import DT
 
@@ -227,7 +227,7 @@ def course() -> score.Course:
     return score.course("driving:small", "test", 16)
 
 
-def along(seen: Samples, *, speed: float = 6.0) -> np.ndarray:
+def steadily(seen: Samples, *, speed: float = 6.0) -> np.ndarray:
     """Plans (b, 8, 3) along the route by numpy alone, a scene at a time."""
     far = 4.0 * np.arange(1, 13)
     plans = np.zeros((len(seen["route"]), 8, 3))
@@ -254,10 +254,10 @@ def test_a_course_is_driven_by_the_expert_once(course: score.Course) -> None:
 
 
 def test_scenes_side_by_side_are_driven_as_one_by_one(course: score.Course) -> None:
-    together = drive(course.maps, course.casts, along, seconds=8.0)
+    together = drive(course.maps, course.casts, steadily, seconds=8.0)
     scores = score.score_drive(together, course.expected)
     for at in (0, 7, 13):
-        alone = drive(course.maps[at : at + 1], course.casts[at : at + 1], along, seconds=8.0)
+        alone = drive(course.maps[at : at + 1], course.casts[at : at + 1], steadily, seconds=8.0)
         for name in ("state", "active", "progress", "aside", "depth", "to_stop"):
             part = getattr(together, name)[:, at]
             assert part.tobytes() == getattr(alone, name)[:, 0].tobytes(), name
@@ -265,7 +265,7 @@ def test_scenes_side_by_side_are_driven_as_one_by_one(course: score.Course) -> N
 
 
 def test_the_first_second_and_a_half_is_the_experts(course: score.Course) -> None:
-    expert, blind = (drive(course.maps[:3], course.casts[:3], one, seconds=3.0) for one in (None, along))
+    expert, blind = (drive(course.maps[:3], course.casts[:3], one, seconds=3.0) for one in (None, steadily))
     np.testing.assert_array_equal(expert.state[:16], blind.state[:16])
     assert (np.abs(expert.state[20:, :, EGO] - blind.state[20:, :, EGO]) > 1e-3).any(axis=(0, 2)).all()
 
@@ -275,12 +275,12 @@ def test_an_ego_whose_plan_cannot_be_driven_brakes_and_the_others_drive_on(
     course: score.Course, bad: float
 ) -> None:
     def broken(seen: Samples) -> np.ndarray:
-        plans = along(seen)
+        plans = steadily(seen)
         plans[1, 3, 0] = bad
         return plans
 
     maps, casts = course.maps[:3], course.casts[:3]
-    driven, sound = (drive(maps, casts, policy, seconds=9.0) for policy in (broken, along))
+    driven, sound = (drive(maps, casts, policy, seconds=9.0) for policy in (broken, steadily))
     assert np.isfinite(driven.state).all()
     assert driven.lost.tolist() == [0.0, 1.0, 0.0]
     assert np.hypot(*driven.state[-1, 1, EGO, 3:]) == 0.0
@@ -293,7 +293,7 @@ def test_a_policy_senses_what_samples_hold(course: score.Course) -> None:
 
     def remember(given: Samples) -> np.ndarray:
         seen.append(given)
-        return along(given)
+        return steadily(given)
 
     drive(course.maps[:2], course.casts[:2], remember, seconds=4.0)
     assert len(seen) == 5  # at 1.5, 2.0, ... 3.5 s
@@ -365,13 +365,13 @@ def test_a_plan_along_a_bend_stays_on_it() -> None:
     angle = torch.arange(1, 13) * 4.0 / 12.0  # of a circle of 12 m radius
     route = 12.0 * torch.stack([angle.sin(), 1 - angle.cos()], dim=1)[None]
     progress = torch.linspace(1.0, 40.0, 8)[None]
-    plan = along_route(route, progress, torch.zeros(1, 8))
+    plan = along(curve(route), progress, torch.zeros(1, 8))
     off = (plan[0, :, :2] - torch.tensor([0.0, 12.0])).norm(dim=1) - 12.0
     assert off.abs().max() < 0.1
     turned = torch.atan2(plan[0, :, 2].sin(), plan[0, :, 2].cos())
     expected = torch.atan2((progress[0] / 12.0).sin(), (progress[0] / 12.0).cos())
     torch.testing.assert_close(turned, expected, atol=0.08, rtol=0)  # arcs are 0.5 % longer than their chords
-    beside = along_route(route, progress, torch.full((1, 8), 2.0))
+    beside = along(curve(route), progress, torch.full((1, 8), 2.0))
     gap = (beside[0, :, :2] - plan[0, :, :2]).norm(dim=1)
     torch.testing.assert_close(gap, torch.full((8,), 2.0))
     assert ((beside[0, :, :2] - torch.tensor([0.0, 12.0])).norm(dim=1) < 10.2).all()  # left is inward
@@ -379,9 +379,9 @@ def test_a_plan_along_a_bend_stays_on_it() -> None:
 
 def test_a_plan_goes_straight_on_beyond_the_route_and_has_gradients() -> None:
     route = (4.0 * torch.arange(1, 13)[:, None] * torch.tensor([0.6, 0.8]))[None]
-    progress = torch.tensor([[6.0, 20.0, 47.0, 48.0, 50.0, 70.0, 80.0, 90.0]], requires_grad=True)
+    progress = torch.tensor([[6.0, 21.0, 47.0, 49.0, 50.0, 70.0, 80.0, 90.0]], requires_grad=True)
     lateral = torch.zeros(1, 8, requires_grad=True)
-    plan = along_route(route, progress, lateral)
+    plan = along(curve(route), progress, lateral)
     torch.testing.assert_close(plan[0, 2:, :2].norm(dim=1), progress[0, 2:].detach(), rtol=1e-4, atol=1e-3)
     plan[..., :2].sum().backward()
     assert progress.grad is not None and (progress.grad > 0).all()
@@ -391,10 +391,10 @@ def test_a_plan_goes_straight_on_beyond_the_route_and_has_gradients() -> None:
 def test_a_plan_goes_straight_on_where_the_route_ends_early() -> None:
     ends = 4.0 * torch.arange(1, 13).clamp(max=3)[:, None] * torch.tensor([0.6, 0.8])
     progress = torch.tensor([[2.0, 6.0, 11.0, 12.5, 13.0, 20.0, 30.0, 60.0]])
-    plan = along_route(ends[None], progress, torch.zeros(1, 8))
+    plan = along(curve(ends[None]), progress, torch.zeros(1, 8))
     torch.testing.assert_close(plan[0, 2:, :2].norm(dim=1), progress[0, 2:], rtol=1e-3, atol=0.05)
     torch.testing.assert_close(plan[0, 3:, 2], torch.full((5,), 0.9273), atol=1e-3, rtol=0)
-    over = along_route(torch.zeros(1, 12, 2), progress, torch.zeros(1, 8))
+    over = along(curve(torch.zeros(1, 12, 2)), progress, torch.zeros(1, 8))
     assert over.isfinite().all()
 
 

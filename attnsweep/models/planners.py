@@ -1,12 +1,12 @@
 """Planners as models of a sweep: the stack, and the rules and networks that it must beat."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnsweep.planning.baselines import ConstantVelocity, EgoMLP, RouteFollowing, Stop
+from attnsweep.planning.baselines import STEADY, ConstantVelocity, EgoMLP, RouteFollowing, Stop
 from attnsweep.planning.prediction import Prediction
 from attnsweep.planning.samples import FUTURE
 from attnsweep.planning.stack import Stack
@@ -19,16 +19,13 @@ class Expert(nn.Module):
         return Prediction(plan=torch.full((len(route), FUTURE, 3), torch.nan), planned=False)
 
 
-def ego_mlp(config: Mapping[str, Any]) -> nn.Module:
-    """Plans by the ego's own motion and the route."""
-    return EgoMLP(config["dim"], config["depth"])
-
-
-PLANNERS = {
+PLANNERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "planning": Stack,
-    "ego_mlp": ego_mlp,
+    "ego_mlp": lambda config: EgoMLP(config["dim"], config["depth"]),
+    "route_mlp": lambda config: EgoMLP(config["dim"], config["depth"], motion=False),
     "stop": lambda config: Stop(),
     "constant_velocity": lambda config: ConstantVelocity(),
     "route_following": lambda config: RouteFollowing(),
+    "steady": lambda config: RouteFollowing(STEADY),
     "expert": lambda config: Expert(),
 }

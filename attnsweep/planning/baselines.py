@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.planning.closed_loop import Policy
-from attnsweep.planning.frenet import along_route
 from attnsweep.planning.geometry import Floats
 from attnsweep.planning.prediction import Prediction
+from attnsweep.planning.route import along, curve
 from attnsweep.planning.samples import FUTURE, KEY_S, ROUTE_POINTS, Samples
 
 STEADY = 6.0  # m/s, of the planner `steady`
@@ -55,7 +55,7 @@ class RouteFollowing(nn.Module):
     def forward(self, bev: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
         speed = ego_state[:, :1] if self.speed is None else torch.full_like(ego_state[:, :1], self.speed)
         progress = speed * times(route)
-        return Prediction(plan=along_route(route, progress, torch.zeros_like(progress)))
+        return Prediction(plan=along(curve(route), progress, torch.zeros_like(progress)))
 
 
 class EgoMLP(nn.Module):
@@ -78,7 +78,7 @@ class EgoMLP(nn.Module):
         known = torch.cat([ego_state[:, : self.motion * MOTION] / 10, route.flatten(1) / 48], dim=1)
         speed, lateral = self.net(known).chunk(2, dim=1)  # (b, 8) each
         progress = KEY_S * FASTEST * torch.sigmoid(speed - 1).cumsum(dim=1)
-        return Prediction(plan=along_route(route, progress, ASIDE * torch.tanh(lateral)))
+        return Prediction(plan=along(curve(route), progress, ASIDE * torch.tanh(lateral)))
 
 
 BASELINES: dict[str, Callable[[], nn.Module]] = {

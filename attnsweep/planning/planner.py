@@ -20,7 +20,7 @@ from attnsweep.planning.encoder import COARSE, Features
 from attnsweep.planning.motion import Moves
 from attnsweep.planning.places import Place, centres, read
 from attnsweep.planning.prediction import Choice, Lines
-from attnsweep.planning.route import Curve, at, curve, project
+from attnsweep.planning.route import Curve, along, curve, project
 from attnsweep.planning.samples import FUTURE, KEY_S, ROUTE_POINTS, ROUTE_STEP
 from attnsweep.planning.track import Found
 
@@ -191,16 +191,6 @@ class PlannerBlock(nn.Module):
 
 
 # --- From the query to a plan ---
-
-
-def along(way: Curve, s: Tensor, aside: Tensor) -> Tensor:
-    """The poses (b, n, 3) at arc lengths (b, n) of the route and distances to its left (b, n); they face
-    along the route.
-    """
-    point, tangent = at(way, s)
-    left = torch.stack([-tangent[..., 1], tangent[..., 0]], dim=-1)
-    yaw = torch.atan2(tangent[..., 1], tangent[..., 0])
-    return torch.cat([point + aside[..., None] * left, yaw[..., None]], dim=-1)
 
 
 class Frenet(nn.Module):

@@ -59,6 +59,16 @@ def at(way: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
     return point + beyond * tangent, tangent
 
 
+def along(way: Curve, s: Tensor, aside: Tensor) -> Tensor:
+    """The poses (b, n, 3) at arc lengths (b, n) of the route and distances to its left (b, n); they face
+    along the route.
+    """
+    point, tangent = at(way, s)
+    left = torch.stack([-tangent[..., 1], tangent[..., 0]], dim=-1)
+    yaw = torch.atan2(tangent[..., 1], tangent[..., 0])
+    return torch.cat([point + aside[..., None] * left, yaw[..., None]], dim=-1)
+
+
 def pick(values: Tensor, index: Tensor) -> Tensor:
     """The values (b, n) or (b, n, 2) at places (b, n) of values (b, k) or (b, k, 2)."""
     if values.ndim == 2:

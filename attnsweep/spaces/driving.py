@@ -8,7 +8,6 @@ from attnsweep.errors import UserError
 from attnsweep.planning import design
 
 NAME = "driving"
-SELECTS = "val_score"  # the column whose highest value selects the epoch
 RECIPE = ("seed",)
 TRAINING = (
     "dropout", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size", "epochs", "precision"
@@ -17,9 +16,11 @@ SIZES = ("depth", "heads", "dim", "mlp_dim", "attention")
 MODELS: dict[str, tuple[str, ...]] = {
     "planning": (*SIZES, *design.CHOICES, *TRAINING),
     "ego_mlp": ("depth", "dim", *TRAINING),
+    "route_mlp": ("depth", "dim", *TRAINING),
     "stop": (),
     "constant_velocity": (),
     "route_following": (),
+    "steady": (),
     "expert": (),
 }
 DEFAULTS: dict[str, Value] = {

@@ -12,7 +12,6 @@ from attnsweep.errors import UserError
 from attnsweep.spaces import zoo
 
 NAME = "images"
-SELECTS = "val_acc"  # the column whose highest value selects the epoch
 BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
 RECIPE = ("optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed")
 MODELS: dict[str, tuple[str, ...]] = {

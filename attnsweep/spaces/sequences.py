@@ -8,7 +8,6 @@ from attnsweep.errors import UserError
 from attnsweep.problems import Problem
 
 NAME = "sequences"
-SELECTS = "val_acc"  # the column whose highest value selects the epoch
 MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
 RECIPE = (
     "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",

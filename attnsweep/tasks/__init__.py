@@ -14,7 +14,6 @@ class Task(Protocol):
 
     ADAM: Mapping[str, Any]  # arguments of Adam and AdamW besides lr and weight decay
     CLIP_NORM: float | None  # the greatest norm of a step's gradient; None: it is taken as it is
-    SELECTS: str  # the column of `judge` whose highest value selects the epoch
     examine: Callable[..., dict[str, Any]] | None  # like `judge`, once, of the selected epoch
 
     def load_for(self, config: Mapping[str, Any], data_dir: str, device: str) -> Any:
@@ -33,6 +32,9 @@ class Task(Protocol):
 
     def judge(self, model: Any, data: Any, config: Mapping[str, Any]) -> dict[str, float]:
         """The columns of quality after an epoch, of a model in evaluation mode."""
+
+    def quality(self, epoch: Mapping[str, Any]) -> float:
+        """What selects an epoch, of its columns: the more the better. Raises KeyError where they lack it."""
 
     def example(self, config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
         """Fixed inputs of one forward pass of `batch` examples."""

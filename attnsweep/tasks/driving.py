@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsweep import datasets, spaces
+from attnsweep import datasets
 from attnsweep.planning import open_loop, replay, scenes
 from attnsweep.planning.baselines import policy_of
 from attnsweep.planning.batches import INPUTS, mirrored, rows, tensors
@@ -35,7 +35,6 @@ from attnsweep.planning.surroundings import measure_surroundings
 from attnsweep.planning.tracking import measure_tracks
 from attnsweep.schema import DRIVING
 
-SELECTS = spaces.driving.SELECTS
 ADAM: Mapping[str, Any] = {}  # torch's defaults
 CLIP_NORM: float | None = 10.0
 JUDGE_BATCH = 100
@@ -150,6 +149,11 @@ def mean_loss(model: nn.Module, data: Data) -> float:
         batch = {name: array.to(data.device) for name, array in rows(part, chosen).items()}
         summed += total(losses(model(*(batch[name] for name in INPUTS)), batch)).item() * len(chosen)
     return summed / len(part["plan"])
+
+
+def quality(epoch: Mapping[str, Any]) -> float:
+    """What selects: the score on validation, or a low loss where nothing plans."""
+    return float(epoch["val_score"] if "val_score" in epoch else -epoch["val_loss"])
 
 
 def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import datasets, spaces
+from attnsweep import datasets
 
 VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 VALIDATION_SHARE = 0.1  # of the training part
 JUDGE_BATCH = 1_000
-SELECTS = spaces.images.SELECTS
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
 CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {}  # torch's defaults
@@ -145,6 +144,11 @@ def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, floa
         correct += (logits.argmax(dim=1) == labels).sum()
         total += F.cross_entropy(logits, labels, reduction="sum")
     return correct.item() / len(split), total.item() / len(split)
+
+
+def quality(epoch: Mapping[str, Any]) -> float:
+    """What selects: accuracy on validation."""
+    return float(epoch["val_acc"])
 
 
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
-from attnsweep import datasets, problems, spaces
+from attnsweep import datasets, problems
 from attnsweep.models.decoding import Writer, beam, greedy
 from attnsweep.models.transformer import Transformer
 from attnsweep.problems import BEGIN, FIRST, PAD, Problem
 
-SELECTS = spaces.sequences.SELECTS
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
 CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-9}  # section 5.3
@@ -146,6 +145,11 @@ def mean_loss(model: Transformer, examples: Examples, config: Mapping[str, Any])
         logits = model(questions, begun(answers)).float()
         total += F.cross_entropy(logits.mT, answers, ignore_index=PAD, reduction="sum").item()
     return total / known
+
+
+def quality(epoch: Mapping[str, Any]) -> float:
+    """What selects: the share of answers on validation that are right as a whole."""
+    return float(epoch["val_acc"])
 
 
 def example(config: Mapping[str, Any], batch: int) -> Examples:
