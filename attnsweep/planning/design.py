@@ -93,7 +93,7 @@ STAGES: dict[str, dict[str, str]] = {
     "id11": ALL | NO_OCC,
     "id12": ALL,
     "id13": ALL | APART,
-    "id14": ALL | {"post": "rescore"},
+    "id14": ALL | {"post": "gradient"},
     "id15": ALL | {"ego_state": "full"},
     "id16": PLAN_ONLY | {"ego_state": "full"},
 }
