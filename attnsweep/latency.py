@@ -4,6 +4,7 @@ own.
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +66,11 @@ def alone(resources: Mapping[str, float], *, gpus: bool) -> tuple[float, float]:
 
 def device_name(gpus: float) -> str:
     """The `measured_on` of the process that this runs in."""
-    from attnsweep import measure, provenance
+    from attnsweep import provenance
+
+    if gpus == 0 and sys.platform != "darwin":  # without the seconds that torch takes to import
+        return provenance.device_name("cpu", THREADS)
+    from attnsweep import measure
 
     return provenance.device_name(measure.pick_device(gpus), THREADS)
 
