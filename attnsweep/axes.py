@@ -124,7 +124,7 @@ AXES = {
              choices=("none", "dropout", "full")),
         Axis("grad_stop", str, "none", "whom the planner's gradient does not reach",
              choices=("none", "bev", "queries")),
-        Axis("bev_attention", str, "global", "of the bird's-eye view's tokens", choices=("global", "window")),
+        Axis("bev_attention", str, "window", "of the bird's-eye view's tokens", choices=("global", "window")),
         Axis("post", str, None, "what mends the plan afterwards", choices=("none", "rescore", "gradient")),
         Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
         Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99),

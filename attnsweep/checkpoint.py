@@ -16,6 +16,7 @@ import torch
 from attnsweep.results import SCHEMAS
 
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
+FINITE = ("lr", "train_loss", "val_loss", "val_acc", "epoch_s", "samples_per_s")  # of an epoch
 
 
 def read(content: bytes, device: str) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def check_curve(curve: list[dict[str, Any]], *, trial_id: str, epochs: int) -> N
             raise ValueError(f"its curve has a column {min(strange)}")
         numbers = {key: value for key, value in epoch.items() if key != "finished_at"}
         pa.Table.from_pylist([numbers], schema=pa.schema([schema.field(key) for key in numbers]))
-        if not all(math.isfinite(value) for value in numbers.values() if isinstance(value, float)):
+        if not all(math.isfinite(numbers.get(key) or 0) for key in FINITE):
             raise ValueError("its curve has numbers that are not finite")
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.util.client import ray as client
 
 from attnsweep import tokens
-from attnsweep.errors import Interrupted, UserError
+from attnsweep.errors import Interrupted, UserError, did_you_mean
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
 NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
@@ -149,20 +149,47 @@ def request(resources: Mapping[str, float] | None) -> dict[str, float]:
     """What one trial asks of the cluster. Without GPUs in the cluster, none is asked for and trials run on
     CPUs.
 
-    Raises UserError where no node is large enough.
+    Raises UserError where no node has all of it.
     """
     nodes = [*up(), *to_come()]
     gpus = any(node.get("GPU") for node in nodes)
     asked = {"cpu": 1.0, "gpu": GPU_SHARE if gpus else 0, **(resources or {})}
     if not gpus:
         asked["gpu"] = 0
-    for key, amount in asked.items():
-        most = max((node.get(ray_name(key), 0) for node in nodes), default=0)
-        if amount > most:
-            raise UserError(
-                f"resources: {key}={amount:g} is more than any node of the cluster has ({most:g})"
-            )
+    if not any(room(node, asked) for node in nodes):
+        refuse(asked, nodes)
     return asked
+
+
+def refuse(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raises UserError, which says what is too much and what the cluster has."""
+    most = {key: max((node.get(ray_name(key), 0) for node in nodes), default=0) for key in asked}
+    too_much = [key for key, amount in asked.items() if amount > most[key]]
+    has = f"the cluster has {described(nodes)}"
+    if too_much:
+        key = too_much[0]
+        known = {name for node in nodes for name in node} if not most[key] else ()
+        raise UserError(
+            f"resources: {key}={asked[key]:g} is more than any node of the cluster has ({most[key]:g})"
+            f"{did_you_mean(key, known)}; {has}"
+        )
+    together = ", ".join(f"{key}={amount:g}" for key, amount in asked.items() if amount)
+    raise UserError(f"resources: no node of the cluster has {together} at once; {has}")
+
+
+def described(nodes: Sequence[Mapping[str, float]]) -> str:
+    """What the nodes have, such as `2 x (CPU: 8, GPU: 1), 1 x (CPU: 4)`."""
+    kinds = Counter(
+        ", ".join(f"{key}: {amount:g}" for key, amount in sorted(node.items()) if not is_inner(key))
+        for node in nodes
+    )
+    by_number = sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
+    return ", ".join(f"{times} x ({kind or 'nothing'})" for kind, times in by_number) or "no node"
+
+
+def is_inner(resource: str) -> bool:
+    """Whether a resource is one of Ray's own, of which each node has some."""
+    return resource in ("memory", "object_store_memory") or resource.startswith("node:")
 
 
 def ray_name(resource: str) -> str:
@@ -170,12 +197,26 @@ def ray_name(resource: str) -> str:
     return resource.upper() if resource in ("cpu", "gpu") else resource
 
 
+def room(node: Mapping[str, float], asked: Mapping[str, float]) -> int:
+    """How many such trials fit into a node side by side; 1 where nothing is asked for.
+
+    A share of a GPU is a share of one GPU: two of three quarters need two.
+    """
+    counts = []
+    for key, amount in asked.items():
+        there = node.get(ray_name(key), 0)
+        if key == "gpu" and 0 < amount < 1:
+            counts.append(int(there) * int(1 / amount + 1e-9))
+        elif amount:
+            counts.append(int(there / amount + 1e-9))
+    return min(counts, default=1)
+
+
 def slots(asked: Mapping[str, float]) -> int:
     """How many such trials fit into the cluster side by side, once all its nodes are up."""
-    total: Counter[str] = Counter()
-    for node in (*up(), *to_come()):
-        total.update(node)
-    return int(min((total[ray_name(key)] / amount for key, amount in asked.items() if amount), default=1))
+    if not any(asked.values()):
+        return 1
+    return sum(room(node, asked) for node in (*up(), *to_come()))
 
 
 def up() -> list[dict[str, float]]:

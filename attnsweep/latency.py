@@ -4,8 +4,9 @@ own.
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -21,8 +22,9 @@ from attnsweep.sweep import arch_id_of, short_hash
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
 BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
+GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
 FAULTS = (
-    ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
+    *GONE, ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
     UserError,  # the file of one's own model is gone
 )  # fmt: skip
 THREADS = 1  # of a forward pass on a CPU, as in training
@@ -47,20 +49,29 @@ class Node:
 
 def nodes(*, gpus: bool) -> list[Node]:
     """One node per distinct kind of device in the cluster, those with GPUs first."""
-    found: dict[str, Node] = {}
-    for node in sorted(ray.nodes(), key=lambda node: -node["Resources"].get("GPU", 0)):
-        cpus = node["Resources"].get("CPU", 0)
-        if not node["Alive"] or not cpus:
-            continue
-        one = Node("", node["NodeID"], cpus, float(gpus and node["Resources"].get("GPU", 0) >= 1))
-        name = ray.get(one.alone(device_name).remote(one.gpus))
-        found.setdefault(name, Node(name, one.node_id, one.cpus, one.gpus))
-    return list(found.values())
+    there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
+    ones = [Node("", node["NodeID"], *alone(node["Resources"], gpus=gpus)) for node in there]
+    asked = [(one, one.alone(device_name).remote(one.gpus)) for one in ones]
+    named = []
+    for one, answer in asked:
+        with contextlib.suppress(*GONE):  # another of its kind may be there
+            named.append(replace(one, measured_on=ray.get(answer)))
+    named.sort(key=lambda one: (-one.gpus, one.measured_on))
+    return list({one.measured_on: one for one in reversed(named)}.values())[::-1]
+
+
+def alone(resources: Mapping[str, float], *, gpus: bool) -> tuple[float, float]:
+    """The CPUs and GPUs that a measurement takes of a node: all CPUs, so that nothing else runs there."""
+    return resources["CPU"], float(gpus and resources.get("GPU", 0) >= 1)
 
 
 def device_name(gpus: float) -> str:
     """The `measured_on` of the process that this runs in."""
-    from attnsweep import measure, provenance
+    from attnsweep import provenance
+
+    if gpus == 0 and sys.platform != "darwin":  # without the seconds that torch takes to import
+        return provenance.device_name("cpu", THREADS)
+    from attnsweep import measure
 
     return provenance.device_name(measure.pick_device(gpus), THREADS)
 

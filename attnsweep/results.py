@@ -202,12 +202,14 @@ def path_of(info: fs.FileInfo) -> str:
 
 
 def is_parquet(path: str) -> bool:
-    """Whether the file's footer can be parsed, or the file may not be opened at all, which says nothing."""
+    """Whether the file's footer can be parsed; also where the system does not give the file, which says
+    nothing.
+    """
     try:
         with open(path, "rb") as file:
             pq.read_metadata(file)
-    except PermissionError:
-        return True
+    except OSError as error:  # of Arrow's own ones, about the content, none has a number
+        return error.errno is not None
     except Exception:  # as in `Store._read`
         return False
     return True

@@ -27,6 +27,7 @@ from attnsweep.sweep import Trial
 
 BLANK = TuneTrial("", stub=True).run_metadata
 NICENESS = 15  # of training, as Ray has it: the driver goes first, and whoever works on this machine
+LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
 log = logging.getLogger("attnsweep")
 
@@ -40,6 +41,7 @@ class Worker(tune.Trainable):
         return bundle(tuple(config["asked"].items()))
 
     def setup(self, config: dict[str, Any]) -> None:
+        limit_threads(config["options"]["cpu"])
         self.reset_config(config)
         os.nice(max(0, NICENESS - os.nice(0)))
 
@@ -56,6 +58,20 @@ class Worker(tune.Trainable):
         seen: dict[str, Any] = {key: event[key] for key in ("epoch", "quality") if key in event}
         # a list hides the numbers from Tune, which would keep statistics of each: 20 MB per 100 trials
         return {"event": [event], "done": "status" in event, **seen}
+
+
+def limit_threads(cpu: float) -> None:
+    """Has the libraries of this process compute on as many threads as its trials have CPUs, whatever the
+    environment says: more would take cores from other trials, and spin while they wait for each other.
+    """
+    threads = max(1, int(cpu))
+    os.environ |= {f"{name}_NUM_THREADS": str(threads) for name in LIBRARIES}  # for what is not loaded yet
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    threadpool_limits(threads)  # and for what is, such as numpy's
 
 
 @functools.cache

@@ -1,13 +1,16 @@
 import json
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from attnsweep import plan
 from attnsweep.axes import AXES
+from attnsweep.console import Live
 from attnsweep.dryrun import dry_run
 from attnsweep.errors import UserError
 from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
@@ -183,6 +186,25 @@ def test_a_plan_learns_from_done_trials_only() -> None:
     speed = planned(DEPTHS, rows).speed
     assert speed.estimate([trials_of(DEPTHS)[1]]) == pytest.approx(10)
     assert not planned(DEPTHS, rows[:1]).speed.observed
+
+
+# The live table
+
+
+def test_what_is_left_follows_every_event_to_the_same_sums(where: Place) -> None:
+    """It is summed up event by event; here once more over all trials."""
+    made, chance = planned(Sweep(model=grid("vit", "cnn"), seed=grid(*range(10))), []), random.Random(0)
+    live = Live(Console(quiet=True), made, slots=2)
+    for trial in made.new:
+        live.started(trial)
+    for _ in range(100):
+        trial = chance.choice(made.new)
+        live.advanced(trial.trial_id, chance.random())
+    for trial in made.new[:5]:
+        live.ended(trial.trial_id, {**trial.row(), "status": "done"})
+    assert live.shares == pytest.approx(sum(live.left.values()))
+    seconds = sum(live.speed.estimate([trial]) * live.left[trial.trial_id] for trial in made.new)
+    assert live.speed.estimate_work(live.work) == pytest.approx(seconds)
 
 
 # The dry run

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 import random
@@ -205,6 +206,15 @@ def test_sample_i_is_the_same_in_every_cell_and_every_part() -> None:
     assert [values(Sweep(model="cnn", lr=lr, num_samples=3), "lr")] == list(
         map(list, {tuple(by_cell["cnn", 1])})
     )
+
+
+def test_each_sample_is_drawn_by_a_generator_that_is_as_new() -> None:
+    """Ids of trials that were run depend on it."""
+    space = {"lr": tune.loguniform(1e-5, 1e-2), "depth": tune.randint(1, 12), "weight_decay": tune.randn()}
+    for i, point in enumerate(Sweep(model="vit", num_samples=20, **space).points()):
+        for key, domain in space.items():
+            seed = int.from_bytes(hashlib.sha256(f"{key}:{i}".encode()).digest()[:4])
+            assert point[key] == domain.sample(config={}, random_state=np.random.RandomState(seed))
 
 
 def test_two_keys_are_drawn_independently() -> None:

@@ -24,9 +24,8 @@ MODELS: dict[str, tuple[str, ...]] = {
     "expert": (),
 }
 DEFAULTS: dict[str, Value] = {
-    "depth": 1, "heads": 4, "dim": 48, "mlp_dim": 96, "attention": "fused", "dropout": 0.0,
-    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32,
-    "epochs": 10,
+    **design.DEFAULTS,
+    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32, "epochs": 5,
 }  # fmt: skip
 
 

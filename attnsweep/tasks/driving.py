@@ -36,7 +36,7 @@ from attnsweep.planning.tracking import measure_tracks
 from attnsweep.schema import DRIVING
 
 ADAM: Mapping[str, Any] = {}  # torch's defaults
-CLIP_NORM: float | None = 10.0
+CLIP_NORM: float | None = 1.0
 JUDGE_BATCH = 100
 SEES = ("planning",)  # models that look at all
 TRIAL_RUN = "driving:tiny"  # judged on a few maps of its own and nowhere else

@@ -1,0 +1,191 @@
+"""A cluster whose nodes differ: where trials go, what is refused, on what latency is measured, and how many
+threads a trial has. Its nodes are processes of this machine; each has a CPU of another name.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import attnsweep
+from attnsweep import Sweep, UserError, cluster, latency
+from attnsweep.results import Store
+
+NOTED = '''
+import json, os, time
+from pathlib import Path
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info
+from torch import nn
+
+
+class Noted(nn.Module):
+    """Class scores by one linear layer, and a note of the threads that it is computed on."""
+
+    def __init__(self, image_size, channels, num_classes, note=""):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+        if note and not self.layers[1].weight.is_meta:
+            self.note(Path(note))
+
+    def note(self, path):
+        began, used = time.perf_counter(), time.process_time()
+        for size in range(40):
+            torch.rand(600, 600) @ torch.rand(600, 600)
+            np.ones((600, 600)) @ np.ones((600, 600))
+        busy = (time.process_time() - used) / (time.perf_counter() - began)
+        path.write_text(json.dumps({
+            "torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads(), "busy": busy,
+            "pools": [pool["num_threads"] for pool in threadpool_info()],
+            "omp": os.environ["OMP_NUM_THREADS"],
+        }))
+
+    def forward(self, images):
+        return self.layers(images)
+'''
+TINY = dict(
+    model="vit", dataset="digits", depth=1, heads=1, dim=8, dim_head=8, mlp_dim=8, batch_size=2000, epochs=1
+)
+PRETEND = """
+import os
+from pathlib import Path
+import attnsweep.provenance
+attnsweep.provenance.CPUINFO = Path(os.environ["CPUINFO"])
+"""  # run by every Python process of a node as it starts
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head without CPUs, a node with the CPU Alpha and two with the CPU Beta, one of them with a card; each
+    is told by its user to compute on 16 threads.
+    """
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "sitecustomize.py").write_text(PRETEND)
+    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for name, resources in (("Alpha", {"alpha": 1}), ("Beta", {"beta": 1, "card": 1}), ("Beta", {"beta": 1})):
+        (folder / name).write_text(f"model name\t: {name}\n")
+        environment = {"CPUINFO": str(folder / name), "PYTHONPATH": path, "OMP_NUM_THREADS": "16"}
+        made.add_node(num_cpus=2, num_gpus=0, resources=resources, env_vars=environment, **small)
+    with cluster.connected(made.address):
+        yield made
+    made.shutdown()
+
+
+def ran(tmp_path: Path, resources: dict[str, float], **point: object) -> pd.DataFrame:
+    sweep = Sweep({**TINY, **point}, seed={"grid_search": [0, 1]}, resources=resources)
+    rows = attnsweep.run(sweep, results=tmp_path / "results", latency=False)
+    assert list(rows["status"]) == ["done"] * 2, rows["error"].tolist()
+    return rows
+
+
+@pytest.mark.parametrize(("name", "cpu"), [("alpha", "Alpha"), ("card", "Beta")])
+def test_resources_decide_where_trials_go(nodes: Cluster, tmp_path: Path, name: str, cpu: str) -> None:
+    assert set(ran(tmp_path, {"cpu": 1, name: 0.25})["cpu"]) == {cpu}
+
+
+def test_what_no_node_has_is_refused_with_what_the_cluster_has(nodes: Cluster) -> None:
+    has = r"the cluster has 1 x \(nothing\), 1 x \(CPU: 2, alpha: 1\), 1 x \(CPU: 2, beta: 1\), 1 x"
+    with pytest.raises(UserError, match=rf"cpu=3 is more than any node of the cluster has \(2\); {has}"):
+        cluster.request({"cpu": 3})
+    with pytest.raises(UserError, match=r"cards=1 is more than any node .* did you mean 'card'"):
+        cluster.request({"cpu": 1, "cards": 1})
+    with pytest.raises(UserError, match=rf"no node of the cluster has cpu=1, alpha=1, beta=1 at once; {has}"):
+        cluster.request({"alpha": 1, "beta": 1})
+
+
+def test_slots_are_counted_node_by_node(nodes: Cluster) -> None:
+    wanted = {(1, 0): 6, (2, 0): 3, (1.5, 0): 3, (0.5, 0): 12, (1, 0.25): 2, (0.1, 0.25): 4}
+    for (cpu, card), count in wanted.items():
+        assert cluster.slots({"cpu": cpu, "gpu": 0, "card": card}) == count
+
+
+@pytest.mark.parametrize(
+    ("node", "asked", "count"),
+    [
+        ({"CPU": 8, "GPU": 2}, {"cpu": 1, "gpu": 0.75}, 2),  # and not 2.7
+        ({"CPU": 8, "GPU": 2}, {"cpu": 1, "gpu": 0.1}, 8),
+        ({"CPU": 64, "GPU": 2}, {"cpu": 1, "gpu": 0.1}, 20),
+        ({"CPU": 64, "GPU": 4}, {"cpu": 1, "gpu": 2}, 2),
+        ({"CPU": 0.3}, {"cpu": 0.1, "gpu": 0}, 3),  # 0.3 / 0.1 is 2.9999999999999996
+        ({"CPU": 4}, {"cpu": 1, "gpu": 0.25}, 0),
+        ({}, {"cpu": 0, "gpu": 0}, 1),
+    ],
+)
+def test_room_in_a_node(node: dict[str, float], asked: dict[str, float], count: int) -> None:
+    assert cluster.room(node, asked) == count
+
+
+def test_latency_is_measured_once_on_each_kind_of_device(
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        latency, "BATCHES", (latency.LATENCY_BATCH,)
+    )  # the throughput batch takes seconds more
+    rows = ran(tmp_path, {"cpu": 1})
+    store, told = Store(tmp_path / "results"), list[str]()
+    arch_ids = dict(zip(rows["trial_id"], rows["arch_id"], strict=True))
+    for _ in range(2):
+        latency.measure_all(store, arch_ids, gpus=False, told=told.append)
+    assert told == ["latency 1/1 on Beta, 1 thread", "latency 1/1 on Alpha, 1 thread"]
+    measured = store.read("latency").to_pandas()
+    assert sorted(measured["measured_on"]) == ["Alpha, 1 thread", "Beta, 1 thread"]
+    assert set(attnsweep.load(tmp_path / "results")["measured_on"]) == {"Alpha, 1 thread"}
+
+
+def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None:
+    one = next(node for node in latency.nodes(gpus=False) if node.measured_on.startswith("Alpha"))
+    where = NodeAffinitySchedulingStrategy(one.node_id, soft=False)
+
+    @ray.remote(num_cpus=0.5, scheduling_strategy=where)
+    def trial(started: str) -> float:
+        Path(started).touch()
+        time.sleep(2)
+        return time.time()
+
+    def now() -> float:
+        return time.time()
+
+    started = Path(f"/tmp/started-{os.getpid()}")
+    training = trial.remote(str(started))
+    while not started.exists():
+        time.sleep(0.05)
+    started.unlink()
+    measuring = one.alone(now).remote()
+    assert ray.get(measuring) >= ray.get(training)
+
+
+def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    gone = latency.Node("Gone, 1 thread", "ab" * 28, 1.0, 0.0)
+    store = Store("/nowhere")
+    found = {"arch_id": "0123456789ab", "precision": "fp32", "batches": [1]}
+    latency.measure_at(store, gone, config={"model": "vit"}, **found)
+    assert "the latency of architecture 0123456789ab was not measured" in caplog.text
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(1, 1), (2, 2), (0.5, 1)])
+def test_a_trial_computes_on_as_many_threads_as_it_has_cpus(
+    nodes: Cluster, tmp_path: Path, cpu: float, threads: int
+) -> None:
+    """Whatever the environment says: here 16."""
+    (tmp_path / "noted.py").write_text(NOTED)
+    note = tmp_path / "note.json"
+    sweep = Sweep(
+        model=f"{tmp_path}/noted.py:Noted", note=str(note), epochs=1, batch_size=2000, resources={"cpu": cpu}
+    )
+    rows = attnsweep.run(sweep, results=tmp_path / "results", latency=False)
+    assert list(rows["status"]) == ["done"], rows["error"].tolist()
+    noted = json.loads(note.read_text())
+    assert (noted["torch"], noted["interop"], noted["omp"]) == (threads, 1, str(threads))
+    assert set(noted["pools"]) == {threads}
+    assert noted["busy"] < threads + 0.2, "processor time over wall clock"
+    assert rows["device"][0].endswith(f", {threads} thread{'s' if threads > 1 else ''}")
