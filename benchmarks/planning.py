@@ -1,196 +1,142 @@
-"""Is the driving world fast enough to be rolled out inside a trial?
+"""What the planning stack costs: to train, to answer, to be judged by driving; and the world it drives in.
 
-A trial of the planning stack ends with 50 or more episodes in closed loop, so the world must cost seconds
-where a simulator of the usual kind costs minutes. Four figures, all on one thread unless said:
+    python benchmarks/planning.py [--part world|stack] [--turns 5]
 
-    agent-steps    vehicles moved by one step, per second: our world by number of scenes side by side, and
-                   highway-env's own environments (road.act() and road.step(), no rendering, no observation),
-                   in turns. Our step decides, steers and moves at 10 Hz on maps with priorities, theirs
-                   at 15 Hz.
-    the kernel     the largest operation of our step, the search for the nearest point of every path to every
-                   agent, by numpy and by torch on the same arrays: why the world is numpy
-    recording      scenes of `driving:small` and `driving:full` recorded per second, samples included, by one
-                   process that is warm
-    closed loop    episodes of 15 s with the sensor at 2 Hz, per second, by number of scenes side by side; the
-                   planner is left out
+`world` is described in world.py. `stack`, all on one thread, at the default sizes, for the planner alone
+(id10) and for all stages (id12):
 
-Targets: at least 10 times highway-env's agent-steps per second at 32 scenes; `driving:small` recorded by two
-processes in under 180 s, that is 1 scene per second and process; 50 episodes of 15 s in under 20 s. Takes
-about 2 min on one core.
+    training       samples per second, median over steps of 32 samples
+    Python         the share of a step that matching and the gathering of samples take
+    answer         median latency at batch 1, by the protocol of `attnsweep.measure`
+    driving        seconds for 50 maps x 15 s in closed loop, against the seconds of one training epoch of
+                   `driving:small` at that speed
+
+Targets: the share of matching and gathering under 15 %; 50 maps driven in less than one epoch. About 3 min.
 """
 
 import argparse
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import world
 
-from attnsweep.planning import scenes
-from attnsweep.planning.cast import Crowd, draw_cast
-from attnsweep.planning.maps import draw_map
-from attnsweep.planning.roads import RoadMap
-from attnsweep.planning.samples import Observer
-from attnsweep.planning.traffic import DT, World
+from attnsweep import measure, provenance
+from attnsweep.models import build
+from attnsweep.planning import losses, scenes
+from attnsweep.planning.baselines import policy_of
+from attnsweep.planning.batches import INPUTS, rows, tensors
+from attnsweep.planning.score import course, judge
+from attnsweep.spaces import resolve
 
-SIDE_BY_SIDE = (1, 8, 32, 100)
-THEIRS = ("intersection-v2", "roundabout-v1", "merge-v1", "highway-v0")
-SECONDS = 10.0  # simulated, in one turn
-LEAST_SPEEDUP, LEAST_SCENES_PER_S, MOST_EPISODES_S = 10.0, 1.0, 20.0
-LINE = "  {:<34}{:>12}{:>12}{:>12}"
-
-
-def our_maps(count: int) -> list[RoadMap]:
-    """The first test maps of the small preset, with all that is computed once per map."""
-    preset = scenes.PRESETS["driving:small"]
-    maps = [draw_map(seed, kinds=preset.kinds) for seed in preset.seeds("test")[:count]]
-    maps += [draw_map(seed, kinds=preset.kinds) for seed in range(60_000, 60_000 + count - len(maps))]
-    for road_map in maps:
-        assert road_map.paint.size and road_map.zones is not None
-    return maps
+STAGES = ("id10", "id12")
+BATCH, MAPS = 32, 50
+SAMPLES = 6_400  # about, in the training part of driving:small
+MOST_SHARE = 0.15
 
 
-def new_world(maps: list[RoadMap]) -> World:
-    return World(maps, [draw_cast(road_map, Crowd(drivers=12), dt=DT) for road_map in maps])
+class Clock:
+    """Seconds spent in the calls that it is put around."""
 
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-def our_rate(maps: list[RoadMap]) -> float:
-    """Agent-steps per second; only agents that are there count."""
-    world, moved = new_world(maps), 0
-    began = time.perf_counter()
-    for _ in range(round(SECONDS / DT)):
-        moved += int(world.active.sum())
-        world.step()
-    return moved / (time.perf_counter() - began)
-
-
-def their_rate(name: str) -> float:
-    """Agent-steps per second of one of highway-env's environments."""
-    import gymnasium
-    import highway_env
-
-    gymnasium.register_envs(highway_env)
-    env = gymnasium.make(name).unwrapped
-    env.reset(seed=0)
-    moved, began = 0, time.perf_counter()
-    for _ in range(round(SECONDS * 15)):
-        moved += len(env.road.vehicles)
-        env.road.act()
-        env.road.step(1 / 15)
-    return moved / (time.perf_counter() - began)
-
-
-def in_turns(measures: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
-    """What each measures in each turn."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(turns):
-        for name, measure in measures.items():
-            found[name].append(measure())
-    return found
-
-
-def kernel_ms(maps: list[RoadMap], calls: int = 30) -> tuple[float, float]:
-    """Milliseconds of the nearest-point search by numpy and by torch, medians, called in turns."""
-    world = new_world(maps)
-    cx, cy, square = world.tables.coarse
-    x = (-2 * world.state[..., 0]).astype(np.float32)[:, None, :, None]
-    y = (-2 * world.state[..., 1]).astype(np.float32)[:, None, :, None]
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in (cx, cy, square, x, y)]
-
-    def by_numpy() -> np.ndarray:
-        score = cx * x
-        score += cy * y
-        score += square
-        return score.argmin(axis=-1)
-
-    def by_torch() -> torch.Tensor:
-        tx, ty, ts, px, py = tensors
-        return torch.argmin((tx * px).addcmul_(ty, py).add_(ts), dim=-1)
-
-    assert (by_numpy() == np.asarray(by_torch())).mean() > 0.99  # ties are rounded differently
-    times: tuple[list[float], list[float]] = [], []
-    for _ in range(calls):
-        for call, found in zip((by_numpy, by_torch), times, strict=True):
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **options: Any) -> Any:
             began = time.perf_counter()
-            call()
-            found.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(times[0]), statistics.median(times[1])
+            try:
+                return call(*args, **options)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
 
 
-def recording_rate(name: str, count: int = 16) -> float:
-    """Scenes recorded per second, after one batch to warm up."""
-    preset = scenes.find(name)
-    scenes.record(preset, preset.seeds("val")[: scenes.BATCH])
-    seeds = preset.seeds("train")[:count]
+@contextmanager
+def matching_timed(clock: Clock) -> Iterator[None]:
+    """The losses' matching counts on the clock."""
+    original = losses.match
+    losses.match = clock.around(original)
+    try:
+        yield
+    finally:
+        losses.match = original
+
+
+def training(stages: str, data: dict[str, torch.Tensor], steps: int) -> tuple[float, float]:
+    """Seconds of a training step, the median, and the share of matching and gathering."""
+    torch.manual_seed(0)
+    model = build(resolve({"model": "planning", "stages": stages})).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    clock, times = Clock(), []
+    gather = clock.around(rows)
+    with matching_timed(clock):
+        for step in range(steps + 2):
+            began = time.perf_counter()
+            batch = gather(data, torch.randint(len(data["plan"]), (BATCH,)))
+            optimizer.zero_grad(set_to_none=True)
+            losses.total(losses.losses(model(*(batch[name] for name in INPUTS)), batch)).backward()
+            optimizer.step()
+            times.append(time.perf_counter() - began)
+            if step == 1:  # the first two warm up
+                times, clock.seconds = [], 0.0
+    return statistics.median(times), clock.seconds / sum(times)
+
+
+def answer_ms(stages: str) -> float:
+    """Median latency of one answer."""
+    config = resolve({"model": "planning", "stages": stages})
+    row = measure.measure(build(config), config=config, arch_id="", device="cpu", batch=1)
+    return float(row["latency_ms_p50"])
+
+
+def driving_s(stages: str) -> float:
+    """Seconds that an untrained stack takes to drive and be scored, the expert's drive left out."""
+    model, run = (
+        build(resolve({"model": "planning", "stages": stages})).eval(),
+        course("driving:small", "test", MAPS),
+    )
     began = time.perf_counter()
-    for first in range(0, count, scenes.BATCH):
-        scenes.record(preset, seeds[first : first + scenes.BATCH])
-    return count / (time.perf_counter() - began)
-
-
-def episodes_s(maps: list[RoadMap]) -> float:
-    """Seconds that closed-loop episodes of 15 s on these maps take together, senses included."""
-    world = new_world(maps)
-    observer = Observer(maps, world)
-    began = time.perf_counter()
-    for step in range(150):
-        if step % 5 == 0:
-            observer.observe()
-        world.step()
+    with torch.inference_mode():
+        judge(run, policy_of(model))
     return time.perf_counter() - began
 
 
-def verdict(name: str, reached: float, target: float, *, at_least: bool) -> str:
-    met = reached >= target if at_least else reached <= target
-    sign = ">=" if at_least else "<="
-    return f"  {name}: {reached:.3g}, target {sign} {target:g}: {'met' if met else 'MISSED'}"
+def report(turns: int) -> None:
+    """Measures and prints what the stack costs."""
+    preset = scenes.find("driving:tiny")
+    line = "  {:<6}{:>14}{:>12}{:>14}{:>14}{:>14}"
+    print(line.format("", "samples/s", "Python", "answer (ms)", "50 maps (s)", "epoch (s)"))
+    with tempfile.TemporaryDirectory() as folder:
+        scenes.ensure(preset, Path(folder), processes=1)
+        data = tensors(scenes.load(preset, Path(folder), "train"))
+        for stages in STAGES:
+            step_s, share = training(stages, data, steps=10 * turns)
+            drive_s, epoch_s = driving_s(stages), SAMPLES / BATCH * step_s
+            cells = (f"{BATCH / step_s:.0f}", f"{100 * share:.1f} %", f"{answer_ms(stages):.2f}")
+            print(line.format(stages, *cells, f"{drive_s:.1f}", f"{epoch_s:.0f}"))
+            print(world.verdict("share of matching and gathering", share, MOST_SHARE, at_least=False))
+            print(world.verdict("50 maps, in epochs", drive_s / epoch_s, 1.0, at_least=False))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", choices=("world", "stack"), help="one part only")
     parser.add_argument("--turns", type=int, default=5)
-    turns = parser.parse_args().turns
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    maps = our_maps(max(SIDE_BY_SIDE))
-    print(f"{platform.processor() or platform.machine()}, numpy {np.__version__}, torch {torch.__version__}")
-
-    measures: dict[str, Callable[[], float]] = {
-        f"our world, {n} scenes": lambda n=n: our_rate(maps[:n])  # type: ignore[misc]
-        for n in SIDE_BY_SIDE
-    }
-    measures |= {f"highway-env {name}": lambda name=name: their_rate(name) for name in THEIRS}  # type: ignore[misc]
-    found = in_turns(measures, turns)
-    print("agent-steps per second")
-    print(LINE.format("", "median", "lowest", "highest"))
-    for name, rates in found.items():
-        print(
-            LINE.format(
-                name, *(f"{value:,.0f}" for value in (statistics.median(rates), min(rates), max(rates)))
-            )
-        )
-
-    print("the nearest-point search, ms by numpy and by torch")
-    for n in SIDE_BY_SIDE:
-        print(LINE.format(f"{n} scenes", *(f"{ms:.3f}" for ms in kernel_ms(maps[:n])), ""))
-
-    rates = {name: recording_rate(name) for name in scenes.PRESETS}
-    print("scenes recorded per second and process")
-    for name, rate in rates.items():
-        print(LINE.format(name, f"{rate:.2f}", "", ""))
-
-    episodes = episodes_s(maps[:50])
-    print(f"closed loop without planner: 50 episodes of 15 s in {episodes:.1f} s")
-
-    ratios = [
-        ours / max(found[f"highway-env {name}"][turn] for name in THEIRS)
-        for turn, ours in enumerate(found["our world, 32 scenes"])
-    ]
-    print("targets")
-    print(verdict("times highway-env's fastest", statistics.median(ratios), LEAST_SPEEDUP, at_least=True))
-    print(verdict("scenes per s, small", rates["driving:small"], LEAST_SCENES_PER_S, at_least=True))
-    print(verdict("s for 50 episodes", episodes, MOST_EPISODES_S, at_least=False))
+    where = provenance.device_name("cpu", 1)
+    print(f"{where}, {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}")
+    for name, part in (("stack", report), ("world", world.report)):
+        if options.part in (None, name):
+            part(options.turns)
 
 
 if __name__ == "__main__":

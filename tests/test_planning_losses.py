@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnsweep.planning import geometry
-from attnsweep.planning.batches import ACROSS, GRIDS, balance, mirrored, offsets, rows, tensors
+from attnsweep.planning.batches import offsets, rows, tensors
 from attnsweep.planning.boxes import penetration, separation
 from attnsweep.planning.cast import Crowd
 from attnsweep.planning.losses import (
@@ -23,7 +23,7 @@ from attnsweep.planning.losses import (
 from attnsweep.planning.matching import Matching, agent_cost, focal, match
 from attnsweep.planning.places import GRID, centres, read
 from attnsweep.planning.prediction import Agents, Choice, Futures, Lines, Prediction
-from attnsweep.planning.samples import SAMPLE, Samples
+from attnsweep.planning.samples import Samples
 from attnsweep.planning.scenes import Preset, joined, record
 
 QUERIES = 20
@@ -294,49 +294,3 @@ def test_offsets_lead_back_to_where_agents_were(samples):
             np.testing.assert_allclose(found["offset"][row, slot], offset, atol=1e-3)
             checked += 1
     assert checked > 50
-
-
-def test_a_mirrored_batch_turns_every_array_that_knows_left_from_right(samples):
-    one_sided = {"scene", "time", "id", "mask", "future_mask", "line_kind", "future_boxes_mask", "size"}
-    one_sided |= {"previous", "is_turn", "is_interactive", "is_hard", "command"}
-    assert set(SAMPLE) == one_sided | (set(ACROSS) - {"offset"}) | set(GRIDS)
-
-
-def test_mirroring_twice_is_the_identity(samples):
-    whole = {k: torch.from_numpy(np.array(v)) for k, v in (samples | offsets(samples)).items()}
-    once = mirrored(whole)
-    assert all(torch.equal(mirrored(once)[name], array) for name, array in whole.items())
-    assert not torch.equal(once["bev"], whole["bev"]) and not torch.equal(once["plan"], whole["plan"])
-    assert once["bev"].dtype == torch.uint8 and once["command"].dtype == torch.int8
-
-
-def test_a_mirrored_world_is_consistent_in_itself(batch):
-    """The mirrored boxes lie on the mirrored occupancy, the mirrored plan on the mirrored road."""
-    other = mirrored(batch)
-    for scene in (batch, other):
-        xy = scene["box"][..., :2]
-        cell = ((xy - torch.tensor([GRID.back, -32.0])) / GRID.size).long().clamp(0, 63)
-        b, slot = scene["mask"].nonzero(as_tuple=True)
-        covered = scene["occupancy"][b, 0, cell[b, slot, 0], cell[b, slot, 1]]
-        assert ((covered == slot + 1).float().mean() > 0.95).item()
-    torch.testing.assert_close(boundary_loss(other["plan"], other), boundary_loss(batch["plan"], batch))
-    torch.testing.assert_close(collision_loss(other["plan"], other), collision_loss(batch["plan"], batch))
-
-
-def test_a_perfect_prediction_mirrored_is_as_good(batch):
-    one, other = losses(perfect(batch), batch), losses(perfect(mirrored(batch)), mirrored(batch))
-    for name, term in one.items():
-        torch.testing.assert_close(term, other[name], atol=1e-4, rtol=1e-4)
-
-
-def test_balanced_drawing_evens_out_the_kinds_of_situation(samples):
-    weight = balance(samples)
-    stands = np.hypot(*samples["plan"][:, -1, :2].T) < 0.5
-    kinds = [
-        stands,
-        samples["is_interactive"] & ~stands,
-        samples["is_turn"] & ~samples["is_interactive"] & ~stands,
-    ]
-    kinds.append(~np.logical_or.reduce(kinds))
-    shares = [weight[kind].sum() for kind in kinds if kind.any()]
-    assert weight.sum() == pytest.approx(1) and shares == pytest.approx([1 / len(shares)] * len(shares))

@@ -26,7 +26,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 DEFAULTS: dict[str, Value] = {
     **design.DEFAULTS,
     "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32,
-    "epochs": 5,
+    "epochs": 6,
 }  # fmt: skip
 
 

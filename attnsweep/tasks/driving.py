@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attnsweep import datasets
 from attnsweep.planning import open_loop, replay, scenes
 from attnsweep.planning.baselines import policy_of
-from attnsweep.planning.batches import INPUTS, mirrored, rows, tensors
+from attnsweep.planning.batches import INPUTS, rows, tensors
 from attnsweep.planning.closed_loop import Policy
 from attnsweep.planning.geometry import Floats
 from attnsweep.planning.losses import losses, total
@@ -35,7 +35,7 @@ from attnsweep.planning.surroundings import measure_surroundings
 from attnsweep.planning.tracking import measure_tracks
 from attnsweep.schema import DRIVING
 
-ADAM: Mapping[str, Any] = {}  # torch's defaults
+ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
 CLIP_NORM: float | None = 1.0
 JUDGE_BATCH = 100
 SEES = ("planning",)  # models that look at all
@@ -80,13 +80,10 @@ def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
-    """One epoch of samples in an order drawn from `order`; of half of the batches left and right are
-    exchanged.
-    """
+    """One epoch of samples in an order drawn from `order`; none mirrored, for traffic would keep left."""
     index = torch.randperm(data.train_size, generator=order)
     for chosen in index.split(config["batch_size"]):
-        batch = {name: array.to(data.device) for name, array in rows(data.train, chosen).items()}
-        yield mirrored(batch) if torch.rand((), generator=order) < 0.5 else batch, chosen
+        yield {name: array.to(data.device) for name, array in rows(data.train, chosen).items()}, chosen
 
 
 def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
