@@ -255,7 +255,20 @@ def worker_death(trial: TuneTrial, starts: int) -> str:
     return f"its worker failed, at {starts} starts: {next(causes, 'the process ended')[:300]}"
 
 
-class GroupedASHA(FIFOScheduler):
+class Patient(FIFOScheduler):
+    """Gives a free worker the trial that came last, of the few that wait.
+
+    For each of them Tune has asked for a worker, and takes that back as another one is free. The worker of
+    the first come is about to start: with trials that are shorter than such a start, as on a node that is
+    slow to import torch, it would never come up.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        waiting = (one for one in reversed(tune_controller.get_trials()) if one.status == TuneTrial.PENDING)
+        return next(waiting, None)
+
+
+class GroupedASHA(Patient):
     """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) among trials of one model and data
     set only.
 
@@ -347,7 +360,7 @@ def fit(
             config={"options": dict(options), "asked": dict(asked)},
             search_alg=feed,
             num_samples=-1,  # until the feed ends
-            scheduler=GroupedASHA() if scheduler == "asha" else None,
+            scheduler=GroupedASHA() if scheduler == "asha" else Patient(),
             reuse_actors=True,
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,

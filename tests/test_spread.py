@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from ray.tune.search import Searcher
 
 from attnsweep.results import Row
 from attnsweep.spaces import resolve
-from attnsweep.spread import Feed, Messenger, Queue, bundle, forget, why
+from attnsweep.spread import Feed, Messenger, Patient, Queue, bundle, forget, why
 from attnsweep.sweep import Trial, make_trial
 
 
@@ -117,3 +118,13 @@ def test_all_trials_share_one_request() -> None:
     asked = (("cpu", 1.0), ("gpu", 0.0), ("special", 2.0))
     assert bundle(asked) is bundle(asked)
     assert bundle(asked).bundles == [{"CPU": 1.0, "special": 2.0}]
+
+
+def test_a_free_worker_takes_the_trial_that_came_last() -> None:
+    """The first one's own worker is about to start."""
+    statuses = (TuneTrial.RUNNING, TuneTrial.PENDING, TuneTrial.PENDING, TuneTrial.RUNNING)
+    trials = [one_of_tunes(ours(seed), status=status) for seed, status in enumerate(statuses)]
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    assert Patient().choose_trial_to_run(controller) is trials[2]
+    trials[1:3] = []
+    assert Patient().choose_trial_to_run(controller) is None
