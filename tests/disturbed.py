@@ -29,7 +29,8 @@ learning curves are equal to the bit, or the test fails.
   not; rows that pandas alone reads more than once.
 - **trained again**: seconds from the last epoch that survived, or from the first trial's start, to the
   fault, summed over the trials that it hit. An epoch survives once it is checkpointed: when more than 1 s
-  of training is unsaved, or 20 times what the last checkpoint took to write.
+  of training is unsaved, or 20 times what the last checkpoint took to write. Waiting is not in it: until
+  a fault is noticed (a lost head after 20 s, a node by Ray's health check) and until a command has begun.
 
 Made by `make test-faults` on {made}.
 """
