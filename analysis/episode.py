@@ -22,17 +22,17 @@ from trained import trained
 from attnsweep import plan
 from attnsweep.errors import UserError
 from attnsweep.inspection import find_trial, trial_of
-from attnsweep.planning import scenes
-from attnsweep.planning.batches import INPUTS
-from attnsweep.planning.cast import EGO, draw_cast
-from attnsweep.planning.closed_loop import Drive, drive
-from attnsweep.planning.geometry import Floats, corners
-from attnsweep.planning.maps import draw_map
-from attnsweep.planning.prediction import Prediction
-from attnsweep.planning.samples import KEY_S, SWEEPS, Samples, in_frame
-from attnsweep.planning.score import course_of, score_drive
-from attnsweep.planning.sensor import Grid
-from attnsweep.planning.traffic import DT
+from attnsweep.planning.judging.closed_loop import Drive, drive
+from attnsweep.planning.judging.score import course_of, score_drive
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.batches import INPUTS
+from attnsweep.planning.records.samples import KEY_S, SWEEPS, Samples, in_frame
+from attnsweep.planning.stack.prediction import Prediction
+from attnsweep.planning.world.cast import EGO, draw_cast
+from attnsweep.planning.world.geometry import Floats, corners
+from attnsweep.planning.world.maps import draw_map
+from attnsweep.planning.world.sensor import Grid
+from attnsweep.planning.world.traffic import DT
 
 from canvas import INK, STYLE, Layout, canvas
 

@@ -19,8 +19,8 @@ from attnsweep.problems import PROBLEMS, Problem
 if TYPE_CHECKING:
     import numpy as np
 
-    from attnsweep.planning.recorded import Recorded
-    from attnsweep.planning.scenes import Preset
+    from attnsweep.planning.records.recorded import Recorded
+    from attnsweep.planning.records.scenes import Preset
 
 FOLDER = "folder:"
 SCENES = ("driving:", "commonroad:", "nuscenes:")
@@ -122,7 +122,7 @@ def scene_set(name: str) -> "Preset | Recorded":
 
     Raises UserError if there is none.
     """
-    from attnsweep.planning import recorded, scenes  # here: sweeps of images need none of it
+    from attnsweep.planning.records import recorded, scenes  # here: sweeps of images need none of it
 
     return scenes.find(name) if name.startswith("driving:") else recorded.find(name)
 

@@ -136,7 +136,10 @@ class Command:
             found = datasets.find(name)
             if isinstance(found, datasets.ImageSet | datasets.Problem):
                 continue
-            from attnsweep.planning import ray_workers, scenes  # here: sweeps of images need none of it
+            from attnsweep.planning.records import (  # here: sweeps of images need none of it
+                ray_workers,
+                scenes,
+            )
 
             with console.counting(self.screen, f"recording {name}") as told:
                 scenes.ensure(found, self.where.data, workers=ray_workers.RayWorkers(), on_scene=told)

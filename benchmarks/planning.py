@@ -30,10 +30,11 @@ import world
 
 from attnsweep import measure, provenance
 from attnsweep.models import build
-from attnsweep.planning import losses, scenes
-from attnsweep.planning.baselines import policy_of
-from attnsweep.planning.batches import INPUTS, rows, tensors
-from attnsweep.planning.score import course, judge
+from attnsweep.planning.judging.baselines import policy_of
+from attnsweep.planning.judging.score import course, judge
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.batches import INPUTS, rows, tensors
+from attnsweep.planning.stack import losses
 from attnsweep.spaces import resolve
 
 STAGES = ("id10", "id12")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
 from attnsweep.datasets import DATASETS
 from attnsweep.errors import UserError
-from attnsweep.planning import design
+from attnsweep.planning.stack import design
 from attnsweep.spaces import images, resolve, sequences
 from attnsweep.spaces.images import BLOCKS, RECIPE, feature_side
 

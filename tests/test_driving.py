@@ -11,8 +11,8 @@ import torch
 from attnsweep import tasks
 from attnsweep.errors import UserError
 from attnsweep.models import build
-from attnsweep.planning import scenes
-from attnsweep.planning.design import STAGES
+from attnsweep.planning.records import scenes
+from attnsweep.planning.stack.design import STAGES
 from attnsweep.schema import DRIVING
 from attnsweep.spaces import resolve
 from attnsweep.sweep import Trial, make_trial

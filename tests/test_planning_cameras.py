@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from attnsweep.errors import UserError
-from attnsweep.planning import cameras, scenes
-from attnsweep.planning.cameras import CAMERAS, Rig, pixels_of, render
-from attnsweep.planning.cast import CAR, PEDESTRIAN, draw_cast
-from attnsweep.planning.geometry import corners, from_frame
-from attnsweep.planning.maps import draw_map
-from attnsweep.planning.roads import DrivableArea
-from attnsweep.planning.samples import SAMPLE, Observer, samples_of
-from attnsweep.planning.scenes import PRESETS, scene_log
-from attnsweep.planning.traffic import DT, World, roll_out
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.samples import SAMPLE, Observer, samples_of
+from attnsweep.planning.records.scenes import PRESETS, scene_log
+from attnsweep.planning.world import cameras
+from attnsweep.planning.world.cameras import CAMERAS, Rig, pixels_of, render
+from attnsweep.planning.world.cast import CAR, PEDESTRIAN, draw_cast
+from attnsweep.planning.world.geometry import corners, from_frame
+from attnsweep.planning.world.maps import draw_map
+from attnsweep.planning.world.roads import DrivableArea
+from attnsweep.planning.world.traffic import DT, World, roll_out
 
 RIG = Rig()
 NOTHING = np.zeros((0, 2))

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from attnsweep.planning import baselines, scenes, score
-from attnsweep.planning.cast import CAR, EGO, PARKED
-from attnsweep.planning.closed_loop import Drive, drive, progress_along
-from attnsweep.planning.geometry import from_frame
-from attnsweep.planning.replay import between, replay, score_plans
-from attnsweep.planning.route import along, curve
-from attnsweep.planning.samples import Samples
-from attnsweep.planning.traffic import DT
+from attnsweep.planning.judging import baselines, score
+from attnsweep.planning.judging.closed_loop import Drive, drive, progress_along
+from attnsweep.planning.judging.replay import between, replay, score_plans
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.samples import Samples
+from attnsweep.planning.stack.route import along, curve
+from attnsweep.planning.world.cast import CAR, EGO, PARKED
+from attnsweep.planning.world.geometry import from_frame
+from attnsweep.planning.world.traffic import DT
 
 EVERY_BASELINE = [*baselines.BASELINES]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnsweep.planning import geometry
-from attnsweep.planning.batches import offsets, rows, tensors
-from attnsweep.planning.boxes import penetration, separation
-from attnsweep.planning.cast import Crowd
-from attnsweep.planning.losses import (
+from attnsweep.planning.records.batches import offsets, rows, tensors
+from attnsweep.planning.records.samples import Samples
+from attnsweep.planning.records.scenes import Preset, joined, record
+from attnsweep.planning.stack.boxes import penetration, separation
+from attnsweep.planning.stack.losses import (
     WEIGHTS,
     boundary_loss,
     collision_loss,
@@ -20,11 +20,11 @@ from attnsweep.planning.losses import (
     occupancy_target,
     total,
 )
-from attnsweep.planning.matching import Matching, agent_cost, focal, match
-from attnsweep.planning.places import GRID, centres, read
-from attnsweep.planning.prediction import Agents, Choice, Futures, Lines, Prediction
-from attnsweep.planning.samples import Samples
-from attnsweep.planning.scenes import Preset, joined, record
+from attnsweep.planning.stack.matching import Matching, agent_cost, focal, match
+from attnsweep.planning.stack.places import GRID, centres, read
+from attnsweep.planning.stack.prediction import Agents, Choice, Futures, Lines, Prediction
+from attnsweep.planning.world import geometry
+from attnsweep.planning.world.cast import Crowd
 
 QUERIES = 20
 

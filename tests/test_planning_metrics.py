@@ -9,9 +9,8 @@ import torch
 from test_planning_scenes import PERFECT, straight_scene
 from torch import nn
 
-from attnsweep.planning import open_loop, scenes
-from attnsweep.planning.geometry import from_frame
-from attnsweep.planning.perception import (
+from attnsweep.planning.judging import open_loop
+from attnsweep.planning.judging.perception import (
     Curve,
     average_precision,
     best_f1,
@@ -20,11 +19,13 @@ from attnsweep.planning.perception import (
     match,
     measure_agents,
 )
-from attnsweep.planning.prediction import Agents, Futures, Lines, Prediction
-from attnsweep.planning.readout import Readout, read_out
-from attnsweep.planning.samples import Samples, samples_of
-from attnsweep.planning.surroundings import chamfer, measure_surroundings, no_nearer
-from attnsweep.planning.tracking import clips_of, count, join, measure_tracks, nearest_first
+from attnsweep.planning.judging.readout import Readout, read_out
+from attnsweep.planning.judging.surroundings import chamfer, measure_surroundings, no_nearer
+from attnsweep.planning.judging.tracking import clips_of, count, join, measure_tracks, nearest_first
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.samples import Samples, samples_of
+from attnsweep.planning.stack.prediction import Agents, Futures, Lines, Prediction
+from attnsweep.planning.world.geometry import from_frame
 
 STEPS = np.arange(1, 9) / 2
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from attnsweep.errors import UserError
-from attnsweep.planning import commonroad, nuscenes, recorded, scenes, tracks
-from attnsweep.planning.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.geometry import corners, project
-from attnsweep.planning.roads import drivable_area
-from attnsweep.planning.samples import LEFT, SAMPLE, SceneLog, samples_of
+from attnsweep.planning.records import commonroad, nuscenes, recorded, scenes, tracks
+from attnsweep.planning.records.samples import LEFT, SAMPLE, SceneLog, samples_of
+from attnsweep.planning.world.cast import CAR, PARKED, PEDESTRIAN
+from attnsweep.planning.world.geometry import corners, project
+from attnsweep.planning.world.roads import drivable_area
 
 # --- A CommonRoad file ---
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from attnsweep.errors import UserError
-from attnsweep.planning import scenes
-from attnsweep.planning.cast import Crowd, draw_cast
-from attnsweep.planning.geometry import corners, from_frame, overlap
-from attnsweep.planning.maps import draw_map
-from attnsweep.planning.roads import DrivableArea
-from attnsweep.planning.samples import BOUNDARY, LEFT, SAMPLE, SWEEPS, Observer, SceneLog, samples_of
-from attnsweep.planning.sensor import Grid, Scanner, cast_rays, ray_angles, scan
-from attnsweep.planning.traffic import DT, World
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.samples import BOUNDARY, LEFT, SAMPLE, SWEEPS, Observer, SceneLog, samples_of
+from attnsweep.planning.world.cast import Crowd, draw_cast
+from attnsweep.planning.world.geometry import corners, from_frame, overlap
+from attnsweep.planning.world.maps import draw_map
+from attnsweep.planning.world.roads import DrivableArea
+from attnsweep.planning.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
+from attnsweep.planning.world.traffic import DT, World
 
 NOWHERE = np.zeros((0, 2))
 PERFECT = Scanner(noise=0.0, lost=0.0, ghosts=0.0, paint_lost=0.0)
@@ -282,9 +282,9 @@ import dataclasses, json, sys
 from pathlib import Path
 import ray
 from attnsweep.errors import UserError
-from attnsweep.planning import recorded, scenes
-from attnsweep.planning.cast import Crowd
-from attnsweep.planning.ray_workers import RayWorkers
+from attnsweep.planning.records import recorded, scenes
+from attnsweep.planning.world.cast import Crowd
+from attnsweep.planning.records.ray_workers import RayWorkers
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
          _node_ip_address="127.0.0.1")
@@ -361,7 +361,7 @@ def test_dropped_scenes_are_counted_with_their_reason(on_disk: Path) -> None:
 
 def test_the_planning_world_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, attnsweep.planning.scenes, attnsweep.planning.samples;"
+        "import sys, attnsweep.planning.records.scenes, attnsweep.planning.records.samples;"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from attnsweep.errors import UserError
-from attnsweep.planning.batches import tensors
-from attnsweep.planning.cast import Crowd
-from attnsweep.planning.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
-from attnsweep.planning.losses import losses, total
-from attnsweep.planning.prediction import Prediction
-from attnsweep.planning.refine import cost, descended, rescored
-from attnsweep.planning.route import at, curve, project
-from attnsweep.planning.scenes import Preset, joined, record
-from attnsweep.planning.stack import Stack
+from attnsweep.planning.records.batches import tensors
+from attnsweep.planning.records.scenes import Preset, joined, record
+from attnsweep.planning.stack.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
+from attnsweep.planning.stack.losses import losses, total
+from attnsweep.planning.stack.prediction import Prediction
+from attnsweep.planning.stack.refine import cost, descended, rescored
+from attnsweep.planning.stack.route import at, curve, project
+from attnsweep.planning.stack.stack import Stack
+from attnsweep.planning.world.cast import Crowd
 
 SMALL = {"dim": 16, "heads": 2, "mlp_dim": 16, "depth": 1}
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -171,7 +171,7 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
 
 
 def test_the_axes_are_known_without_torch():
-    code = "import sys, attnsweep.planning.design; print({'torch', 'ray'} & set(sys.modules))"
+    code = "import sys, attnsweep.planning.stack.design; print({'torch', 'ray'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from attnsweep.errors import UserError
-from attnsweep.planning import kinematics, stock
-from attnsweep.planning.cast import EGO, PARKED
-from attnsweep.planning.geometry import Floats, stations, to_frame
-from attnsweep.planning.samples import LEFT, STRAIGHT, Samples
-from attnsweep.planning.score import score_drive
-from attnsweep.planning.sensor import Grid
+from attnsweep.planning.judging import stock
+from attnsweep.planning.judging.score import score_drive
+from attnsweep.planning.records.samples import LEFT, STRAIGHT, Samples
+from attnsweep.planning.world import kinematics
+from attnsweep.planning.world.cast import EGO, PARKED
+from attnsweep.planning.world.geometry import Floats, stations, to_frame
+from attnsweep.planning.world.sensor import Grid
 
 pytest.importorskip("highway_env")
 

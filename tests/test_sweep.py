@@ -20,7 +20,7 @@ from ray import tune
 from attnsweep import datasets, sweep
 from attnsweep.axes import AXES, DERIVED
 from attnsweep.errors import UserError
-from attnsweep.planning import design
+from attnsweep.planning.stack import design
 from attnsweep.spaces import images, resolve
 from attnsweep.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnsweep.planning.baselines import STEADY, ConstantVelocity, EgoMLP, RouteFollowing, Stop
-from attnsweep.planning.prediction import Prediction
-from attnsweep.planning.samples import FUTURE
-from attnsweep.planning.stack import Stack
+from attnsweep.planning.judging.baselines import STEADY, ConstantVelocity, EgoMLP, RouteFollowing, Stop
+from attnsweep.planning.records.samples import FUTURE
+from attnsweep.planning.stack.prediction import Prediction
+from attnsweep.planning.stack.stack import Stack
 
 
 class Expert(nn.Module):

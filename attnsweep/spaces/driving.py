@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from attnsweep import datasets
 from attnsweep.axes import Config, Value, filled
 from attnsweep.errors import UserError
-from attnsweep.planning import design
+from attnsweep.planning.stack import design
 
 NAME = "driving"
 RECIPE = ("seed",)

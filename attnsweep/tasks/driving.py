@@ -17,22 +17,23 @@ import torch
 from torch import Tensor, nn
 
 from attnsweep import datasets
-from attnsweep.planning import open_loop, replay, scenes
-from attnsweep.planning.baselines import policy_of
-from attnsweep.planning.batches import INPUTS, rows, tensors
-from attnsweep.planning.closed_loop import Policy
-from attnsweep.planning.geometry import Floats
-from attnsweep.planning.losses import losses, total
-from attnsweep.planning.perception import measure_agents
-from attnsweep.planning.readout import Readout, read_out
-from attnsweep.planning.recorded import Recorded
-from attnsweep.planning.samples import ROUTE_POINTS, ROUTE_STEP, Samples
-from attnsweep.planning.scenes import Preset
-from attnsweep.planning.score import Course, Scores, course, interval
-from attnsweep.planning.score import judge as drive_course
-from attnsweep.planning.stock import highway_env_score
-from attnsweep.planning.surroundings import measure_surroundings
-from attnsweep.planning.tracking import measure_tracks
+from attnsweep.planning.judging import open_loop, replay
+from attnsweep.planning.judging.baselines import policy_of
+from attnsweep.planning.judging.closed_loop import Policy
+from attnsweep.planning.judging.perception import measure_agents
+from attnsweep.planning.judging.readout import Readout, read_out
+from attnsweep.planning.judging.score import Course, Scores, course, interval
+from attnsweep.planning.judging.score import judge as drive_course
+from attnsweep.planning.judging.stock import highway_env_score
+from attnsweep.planning.judging.surroundings import measure_surroundings
+from attnsweep.planning.judging.tracking import measure_tracks
+from attnsweep.planning.records import scenes
+from attnsweep.planning.records.batches import INPUTS, rows, tensors
+from attnsweep.planning.records.recorded import Recorded
+from attnsweep.planning.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
+from attnsweep.planning.records.scenes import Preset
+from attnsweep.planning.stack.losses import losses, total
+from attnsweep.planning.world.geometry import Floats
 from attnsweep.schema import DRIVING
 
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
