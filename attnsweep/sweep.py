@@ -35,6 +35,7 @@ SINCE = {"attention": "explicit"}  # axes that came later, and what all trials h
 MOST_TRIALS = 100_000
 OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
 OBJECTIVES = {"val_acc": "maximize", "val_loss": "minimize", "params": "minimize", "macs": "minimize"}
+WORDS = {"none": None, "null": None, "true": True, "false": False}  # of the command line
 Point = dict[str, Any]
 
 
@@ -418,9 +419,9 @@ def parse_override(text: str) -> tuple[str, list[Any]]:
 
 
 def literal(text: str) -> Any:
-    """A word of the command line as a number where it is one, None for `none`, else itself."""
-    if text.lower() in ("none", "null"):
-        return None
+    """A word of the command line as a number where it is one, `none`, `true` and `false` as Python has them."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     for kind in (int, float):
         try:
             return kind(text)

@@ -624,6 +624,8 @@ def test_an_override_with_values_of_the_sweep_keeps_exactly_the_points_that_have
         ("lr=1e-4,0.5", "lr", [1e-4, 0.5]),
         ("patch_size=none,4", "patch_size", [None, 4]),
         ("patch_size=NULL", "patch_size", [None]),
+        ("keep_weights=true", "keep_weights", [True]),
+        ("keep_weights=False", "keep_weights", [False]),
         ("dataset=folder:a=b", "dataset", ["folder:a=b"]),
         ("depth=-1", "depth", [-1]),
     ],
