@@ -419,7 +419,7 @@ def parse_override(text: str) -> tuple[str, list[Any]]:
 
 
 def literal(text: str) -> Any:
-    """A word of the command line as a number where it is one, `none`, `true` and `false` as Python has them."""
+    """A word of the command line as a number where it is one, or None, True or False."""
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     for kind in (int, float):
