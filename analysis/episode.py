@@ -195,7 +195,7 @@ def draw_said(axes: Axes, said: Prediction) -> None:
         covered = said.occupancy[0][:, sure].sigmoid().amax(dim=(0, 1))
         low, side = GRID.corner, GRID.cells * GRID.size
         extent = (low[1], low[1] + side, low[0], low[0] + side)
-        axes.imshow(covered, origin="lower", extent=extent, cmap=COVERED, vmin=0.2, vmax=1, zorder=0)
+        axes.imshow(covered.numpy(), origin="lower", extent=extent, cmap=COVERED, vmin=0.2, vmax=1, zorder=0)
         axes.set_xlim(BESIDE, -BESIDE)
         axes.set_ylim(BACK, AHEAD)
     for query in torch.nonzero(sure)[:, 0]:

@@ -1,0 +1,98 @@
+"""The figures of driving: which stages help, and a drive as a film."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planning as script
+import pytest
+from PIL import Image
+
+from attnsweep import plan
+from attnsweep.planning.records import scenes
+from attnsweep.results import Store, load
+from attnsweep.spaces import resolve
+from attnsweep.sweep import make_trial
+from attnsweep.trial import Options, run
+
+MAPS = 40
+
+
+def row(model: str, scores: np.ndarray, *, seed: int = 0, **point: Any) -> dict[str, Any]:
+    trial = make_trial(resolve({"model": model, "seed": seed, **point}), Path("nowhere"))
+    quality = {"test_score": scores.mean(), "test_map_scores": json.dumps(scores.tolist())}
+    quality |= {"test_at_fault": (scores == 0).mean(), "test_l2_3s": 2.0}
+    return {**trial.row(), **quality, "status": "done", "device": "a CPU, 1 thread"}
+
+
+def drives(share: float, seed: int = 0) -> np.ndarray:
+    """Scores of 40 maps, so many of which are driven well."""
+    return np.where(np.random.default_rng(seed).permutation(MAPS) < share * MAPS, 0.9, 0.0)
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("results")
+    rows = [row("planning", drives(0.8, seed), stages="id12", seed=seed) for seed in (0, 1, 2)]
+    rows += [row("planning", np.maximum(drives(0.8, s) - 0.1, 0), stages="id10", seed=s) for s in (0, 1, 2)]
+    rows += [row("planning", drives(0.5), stages="id10", dim=64)]
+    rows += [row("expert", np.ones(MAPS)), row("route_following", drives(0.4))]
+    Store(folder / "results").write("trials", rows, "all")
+    return load(folder / "results")
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["planning.py", *map(str, arguments)])
+    return script.main()
+
+
+def test_sets_come_in_their_order_and_rules_after_them_the_best_first(frame: Any) -> None:
+    names = [line.label for line in script.lines_of(frame, "id12")]
+    assert names[:2] == ["id10: plan only, dim=32", "id10: plan only, dim=64"]
+    assert names[2:] == ["id12: all", "expert (sees all)", "along the route, blind"]
+
+
+def test_a_gain_is_the_difference_map_by_map_and_its_interval_leaves_out_what_maps_share(frame: Any) -> None:
+    lines = {line.label: line for line in script.lines_of(frame, "id12")}
+    gain, score = lines["id10: plan only, dim=32"].gain, lines["id10: plan only, dim=32"].score
+    assert gain is not None and gain.mean == pytest.approx(-0.1 * 0.8)
+    assert gain.high - gain.low < 0.3 * (score.high - score.low)
+    assert lines["id12: all"].gain is None and lines["expert (sees all)"].gain is None
+    assert len(lines["id12: all"].seeds) == 3
+
+
+def test_the_interval_is_the_bootstraps_and_of_equal_scores_a_point() -> None:
+    assert script.bootstrap(np.full(MAPS, 0.5)) == script.Interval(0.5, 0.5, 0.5)
+    values = drives(0.5)
+    found = script.bootstrap(values)
+    deviation = values.std() / MAPS**0.5
+    assert found.high - found.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+def test_results_without_drives_are_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = make_trial(resolve({"model": "cnn"}), Path("nowhere"))
+    Store(tmp_path / "results").write("trials", [{**trial.row(), "status": "done"}], "one")
+    assert called(monkeypatch, tmp_path / "results") == 2
+    assert "has no done trial that drove; run sweeps/planning_quick.py" in capsys.readouterr().err
+
+
+def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, small = plan.place(tmp_path / "results"), dict(dim=16, mlp_dim=16, heads=2, epochs=1)
+    scenes.ensure(scenes.find("driving:tiny"), tmp_path, processes=1)
+    trial = make_trial(resolve({"model": "planning", "dataset": "driving:tiny", **small}), tmp_path)
+    options = Options(data_dir=str(tmp_path), runs_dir=where.checkpoints, keep_weights=True)
+    last = list(run(trial, options))[-1]
+    Store(where.results).write("trials", [{**last["row"], "status": last["status"]}], trial.trial_id)
+    asked = (where.results, "--episode", trial.trial_id, "--data", tmp_path)
+    assert called(monkeypatch, *asked, "--map", 1) == 0
+    strip = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.png")
+    film = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.gif")
+    assert film.n_frames == 27, "one for each half second from 1.5 s to 14.5 s"
+    assert strip.width > 3 * film.width
+    assert called(monkeypatch, *asked, "--map", 2) == 2
+    assert "--map 2 is out of range; use 0 to 1" in capsys.readouterr().err
