@@ -15,6 +15,7 @@ from attnsweep import Sweep
 from attnsweep.results import Store
 
 from commands import SLOW, TINY, finish, gone, metrics, raw_ids, start, training, wait_for, write_sweep
+from disturbed import Reference
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +107,8 @@ def test_run_gives_a_notebook_the_rows_and_a_trial_that_fails_stops_no_other(tmp
     assert set(again["status"]) == {"done"}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The metrics of a sweep that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    status, _, err = finish(start(write_sweep(folder, SLOW)))
-    assert status == 0, err
-    return metrics(folder)
-
-
 def test_ctrl_c_keeps_finished_rows_ends_the_workers_and_exits_with_130(
-    tmp_path: Path, undisturbed: pd.DataFrame
+    tmp_path: Path, undisturbed: Reference
 ) -> None:
     sweep = write_sweep(tmp_path, SLOW)
     process = start(sweep)
@@ -129,7 +121,7 @@ def test_ctrl_c_keeps_finished_rows_ends_the_workers_and_exits_with_130(
     wait_for(lambda: all(gone(pid) for pid in workers), 15)
     assert 1 <= len(raw_ids(tmp_path / "results")) < 3
     assert finish(start(sweep))[0] == 0
-    pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed)
+    pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed.metrics)
 
 
 def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:
