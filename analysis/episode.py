@@ -38,7 +38,10 @@ from canvas import INK, STYLE, Layout, canvas
 
 PICTURES, FRAME_MS = 5, 250
 LAYOUT = Layout((2.4, 3.0), (0.15, 0.5), left=0.25, right=0.25, above=0.85, below=0.3)
-SUBTITLE = "Sensor, agents found and their futures (blue), occupancy (yellow), plan (orange)"
+SUBTITLES = {  # by whether agents are sought
+    True: "Sensor, agents found and their futures (blue), occupancy (yellow), plan (orange)",
+    False: "Sensor and plan (orange); nothing else is told by this planner",
+}
 FOOTNOTE = (
     "Squares: returns of the last four sweeps, the older the paler; grey: paint; red: stop lines. "
     "Dashes: the route that it was given. Dotted boxes: where the others really were, which it was not told."
@@ -148,7 +151,8 @@ def picture_of(figure: Figure) -> Image.Image:
 
 def pictures(frames: Sequence[Frame], title: str, *, footnote: str) -> Figure:
     """The frames side by side."""
-    figure, grid = canvas((1, len(frames)), LAYOUT, title=title, subtitle=SUBTITLE, footnote=footnote)
+    about = SUBTITLES[frames[0].said.agents is not None]
+    figure, grid = canvas((1, len(frames)), LAYOUT, title=title, subtitle=about, footnote=footnote)
     for one, axes in zip(frames, grid.flat, strict=True):
         draw(axes, one)
     return figure
@@ -176,13 +180,13 @@ def draw(axes: Axes, one: Frame) -> None:
 def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
     """Paint, red lines, and returns, the older the paler; of layers (6, 64, 64)."""
     *sweeps, paint, red = bev
-    layers = [(paint, "#C9C9C9", 1.2), (red, "#D00000", 3.0)]
-    layers += [(sweep, INK, 2.2) for sweep in sweeps]
+    layers = [(paint, "#BDBDBD", 1.6), (red, "#D00000", 3.4)]
+    layers += [(sweep, INK, 3.0) for sweep in sweeps]
     fade = [1.0, 1.0, *np.linspace(0.15, 0.9, len(sweeps))]
     for (layer, colour, size), alpha in zip(layers, fade, strict=True):
         places = GRID.centres()[layer > 0]
         axes.plot(
-            places[:, 1], places[:, 0], "s", color=colour, alpha=alpha, markersize=size / 2, markeredgewidth=0
+            places[:, 1], places[:, 0], "s", color=colour, alpha=alpha, markersize=size, markeredgewidth=0
         )
 
 
