@@ -34,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "nav": ("route", "target", "command"),
     "grad_stop": ("none", "bev", "queries"),
     "bev_attention": ("global", "window"),
+    "sensor": ("lidar", "cameras"),
     "attention": ("fused", "explicit"),
 }
 DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
     "nav": "route",
     "grad_stop": "none",
     "bev_attention": "window",
+    "sensor": "lidar",
 }
 LINKS = ("agent_agent", "agent_map", "agent_goal", "plan_agents", "plan_map", "plan_motion", "plan_bev")
 ALL: dict[str, str] = {

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.planning import scenes
+from attnsweep.planning.cameras import Rig
 from attnsweep.planning.cast import EGO, PARKED, Cast, draw_cast
 from attnsweep.planning.closed_loop import Drive, Policy, drive
 from attnsweep.planning.geometry import Floats, overlap, wrap
@@ -313,9 +314,12 @@ def course_of(maps: Sequence[RoadMap], casts: Sequence[Cast], *, seconds: float 
     return Course(tuple(maps), tuple(casts), seconds, expected, scores, slices(driven, counts))
 
 
-def judge(course: Course, policy: Policy | None) -> Scores:
-    """The scores of a policy on a course, against what the expert gains there."""
-    return score_drive(drive(course.maps, course.casts, policy, seconds=course.seconds), course.expected)
+def judge(course: Course, policy: Policy | None, rig: Rig | None = None) -> Scores:
+    """The scores of a policy, shown the views of a `rig` or none, on a course, against what the expert gains
+    there.
+    """
+    driven = drive(course.maps, course.casts, policy, seconds=course.seconds, rig=rig)
+    return score_drive(driven, course.expected)
 
 
 def slices(drive: Drive, counts: Flags) -> dict[str, Flags]:

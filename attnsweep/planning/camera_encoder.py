@@ -1,0 +1,99 @@
+"""From the cameras' views to features seen from above: the spatial cross-attention of BEVFormer
+(https://arxiv.org/abs/2203.17270, section 3.3, eq. 2), of the present frame alone.
+
+Points stand above every cell of the fine map, at a few heights. Where a point lies in which views is fixed
+with the rig, so it is worked out once. BEVFormer learns offsets around each such place and takes the mean over
+the views; here a cell attends to what all the views that see its points show there.
+
+Shapes: b examples, v views, n cells, k places in the views per cell, d the width of a token, c = d // 2.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attnsweep.models.attention import MultiHeadAttention, linear
+from attnsweep.models.blocks import Residual
+from attnsweep.planning.cameras import Rig, pixels_of
+from attnsweep.planning.encoder import FINE, Above, Features, convolution
+from attnsweep.planning.geometry import Floats
+from attnsweep.planning.places import SIDE, Place
+from attnsweep.planning.sensor import Grid
+
+HEIGHTS = (0.0, 0.75, 1.5)  # m above the ground: the road, the middle of a car and its roof
+NEAREST = 0.1  # m, the least depth at which a camera sees
+STRIDE = 4  # pixels from one of the trunk's deeper features to the next
+
+
+class CameraEncoder(nn.Module):
+    """Convolutions over each view by itself, attention of each cell to its places in the views, and `Above`
+    of what the cells read there.
+    """
+
+    def __init__(self, config: Mapping[str, Any], rig: Rig | None = None) -> None:
+        super().__init__()
+        dim, width = config["dim"], config["dim"] // 2
+        self.trunk = nn.Sequential(convolution(3, width, stride=2), convolution(width, width))
+        self.deeper = nn.Sequential(convolution(width, dim, stride=2), convolution(dim, dim))
+        self.to_key = linear(width + dim, dim)
+        self.height = nn.Parameter(torch.randn(len(HEIGHTS), dim) * dim**-0.5)
+        self.to_query = Place(dim)
+        self.attention = MultiHeadAttention(dim, heads=config["heads"], attention=config["attention"])
+        self.around = Residual(dim, norm="pre", dropout=config["dropout"])
+        self.to_near = convolution(dim, width)
+        self.above = Above(config)
+        cells = Grid(FINE, SIDE / FINE).centres().reshape(-1, 2)
+        at, seen = places_above(cells, rig or Rig())
+        self.cells: Tensor
+        self.at: Tensor
+        self.seen: Tensor
+        self.register_buffer("cells", torch.from_numpy(cells).float(), persistent=False)  # (n, 2)
+        self.register_buffer("at", torch.from_numpy(at).float(), persistent=False)  # (n, k, 2)
+        self.register_buffer("seen", torch.from_numpy(seen), persistent=False)  # (n, k)
+
+    def forward(self, cams: Tensor) -> Features:
+        """Of the views (b, v, 3, h, w), 0 to 255."""
+        b, views = cams.shape[:2]
+        near = self.trunk(cams.flatten(0, 1).to(self.at.dtype) / 127.5 - 1)
+        shown = torch.cat(
+            [self.shown(features, views) for features in (near, self.deeper(near))], dim=1
+        )  # (b, c + d, n, k)
+        keys = rearrange(self.to_key(shown.movedim(1, -1)), "b n (z k) d -> (b n) k z d", z=len(HEIGHTS))
+        keys = rearrange(keys + self.height, "bn k z d -> bn (z k) d")
+        mask = self.seen.repeat(b, 1)[:, None]
+        read = self.around(
+            self.to_query(self.cells).repeat(b, 1)[:, None], lambda x: self.attention(x, keys, mask=mask)
+        )
+        return self.above(self.to_near(rearrange(read, "(b x y) 1 d -> b d x y", b=b, x=FINE)))
+
+    def shown(self, features: Tensor, views: int) -> Tensor:
+        """What features of the views (b v, c, h, w) hold at the places of every cell, (b, c, n, k)."""
+        wide = rearrange(features, "(b v) c h w -> b c h (v w)", v=views)
+        at = self.at.to(wide.dtype).expand(len(wide), -1, -1, -1)
+        return F.grid_sample(wide, at, padding_mode="border", align_corners=False)
+
+
+def places_above(cells: Floats, rig: Rig) -> tuple[Floats, NDArray[np.bool_]]:
+    """Where the views show the points above cells (n, 2): `at` (n, k, 2), x and y from -1 to 1 over the
+    images laid side by side, and whether there is anything `seen` (n, k). The lowest point comes first, each
+    with as many places as views see any one of them.
+    """
+    points = np.concatenate([np.insert(cells, 2, height, axis=1) for height in HEIGHTS])
+    pixels, depth = pixels_of(points, rig)
+    size = np.array([rig.width, rig.height])
+    sees = (depth > NEAREST) & (pixels >= 0).all(axis=-1) & (pixels <= size).all(axis=-1)
+    view = np.argsort(~sees, axis=0, kind="stable")[: max(1, sees.sum(axis=0).max())].T
+    row = np.arange(len(points))[:, None]
+    inset = STRIDE / 2 / size  # so that no feature of the next view is mixed in
+    share = np.clip(pixels[view, row] / size, inset, 1 - inset)
+    share[..., 0] = (view + share[..., 0]) / rig.count
+    at, seen = (
+        rearrange(one, "(z n) ... -> n z ...", z=len(HEIGHTS)) for one in (2 * share - 1, sees[view, row])
+    )
+    return at.reshape(len(cells), -1, 2), seen.reshape(len(cells), -1)
