@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 NUMERICS = (
     1  # raised when a change to the package changes what a trial computes: finished trials then run again
 )
-SINCE: dict[str, tuple[Value, ...]] = {  # axes that came later, and what all trials had before: they change no id
+SINCE: dict[
+    str, tuple[Value, ...]
+] = {  # axes that came later, and what all trials had before: they change no id
     "attention": ("explicit",),
     "sensor": (None, "lidar"),
 }

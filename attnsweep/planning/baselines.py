@@ -93,7 +93,8 @@ BASELINES: dict[str, Callable[[], nn.Module]] = {
 
 
 def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
-    """How a planner that reads `inputs` drives in closed loop: without gradients, on the device that it is on.
+    """How a planner that reads `inputs` of what is seen drives in closed loop: without gradients, on the
+    device that it is on.
     """
 
     def plan(seen: Samples) -> Floats:

@@ -1,11 +1,12 @@
 """From the cameras' views to features seen from above: the spatial cross-attention of BEVFormer
 (https://arxiv.org/abs/2203.17270, section 3.3, eq. 2), of the present frame alone.
 
-Points stand above every cell of the fine map, at a few heights. Where a point lies in which views is fixed
-with the rig, so it is worked out once. BEVFormer learns offsets around each such place and takes the mean over
-the views; here a cell attends to what all the views that see its points show there.
+Points stand above every cell of the fine map, at a few heights. Where each lies in the views is fixed with
+the rig, so it is worked out once. BEVFormer learns offsets around each such place and takes the mean over the
+views that see the point; here a cell attends to what its places show, and since the cameras of a rig stand at
+one point, so that two views of a point show the same, each point is looked up in one view.
 
-Shapes: b examples, v views, n cells, k places in the views per cell, d the width of a token, c = d // 2.
+Shapes: b examples, v views, n cells, z heights, d the width of a token, c = d // 2 channels.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from attnsweep.planning.sensor import Grid
 
 HEIGHTS = (0.0, 0.75, 1.5)  # m above the ground: the road, the middle of a car and its roof
 NEAREST = 0.1  # m, the least depth at which a camera sees
-STRIDE = 4  # pixels from one of the trunk's deeper features to the next
+STRIDE = 2, 4  # pixels down and across: how far off the ground is tells by the row
 
 
 class CameraEncoder(nn.Module):
@@ -39,7 +40,7 @@ class CameraEncoder(nn.Module):
     def __init__(self, config: Mapping[str, Any], rig: Rig | None = None) -> None:
         super().__init__()
         dim, width = config["dim"], config["dim"] // 2
-        self.trunk = nn.Sequential(convolution(3, width, stride=2), convolution(width, width))
+        self.trunk = nn.Sequential(convolution(3, width, stride=STRIDE), convolution(width, width))
         self.deeper = nn.Sequential(convolution(width, dim, stride=2), convolution(dim, dim))
         self.to_key = linear(width + dim, dim)
         self.height = nn.Parameter(torch.randn(len(HEIGHTS), dim) * dim**-0.5)
@@ -54,8 +55,8 @@ class CameraEncoder(nn.Module):
         self.at: Tensor
         self.seen: Tensor
         self.register_buffer("cells", torch.from_numpy(cells).float(), persistent=False)  # (n, 2)
-        self.register_buffer("at", torch.from_numpy(at).float(), persistent=False)  # (n, k, 2)
-        self.register_buffer("seen", torch.from_numpy(seen), persistent=False)  # (n, k)
+        self.register_buffer("at", torch.from_numpy(at).float(), persistent=False)  # (n, z, 2)
+        self.register_buffer("seen", torch.from_numpy(seen), persistent=False)  # (n, z)
 
     def forward(self, cams: Tensor) -> Features:
         """Of the views (b, v, 3, h, w), 0 to 255."""
@@ -63,37 +64,33 @@ class CameraEncoder(nn.Module):
         near = self.trunk(cams.flatten(0, 1).to(self.at.dtype) / 127.5 - 1)
         shown = torch.cat(
             [self.shown(features, views) for features in (near, self.deeper(near))], dim=1
-        )  # (b, c + d, n, k)
-        keys = rearrange(self.to_key(shown.movedim(1, -1)), "b n (z k) d -> (b n) k z d", z=len(HEIGHTS))
-        keys = rearrange(keys + self.height, "bn k z d -> bn (z k) d")
-        mask = self.seen.repeat(b, 1)[:, None]
-        read = self.around(
-            self.to_query(self.cells).repeat(b, 1)[:, None], lambda x: self.attention(x, keys, mask=mask)
-        )
+        )  # (b, c + d, n, z)
+        keys = self.to_key(rearrange(shown, "b c n z -> (b n) z c")) + self.height
+        queries, mask = (one.repeat(b, 1)[:, None] for one in (self.to_query(self.cells), self.seen))
+        read = self.around(queries, lambda x: self.attention(x, keys, mask=mask))
         return self.above(self.to_near(rearrange(read, "(b x y) 1 d -> b d x y", b=b, x=FINE)))
 
     def shown(self, features: Tensor, views: int) -> Tensor:
-        """What features of the views (b v, c, h, w) hold at the places of every cell, (b, c, n, k)."""
+        """What features of the views (b v, c, h, w) hold at the places of every cell, (b, c, n, z)."""
         wide = rearrange(features, "(b v) c h w -> b c h (v w)", v=views)
         at = self.at.to(wide.dtype).expand(len(wide), -1, -1, -1)
         return F.grid_sample(wide, at, padding_mode="border", align_corners=False)
 
 
 def places_above(cells: Floats, rig: Rig) -> tuple[Floats, NDArray[np.bool_]]:
-    """Where the views show the points above cells (n, 2): `at` (n, k, 2), x and y from -1 to 1 over the
-    images laid side by side, and whether there is anything `seen` (n, k). The lowest point comes first, each
-    with as many places as views see any one of them.
+    """Where the views show the points above cells (n, 2): `at` (n, z, 2), x and y from -1 to 1 over the
+    images laid side by side, in the view that has the point farthest from its sides; and whether any has it
+    (n, z).
     """
-    points = np.concatenate([np.insert(cells, 2, height, axis=1) for height in HEIGHTS])
+    n, z = len(cells), len(HEIGHTS)
+    points = np.insert(np.repeat(cells, z, axis=0), 2, np.tile(HEIGHTS, n), axis=1)
     pixels, depth = pixels_of(points, rig)
     size = np.array([rig.width, rig.height])
-    sees = (depth > NEAREST) & (pixels >= 0).all(axis=-1) & (pixels <= size).all(axis=-1)
-    view = np.argsort(~sees, axis=0, kind="stable")[: max(1, sees.sum(axis=0).max())].T
-    row = np.arange(len(points))[:, None]
-    inset = STRIDE / 2 / size  # so that no feature of the next view is mixed in
-    share = np.clip(pixels[view, row] / size, inset, 1 - inset)
-    share[..., 0] = (view + share[..., 0]) / rig.count
-    at, seen = (
-        rearrange(one, "(z n) ... -> n z ...", z=len(HEIGHTS)) for one in (2 * share - 1, sees[view, row])
-    )
-    return at.reshape(len(cells), -1, 2), seen.reshape(len(cells), -1)
+    share = pixels / size  # (v, n z, 2), from 0 to 1 within the image
+    within = np.where(depth > NEAREST, 0.5 - np.abs(share - 0.5).max(axis=2), -np.inf)
+    view = within.argmax(axis=0)
+    best = view, np.arange(n * z)
+    inset = np.array(STRIDE[::-1]) / size  # so that no feature of the next view is mixed in
+    at = np.clip(share[best], inset, 1 - inset)
+    at[:, 0] = (view + at[:, 0]) / rig.count
+    return (2 * at - 1).reshape(n, z, 2), (within[best] >= 0).reshape(n, z)

@@ -66,8 +66,8 @@ def drive(
 ) -> Drive:
     """The maps driven side by side for `seconds`, or until all egos are past the ends of their routes.
 
-    Without a policy the expert drives. With a `rig` a policy is shown the views of its cameras, too. Where a plan cannot be driven, the ego brakes at 4 m/s2 until the next
-    one, and `lost` tells. Crowds must be of equal size. What comes out for a scene is the same, to the bit,
+    Without a policy the expert drives; with a `rig` a policy is shown the views of its cameras, too. Where a
+    plan cannot be driven, the ego brakes at 4 m/s2 until the next one, and `lost` tells. Crowds must be of equal size. What comes out for a scene is the same, to the bit,
     whatever scenes are beside it, as far as the policy's plans are.
     """
     world = World(maps, casts)
@@ -105,9 +105,7 @@ def drive(
 class Driver:
     """Steers the egos of a world by a policy: `command` once before each step."""
 
-    def __init__(
-        self, maps: Sequence[RoadMap], world: World, policy: Policy, rig: Rig | None = None
-    ) -> None:
+    def __init__(self, maps: Sequence[RoadMap], world: World, policy: Policy, rig: Rig | None = None) -> None:
         self.world, self.policy = world, policy
         self.observer = Observer(maps, world, rig=rig)
         self.every = round(KEY_S / DT)

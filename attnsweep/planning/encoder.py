@@ -116,7 +116,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in ("heads", "mlp_dim", "dropout", "attention")} | {"norm": "pre"}
 
 
-def convolution(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, *, stride: int | tuple[int, int] = 1) -> nn.Sequential:
     """3 x 3, normalised over each example by itself, so that a batch is not mixed."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.GroupNorm(1, outputs), nn.ReLU()

@@ -1,7 +1,7 @@
 """The planning stack: UniAD (https://arxiv.org/abs/2212.10156, figure 2) from what is sensed to a plan.
 
-Read in this order: `encoder` or `camera_encoder`, `track`, `lines`, `motion`, `occupancy`, `planner`; `design` says which stages
-and which attentions there are, `losses` what trains them.
+Read in this order: `encoder` and `camera_encoder`, `track`, `lines`, `motion`, `occupancy`, `planner`;
+`design` says which stages and which attentions there are, `losses` what trains them.
 """
 
 import math
@@ -43,8 +43,9 @@ class Stack(nn.Module):
         self.planner = Planner(config) if is_on(config["plan"]) else None
 
     def forward(self, sensed: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
-        """Of the scanner's grids (b, 6, 64, 64) or the cameras' views (b, 6, 3, 64, 112), the route (b, 12, 2), the command (b,) and the ego's state (b, 5), as in
-        `samples.SAMPLE`.
+        """Of the scanner's grids (b, 6, 64, 64) or the cameras' views (b, 6, 3, 64, 112), the route
+        (b, 12, 2), the command (b,) and the ego's state (b, 5), as in `samples.SAMPLE` and
+        `cameras.CAMERAS`.
         """
         seen = self.encoder(sensed)
         features = seen.detach() if self.grad_stop == "queries" else seen
