@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnsweep.planning.cameras import Rig
 from attnsweep.planning.samples import Samples
 
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -41,6 +42,11 @@ def inputs_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The arrays of a sample that the planner of a configuration reads, in the order of its arguments."""
     sensor = config.get("sensor")
     return (SENSORS[sensor], *INPUTS[1:]) if sensor else INPUTS
+
+
+def rig_of(config: Mapping[str, Any]) -> Rig | None:
+    """The cameras whose views the planner of a configuration reads; None where it reads none."""
+    return Rig() if config.get("sensor") == "cameras" else None
 
 
 def tensors(samples: Samples, inputs: Iterable[str] = INPUTS) -> dict[str, Tensor]:

@@ -67,8 +67,9 @@ def drive(
     """The maps driven side by side for `seconds`, or until all egos are past the ends of their routes.
 
     Without a policy the expert drives; with a `rig` a policy is shown the views of its cameras, too. Where a
-    plan cannot be driven, the ego brakes at 4 m/s2 until the next one, and `lost` tells. Crowds must be of equal size. What comes out for a scene is the same, to the bit,
-    whatever scenes are beside it, as far as the policy's plans are.
+    plan cannot be driven, the ego brakes at 4 m/s2 until the next one, and `lost` tells. Crowds must be of
+    equal size. What comes out for a scene is the same, to the bit, whatever scenes are beside it, as far as
+    the policy's plans are.
     """
     world = World(maps, casts)
     goal = np.array([cast.goal for cast in casts])

@@ -124,13 +124,13 @@ READ_OTHERS = ("agent_map", "plan_agents", "plan_map", "plan_motion")  # what st
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with every key: a toggle that is None or missing as its stage set says, another key
-    that is missing as in `DEFAULTS`.
+    """The configuration with every key: of those that are None or missing, a toggle as its stage set says,
+    another as in `DEFAULTS`.
 
     A toggle that was left open falls away with the stage that it needs, and with a topology where no stage
     reads another. Raises UserError for an unknown word and for toggles that make no sense together.
     """
-    named = {key: value for key, value in config.items() if not (key in TOGGLES and value is None)}
+    named = {key: value for key, value in config.items() if value is not None}
     full = DEFAULTS | named
     for key, words in CHOICES.items():
         if key in full and full[key] not in words:

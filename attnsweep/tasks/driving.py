@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from attnsweep import datasets
 from attnsweep.planning import open_loop, replay, scenes
 from attnsweep.planning.baselines import policy_of
-from attnsweep.planning.batches import INPUTS, SENSORS, SHAPES, inputs_of, rows, tensors
-from attnsweep.planning.cameras import Rig
+from attnsweep.planning.batches import INPUTS, SHAPES, inputs_of, rig_of, rows, tensors
 from attnsweep.planning.closed_loop import Policy
 from attnsweep.planning.geometry import Floats
 from attnsweep.planning.losses import losses, total
@@ -138,7 +137,7 @@ def drives(
         shown = samples | nothing(sensed, len(samples["plan"])) if blind else samples
         return replay.score_plans(samples, plans_of(read_out(model, shown, inputs=inputs), samples, config))
     policy = driver(model, config)
-    rig = None if blind or sensed != SENSORS["cameras"] else Rig()
+    rig = None if blind else rig_of(config)
     return drive_course(run, blanked(policy, sensed) if blind and policy else policy, rig)
 
 
@@ -199,7 +198,7 @@ def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[s
     if config["model"] in SEES:
         blank = drives(model, data.test, run, config, blind=True).means()["score"]
         columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
-    if data.dataset.name.startswith(TRIAL_RUN) or config["sensor"] == "cameras":  # no views out there
+    if data.dataset.name.startswith(TRIAL_RUN) or rig_of(config):  # there are no views out there
         return columns
     return columns | outside(driver(model, config))
 
@@ -228,7 +227,7 @@ def outside(policy: Policy | None) -> dict[str, float]:
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
     """A fixed scene that is full of returns, or of colours, and a straight route: what `inputs_of` names."""
     generator, sensed = torch.Generator().manual_seed(0), inputs_of(config)[0]
-    most = 256 if sensed == SENSORS["cameras"] else 3
+    most = 256 if rig_of(config) else 3
     seen = torch.randint(0, most, (batch, *SHAPES[sensed]), generator=generator, dtype=torch.uint8)
     ahead = ROUTE_STEP * torch.arange(1, ROUTE_POINTS + 1, dtype=torch.float32)
     route = torch.stack([ahead, torch.zeros_like(ahead)], dim=1).expand(batch, -1, -1).contiguous()
