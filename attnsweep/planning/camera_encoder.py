@@ -72,8 +72,8 @@ class CameraEncoder(nn.Module):
 
     def shown(self, features: Tensor, views: int) -> Tensor:
         """What features of the views (b v, c, h, w) hold at the places of every cell, (b, c, n, z)."""
-        wide = rearrange(features, "(b v) c h w -> b c h (v w)", v=views)
-        at = self.at.to(wide.dtype).expand(len(wide), -1, -1, -1)
+        wide = rearrange(features, "(b v) c h w -> b c h (v w)", v=views).to(self.at.dtype)  # not bf16's
+        at = self.at.expand(len(wide), -1, -1, -1)
         return F.grid_sample(wide, at, padding_mode="border", align_corners=False)
 
 
