@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 NUMERICS = (
     1  # raised when a change to the package changes what a trial computes: finished trials then run again
 )
-SINCE: dict[
-    str, tuple[Value, ...]
-] = {  # axes that came later, and what all trials had before: they change no id
-    "attention": ("explicit",),
-    "sensor": (None, "lidar"),
+SINCE = {  # axes that came later, and what all trials had before: they change no id
+    "attention": "explicit",
+    "sensor": "lidar",
 }
 MOST_TRIALS = 100_000
 OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
@@ -343,7 +341,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
     identity = {**config, "model": model_name(config["model"])}
-    return {key: value for key, value in identity.items() if value not in SINCE.get(key, ())}
+    return {key: value for key, value in identity.items() if SINCE.get(key) != value}
 
 
 def arch_id_of(config: Mapping[str, Any]) -> str:
