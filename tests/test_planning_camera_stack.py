@@ -12,7 +12,7 @@ from attnsweep.errors import UserError
 from attnsweep.models import build
 from attnsweep.models.attention import attention_maps
 from attnsweep.planning import closed_loop, scenes
-from attnsweep.planning.batches import tensors
+from attnsweep.planning.batches import SHAPES, tensors
 from attnsweep.planning.camera_encoder import HEIGHTS, STRIDE, CameraEncoder, places_above
 from attnsweep.planning.cameras import Rig, pixels_of
 from attnsweep.planning.design import complete
@@ -195,7 +195,7 @@ def test_a_trial_by_cameras_ends_with_a_score(tmp_path: Path, monkeypatch: pytes
 def test_the_plan_is_made_of_the_views_alone(tmp_path: Path) -> None:
     recorded = next(one.samples for one in scenes.record(scenes.find(TINY), [1000]) if not one.dropped)
     batch = tensors(recorded, driving.inputs_of({"sensor": "cameras"}))
-    assert "cams" in batch and "bev" not in batch
+    assert batch["cams"].shape[1:] == SHAPES["cams"] and "bev" not in batch
     torch.manual_seed(0)
     stack = build(resolve({**SMALL, "stages": "id10"})).eval()
     plan = driving.driver(stack, {"model": "planning", "sensor": "cameras"})(recorded)

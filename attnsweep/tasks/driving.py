@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attnsweep import datasets
 from attnsweep.planning import open_loop, replay, scenes
 from attnsweep.planning.baselines import policy_of
-from attnsweep.planning.batches import INPUTS, SHAPES, inputs_of, rig_of, rows, tensors
+from attnsweep.planning.batches import SHAPES, inputs_of, rig_of, rows, tensors
 from attnsweep.planning.closed_loop import Policy
 from attnsweep.planning.geometry import Floats
 from attnsweep.planning.losses import losses, total
@@ -66,7 +66,7 @@ class Data:
 
 
 @functools.lru_cache(maxsize=2)
-def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...] = INPUTS) -> Data:
+def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...]) -> Data:
     """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
     found = datasets.scene_set(dataset_name)
     scenes.ensure(found, Path(data_dir))
