@@ -4,9 +4,10 @@ Every picture is drawn in the frame of the ego at a key frame, which looks up; t
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ from attnsweep.inspection import find_trial, trial_of
 from attnsweep.planning.judging.closed_loop import Drive, drive
 from attnsweep.planning.judging.score import course_of, score_drive
 from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import INPUTS
+from attnsweep.planning.records.batches import inputs_of, rig_of
 from attnsweep.planning.records.samples import KEY_S, SWEEPS, Samples, in_frame
 from attnsweep.planning.stack.prediction import Prediction
 from attnsweep.planning.world.cast import EGO, draw_cast
@@ -77,9 +78,10 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
     model = trained(row, one, runs=place.checkpoints, data=place.data)
-    frames, outcome = episode(model, preset, number)
+    frames, outcome = episode(model, preset, number, one.config)
     name = f"episode-{one.trial_id}-{number}"
-    title = f"{row['model']} {row['stages'] or ''} on test map {number} of {preset.name}: {outcome}"
+    who = f"{row['model']} {row['stages'] or ''}" + (" by cameras" if rig_of(one.config) else "")
+    title = f"{who} on test map {number} of {preset.name}: {outcome}"
     folder.mkdir(parents=True, exist_ok=True)
     return [film(frames, title, folder / f"{name}.gif"), strip(frames, title, folder / f"{name}.png")]
 
@@ -87,7 +89,9 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
 # --- Drive ---
 
 
-def episode(model: nn.Module, preset: scenes.Preset, number: int) -> tuple[list[Frame], str]:
+def episode(
+    model: nn.Module, preset: scenes.Preset, number: int, config: Mapping[str, Any]
+) -> tuple[list[Frame], str]:
     """The key frames of a drive over a test map, and how it went, in words."""
     road_map = draw_map(preset.seeds("test")[number], kinds=preset.kinds, full=preset.full)
     cast = draw_cast(road_map, preset.crowd, dt=DT)
@@ -95,11 +99,11 @@ def episode(model: nn.Module, preset: scenes.Preset, number: int) -> tuple[list[
 
     def policy(seen: Samples) -> Floats:
         with torch.inference_mode():
-            said = model(*(torch.from_numpy(np.array(seen[name])) for name in INPUTS))
+            said = model(*(torch.from_numpy(np.array(seen[name])) for name in inputs_of(config)))
         heard.append((seen, said))
         return np.asarray(said.plan.double())
 
-    driven = drive([road_map], [cast], policy)
+    driven = drive([road_map], [cast], policy, rig=rig_of(config))
     scores = score_drive(driven, course_of([road_map], [cast]).expected)
     frames = [frame(driven, SWEEPS - 1 + k, seen, said) for k, (seen, said) in enumerate(heard)]
     events = {

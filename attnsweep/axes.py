@@ -125,6 +125,8 @@ AXES = {
         Axis("grad_stop", str, "none", "whom the planner's gradient does not reach",
              choices=("none", "bev", "queries")),
         Axis("bev_attention", str, "window", "of the bird's-eye view's tokens", choices=("global", "window")),
+        Axis("sensor", str, "lidar", "by what the stack sees: a scanner, or six cameras",
+             choices=("lidar", "cameras")),
         Axis("post", str, None, "what mends the plan afterwards", choices=("none", "rescore", "gradient")),
         Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
         Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99),

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 NUMERICS = (
     1  # raised when a change to the package changes what a trial computes: finished trials then run again
 )
-SINCE = {"attention": "explicit"}  # axes that came later, and what all trials had before: they change no id
+SINCE = {  # axes that came later, and what all trials had before: they change no id
+    "attention": "explicit",
+    "sensor": "lidar",
+}
 MOST_TRIALS = 100_000
 OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
 OBJECTIVES = {"val_acc": "maximize", "val_loss": "minimize", "params": "minimize", "macs": "minimize"}

@@ -3,7 +3,7 @@
     python benchmarks/planning.py [--part world|stack] [--turns 5]
 
 `world` is described in world.py. `stack`, all on one thread, at the default sizes, for the planner alone
-(id10) and for all stages (id12):
+(id10), by the scanner and by cameras, and for all stages (id12):
 
     training       samples per second, median over steps of 32 samples
     Python         the share of a step that matching and the gathering of samples take
@@ -29,15 +29,20 @@ import torch
 import world
 
 from attnsweep import measure, provenance
+from attnsweep.axes import Config
 from attnsweep.models import build
 from attnsweep.planning.judging.baselines import policy_of
 from attnsweep.planning.judging.score import course, judge
 from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import INPUTS, rows, tensors
+from attnsweep.planning.records.batches import inputs_of, rig_of, rows, tensors
 from attnsweep.planning.stack import losses
 from attnsweep.spaces import resolve
 
-STAGES = ("id10", "id12")
+PLANNERS = {
+    "id10": {"stages": "id10"},
+    "id12": {"stages": "id12"},
+    "id10, cameras": {"stages": "id10", "sensor": "cameras"},
+}
 BATCH, MAPS = 32, 50
 SAMPLES = 6_400  # about, in the training part of driving:small
 MOST_SHARE = 0.15
@@ -71,10 +76,10 @@ def matching_timed(clock: Clock) -> Iterator[None]:
         losses.match = original
 
 
-def training(stages: str, data: dict[str, torch.Tensor], steps: int) -> tuple[float, float]:
+def training(config: Config, data: dict[str, torch.Tensor], steps: int) -> tuple[float, float]:
     """Seconds of a training step, the median, and the share of matching and gathering."""
     torch.manual_seed(0)
-    model = build(resolve({"model": "planning", "stages": stages})).train()
+    model, inputs = build(config).train(), inputs_of(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     clock, times = Clock(), []
     gather = clock.around(rows)
@@ -83,7 +88,7 @@ def training(stages: str, data: dict[str, torch.Tensor], steps: int) -> tuple[fl
             began = time.perf_counter()
             batch = gather(data, torch.randint(len(data["plan"]), (BATCH,)))
             optimizer.zero_grad(set_to_none=True)
-            losses.total(losses.losses(model(*(batch[name] for name in INPUTS)), batch)).backward()
+            losses.total(losses.losses(model(*(batch[name] for name in inputs)), batch)).backward()
             optimizer.step()
             times.append(time.perf_counter() - began)
             if step == 1:  # the first two warm up
@@ -91,38 +96,35 @@ def training(stages: str, data: dict[str, torch.Tensor], steps: int) -> tuple[fl
     return statistics.median(times), clock.seconds / sum(times)
 
 
-def answer_ms(stages: str) -> float:
+def answer_ms(config: Config) -> float:
     """Median latency of one answer."""
-    config = resolve({"model": "planning", "stages": stages})
     row = measure.measure(build(config), config=config, arch_id="", device="cpu", batch=1)
     return float(row["latency_ms_p50"])
 
 
-def driving_s(stages: str) -> float:
+def driving_s(config: Config) -> float:
     """Seconds that an untrained stack takes to drive and be scored, the expert's drive left out."""
-    model, run = (
-        build(resolve({"model": "planning", "stages": stages})).eval(),
-        course("driving:small", "test", MAPS),
-    )
+    model, run = build(config).eval(), course("driving:small", "test", MAPS)
     began = time.perf_counter()
     with torch.inference_mode():
-        judge(run, policy_of(model))
+        judge(run, policy_of(model, inputs_of(config)), rig_of(config))
     return time.perf_counter() - began
 
 
 def report(turns: int) -> None:
     """Measures and prints what the stack costs."""
-    preset = scenes.find("driving:tiny")
-    line = "  {:<6}{:>14}{:>12}{:>14}{:>14}{:>14}"
+    preset = scenes.find("driving:tiny+cameras")
+    line = "  {:<15}{:>14}{:>12}{:>14}{:>14}{:>14}"
     print(line.format("", "samples/s", "Python", "answer (ms)", "50 maps (s)", "epoch (s)"))
     with tempfile.TemporaryDirectory() as folder:
         scenes.ensure(preset, Path(folder), processes=1)
-        data = tensors(scenes.load(preset, Path(folder), "train"))
-        for stages in STAGES:
-            step_s, share = training(stages, data, steps=10 * turns)
-            drive_s, epoch_s = driving_s(stages), SAMPLES / BATCH * step_s
-            cells = (f"{BATCH / step_s:.0f}", f"{100 * share:.1f} %", f"{answer_ms(stages):.2f}")
-            print(line.format(stages, *cells, f"{drive_s:.1f}", f"{epoch_s:.0f}"))
+        recorded = scenes.load(preset, Path(folder), "train")
+        for name, point in PLANNERS.items():
+            config = resolve({"model": "planning", **point})
+            step_s, share = training(config, tensors(recorded, inputs_of(config)), steps=10 * turns)
+            drive_s, epoch_s = driving_s(config), SAMPLES / BATCH * step_s
+            cells = (f"{BATCH / step_s:.0f}", f"{100 * share:.1f} %", f"{answer_ms(config):.2f}")
+            print(line.format(name, *cells, f"{drive_s:.1f}", f"{epoch_s:.0f}"))
             print(world.verdict("share of matching and gathering", share, MOST_SHARE, at_least=False))
             print(world.verdict("50 maps, in epochs", drive_s / epoch_s, 1.0, at_least=False))
 

@@ -163,13 +163,15 @@ def test_the_test_part_is_opened_once_at_the_selected_epoch(
     assert len(calls) == 1 and torch.equal(calls[0], weights[0]) and not torch.equal(calls[0], weights[2])
 
 
-def test_a_blank_sensor_is_blank_and_nothing_else_changes() -> None:
+@pytest.mark.parametrize(("sensed", "shape"), [("bev", (6, 64, 64)), ("cams", (6, 3, 64, 112))])
+def test_a_blank_sensor_is_blank_and_nothing_else_changes(sensed: str, shape: tuple[int, ...]) -> None:
     heard: list[dict[str, Any]] = []
 
     def policy(seen: Any) -> Any:
         heard.append(seen)
         return np.zeros((1, 8, 3))
 
-    seen = {"bev": np.ones((1, 6, 64, 64)), "route": np.ones((1, 12, 2))}
-    driving.blanked(policy)(seen)
-    assert not heard[0]["bev"].any() and heard[0]["route"] is seen["route"] and seen["bev"].all()
+    seen = {sensed: np.ones((1, *shape), np.uint8), "route": np.ones((1, 12, 2))}
+    driving.blanked(policy, sensed)(seen)
+    assert heard[0][sensed].shape == seen[sensed].shape and not heard[0][sensed].any()
+    assert heard[0]["route"] is seen["route"] and seen[sensed].all()

@@ -260,7 +260,7 @@ def test_explicit_and_fused_attention_agree(batch):
 
 def test_windows_keep_apart_what_is_far_apart(batch):
     encoder = built(bev_attention="window").encoder
-    (block,) = encoder.blocks
+    (block,) = encoder.above.blocks
     tokens = torch.randn(1, 256, 16)
     other = tokens.clone()
     other[0, 0, 0] += 1

@@ -27,7 +27,7 @@ def build(config: Mapping[str, Any], source: str | None = None) -> nn.Module:
     """The freshly initialised model of a configuration (see `spaces.resolve`).
 
     Of task images: images (b, channels, image_size, image_size) in, logits (b, num_classes) out; of task
-    driving: `bev`, `route`, `command` and `ego_state` of `samples.SAMPLE` in, a `prediction.Prediction` out.
+    driving: the arrays of a sample that `batches.inputs_of` names in, a `prediction.Prediction` out.
     `source` is the text of the file of a user's own model, by default that of the file itself. Raises
     UserError where that is needed, and is gone or has changed.
     """

@@ -33,7 +33,10 @@ DEFAULTS: dict[str, Value] = {
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a planner. Raises UserError where a value does not fit."""
     config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
-    config |= {"task": NAME, "model": model, "dataset": scene_set(point)}
+    config |= {"task": NAME, "model": model}
+    if config["sensor"] == "cameras":
+        return config | design.complete(config) | {"dataset": camera_set(point)}
+    config["dataset"] = scene_set(point)
     if model == "planning":
         return config | design.complete(config)
     if not MODELS[model]:
@@ -41,12 +44,24 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     return config
 
 
-def scene_set(point: Mapping[str, object]) -> str:
-    """The name of the point's scenes, `driving:small` by default. Raises UserError where it has none."""
+def scene_set(point: Mapping[str, object], *, default: str = "driving:small") -> str:
+    """The name of the point's scenes. Raises UserError where it has none."""
     name = point.get("dataset")
-    found = datasets.find("driving:small" if name is None else name)
+    found = datasets.find(default if name is None else name)
     if not datasets.has_scenes(found):
         raise UserError(
             f"dataset={name!r} has no scenes for {point.get('model')}; use dataset='driving:small'"
         )
     return found.name
+
+
+def camera_set(point: Mapping[str, object]) -> str:
+    """The name of the point's scenes, recorded with cameras. Raises UserError where they were not."""
+    name = scene_set(point, default="driving:small+cameras")
+    if datasets.scene_set(name).cameras:
+        return name
+    instead = f"{name}+cameras" if name.startswith("driving:") else "driving:small+cameras"
+    raise UserError(
+        f"dataset={name!r} has no cameras' views, which sensor='cameras' reads; use dataset={instead!r} or "
+        "sensor='lidar'"
+    )

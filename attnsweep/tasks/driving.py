@@ -28,7 +28,7 @@ from attnsweep.planning.judging.stock import highway_env_score
 from attnsweep.planning.judging.surroundings import measure_surroundings
 from attnsweep.planning.judging.tracking import measure_tracks
 from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import INPUTS, rows, tensors
+from attnsweep.planning.records.batches import SHAPES, inputs_of, rig_of, rows, tensors
 from attnsweep.planning.records.recorded import Recorded
 from attnsweep.planning.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
 from attnsweep.planning.records.scenes import Preset
@@ -67,17 +67,17 @@ class Data:
 
 
 @functools.lru_cache(maxsize=2)
-def load(dataset_name: str, data_dir: str, device: str) -> Data:
+def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...]) -> Data:
     """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
     found = datasets.scene_set(dataset_name)
     scenes.ensure(found, Path(data_dir))
     train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
-    return Data(found, tensors(train), val, test, device)
+    return Data(found, tensors(train, inputs), val, test, device)
 
 
 def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
     """The data of one trial."""
-    return load(config["dataset"], data_dir, device)
+    return load(config["dataset"], data_dir, device, inputs_of(config))
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
@@ -90,7 +90,7 @@ def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.G
 def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
     """The sum of the terms that the planner's stages have, a scalar."""
     samples, _ = batch
-    return total(losses(model(*(samples[name] for name in INPUTS)), samples))
+    return total(losses(model(*(samples[name] for name in inputs_of(config))), samples))
 
 
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
@@ -106,7 +106,7 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
 
 def driver(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
     """Who drives in closed loop; None is the expert."""
-    return None if config["model"] == "expert" else policy_of(model)
+    return None if config["model"] == "expert" else policy_of(model, inputs_of(config))
 
 
 def plans_of(said: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
@@ -118,10 +118,10 @@ def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, 
     """On the validation part: the closed-loop score, the share of at-fault collisions, how far plans are from
     the expert's after 3 s, and the loss. Without a planner, the loss alone.
     """
-    columns = {} if config["model"] == "expert" else {"val_loss": mean_loss(model, data)}
+    columns = {} if config["model"] == "expert" else {"val_loss": mean_loss(model, data, config)}
     if config["plan"] == "off":
         return columns
-    plans = plans_of(read_out(model, data.val), data.val, config)
+    plans = plans_of(read_out(model, data.val, inputs=inputs_of(config)), data.val, config)
     off = open_loop.summary(open_loop.measures(data.val, plans))["l2_3s"]
     means = drives(model, data.val, data.course("val"), config).means()
     return columns | {"val_score": means["score"], "val_at_fault": means["at_fault"], "val_l2_3s": off}
@@ -133,19 +133,21 @@ def drives(
     """How a planner drives on a course, or, without one, among recorded traffic for 4 s from each sample;
     `blind`: with a sensor that sees nothing.
     """
+    sensed, *_ = inputs = inputs_of(config)
     if run is None:
-        shown = {**samples, "bev": np.zeros_like(samples["bev"])} if blind else samples
-        return replay.score_plans(samples, plans_of(read_out(model, shown), samples, config))
+        shown = samples | nothing(sensed, len(samples["plan"])) if blind else samples
+        return replay.score_plans(samples, plans_of(read_out(model, shown, inputs=inputs), samples, config))
     policy = driver(model, config)
-    return drive_course(run, blanked(policy) if blind and policy else policy)
+    rig = None if blind else rig_of(config)
+    return drive_course(run, blanked(policy, sensed) if blind and policy else policy, rig)
 
 
-def mean_loss(model: nn.Module, data: Data) -> float:
+def mean_loss(model: nn.Module, data: Data, config: Mapping[str, Any]) -> float:
     """The loss over the validation part."""
-    part, summed = tensors(data.val), 0.0
+    part, summed = tensors(data.val, inputs_of(config)), 0.0
     for chosen in torch.arange(len(part["plan"])).split(JUDGE_BATCH):
         batch = {name: array.to(data.device) for name, array in rows(part, chosen).items()}
-        summed += total(losses(model(*(batch[name] for name in INPUTS)), batch)).item() * len(chosen)
+        summed += loss(model, (batch, chosen), config).item() * len(chosen)
     return summed / len(part["plan"])
 
 
@@ -158,7 +160,7 @@ def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str
     """Everything about the test part: what was found and foretold, plans against the expert's, and how it
     drives, with its sensor and without.
     """
-    said = read_out(model, data.test)
+    said = read_out(model, data.test, inputs=inputs_of(config))
     columns = {f"test_{name}": value for name, value in measured(said, data.test).items()}
     if config["plan"] != "off":
         columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
@@ -197,12 +199,19 @@ def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[s
     if config["model"] in SEES:
         blank = drives(model, data.test, run, config, blind=True).means()["score"]
         columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
-    return columns if data.dataset.name == TRIAL_RUN else columns | outside(driver(model, config))
+    if data.dataset.name.startswith(TRIAL_RUN) or rig_of(config):  # there are no views out there
+        return columns
+    return columns | outside(driver(model, config))
 
 
-def blanked(policy: Policy) -> Policy:
-    """The policy with a sensor that sees nothing."""
-    return lambda seen: policy({**seen, "bev": np.zeros_like(seen["bev"])})
+def blanked(policy: Policy, sensed: str) -> Policy:
+    """The policy with a sensor that sees nothing; `sensed` is what it gives."""
+    return lambda seen: policy(seen | nothing(sensed, len(seen["route"])))
+
+
+def nothing(sensed: str, samples: int) -> Samples:
+    """What a sensor gives that sees nothing."""
+    return {sensed: np.zeros((samples, *SHAPES[sensed]), np.uint8)}
 
 
 def outside(policy: Policy | None) -> dict[str, float]:
@@ -217,12 +226,13 @@ def outside(policy: Policy | None) -> dict[str, float]:
 
 
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
-    """A fixed scene that is full of returns, and a straight route: bev, route, command, ego_state."""
-    generator = torch.Generator().manual_seed(0)
-    bev = torch.randint(0, 3, (batch, 6, 64, 64), generator=generator, dtype=torch.uint8)
+    """A fixed scene that is full of returns, or of colours, and a straight route: what `inputs_of` names."""
+    generator, sensed = torch.Generator().manual_seed(0), inputs_of(config)[0]
+    most = 256 if rig_of(config) else 3
+    seen = torch.randint(0, most, (batch, *SHAPES[sensed]), generator=generator, dtype=torch.uint8)
     ahead = ROUTE_STEP * torch.arange(1, ROUTE_POINTS + 1, dtype=torch.float32)
     route = torch.stack([ahead, torch.zeros_like(ahead)], dim=1).expand(batch, -1, -1).contiguous()
-    return bev, route, torch.zeros(batch, dtype=torch.int8), torch.zeros(batch, 5)
+    return seen, route, torch.zeros(batch, dtype=torch.int8), torch.zeros(batch, 5)
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:

@@ -6,7 +6,7 @@ knows what no sample holds: in `closed_loop.drive` it is the policy `None`, in o
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.planning.judging.closed_loop import Policy
+from attnsweep.planning.records.batches import INPUTS
 from attnsweep.planning.records.samples import FUTURE, KEY_S, ROUTE_POINTS, Samples
 from attnsweep.planning.stack.prediction import Prediction
 from attnsweep.planning.stack.route import along, curve
@@ -91,19 +92,18 @@ BASELINES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def policy_of(planner: nn.Module) -> Policy:
-    """How a planner drives in closed loop: without gradients, on the device that it is on."""
+def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
+    """How a planner that reads `inputs` of what is seen drives in closed loop: without gradients, on the
+    device that it is on.
+    """
 
     def plan(seen: Samples) -> Floats:
         device = next((p.device for p in planner.parameters()), torch.device("cpu"))
-        inputs = (
-            torch.from_numpy(np.array(seen[name])).to(device)
-            for name in ("bev", "route", "command", "ego_state")
-        )
+        read = (torch.from_numpy(np.array(seen[name])).to(device) for name in inputs)
         was = planner.training
         planner.eval()
         with torch.no_grad():
-            said = planner(*inputs).plan
+            said = planner(*read).plan
         planner.train(was)
         return said.double().cpu().numpy().astype(np.float64)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from attnsweep.planning.records.samples import KEY_S, Observer, Samples
 from attnsweep.planning.world import kinematics
+from attnsweep.planning.world.cameras import Rig
 from attnsweep.planning.world.cast import EGO, Cast
 from attnsweep.planning.world.geometry import Floats, corners, from_frame, project
 from attnsweep.planning.world.roads import DrivableArea, RoadMap
@@ -56,17 +57,23 @@ class Drive:
 
 
 def drive(
-    maps: Sequence[RoadMap], casts: Sequence[Cast], policy: Policy | None, *, seconds: float = 15.0
+    maps: Sequence[RoadMap],
+    casts: Sequence[Cast],
+    policy: Policy | None,
+    *,
+    seconds: float = 15.0,
+    rig: Rig | None = None,
 ) -> Drive:
     """The maps driven side by side for `seconds`, or until all egos are past the ends of their routes.
 
-    Without a policy the expert drives. Where a plan cannot be driven, the ego brakes at 4 m/s2 until the next
-    one, and `lost` tells. Crowds must be of equal size. What comes out for a scene is the same, to the bit,
-    whatever scenes are beside it, as far as the policy's plans are.
+    Without a policy the expert drives; with a `rig` a policy is shown the views of its cameras, too. Where a
+    plan cannot be driven, the ego brakes at 4 m/s2 until the next one, and `lost` tells. Crowds must be of
+    equal size. What comes out for a scene is the same, to the bit, whatever scenes are beside it, as far as
+    the policy's plans are.
     """
     world = World(maps, casts)
     goal = np.array([cast.goal for cast in casts])
-    driver = Driver(maps, world, policy) if policy else None
+    driver = Driver(maps, world, policy, rig) if policy else None
     entries = [(world.motion, world.active, world.held[:, EGO])]
     for _ in range(round(seconds / DT)):
         world.step(driver.command() if driver else None)
@@ -99,9 +106,9 @@ def drive(
 class Driver:
     """Steers the egos of a world by a policy: `command` once before each step."""
 
-    def __init__(self, maps: Sequence[RoadMap], world: World, policy: Policy) -> None:
+    def __init__(self, maps: Sequence[RoadMap], world: World, policy: Policy, rig: Rig | None = None) -> None:
         self.world, self.policy = world, policy
-        self.observer = Observer(maps, world)
+        self.observer = Observer(maps, world, rig=rig)
         self.every = round(KEY_S / DT)
         self.plan: Floats | None = None  # (b, 9, 2) in the world, from where the ego was
         self.lost = np.zeros(len(maps), dtype=bool)

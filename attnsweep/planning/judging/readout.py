@@ -1,5 +1,6 @@
 """What a planner says about many samples, compact and in numpy, so that it can be measured."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attnsweep.planning.records.batches import INPUTS
 from attnsweep.planning.records.samples import Samples
 from attnsweep.planning.stack.prediction import Agents, Prediction
 from attnsweep.planning.world.geometry import Floats
 
-INPUTS = ("bev", "route", "command", "ego_state")
 CONFIDENT = 0.4  # from which on an agent counts as found where no threshold is sought; UniAD's for new tracks
 
 
@@ -37,16 +38,18 @@ class Readout:
     instances: NDArray[np.uint8] | None = None
 
 
-def read_out(planner: nn.Module, samples: Samples, *, batch_size: int = 64) -> Readout:
-    """What the planner says about all samples, on the device that it is on."""
+def read_out(
+    planner: nn.Module, samples: Samples, *, inputs: Iterable[str] = INPUTS, batch_size: int = 64
+) -> Readout:
+    """What the planner, which reads `inputs`, says about all samples, on the device that it is on."""
     device = next((p.device for p in planner.parameters()), torch.device("cpu"))
     was, parts = planner.training, []
     planner.eval()
     with torch.no_grad():
         for first in range(0, len(samples["plan"]), batch_size):
             rows = slice(first, first + batch_size)
-            inputs = (torch.from_numpy(np.array(samples[name][rows])).to(device) for name in INPUTS)
-            parts.append(compact(planner(*inputs)))
+            read = (torch.from_numpy(np.array(samples[name][rows])).to(device) for name in inputs)
+            parts.append(compact(planner(*read)))
     planner.train(was)
     return joined(parts)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from attnsweep.planning.judging.closed_loop import Drive, Policy, drive
 from attnsweep.planning.records import scenes
 from attnsweep.planning.records.samples import FUTURE, KEY_S
+from attnsweep.planning.world.cameras import Rig
 from attnsweep.planning.world.cast import EGO, PARKED, Cast, draw_cast
 from attnsweep.planning.world.geometry import Floats, overlap, wrap
 from attnsweep.planning.world.maps import draw_map
@@ -313,9 +314,12 @@ def course_of(maps: Sequence[RoadMap], casts: Sequence[Cast], *, seconds: float 
     return Course(tuple(maps), tuple(casts), seconds, expected, scores, slices(driven, counts))
 
 
-def judge(course: Course, policy: Policy | None) -> Scores:
-    """The scores of a policy on a course, against what the expert gains there."""
-    return score_drive(drive(course.maps, course.casts, policy, seconds=course.seconds), course.expected)
+def judge(course: Course, policy: Policy | None, rig: Rig | None = None) -> Scores:
+    """The scores of a policy, shown the views of a `rig` or none, on a course, against what the expert gains
+    there.
+    """
+    driven = drive(course.maps, course.casts, policy, seconds=course.seconds, rig=rig)
+    return score_drive(driven, course.expected)
 
 
 def slices(drive: Drive, counts: Flags) -> dict[str, Flags]:

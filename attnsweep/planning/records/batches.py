@@ -1,14 +1,18 @@
 """From recorded samples to batches of tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attnsweep.planning.records.samples import Samples
+from attnsweep.planning.world.cameras import Rig
 
 INPUTS = ("bev", "route", "command", "ego_state")
+SENSORS = {"lidar": "bev", "cameras": "cams"}  # what each gives, which the stack takes first
+SHAPES = {"bev": (6, 64, 64), "cams": (6, 3, 64, 112)}  # of one sample's
 LABELS = (
     *("box", "velocity", "mask", "future", "future_mask", "lines", "line_kind", "map", "depth", "occupancy"),
     *("plan", "future_boxes", "future_boxes_mask", "size"),
@@ -34,9 +38,20 @@ def offsets(samples: Samples) -> Samples:
     return {"offset": moved.astype(np.float32), "offset_mask": known}
 
 
-def tensors(samples: Samples) -> dict[str, Tensor]:
+def inputs_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arrays of a sample that the planner of a configuration reads, in the order of its arguments."""
+    sensor = config.get("sensor")
+    return (SENSORS[sensor], *INPUTS[1:]) if sensor else INPUTS
+
+
+def rig_of(config: Mapping[str, Any]) -> Rig | None:
+    """The cameras whose views the planner of a configuration reads; None where it reads none."""
+    return Rig() if config.get("sensor") == "cameras" else None
+
+
+def tensors(samples: Samples, inputs: Iterable[str] = INPUTS) -> dict[str, Tensor]:
     """All that the stack and its losses read of a part, as tensors over the same memory."""
-    arrays = {name: samples[name] for name in (*INPUTS, *LABELS)} | offsets(samples)
+    arrays = {name: samples[name] for name in (*inputs, *LABELS)} | offsets(samples)
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 

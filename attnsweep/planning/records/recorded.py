@@ -36,7 +36,7 @@ class Recorded:
     format: str
     root: Path
 
-    is_folder = True
+    is_folder, cameras = True, False
 
     @property
     def sha256(self) -> str:

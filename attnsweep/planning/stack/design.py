@@ -34,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "nav": ("route", "target", "command"),
     "grad_stop": ("none", "bev", "queries"),
     "bev_attention": ("global", "window"),
+    "sensor": ("lidar", "cameras"),
     "attention": ("fused", "explicit"),
 }
 DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
     "nav": "route",
     "grad_stop": "none",
     "bev_attention": "window",
+    "sensor": "lidar",
 }
 LINKS = ("agent_agent", "agent_map", "agent_goal", "plan_agents", "plan_map", "plan_motion", "plan_bev")
 ALL: dict[str, str] = {
@@ -122,13 +124,13 @@ READ_OTHERS = ("agent_map", "plan_agents", "plan_map", "plan_motion")  # what st
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with every key: a toggle that is None or missing as its stage set says, another key
-    that is missing as in `DEFAULTS`.
+    """The configuration with every key: of those that are None or missing, a toggle as its stage set says,
+    another as in `DEFAULTS`.
 
     A toggle that was left open falls away with the stage that it needs, and with a topology where no stage
     reads another. Raises UserError for an unknown word and for toggles that make no sense together.
     """
-    named = {key: value for key, value in config.items() if not (key in TOGGLES and value is None)}
+    named = {key: value for key, value in config.items() if value is not None}
     full = DEFAULTS | named
     for key, words in CHOICES.items():
         if key in full and full[key] not in words:

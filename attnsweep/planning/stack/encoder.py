@@ -51,6 +51,20 @@ class Window(nn.Module):
 
 
 class BEVEncoder(nn.Module):
+    """The scanner's grids by convolutions down to a map of what is near each cell, and `Above` of that."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        width = config["dim"] // 2
+        self.down = nn.Sequential(convolution(LAYERS, width, stride=2), convolution(width, width))
+        self.above = Above(config)
+
+    def forward(self, bev: Tensor) -> Features:
+        """Of the sensor's grids (b, 6, 64, 64)."""
+        return self.above(self.down(torch.log1p(bev.to(self.above.to_place.frequency.dtype))))
+
+
+class Above(nn.Module):
     """Convolutions down to 16 x 16 tokens, `depth` layers of self-attention among them, and a fine map that
     takes them back in.
     """
@@ -58,7 +72,6 @@ class BEVEncoder(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         dim, width = config["dim"], config["dim"] // 2
-        self.down = nn.Sequential(convolution(LAYERS, width, stride=2), convolution(width, width))
         self.further = nn.Sequential(convolution(width, dim, stride=2), convolution(dim, dim))
         self.place: Tensor
         self.register_buffer("place", centres(COARSE), persistent=False)
@@ -74,9 +87,8 @@ class BEVEncoder(nn.Module):
         if reads_fine(config):
             self.up, self.smooth = linear(dim, (FINE // COARSE) ** 2 * width), convolution(width, width)
 
-    def forward(self, bev: Tensor) -> Features:
-        """Of the sensor's grids (b, 6, 64, 64)."""
-        near = self.down(torch.log1p(bev.to(self.to_place.frequency.dtype)))  # (b, c, 32, 32)
+    def forward(self, near: Tensor) -> Features:
+        """Of what was seen near each cell (b, c, 32, 32)."""
         tokens = rearrange(self.further(near), "b d x y -> b (x y) d") + self.to_place(self.place)
         for block in self.blocks:
             tokens = block(tokens)
@@ -104,7 +116,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in ("heads", "mlp_dim", "dropout", "attention")} | {"norm": "pre"}
 
 
-def convolution(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, *, stride: int | tuple[int, int] = 1) -> nn.Sequential:
     """3 x 3, normalised over each example by itself, so that a batch is not mixed."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.GroupNorm(1, outputs), nn.ReLU()

@@ -1,7 +1,7 @@
-"""The planning stack: UniAD (https://arxiv.org/abs/2212.10156, figure 2) from the sensor's grids to a plan.
+"""The planning stack: UniAD (https://arxiv.org/abs/2212.10156, figure 2) from what is sensed to a plan.
 
-Read in this order: `encoder`, `track`, `lines`, `motion`, `occupancy`, `planner`; `design` says which stages
-and which attentions there are, `losses` what trains them.
+Read in this order: `encoder` and `camera_encoder`, `track`, `lines`, `motion`, `occupancy`, `planner`;
+`design` says which stages and which attentions there are, `losses` what trains them.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnsweep.planning.records.samples import FUTURE
+from attnsweep.planning.stack.camera_encoder import CameraEncoder
 from attnsweep.planning.stack.design import complete, is_on
 from attnsweep.planning.stack.encoder import BEVEncoder
 from attnsweep.planning.stack.lines import DenseMap, MapFormer
@@ -32,7 +33,7 @@ class Stack(nn.Module):
         self.grad_stop, self.post = config["grad_stop"], config["post"]
         self.apart = config["topology"] == "parallel"
         dense, vector = (config["lines"] in (kind, "both") for kind in ("dense", "vector"))
-        self.encoder = BEVEncoder(config)
+        self.encoder = CameraEncoder(config) if config["sensor"] == "cameras" else BEVEncoder(config)
         self.track = TrackFormer(config) if is_on(config["track"]) else None
         self.dense_map = DenseMap(config) if dense else None
         self.lines = MapFormer(config) if vector else None
@@ -41,11 +42,12 @@ class Stack(nn.Module):
         self.occupancy = occupancy(config) if occupancy else None
         self.planner = Planner(config) if is_on(config["plan"]) else None
 
-    def forward(self, bev: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
-        """Of grids (b, 6, 64, 64), the route (b, 12, 2), the command (b,) and the ego's state (b, 5), as in
-        `samples.SAMPLE`.
+    def forward(self, sensed: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
+        """Of the scanner's grids (b, 6, 64, 64) or the cameras' views (b, 6, 3, 64, 112), the route
+        (b, 12, 2), the command (b,) and the ego's state (b, 5), as in `samples.SAMPLE` and
+        `cameras.CAMERAS`.
         """
-        seen = self.encoder(bev)
+        seen = self.encoder(sensed)
         features = seen.detach() if self.grad_stop == "queries" else seen
         found = self.track(features, seen.fine) if self.track else None
         lines, line_queries = self.lines(features) if self.lines else (None, None)
