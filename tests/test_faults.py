@@ -42,6 +42,7 @@ def begun(process: "subprocess.Popen[str]", folder: Path) -> datetime:
     return datetime.now(UTC)
 
 
+@pytest.mark.faults
 def test_a_worker_that_is_killed_costs_no_row_and_changes_no_number(
     tmp_path: Path, undisturbed: Reference, faults: list[Fault]
 ) -> None:
@@ -76,11 +77,11 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 48 kB; needs the right to mount."""
+    """A file system of 200 kB; needs the right to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("this user cannot mount a small file system")

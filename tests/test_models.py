@@ -7,6 +7,7 @@ from attnsweep import models, spaces
 from attnsweep.axes import Config
 from attnsweep.cost import cost
 from attnsweep.models import build
+from attnsweep.models.planners import PLANNERS
 from attnsweep.spaces import resolve
 from attnsweep.spaces.images import feature_side
 
@@ -102,7 +103,7 @@ def test_a_ten_way_head_on_the_two_hundred_way_cells_saves_90_outputs(dataset: s
 
 
 def test_every_model_that_a_sweep_can_name_can_be_built() -> None:
-    assert models.MODELS.keys() == spaces.MODELS.keys()
+    assert {**models.MODELS, **PLANNERS}.keys() == spaces.MODELS.keys()
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

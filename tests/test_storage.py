@@ -169,6 +169,7 @@ def test_a_write_waits_for_a_store_that_comes_back(cut: Objects, caplog: pytest.
     assert "the store does not answer" in caplog.text
 
 
+@pytest.mark.faults
 def test_a_store_that_stays_away_is_a_sentence_and_no_empty_table(
     objects: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
