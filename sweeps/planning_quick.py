@@ -1,8 +1,7 @@
 """Does a planner that sees the road drive better than what sees nothing?
 
-9 trials, under 10 minutes on two cores, recording the scenes included. Expected: far better than following
-the route blindly or planning by the ego's own motion, though that one stays closest to the expert in open
-loop.
+9 trials, 9 minutes on two cores, recording the scenes included. Expected: closed-loop scores above 0.9 for
+the stack, which sees; below for all that is blind, though one of them stays closest to the expert's path.
 """
 
 from ray import tune
@@ -11,9 +10,9 @@ from attnsweep import Sweep
 
 sweep = Sweep(
     [
-        dict(model=tune.grid_search(["expert", "route_following", "steady", "constant_velocity", "stop"])),
+        dict(model="planning", stages=tune.grid_search(["id12", "id10"])),
         dict(model=tune.grid_search(["ego_mlp", "route_mlp"]), dim=128, depth=2, epochs=20),
-        dict(model="planning", stages=tune.grid_search(["id10", "id12"])),
+        dict(model=tune.grid_search(["expert", "route_following", "steady", "constant_velocity", "stop"])),
     ],
     dataset="driving:small",
     keep_weights=True,
