@@ -94,7 +94,7 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
 
 def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
     """The panel of one data set's settings, those without the cost left out."""
-    named, quality = settings.assign(label=pareto.labels(settings)), pareto.judged_by(settings)
+    named, quality = settings.copy().assign(label=pareto.labels(settings)), pareto.judged_by(settings)
     known = named.dropna(subset=[cost]).sort_values([cost, quality])
     known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:

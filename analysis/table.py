@@ -53,7 +53,7 @@ class Table:
 
 def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
     """The table of all rows of `over_seeds`. Raises UserError where `by` leaves two rows to a cell."""
-    axes = list(by) or pareto.varying(rows)
+    axes = list(by) or pareto.distinguishing(rows)
     pareto.require(rows, *axes)
     settings = distinct_settings(rows, axes)
     lines = (

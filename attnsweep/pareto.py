@@ -56,7 +56,12 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
     if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
         refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
-    return groups.agg(**aggregations(frame)).reset_index()
+    wanted, parts = aggregations(frame), []
+    for way in dict.fromkeys(way for _, way in wanted.values()):  # by column it takes seconds
+        names = {source: name for name, (source, its) in wanted.items() if its == way}
+        parts.append(groups[list(names)].agg(way).rename(columns=names))
+    of_groups = pd.concat(parts, axis=1)[list(wanted)]
+    return pd.concat([of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)], axis=1)
 
 
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
