@@ -221,6 +221,11 @@ def test_seeds_that_failed_do_not_count():
     assert pareto.over_seeds(frame)["seeds"].tolist() == [1]
 
 
+def test_who_sees_all_is_never_picked():
+    frame = pd.DataFrame([trial("expert", val_acc=1.0), trial("vit", val_acc=0.5)])
+    assert pareto.pick(frame)["model"].tolist() == ["vit"]
+
+
 def test_pick_chooses_by_validation_and_reports_the_test():
     frame = pd.DataFrame([
         trial(depth=2, val_acc=0.80, test_acc=0.95),
