@@ -6,7 +6,7 @@ import os
 
 from attnsweep import console
 from attnsweep.axes import AXES
-from attnsweep.plan import Place
+from attnsweep.plan import Place, known_rows
 from attnsweep.results import Row, Store
 from attnsweep.search import look, planned
 from attnsweep.sweep import Invalid, Point, Sweep
@@ -16,7 +16,7 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
     """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
     would begin with.
     """
-    rows = Store(where.results).read("trials").to_pylist()
+    rows = known_rows(Store(where.results), sweep)
     plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
     if as_json:
         for trial in plan.trials:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from attnsweep.errors import UserError
 from attnsweep.estimate import Speed
-from attnsweep.results import Row
+from attnsweep.results import Row, Store
 from attnsweep.schema import FINAL
 from attnsweep.sweep import Invalid, Point, Sweep, Trial
 
+ASKED = ["trial_id", "status", "train_s"]  # of ten thousand rows: all columns would take half a second
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 
@@ -88,6 +89,12 @@ class Plan:
     def seconds_of_open(self) -> float:
         """How long one takes that is still to be suggested, by those that might be."""
         return self.speed.estimate(self.samples) / max(1, len(self.samples))
+
+
+def known_rows(store: Store, sweep: Sweep) -> list[Row]:
+    """What the results say of trials, as far as a plan asks; a search learns from all of it."""
+    table = store.read("trials")
+    return (table if sweep.search else table.select(ASKED)).to_pylist()
 
 
 def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:

@@ -20,7 +20,7 @@ from rich.console import Console
 from attnsweep import cluster, console, datasets, lock, storage
 from attnsweep.errors import Interrupted, Unreachable, UserError
 from attnsweep.latency import measure_all
-from attnsweep.plan import Place, Plan, place, refuse_invalid
+from attnsweep.plan import Place, Plan, known_rows, place, refuse_invalid
 from attnsweep.recorder import Recorder, tidy
 from attnsweep.results import Store, load
 from attnsweep.search import Search, look, planned
@@ -76,7 +76,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     looked = look(sweep, where.data)
     refuse_invalid(looked[1])
     with sole_writer(store, where.runs):
-        plan, search = planned(sweep, looked, store.read("trials").to_pylist(), where.data)
+        plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
         for name in wanted_data(plan):
             datasets.ensure(datasets.find(name), where.data)
         console.show_plan(screen, plan)
