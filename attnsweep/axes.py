@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnsweep.errors import UserError, did_you_mean
+from attnsweep.planning.stack import design
 
 Value = str | int | float | None
 Config = dict[str, Any]  # every column of a task's configuration to its Value
@@ -69,9 +70,36 @@ class Axis:
         return f"{self.article} {bound}{upper}"
 
 
+def of_stack(name: str, meaning: str) -> Axis:
+    """An axis of the planning stack, with the words and the default that `design` gives it."""
+    return Axis(name, str, design.DEFAULTS.get(name), meaning, choices=design.CHOICES[name])
+
+
 TASKS = ("images", "sequences", "driving")
-ON_OFF = ("on", "off")
-STAGES = tuple(f"id{number}" for number in range(17))
+STACK = {  # the planning stack's, whose words are in `design`
+    "stages": "set of stages: a row of UniAD's table 2, or ours",
+    "topology": "stages one after another, or side by side",
+    "track": "no agents; their detection; with where each was before",
+    "lines": "the map: not learned, as a grid, as lines, or both",
+    "motion": "whether agents' futures are foretold",
+    "occ": "occupancy: none, by agents' embeddings alone, or by OccFormer",
+    "plan": "whether it plans",
+    "agent_agent": "MotionFormer attends to agents",
+    "agent_map": "MotionFormer attends to map lines",
+    "agent_goal": "MotionFormer looks at where each future ends",
+    "plan_agents": "Planner attends to agents",
+    "plan_map": "Planner attends to map lines",
+    "plan_motion": "Planner attends to agents' futures",
+    "plan_bev": "Planner attends to the bird's-eye view",
+    "query_init": "agent queries from peaks of a heat map, or learned",
+    "plan_head": "progress along the route and offset; x and y; anchors",
+    "nav": "what is told of the way: the route, a point of it, a command",
+    "ego_state": "the ego's own motion as an input: none, at times, always",
+    "grad_stop": "whom the planner's gradient does not reach",
+    "bev_attention": "of the bird's-eye view's tokens",
+    "sensor": "by what the stack sees: a scanner, or six cameras",
+    "post": "what mends the plan afterwards",
+}
 SIDES = "image: the image's side is passed as its side; published: its area is"
 KERNELS = "explicit: softmax of the product, step by step; fused: torch's scaled_dot_product_attention"
 AXES = {
@@ -96,38 +124,7 @@ AXES = {
         Axis("attention", str, "explicit", KERNELS, choices=("explicit", "fused")),
         Axis("norm", str, "post", "layer norm after each residual sum, or before", choices=("post", "pre")),
         Axis("positions", str, "sinusoidal", "of the tokens", choices=("sinusoidal", "learned")),
-        Axis("stages", str, "id12", "set of stages: a row of UniAD's table 2, or ours", choices=STAGES),
-        Axis("topology", str, None, "stages one after another, or side by side",
-             choices=("sequential", "parallel")),
-        Axis("track", str, None, "no agents; their detection; with where each was before",
-             choices=("none", "det", "offset")),
-        Axis("lines", str, None, "the map: not learned, as a grid, as lines, or both",
-             choices=("none", "dense", "vector", "both")),
-        Axis("motion", str, None, "whether agents' futures are foretold", choices=("none", "former")),
-        Axis("occ", str, None, "occupancy: none, by agents' embeddings alone, or by OccFormer",
-             choices=("none", "head", "former")),
-        Axis("plan", str, None, "whether it plans", choices=ON_OFF),
-        Axis("agent_agent", str, None, "MotionFormer attends to agents", choices=ON_OFF),
-        Axis("agent_map", str, None, "MotionFormer attends to map lines", choices=ON_OFF),
-        Axis("agent_goal", str, None, "MotionFormer looks at where each future ends", choices=ON_OFF),
-        Axis("plan_agents", str, None, "Planner attends to agents", choices=ON_OFF),
-        Axis("plan_map", str, None, "Planner attends to map lines", choices=ON_OFF),
-        Axis("plan_motion", str, None, "Planner attends to agents' futures", choices=ON_OFF),
-        Axis("plan_bev", str, None, "Planner attends to the bird's-eye view", choices=ON_OFF),
-        Axis("query_init", str, "heatmap", "agent queries from peaks of a heat map, or learned",
-             choices=("heatmap", "learned")),
-        Axis("plan_head", str, "frenet", "progress along the route and offset; x and y; anchors",
-             choices=("frenet", "xy", "anchors")),
-        Axis("nav", str, "route", "what is told of the way: the route, a point of it, a command",
-             choices=("route", "target", "command")),
-        Axis("ego_state", str, None, "the ego's own motion as an input: none, at times, always",
-             choices=("none", "dropout", "full")),
-        Axis("grad_stop", str, "none", "whom the planner's gradient does not reach",
-             choices=("none", "bev", "queries")),
-        Axis("bev_attention", str, "window", "of the bird's-eye view's tokens", choices=("global", "window")),
-        Axis("sensor", str, "lidar", "by what the stack sees: a scanner, or six cameras",
-             choices=("lidar", "cameras")),
-        Axis("post", str, None, "what mends the plan afterwards", choices=("none", "rescore", "gradient")),
+        *(of_stack(name, meaning) for name, meaning in STACK.items()),
         Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
         Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99),
         Axis("emb_dropout", float, 0.1, "dropout rate on the embedded patches", "", 0, 0.99),

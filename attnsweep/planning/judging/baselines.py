@@ -6,8 +6,7 @@ knows what no sample holds: in `closed_loop.drive` it is the policy `None`, in o
 """
 
 import itertools
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -80,16 +79,6 @@ class EgoMLP(nn.Module):
         speed, lateral = self.net(known).chunk(2, dim=1)  # (b, 8) each
         progress = KEY_S * FASTEST * torch.sigmoid(speed - 1).cumsum(dim=1)
         return Prediction(plan=along(curve(route), progress, ASIDE * torch.tanh(lateral)))
-
-
-BASELINES: dict[str, Callable[[], nn.Module]] = {
-    "stop": Stop,
-    "constant_velocity": ConstantVelocity,
-    "route_following": RouteFollowing,
-    "steady": partial(RouteFollowing, STEADY),
-    "ego_mlp": EgoMLP,
-    "route_mlp": partial(EgoMLP, motion=False),
-}
 
 
 def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:

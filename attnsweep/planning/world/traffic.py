@@ -69,10 +69,7 @@ class World:
         self.steps = 0
         self.tables = PathTables(maps, casts)
         self.rows = ZoneRows(maps, casts)
-        for name in (
-            "kind", "length", "width", "wheelbase", "side", "go", "halt", "halt_s", "eagerness", "most",
-            "comfortable", "headway", "standing", "delay", "patience",
-        ):  # fmt: skip
+        for name in World.__annotations__:  # what it takes from its casts, below
             setattr(self, name, np.stack([getattr(cast, name) for cast in casts]))
         self.active = np.stack([cast.present for cast in casts])
         self.light_offset = np.array([cast.light_offset for cast in casts])
