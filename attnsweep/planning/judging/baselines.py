@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.planning.judging.closed_loop import Policy
+from attnsweep.planning.judging.readout import said_of
 from attnsweep.planning.records.batches import INPUTS
 from attnsweep.planning.records.samples import FUTURE, KEY_S, ROUTE_POINTS, Samples
 from attnsweep.planning.stack.prediction import Prediction
@@ -87,13 +88,7 @@ def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
     """
 
     def plan(seen: Samples) -> Floats:
-        device = next((p.device for p in planner.parameters()), torch.device("cpu"))
-        read = (torch.from_numpy(np.array(seen[name])).to(device) for name in inputs)
-        was = planner.training
-        planner.eval()
-        with torch.no_grad():
-            said = planner(*read).plan
-        planner.train(was)
-        return said.double().cpu().numpy().astype(np.float64)
+        said = said_of(planner, [seen[name] for name in inputs])
+        return np.asarray(said.plan.double().cpu())
 
     return plan

@@ -42,16 +42,24 @@ def read_out(
     planner: nn.Module, samples: Samples, *, inputs: Iterable[str] = INPUTS, batch_size: int = 64
 ) -> Readout:
     """What the planner, which reads `inputs`, says about all samples, on the device that it is on."""
+    parts = []
+    for first in range(0, len(samples["plan"]), batch_size):
+        rows = slice(first, first + batch_size)
+        parts.append(compact(said_of(planner, [samples[name][rows] for name in inputs])))
+    return joined(parts)
+
+
+def said_of(planner: nn.Module, inputs: Iterable[NDArray[np.generic]]) -> Prediction:
+    """What the planner says about its inputs, in evaluation mode and without gradients, on the device that it
+    is on.
+    """
     device = next((p.device for p in planner.parameters()), torch.device("cpu"))
-    was, parts = planner.training, []
+    was = planner.training
     planner.eval()
     with torch.no_grad():
-        for first in range(0, len(samples["plan"]), batch_size):
-            rows = slice(first, first + batch_size)
-            read = (torch.from_numpy(np.array(samples[name][rows])).to(device) for name in inputs)
-            parts.append(compact(planner(*read)))
+        said: Prediction = planner(*(torch.from_numpy(np.array(array)).to(device) for array in inputs))
     planner.train(was)
-    return joined(parts)
+    return said
 
 
 def joined(parts: list[Readout]) -> Readout:
