@@ -24,6 +24,7 @@ from attnsweep import plan
 from attnsweep.errors import UserError
 from attnsweep.inspection import find_trial, trial_of
 from attnsweep.planning.judging.closed_loop import Drive, drive
+from attnsweep.planning.judging.readout import said_of
 from attnsweep.planning.judging.score import course_of, score_drive
 from attnsweep.planning.records import scenes
 from attnsweep.planning.records.batches import inputs_of, rig_of
@@ -98,8 +99,7 @@ def episode(
     heard: list[tuple[Samples, Prediction]] = []
 
     def policy(seen: Samples) -> Floats:
-        with torch.inference_mode():
-            said = model(*(torch.from_numpy(np.array(seen[name])) for name in inputs_of(config)))
+        said = said_of(model, [seen[name] for name in inputs_of(config)])
         heard.append((seen, said))
         return np.asarray(said.plan.double())
 
