@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NUMERICS = (
-    1  # raised when a change to the package changes what a trial computes: finished trials then run again
+    2  # raised when a change to the package changes what a trial computes: finished trials then run again
 )
 SINCE = {  # axes that came later, and what all trials had before: they change no id
     "attention": "explicit",

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep import checkpoint, measure, provenance, storage, tasks
+from attnsweep import checkpoint, kernels, measure, provenance, storage, tasks
 from attnsweep.models import build
 from attnsweep.results import Row
 from attnsweep.schema import QUALITY_OF_EPOCH
@@ -102,7 +102,8 @@ class Training:
         self.memory = measure.PeakMemory(self.device)
         torch.manual_seed(self.config["seed"])
         self.order = torch.Generator().manual_seed(self.config["seed"])
-        self.model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
+        model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
+        self.model = kernels.quicken(model) if self.device == "cpu" else model
         built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
         self.learns = built > 0

