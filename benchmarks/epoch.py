@@ -4,14 +4,15 @@ A sweep tool that trained slower than the plain sample would be paid for in ever
 both on CPUs, both on MNIST with the default models (dim 128, depth 6, heads 4, mlp 256), batch 64:
 
 1. attnsweep's loop (attnsweep.trial.Training: images resident as uint8, a batch is a gather; channels-last;
-   the layers of attnsweep.kernels; fused Adam) against the plain PyTorch sample (torchvision's MNIST, ToTensor
-   and Normalize per image, DataLoader, plain Adam, torch's layers in their default layout). One thread each,
-   in one process, the same initial weights, the same number of steps. They take turns by chunks of steps, each first in every other turn, so that what
-   else the machine does falls on both. Printed per model: ms per step of each, the ratio per step as the
-   median over the turns with its 95 % bootstrap interval, and what shows that the arithmetic is equal: the
-   loss of the untrained model on the test images as each loop prepares them, then accuracy and loss on the
-   test images after the last step, which differ by the order of the examples and the dropout only. The sample
-   draws from all 60,000 training images, attnsweep from the 54,000 that are not held out for validation.
+   the layers of attnsweep.kernels; fused Adam) against the plain PyTorch sample (torchvision's MNIST,
+   ToTensor and Normalize per image, DataLoader, plain Adam, torch's layers in their default layout). One
+   thread each, in one process, the same initial weights, the same number of steps. They take turns by chunks
+   of steps, each first in every other turn, so that what else the machine does falls on both. Printed per
+   model: ms per step of each, the ratio per step as the median over the turns with its 95 % bootstrap
+   interval, and what shows that the arithmetic is equal: the loss of the untrained model on the test images
+   as each loop prepares them, then accuracy and loss on the test images after the last step, which differ by
+   the order of the examples and the dropout only. The sample draws from all 60,000 training images, attnsweep
+   from the 54,000 that are not held out for validation.
 2. A single-threaded trial per core, side by side, against one trial on all cores: training examples per
    second of the former over those of the latter, in turns as above. However good the loop, this is at most
    two over what torch gains from the second thread: 1.3 where two threads are 1.5 times as fast as one.
