@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ID = r"^[^/\\\x00-\x1f]{1,200}$"
 FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
+FEW_ROWS = 20
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -62,13 +63,13 @@ class Store:
         target = f"{self.base}/{table}/{name}.parquet"
         if not self.is_local:
             sink = pa.BufferOutputStream()
-            pq.write_table(content, sink, write_page_checksum=True)
+            write_parquet(content, sink)
             storage.patiently(self.files, lambda: storage.put(self.files, target, sink.getvalue()))
             return
         self.files.create_dir(f"{self.base}/{table}", recursive=True)
         scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"
         try:
-            pq.write_table(content, scratch, filesystem=self.files, write_page_checksum=True)
+            write_parquet(content, scratch, filesystem=self.files)
             os.replace(scratch, target)
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
@@ -213,6 +214,16 @@ def is_parquet(path: str) -> bool:
     except Exception:  # as in `Store._read`
         return False
     return True
+
+
+def write_parquet(content: pa.Table, where: Any, **options: Any) -> None:
+    """Writes a table to a path or sink. A few rows gain nothing by dictionaries and statistics per column,
+    which are a quarter of the time that they take to write.
+    """
+    many = len(content) > FEW_ROWS
+    pq.write_table(
+        content, where, write_page_checksum=True, use_dictionary=many, write_statistics=many, **options
+    )
 
 
 def bundle_name(names: Iterable[str]) -> str:

@@ -10,11 +10,13 @@ every trial. So four parts, each measured on the real thing:
     trials   real sweeps of 100 and of so many tiny trials (a ViT of one block and width 8, one step on the
              digits) on this machine's cores; the small one before and after the large one, which shares the
              noise of the machine between the two
-    nodes    such trials of ten epochs on a Ray cluster of simulated nodes: a raylet, an object store and a
-             worker with torch each, all on this machine, so that they share its cores; 0.4 GB per node
+    nodes    whether one driver keeps so many nodes busy, on a Ray cluster of simulated ones: a raylet, an
+             object store and a worker each, all on this machine. Nodes that trained would wait for its cores
+             and not for the driver, and 50 with torch need 26 GB; so here a trial is a nap in a real worker,
+             and all else is as ever. 0.25 GB per node
 
-Each line of a part ends with what was measured over what it is compared with, and the last lines name the
-targets. The columns of trials and nodes:
+Each line of trials ends with its ms/trial over those that it is compared with, each of nodes with the share
+of the time that the nodes were busy, and the last lines name the targets. The columns of trials and nodes:
 
     ms/trial   wall clock per trial once all workers are busy (and after the first tenth), to the last end
     last 10 %  the same of the last tenth of the trials: what the driver pays when it has seen them all
@@ -38,6 +40,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +58,9 @@ from ray import tune
 from attnsweep import Sweep
 sweep = Sweep({point}, seed=tune.grid_search(range({trials})))
 """
-PRETEND = """
-import os, platform
-platform.node = lambda: os.environ["NODE_NAME"]
-"""  # run by every Python process of a simulated node as it starts
-NODE_EPOCHS = 10  # longer than the trials of the part trials: the first workers leave some to the last ones
+NAP_S = 2.0  # a trial of the part nodes: at 50 nodes the driver has 40 ms for each
+LEAST_BUSY = 0.95  # of the time of all nodes
+NODE_NAME = "ATTNSWEEP_NODE"  # of a simulated one, in the environment of its processes
 LINE = "{:<8}{:>7}{:>8}{:>10}{:>11}{:>11}{:>9}{:>8}{:>9}{:>7}"
 HEADS = (
     "part",
@@ -71,15 +72,14 @@ HEADS = (
     "start s",
     "tail s",
     "peak MB",
-    "ratio",
 )
 
 
 @dataclass(frozen=True)
 class Report:
     """What one sweep leaves: when its command began and ended and each trial started and ended (seconds since
-    1970), how many nodes were there and ran a trial, the driver's peak memory in MB, and its processor time
-    now and then, as pairs of time and seconds.
+    1970), how many nodes were there and ran a trial, the driver's peak memory in MB, its processor time now
+    and then, as pairs of time and seconds, and when the last node came to its first trial.
     """
 
     began: float
@@ -91,12 +91,13 @@ class Report:
     nodes_used: int
     peak_mb: float
     cpu: list[tuple[float, float]]
+    last_node_at: float
 
     @property
     def skipped(self) -> int:
         """How many trials had ended when all workers were busy and a tenth was done."""
-        busy = self.starts[min(self.workers, len(self.starts)) - 1]
-        return max(len(self.ends) // 10, sum(end <= busy for end in self.ends))
+        full = max(self.last_node_at, self.starts[min(self.workers, len(self.starts)) - 1])
+        return max(len(self.ends) // 10, sum(end <= full for end in self.ends))
 
     @property
     def ms(self) -> float:
@@ -113,6 +114,13 @@ class Report:
             float(np.interp(at, times, seconds)) for at in (self.ends[self.skipped - 1], self.ends[-1])
         )
         return 1e3 * (last - first) / (len(self.ends) - self.skipped)
+
+    @property
+    def busy(self) -> float:
+        """The share of the nodes' time that trials took, while all nodes were there and trials were left."""
+        first, last = self.last_node_at, self.starts[-1]
+        taken = sum(min(end, last) - max(end - NAP_S, first) for end in self.ends if end > first)
+        return taken / (self.nodes * (last - first))
 
     def _ms_after(self, skipped: int) -> float:
         """Milliseconds per trial, of the trials after the first `skipped`."""
@@ -220,20 +228,42 @@ def on_this_machine(trials: int, nodes: int) -> Report:
 
 
 def on_simulated_nodes(trials: int, nodes: int) -> Report:
-    """A sweep on a cluster of nodes with one CPU each, after a head that runs no trial."""
+    """A sweep of naps on a cluster of nodes with one CPU each, after a head that runs no trial."""
     from ray.cluster_utils import Cluster
 
+    from attnsweep import spread
+
+    spread.Worker = napper()  # type: ignore[misc]
     small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        (Path(folder) / "sitecustomize.py").write_text(PRETEND)
-        path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
-        try:
-            for number in range(nodes):
-                cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path, "NODE_NAME": f"{number}"}, **small)
-            return swept({**TINY, **VIT, "epochs": NODE_EPOCHS}, trials, address=cluster.address, nodes=nodes)
-        finally:
-            cluster.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        for number in range(nodes):
+            cluster.add_node(num_cpus=1, env_vars={NODE_NAME: f"{number}"}, **small)
+        return swept({**TINY, **VIT}, trials, address=cluster.address, nodes=nodes)
+    finally:
+        cluster.shutdown()
+
+
+def napper() -> Any:
+    """Our worker class, whose trials nap instead of training."""
+    from attnsweep import spread
+    from attnsweep.sweep import Trial
+
+    def naps(trial: Trial) -> Iterator[dict[str, Any]]:
+        began = datetime.now(UTC)
+        time.sleep(NAP_S)
+        known = {"host": os.environ[NODE_NAME], "started_at": began, "finished_at": datetime.now(UTC)}
+        yield {"status": "done", "row": {**trial.row(), **known}, "curve": []}
+
+    class Napper(spread.Worker):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.reset_config(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.events = naps(new_config["trial"])
+            return True
+
+    return Napper
 
 
 def swept(point: dict[str, Any], trials: int, *, address: str, nodes: int) -> Report:
@@ -252,7 +282,9 @@ def swept(point: dict[str, Any], trials: int, *, address: str, nodes: int) -> Re
     assert len(rows) == trials, f"{len(rows)} rows of {trials} trials"
     assert (rows["status"] == "done").all(), f"trials failed: {rows['error'].dropna().unique()}"
     starts, ends = (sorted(time.timestamp() for time in rows[key]) for key in ("started_at", "finished_at"))
-    return Report(began, ended, starts, ends, workers, nodes, rows["host"].nunique(), peak_mb, cpu)
+    first = rows.groupby("host")["started_at"].min()
+    last_node_at = first.max().timestamp()
+    return Report(began, ended, starts, ends, workers, nodes, len(first), peak_mb, cpu, last_node_at)
 
 
 def processor_time() -> list[tuple[float, float]]:
@@ -285,45 +317,61 @@ def in_process_of_its_own(place: str, trials: int, nodes: int) -> Report:
         return Report(**json.loads(path.read_text()))
 
 
-def line(place: str, one: Report, compared: float) -> str:
-    """A line of the table; `compared` are the ms per trial that its own are set against."""
-    values = (
-        one.ms,
-        one.last_ms,
-        one.driver_ms,
-        one.ends[one.skipped - 1] - one.began,
-        one.ended - one.ends[-1],
-    )
-    ratio = shown(one.ms / compared, 2)
-    nodes = f"{one.nodes_used}/{one.nodes}"
-    return LINE.format(place, nodes, len(one.ends), *map(shown, values), shown(one.peak_mb, 0), ratio)
+def line(place: str, one: Report, last: float) -> str:
+    """A line of the table, which ends with `last`."""
+    first_s, last_s = one.ends[one.skipped - 1] - one.began, one.ended - one.ends[-1]
+    values = map(shown, (one.ms, one.last_ms, one.driver_ms, first_s, last_s))
+    nodes, peak = f"{one.nodes_used}/{one.nodes}", shown(one.peak_mb, 0)
+    return LINE.format(place, nodes, len(one.ends), *values, peak, shown(last, 2))
 
 
-def compared(place: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Verdict]:
-    """Sweeps of (trials, nodes): the first size, the second, the first again; prints a line for each."""
-    print(f"\n{LINE.format(*HEADS)}", flush=True)
-    small, large = sizes
-    reports = []
-    for size in (small, large, small):
+def few_many_few(
+    place: str, sizes: Sequence[tuple[int, int]], head: str, last: Callable[[Report, Report], float]
+) -> list[Report]:
+    """Sweeps of two sizes (trials, nodes), the small one before and after the large one. Prints a line for
+    each, which ends with the `last` of its own report and of the first.
+    """
+    print(f"\n{LINE.format(*HEADS, head)}", flush=True)
+    few, many = sizes
+    reports: list[Report] = []
+    for size in (few, many, few):
         reports.append(in_process_of_its_own(place, *size))
-        print(line(place, reports[-1], reports[0].ms), flush=True)
+        print(line(place, reports[-1], last(reports[-1], reports[0])), flush=True)
+    return reports
+
+
+def growth(few: Sequence[float], many: float, what: str) -> Verdict:
+    """Whether a time per trial has grown by too much."""
+    usual = statistics.fmean(few)
+    reached = f"{many / usual:.2f} times ({many:.1f} ms / {usual:.1f} ms)"
+    return many <= MOST_GROWTH * usual, f"{what} at most {MOST_GROWTH} times", reached
+
+
+def memory(many: Report, what: str) -> Verdict:
+    reached = f"{many.peak_mb:,.0f} MB"
+    return many.peak_mb < MOST_PEAK_MB, f"{what}: driver below {MOST_PEAK_MB:,} MB", reached
+
+
+def many_trials(trials: int) -> Iterator[Verdict]:
+    """The part trials."""
+    reports = few_many_few("trials", [(FEW, 1), (trials, 1)], "ratio", lambda one, first: one.ms / first.ms)
     before, many, after = reports
-    few_ms = statistics.fmean([before.ms, after.ms])
-    what = f"{large[0]:,} trials" if place == "trials" else f"{large[1]} nodes"
-    than = f"{small[0]} trials" if place == "trials" else f"{small[1]} nodes"
-    growth = f"{many.ms / few_ms:.2f} times ({many.ms:.1f} ms / {few_ms:.1f} ms)"
-    yield (
-        many.ms <= MOST_GROWTH * few_ms,
-        f"{what}: time per trial at most {MOST_GROWTH} times that of {than}",
-        growth,
-    )
-    cpu_ms = statistics.fmean([before.driver_ms, after.driver_ms])
-    cpu = f"{many.driver_ms / cpu_ms:.2f} times ({many.driver_ms:.1f} ms / {cpu_ms:.1f} ms)"
-    yield many.driver_ms <= MOST_GROWTH * cpu_ms, f"{what}: the driver's processor time, too", cpu
-    tail = f"{many.last_ms / few_ms:.2f} times"
-    yield many.last_ms <= MOST_GROWTH * few_ms, f"{what}: the last tenth of them, too", tail
-    yield many.peak_mb < MOST_PEAK_MB, f"{what}: driver below {MOST_PEAK_MB:,} MB", f"{many.peak_mb:,.0f} MB"
-    yield many.nodes_used == many.nodes, f"{what}: trials on all nodes", f"{many.nodes_used} of {many.nodes}"
+    few, what = (before, after), f"{trials:,} trials, against {FEW}"
+    yield growth([one.ms for one in few], many.ms, f"{what}: time per trial")
+    yield growth([one.driver_ms for one in few], many.driver_ms, f"{what}: the driver's processor time")
+    yield growth([one.ms for one in few], many.last_ms, f"{what}: the last tenth")
+    yield memory(many, f"{trials:,} trials")
+
+
+def many_nodes(nodes: int, each: int) -> Iterator[Verdict]:
+    """The part nodes."""
+    sizes = [(each * count, count) for count in (FEW_NODES, nodes)]
+    before, many, after = few_many_few("nodes", sizes, "busy", lambda one, _: one.busy)
+    yield many.busy >= LEAST_BUSY, f"{nodes} nodes: busy {LEAST_BUSY:.0%} of the time", f"{many.busy:.1%}"
+    few, what = [before.driver_ms, after.driver_ms], f"{nodes} nodes, against {FEW_NODES}"
+    yield growth(few, many.driver_ms, f"{what}: the driver's processor time per trial")
+    yield memory(many, f"{nodes} nodes")
+    yield many.nodes_used == many.nodes, f"{nodes} nodes: trials on all", f"{many.nodes_used} of {many.nodes}"
 
 
 # --- The command ---
@@ -335,7 +383,7 @@ def arguments() -> argparse.Namespace:
     add("parts", nargs="*", default=["plan", "read", "trials"], help="some of plan, read, trials, nodes")
     add("--trials", type=int, default=10_000, help="of the parts plan, read and trials")
     add("--nodes", type=int, default=50, help="simulated nodes of the part nodes")
-    add("--trials-per-node", type=int, default=20, help="of the part nodes")
+    add("--trials-per-node", type=int, default=40, help="of the part nodes")
     add("--sweep-on", choices=PLACES, help="only one sweep of the part, and write --report")
     add("--report", type=Path, help="the JSON file for --sweep-on")
     options = parser.parse_args()
@@ -355,10 +403,9 @@ def main() -> None:
         list(plan_and_read(options.trials, options.parts)) if {"plan", "read"} & {*options.parts} else []
     )
     if "trials" in options.parts:
-        verdicts += compared("trials", [(FEW, 1), (options.trials, 1)])
+        verdicts += many_trials(options.trials)
     if "nodes" in options.parts:
-        trials = options.nodes * options.trials_per_node
-        verdicts += compared("nodes", [(trials, FEW_NODES), (trials, options.nodes)])
+        verdicts += many_nodes(options.nodes, options.trials_per_node)
     print()
     for met, wanted, reached in verdicts:
         print(f"{'met   ' if met else 'MISSED'}  {wanted}: {reached}")
