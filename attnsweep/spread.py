@@ -262,12 +262,17 @@ class Patient(FIFOScheduler):
 
     For each of them Tune has asked for a worker, and takes that back as another one is free. The worker of
     the first come is about to start: with trials that are shorter than such a start, as on a node that is
-    slow to import torch, it would never come up.
+    slow to import torch, it would never come up. A trial that a worker is taking on already is pending too;
+    were it given, Tune would give any other instead.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        waiting = (one for one in reversed(tune_controller.get_trials()) if one.status == TuneTrial.PENDING)
-        return next(waiting, None)
+        return next((one for one in reversed(tune_controller.get_trials()) if waits(one)), None)
+
+
+def waits(trial: TuneTrial) -> bool:
+    """Whether Tune has given the trial no worker yet."""
+    return bool(trial.status == TuneTrial.PENDING and not trial.temporary_state.ray_actor)
 
 
 class GroupedASHA(Patient):

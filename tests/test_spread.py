@@ -121,9 +121,11 @@ def test_all_trials_share_one_request() -> None:
 
 
 def test_a_free_worker_takes_the_trial_that_came_last() -> None:
-    """The first one's own worker is about to start."""
-    statuses = (TuneTrial.RUNNING, TuneTrial.PENDING, TuneTrial.PENDING, TuneTrial.RUNNING)
+    """The first one's own worker is about to start; the last but one's has taken it on already."""
+    statuses = (TuneTrial.RUNNING, *3 * [TuneTrial.PENDING], TuneTrial.RUNNING)
     trials = [one_of_tunes(ours(seed), status=status) for seed, status in enumerate(statuses)]
+    for trial, worker in zip(trials, (object(), None, None, object(), object()), strict=True):
+        trial.temporary_state.ray_actor = worker
     controller = SimpleNamespace(get_trials=lambda: trials)
     assert Patient().choose_trial_to_run(controller) is trials[2]
     trials[1:3] = []
