@@ -8,7 +8,7 @@ standard error.
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -146,9 +146,15 @@ def show_trials(console: Console, plan: "Plan") -> None:
 
 
 def show_closing(
-    console: Console, counts: Mapping[str, int], results: str, seconds: float, *, interrupted: bool
+    console: Console,
+    counts: Mapping[str, int],
+    results: str,
+    seconds: float,
+    *,
+    tasks: Collection[str],
+    interrupted: bool,
 ) -> None:
-    """Prints how the sweep ended and what to read next."""
+    """Prints how the sweep of these tasks ended and what to read next."""
     ended = ", ".join(f"{counts[state]:,} {state}" for state in MARK if counts[state] or state == "done")
     if interrupted or counts["new"]:
         left = counted(counts["new"] + counts["failed"], "trial")
@@ -160,7 +166,8 @@ def show_closing(
     if counts["failed"]:
         console.print("  the column `error` says why; the same command tries them again", highlight=False)
     if counts["done"]:
-        console.print(f"  next: python analysis/pareto.py {results}", highlight=False)
+        script = "planning.py" if "driving" in tasks else "pareto.py"
+        console.print(f"  next: python analysis/{script} {results}", highlight=False)
 
 
 @contextmanager

@@ -94,9 +94,8 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
             raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
         outcome = Outcome(command.trials, command.count(), interrupted)
-    console.show_closing(
-        screen, outcome.counts, where.results, time.monotonic() - began, interrupted=interrupted
-    )
+    seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
+    console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
     return outcome
 
 

@@ -54,6 +54,10 @@ class Trial:
     macs: int
     source: str | None = None  # the text of the file of one's own model, for workers that have no such file
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Trial":
+        """Itself: it does not change, and Tune copies it several times."""
+        return self
+
     def row(self) -> dict[str, Any]:
         """What the trials table says of it before it has run."""
         ids = {"trial_id": self.trial_id, "arch_id": self.arch_id}

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import attnsweep
-from attnsweep import Sweep
+from attnsweep import Sweep, console
 from attnsweep.results import Store
 
 from commands import SLOW, TINY, finish, gone, metrics, raw_ids, start, training, wait_for, write_sweep
@@ -66,6 +67,15 @@ def test_what_a_person_sees_is_ours_alone_and_names_what_is_next(finished: Path)
     assert out.startswith("sweep_file: 3 trials (3 new)")
     assert "3 done in " in out and "python analysis/pareto.py results" in out.splitlines()[-1]
     assert (finished / "err.txt").read_text() == "", "Ray's own noise is off"
+
+
+@pytest.mark.parametrize(("task", "script"), [("images", "pareto.py"), ("driving", "planning.py")])
+def test_what_is_next_goes_by_what_was_swept(
+    task: str, script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = Counter({"done": 2})
+    console.show_closing(console.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
+    assert f"python analysis/{script} results" in capsys.readouterr().out
 
 
 def test_nothing_but_parquet_lies_in_the_results(finished: Path) -> None:
