@@ -132,7 +132,8 @@ class Messenger(tune.Callback):
     """Passes Tune's callbacks on, and keeps what was begun and has not ended."""
 
     def __init__(self, source: Source, record: Record, *, slots: int) -> None:
-        self.source, self.record, self.most = source, record, slots + source.ahead
+        self.source, self.record, self.slots = source, record, slots
+        self.ahead, self.running = min(source.ahead, spare(slots)), 0
         self.left: dict[str, Trial] = {}
         self.starts: Counter[str] = Counter()
         self.rows: dict[str, Row] = {}  # of running trials, as far as they have come
@@ -142,8 +143,11 @@ class Messenger(tune.Callback):
         return {}  # Tune pickles its callbacks beside its own state; neither is needed again
 
     def take(self) -> Trial | None:
-        """The next trial of the source; None where enough are under way."""
-        if len(self.left) >= self.most:
+        """The next trial of the source; None where enough wait: one for each free slot, and some ahead, for
+        workers that are not there yet. So there is a new one as a worker becomes free, and it takes that one:
+        one that waits has asked the cluster for a worker, in vain, and the request costs as much as a row.
+        """
+        if len(self.left) - self.running >= max(0, self.slots - self.running) + self.ahead:
             return None
         if trial := self._call(self.source.take):
             self.left[trial.trial_id] = trial
@@ -180,6 +184,7 @@ class Messenger(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         forget(trials)
+        self.running = sum(one.status == TuneTrial.RUNNING for one in trials)
 
     def give_up(self) -> None:
         """Ends trials that were started too often."""
@@ -216,6 +221,7 @@ class Feed(Searcher):
         super().__init__()
         left = [one for one in messenger.left.values() if not alone or messenger.starts[one.trial_id]]
         self.messenger, self.again, self.alone, self.given = messenger, deque(left), alone, ""
+        messenger.running = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The configuration of the next trial; None where Tune is to ask again later."""
@@ -258,12 +264,12 @@ def worker_death(trial: TuneTrial, starts: int) -> str:
 
 
 class Patient(FIFOScheduler):
-    """Gives a free worker the trial that came last, of the few that wait.
+    """Gives a free worker the trial that came last, of those that wait.
 
-    For each of them Tune has asked for a worker, and takes that back as another one is free. The worker of
-    the first come is about to start: with trials that are shorter than such a start, as on a node that is
-    slow to import torch, it would never come up. A trial that a worker is taking on already is pending too;
-    were it given, Tune would give any other instead.
+    Tune has asked for a worker for each of the others, and would take that back: the one that it is starting,
+    say, which with trials shorter than a start, as on a node that is slow to import torch, would never come
+    up. A trial that a worker is taking on already is pending too; were it given, Tune would give any other
+    instead.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
@@ -322,9 +328,8 @@ def spread(
 
     Raises what the record raises, and KeyboardInterrupt.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(
-        max(2, slots)
-    )  # by default 200: each pending one costs every round
+    most = slots + spare(slots)  # by default 200: each pending one costs every round
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)
     messenger, alone = Messenger(source, record, slots=slots), False
     while messenger.left or not source.exhausted:
         before = messenger.starts.total()
@@ -341,6 +346,11 @@ def spread(
         if messenger.starts.total() == before and (messenger.left or not source.exhausted):
             raise RuntimeError(f"Ray Tune ended with {len(messenger.left)} trials not started")
         messenger.give_up()
+
+
+def spare(slots: int) -> int:
+    """How many trials may wait beside those that have a slot, so that nodes that join find work."""
+    return max(2, slots)
 
 
 def why(error: BaseException) -> str:

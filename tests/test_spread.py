@@ -92,6 +92,32 @@ def test_after_a_breakdown_what_was_under_way_goes_on_alone_and_the_rest_waits()
     assert [given(again), given(again)] == [2, 3]
 
 
+@pytest.mark.parametrize(("slots", "ahead"), [(1, 2), (2, 2), (5, 5)])
+def test_there_is_a_new_trial_whenever_a_worker_becomes_free(slots: int, ahead: int) -> None:
+    """Those that wait already have asked for a worker of their own, and go on waiting for it."""
+    messenger = Messenger(Queue([ours(seed) for seed in range(30)]), Silent(), slots=slots)
+    feed = Feed(messenger)
+    assert [given(feed) for _ in range(slots + ahead)] == list(range(slots + ahead))
+    assert feed.suggest("x") is None, "as many wait as there are slots, and some ahead"
+    running = [one_of_tunes(ours(seed), status=TuneTrial.RUNNING) for seed in range(slots)]
+    messenger.on_step_end(0, running)
+    assert feed.suggest("x") is None, "the slots are taken"
+    messenger.on_trial_complete(0, [], running[0])
+    running[0].set_status(TuneTrial.TERMINATED)
+    messenger.on_step_end(0, running)
+    assert given(feed) == slots + ahead
+    assert feed.suggest("x") is None
+
+
+def test_suggested_trials_are_not_taken_sooner_than_their_source_wants() -> None:
+    class Careful(Queue):
+        ahead = 1
+
+    feed = Feed(Messenger(Careful([ours(seed) for seed in range(30)]), Silent(), slots=4))
+    assert [given(feed) for _ in range(5)] == list(range(5))
+    assert feed.suggest("x") is None
+
+
 def test_a_breakdown_for_memory_is_told_in_one_line() -> None:
     wrapped = RuntimeError("Caught unexpected exception: Task was killed")
     wrapped.__cause__ = OutOfMemoryError("Task was killed due to the node running low on memory.\nAdvice")
