@@ -57,8 +57,8 @@ class Search:
     def exhausted(self) -> bool:
         return not any(cell.wanted for cell in self.cells)
 
-    def take(self) -> Trial | None:
-        """The next trial, of the cells in turn; None where none has another."""
+    def take(self, *, last: bool = False) -> Trial | None:
+        """The next trial, of the cells in turn: no other is known. None where none has another."""
         for _ in range(len(self.cells)):
             self.cells.rotate(-1)
             if trial := self.cells[-1].suggest():

@@ -89,8 +89,8 @@ class Source(Protocol):
     def ahead(self) -> float:
         """How many may be taken before a worker is free."""
 
-    def take(self) -> Trial | None:
-        """The next trial; None where there is none now."""
+    def take(self, *, last: bool) -> Trial | None:
+        """The next trial, or the last of those that are known; None where there is none now."""
 
     @property
     def exhausted(self) -> bool:
@@ -108,8 +108,10 @@ class Queue:
     def __init__(self, trials: Iterable[Trial]) -> None:
         self.waiting = deque(trials)
 
-    def take(self) -> Trial | None:
-        return self.waiting.popleft() if self.waiting else None
+    def take(self, *, last: bool) -> Trial | None:
+        if not self.waiting:
+            return None
+        return self.waiting.pop() if last else self.waiting.popleft()
 
     @property
     def exhausted(self) -> bool:
@@ -143,13 +145,15 @@ class Messenger(tune.Callback):
         return {}  # Tune pickles its callbacks beside its own state; neither is needed again
 
     def take(self) -> Trial | None:
-        """The next trial of the source; None where enough wait: one for each free slot, and some ahead, for
-        workers that are not there yet. So there is a new one as a worker becomes free, and it takes that one:
-        one that waits has asked the cluster for a worker, in vain, and the request costs as much as a row.
+        """The next trial of the source where a slot is free. Else one of its last, which asks the cluster for
+        a worker that may join, and waits. So there is a new trial as a worker becomes free, and it asks for
+        none: a request, taken back, costs as much as a row. None where enough wait.
         """
-        if len(self.left) - self.running >= max(0, self.slots - self.running) + self.ahead:
+        waiting, free = len(self.left) - self.running, self.slots - self.running
+        if waiting >= free + self.ahead:
             return None
-        if trial := self._call(self.source.take):
+        last = waiting >= free if not self.starts else not free
+        if trial := self._call(self.source.take, last=last):
             self.left[trial.trial_id] = trial
         return trial
 
@@ -185,6 +189,7 @@ class Messenger(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         forget(trials)
         self.running = sum(one.status == TuneTrial.RUNNING for one in trials)
+        self.slots = max(self.slots, self.running)  # more as nodes join
 
     def give_up(self) -> None:
         """Ends trials that were started too often."""
@@ -204,9 +209,9 @@ class Messenger(tune.Callback):
         self._call(self.source.ended, trial, status, row)
         del self.left[trial.trial_id]
 
-    def _call(self, told: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, told: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            return told(*args)
+            return told(*args, **options)
         except Exception as error:  # Tune wraps what its callbacks raise; this is the original
             self.error = error
             raise
@@ -273,7 +278,10 @@ class Patient(FIFOScheduler):
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        return next((one for one in reversed(tune_controller.get_trials()) if waits(one)), None)
+        trials = tune_controller.get_trials()
+        if all(one.status == TuneTrial.PENDING for one in trials):
+            return None  # at the beginning workers are asked for in the trials' order
+        return next((one for one in reversed(trials) if waits(one)), None)
 
 
 def waits(trial: TuneTrial) -> bool:

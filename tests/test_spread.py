@@ -78,7 +78,7 @@ def test_a_feed_gives_first_what_an_earlier_call_of_tune_has_left() -> None:
 def test_after_a_breakdown_what_was_under_way_goes_on_alone_and_the_rest_waits() -> None:
     messenger = Messenger(Queue([ours(seed) for seed in range(4)]), Silent(), slots=2)
     first = Feed(messenger)
-    assert [given(first) for _ in range(3)] == [0, 1, 2]
+    assert [given(first) for _ in range(3)] == [0, 1, 3]
     for seed in (0, 1):
         messenger.on_trial_start(0, [], one_of_tunes(ours(seed), status=TuneTrial.RUNNING))
     alone = Feed(messenger, alone=True)
@@ -89,23 +89,40 @@ def test_after_a_breakdown_what_was_under_way_goes_on_alone_and_the_rest_waits()
     messenger.on_trial_complete(0, [], one_of_tunes(ours(1), status=TuneTrial.TERMINATED))
     assert alone.suggest("x") == Searcher.FINISHED
     again = Feed(messenger)
-    assert [given(again), given(again)] == [2, 3]
+    assert [given(again), given(again)] == [3, 2]
 
 
 @pytest.mark.parametrize(("slots", "ahead"), [(1, 2), (2, 2), (5, 5)])
 def test_there_is_a_new_trial_whenever_a_worker_becomes_free(slots: int, ahead: int) -> None:
-    """Those that wait already have asked for a worker of their own, and go on waiting for it."""
+    """It is the next in line; those that wait for workers that may join are the last ones."""
     messenger = Messenger(Queue([ours(seed) for seed in range(30)]), Silent(), slots=slots)
     feed = Feed(messenger)
-    assert [given(feed) for _ in range(slots + ahead)] == list(range(slots + ahead))
-    assert feed.suggest("x") is None, "as many wait as there are slots, and some ahead"
+    spares = [29 - number for number in range(ahead)]
+    assert [given(feed) for _ in range(slots + ahead)] == [*range(slots), *spares]
+    assert feed.suggest("x") is None
     running = [one_of_tunes(ours(seed), status=TuneTrial.RUNNING) for seed in range(slots)]
+    for one in running:
+        messenger.on_trial_start(0, running, one)
     messenger.on_step_end(0, running)
     assert feed.suggest("x") is None, "the slots are taken"
-    messenger.on_trial_complete(0, [], running[0])
-    running[0].set_status(TuneTrial.TERMINATED)
+    messenger.on_trial_complete(0, running, running[0])
+    messenger.on_step_end(0, running[1:])
+    assert given(feed) == slots
+    assert feed.suggest("x") is None
+
+
+def test_a_node_that_joins_is_one_more_to_find_work_for() -> None:
+    messenger = Messenger(Queue([ours(seed) for seed in range(30)]), Silent(), slots=2)
+    feed = Feed(messenger)
+    assert [given(feed) for _ in range(4)] == [0, 1, 29, 28]
+    running = [one_of_tunes(ours(seed), status=TuneTrial.RUNNING) for seed in (0, 1, 29)]
+    for one in running:
+        messenger.on_trial_start(0, running, one)
     messenger.on_step_end(0, running)
-    assert given(feed) == slots + ahead
+    assert given(feed) == 27, "another one waits for a node that may join"
+    messenger.on_trial_complete(0, running, running[0])
+    messenger.on_step_end(0, running[1:])
+    assert given(feed) == 2, "the three workers are all kept busy"
     assert feed.suggest("x") is None
 
 
@@ -114,7 +131,7 @@ def test_suggested_trials_are_not_taken_sooner_than_their_source_wants() -> None
         ahead = 1
 
     feed = Feed(Messenger(Careful([ours(seed) for seed in range(30)]), Silent(), slots=4))
-    assert [given(feed) for _ in range(5)] == list(range(5))
+    assert [given(feed) for _ in range(5)] == [0, 1, 2, 3, 29]
     assert feed.suggest("x") is None
 
 
@@ -156,3 +173,8 @@ def test_a_free_worker_takes_the_trial_that_came_last() -> None:
     assert Patient().choose_trial_to_run(controller) is trials[2]
     trials[1:3] = []
     assert Patient().choose_trial_to_run(controller) is None
+
+
+def test_workers_are_first_asked_for_in_the_order_of_the_trials() -> None:
+    trials = [one_of_tunes(ours(seed), status=TuneTrial.PENDING) for seed in range(3)]
+    assert Patient().choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials)) is None
