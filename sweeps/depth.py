@@ -1,6 +1,6 @@
 """Does depth buy accuracy once latency and parameters are counted?
 
-10 trials on MNIST, about 40 min on two idle cores: ViT, DeepViT and Hybrid at depths 2, 4 and 6, and the CNN,
+10 trials on MNIST, about 35 min on two cores: ViT, DeepViT and Hybrid at depths 2, 4 and 6, and the CNN,
 which has no depth. Expected: depth 2 to 6 is worth two to three points to the ViT, one to DeepViT and half a
 point to the hybrid, for three times the latency of a ViT and twice that of a hybrid.
 """
