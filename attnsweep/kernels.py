@@ -84,10 +84,9 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         plain = input.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        work = input.numel() * self.out_features
-        if plain and input.device.type == "cpu" and input.dim() > 1 and work >= LEAST_WORK:
-            if mkl_falls_behind():
-                return LinearMap.apply(input, self.weight, self.bias)
+        large = input.dim() > 1 and input.numel() * self.out_features >= LEAST_WORK
+        if plain and large and input.device.type == "cpu" and mkl_falls_behind():
+            return LinearMap.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
