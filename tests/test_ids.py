@@ -1,0 +1,24 @@
+"""The ids of the example sweeps' trials: a new axis, column or room must change none, or finished rows are lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attnsweep.search import look
+from attnsweep.sweep import read_sweep
+
+HERE = Path(__file__).parent
+IDS: dict[str, str] = json.loads((HERE / "trial_ids.json").read_text())
+SWEEPS = sorted((HERE.parent / "sweeps").glob("*.py"))
+
+
+def test_every_example_sweep_has_its_ids_on_record() -> None:
+    assert {path.stem for path in SWEEPS} - {"own_net"} == IDS.keys()
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_the_trials_of_the_example_sweeps_keep_their_ids(name: str, tmp_path: Path) -> None:
+    trials, invalid = look(read_sweep(HERE.parent / "sweeps" / f"{name}.py"), tmp_path)
+    assert not invalid
+    assert [f"{trial.trial_id}/{trial.arch_id}" for trial in trials] == IDS[name].split()
