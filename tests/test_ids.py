@@ -1,4 +1,4 @@
-"""The ids of the example sweeps' trials: a new axis, column or room must change none, or finished rows are lost."""
+"""The ids of the example sweeps' trials: a new axis, column or room changes none, or rows would be lost."""
 
 import json
 from pathlib import Path
