@@ -8,7 +8,7 @@ The weights are those that the sweep kept (keep_weights=True); without them the 
 gives the same ones on the same kind of machine. Computed in fp32, whatever the precision of the training.
 
 DeepViT's maps are taken before re-attention, where they are weights: none is negative and rows sum to one, as
-rollout wants it. What re-attention makes of them is left out (see attnsweep/models/maps.py).
+rollout wants it. What re-attention makes of them is left out (see attnsweep/tasks/images/models/maps.py).
 """
 
 import argparse
@@ -33,15 +33,16 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from trained import trained
 
-from attnsweep import plan
-from attnsweep.console import counted
-from attnsweep.errors import UserError, exit_status
-from attnsweep.inspection import find_trial, trial_of
-from attnsweep.models.attention import attention_maps
-from attnsweep.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
-from attnsweep.problems import PAD, Problem, sign
-from attnsweep.sweep import Trial
-from attnsweep.tasks import images, sequences
+from attnsweep.cli.inspection import find_trial, trial_of
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.engine.console import counted
+from attnsweep.nn.attention import attention_maps
+from attnsweep.space import plan
+from attnsweep.space.sweep import Trial
+from attnsweep.tasks.images import training as images
+from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
+from attnsweep.tasks.sequences import training as sequences
+from attnsweep.tasks.sequences.problems import PAD, Problem, sign
 
 from canvas import INK, STYLE, Layout, canvas, look, save
 from labels import GREY, PALE

@@ -20,21 +20,21 @@ from PIL import Image
 from torch import nn
 from trained import trained
 
-from attnsweep import plan
-from attnsweep.errors import UserError
-from attnsweep.inspection import find_trial, trial_of
-from attnsweep.planning.judging.closed_loop import Drive, drive
-from attnsweep.planning.judging.readout import said_of
-from attnsweep.planning.judging.score import course_of, score_drive
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import inputs_of, rig_of
-from attnsweep.planning.records.samples import KEY_S, SWEEPS, Samples, in_frame
-from attnsweep.planning.stack.prediction import Prediction
-from attnsweep.planning.world.cast import EGO, draw_cast
-from attnsweep.planning.world.geometry import Floats, corners
-from attnsweep.planning.world.maps import draw_map
-from attnsweep.planning.world.sensor import Grid
-from attnsweep.planning.world.traffic import DT
+from attnsweep.cli.inspection import find_trial, trial_of
+from attnsweep.core.errors import UserError
+from attnsweep.space import plan
+from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
+from attnsweep.tasks.driving.judging.readout import said_of
+from attnsweep.tasks.driving.judging.score import course_of, score_drive
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.batches import inputs_of, rig_of
+from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, in_frame
+from attnsweep.tasks.driving.stack.prediction import Prediction
+from attnsweep.tasks.driving.world.cast import EGO, draw_cast
+from attnsweep.tasks.driving.world.geometry import Floats, corners
+from attnsweep.tasks.driving.world.maps import draw_map
+from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.traffic import DT
 
 from canvas import INK, STYLE, Layout, canvas
 

@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from attnsweep import pareto
-from attnsweep.errors import UserError, exit_status
-from attnsweep.results import load
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.results.store import load
 
 from canvas import STYLE, Layout, canvas, look, save
 from labels import GREY, LabelPlacer

@@ -21,9 +21,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnsweep import pareto
-from attnsweep.errors import UserError, exit_status
-from attnsweep.results import load
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.results.store import load
 
 from canvas import INK, STYLE, Layout, canvas, save
 from labels import PALE

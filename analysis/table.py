@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnsweep import pareto
-from attnsweep.errors import UserError, exit_status
-from attnsweep.results import load
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.results.store import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
 PUBLISHED = Path(__file__).with_name("published.csv")

@@ -10,11 +10,12 @@ import pandas as pd
 from rich.progress import Progress
 from torch import nn
 
-from attnsweep import checkpoint, storage, trial
-from attnsweep.console import counted, screen
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.sweep import Trial, reason
+from attnsweep.core.errors import UserError
+from attnsweep.engine.console import counted, screen
+from attnsweep.results import storage
+from attnsweep.space.sweep import Trial, reason
+from attnsweep.tasks.build import build
+from attnsweep.training import checkpoint, trial
 
 
 def trained(

@@ -5,13 +5,13 @@ The names here need neither torch nor Ray until a sweep runs.
 
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.errors import UserError
-from attnsweep.pareto import front
-from attnsweep.results import load
-from attnsweep.sweep import Sweep
+from attnsweep.answers.pareto import front
+from attnsweep.core.errors import UserError
+from attnsweep.results.store import load
+from attnsweep.space.sweep import Sweep
 
 if TYPE_CHECKING:
-    from attnsweep.runner import run
+    from attnsweep.engine.runner import run
 
 __version__ = "0.1.0"
 __all__ = ["Sweep", "UserError", "front", "load", "run"]
@@ -21,6 +21,6 @@ def __getattr__(name: str) -> Any:
     """`attnsweep.run`, which imports Ray, when it is first asked for."""
     if name != "run":
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
-    from attnsweep.runner import run
+    from attnsweep.engine.runner import run
 
     return run

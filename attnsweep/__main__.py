@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnsweep import __version__
-from attnsweep.errors import Interrupted, UserError
+from attnsweep.core.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from attnsweep.plan import Place
+    from attnsweep.space.plan import Place
 
 EPILOG = """other commands:
   python -m attnsweep measure    latency of every architecture in the results, on this hardware
@@ -79,25 +79,25 @@ def run_sweep(arguments: Sequence[str]) -> int:
         raise UserError("--stop goes with --cluster")
     if options.address and options.cluster:
         raise UserError("--address and --cluster name two clusters; use one")
-    from attnsweep.plan import place
-    from attnsweep.sweep import parse_override, read_sweep
+    from attnsweep.space.plan import place
+    from attnsweep.space.sweep import parse_override, read_sweep
 
     sweep = read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
     where = place(options.results, options.data)
     if options.dry_run:
-        from attnsweep.dryrun import dry_run
+        from attnsweep.cli.dryrun import dry_run
 
         return dry_run(sweep, where, as_json=options.json)
     if options.cluster:
         return send(options, where)
-    from attnsweep import runner
+    from attnsweep.engine import runner
 
     return runner.execute(sweep, where, address=options.address, latency=not options.no_latency).exit_status
 
 
 def send(options: argparse.Namespace, where: "Place") -> int:
     """Runs a sweep on the cluster of --cluster, overrides and flags included; returns the exit status."""
-    from attnsweep import remote
+    from attnsweep.engine import remote
 
     flags = ["--no-latency"] if options.no_latency else []
     data = ["--data", options.data] if options.data else []
@@ -113,7 +113,7 @@ def measure(arguments: Sequence[str]) -> int:
     add_results(parser)
     add_address(parser)
     options = parser.parse_args(arguments)
-    from attnsweep import runner
+    from attnsweep.engine import runner
 
     return runner.measure(options.results, address=options.address)
 
@@ -127,7 +127,7 @@ def pick(arguments: Sequence[str]) -> int:
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
     parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
     options = parser.parse_args(arguments)
-    from attnsweep import inspection
+    from attnsweep.cli import inspection
 
     return inspection.pick(**vars(options))
 
@@ -138,7 +138,7 @@ def show(arguments: Sequence[str]) -> int:
     parser.add_argument("trial_id", metavar="TRIAL_ID", help="the id, or its first digits")
     add_results(parser)
     options = parser.parse_args(arguments)
-    from attnsweep import inspection
+    from attnsweep.cli import inspection
 
     return inspection.show(options.results, options.trial_id)
 
@@ -148,7 +148,7 @@ def columns(arguments: Sequence[str]) -> int:
     argparse.ArgumentParser(prog="python -m attnsweep columns", description=columns.__doc__).parse_args(
         arguments
     )
-    from attnsweep import inspection
+    from attnsweep.cli import inspection
 
     return inspection.columns()
 
@@ -162,7 +162,7 @@ def doctor(arguments: Sequence[str]) -> int:
     add_results(parser)
     add_address(parser)
     options = parser.parse_args(arguments)
-    from attnsweep import doctor as check
+    from attnsweep.cli import doctor as check
 
     return check.doctor(data=options.data, address=options.address, results=options.results)
 

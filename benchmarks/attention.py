@@ -10,7 +10,7 @@ One multi-head self-attention with its projections goes three ways, on the same 
 Printed is a Markdown table with a line per pass (inference; training, which is forward and backward) and
 length. Its columns:
 
-    MMAC             millions of multiply-accumulates of the forward pass by attnsweep.cost, all examples
+    MMAC             millions of multiply-accumulates of the forward pass by tasks.cost, all examples
     weights, tokens  theory, in MB (1e6 bytes) of float32: the weights of all pairs once; queries, keys,
                      values, what is read and the output
     ms               median latency of a call; the three take turns, each first in every third, so that what
@@ -33,9 +33,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attnsweep import measure, provenance
-from attnsweep.cost import multi_head
-from attnsweep.models.attention import MultiHeadAttention, causal_mask
+from attnsweep.measuring import measure
+from attnsweep.nn.attention import MultiHeadAttention, causal_mask
+from attnsweep.results import provenance
+from attnsweep.tasks.cost import multi_head
 
 WAYS = ("explicit", "fused", "torch")
 PASSES = ("inference", "training")

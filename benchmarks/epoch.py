@@ -3,8 +3,8 @@
 A sweep tool that trained slower than the plain sample would be paid for in every trial. So two comparisons,
 both on CPUs, both on MNIST with the default models (dim 128, depth 6, heads 4, mlp 256), batch 64:
 
-1. attnsweep's loop (attnsweep.trial.Training: images resident as uint8, a batch is a gather; channels-last;
-   the layers of attnsweep.kernels; fused Adam) against the plain PyTorch sample (torchvision's MNIST,
+1. attnsweep's loop (training.trial.Training: images resident as uint8, a batch is a gather; channels-last;
+   the layers of training.kernels; fused Adam) against the plain PyTorch sample (torchvision's MNIST,
    ToTensor and Normalize per image, DataLoader, plain Adam, torch's layers in their default layout). One
    thread each, in one process, the same initial weights, the same number of steps. They take turns by chunks
    of steps, each first in every other turn, so that what else the machine does falls on both. Printed per
@@ -42,15 +42,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from attnsweep import datasets, provenance, trial
-from attnsweep.axes import AXES, Config
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.plan import place
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
-from attnsweep.tasks import images
-from attnsweep.trial import Options, Training
+from attnsweep.core.axes import AXES, Config
+from attnsweep.core.errors import UserError
+from attnsweep.results import provenance
+from attnsweep.space.plan import place
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.build import build
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import training as images
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training import trial
+from attnsweep.training.trial import Options, Training
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 CORES = os.cpu_count() or 1

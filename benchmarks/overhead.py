@@ -4,7 +4,7 @@ Where a trial lasts a second and its scheduling two, people give the scheduler u
 the same tiny trials (a ViT of one block, one epoch of digits; only the seed differs) go three ways, each in a
 process of its own:
 
-    plain loop    attnsweep.trial.run, one trial after another in one process, imports and data warm
+    plain loop    attnsweep.training.trial.run, one trial after another in one process, imports and data warm
     naive Tune    Ray Tune as its tutorials begin: a function trainable that imports and loads inside, nothing
                   reused, loggers on, all settings at their defaults, one CPU per trial; few trials, as each
                   takes seconds
@@ -42,7 +42,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attnsweep import Sweep, provenance
+from attnsweep import Sweep
+from attnsweep.results import provenance
 
 TINY = dict(model="vit", dataset="digits", depth=1, dim=16, heads=1, dim_head=16, mlp_dim=32, epochs=1)
 NO_DATA = "."  # the digits come with scikit-learn
@@ -99,8 +100,8 @@ class Figures:
 
 def plain_loop(trials: int) -> Report:
     """One trial after another in this process."""
-    from attnsweep.sweep import make_trial, resolve
-    from attnsweep.trial import Options, run
+    from attnsweep.space.sweep import make_trial, resolve
+    from attnsweep.training.trial import Options, run
 
     options = Options(data_dir=NO_DATA)
     several = [make_trial(resolve({**TINY, "seed": seed}), Path(NO_DATA)) for seed in range(trials)]
@@ -131,9 +132,9 @@ def trainable(config: dict[str, Any]) -> None:
     """What the tutorials pass to Ray Tune: imports, data and training in one function."""
     from ray import tune
 
-    from attnsweep.sweep import make_trial, resolve
-    from attnsweep.tasks import images
-    from attnsweep.trial import Options, run
+    from attnsweep.space.sweep import make_trial, resolve
+    from attnsweep.tasks.images import training as images
+    from attnsweep.training.trial import Options, run
 
     point = resolve(config)
     images.load_for(point, NO_DATA, "cpu")  # here, so that it does not count as training
@@ -146,7 +147,7 @@ def attnsweep_itself(trials: int) -> Report:
     from ray import tune
 
     import attnsweep
-    from attnsweep import cluster
+    from attnsweep.engine import cluster
 
     resources = {"cpu": 1, "gpu": 0}
     sweep = Sweep({**TINY, "seed": tune.grid_search(list(range(trials)))}, resources=resources)

@@ -7,7 +7,7 @@
 
     training       samples per second, median over steps of 32 samples
     Python         the share of a step that matching and the gathering of samples take
-    answer         median latency at batch 1, by the protocol of `attnsweep.measure`
+    answer         median latency at batch 1, by the protocol of `attnsweep.measuring.measure`
     driving        seconds for 50 maps x 15 s in closed loop, against the seconds of one training epoch of
                    `driving:small` at that speed
 
@@ -28,15 +28,16 @@ import numpy as np
 import torch
 import world
 
-from attnsweep import measure, provenance
-from attnsweep.axes import Config
-from attnsweep.models import build
-from attnsweep.planning.judging.baselines import policy_of
-from attnsweep.planning.judging.score import course, judge
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import inputs_of, rig_of, rows, tensors
-from attnsweep.planning.stack import losses
-from attnsweep.spaces import resolve
+from attnsweep.core.axes import Config
+from attnsweep.measuring import measure
+from attnsweep.results import provenance
+from attnsweep.tasks.build import build
+from attnsweep.tasks.driving.judging.baselines import policy_of
+from attnsweep.tasks.driving.judging.score import course, judge
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.batches import inputs_of, rig_of, rows, tensors
+from attnsweep.tasks.driving.stack import losses
+from attnsweep.tasks.resolve import resolve
 
 PLANNERS = {
     "id10": {"stages": "id10"},

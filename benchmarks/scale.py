@@ -144,12 +144,12 @@ def fill(results: Path, trials: int) -> None:
 
     One trial is trained; its row and curve stand for all, each under its own id, with its own numbers.
     """
-    from attnsweep import provenance
-    from attnsweep.recorder import BUNDLE, tidy
-    from attnsweep.results import Store
-    from attnsweep.spaces import resolve
-    from attnsweep.sweep import make_trial
-    from attnsweep.trial import Options, run
+    from attnsweep.engine.recorder import BUNDLE, tidy
+    from attnsweep.results import provenance
+    from attnsweep.results.store import Store
+    from attnsweep.space.sweep import make_trial
+    from attnsweep.tasks.resolve import resolve
+    from attnsweep.training.trial import Options, run
 
     several = [make_trial(resolve({**TINY, **VIT, "seed": seed}), Path(NO_DATA)) for seed in range(trials)]
     end, store, random = (
@@ -178,7 +178,7 @@ def jittered(row: dict[str, Any], random: Any) -> dict[str, Any]:
 READING = """
 import sys, time
 import pandas as pd
-import pyarrow.parquet, attnsweep, attnsweep.results
+import pyarrow.parquet, attnsweep, attnsweep.results.store
 readers = {"load": attnsweep.load, "pandas": lambda folder: pd.read_parquet(folder + "/trials")}
 for name, read in readers.items():
     began = time.perf_counter()
@@ -231,7 +231,7 @@ def on_simulated_nodes(trials: int, nodes: int) -> Report:
     """A sweep of naps on a cluster of nodes with one CPU each, after a head that runs no trial."""
     from ray.cluster_utils import Cluster
 
-    from attnsweep import spread
+    from attnsweep.engine import tune as spread
 
     spread.Worker = napper()  # type: ignore[misc]
     small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
@@ -246,8 +246,8 @@ def on_simulated_nodes(trials: int, nodes: int) -> Report:
 
 def napper() -> Any:
     """Our worker class, whose trials nap instead of training."""
-    from attnsweep import spread
-    from attnsweep.sweep import Trial
+    from attnsweep.engine import tune as spread
+    from attnsweep.space.sweep import Trial
 
     def naps(trial: Trial) -> Iterator[dict[str, Any]]:
         began = datetime.now(UTC)
@@ -271,7 +271,7 @@ def swept(point: dict[str, Any], trials: int, *, address: str, nodes: int) -> Re
     from ray import tune
 
     import attnsweep
-    from attnsweep import cluster
+    from attnsweep.engine import cluster
 
     resources = {"cpu": 1, "gpu": 0}
     sweep = attnsweep.Sweep({**point, "seed": tune.grid_search(range(trials))}, resources=resources)

@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from attnsweep import measure, provenance, tasks
-from attnsweep.axes import Config
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.spaces import images, resolve
-from attnsweep.sweep import cost_of
+from attnsweep.core.axes import Config
+from attnsweep.core.errors import UserError
+from attnsweep.measuring import measure
+from attnsweep.results import provenance
+from attnsweep.space.sweep import cost_of
+from attnsweep.tasks import task as tasks
+from attnsweep.tasks.build import build
+from attnsweep.tasks.images import space as images
+from attnsweep.tasks.resolve import resolve
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
 WIDTHS = range(4, 385)

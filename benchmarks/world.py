@@ -26,12 +26,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.samples import Observer
-from attnsweep.planning.world.cast import Crowd, draw_cast
-from attnsweep.planning.world.maps import draw_map
-from attnsweep.planning.world.roads import RoadMap
-from attnsweep.planning.world.traffic import DT, World
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.samples import Observer
+from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
+from attnsweep.tasks.driving.world.maps import draw_map
+from attnsweep.tasks.driving.world.roads import RoadMap
+from attnsweep.tasks.driving.world.traffic import DT, World
 
 SIDE_BY_SIDE = (1, 8, 32, 100)
 THEIRS = ("intersection-v2", "roundabout-v1", "merge-v1", "highway-v0")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import attnsweep
-from attnsweep import provenance
+from attnsweep.results import provenance
 
 from commands import metrics, raw_ids
 
@@ -108,7 +108,7 @@ class Moment:
 
 def pd_readable(results: Path | str) -> bool:
     """Whether there are rows yet."""
-    return bool(attnsweep.results.Store(results).paths("trials"))
+    return bool(attnsweep.results.store.Store(results).paths("trials"))
 
 
 def write_table(faults: Sequence[Fault], path: Path) -> None:

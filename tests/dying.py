@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from attnsweep import results, storage
 from attnsweep.__main__ import main
+from attnsweep.results import storage
+from attnsweep.results import store as results
 
 
 def die(*_: object, **__: object) -> None:

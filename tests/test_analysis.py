@@ -15,8 +15,8 @@ from unittest import mock
 
 import pytest
 
-from attnsweep.results import Store
-from attnsweep.schema import CONFIGURATION
+from attnsweep.results.schema import CONFIGURATION
+from attnsweep.results.store import Store
 
 ROOT = Path(__file__).parent.parent
 DEVICE = "Xeon, 1 thread"

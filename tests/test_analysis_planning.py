@@ -9,12 +9,12 @@ import planning as script
 import pytest
 from PIL import Image
 
-from attnsweep import plan
-from attnsweep.planning.records import scenes
-from attnsweep.results import Store, load
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
-from attnsweep.trial import Options, run
+from attnsweep.results.store import Store, load
+from attnsweep.space import plan
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, run
 
 MAPS = 40
 

@@ -18,7 +18,7 @@ import pytest
 import ray
 import yaml
 
-from attnsweep import cluster
+from attnsweep.engine import cluster
 
 SWEEP = """from attnsweep import Sweep
 sweep = Sweep(model="vit", depth=1, dim=16, heads=2, dim_head=8, mlp_dim=16, epochs=1,

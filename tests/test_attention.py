@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attnsweep.errors import UserError
-from attnsweep.models.attention import (
+from attnsweep.core.errors import UserError
+from attnsweep.nn.attention import (
     KERNELS,
     Cache,
     MultiHeadAttention,
@@ -21,7 +21,7 @@ from attnsweep.models.attention import (
     linear,
     padding_mask,
 )
-from attnsweep.models.blocks import DecoderBlock, EncoderBlock, Positions, sinusoids
+from attnsweep.nn.blocks import DecoderBlock, EncoderBlock, Positions, sinusoids
 
 B, N, M, D, H, HIDDEN = 3, 5, 7, 16, 4, 24
 Pairs = list[tuple[nn.Module, nn.Module]]  # of ours and torch's

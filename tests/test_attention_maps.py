@@ -13,17 +13,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from torch import Tensor, nn
 
-from attnsweep import datasets
-from attnsweep.models import build
-from attnsweep.models.attention import attention_maps
-from attnsweep.models.cnn import convolutions
-from attnsweep.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
-from attnsweep.problems import BEGIN, END, FIRST, PAD, PROBLEMS, sign
-from attnsweep.results import Row, Store
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
-from attnsweep.tasks import sequences
-from attnsweep.trial import Options, run, weights_path
+from attnsweep.nn.attention import attention_maps
+from attnsweep.results.store import Row, Store
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.build import build
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images.models.cnn import convolutions
+from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
+from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.sequences import training as sequences
+from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD, PROBLEMS, sign
+from attnsweep.training.trial import Options, run, weights_path
 
 import attention as script
 
@@ -306,7 +306,7 @@ def test_weights_that_were_kept_are_drawn_and_lost_ones_are_trained_again_to_the
 ) -> None:  # fmt: skip
     folder, row = vit_trial
     with monkeypatch.context() as patch:
-        patch.setattr("attnsweep.trial.run", None)  # nothing may be trained
+        patch.setattr("attnsweep.training.trial.run", None)  # nothing may be trained
         status, out, err = called(capsys, patch, folder, row["trial_id"][:6])
     assert (status, err) == (0, "")
     path = folder / f"figures/attention-{row['trial_id']}"

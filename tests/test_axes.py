@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsweep.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
-from attnsweep.datasets import DATASETS
-from attnsweep.errors import UserError
-from attnsweep.planning.stack import design
-from attnsweep.spaces import images, resolve, sequences
-from attnsweep.spaces.images import BLOCKS, RECIPE, feature_side
+from attnsweep.core.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.stack import design
+from attnsweep.tasks.images import space as images
+from attnsweep.tasks.images.datasets import DATASETS
+from attnsweep.tasks.images.space import BLOCKS, RECIPE, feature_side
+from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.sequences import space as sequences
 
 VIT = {"model": "vit"}
 MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from attnsweep import provenance
-from attnsweep.results import Store
+from attnsweep.results import provenance
+from attnsweep.results.store import Store
 
 import hosts
 from hosts import REPOSITORY, Machine

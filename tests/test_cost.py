@@ -3,12 +3,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from attnsweep import measure
-from attnsweep.axes import Config
-from attnsweep.cost import Cost, cost, linear
-from attnsweep.models import build
-from attnsweep.spaces import resolve
-from attnsweep.spaces.images import feature_side
+from attnsweep.core.axes import Config
+from attnsweep.measuring import measure
+from attnsweep.tasks.build import build
+from attnsweep.tasks.cost import Cost, cost, linear
+from attnsweep.tasks.images.space import feature_side
+from attnsweep.tasks.resolve import resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 

@@ -8,10 +8,10 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from attnsweep import datasets
-from attnsweep.datasets import DATASETS, ImageSet
-from attnsweep.errors import UserError
-from attnsweep.spaces import resolve
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images.datasets import DATASETS, ImageSet
+from attnsweep.tasks.resolve import resolve
 
 DIGITS = DATASETS["digits"]
 CLASS_OF = {

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from attnsweep import tasks
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.planning.records import scenes
-from attnsweep.planning.stack.design import STAGES
-from attnsweep.schema import DRIVING
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Trial, make_trial
-from attnsweep.tasks import driving
-from attnsweep.trial import Options, run
+from attnsweep.core.errors import UserError
+from attnsweep.results.schema import DRIVING
+from attnsweep.space.sweep import Trial, make_trial
+from attnsweep.tasks import task as tasks
+from attnsweep.tasks.build import build
+from attnsweep.tasks.driving import training as driving
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.stack.design import STAGES
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, run
 
 RULES = ("stop", "constant_velocity", "route_following", "expert")
 SMALL = dict(dataset="driving:tiny", dim=16, mlp_dim=16, heads=2, epochs=2, batch_size=32, warmup_steps=2)

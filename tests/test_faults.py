@@ -18,7 +18,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import attnsweep
-from attnsweep.results import Store
+from attnsweep.results.store import Store
 
 import dying
 from commands import SLOW, TINY, descendants, finish, gone, raw_ids, start, training, wait_for, write_sweep

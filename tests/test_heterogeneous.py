@@ -15,8 +15,9 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import attnsweep
-from attnsweep import Sweep, UserError, cluster, latency
-from attnsweep.results import Store
+from attnsweep import Sweep, UserError
+from attnsweep.engine import cluster, latency
+from attnsweep.results.store import Store
 
 NOTED = '''
 import json, os, time
@@ -57,8 +58,8 @@ TINY = dict(
 PRETEND = """
 import os
 from pathlib import Path
-import attnsweep.provenance
-attnsweep.provenance.CPUINFO = Path(os.environ["CPUINFO"])
+import attnsweep.results.provenance
+attnsweep.results.provenance.CPUINFO = Path(os.environ["CPUINFO"])
 """  # run by every Python process of a node as it starts
 
 

@@ -26,14 +26,17 @@ import table
 import torch
 
 import attnsweep
-from attnsweep import Sweep, inspection, latency, provenance
-from attnsweep.errors import UserError, exit_status
-from attnsweep.merge import merge
-from attnsweep.plan import make_plan
-from attnsweep.results import KEYS, SCHEMAS, Store
-from attnsweep.spaces import own
-from attnsweep.sweep import Trial, expand, make_trial, resolve
-from attnsweep.trial import Options, run
+from attnsweep import Sweep
+from attnsweep.cli import inspection
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.engine import latency
+from attnsweep.results import provenance
+from attnsweep.results.merge import merge
+from attnsweep.results.store import KEYS, SCHEMAS, Store
+from attnsweep.space.plan import make_plan
+from attnsweep.space.sweep import Trial, expand, make_trial, resolve
+from attnsweep.tasks.images import own
+from attnsweep.training.trial import Options, run
 
 TINY = dict(model="vit", depth=1, heads=1, dim=8, dim_head=8, mlp_dim=8, batch_size=2000, epochs=2)
 SWEEP = Sweep(TINY, seed={"grid_search": [0, 1, 2]}, name="good")
@@ -392,7 +395,7 @@ def of_own_model(path: Path) -> Trial:
     """A trial of the model in a file, with ids as this package would give them."""
     named = {"model": f"{path}:Evil", "model_sha256": own.digest(path.read_text())}
     config = {**TRIALS[0].config, **named}
-    from attnsweep.sweep import arch_id_of
+    from attnsweep.space.sweep import arch_id_of
 
     return replace(TRIALS[0], trial_id="0123456789ab", arch_id=arch_id_of(config), config=config)
 
@@ -425,8 +428,8 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
 
 
 def test_a_log_of_starts_that_is_no_text_is_no_error(folder: Path) -> None:
-    from attnsweep.console import Live, screen
-    from attnsweep.recorder import Recorder
+    from attnsweep.engine.console import Live, screen
+    from attnsweep.engine.recorder import Recorder
 
     plan, store = make_plan(SWEEP, (TRIALS, []), []), Store(folder / "results")
     (folder / "runs").mkdir()

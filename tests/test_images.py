@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attnsweep import datasets
-from attnsweep.spaces import resolve
-from attnsweep.tasks import images
-from attnsweep.tasks.images import Data, Split
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import training as images
+from attnsweep.tasks.images.training import Data, Split
+from attnsweep.tasks.resolve import resolve
 
 
 @pytest.fixture(autouse=True)

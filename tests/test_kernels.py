@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnsweep import kernels
-from attnsweep.measure import blank
-from attnsweep.models import build
-from attnsweep.spaces import resolve
+from attnsweep.measuring.measure import blank
+from attnsweep.tasks.build import build
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training import kernels
 
 
 def assert_equal_up_to_rounding(one: Tensor | None, other: Tensor | None) -> None:

@@ -19,10 +19,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
-from attnsweep import measure, results, schema
-from attnsweep.cost import cost
-from attnsweep.errors import UserError
-from attnsweep.spaces import resolve
+from attnsweep.core.errors import UserError
+from attnsweep.measuring import measure
+from attnsweep.results import schema
+from attnsweep.results import store as results
+from attnsweep.tasks.cost import cost
+from attnsweep.tasks.resolve import resolve
 
 MS = 1_000_000
 COLUMNS = {column.name for column in schema.TABLES["latency"]} - {"schema_version"}
@@ -75,7 +77,7 @@ def test_counts_equal_their_closed_forms(
 
 @pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])
 def test_counts_of_built_models_equal_the_plan(model: str) -> None:
-    from attnsweep.models import build
+    from attnsweep.tasks.build import build
 
     config = resolve({"model": model, "dataset": "cifar10"})
     assert measure.count(build(config), torch.zeros(1, 3, 32, 32)) == cost(config)
@@ -466,7 +468,7 @@ def test_the_device_follows_the_share_of_a_gpu(
 
 
 def test_measuring_needs_no_ray() -> None:
-    code = "import sys, attnsweep.measure; sys.exit('ray' in sys.modules)"
+    code = "import sys, attnsweep.measuring.measure; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

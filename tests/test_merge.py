@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnsweep.merge import extract, merge
-from attnsweep.results import Row, Store
-from attnsweep.schema import FINAL, STATUSES
+from attnsweep.results.merge import extract, merge
+from attnsweep.results.schema import FINAL, STATUSES
+from attnsweep.results.store import Row, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

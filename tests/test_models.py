@@ -3,13 +3,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import models, spaces
-from attnsweep.axes import Config
-from attnsweep.cost import cost
-from attnsweep.models import build
-from attnsweep.models.planners import PLANNERS
-from attnsweep.spaces import resolve
-from attnsweep.spaces.images import feature_side
+from attnsweep.core.axes import Config
+from attnsweep.tasks import build as models
+from attnsweep.tasks import resolve as spaces
+from attnsweep.tasks.build import build
+from attnsweep.tasks.cost import cost
+from attnsweep.tasks.driving.planners import PLANNERS
+from attnsweep.tasks.images.space import feature_side
+from attnsweep.tasks.resolve import resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 TRANSFORMERS = MODELS[1:]

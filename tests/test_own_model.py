@@ -9,12 +9,12 @@ import torch
 from ray import tune
 
 from attnsweep import Sweep
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.results import Store
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Trial, cost_of, expand, label, make_trial, read_sweep, varying
-from attnsweep.trial import Options, run
+from attnsweep.core.errors import UserError
+from attnsweep.results.store import Store
+from attnsweep.space.sweep import Trial, cost_of, expand, label, make_trial, read_sweep, varying
+from attnsweep.tasks.build import build
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, run
 
 NET = """
 import torch
@@ -159,7 +159,7 @@ def test_a_model_whose_file_has_changed_is_not_measured_in_place_of_the_old_one(
 
 def test_the_cost_of_an_architecture_is_counted_once(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = trial(f"{net}:Net", width=11)
-    monkeypatch.setattr("attnsweep.models.build", None)
+    monkeypatch.setattr("attnsweep.tasks.build.build", None)
     assert cost_of(trial(f"{net}:Net", width=11, lr=1e-2, seed=3).config).params == one.params
 
 

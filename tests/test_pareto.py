@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnsweep import pareto
-from attnsweep.errors import UserError
-from attnsweep.schema import CONFIGURATION
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError
+from attnsweep.results.schema import CONFIGURATION
 
 AXES = [column.name for column in CONFIGURATION]
 small = st.one_of(st.integers(1, 6).map(float), st.just(math.nan))  # few values, so that ties are frequent
@@ -325,6 +325,6 @@ def test_a_query_that_is_malformed_or_holds_for_no_row_is_a_users_mistake():
 
 
 def test_reading_results_needs_neither_torch_nor_ray():
-    code = "import sys, attnsweep.pareto, attnsweep.results; print({'torch', 'ray'} & set(sys.modules))"
+    code = "import sys, attnsweep.answers.pareto; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from attnsweep import plan
-from attnsweep.axes import AXES
-from attnsweep.console import Live
-from attnsweep.dryrun import dry_run
-from attnsweep.errors import UserError
-from attnsweep.estimate import ASSUMED_MACS_PER_S, Speed, work
-from attnsweep.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
-from attnsweep.results import Row, Store
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Sweep, Trial, expand, make_trial
+from attnsweep.cli.dryrun import dry_run
+from attnsweep.core.axes import AXES
+from attnsweep.core.errors import UserError
+from attnsweep.engine.console import Live
+from attnsweep.results.store import Row, Store
+from attnsweep.space import plan
+from attnsweep.space.estimate import ASSUMED_MACS_PER_S, Speed, work
+from attnsweep.space.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
+from attnsweep.space.sweep import Sweep, Trial, expand, make_trial
+from attnsweep.tasks.resolve import resolve
 
 WHERE = Place("results", Path("runs"), Path("nowhere"))
 

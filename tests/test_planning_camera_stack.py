@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.models.attention import attention_maps
-from attnsweep.planning.judging import closed_loop
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.batches import SHAPES, tensors
-from attnsweep.planning.stack.camera_encoder import HEIGHTS, STRIDE, CameraEncoder, places_above
-from attnsweep.planning.stack.design import complete
-from attnsweep.planning.stack.encoder import FINE
-from attnsweep.planning.stack.places import SIDE, centres
-from attnsweep.planning.world.cameras import Rig, pixels_of
-from attnsweep.planning.world.sensor import Grid
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Trial, arch_id_of, identity_of, make_trial
-from attnsweep.tasks import driving
-from attnsweep.trial import Options, run
+from attnsweep.core.errors import UserError
+from attnsweep.nn.attention import attention_maps
+from attnsweep.space.sweep import Trial, arch_id_of, identity_of, make_trial
+from attnsweep.tasks.build import build
+from attnsweep.tasks.driving import training as driving
+from attnsweep.tasks.driving.judging import closed_loop
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.batches import SHAPES, tensors
+from attnsweep.tasks.driving.stack.camera_encoder import HEIGHTS, STRIDE, CameraEncoder, places_above
+from attnsweep.tasks.driving.stack.design import complete
+from attnsweep.tasks.driving.stack.encoder import FINE
+from attnsweep.tasks.driving.stack.places import SIDE, centres
+from attnsweep.tasks.driving.world.cameras import Rig, pixels_of
+from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, run
 
 RIG = Rig()
 CELLS = centres(FINE).numpy().astype(float)

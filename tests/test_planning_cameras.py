@@ -6,17 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from attnsweep.errors import UserError
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.samples import SAMPLE, Observer, samples_of
-from attnsweep.planning.records.scenes import PRESETS, scene_log
-from attnsweep.planning.world import cameras
-from attnsweep.planning.world.cameras import CAMERAS, Rig, pixels_of, render
-from attnsweep.planning.world.cast import CAR, PEDESTRIAN, draw_cast
-from attnsweep.planning.world.geometry import corners, from_frame
-from attnsweep.planning.world.maps import draw_map
-from attnsweep.planning.world.roads import DrivableArea
-from attnsweep.planning.world.traffic import DT, World, roll_out
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.samples import SAMPLE, Observer, samples_of
+from attnsweep.tasks.driving.records.scenes import PRESETS, scene_log
+from attnsweep.tasks.driving.world import cameras
+from attnsweep.tasks.driving.world.cameras import CAMERAS, Rig, pixels_of, render
+from attnsweep.tasks.driving.world.cast import CAR, PEDESTRIAN, draw_cast
+from attnsweep.tasks.driving.world.geometry import corners, from_frame
+from attnsweep.tasks.driving.world.maps import draw_map
+from attnsweep.tasks.driving.world.roads import DrivableArea
+from attnsweep.tasks.driving.world.traffic import DT, World, roll_out
 
 RIG = Rig()
 NOTHING = np.zeros((0, 2))

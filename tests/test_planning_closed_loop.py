@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from attnsweep.models.planners import PLANNERS
-from attnsweep.planning.judging import baselines, score
-from attnsweep.planning.judging.closed_loop import Drive, drive, progress_along
-from attnsweep.planning.judging.replay import between, replay, score_plans
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.samples import Samples
-from attnsweep.planning.stack.route import along, curve
-from attnsweep.planning.world.cast import CAR, EGO, PARKED
-from attnsweep.planning.world.geometry import from_frame
-from attnsweep.planning.world.traffic import DT
+from attnsweep.tasks.driving.judging import baselines, score
+from attnsweep.tasks.driving.judging.closed_loop import Drive, drive, progress_along
+from attnsweep.tasks.driving.judging.replay import between, replay, score_plans
+from attnsweep.tasks.driving.planners import PLANNERS
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.samples import Samples
+from attnsweep.tasks.driving.stack.route import along, curve
+from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
+from attnsweep.tasks.driving.world.geometry import from_frame
+from attnsweep.tasks.driving.world.traffic import DT
 
 SIZES = {"dim": 128, "depth": 2}
 EVERY_BASELINE = [name for name in PLANNERS if name not in ("planning", "expert")]

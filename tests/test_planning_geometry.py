@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsweep.planning.world import geometry
-from attnsweep.planning.world.kinematics import point_at, progress
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.kinematics import point_at, progress
 
 rng = np.random.default_rng(0)
 coordinate = st.floats(-6, 6)

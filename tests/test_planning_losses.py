@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnsweep.planning.records.batches import offsets, rows, tensors
-from attnsweep.planning.records.samples import Samples
-from attnsweep.planning.records.scenes import Preset, joined, record
-from attnsweep.planning.stack.boxes import penetration, separation
-from attnsweep.planning.stack.losses import (
+from attnsweep.tasks.driving.records.batches import offsets, rows, tensors
+from attnsweep.tasks.driving.records.samples import Samples
+from attnsweep.tasks.driving.records.scenes import Preset, joined, record
+from attnsweep.tasks.driving.stack.boxes import penetration, separation
+from attnsweep.tasks.driving.stack.losses import (
     WEIGHTS,
     boundary_loss,
     collision_loss,
@@ -20,11 +20,11 @@ from attnsweep.planning.stack.losses import (
     occupancy_target,
     total,
 )
-from attnsweep.planning.stack.matching import Matching, agent_cost, focal, match
-from attnsweep.planning.stack.places import GRID, centres, read
-from attnsweep.planning.stack.prediction import Agents, Choice, Futures, Lines, Prediction
-from attnsweep.planning.world import geometry
-from attnsweep.planning.world.cast import Crowd
+from attnsweep.tasks.driving.stack.matching import Matching, agent_cost, focal, match
+from attnsweep.tasks.driving.stack.places import GRID, centres, read
+from attnsweep.tasks.driving.stack.prediction import Agents, Choice, Futures, Lines, Prediction
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.cast import Crowd
 
 QUERIES = 20
 

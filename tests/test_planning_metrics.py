@@ -9,8 +9,8 @@ import torch
 from test_planning_scenes import PERFECT, straight_scene
 from torch import nn
 
-from attnsweep.planning.judging import open_loop
-from attnsweep.planning.judging.perception import (
+from attnsweep.tasks.driving.judging import open_loop
+from attnsweep.tasks.driving.judging.perception import (
     Curve,
     average_precision,
     best_f1,
@@ -19,13 +19,13 @@ from attnsweep.planning.judging.perception import (
     match,
     measure_agents,
 )
-from attnsweep.planning.judging.readout import Readout, read_out
-from attnsweep.planning.judging.surroundings import chamfer, measure_surroundings, no_nearer
-from attnsweep.planning.judging.tracking import clips_of, count, join, measure_tracks, nearest_first
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.samples import Samples, samples_of
-from attnsweep.planning.stack.prediction import Agents, Futures, Lines, Prediction
-from attnsweep.planning.world.geometry import from_frame
+from attnsweep.tasks.driving.judging.readout import Readout, read_out
+from attnsweep.tasks.driving.judging.surroundings import chamfer, measure_surroundings, no_nearer
+from attnsweep.tasks.driving.judging.tracking import clips_of, count, join, measure_tracks, nearest_first
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.samples import Samples, samples_of
+from attnsweep.tasks.driving.stack.prediction import Agents, Futures, Lines, Prediction
+from attnsweep.tasks.driving.world.geometry import from_frame
 
 STEPS = np.arange(1, 9) / 2
 

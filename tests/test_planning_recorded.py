@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attnsweep.errors import UserError
-from attnsweep.planning.records import commonroad, nuscenes, recorded, scenes, tracks
-from attnsweep.planning.records.samples import LEFT, SAMPLE, SceneLog, samples_of
-from attnsweep.planning.world.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.planning.world.geometry import corners, project
-from attnsweep.planning.world.roads import drivable_area
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records import commonroad, nuscenes, recorded, scenes, tracks
+from attnsweep.tasks.driving.records.samples import LEFT, SAMPLE, SceneLog, samples_of
+from attnsweep.tasks.driving.world.cast import CAR, PARKED, PEDESTRIAN
+from attnsweep.tasks.driving.world.geometry import corners, project
+from attnsweep.tasks.driving.world.roads import drivable_area
 
 # --- A CommonRoad file ---
 

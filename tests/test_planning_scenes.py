@@ -11,15 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnsweep.errors import UserError
-from attnsweep.planning.records import scenes
-from attnsweep.planning.records.samples import BOUNDARY, LEFT, SAMPLE, SWEEPS, Observer, SceneLog, samples_of
-from attnsweep.planning.world.cast import Crowd, draw_cast
-from attnsweep.planning.world.geometry import corners, from_frame, overlap
-from attnsweep.planning.world.maps import draw_map
-from attnsweep.planning.world.roads import DrivableArea
-from attnsweep.planning.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
-from attnsweep.planning.world.traffic import DT, World
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.samples import (
+    BOUNDARY,
+    LEFT,
+    SAMPLE,
+    SWEEPS,
+    Observer,
+    SceneLog,
+    samples_of,
+)
+from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
+from attnsweep.tasks.driving.world.geometry import corners, from_frame, overlap
+from attnsweep.tasks.driving.world.maps import draw_map
+from attnsweep.tasks.driving.world.roads import DrivableArea
+from attnsweep.tasks.driving.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
+from attnsweep.tasks.driving.world.traffic import DT, World
 
 NOWHERE = np.zeros((0, 2))
 PERFECT = Scanner(noise=0.0, lost=0.0, ghosts=0.0, paint_lost=0.0)
@@ -361,7 +369,7 @@ def test_dropped_scenes_are_counted_with_their_reason(on_disk: Path) -> None:
 
 def test_the_planning_world_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, attnsweep.planning.records.scenes, attnsweep.planning.records.samples;"
+        "import sys, attnsweep.tasks.driving.records.scenes, attnsweep.tasks.driving.records.samples;"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnsweep.errors import UserError
-from attnsweep.planning.records.batches import tensors
-from attnsweep.planning.records.scenes import Preset, joined, record
-from attnsweep.planning.stack.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
-from attnsweep.planning.stack.losses import losses, total
-from attnsweep.planning.stack.prediction import Prediction
-from attnsweep.planning.stack.refine import cost, descended, rescored
-from attnsweep.planning.stack.route import at, curve, project
-from attnsweep.planning.stack.stack import Stack
-from attnsweep.planning.world.cast import Crowd
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records.batches import tensors
+from attnsweep.tasks.driving.records.scenes import Preset, joined, record
+from attnsweep.tasks.driving.stack.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
+from attnsweep.tasks.driving.stack.losses import losses, total
+from attnsweep.tasks.driving.stack.prediction import Prediction
+from attnsweep.tasks.driving.stack.refine import cost, descended, rescored
+from attnsweep.tasks.driving.stack.route import at, curve, project
+from attnsweep.tasks.driving.stack.stack import Stack
+from attnsweep.tasks.driving.world.cast import Crowd
 
 SMALL = {"dim": 16, "heads": 2, "mlp_dim": 16, "depth": 1}
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -171,7 +171,7 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
 
 
 def test_the_axes_are_known_without_torch():
-    code = "import sys, attnsweep.planning.stack.design; print({'torch', 'ray'} & set(sys.modules))"
+    code = "import sys, attnsweep.tasks.driving.stack.design; print({'torch', 'ray'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

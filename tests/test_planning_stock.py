@@ -5,14 +5,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from attnsweep.errors import UserError
-from attnsweep.planning.judging import stock
-from attnsweep.planning.judging.score import score_drive
-from attnsweep.planning.records.samples import LEFT, STRAIGHT, Samples
-from attnsweep.planning.world import kinematics
-from attnsweep.planning.world.cast import EGO, PARKED
-from attnsweep.planning.world.geometry import Floats, stations, to_frame
-from attnsweep.planning.world.sensor import Grid
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.judging import stock
+from attnsweep.tasks.driving.judging.score import score_drive
+from attnsweep.tasks.driving.records.samples import LEFT, STRAIGHT, Samples
+from attnsweep.tasks.driving.world import kinematics
+from attnsweep.tasks.driving.world.cast import EGO, PARKED
+from attnsweep.tasks.driving.world.geometry import Floats, stations, to_frame
+from attnsweep.tasks.driving.world.sensor import Grid
 
 pytest.importorskip("highway_env")
 

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from attnsweep.planning.world import kinematics
-from attnsweep.planning.world.cast import CAR, EGO, Crowd, draw_cast
-from attnsweep.planning.world.geometry import overlap, project
-from attnsweep.planning.world.maps import KINDS, draw_map
-from attnsweep.planning.world.roads import GREEN_S, TYPICAL, standing
-from attnsweep.planning.world.traffic import DT, Log, World, at_fault, collisions, roll_out, time_to
+from attnsweep.tasks.driving.world import kinematics
+from attnsweep.tasks.driving.world.cast import CAR, EGO, Crowd, draw_cast
+from attnsweep.tasks.driving.world.geometry import overlap, project
+from attnsweep.tasks.driving.world.maps import KINDS, draw_map
+from attnsweep.tasks.driving.world.roads import GREEN_S, TYPICAL, standing
+from attnsweep.tasks.driving.world.traffic import DT, Log, World, at_fault, collisions, roll_out, time_to
 
 SMALL, FULL = Crowd(drivers=12), Crowd(drivers=12, pedestrians=4, parked=6)
 

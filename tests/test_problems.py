@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from attnsweep import problems
-from attnsweep.problems import BEGIN, BRACKETS, END, FIRST, HELD_OUT, PAD, PROBLEMS, Problem
+from attnsweep.tasks.sequences import problems
+from attnsweep.tasks.sequences.problems import BEGIN, BRACKETS, END, FIRST, HELD_OUT, PAD, PROBLEMS, Problem
 
 ALL = list(PROBLEMS.values())
 
@@ -88,7 +88,7 @@ def test_epochs_are_fresh_and_the_same_for_every_trial() -> None:
 def test_examples_are_the_same_in_another_process() -> None:
     """Finished trials had these: where they change, GENERATOR rises."""
     code = (
-        "import hashlib\nfrom attnsweep.problems import *\n"
+        "import hashlib\nfrom attnsweep.tasks.sequences.problems import *\n"
         "print(*[hashlib.sha256(b''.join(part.tobytes() for part in epoch(p, 16, 3))).hexdigest()[:8]"
         " for p in PROBLEMS.values()])"
     )

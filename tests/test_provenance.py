@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import attnsweep
-from attnsweep import provenance
-from attnsweep.schema import PROVENANCE
+from attnsweep.results import provenance
+from attnsweep.results.schema import PROVENANCE
 
 COLUMNS = {column.name for column in PROVENANCE}
 Git = Callable[..., str]
@@ -58,7 +58,8 @@ def test_versions_are_those_that_run() -> None:
 
 
 def test_importing_provenance_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, attnsweep.provenance as p; p.driver(); print({'torch', 'ray'} & sys.modules.keys())"
+    code = "import sys; from attnsweep.results import provenance; provenance.driver(); "
+    code += "print({'torch', 'ray'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

@@ -4,12 +4,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from attnsweep import recorder as module
-from attnsweep.errors import Interrupted
-from attnsweep.recorder import BUNDLE, Recorder
-from attnsweep.results import Store
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Trial, make_trial
+from attnsweep.core.errors import Interrupted
+from attnsweep.engine import recorder as module
+from attnsweep.engine.recorder import BUNDLE, Recorder
+from attnsweep.results.store import Store
+from attnsweep.space.sweep import Trial, make_trial
+from attnsweep.tasks.resolve import resolve
 
 
 class Silent:

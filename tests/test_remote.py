@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from attnsweep import provenance, remote
 from attnsweep.__main__ import main
-from attnsweep.errors import UserError
-from attnsweep.plan import place
-from attnsweep.results import Store
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
+from attnsweep.core.errors import UserError
+from attnsweep.engine import remote
+from attnsweep.results import provenance
+from attnsweep.results.store import Store
+from attnsweep.space.plan import place
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.resolve import resolve
 
 from hosts import REPOSITORY
 

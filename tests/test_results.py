@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from attnsweep import results, schema
-from attnsweep.errors import UserError
-from attnsweep.results import Row, Store, load
-from attnsweep.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
+from attnsweep.core.errors import UserError
+from attnsweep.results import schema
+from attnsweep.results import store as results
+from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
+from attnsweep.results.store import Row, Store, load
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.resolve import resolve
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import attnsweep
-from attnsweep import Sweep, console
-from attnsweep.results import Store
+from attnsweep import Sweep
+from attnsweep.engine import console
+from attnsweep.results.store import Store
 
 from commands import SLOW, TINY, finish, gone, metrics, raw_ids, start, training, wait_for, write_sweep
 from disturbed import Reference

@@ -10,11 +10,11 @@ from ray import tune
 
 import attnsweep
 from attnsweep import Sweep, UserError
-from attnsweep.dryrun import dry_run
-from attnsweep.plan import place, refuse_invalid
-from attnsweep.results import Row, Store
-from attnsweep.search import Search, contains, distribution, look, planned
-from attnsweep.sweep import Trial, is_domain
+from attnsweep.cli.dryrun import dry_run
+from attnsweep.results.store import Row, Store
+from attnsweep.space.plan import place, refuse_invalid
+from attnsweep.space.search import Search, contains, distribution, look, planned
+from attnsweep.space.sweep import Trial, is_domain
 
 optuna = pytest.importorskip("optuna")
 NOWHERE = Path("nowhere")

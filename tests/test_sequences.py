@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnsweep import measure
-from attnsweep.cost import cost
-from attnsweep.errors import UserError
-from attnsweep.models import build
-from attnsweep.models.decoding import Writer
-from attnsweep.problems import BEGIN, END, FIRST, PAD
-from attnsweep.spaces import resolve
-from attnsweep.sweep import make_trial
-from attnsweep.tasks import sequences
-from attnsweep.trial import Options, run
+from attnsweep.core.errors import UserError
+from attnsweep.measuring import measure
+from attnsweep.space.sweep import make_trial
+from attnsweep.tasks.build import build
+from attnsweep.tasks.cost import cost
+from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.sequences import training as sequences
+from attnsweep.tasks.sequences.decoding import Writer
+from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD
+from attnsweep.training.trial import Options, run
 
 TINY = dict(model="transformer", depth=1, heads=2, dim=16, mlp_dim=16, length=6, dropout=0.0)
 CONFIG = resolve(TINY)

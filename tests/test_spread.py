@@ -9,10 +9,10 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
-from attnsweep.results import Row
-from attnsweep.spaces import resolve
-from attnsweep.spread import Feed, Messenger, Patient, Queue, bundle, forget, why
-from attnsweep.sweep import Trial, make_trial
+from attnsweep.engine.tune import Feed, Messenger, Patient, Queue, bundle, forget, why
+from attnsweep.results.store import Row
+from attnsweep.space.sweep import Trial, make_trial
+from attnsweep.tasks.resolve import resolve
 
 
 class Silent:

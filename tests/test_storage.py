@@ -14,16 +14,16 @@ import pytest
 import torch
 
 import attnsweep
-from attnsweep import lock, storage
 from attnsweep.__main__ import main
-from attnsweep.doctor import store_findings
-from attnsweep.errors import Interrupted, Unreachable, UserError, writing
-from attnsweep.plan import place
-from attnsweep.results import Store, load
-from attnsweep.runner import sole_writer
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Sweep, Trial, make_trial
-from attnsweep.trial import Options, checkpoint_path, run, weights_path
+from attnsweep.cli.doctor import store_findings
+from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
+from attnsweep.engine.runner import sole_writer
+from attnsweep.results import lock, storage
+from attnsweep.results.store import Store, load
+from attnsweep.space.plan import place
+from attnsweep.space.sweep import Sweep, Trial, make_trial
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
 
 from objects import Objects, served
 

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from ray import tune
 
-from attnsweep import datasets, sweep
-from attnsweep.axes import AXES, DERIVED
-from attnsweep.errors import UserError
-from attnsweep.planning.stack import design
-from attnsweep.spaces import images, resolve
-from attnsweep.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
+from attnsweep.core.axes import AXES, DERIVED
+from attnsweep.core.errors import UserError
+from attnsweep.space import sweep
+from attnsweep.space.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
+from attnsweep.tasks.driving.stack import design
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import space as images
+from attnsweep.tasks.resolve import resolve
 
 NOWHERE = Path("nowhere")  # the data sets used here need no file
 VIT = {"model": "vit"}
@@ -60,7 +62,9 @@ def grid(*choices: object) -> dict[str, Any]:
 def test_reading_results_and_checking_sweeps_imports_neither_torch_nor_ray() -> None:
     modules = [
         "attnsweep",
-        *(f"attnsweep.{name}" for name in ("sweep", "results", "pareto", "provenance", "plan")),
+        *(f"attnsweep.results.{name}" for name in ("store", "provenance")),
+        *(f"attnsweep.space.{name}" for name in ("sweep", "plan")),
+        "attnsweep.answers.pareto",
     ]
     heavy = {"torch", "torchvision", "ray"}
     code = f"import sys, {', '.join(modules)}; print(sorted({heavy} & sys.modules.keys()))"
@@ -365,8 +369,8 @@ def test_a_known_trial_keeps_its_ids() -> None:
 
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
-        "from pathlib import Path\nfrom attnsweep.spaces import resolve\n"
-        "from attnsweep.sweep import make_trial\n"
+        "from pathlib import Path\nfrom attnsweep.tasks.resolve import resolve\n"
+        "from attnsweep.space.sweep import make_trial\n"
         "trial = make_trial(resolve({'lr': 1e-4, 'model': 'vit'}), Path('elsewhere'))\n"
         "print(trial.trial_id, trial.arch_id)"
     )

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import measure
-from attnsweep.cost import Cost, encoder_decoder
-from attnsweep.errors import UserError
-from attnsweep.models.attention import KERNELS, padding_mask
-from attnsweep.models.decoding import BEGIN, END, Written, beam, greedy
-from attnsweep.models.transformer import Transformer, transformer
-from attnsweep.problems import PAD
-from attnsweep.spaces.sequences import positions_for
+from attnsweep.core.errors import UserError
+from attnsweep.measuring import measure
+from attnsweep.nn.attention import KERNELS, padding_mask
+from attnsweep.tasks.cost import Cost, encoder_decoder
+from attnsweep.tasks.sequences.decoding import BEGIN, END, Written, beam, greedy
+from attnsweep.tasks.sequences.problems import PAD
+from attnsweep.tasks.sequences.space import positions_for
+from attnsweep.tasks.sequences.transformer import Transformer, transformer
 
 kernels = pytest.mark.parametrize("attention", KERNELS)
 norms = pytest.mark.parametrize("norm", ["post", "pre"])

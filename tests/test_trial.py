@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from attnsweep import tasks
-from attnsweep.schema import DRIVING, TABLES
-from attnsweep.spaces import resolve
-from attnsweep.sweep import Trial, make_trial
-from attnsweep.trial import Options, checkpoint_path, run, weights_path
+from attnsweep.results.schema import DRIVING, TABLES
+from attnsweep.space.sweep import Trial, make_trial
+from attnsweep.tasks import task as tasks
+from attnsweep.tasks.resolve import resolve
+from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
 
 TINY = dict(depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, lr=1e-3)
 TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finished_at", "peak_mem_mb"}

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep import measure
-from attnsweep.errors import UserError
-from attnsweep.models.zoo import MECHANISMS, parts, rules
-from attnsweep.spaces import resolve
-from attnsweep.spaces.images import patch_size
-from attnsweep.spaces.zoo import LEAST, MULTIPLES, TAKES, check, default_patch, patches
-from attnsweep.sweep import cost_of, expand, read_sweep
+from attnsweep.core.errors import UserError
+from attnsweep.measuring import measure
+from attnsweep.space.sweep import cost_of, expand, read_sweep
+from attnsweep.tasks.images.models.zoo import MECHANISMS, parts, rules
+from attnsweep.tasks.images.space import patch_size
+from attnsweep.tasks.images.zoo_sizes import LEAST, MULTIPLES, TAKES, check, default_patch, patches
+from attnsweep.tasks.resolve import resolve
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -246,7 +246,7 @@ def test_the_default_patch_fits_and_differs_from_the_common_one_only_where_that_
 
 
 def test_what_fits_is_known_without_torch() -> None:
-    code = "import sys, attnsweep.spaces.zoo; sys.exit('torch' in sys.modules)"
+    code = "import sys, attnsweep.tasks.images.zoo_sizes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

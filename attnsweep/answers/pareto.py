@@ -1,0 +1,328 @@
+"""Accuracy against cost: means over seeds, the front, its hypervolume, and the best settings within a budget.
+
+Pure functions from rows of the trials table to rows or numbers. They refuse to compare what cannot be
+compared: rows of several data sets, or costs that were measured on several devices.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.core.axes import fewest, model_name
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.results.schema import CONFIGURATION, DRIVING, FLOAT
+
+SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
+ACCURACIES = ("val_acc", "test_acc", "test_acc_best", "val_token_acc", "test_token_acc", "test_acc_long")
+SCORES = tuple(column.name for column in DRIVING if column.type == FLOAT)
+PRIVILEGED = "expert"  # of driving: it sees all, and so is no choice
+LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ms_per_token")
+MEASURED = (*LATENCIES, "throughput_per_s", "peak_mem_mb", "train_s", "epoch_s")
+OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
+ERRORS = ("l2", "at_fault", "off_road", "offroad", "wrong_route", "finish", "col", "amotp", "min", "miss")
+LOWER_IS_BETTER = {
+    *(name for name in SCORES if any(f"_{sign}" in name for sign in ERRORS)),
+    *MEASURED, "params", "macs", "val_loss", "train_loss",
+} - {"throughput_per_s"}  # fmt: skip
+HIGHER_IS_BETTER = {*ACCURACIES, *SCORES, "throughput_per_s"} - LOWER_IS_BETTER
+SAME_FOR = {  # the column that must be equal, and the costs that depend on it
+    "measured_on": (*LATENCIES, "throughput_per_s"),
+    "latency_batch": LATENCIES,
+    "device": ("peak_mem_mb", "train_s", "epoch_s"),
+}
+# short enough for a plot; the axes that people know best come first
+ABBREVIATIONS = {
+    "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p",
+    "epochs": "ep", "batch_size": "b",
+}  # fmt: skip
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting (all of the configuration but the seed), from the rows that are done.
+
+    Each quality is the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation,
+    null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
+    three seeds would reach 2.5 standard deviations to each side, at times past 100 %. `seeds` counts the
+    seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
+    Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
+    """
+    frame = done(frame)
+    require(frame, "seed")
+    keys = [name for name in SETTING if name in frame]
+    floats = [name for name in (*ACCURACIES, *SCORES, *MEASURED) if name in frame]
+    groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
+    if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
+        refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
+    wanted, parts = aggregations(frame), []
+    for way in dict.fromkeys(way for _, way in wanted.values()):  # by column it takes seconds
+        names = {source: name for name, (source, its) in wanted.items() if its == way}
+        parts.append(groups[list(names)].agg(way).rename(columns=names))
+    of_groups = pd.concat(parts, axis=1)[list(wanted)]
+    return pd.concat([of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)], axis=1)
+
+
+def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """For each column of `over_seeds`, the column that it comes from and how several rows become one."""
+    ways = (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
+    qualities = (*ACCURACIES, *SCORES)
+    accuracies = {f"{name}{suffix}": (name, way) for name in qualities for suffix, way in ways}
+    equal = {name: (name, "first") for name in OF_ARCHITECTURE}
+    medians = {name: (name, "median") for name in MEASURED}
+    every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
+    known = {name for name in frame if name not in SCORES or frame[name].notna().any()}
+    return {name: source for name, source in every.items() if source[0] in known}
+
+
+def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
+    """The column of quality of one task's rows, on `val` or `test`: accuracy, of planners the closed-loop
+    score.
+    """
+    score = f"{part}_score"
+    return score if score in frame and frame[score].notna().any() else f"{part}_acc"
+
+
+def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
+    """The rows that no other row beats on both cost (less is better) and quality (more is), cheapest first.
+
+    One row beats another if it is at least as good on both and better on one; of rows with the same cost and
+    quality neither beats the other, and all stay. Rows that are not done, or lack cost or quality, are left
+    out. Every seed is a row of its own here: pass `over_seeds(frame)` to compare means. Raises UserError
+    where a column is missing or points the other way, or where rows of several data sets or devices are
+    mixed.
+    """
+    check_direction(cost, quality)
+    frame = done(frame)
+    require(frame, cost, quality)
+    points = np.column_stack([numbers(frame, cost), -numbers(frame, quality)])
+    known = np.isfinite(points).all(axis=1)
+    rows = frame[known]
+    refuse_mixtures(rows, cost)
+    distinct, rank = np.unique(points[known], axis=0, return_inverse=True)  # by cost, then best quality first
+    best_before = np.minimum.accumulate(np.r_[np.inf, distinct[:, 1]])[:-1]
+    order = np.argsort(rank, kind="stable")
+    return rows.iloc[order[(distinct[:, 1] < best_before)[rank[order]]]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The corner that a hypervolume is measured from; two hypervolumes compare only if it is the same."""
+
+    cost: float
+    quality: float = 0.0
+
+
+def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
+    """Quality 0, and the first power of ten above the cost of every row, dominated ones included.
+
+    A round number, so that result sets of the same magnitude share it; above all rows, so that each can
+    contribute. Raises UserError where no row has the cost, or where one is not positive.
+    """
+    require(frame, cost)
+    worst = positive(numbers(frame, cost), cost).max(initial=0.0)
+    if not worst:
+        raise UserError(f"no row has {cost}, so there is no reference point; choose another cost")
+    return Reference(cost=10.0 ** (math.floor(math.log10(worst)) + 1))
+
+
+def hypervolume(
+    frame: pd.DataFrame, corner: Reference, *, cost: str = "latency_ms_p50", quality: str = "test_acc"
+) -> float:
+    """The area that the rows' front covers from `corner`, in quality times decades of cost.
+
+    The cost counts as log10: its unit does not matter, and halving a cost is worth the same anywhere. What
+    lies outside of the corner adds nothing. Source: the size of the space covered, Zitzler and Thiele, PPSN
+    1998. Raises UserError as `front` does, and where a cost is not positive.
+    """
+    best = front(frame, cost, quality)
+    decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
+    qualities = np.maximum(numbers(best, quality), corner.quality)
+    return float(np.sum(np.maximum(decades, 0.0) * np.diff(qualities, prepend=corner.quality)))
+
+
+def pick(
+    frame: pd.DataFrame,
+    *,
+    latency_ms: float | None = None,
+    params: float | None = None,
+    dataset: str | None = None,
+) -> pd.DataFrame:
+    """The settings within the budget, best first: rows as of `over_seeds`, by mean quality on validation.
+
+    The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`; of equal
+    accuracies the cheapest is first. Raises UserError where nothing fits, naming the nearest setting and the
+    budget that it needs, or where data sets or devices are mixed.
+    """
+    frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
+    if "model" in frame:
+        frame = frame[frame["model"] != PRIVILEGED]
+    asked = {"latency_ms_p50": latency_ms, "params": params}
+    budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
+    quality = judged_by(frame, "val")
+    require(frame, quality, *asked)
+    for name in budget or ("params",):
+        refuse_mixtures(frame.dropna(subset=[name]), name)
+    rows = over_seeds(frame).dropna(subset=[quality, *budget])
+    if rows.empty:
+        raise UserError(nothing_to_pick(budget))
+    fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
+    if fits.empty:
+        raise UserError(nothing_fits(rows, budget))
+    return fits.sort_values([quality, *asked], ascending=[False, True, True]).reset_index(drop=True)
+
+
+def checked_budget(name: str, value: float) -> float:
+    """`value`, where it is a number above 0. Raises UserError elsewhere."""
+    if not value > 0:
+        raise UserError(f"a budget of {value!r} for {name} leaves nothing to pick; use a number above 0")
+    return float(value)
+
+
+def nothing_to_pick(budget: Mapping[str, float]) -> str:
+    """The sentence for rows that lack what the budget is about."""
+    if "latency_ms_p50" in budget:
+        return "no done row has a latency; measure first: python -m attnsweep measure"
+    return "there is no done row to pick from; run a sweep first: python -m attnsweep sweeps/quickstart.py"
+
+
+def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
+    """The sentence that names the setting nearest to the budget, and the budget that it would need."""
+    nearest = (rows[list(budget)] / list(budget.values())).max(axis=1).idxmin()
+    asked = " and ".join(f"{name} <= {value:,.12g}" for name, value in budget.items())
+    options = {"latency_ms_p50": "latency_ms", "params": "params"}
+    beyond = [name for name in budget if rows.loc[nearest, name] > budget[name]]
+    needs = " and ".join(f"{options[name]}={rounded_up(rows.loc[nearest, name])}" for name in beyond)
+    return f"nothing fits {asked}; the nearest is {labels(rows, short=False)[nearest]}, which needs {needs}"
+
+
+def rounded_up(value: float) -> str:
+    """The least number of three decimals, or whole from 1,000 on, that is not below `value`."""
+    return f"{math.ceil(value)}" if value >= 1000 else f"{math.ceil(value * 1000) / 1000:g}"
+
+
+def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    """The rows with that value. Raises UserError, naming the values there are, where no row has it."""
+    require(frame, column)
+    known = sorted(map(str, frame[column].dropna().unique()))
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise UserError(f"{column}={value!r} has no rows{hint}; there are {', '.join(known) or 'none'}")
+    return frame[frame[column] == value]
+
+
+def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """The rows for which a pandas query holds. Raises UserError where it is malformed or holds for none."""
+    try:
+        rows = frame.query(condition)
+    except Exception as error:  # a user's text: pandas raises nearly anything
+        example = "model == 'vit' and depth == 6"
+        raise UserError(f"{condition!r} cannot be evaluated ({error}); write it like {example!r}") from error
+    if rows.empty:
+        raise UserError(f"no row satisfies {condition!r}; there are {len(frame)} rows without it")
+    return rows
+
+
+def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
+    """The rows whose latency was measured on one device, and those without latency.
+
+    Raises UserError where there are several devices and none is chosen, or where the chosen one has no rows.
+    """
+    require(frame, "measured_on")
+    if measured_on is not None:
+        choose(frame, "measured_on", measured_on)
+        return frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
+    refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on", hint="choose one with --measured-on")
+    return frame
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The axes that take several values within one model on one data set, in the configuration's order."""
+    require(frame, "model", "dataset")
+    axes = [name for name in SETTING if name in frame and name not in ("model", "dataset")]
+    values = frame.groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
+    return [name for name in axes if (values[name] > 1).any()]
+
+
+def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
+    """A name for each row: its model, and the fewest axes that tell rows apart: `vit d4` or `vit depth=4`."""
+    axes = distinguishing(frame)
+    names = [" ".join([model_name(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
+    return pd.Series(names, index=frame.index, dtype=object)
+
+
+def distinguishing(frame: pd.DataFrame) -> list[str]:
+    """Of the axes that vary, those without which two rows would share a name; the best known come first."""
+    known = list(ABBREVIATIONS)
+    kept = sorted(varying(frame), key=lambda name: known.index(name) if name in known else len(known))
+    return fewest(
+        kept, reversed(kept), lambda names: len(frame[["model", "dataset", *names]].drop_duplicates())
+    )
+
+
+def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
+    """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
+    prefixes = ABBREVIATIONS if short else {}
+    known = {name: row[name] for name in axes if not pd.isna(row[name])}
+    known |= json.loads(known.pop("model_args", "{}"))
+    return [f"{prefixes.get(name, name + '=')}{shown(value)}" for name, value in known.items()]
+
+
+def shown(value: object) -> str:
+    """A value of the configuration as it is typed: 6 and not 6.0."""
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
+
+
+def done(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are done, where a column says so."""
+    return frame[frame["status"] == "done"] if "status" in frame else frame
+
+
+def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as floats (n,), null as NaN."""
+    return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
+
+
+def positive(values: np.ndarray, column: str) -> np.ndarray:
+    """The finite values. Raises UserError where one is not above 0, and so has no logarithm."""
+    finite = values[np.isfinite(values)]
+    if (finite <= 0).any():
+        raise UserError(f"{column}={finite.min():g} has no logarithm; a cost must be above 0")
+    return finite
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raises UserError where the rows lack one of the columns."""
+    for name in columns:
+        if name not in frame:
+            hint = did_you_mean(name, frame.columns)
+            raise UserError(f"column {name!r} is not in these rows{hint}; see python -m attnsweep columns")
+
+
+def check_direction(cost: str, quality: str) -> None:
+    """Raises UserError where more of the cost, or less of the quality, is known to be better."""
+    if cost in HIGHER_IS_BETTER:
+        raise UserError(f"cost={cost!r} is better when higher; use a cost such as 'latency_ms_p50'")
+    if quality in LOWER_IS_BETTER:
+        raise UserError(f"quality={quality!r} is better when lower; use a quality such as 'test_acc'")
+
+
+def refuse_mixtures(frame: pd.DataFrame, cost: str) -> None:
+    """Raises UserError where the rows' costs or qualities cannot be compared."""
+    for column in ("dataset", *(column for column, costs in SAME_FOR.items() if cost in costs)):
+        if column in frame:
+            refuse_mixture(frame, column)
+
+
+def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
+    """Raises UserError, naming the groups, where the column takes several values."""
+    groups = frame[column].value_counts(dropna=False).sort_index()
+    if len(groups) < 2:
+        return
+    listed = ", ".join(f"{shown(value)} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
+    first = groups.index[0]
+    value = repr(first) if isinstance(first, str) else shown(first)
+    choice = hint or f"select one: frame[frame[{column!r}] == {value}]"
+    raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")

@@ -1,0 +1,68 @@
+"""What this machine or cluster can run, and what is missing."""
+
+import importlib.metadata
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from attnsweep.engine import cluster, console
+from attnsweep.results import storage
+from attnsweep.space.plan import Place, place
+from attnsweep.tasks.images import datasets
+
+PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
+
+
+def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:
+    """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
+    screen, missing = console.screen(), False
+    where = place(results, data)
+    for good, text in (*store_findings(where), *findings(where.data, address)):
+        missing |= not good
+        screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {text}", highlight=False)
+    return int(missing)
+
+
+def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
+    """Each finding: whether it is as it should be, and a sentence."""
+    for package in PACKAGES:
+        yield package_version(package)
+    import torch
+
+    if torch.cuda.is_available():
+        yield True, f"{torch.cuda.device_count()} GPUs here: {torch.cuda.get_device_name()}"
+    else:
+        yield True, f"no GPU here: trials run on {os.cpu_count()} CPUs"
+    for name, dataset in datasets.DATASETS.items():
+        here = all(path.is_file() for path in datasets.paths(dataset, data_dir))
+        yield True, f"data set {name}: {'here' if here else f'not in {data_dir}; downloaded when first used'}"
+    yield True, f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free on the disk of {Path.cwd()}"
+    with cluster.connected(address):
+        import ray
+
+        total = ray.cluster_resources()
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        yield True, f"Ray: nodes {nodes}, CPUs {total.get('CPU', 0):g}, GPUs {total.get('GPU', 0):g}"
+
+
+def store_findings(where: Place) -> Iterator[tuple[bool, str]]:
+    """Whether a store behind a URI can be written; of a disk it will be seen."""
+    if "://" not in where.results:
+        return
+    probe = storage.below(where.checkpoints, f"doctor-{uuid.uuid4().hex[:8]}/probe.txt")
+    try:
+        storage.write(probe, b"attnsweep doctor")
+        storage.drop(probe.replace("/probe.txt", ""), "probe")
+        yield True, f"{where.results} can be written"
+    except (OSError, ValueError) as error:
+        yield False, f"{where.results} cannot be written: {error}"
+
+
+def package_version(package: str) -> tuple[bool, str]:
+    """Whether a package is installed, and its version."""
+    try:
+        return True, f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return False, f"{package}; install it with pip install {package}"

@@ -1,0 +1,55 @@
+"""The plan of a sweep printed, and nothing run: for people, or as one JSON object per trial."""
+
+import json
+import math
+import os
+
+from attnsweep.core.axes import AXES
+from attnsweep.engine import console
+from attnsweep.results.store import Row, Store
+from attnsweep.space.plan import Place, known_rows
+from attnsweep.space.search import look, planned
+from attnsweep.space.sweep import Invalid, Point, Sweep
+
+
+def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
+    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
+    would begin with.
+    """
+    rows = known_rows(Store(where.results), sweep)
+    plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
+    if as_json:
+        for trial in plan.trials:
+            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
+        for point in plan.open:
+            print(json.dumps(pointed(point) | {"status": "new", "reason": "to be suggested by Optuna"}))
+        for one in plan.invalid:
+            print(json.dumps(invalid_row(one)))
+    else:
+        screen = console.screen()
+        console.show_plan(screen, plan)
+        cpus = (sweep.resources or {}).get("cpu", 1)
+        console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))
+        console.show_trials(screen, plan)
+    return 2 if plan.invalid else 0
+
+
+def invalid_row(one: Invalid) -> Row:
+    """What the JSON of a dry run says of an invalid point."""
+    return pointed(one.point) | {"status": "invalid", "reason": one.reason}
+
+
+def pointed(point: Point) -> Row:
+    """A point that is no trial: no ids and no cost, but its own values."""
+    nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
+    return {**nothing, **{key: plain(point.get(key)) for key in AXES}}
+
+
+def plain(value: object) -> object:
+    """A value as JSON can hold it."""
+    kept = (
+        value is None
+        or isinstance(value, str | int | bool)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
+    return value if kept else str(value)

@@ -1,0 +1,284 @@
+"""What a person sees: the plan, a live table with a bar per running trial, a line per finished one, the
+closing line.
+
+On a terminal the table is live; elsewhere plain lines. All of it goes to standard output, warnings to
+standard error.
+"""
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from attnsweep.core.axes import model_name
+from attnsweep.results.store import Row
+from attnsweep.space.estimate import work
+from attnsweep.space.sweep import Trial, label, varying, worded
+
+if TYPE_CHECKING:
+    from attnsweep.space.plan import Plan
+
+MOST_LISTED = 40
+MOST_NAMED = 8
+SHOWN = ("val_acc", "val_score", "test_acc", "test_score")  # of a trial that has ended
+REFRESH_S = 0.5
+MARK = {
+    "done": "[green]done[/]",
+    "failed": "[red]failed[/]",
+    "diverged": "[yellow]diverged[/]",
+    "stopped": "stopped",
+}
+
+
+def screen() -> Console:
+    """Standard output. A notebook gets plain lines: a live table there would need widgets."""
+    return Console(soft_wrap=True, force_jupyter=False)
+
+
+def amount(value: float) -> str:
+    """A count as people write it: 1,800,000 as `1.8 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def span(values: Sequence[float]) -> str:
+    """`0.6 M` or `0.6 M to 1.8 M`."""
+    low, high = amount(min(values)), amount(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `8 s`, `4 min` or `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def show_plan(console: Console, plan: "Plan") -> None:
+    """Prints how many trials are new, done and invalid, and what they cost."""
+    trials, states = plan.typical, Counter(plan.state.values())
+    states["invalid"] = len(plan.invalid)
+    states["to be suggested"] = len(plan.open)
+    parts = [
+        f"{states[state]:,} {state}"
+        for state in ("to be suggested", "new", "done", "invalid")
+        if states[state] or (state == "new" and not plan.samples)
+    ]
+    console.print(
+        f"[bold]{plan.name}[/]: {counted(states.total(), 'trial')} ({', '.join(parts)})", highlight=False
+    )
+    if trials:
+        models, sets = (
+            several(list(dict.fromkeys(worded(key, trial.config[key]) for trial in trials)), noun)
+            for key, noun in (("model", "model"), ("dataset", "data set"))
+        )
+        architectures = counted(len({trial.arch_id for trial in trials}), "architecture")
+        if plan.samples:
+            architectures += " among points drawn at random"
+        params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
+        console.print(f"  {models} on {sets}; {architectures}", highlight=False)
+        console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
+    for keys, models in grouped(plan.unused).items():
+        console.print(f"  without {keys}: {models}", style="dim", highlight=False)
+    for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
+        console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
+
+
+def grouped(unused: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The models that have no use for the same keys, together."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for model, keys in unused.items():
+        groups[", ".join(keys)].append(model_name(model))
+    return {keys: ", ".join(models) for keys, models in groups.items()}
+
+
+def several(names: Sequence[str], noun: str) -> str:
+    """The names, or only how many they are."""
+    return ", ".join(names) if len(names) <= MOST_NAMED else counted(len(names), noun)
+
+
+def show_time(console: Console, plan: "Plan", slots: int) -> None:
+    """Prints how long the new trials will take."""
+    left = len(plan.new) + len(plan.open)
+    if not left:
+        return
+    seconds = plan.seconds / max(1, min(slots, left))
+    basis = (
+        "going by the trials in the results" if plan.speed.observed else "a guess: no finished trial to go by"
+    )
+    console.print(
+        f"  about {duration(seconds)} at {counted(slots, 'trial')} at a time ({basis})", highlight=False
+    )
+
+
+def show_trials(console: Console, plan: "Plan") -> None:
+    """Prints the trials as a table, the first of them where there are many."""
+    if not plan.trials:
+        return
+    table, keys = Table(box=None, header_style="dim"), varying(plan.trials)
+    for title in ("trial_id", "trial", "status"):
+        table.add_column(title)
+    for title in ("params", "MACs"):
+        table.add_column(title, justify="right")
+    for trial in plan.trials[:MOST_LISTED]:
+        state = plan.state[trial.trial_id]
+        table.add_row(trial.trial_id, label(trial, keys), state, f"{trial.params:,}", amount(trial.macs))
+    console.print(table)
+    if len(plan.trials) > MOST_LISTED:
+        console.print(
+            f"  ... and {len(plan.trials) - MOST_LISTED:,} more (--json lists them all)", highlight=False
+        )
+
+
+def show_closing(
+    console: Console,
+    counts: Mapping[str, int],
+    results: str,
+    seconds: float,
+    *,
+    tasks: Collection[str],
+    interrupted: bool,
+) -> None:
+    """Prints how the sweep of these tasks ended and what to read next."""
+    ended = ", ".join(f"{counts[state]:,} {state}" for state in MARK if counts[state] or state == "done")
+    if interrupted or counts["new"]:
+        left = counted(counts["new"] + counts["failed"], "trial")
+        console.print(
+            f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with {left}"
+        )
+        return
+    console.print(f"[bold]{ended}[/] in {duration(seconds)}; rows in {results}/trials", highlight=False)
+    if counts["failed"]:
+        console.print("  the column `error` says why; the same command tries them again", highlight=False)
+    if counts["done"]:
+        script = "planning.py" if "driving" in tasks else "pareto.py"
+        console.print(f"  next: python analysis/{script} {results}", highlight=False)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for something that takes a while, to be told how much is done of all; plain lines, a tenth at a
+    time, where there is no terminal.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = progress.add_task(what, total=None)
+
+    def told(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        if progress.disable and 10 * done // total > 10 * (done - 1) // total:
+            console.print(f"  {what}: {done}/{total}", highlight=False)
+
+    with progress:
+        yield told
+
+
+class Live:
+    """The running trials. A context: the bars are there inside it, and gone after it."""
+
+    def __init__(self, console: Console, plan: "Plan", *, slots: int) -> None:
+        self.console, self.plan, self.slots, self.speed = console, plan, max(1, slots), plan.speed
+        self.trials = {trial.trial_id: trial for trial in plan.new}  # and those that start
+        self.total = len(plan.new) + len(plan.open)
+        self.keys = varying([*plan.new, *plan.samples])
+        self.left: dict[str, float] = {}  # the share of each trial that is still to be done,
+        self.shares = 0.0  # the sum of these shares,
+        self.work: dict[str, float] = defaultdict(float)  # and the work in them, per model
+        for trial_id in self.trials:
+            self._leave(trial_id, 1.0)
+        self.bars: dict[str, TaskID] = {}
+        self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
+        self.ended_count = 0
+        self.refreshed = -math.inf
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4,
+        )  # fmt: skip
+        self.overall = self.progress.add_task(self._title(), total=1.0, note="")
+
+    def __enter__(self) -> "Live":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def started(self, trial: Trial) -> None:
+        """A trial begins, or begins again."""
+        trial_id = trial.trial_id
+        self.trials[trial_id] = trial
+        if trial_id not in self.left:
+            self._leave(trial_id, 1.0)
+        self.seen[trial_id] = (0.0, time.monotonic())
+        if trial_id not in self.bars:
+            name = label(trial, self.keys)
+            self.bars[trial_id] = self.progress.add_task(name, total=1.0, note="")
+
+    def advanced(self, trial_id: str, share: float, quality: float | None = None) -> None:
+        """A share (0..1) of a trial is done; `quality` is what the last epoch has on validation."""
+        before, clock = self.seen.get(trial_id, (0.0, time.monotonic()))
+        if before > 0 and share > before:  # the first stretch has the start-up in it
+            self.speed.observe(self.trials[trial_id], time.monotonic() - clock, share=share - before)
+        self.seen[trial_id] = (share, time.monotonic())
+        self._leave(trial_id, 1 - share)
+        if quality is not None:
+            self.progress.update(self.bars[trial_id], note=f"val {quality:.3f}")
+        self.progress.update(self.bars[trial_id], completed=share)
+        self._refresh()
+
+    def ended(self, trial_id: str, row: Row) -> None:
+        """A trial is over."""
+        if (bar := self.bars.pop(trial_id, None)) is not None:
+            self.progress.remove_task(bar)
+        self._leave(trial_id, 0.0)
+        self.ended_count += 1
+        self.console.print(self._line(trial_id, row), highlight=False)
+        self._refresh()
+
+    def _leave(self, trial_id: str, share: float) -> None:
+        """Notes the share of a trial that is still to be done; the sums follow, as there may be many."""
+        trial, more = self.trials[trial_id], share - self.left.get(trial_id, 0.0)
+        self.shares += more
+        self.work[trial.config["model"]] += more * work(trial)
+        self.left[trial_id] = share
+
+    def _line(self, trial_id: str, row: Row) -> str:
+        width = len(str(self.total))
+        name = escape(label(self.trials[trial_id], self.keys))
+        head = f"{self.ended_count:>{width}}/{self.total} {name}"
+        if row["status"] == "failed":
+            return f"{head}  {MARK['failed']}: {escape(row['error'])}"
+        scores = [f"{key.partition('_')[0]} {row[key]:.3f}" for key in SHOWN if row.get(key) is not None]
+        return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
+
+    def _title(self) -> str:
+        return f"{self.ended_count}/{self.total} trials"
+
+    def _refresh(self) -> None:
+        if self.progress.disable or time.monotonic() - self.refreshed < REFRESH_S:
+            return
+        self.refreshed = time.monotonic()
+        seconds = self.speed.estimate_work(self.work)
+        unseen = self.total - len(self.left)
+        seconds += unseen * self.plan.seconds_of_open if unseen else 0
+        done = 1 - (self.shares + unseen) / self.total
+        note = f"{duration(seconds / self.slots)} left" if self.speed.observed else ""
+        self.progress.update(self.overall, completed=done, description=self._title(), note=note)

@@ -1,0 +1,222 @@
+"""The latency phase: every architecture once per kind of device, alone on its node, each in a process of its
+own.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.compute as pc
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from attnsweep.core.errors import UserError, writing
+from attnsweep.results.schema import ARCHITECTURE, LATENCY_OF_TRIAL
+from attnsweep.results.store import Row, Store
+from attnsweep.space.sweep import arch_id_of, short_hash
+from attnsweep.tasks.images import own
+
+LATENCY_BATCH = 1
+THROUGHPUT_BATCH = 256
+BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
+GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
+FAULTS = (
+    *GONE, ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
+    UserError,  # the file of one's own model is gone
+)  # fmt: skip
+THREADS = 1  # of a forward pass on a CPU, as in training
+log = logging.getLogger("attnsweep")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that stands for its kind of device, and what to ask of Ray to have it alone."""
+
+    measured_on: str
+    node_id: str
+    cpus: float
+    gpus: float
+
+    def alone(self, function: Callable[..., Any]) -> Any:
+        """`function` as a Ray task that takes all CPUs of the node, in a process that ends with the call."""
+        where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        task = ray.remote(max_calls=1)(function)
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, scheduling_strategy=where)
+
+
+def nodes(*, gpus: bool) -> list[Node]:
+    """One node per distinct kind of device in the cluster, those with GPUs first."""
+    there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
+    ones = [Node("", node["NodeID"], *alone(node["Resources"], gpus=gpus)) for node in there]
+    asked = [(one, one.alone(device_name).remote(one.gpus)) for one in ones]
+    named = []
+    for one, answer in asked:
+        with contextlib.suppress(*GONE):  # another of its kind may be there
+            named.append(replace(one, measured_on=ray.get(answer)))
+    named.sort(key=lambda one: (-one.gpus, one.measured_on))
+    return list({one.measured_on: one for one in reversed(named)}.values())[::-1]
+
+
+def alone(resources: Mapping[str, float], *, gpus: bool) -> tuple[float, float]:
+    """The CPUs and GPUs that a measurement takes of a node: all CPUs, so that nothing else runs there."""
+    return resources["CPU"], float(gpus and resources.get("GPU", 0) >= 1)
+
+
+def device_name(gpus: float) -> str:
+    """The `measured_on` of the process that this runs in."""
+    from attnsweep.results import provenance
+
+    if gpus == 0 and sys.platform != "darwin":  # without the seconds that torch takes to import
+        return provenance.device_name("cpu", THREADS)
+    from attnsweep.measuring import measure
+
+    return provenance.device_name(measure.pick_device(gpus), THREADS)
+
+
+def measure_once(
+    config: dict[str, Any],
+    arch_id: str,
+    gpus: float,
+    precision: str,
+    batches: Sequence[int],
+    source: str | None,
+) -> list[Row]:
+    """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that
+    does not fit has none.
+    """
+    from attnsweep.measuring import measure
+
+    rows, device = [], measure.pick_device(gpus)
+    for batch in batches:
+        with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
+            rows.append(
+                measure.measure_architecture(
+                    config,
+                    arch_id,
+                    device=device,
+                    batch=batch,
+                    precision=precision,
+                    threads=THREADS,
+                    source=source,
+                )
+            )
+    return rows
+
+
+def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """(arch_id, precision) to configuration, of the done ones among `trials`, their ids to those of their
+    architectures (None: of all in the results).
+    """
+    rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
+    keys = [column.name for column in ARCHITECTURE]
+    found = {}
+    for row in rows:
+        asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
+        if asked and row["params"]:  # a rule without parameters costs nothing
+            config = {key: row[key] for key in keys}
+            found[row["arch_id"], row["precision"]] = {**config, "dropout": 0.0, "emb_dropout": 0.0}
+    return {key: config for key, config in found.items() if is_ours(key[0], config, named=trials is not None)}
+
+
+def is_ours(arch_id: str, config: Mapping[str, Any], *, named: bool) -> bool:
+    """Whether a row's configuration is that of its architecture, and safe to build: a file of code that no
+    sweep of ours has `named` must be our own.
+    """
+    if arch_id_of(config) != arch_id:
+        log.warning("the latency of architecture %s was not measured: its row describes another", arch_id)
+        return False
+    try:
+        if not named:
+            own.check_owner(config["model"])
+    except UserError as error:
+        log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
+        return False
+    return True
+
+
+def measure_all(
+    store: Store, trials: Mapping[str, str] | None, *, gpus: bool, told: Callable[[str], None]
+) -> None:
+    """Measures what is not in the table yet, and joins latency into the rows of `trials` (see `wanted`)."""
+    architectures = wanted(store, trials)
+    for node in reversed(nodes(gpus=gpus)):  # the first kind comes last: its figures stay in `trials`
+        missing = list(unmeasured(store, architectures, node.measured_on))
+        for number, (arch_id, precision, batches) in enumerate(missing, 1):
+            told(f"latency {number}/{len(missing)} on {node.measured_on}")
+            config = architectures[arch_id, precision]
+            measure_at(store, node, config=config, arch_id=arch_id, precision=precision, batches=batches)
+        with writing(store.root):
+            store.update_trials(dict(joined(store, architectures, node.measured_on)))
+
+
+def unmeasured(
+    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
+) -> Iterator[tuple[str, str, list[int]]]:
+    """The architectures and precisions that lack a measurement on a device, with the batch sizes that they
+    lack.
+    """
+    known = {key_of(row) for row in store.read("latency").to_pylist()}
+    for arch_id, precision in architectures:
+        batches = [batch for batch in BATCHES if (arch_id, measured_on, batch, precision) not in known]
+        if batches:
+            yield arch_id, precision, batches
+
+
+def measure_at(
+    store: Store,
+    node: Node,
+    *,
+    config: dict[str, Any],
+    arch_id: str,
+    precision: str,
+    batches: Sequence[int],
+) -> None:
+    """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
+    try:
+        once, source = node.alone(measure_once), own.source_of(config)
+        rows = ray.get(once.remote(config, arch_id, node.gpus, precision, batches, source))
+    except FAULTS as error:
+        log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
+        return
+    for row in rows:
+        name = short_hash(dict(zip("adbp", key_of(row), strict=True)))
+        with writing(store.root):
+            store.write("latency", [row], name)
+    for batch in {*batches} - {row["batch"] for row in rows}:
+        log.warning(
+            "architecture %s at batch %d does not fit into the memory of %s",
+            arch_id,
+            batch,
+            node.measured_on,
+        )
+
+
+def key_of(row: Row) -> tuple[str, str, int, str]:
+    """What identifies a row of `latency`."""
+    return row["arch_id"], row["measured_on"], row["batch"], row["precision"]
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's text, which in Ray's is the cause."""
+    return str(error).strip().splitlines()[-1]
+
+
+def joined(
+    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
+) -> Iterator[tuple[str, Row]]:
+    """For each trial of these architectures: the latency columns that its row gets."""
+    rows = {key_of(row): row for row in store.read("latency").to_pylist()}
+    chosen, columns = set(architectures), [column.name for column in LATENCY_OF_TRIAL]
+    for trial in store.read("trials").to_pylist():
+        arch_id, precision = trial["arch_id"], trial["precision"]
+        single = rows.get((arch_id, measured_on, LATENCY_BATCH, precision))
+        if (arch_id, precision) not in chosen or single is None:
+            continue
+        many = rows.get((arch_id, measured_on, THROUGHPUT_BATCH, precision), {})
+        values = {**single, "latency_batch": LATENCY_BATCH, "throughput_per_s": many.get("throughput_per_s")}
+        change = {column: values[column] for column in columns}
+        if any(trial[column] != value for column, value in change.items()):
+            yield trial["trial_id"], change

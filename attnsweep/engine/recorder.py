@@ -1,0 +1,100 @@
+"""Writes what trials tell into the tables: the driver is their only writer."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from attnsweep.core.errors import writing
+from attnsweep.engine.console import Live
+from attnsweep.results import provenance, storage
+from attnsweep.results.schema import FINAL
+from attnsweep.results.store import Row, Store
+from attnsweep.space.sweep import Trial
+
+BUNDLE = 100  # trials
+CURVE_S = 5.0  # how often the learning curve of a running trial is written
+log = logging.getLogger("attnsweep")
+
+
+class Recorder:
+    """What is known of the running trials until it stands in the tables."""
+
+    def __init__(
+        self, sweep: str, store: Store, runs: Path, live: Live, *, checkpoints: str | None = None
+    ) -> None:
+        self.sweep, self.store, self.runs, self.live = sweep, store, runs, live
+        self.checkpoints = checkpoints or str(runs)
+        self.warned: set[str] = set()
+        self.origin = provenance.driver()
+        self.curves: dict[str, list[Row]] = {}
+        self.written: dict[str, float] = {}
+        self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
+        self.starts_log = runs / "starts.log"
+        self.starts = Counter(provenance.contents(self.starts_log).split())
+
+    def started(self, trial: Trial) -> None:
+        """Counts the attempt, in a log that outlives the driver."""
+        self.starts[trial.trial_id] += 1
+        with writing(self.starts_log), open(self.starts_log, "a") as file:
+            file.write(f"{trial.trial_id}\n")
+        self.curves[trial.trial_id] = []
+        self.written[trial.trial_id] = time.monotonic()
+        self.live.started(trial)
+
+    def told(self, trial: Trial, event: Mapping[str, Any]) -> None:
+        """Keeps the epochs of the learning curve and writes them now and then."""
+        curve = self.curves[trial.trial_id]
+        curve += event.get("curve", ())
+        if (warning := event.get("warning")) and warning not in self.warned:
+            self.warned.add(warning)
+            log.warning("%s; a trial that is cut off starts over", warning)
+        share = len(curve) / trial.config["epochs"]
+        self.live.advanced(trial.trial_id, event.get("progress", share), event.get("quality"))
+        if "curve" in event and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
+            self._write_curve(trial.trial_id)
+
+    def ended(self, trial: Trial, status: str, row: Row) -> None:
+        """Writes the trial's rows; its checkpoint is then of no more use."""
+        self._write_curve(trial.trial_id)
+        curve = self.curves.pop(trial.trial_id, [])  # none where its worker could not even begin
+        full = {**row, **self.origin, "sweep": self.sweep, "status": status}
+        full["attempts"] = self.starts[trial.trial_id]
+        with writing(self.store.root):
+            self.store.write("trials", [full], trial.trial_id)
+        if status != "stopped":  # a sweep without a scheduler would go on from there
+            storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
+        self.live.ended(trial.trial_id, full)
+        if status in FINAL:
+            self.final.append((full, curve))
+        if len(self.final) == BUNDLE:
+            self._bundle()
+
+    def _bundle(self) -> None:
+        """Puts what ended lately into one file per table: a thousand files take seconds to read."""
+        with writing(self.store.root):
+            ids = [row["trial_id"] for row, _ in self.final]
+            self.store.bundle("trials", [row for row, _ in self.final], ids)
+            ids = [row["trial_id"] for row, curve in self.final if curve]
+            self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
+        self.final.clear()
+        pa.default_memory_pool().release_unused()  # Arrow keeps it for a next time that takes minutes to come
+
+    def _write_curve(self, trial_id: str) -> None:
+        if curve := self.curves.get(trial_id):
+            with writing(self.store.root):
+                self.store.write("epochs", curve, trial_id)
+            self.written[trial_id] = time.monotonic()
+
+
+def tidy(store: Store) -> None:
+    """Compacts the tables; where that fails, say on a full disk, the small files stay as they are."""
+    try:
+        store.compact()
+    except OSError as error:
+        log.warning("the tables were not compacted (%s); their rows are intact", error)
+    pa.default_memory_pool().release_unused()

@@ -1,0 +1,228 @@
+"""What one command does: plan, run what is not done yet, write its rows, measure latency, close.
+
+Nothing of the driver's own state is kept. What is done stands in the tables and what was begun in
+checkpoints, so the same command goes on from wherever it was cut off.
+"""
+
+import contextlib
+import fcntl
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ray.exceptions import RayError
+from rich.console import Console
+
+from attnsweep.core.errors import Interrupted, Unreachable, UserError
+from attnsweep.engine import cluster, console
+from attnsweep.engine.latency import measure_all
+from attnsweep.engine.recorder import Recorder, tidy
+from attnsweep.engine.tune import Queue, spread
+from attnsweep.results import lock, storage
+from attnsweep.results.store import Store, load
+from attnsweep.space.plan import Place, Plan, known_rows, place, refuse_invalid
+from attnsweep.space.search import Search, look, planned
+from attnsweep.space.sweep import Sweep, Trial, read_sweep
+from attnsweep.tasks.images import datasets
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("attnsweep")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The trials of a sweep, how many ended how, and whether it was cut off."""
+
+    trials: tuple[Trial, ...]
+    counts: Mapping[str, int]
+    interrupted: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """0: all are done; 1: some failed or were not finished; 130: cut off by Ctrl-C."""
+        if self.interrupted:
+            return 130
+        return 0 if self.counts["failed"] == self.counts["new"] == 0 else 1
+
+
+def run(
+    sweep: Sweep | str | Path,
+    results: str | Path = "results",
+    *,
+    data: str | Path | None = None,
+    address: str | None = None,
+    latency: bool = True,
+) -> "pd.DataFrame":
+    """Runs the trials of a sweep that are not done yet; returns the sweep's rows of `trials`, of any status.
+
+    `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line.
+    Raises UserError where the sweep cannot start, KeyboardInterrupt where it was cut off.
+    """
+    sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
+    outcome = execute(sweep, place(results, data), address=address, latency=latency)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    rows = load(results, status=None)
+    return rows[rows["trial_id"].isin([trial.trial_id for trial in outcome.trials])].reset_index(drop=True)
+
+
+def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
+    """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
+    screen, store, began = console.screen(), Store(where.results), time.monotonic()
+    looked = look(sweep, where.data)
+    refuse_invalid(looked[1])
+    with sole_writer(store, where.runs):
+        plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
+        for name in wanted_data(plan):
+            datasets.ensure(datasets.find(name), where.data)
+        console.show_plan(screen, plan)
+        command, interrupted = Command(sweep, plan, search, store, where, screen), False
+        try:
+            command.work(address=address, latency=latency)
+        except KeyboardInterrupt:
+            interrupted = True
+        except RayError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise Interrupted(
+                f"the Ray cluster was lost ({cause}); finished rows are intact, the same command goes on"
+            ) from error
+        except Unreachable as error:
+            raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
+        tidy(store)
+        outcome = Outcome(command.trials, command.count(), interrupted)
+    seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
+    console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
+    return outcome
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command under way: what to run, where its rows go, where a person reads of it."""
+
+    sweep: Sweep
+    plan: Plan
+    search: Search | None
+    store: Store
+    where: Place
+    screen: Console
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials of the sweep, as far as they are known."""
+        return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
+
+    def work(self, *, address: str | None, latency: bool) -> None:
+        """Trains what is not done and measures what was not measured yet, on the cluster."""
+        to_train = bool(self.plan.new or self.plan.open)
+        if not to_train and not latency:
+            return
+        with cluster.connected(address):
+            asked = cluster.request(self.sweep.resources)
+            if to_train:
+                self.record()
+                self.train(asked)
+            if latency:
+                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                measure_latency(self.store, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
+
+    def record(self) -> None:
+        """Records the scenes that trials learn from, where they are not there yet, on the cluster's CPUs."""
+        for name in wanted_data(self.plan):
+            found = datasets.find(name)
+            if isinstance(found, datasets.ImageSet | datasets.Problem):
+                continue
+            from attnsweep.tasks.driving.records import ray_workers, scenes
+
+            with console.counting(self.screen, f"recording {name}") as told:
+                scenes.ensure(found, self.where.data, workers=ray_workers.RayWorkers(), on_scene=told)
+
+    def train(self, asked: dict[str, float]) -> None:
+        """Trains what is not done, spread over the cluster."""
+        slots = cluster.slots(asked)
+        if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
+            self.screen.print("  there is no GPU here: trials run on CPUs")
+        console.show_time(self.screen, self.plan, slots)
+        options = {
+            "data_dir": str(self.where.data),
+            "runs_dir": self.where.checkpoints,
+            "cpu": asked["cpu"],
+            "gpu": asked["gpu"],
+            "keep_weights": self.sweep.keep_weights,
+        }
+        source, scheduler = self.search or Queue(self.plan.new), self.sweep.scheduler
+        with console.Live(self.screen, self.plan, slots=slots) as live:
+            recorder = Recorder(
+                self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
+            )
+            spread(source, recorder, options=options, asked=asked, slots=slots, scheduler=scheduler)
+
+    def count(self) -> Counter[str]:
+        """How many trials ended how; `new` are those that have not ended."""
+        rows = self.store.read("trials")
+        ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
+        counts = Counter(ended.get(trial.trial_id, "new") for trial in self.trials)
+        counts["new"] += len(self.search.open) if self.search else 0
+        return counts
+
+
+def wanted_data(plan: Plan) -> list[str]:
+    """The data sets of the trials that are to run."""
+    return list(dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)))
+
+
+def measure_latency(store: Store, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console) -> None:
+    """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
+    with screen.status("latency") as status:
+        told = status.update if screen.is_terminal else screen.print
+        measure_all(store, trials, gpus=gpus, told=told)
+
+
+def measure(results: str | Path, *, address: str | None) -> int:
+    """Measures latency of every architecture in the results on this hardware; returns the exit status."""
+    screen, store, where = console.screen(), Store(results), place(results)
+    done = load(results)
+    if done.empty:
+        raise UserError(f"no finished trial in {results}; run a sweep first")
+    with sole_writer(store, where.runs), cluster.connected(address):
+        measure_latency(store, None, gpus=cluster.request(None)["gpu"] > 0, screen=screen)
+        tidy(store)
+    screen.print(
+        f"measured {done['arch_id'].nunique()} architectures; rows in {where.results}/latency",
+        highlight=False,
+    )
+    return 0
+
+
+@contextlib.contextmanager
+def sole_writer(store: Store, runs: Path) -> Iterator[None]:
+    """Holds the lock on the results, and mends what an earlier driver may have left.
+
+    Raises UserError while another driver holds it, or where the folder cannot be written.
+    """
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        here = open(runs / "lock", "a")
+    except OSError as error:
+        raise UserError(
+            f"results={store.root!r}: cannot write beside it ({error}); choose another folder"
+        ) from error
+    with here, contextlib.ExitStack() as locks:
+        try:
+            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not store.is_local:
+                locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
+        except (BlockingIOError, lock.Held) as error:
+            on = f" from {error}" if isinstance(error, lock.Held) else ""
+            raise UserError(
+                f"another sweep is writing to {store.root}{on}; wait for it, or name another --results"
+            ) from None
+        store.clear_scratch()
+        for path in store.set_aside_unreadable(runs / "unreadable"):
+            log.warning("%s is not a readable Parquet file; it was moved to %s", path, runs / "unreadable")
+        yield

@@ -1,0 +1,94 @@
+"""Rows of one store into another, as they travel between a laptop and a cluster:
+
+    python -m attnsweep.results.merge FROM INTO
+
+Nothing that is final is lost and no row comes twice. Of two rows of one trial the final one stays, of two
+final ones the later, of one and the same the one with latency; a trial's curve comes and goes with its row.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attnsweep.results.schema import FINAL, KEYS
+from attnsweep.results.store import Row, Store
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def merge(source: str | Path, into: str | Path) -> int:
+    """Adds the rows of one store to another; returns how many trials are new or renewed there.
+
+    The curves come first: a trial is not taken again once its row is there.
+    """
+    theirs, ours = Store(source), Store(into)
+    trials = news(ours, theirs, "trials", worth)
+    wanted, known = {row["trial_id"] for row in trials}, known_trials(ours) | known_trials(theirs)
+    curves = [
+        row
+        for row in theirs.read("epochs").to_pylist()
+        if row["trial_id"] in wanted or row["trial_id"] not in known
+    ]
+    final = {row["trial_id"] for row in trials if row["status"] in FINAL}
+    for trial_id, curve in by_trial(curves).items():
+        if trial_id not in final:
+            ours.write("epochs", curve, trial_id)
+    ours.supersede("epochs", [row for row in curves if row["trial_id"] in final], ["trial_id"])
+    for row in trials:
+        if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
+            ours.write("trials", [row], row["trial_id"])
+    ours.supersede("trials", [row for row in trials if row["status"] in FINAL], KEYS["trials"])
+    ours.supersede("latency", news(ours, theirs, "latency", when_measured), KEYS["latency"])
+    return len(trials)
+
+
+def known_trials(store: Store) -> set[str]:
+    """The trials that have a row."""
+    return set(store.read("trials")["trial_id"].to_pylist())
+
+
+def news(ours: Store, theirs: Store, table: str, worth: Any) -> list[Row]:
+    """Their rows that are worth more than ours of the same key, or have no counterpart."""
+    mine = keyed(table, ours.read(table).to_pylist())
+    return [
+        row
+        for key, row in keyed(table, theirs.read(table).to_pylist()).items()
+        if key not in mine or worth(row) > worth(mine[key])
+    ]
+
+
+def keyed(table: str, rows: Sequence[Row]) -> Mapping[tuple[Any, ...], Row]:
+    """The rows by the table's key."""
+    return {tuple(row[key] for key in KEYS[table]): row for row in rows}
+
+
+def worth(row: Row) -> tuple[bool, datetime, bool]:
+    """What makes one row of a trial better than another."""
+    return row["status"] in FINAL, row["finished_at"] or NEVER, row["latency_ms_p50"] is not None
+
+
+def when_measured(row: Row) -> datetime:
+    """When a latency was measured."""
+    measured: datetime | None = row["measured_at"]
+    return measured or NEVER
+
+
+def by_trial(curves: Sequence[Row]) -> dict[str, list[Row]]:
+    """The epochs of each trial."""
+    grouped: dict[str, list[Row]] = {}
+    for row in curves:
+        grouped.setdefault(row["trial_id"], []).append(row)
+    return grouped
+
+
+def extract(source: str | Path, into: str | Path) -> None:
+    """Writes what a driver elsewhere needs to know of a store: its final trials and its latencies."""
+    rows = [row for row in Store(source).read("trials").to_pylist() if row["status"] in FINAL]
+    Store(into).supersede("trials", rows, KEYS["trials"])
+    Store(into).supersede("latency", Store(source).read("latency").to_pylist(), KEYS["latency"])
+
+
+if __name__ == "__main__":
+    merge(sys.argv[1], sys.argv[2])

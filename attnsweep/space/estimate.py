@@ -1,0 +1,51 @@
+"""How long trials take: seconds per unit of work, learnt per model from what has run, for the plan and the
+time that is left.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from attnsweep.space.sweep import Trial
+from attnsweep.tasks.images import datasets
+
+ASSUMED_MACS_PER_S = 11e9  # forward MACs while training on one CPU core, before anything was observed
+LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one layer of one step going
+
+
+def work(trial: Trial) -> float:
+    """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
+    batch = trial.config["batch_size"] or 1_000  # of what learns nothing: only judged
+    steps = math.ceil(datasets.find(trial.config["dataset"]).train_size / batch) * trial.config["epochs"]
+    return float(steps * (batch * trial.macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
+
+
+class Speed:
+    """Seconds per unit of work, per model; a model that was not seen yet goes by the others."""
+
+    def __init__(self) -> None:
+        self.work: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @property
+    def observed(self) -> bool:
+        return bool(self.work)
+
+    def observe(self, trial: Trial, seconds: float, *, share: float = 1.0) -> None:
+        """Notes that `share` of a trial took so many seconds."""
+        self.work[trial.config["model"]] += work(trial) * share
+        self.seconds[trial.config["model"]] += seconds
+
+    def estimate(self, trials: Iterable[Trial]) -> float:
+        """Seconds that the trials take one after the other."""
+        amounts: dict[str, float] = defaultdict(float)
+        for trial in trials:
+            amounts[trial.config["model"]] += work(trial)
+        return self.estimate_work(amounts)
+
+    def estimate_work(self, amounts: Mapping[str, float]) -> float:
+        """Seconds that the work (see `work`) of each model takes."""
+        seconds, done = sum(self.seconds.values()), sum(self.work.values())
+        overall = seconds / done if done else 1 / ASSUMED_MACS_PER_S
+        rate = {model: self.seconds[model] / self.work[model] for model in self.work}
+        return sum(amount * rate.get(model, overall) for model, amount in amounts.items())

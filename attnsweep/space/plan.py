@@ -1,0 +1,131 @@
+"""The plan of a sweep: which of its trials are new or done, which points are invalid, and why."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnsweep.core.errors import UserError
+from attnsweep.results.schema import FINAL
+from attnsweep.results.store import Row, Store
+from attnsweep.space.estimate import Speed
+from attnsweep.space.sweep import Invalid, Point, Sweep, Trial
+
+ASKED = ["trial_id", "status", "train_s"]  # of ten thousand rows: all columns would take half a second
+Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of one sweep: its tables, its checkpoints and logs, its data."""
+
+    results: str
+    runs: Path
+    data: Path
+
+    @property
+    def checkpoints(self) -> str:
+        """Where checkpoints and weights lie: in `runs`, on each node; with results behind a URI beside those,
+        so that another node can go on from them.
+        """
+        if "://" not in self.results:
+            return str(self.runs)
+        where, mark, query = self.results.partition("?")
+        scheme, _, path = where.partition("://")
+        above, slash, name = path.rstrip("/").rpartition("/")
+        beside = f"{above}/{runs_name(name)}" if slash else f"{name}/runs"
+        return f"{scheme}://{beside}{mark}{query}"
+
+
+def place(results: str | Path = "results", data: str | Path | None = None) -> Place:
+    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
+    `results`, or in the working directory where those are behind a URI.
+    """
+    is_uri = "://" in str(results)
+    name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
+    parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
+    folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
+    return Place(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
+
+
+def runs_name(name: str) -> str:
+    """The name of the folder beside results of that name."""
+    return "runs" if name == "results" else f"{name}-runs"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are none.
+
+    Of an adaptive search: its finished trials, what is fixed of each one that is still to be suggested
+    (`open`), and trials that it might suggest (`samples`).
+    """
+
+    name: str
+    trials: tuple[Trial, ...]
+    invalid: tuple[Invalid, ...]
+    state: Mapping[str, str]
+    speed: Speed
+    unused: Mapping[str, Sequence[str]]  # model to the keys of the sweep that mean nothing to it
+    open: tuple[Point, ...] = ()
+    samples: tuple[Trial, ...] = ()
+
+    @property
+    def new(self) -> list[Trial]:
+        return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
+
+    @property
+    def typical(self) -> tuple[Trial, ...]:
+        """Trials that show what the sweep is made of."""
+        return self.samples or self.trials
+
+    @property
+    def seconds(self) -> float:
+        """How long the trials that are not done take, one after the other."""
+        return self.speed.estimate(self.new) + len(self.open) * self.seconds_of_open
+
+    @property
+    def seconds_of_open(self) -> float:
+        """How long one takes that is still to be suggested, by those that might be."""
+        return self.speed.estimate(self.samples) / max(1, len(self.samples))
+
+
+def known_rows(store: Store, sweep: Sweep) -> list[Row]:
+    """What the results say of trials, as far as a plan asks; a search learns from all of it."""
+    table = store.read("trials")
+    return (table if sweep.search else table.select(ASKED)).to_pylist()
+
+
+def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
+    """The plan, given the sweep's trials and invalid points, and the rows of `trials` so far."""
+    trials, invalid = expanded
+    state = state_of(trials, rows, scheduler=sweep.scheduler)
+    speed = speed_from(rows, trials)
+    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused())
+
+
+def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:
+    """`done` or `new` for each trial; one that a scheduler stopped is done for sweeps with a scheduler."""
+    final = {*FINAL, "stopped"} if scheduler else set(FINAL)
+    done = {row["trial_id"] for row in rows if row["status"] in final}
+    return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
+
+
+def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
+    """What the finished ones among `trials` teach about speed."""
+    speed = Speed()
+    done = [row for row in rows if row["status"] == "done"]
+    seconds = {row["trial_id"]: row["train_s"] for row in done if 0 < (row["train_s"] or 0) < math.inf}
+    for trial in trials:
+        if trial.trial_id in seconds:
+            speed.observe(trial, seconds[trial.trial_id])
+    return speed
+
+
+def refuse_invalid(invalid: Sequence[Invalid]) -> None:
+    """Raises UserError, with up to three reasons, where there are invalid points."""
+    reasons = list(dict.fromkeys(point.reason for point in invalid))
+    more = f" (and {len(reasons) - 3} more reasons: --dry-run lists them)" if len(reasons) > 3 else ""
+    if reasons:
+        raise UserError("; ".join(reasons[:3]) + more)

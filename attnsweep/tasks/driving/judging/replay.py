@@ -1,0 +1,128 @@
+"""Driving a plan among what was recorded: the non-reactive score of 4 s, which needs samples and no world."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.tasks.driving.judging.closed_loop import LOST_BRAKING, Drive, drivable_plan, progress_along
+from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
+from attnsweep.tasks.driving.records.samples import DEEPEST, FUTURE, KEY_S, Samples
+from attnsweep.tasks.driving.world import kinematics
+from attnsweep.tasks.driving.world.cast import CAR
+from attnsweep.tasks.driving.world.geometry import Floats, corners, wrap
+from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.traffic import DT
+
+WHEELBASE = 0.6  # of the length
+BEYOND = 30.0  # m, by which a route that is known for 48 m goes straight on
+
+
+def score_plans(samples: Samples, plans: Floats) -> Scores:
+    """The scores of plans (s, 8, 3), each driven for 4 s in the frame of its sample.
+
+    The others go where they went, whatever the ego does. Progress is measured by that of the expert's plan,
+    driven in the same way. Samples tell no kinds of those hidden, so hitting what is parked costs all.
+    """
+    expert = replay(samples, samples["plan"].astype(float))
+    return score_drive(replay(samples, plans), gained(expert, counted(expert)))
+
+
+def replay(samples: Samples, plans: Floats) -> Drive:
+    """The drives that track plans (s, 8, 3) from where and as fast as the ego was, at 10 Hz for 4 s."""
+    ego, lost = track(samples, plans)
+    others, there = between(
+        samples["future_boxes"].astype(float), np.asarray(samples["future_boxes_mask"], bool)
+    )
+    state = np.concatenate([ego[:, :, None], others], axis=2)
+    count, agents = state.shape[1:3]
+    own = samples["size"].astype(float)[:, None]
+    size = np.concatenate([own, samples["future_boxes"][..., 3:].astype(float).max(axis=1)], axis=1)
+    routes = [
+        progress_along(ego[:, b, :2], way_of(route), start=0.0) for b, route in enumerate(samples["route"])
+    ]
+    boxes = np.concatenate([ego[..., :3], np.broadcast_to(own[:, 0], (*ego.shape[:2], 2))], axis=-1)
+    depth = depth_at(samples["depth"], np.moveaxis(corners(boxes), 0, 1))  # (s, t, 4)
+    return Drive(
+        dt=DT,
+        state=state,
+        active=np.concatenate([np.ones((len(state), count, 1), dtype=bool), there], axis=2),
+        kind=np.full((count, agents), CAR),
+        size=size,
+        progress=np.stack([progress for progress, _ in routes], axis=1),
+        aside=np.stack([aside for _, aside in routes], axis=1),
+        depth=depth.min(axis=2).T,
+        way=np.full(count, np.inf),
+        to_stop=np.full(state.shape[:2], np.inf),
+        lost=lost.astype(float),
+    )
+
+
+def track(samples: Samples, plans: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """The states (t, s, 5) of egos that track plans, each in the frame of its sample, and which of the plans
+    cannot be driven: there the ego brakes.
+    """
+    local, lost = drivable_plan(plans)
+    plan = np.pad(local, ((0, 0), (1, 0), (0, 0)))
+    wheelbase = WHEELBASE * samples["size"][:, 0].astype(float)
+    state = np.zeros((len(plan), 4))
+    state[:, 3] = samples["ego_state"][:, 0]
+    slip = samples["ego_state"][:, 4].astype(float)
+    entries = [motion(state, slip)]
+    for step in range(round(FUTURE * KEY_S / DT)):
+        command = kinematics.pursue(state, plan, elapsed=step * DT, wheelbase=wheelbase, spacing=KEY_S)
+        command = np.where(lost[:, None], np.array([LOST_BRAKING, 0.0]), command)
+        acceleration = np.maximum(command[:, 0], -state[:, 3] / DT)
+        state = kinematics.bicycle(state, acceleration, command[:, 1], wheelbase, dt=DT)
+        entries.append(motion(state, kinematics.slip_of(command[:, 1])))
+    return np.stack(entries), lost
+
+
+def motion(state: Floats, slip: Floats) -> Floats:
+    """x, y, yaw, vx, vy (s, 5) of bicycles (s, 4) that go at a slip angle (s,)."""
+    course, speed = state[:, 2] + slip, state[:, 3]
+    return np.stack([*state[:, :3].T, speed * np.cos(course), speed * np.sin(course)], axis=1)
+
+
+def between(boxes: Floats, there: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+    """States (t, s, n, 5) each 0.1 s, from 0 to 4 s, of boxes (s, 8, n, 5) each half second, and who was
+    there (t, s, n): at constant velocity from key frame to key frame, and so before the first.
+    """
+    every = round(KEY_S / DT)
+    entries = FUTURE * every + 1
+    state = np.zeros((entries, *boxes[:, 0].shape))
+    known = np.zeros((entries, *there[:, 0].shape), dtype=bool)
+    for k in range(FUTURE - 1):  # from one key frame to the next, the first of them from 0 s on
+        rows = slice((k + 1) * every if k else 0, (k + 2) * every + 1)
+        share = (np.arange(entries)[rows] / every - 1 - k)[:, None, None]
+        one, other = boxes[:, k], boxes[:, k + 1]
+        step = other[..., :2] - one[..., :2]
+        state[rows, ..., :2] = one[..., :2] + share[..., None] * step
+        state[rows, ..., 2] = one[..., 2] + share * wrap(other[..., 2] - one[..., 2])
+        state[rows, ..., 3:] = step / KEY_S
+        known[rows] = there[:, k] & there[:, k + 1]
+    return state, known
+
+
+def way_of(route: NDArray[np.generic]) -> Floats:
+    """A sample's route (12, 2) as a polyline (14, 2) that begins beside the ego and goes on at its end."""
+    points = route.astype(np.float64)
+    before, after = 2 * points[:1] - points[1:2], points[-1:] - points[-2:-1]
+    after = after * BEYOND / max(float(np.hypot(*after[0])), 1e-3)
+    return np.concatenate([before, points, points[-1:] + after])
+
+
+def depth_at(depth: NDArray[np.generic], points: Floats) -> Floats:
+    """How deep points (s, ..., 2) lie within the drivable area, between the cells of grids (s, 64, 64); what
+    lies outside the grid counts as inside the area.
+    """
+    grid = Grid(cells=depth.shape[-1])
+    place = (points - grid.corner) / grid.size
+    inside = ((place >= 0) & (place < grid.cells)).all(axis=-1)
+    at = np.clip(place - 0.5, 0, grid.cells - 1.001)
+    low = at.astype(np.int64)
+    share, (x, y) = at - low, np.moveaxis(low, -1, 0)
+    rows = np.arange(len(points)).reshape(-1, *(1,) * (points.ndim - 2))
+    fx, fy = share[..., 0], share[..., 1]
+    d = depth.astype(np.float64)
+    near = d[rows, x, y] * (1 - fy) + d[rows, x, y + 1] * fy
+    far = d[rows, x + 1, y] * (1 - fy) + d[rows, x + 1, y + 1] * fy
+    return np.where(inside, near * (1 - fx) + far * fx, DEEPEST)

@@ -1,0 +1,168 @@
+"""How well the map and what will be occupied are told: IoU, F1 of lines, video panoptic quality."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.tasks.driving.judging.perception import match
+from attnsweep.tasks.driving.judging.readout import Readout
+from attnsweep.tasks.driving.records.samples import OCCUPANCY, Samples
+from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.sensor import Grid
+
+LAYERS = ("drivable", "border", "divider")
+CHAMFER = (0.5, 1.0, 1.5)  # m
+NEAR = 15.0  # m along and across, from the ego
+LEAST_IOU = 0.5  # of a segment that counts as found
+
+
+def measure_surroundings(said: Readout, samples: Samples) -> dict[str, float]:
+    """What the planner tells of: `map_iou_drivable`, `_border`, `_divider`; `line_f1_05`, `_1`, `_15`;
+    `occ_iou_near` (30 m x 30 m about the ego) and `occ_iou_far` (the whole grid), `vpq_near` and `vpq_far`.
+    """
+    found: dict[str, float] = {}
+    if said.map is not None:
+        found |= map_iou(said.map, samples["map"])
+    if said.line_class is not None and said.line_points is not None:
+        found |= line_f1(said.line_class, said.line_points, samples)
+    if said.instances is not None:
+        cells = taken_cells(said.instances, samples["occupancy"].astype(np.uint8))
+        for name, reach in (("near", NEAR), ("far", np.inf)):
+            some = cells.within(reach)
+            found[f"occ_iou_{name}"] = iou(some.told > 0, some.truth > 0)
+            found[f"vpq_{name}"] = panoptic_quality(some)
+    return found
+
+
+def finer(values: NDArray[np.uint8 | np.bool_], cells: int) -> NDArray[np.uint8 | np.bool_]:
+    """Grids (..., g, g) on as many cells each way, of which g is a divisor."""
+    times = cells // values.shape[-1]
+    return values.repeat(times, axis=-1).repeat(times, axis=-2)
+
+
+def iou(told: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Cells in both over cells in either; NaN where there are none."""
+    either = int((told | truth).sum())
+    return float((told & truth).sum() / either) if either else float("nan")
+
+
+def map_iou(told: NDArray[np.bool_], truth: NDArray[np.generic]) -> dict[str, float]:
+    """The IoU of each layer of maps (s, 3, g, g)."""
+    fine, real = finer(told, truth.shape[-1]).astype(bool), truth.astype(bool)
+    return {f"map_iou_{name}": iou(fine[:, k], real[:, k]) for k, name in enumerate(LAYERS)}
+
+
+# --- Lines ---
+
+
+def line_f1(line_class: Floats, points: Floats, samples: Samples) -> dict[str, float]:
+    """F1 of lines at three Chamfer distances: the most confident first, each the nearest of its class that is
+    not taken (the matching of Liao et al., "MapTR", ICLR 2023). A line counts as told whose class is
+    more probable than that there is none.
+    """
+    kind, confidence = line_class.argmax(axis=2), line_class.max(axis=2)
+    told = line_class.sum(axis=2) > 0.5
+    truth = samples["line_kind"].astype(np.int64)
+    alike = told[..., None] & (kind[..., None] == truth[:, None])
+    gap = np.full(alike.shape, np.inf)
+    lines = samples["lines"].astype(np.float64)
+    s, i, j = np.nonzero(alike)
+    near = no_nearer(points[s, i], lines[s, j]) < max(CHAMFER)
+    s, i, j = s[near], i[near], j[near]
+    gap[s, i, j] = chamfer(points[s, i], lines[s, j])
+    total = int(told.sum() + (truth >= 0).sum())
+    found = {}
+    for reach in CHAMFER:
+        right = int((match(confidence, gap, reach) >= 0).sum())
+        found[f"line_f1_{f'{reach:g}'.replace('.', '')}"] = 2 * right / total if total else float("nan")
+    return found
+
+
+def chamfer(one: Floats, other: Floats) -> Floats:
+    """The mean distance (k,) from the points of each of two polylines (k, p, 2) to the other polyline, both
+    ways, halved.
+    """
+    return (to_line(one, other).mean(axis=1) + to_line(other, one).mean(axis=1)) / 2
+
+
+def no_nearer(one: Floats, other: Floats) -> Floats:
+    """What `chamfer` of polylines (k, p, 2) cannot be below (k,): the same to the boxes around them."""
+    ways = []
+    for points, line in ((one, other), (other, one)):
+        off = np.maximum(
+            np.maximum(line.min(axis=1)[:, None] - points, points - line.max(axis=1)[:, None]), 0
+        )
+        ways.append(np.hypot(off[..., 0], off[..., 1]).mean(axis=1))
+    return (ways[0] + ways[1]) / 2
+
+
+def to_line(points: Floats, line: Floats) -> Floats:
+    """The distance (k, p) of points (k, p, 2) from polylines (k, m, 2)."""
+    (px, py), (x, y) = np.moveaxis(points, -1, 0)[..., None], np.moveaxis(line, -1, 0)[:, :, None]
+    dx, dy = np.diff(x), np.diff(y)
+    ax, ay = px - x[..., :-1], py - y[..., :-1]  # (k, p, m - 1)
+    share = np.clip((ax * dx + ay * dy) / np.maximum(dx**2 + dy**2, 1e-12), 0, 1)
+    return np.sqrt(((ax - share * dx) ** 2 + (ay - share * dy) ** 2).min(axis=2))
+
+
+# --- Occupancy ---
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells (c,) that an instance takes or is told to take, at one of `images` times of all samples: which
+    one, the instance told and the true one, 0 where there is none, and how far off the ego the cell is, along
+    or across (m).
+    """
+
+    images: int
+    image: NDArray[np.int64]
+    told: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    off: Floats
+
+    def within(self, reach: float) -> "Cells":
+        """Those nearer than that."""
+        near = self.off < reach
+        return Cells(self.images, self.image[near], self.told[near], self.truth[near], self.off[near])
+
+
+def taken_cells(told: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Cells:
+    """The cells that instances (s, 5, g, g) take, or that they truly (s, 5, cells, cells) take."""
+    size = truth.shape[-1]
+    one, other = (values.reshape(-1, size * size) for values in (finer(told, size), truth))
+    image, cell = np.nonzero((one > 0) | (other > 0))
+    off = np.abs(Grid(cells=size).centres()).max(axis=-1).ravel()[cell]
+    told_there, truly_there = (values[image, cell].astype(np.int64) for values in (one, other))
+    return Cells(len(one), image, told_there, truly_there, off)
+
+
+def panoptic_quality(cells: Cells) -> float:
+    """The panoptic quality over the five times of each sample; NaN where there are no instances.
+
+    A segment is found by one with which it shares more than half of their union, and that is the same
+    instance as found it before; else both are wrong (Kim et al., "Video panoptic segmentation", CVPR 2020, as
+    Hu et al., "FIERY", ICCV 2021, apply it to agents).
+    """
+    shared = together(cells)  # (s, 5, i, j)
+    truths, tolds = shared.sum(axis=2), shared.sum(axis=3)
+    union = tolds[..., None] + truths[..., None, :] - shared
+    found = np.where(union > 0, shared / np.maximum(union, 1), 0.0)[:, :, 1:, 1:]
+    total = 0.0
+    known = np.zeros((len(found), found.shape[3]), dtype=np.int64)  # by whom each was found last
+    for t in range(OCCUPANCY):
+        s, i, j = np.nonzero(found[:, t] > LEAST_IOU)
+        same = (known[s, j] == 0) | (known[s, j] == i + 1)
+        known[s, j] = i + 1
+        total += found[s, t, i, j][same].sum()
+    segments = int((truths[:, :, 1:] > 0).sum() + (tolds[:, :, 1:] > 0).sum())
+    return float(2 * total / segments) if segments else float("nan")
+
+
+def together(cells: Cells) -> NDArray[np.int64]:
+    """How many cells (s, 5, i, j) are told to be of instance i and are of j."""
+    first, second = int(cells.told.max(initial=0)) + 1, int(cells.truth.max(initial=0)) + 1
+    index = (cells.image * first + cells.told) * second + cells.truth
+    counts = np.bincount(index, minlength=cells.images * first * second)
+    return counts.reshape(-1, OCCUPANCY, first, second)

@@ -1,0 +1,49 @@
+"""Points of the ego's frame as tokens know them: coded as vectors, and read off a map of features.
+
+Shapes: b examples, n points, c channels, d the width of a token; metres.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnsweep.nn.attention import linear
+from attnsweep.tasks.driving.world.sensor import Grid
+
+GRID = Grid()
+SIDE = GRID.cells * GRID.size  # m
+WAVES = tuple(2.0**k for k in range(1, 8))  # m: the wave lengths of the code, up to twice the side
+
+
+class Place(nn.Module):
+    """Points (..., k) to vectors (..., d): sines and cosines of their coordinates, then a linear layer."""
+
+    def __init__(self, dim: int, *, coordinates: int = 2) -> None:
+        super().__init__()
+        self.frequency: Tensor
+        self.register_buffer("frequency", 2 * math.pi / torch.tensor(WAVES), persistent=False)
+        self.to_token = linear(2 * len(WAVES) * coordinates, dim)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(..., k) to (..., d)."""
+        angle = (points[..., None] * self.frequency).flatten(-2)
+        return self.to_token(torch.cat([angle.sin(), angle.cos()], dim=-1))
+
+
+def centres(cells: int) -> Tensor:
+    """The middles (cells * cells, 2) of the cells of a coarser grid over the sample's, row by row."""
+    at = (torch.arange(cells) + 0.5) * (SIDE / cells)
+    x, y = torch.meshgrid(at + GRID.back, at - SIDE / 2, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def read(features: Tensor, points: Tensor) -> Tensor:
+    """The features (b, n, c) of a map (b, c, g, g) at points (b, n, 2), between the cells' middles; zeros off
+    the map.
+    """
+    row, column = (points[..., 0] - GRID.back) / SIDE, points[..., 1] / SIDE + 0.5
+    at = torch.stack([column, row], dim=-1) * 2 - 1
+    found = F.grid_sample(features, at[:, :, None].to(features.dtype), align_corners=False)
+    return found[..., 0].mT

@@ -1,0 +1,98 @@
+"""The planning stack: UniAD (https://arxiv.org/abs/2212.10156, figure 2) from what is sensed to a plan.
+
+Read in this order: `encoder` and `camera_encoder`, `track`, `lines`, `motion`, `occupancy`, `planner`;
+`design` says which stages and which attentions there are, `losses` what trains them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnsweep.tasks.driving.records.samples import FUTURE
+from attnsweep.tasks.driving.stack.camera_encoder import CameraEncoder
+from attnsweep.tasks.driving.stack.design import complete, is_on
+from attnsweep.tasks.driving.stack.encoder import BEVEncoder
+from attnsweep.tasks.driving.stack.lines import DenseMap, MapFormer
+from attnsweep.tasks.driving.stack.motion import MotionFormer, Moves
+from attnsweep.tasks.driving.stack.occupancy import OccFormer, OccupancyHead
+from attnsweep.tasks.driving.stack.planner import Planner, Scene
+from attnsweep.tasks.driving.stack.prediction import Prediction
+from attnsweep.tasks.driving.stack.refine import MEND, boxes_ahead
+from attnsweep.tasks.driving.stack.track import Found, TrackFormer
+
+
+class Stack(nn.Module):
+    """The stages that a configuration names, which `design.complete` completes; raises its UserError."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        config = complete(config)
+        self.grad_stop, self.post = config["grad_stop"], config["post"]
+        self.apart = config["topology"] == "parallel"
+        dense, vector = (config["lines"] in (kind, "both") for kind in ("dense", "vector"))
+        self.encoder = CameraEncoder(config) if config["sensor"] == "cameras" else BEVEncoder(config)
+        self.track = TrackFormer(config) if is_on(config["track"]) else None
+        self.dense_map = DenseMap(config) if dense else None
+        self.lines = MapFormer(config) if vector else None
+        self.motion = MotionFormer(config) if is_on(config["motion"]) else None
+        occupancy = {"none": None, "head": OccupancyHead, "former": OccFormer}[config["occ"]]
+        self.occupancy = occupancy(config) if occupancy else None
+        self.planner = Planner(config) if is_on(config["plan"]) else None
+
+    def forward(self, sensed: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
+        """Of the scanner's grids (b, 6, 64, 64) or the cameras' views (b, 6, 3, 64, 112), the route
+        (b, 12, 2), the command (b,) and the ego's state (b, 5), as in `samples.SAMPLE` and
+        `cameras.CAMERAS`.
+        """
+        seen = self.encoder(sensed)
+        features = seen.detach() if self.grad_stop == "queries" else seen
+        found = self.track(features, seen.fine) if self.track else None
+        lines, line_queries = self.lines(features) if self.lines else (None, None)
+        moves = self.motion(found, features, line_queries) if self.motion else None
+        scene = Scene(features, found, lines, line_queries, moves)
+        if self.grad_stop == "bev":
+            scene = stopped(scene)
+        plan, choice = route.new_full((len(route), FUTURE, 3), math.nan), None
+        if self.planner:
+            plan, choice = self.planner(scene, route, command, ego_state)
+        occupancy = None
+        if self.occupancy and found:
+            occupancy = self.occupancy(who(found, None if self.apart else moves), features)
+        said = Prediction(
+            plan=plan,
+            agents=found.agents if found else None,
+            lines=lines,
+            futures=moves.futures if moves else None,
+            heat=found.heat if found else None,
+            map=self.dense_map(seen.fine) if self.dense_map else None,
+            occupancy=occupancy,
+            choice=choice,
+            planned=self.planner is not None,
+        )
+        return said if self.training else self.mended(said)
+
+    def mended(self, said: Prediction) -> Prediction:
+        """The prediction with its plan mended, where that is configured."""
+        if self.post == "none" or said.agents is None:
+            return said
+        return replace(said, plan=MEND[self.post](said.plan, *boxes_ahead(said.agents, said.futures)))
+
+
+def who(found: Found, moves: Moves | None) -> Tensor:
+    """Agents (b, q, d) as the occupancy stage knows them: who they are, and the strongest of their modes."""
+    return found.queries if moves is None else found.queries + moves.queries.amax(dim=2)
+
+
+def stopped(scene: Scene) -> Scene:
+    """The scene without gradients."""
+    found, moves = scene.found, scene.moves
+    return Scene(
+        features=scene.features.detach(),
+        found=replace(found, queries=found.queries.detach(), ego=found.ego.detach()) if found else None,
+        lines=scene.lines,
+        line_queries=None if scene.line_queries is None else scene.line_queries.detach(),
+        moves=replace(moves, queries=moves.queries.detach(), ego=moves.ego.detach()) if moves else None,
+    )

@@ -1,0 +1,244 @@
+"""Driving: a planner learns from recorded scenes what an expert does, and is judged by driving by itself.
+
+What counts is the closed loop: maps that it has not seen, traffic that reacts, a new plan each half second.
+Distances to the expert's path are columns, never the aim: who stays closest may drive worst.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attnsweep.results.schema import DRIVING
+from attnsweep.tasks.driving.judging import open_loop, replay
+from attnsweep.tasks.driving.judging.baselines import policy_of
+from attnsweep.tasks.driving.judging.closed_loop import Policy
+from attnsweep.tasks.driving.judging.perception import measure_agents
+from attnsweep.tasks.driving.judging.readout import Readout, read_out
+from attnsweep.tasks.driving.judging.score import Course, Scores, course, interval
+from attnsweep.tasks.driving.judging.score import judge as drive_course
+from attnsweep.tasks.driving.judging.stock import highway_env_score
+from attnsweep.tasks.driving.judging.surroundings import measure_surroundings
+from attnsweep.tasks.driving.judging.tracking import measure_tracks
+from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.batches import SHAPES, inputs_of, rig_of, rows, tensors
+from attnsweep.tasks.driving.records.recorded import Recorded
+from attnsweep.tasks.driving.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
+from attnsweep.tasks.driving.records.scenes import Preset
+from attnsweep.tasks.driving.stack.losses import losses, total
+from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.images import datasets
+
+ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
+CLIP_NORM: float | None = 1.0
+JUDGE_BATCH = 100
+SEES = ("planning",)  # models that look at all
+TRIAL_RUN = "driving:tiny"  # judged on a few maps of its own and nowhere else
+SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The recorded parts: the training part as tensors, the others as they lie on disk."""
+
+    dataset: Preset | Recorded
+    train: Mapping[str, Tensor]
+    val: Samples
+    test: Samples
+    device: str
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train["plan"])
+
+    def course(self, part: str) -> Course | None:
+        """The maps of a part, to be driven; None where there is no world, only a recording."""
+        if isinstance(self.dataset, Recorded):
+            return None
+        return course(self.dataset.name, part, getattr(self.dataset, part))
+
+
+@functools.lru_cache(maxsize=2)
+def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...]) -> Data:
+    """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
+    found = datasets.scene_set(dataset_name)
+    scenes.ensure(found, Path(data_dir))
+    train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
+    return Data(found, tensors(train, inputs), val, test, device)
+
+
+def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
+    """The data of one trial."""
+    return load(config["dataset"], data_dir, device, inputs_of(config))
+
+
+def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
+    """One epoch of samples in an order drawn from `order`; none mirrored, for traffic would keep left."""
+    index = torch.randperm(data.train_size, generator=order)
+    for chosen in index.split(config["batch_size"]):
+        yield {name: array.to(data.device) for name, array in rows(data.train, chosen).items()}, chosen
+
+
+def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
+    """The sum of the terms that the planner's stages have, a scalar."""
+    samples, _ = batch
+    return total(losses(model(*(samples[name] for name in inputs_of(config))), samples))
+
+
+def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
+    """Rises to `lr` over `warmup_steps`, then falls along a cosine to nothing at the end of training."""
+    rise, steps = config["warmup_steps"], steps_per_epoch * config["epochs"]
+    if step < rise:
+        return float(config["lr"] * (step + 1) / rise)
+    return float(config["lr"] * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2)
+
+
+# --- Judging ---
+
+
+def driver(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
+    """Who drives in closed loop; None is the expert."""
+    return None if config["model"] == "expert" else policy_of(model, inputs_of(config))
+
+
+def plans_of(said: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
+    """The plans (s, 8, 3) that a planner made; the expert's are what was recorded."""
+    return np.asarray(samples["plan"] if config["model"] == "expert" else said.plan, dtype=np.float64)
+
+
+def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
+    """On the validation part: the closed-loop score, the share of at-fault collisions, how far plans are from
+    the expert's after 3 s, and the loss. Without a planner, the loss alone.
+    """
+    columns = {} if config["model"] == "expert" else {"val_loss": mean_loss(model, data, config)}
+    if config["plan"] == "off":
+        return columns
+    plans = plans_of(read_out(model, data.val, inputs=inputs_of(config)), data.val, config)
+    off = open_loop.summary(open_loop.measures(data.val, plans))["l2_3s"]
+    means = drives(model, data.val, data.course("val"), config).means()
+    return columns | {"val_score": means["score"], "val_at_fault": means["at_fault"], "val_l2_3s": off}
+
+
+def drives(
+    model: nn.Module, samples: Samples, run: Course | None, config: Mapping[str, Any], *, blind: bool = False
+) -> Scores:
+    """How a planner drives on a course, or, without one, among recorded traffic for 4 s from each sample;
+    `blind`: with a sensor that sees nothing.
+    """
+    sensed, *_ = inputs = inputs_of(config)
+    if run is None:
+        shown = samples | nothing(sensed, len(samples["plan"])) if blind else samples
+        return replay.score_plans(samples, plans_of(read_out(model, shown, inputs=inputs), samples, config))
+    policy = driver(model, config)
+    rig = None if blind else rig_of(config)
+    return drive_course(run, blanked(policy, sensed) if blind and policy else policy, rig)
+
+
+def mean_loss(model: nn.Module, data: Data, config: Mapping[str, Any]) -> float:
+    """The loss over the validation part."""
+    part, summed = tensors(data.val, inputs_of(config)), 0.0
+    for chosen in torch.arange(len(part["plan"])).split(JUDGE_BATCH):
+        batch = {name: array.to(data.device) for name, array in rows(part, chosen).items()}
+        summed += loss(model, (batch, chosen), config).item() * len(chosen)
+    return summed / len(part["plan"])
+
+
+def quality(epoch: Mapping[str, Any]) -> float:
+    """What selects: the score on validation, or a low loss where nothing plans."""
+    return float(epoch["val_score"] if "val_score" in epoch else -epoch["val_loss"])
+
+
+def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything about the test part: what was found and foretold, plans against the expert's, and how it
+    drives, with its sensor and without.
+    """
+    said = read_out(model, data.test, inputs=inputs_of(config))
+    columns = {f"test_{name}": value for name, value in measured(said, data.test).items()}
+    if config["plan"] != "off":
+        columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
+        columns |= of_drives(model, data, config)
+    known = {column.name for column in DRIVING}
+    return {name: value for name, value in columns.items() if name in known and value == value}
+
+
+def measured(said: Readout, samples: Samples) -> dict[str, float]:
+    """What the stages before the planner are worth."""
+    return measure_agents(said, samples) | measure_tracks(said, samples) | measure_surroundings(said, samples)
+
+
+def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict[str, float]:
+    """Plans against what was recorded: all measures of all samples, distance and collisions by slice."""
+    plans = plans_of(said, samples, config)
+    found = open_loop.measures(samples, plans)
+    columns = open_loop.summary(found)
+    for part, where in open_loop.slices(samples).items():
+        of_part = open_loop.summary(found, where)
+        columns |= {f"{name}_{part}": of_part[name] for name in ("l2_3s", "col_4s")}
+    return columns | {"score_4s": float(replay.score_plans(samples, plans).score.mean())}
+
+
+def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of driving on the test part, with the sensor and without it."""
+    run = data.course("test")
+    scores = drives(model, data.test, run, config)
+    low, high = interval(scores.score)
+    columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.means().items()}
+    columns |= {"test_score_low": low, "test_score_high": high}
+    for part, where in (run.slices if run else open_loop.slices(data.test)).items():
+        columns[f"test_score_{part}"] = scores.means(where)["score"]
+    if run:
+        columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
+    if config["model"] in SEES:
+        blank = drives(model, data.test, run, config, blind=True).means()["score"]
+        columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
+    if data.dataset.name.startswith(TRIAL_RUN) or rig_of(config):  # there are no views out there
+        return columns
+    return columns | outside(driver(model, config))
+
+
+def blanked(policy: Policy, sensed: str) -> Policy:
+    """The policy with a sensor that sees nothing; `sensed` is what it gives."""
+    return lambda seen: policy(seen | nothing(sensed, len(seen["route"])))
+
+
+def nothing(sensed: str, samples: int) -> Samples:
+    """What a sensor gives that sees nothing."""
+    return {sensed: np.zeros((samples, *SHAPES[sensed]), np.uint8)}
+
+
+def outside(policy: Policy | None) -> dict[str, float]:
+    """The score in highway-env's stock environments, which nobody trained in; nothing where they are not
+    installed.
+    """
+    score = highway_env_score(policy) if policy else None
+    return {} if score is None else {"highway_env_score": score}
+
+
+# --- Measuring ---
+
+
+def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
+    """A fixed scene that is full of returns, or of colours, and a straight route: what `inputs_of` names."""
+    generator, sensed = torch.Generator().manual_seed(0), inputs_of(config)[0]
+    most = 256 if rig_of(config) else 3
+    seen = torch.randint(0, most, (batch, *SHAPES[sensed]), generator=generator, dtype=torch.uint8)
+    ahead = ROUTE_STEP * torch.arange(1, ROUTE_POINTS + 1, dtype=torch.float32)
+    route = torch.stack([ahead, torch.zeros_like(ahead)], dim=1).expand(batch, -1, -1).contiguous()
+    return seen, route, torch.zeros(batch, dtype=torch.int8), torch.zeros(batch, 5)
+
+
+def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
+    """One forward pass: from the sensor to all that the stack says."""
+    return functools.partial(model, *inputs)
+
+
+def tokens(config: Mapping[str, Any]) -> None:
+    """A plan comes at once."""

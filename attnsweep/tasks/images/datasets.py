@@ -1,0 +1,328 @@
+"""The data sets by name: images, sequence problems, scenes of driving. Of the image sets, what is known of
+each before it is read, where its files lie, their checksum, and their pixels.
+
+torchvision decodes and, where a network exists, downloads; it is imported only when pixels are wanted.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.tasks.sequences.problems import PROBLEMS, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from attnsweep.tasks.driving.records.recorded import Recorded
+    from attnsweep.tasks.driving.records.scenes import Preset
+
+FOLDER = "folder:"
+SCENES = ("driving:", "commonroad:", "nuscenes:")
+FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed
+    when read.
+    """
+
+    name: str
+    image_size: int
+    channels: int
+    num_classes: int
+    train_size: int
+    test_size: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    files: tuple[str, ...] = ()  # below the data folder, in torchvision's own layout
+    sha256: str | None = None  # of the official files, in that order; None where it is not known beforehand
+    torchvision_class: str = ""
+    also: tuple[str, ...] = ()  # files that torchvision wants besides
+
+    @property
+    def is_folder(self) -> bool:
+        return self.name.startswith(FOLDER)
+
+
+def idx_files(folder: str) -> tuple[str, ...]:
+    """The four files of a data set in MNIST's format."""
+    parts = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+    return tuple(f"{folder}/raw/{part}" for part in parts)
+
+
+CIFAR10_FILES = tuple(
+    f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+)
+DATASETS = {
+    one.name: one
+    for one in (
+        ImageSet(
+            "digits", 8, 1, 10, 1438, 359, (0.2878,), (0.3543,),
+            sha256="4d0652d5f48ae8642abd53c7ec4c245998cb596bca546392bee3c5e03fda9edf",
+        ),
+        ImageSet(
+            "mnist", 28, 1, 10, 60_000, 10_000, (0.1307,), (0.3081,), idx_files("MNIST"),
+            "595a67c05b1395c3306bfb77d818e98d515da7f1004e2490d3c5ad921a646209", "MNIST",
+        ),
+        ImageSet(
+            "fashion_mnist", 28, 1, 10, 60_000, 10_000, (0.2860,), (0.3530,), idx_files("FashionMNIST"),
+            torchvision_class="FashionMNIST",
+        ),
+        ImageSet(
+            "cifar10", 32, 3, 10, 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+            CIFAR10_FILES, "6188ba9a11980513857019c9598380f3660e4b57470c487cecc8cda48e959511", "CIFAR10",
+            ("cifar-10-batches-py/batches.meta",),
+        ),
+        ImageSet(
+            "cifar100", 32, 3, 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
+            ("cifar-100-python/train", "cifar-100-python/test"),
+            "0a10c33b8e8de32faac2450feddb242a43053721c1f623a304c6c4f570bc7f1d", "CIFAR100",
+            ("cifar-100-python/meta",),
+        ),
+    )
+}  # fmt: skip
+
+
+def find(name: object) -> "ImageSet | Problem | Preset | Recorded":
+    """The data set of that name: images, a sequence problem or scenes; `folder:PATH` is a folder of one's own
+    images.
+
+    Raises UserError if there is none.
+    """
+    if isinstance(name, str) and name.startswith(FOLDER):
+        return folder_set(name)
+    if isinstance(name, str) and name.startswith(SCENES):
+        return scene_set(name)
+    known: dict[str, ImageSet | Problem] = {**DATASETS, **PROBLEMS}
+    if not isinstance(name, str) or name not in known:
+        hint, names = did_you_mean(name, known), ", ".join(DATASETS)
+        raise UserError(
+            f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH; "
+            f"for sequences {', '.join(PROBLEMS)}; for driving driving:small, "
+            "driving:full, commonroad:PATH or nuscenes:PATH"
+        )
+    return known[name]
+
+
+def scene_set(name: str) -> "Preset | Recorded":
+    """The set of scenes of that name; `commonroad:PATH` and `nuscenes:PATH` are folders of recorded traffic.
+
+    Raises UserError if there is none.
+    """
+    from attnsweep.tasks.driving.records import recorded, scenes  # here: sweeps of images need none of it
+
+    return scenes.find(name) if name.startswith("driving:") else recorded.find(name)
+
+
+def has_scenes(dataset: "ImageSet | Problem | Preset | Recorded") -> bool:
+    """Whether there is driving in it."""
+    return dataset.name.startswith(SCENES)
+
+
+@functools.cache
+def folder_set(name: str) -> ImageSet:
+    """What a folder of images holds: its classes and how many images. Layouts: PATH/train and PATH/test, or
+    one PATH/CLASS.
+    """
+    root = Path(name.removeprefix(FOLDER)).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"dataset={name!r}: {root} is not a folder; it wants one folder of images per class")
+    parts = folder_parts(root)
+    classes = sorted({label for label, _ in parts["train"]})
+    if len(classes) < 2:
+        raise UserError(
+            f"dataset={name!r}: {len(classes)} classes with images in {root}; it wants a folder for each"
+        )
+    if not parts["test"]:
+        raise UserError(
+            f"dataset={name!r}: {root} has no test image; it wants 5 images of a class, or train/ and test/"
+        )
+    strangers = sorted({label for label, _ in parts["test"]} - set(classes))
+    if strangers:
+        raise UserError(
+            f"dataset={name!r}: classes of the test part that the training part lacks: {', '.join(strangers)}"
+        )
+    return ImageSet(f"{FOLDER}{root}", FOLDER_SIDE, 3, len(classes), len(parts["train"]), len(parts["test"]))
+
+
+def folder_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
+    """The class and path of every image, for the parts `train` and `test`; without PATH/test every fifth of a
+    class is for the test.
+    """
+    if (root / "train").is_dir():
+        held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+        return {
+            "train": list(labelled(root / "train")),
+            "test": list(labelled(held_out)) if held_out else [],
+        }
+    train: list[tuple[str, Path]] = []
+    test: list[tuple[str, Path]] = []
+    for _, group in itertools.groupby(labelled(root), key=lambda one: one[0]):
+        for i, one in enumerate(group):
+            (test if i % 5 == 4 else train).append(one)
+    return {"train": train, "test": test}
+
+
+def labelled(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every image below the class folders of `root` with its class, in the order of torchvision's
+    ImageFolder.
+    """
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield folder.name, path
+
+
+def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
+    """Every file of the data set, in the order of its checksum."""
+    if dataset.name == "digits":
+        return [digits_file()]
+    if dataset.is_folder:
+        parts = folder_parts(Path(dataset.name.removeprefix(FOLDER)))
+        return [path for part in parts.values() for _, path in part]
+    return [data_dir / file for file in dataset.files]
+
+
+@functools.cache
+def digits_file() -> Path:
+    """The digits, which come with scikit-learn."""
+    spec = importlib.util.find_spec("sklearn")  # located, not imported: that would cost the driver a second
+    assert spec is not None and spec.origin is not None, "scikit-learn is a dependency of this package"
+    return Path(spec.origin).parent / "datasets/data/digits.csv.gz"
+
+
+def checksum(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> str:
+    """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
+
+    That of what is drawn, sequences and scenes, names its generator. Raises UserError where files are
+    missing and no official checksum is known, or where they differ from the official ones.
+    """
+    if not isinstance(dataset, ImageSet):
+        return dataset.sha256
+    if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
+        return dataset.sha256
+    return checksum_of_files(dataset, data_dir)
+
+
+@functools.cache
+def checksum_of_files(dataset: ImageSet, data_dir: Path) -> str:
+    """The checksum of files that are here. An image of a folder is named by its path, class included."""
+    files = paths(dataset, data_dir)
+    if not all(path.is_file() for path in files):
+        raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
+    root = Path(dataset.name.removeprefix(FOLDER)) if dataset.is_folder else None
+    digest = hashlib.sha256()
+    for path in files:
+        name = path.relative_to(root).as_posix() if root else f"{path.parent.name}/{path.name}"
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    if dataset.sha256 and digest.hexdigest() != dataset.sha256:
+        raise UserError(
+            f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
+        )
+    return digest.hexdigest()
+
+
+def missing_files(dataset: ImageSet, data_dir: Path) -> str:
+    """The sentence that says which files are wanted where."""
+    wanted = ", ".join((*dataset.files, *dataset.also))
+    return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
+
+
+def ensure(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> None:
+    """Downloads what is missing of an image set, through torchvision; scenes are recorded by the cluster.
+
+    Raises UserError, naming folder and files, where that fails.
+    """
+    if not isinstance(dataset, ImageSet):
+        return
+    wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
+    if all(path.is_file() for path in wanted):
+        return
+    import torchvision.datasets
+
+    try:
+        getattr(torchvision.datasets, dataset.torchvision_class)(str(data_dir), download=True)
+    except (OSError, RuntimeError, AssertionError) as error:  # torchvision asserts what a file begins with
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{missing_files(dataset, data_dir)}; downloading failed ({reason}). "
+            "Put the files there, or name their folder with --data"
+        ) from error
+
+
+def read(dataset: ImageSet, data_dir: Path, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """The parts `train` and `test`, each as images (n, channels, height, width) of uint8 and labels (n,) of
+    int64.
+    """
+    checksum(dataset, data_dir)  # before anything is decoded: CIFAR's files are pickles
+    if dataset.name == "digits":
+        return read_digits()
+    if dataset.is_folder:
+        return read_folder(dataset, image_size)
+    return read_torchvision(dataset, data_dir)
+
+
+def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """scikit-learn's 1,797 handwritten digits; every fifth one is for the test.
+
+    Grey values 0..16 become 0..240.
+    """
+    import numpy as np
+
+    (path,) = paths(DATASETS["digits"], Path())  # read here: importing scikit-learn takes half a second
+    table = np.loadtxt(path, delimiter=",", dtype=np.int64)  # 64 grey values and a label in each row
+    images, labels = (table[:, :64] * 15).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, 64]
+    test = np.arange(len(labels)) % 5 == 4
+    return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
+
+
+def read_torchvision(dataset: ImageSet, data_dir: Path) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100 as torchvision decodes them."""
+    import numpy as np
+    import torchvision.datasets
+
+    parts = {}
+    for part in ("train", "test"):
+        decoded = getattr(torchvision.datasets, dataset.torchvision_class)(
+            str(data_dir), train=part == "train"
+        )
+        pixels = np.asarray(decoded.data)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+        parts[part] = (np.ascontiguousarray(pixels), np.asarray(decoded.targets, dtype="int64"))
+    return parts
+
+
+def read_folder(dataset: ImageSet, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """A folder of images as RGB, its shorter side resized to `image_size`, then cut to the centre."""
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    def pixels(path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                return np.asarray(ImageOps.fit(image.convert("RGB"), (image_size, image_size))).transpose(
+                    2, 0, 1
+                )
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"{path} is not an image that can be read; delete or replace it") from error
+
+    parts = folder_parts(Path(dataset.name.removeprefix(FOLDER)))
+    number = {name: i for i, name in enumerate(sorted({label for label, _ in parts["train"]}))}
+    return {
+        part: (np.stack([pixels(path) for _, path in files]), np.array([number[label] for label, _ in files]))
+        for part, files in parts.items()
+    }

@@ -1,0 +1,109 @@
+"""The zoo: the image classifiers of vit-pytorch that have no file of their own here, each by the name of its
+module there.
+
+Every builder takes a configuration and gives a module from images (b, c, s, s) to logits (b, num_classes).
+`tasks.images.zoo_sizes` says which sizes each takes and which fit; what a mechanism has beyond them is fixed
+here, by these rules:
+
+- Where a mechanism has stages, `dim` and `heads` are those of the first and double where the map is halved;
+  `depth` is the blocks of all stages together: equal shares, the rest to the last stage but one, the papers'
+  main one (of two stages, to the second).
+- Maps are made for images 32 wide, not 224: stems keep more of the image, windows are the largest that divide
+  the map, up to 8, and images are padded with zeros where a mechanism must halve its map.
+- Where the constructor wants three channels, a single one is repeated.
+"""
+
+from attnsweep.tasks.images.models.zoo.arguments import Builder, flat, rgb
+from attnsweep.tasks.images.models.zoo.staged import (
+    cct,
+    cross_vit,
+    crossformer,
+    cvt,
+    levit,
+    max_vit,
+    mobile_vit,
+    nest,
+    pit,
+    regionvit,
+    scalable_vit,
+    sep_vit,
+    t2t,
+    twins_svt,
+)
+from attnsweep.tasks.images.models.zoo.uniform import (
+    ats_vit,
+    efficient,
+    jet_vit,
+    jumbo_vit,
+    learnable_memory_vit,
+    local_vit,
+    look_vit,
+    looped_vit,
+    na_vit,
+    normalized_vit,
+    simple_flash_attn_vit,
+    simple_vit_with_fft,
+    simple_vit_with_qk_norm,
+    simple_vit_with_relative_proj_pos_bias,
+    vit_with_patch_merger,
+)
+
+MECHANISMS: dict[str, Builder] = {
+    "ats_vit": ats_vit,
+    "attn_residual_with_dca_simple_vit": flat(  # arXiv:2502.06785
+        "attn_residual_with_dca_simple_vit.SimpleViT"
+    ),
+    "cait": rgb("cait.CaiT", {"cls_depth": 2}),  # arXiv:2103.17239
+    "cct": cct,
+    "cross_vit": cross_vit,
+    "crossformer": crossformer,
+    "cvt": cvt,
+    "efficient": efficient,
+    "jet_vit": jet_vit,
+    "jumbo_vit": jumbo_vit,
+    "learnable_memory_vit": learnable_memory_vit,
+    "levit": levit,
+    "local_vit": local_vit,
+    "look_vit": look_vit,
+    "looped_vit": looped_vit,
+    "max_vit": max_vit("max_vit.MaxViT"),
+    "max_vit_with_registers": max_vit("max_vit_with_registers.MaxViT"),
+    "mobile_vit": mobile_vit,
+    "na_vit": na_vit,
+    "nest": nest,
+    "normalized_vit": normalized_vit,
+    "parallel_vit": flat("parallel_vit.ViT"),  # arXiv:2203.09795
+    "pit": pit,
+    "regionvit": regionvit,
+    "rvt": flat("rvt.RvT"),  # arXiv:2104.09864
+    "scalable_vit": scalable_vit,
+    "sep_vit": sep_vit,
+    "simple_flash_attn_vit": simple_flash_attn_vit,
+    "simple_uvit": flat("simple_uvit.SimpleUViT"),  # arXiv:2209.12152
+    "simple_vit": flat("simple_vit.SimpleViT"),  # arXiv:2205.01580
+    "simple_vit_attn_residual": flat("simple_vit_attn_residual.SimpleViTAttnResidual"),  # arXiv:2603.15031
+    "simple_vit_orthog_residual_update": flat(  # arXiv:2505.11881
+        "simple_vit_orthog_residual_update.SimpleViT"
+    ),
+    "simple_vit_with_fft": simple_vit_with_fft,
+    "simple_vit_with_hyper_connections": flat(  # arXiv:2409.19606
+        "simple_vit_with_hyper_connections.SimpleViT", {"num_residual_streams": 4}
+    ),
+    "simple_vit_with_patch_dropout": flat("simple_vit_with_patch_dropout.SimpleViT"),  # arXiv:2208.07220
+    "simple_vit_with_qk_norm": simple_vit_with_qk_norm,
+    "simple_vit_with_register_tokens": flat("simple_vit_with_register_tokens.SimpleViT"),  # arXiv:2309.16588
+    "simple_vit_with_relative_proj_pos_bias": simple_vit_with_relative_proj_pos_bias,
+    "simple_vit_with_sparse_gating": flat("simple_vit_with_sparse_gating.SimpleViTWithSparseGating"),
+    "simple_vit_with_specialized_cls": flat("simple_vit_with_specialized_cls.SimpleViT"),  # arXiv:2602.08626
+    "simple_vit_with_value_residual": flat("simple_vit_with_value_residual.SimpleViT"),  # arXiv:2410.17897
+    "t2t": t2t,
+    "twins_svt": twins_svt,
+    "vat": flat("vat.ViT", {"num_register_tokens": 4}),  # heads with gates, arXiv:2505.06708
+    "vit_5": flat("vit_5.ViT"),  # arXiv:2602.08071
+    "vit_for_small_dataset": flat("vit_for_small_dataset.ViT"),  # arXiv:2112.13492
+    "vit_with_keel_post_ln": flat("vit_with_keel_post_ln.ViT"),  # arXiv:2601.19895
+    "vit_with_patch_dropout": flat("vit_with_patch_dropout.ViT"),  # arXiv:2208.07220
+    "vit_with_patch_merger": vit_with_patch_merger,
+    "wwt": flat("wwt.WWT", {"num_slots": 8}),  # arXiv:2605.12021
+    "xcit": rgb("xcit.XCiT", {"cls_depth": 2}),  # arXiv:2106.09681
+}

@@ -1,0 +1,134 @@
+"""Modules that stand before, after or in place of parts of vit-pytorch's mechanisms."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, repeat
+from torch import Tensor, nn
+
+from attnsweep.tasks.images.models.zoo.rules import padded
+
+
+class ThreeChannels(nn.Module):
+    """Images (b, 1 or 3, s, s) with three channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.expand(-1, 3, -1, -1)
+
+
+def pad(side: int, multiple: int) -> nn.Module:
+    """Pads images with zeros all around to a multiple of pixels."""
+    extra = padded(side, multiple) - side
+    before, after = extra // 2, extra - extra // 2
+    return nn.ZeroPad2d((before, after, before, after))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a map (b, c, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class SinglePrecision(nn.Module):
+    """Tensors in fp32, whatever autocast made of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+class LinearAttention(nn.Module):
+    """Tokens (b, n, d) through attention at a cost linear in n: phi(Q) (phi(K)^T V), normalised, with
+    phi(x) = elu(x) + 1 (https://arxiv.org/abs/2006.16236, eq. 5 to 7).
+    """
+
+    def __init__(self, *, dim: int, heads: int, dim_head: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(
+            self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
+        )
+        q, k = F.elu(q) + 1, F.elu(k) + 1
+        memory = einsum(k, v, "b h n d, b h n e -> b h d e")
+        total = einsum(q, k.sum(dim=2), "b h n d, b h d -> b h n")
+        out = einsum(q, memory, "b h n d, b h d e -> b h n e") / total[..., None]
+        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class LinearTransformer(nn.Module):
+    """Tokens (b, n, d) through pre-norm blocks of linear attention and feed-forward layer."""
+
+    def __init__(
+        self, *, dim: int, depth: int, heads: int, dim_head: int, mlp_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(
+            LinearAttention(dim=dim, heads=heads, dim_head=dim_head, dropout=dropout) for _ in range(depth)
+        )
+        self.feed_forwards = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(dim),
+                nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout),
+                nn.Linear(mlp_dim, dim), nn.Dropout(dropout),
+            )
+            for _ in range(depth)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        for attention, feed_forward in zip(self.attentions, self.feed_forwards, strict=True):
+            x = x + attention(x)
+            x = x + feed_forward(x)
+        return x
+
+
+class FusedAttention(nn.Module):
+    """Queries, keys and values (b, h, n, d) to softmax(QK^T / sqrt(d)) V in one kernel."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class TokenSampling(nn.Module):
+    """Keeps the tokens at `keep` quantiles of their significance: inverse transform sampling at fixed points,
+    as in the paper (https://arxiv.org/abs/2111.15667). vit-pytorch draws at random, in evaluation too.
+    """
+
+    def __init__(self, keep: int) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, attn: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of maps (b, h, n, n), values (b, h, n, d) and the mask (b, n) of what is a token, class token
+        first, the rows (b, h, keep + 1, n) of the kept, their mask, false for repetitions, and their ids.
+        """
+        significance = einsum(attn[:, :, 0, 1:], value[:, :, 1:].norm(dim=-1), "b h n, b h n -> b n").float()
+        cdf = significance.masked_fill(~mask[:, 1:], 0).cumsum(dim=-1)
+        cdf = cdf / cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny)
+        quantiles = (torch.arange(self.keep, device=attn.device) + 0.5) / self.keep
+        ids = torch.searchsorted(cdf.detach(), repeat(quantiles, "k -> b k", b=len(attn)).contiguous())
+        ids = F.pad(ids.clamp_max(cdf.shape[1] - 1) + 1, (1, 0))  # (b, keep + 1)
+        fresh = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0), value=True)
+        rows = attn.gather(2, repeat(ids, "b k -> b h k n", h=attn.shape[1], n=attn.shape[-1]))
+        return rows, fresh, ids
+
+
+class OneSize(nn.Module):
+    """A NaViT on images of one size, which need no packing and stay a batch; the logits are the same."""
+
+    def __init__(self, navit: Any) -> None:
+        super().__init__()
+        self.navit = navit
+
+    def forward(self, images: Tensor) -> Tensor:
+        net, p = self.navit, self.navit.patch_size
+        x = rearrange(images, "b c (h p1) (w p2) -> b (h w) (c p1 p2)", p1=p, p2=p)
+        positions = rearrange(net.pos_embed_height[:, None] + net.pos_embed_width, "h w d -> (h w) d")
+        x = net.transformer(net.dropout(net.to_patch_embedding(x) + positions))
+        query = repeat(net.attn_pool_queries, "d -> b 1 d", b=len(images))
+        return net.mlp_head((net.attn_pool(query, context=x) + query)[:, 0])

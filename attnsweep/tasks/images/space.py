@@ -1,0 +1,110 @@
+"""Image classification: which model takes which axes, and what fits an image.
+
+The side of the image decides which patches there are; the data set decides side, channels and classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attnsweep.core.axes import AXES, Config, filled
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import zoo_sizes as zoo
+
+NAME = "images"
+BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
+RECIPE = ("optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed")
+MODELS: dict[str, tuple[str, ...]] = {
+    "cnn": (),
+    "vit": (*BLOCKS, "attention"),
+    "deepvit": BLOCKS,  # it mixes the attention maps, which no fused kernel shows
+    "hybrid": (*BLOCKS, "attention"),
+    **zoo.TAKES,
+}
+CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
+
+
+def complete(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a built-in model. Raises UserError where a value does not fit."""
+    config = filled((*MODELS[model], *RECIPE), point) | {"task": NAME, "model": model}
+    config |= of_images(point)
+    if feature_side(config) < 1:
+        raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")
+    if model in zoo.TAKES:
+        config["patch_size"] = config["patch_size"] or zoo.default_patch(config)
+        zoo.check(config)
+    elif "patch_size" in MODELS[model]:
+        config["patch_size"] = patch_size(config)
+    return config
+
+
+def of_images(point: Mapping[str, object]) -> Config:
+    """The columns that the data set decides."""
+    dataset = image_set(point)
+    return {
+        "dataset": dataset.name,
+        "channels": dataset.channels,
+        "image_size": image_size(point.get("image_size"), dataset),
+        "num_classes": num_classes(point.get("num_classes"), dataset),
+    }
+
+
+def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
+    """The point's data set, digits by default. Raises UserError where it is unknown or has no images."""
+    name = point.get("dataset")
+    found = datasets.find("digits" if name is None else name)
+    if not isinstance(found, datasets.ImageSet):
+        raise UserError(f"dataset={name!r} has no images for {point.get('model')}; use model='transformer'")
+    return found
+
+
+def image_size(value: object, dataset: datasets.ImageSet) -> int:
+    """The side of the input image in pixels: the data set's own, or what was asked of a folder of images."""
+    if value is None:
+        return dataset.image_size
+    if not dataset.is_folder and value != dataset.image_size:
+        raise UserError(
+            f"image_size={value!r} does not fit {dataset.name}, whose images are {dataset.image_size} wide"
+        )
+    size: int = AXES["image_size"].check(value)
+    return size
+
+
+def num_classes(value: object, dataset: datasets.ImageSet) -> int:
+    """The outputs of the head: the data set's classes, or more where the point asks for it."""
+    if value is None:
+        return dataset.num_classes
+    wanted: int = AXES["num_classes"].check(value)
+    if wanted < dataset.num_classes:
+        raise UserError(
+            f"num_classes={wanted} is too few for {dataset.name}; use {dataset.num_classes} or more"
+        )
+    return wanted
+
+
+def feature_side(config: Mapping[str, Any]) -> int:
+    """The side of what is cut into patches: the image, or the feature map behind two 3x3 convolutions and a
+    pooling.
+    """
+    side = int(config["image_size"])
+    return (side - 4) // 2 if config["model"] in CONVOLUTIONAL else side
+
+
+def patch_size(config: Mapping[str, Any]) -> int:
+    """The patch that was asked for, checked; else the largest that cuts the side into four or more
+    (published: into two).
+    """
+    side = feature_side(config)
+    divisors = [size for size in range(1, side + 1) if side % size == 0]
+    asked = config["patch_size"]
+    if asked is None:
+        cuts = 2 if config["geometry"] == "published" else 4
+        return max((size for size in divisors if size * cuts <= side), default=1)
+    if asked not in divisors:
+        what = "the image" if side == config["image_size"] else "the feature map"
+        near = sorted(sorted(divisors, key=lambda size: abs(size - int(asked)))[:4])
+        raise UserError(
+            f"patch_size={asked} does not divide {what} of {config['model']} on {config['dataset']}, "
+            f"{side} pixels wide; use {', '.join(map(str, near))}"
+        )
+    return int(asked)

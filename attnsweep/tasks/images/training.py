@@ -1,0 +1,166 @@
+"""Image classification: data, loss and judgement.
+
+A data set is read once per worker process and stays whole on the device as uint8; a batch is a gather and a
+normalisation.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnsweep.tasks.images import datasets
+
+VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
+VALIDATION_SHARE = 0.1  # of the training part
+JUDGE_BATCH = 1_000
+examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
+CLIP_NORM: float | None = None  # gradients are taken as they are
+ADAM: Mapping[str, Any] = {}  # torch's defaults
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, channels, side, side) of uint8 and labels (n,) of int64, on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three splits, and the factor and offset (1, channels, 1, 1) that normalise their pixels."""
+
+    train: Split
+    val: Split
+    test: Split
+    factor: Tensor
+    offset: Tensor
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
+
+@functools.lru_cache(maxsize=4)
+def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data:
+    """The data set on the device, read on the first call in a process.
+
+    Raises UserError where its files are missing.
+    """
+    dataset = datasets.find(dataset_name)
+    assert isinstance(dataset, datasets.ImageSet), "spaces.images admits no other"
+    datasets.ensure(dataset, Path(data_dir))
+    parts = datasets.read(dataset, Path(data_dir), image_size)
+    pixels, labels = parts["train"]
+    order = np.random.RandomState(VALIDATION_SEED).permutation(len(labels))
+    held_out = round(VALIDATION_SHARE * len(labels))
+    val, train = order[:held_out], np.sort(order[held_out:])
+    mean, std = statistics(dataset, pixels[train])
+
+    def split(images: np.ndarray, labels: np.ndarray) -> Split:
+        return Split(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+    return Data(
+        train=split(pixels[train], labels[train]),
+        val=split(pixels[val], labels[val]),
+        test=split(*parts["test"]),
+        factor=(1 / (255 * std)).view(1, -1, 1, 1).to(device),
+        offset=(-mean / std).view(1, -1, 1, 1).to(device),
+    )
+
+
+def statistics(dataset: datasets.ImageSet, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel of pixels in 0..1: the data set's published ones, else those of
+    `images`.
+    """
+    if dataset.mean is not None and dataset.std is not None:
+        return torch.tensor(dataset.mean), torch.tensor(dataset.std)
+    mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
+    std = images.std(axis=(0, 2, 3), dtype=np.float64) / 255
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32).clamp_min(1e-3)
+
+
+def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
+    """The data of one trial."""
+    return load(config["dataset"], config["image_size"], data_dir, device)
+
+
+def inputs(data: Data, images: Tensor) -> Tensor:
+    """Normalised float32 images (b, c, s, s) of uint8 ones."""
+    return torch.addcmul(data.offset, images.float(), data.factor)
+
+
+def batches(
+    data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
+    smaller.
+    """
+    index = torch.randperm(len(data.train), generator=order).to(data.train.labels.device)
+    for chosen in index.split(config["batch_size"]):
+        yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], config: Mapping[str, Any]) -> Tensor:
+    """Mean cross-entropy, a scalar in nats."""
+    images, labels = batch
+    return F.cross_entropy(model(images), labels)
+
+
+def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
+    """`lr` in the first epoch, then a factor `lr_gamma` less in each."""
+    return rate_of_epoch(config["lr"], config["lr_gamma"], step // steps_per_epoch)
+
+
+@functools.lru_cache(maxsize=8)
+def rate_of_epoch(lr: float, gamma: float, epoch: int) -> float:
+    """Multiplied epoch by epoch, as torch's StepLR does, and so equal to it to the bit."""
+    for _ in range(epoch):
+        lr *= gamma
+    return lr
+
+
+def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy (0..1) and mean cross-entropy (nats) of a model in evaluation mode, on validation and test."""
+    val, test = judge_split(model, data, data.val), judge_split(model, data, data.test)
+    return {"val_acc": val[0], "val_loss": val[1], "test_acc": test[0]}
+
+
+def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy on one split."""
+    correct, total = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
+    for images, labels in zip(split.images.split(JUDGE_BATCH), split.labels.split(JUDGE_BATCH), strict=True):
+        logits = model(inputs(data, images)).float()
+        correct += (logits.argmax(dim=1) == labels).sum()
+        total += F.cross_entropy(logits, labels, reduction="sum")
+    return correct.item() / len(split), total.item() / len(split)
+
+
+def quality(epoch: Mapping[str, Any]) -> float:
+    """What selects: accuracy on validation."""
+    return float(epoch["val_acc"])
+
+
+def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:
+    """The same normal noise each time, (b, channels, image_size, image_size), from a generator of its own."""
+    shape = (batch, config["channels"], config["image_size"], config["image_size"])
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
+
+
+def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
+    """One forward pass."""
+    return functools.partial(model, *inputs)
+
+
+def tokens(config: Mapping[str, Any]) -> None:
+    """A class comes at once."""

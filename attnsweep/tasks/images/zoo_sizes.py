@@ -1,0 +1,179 @@
+"""What the mechanisms of the zoo (models/zoo) take, and which sizes fit each; needs no torch."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attnsweep.core.errors import UserError
+
+PLAIN = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size")
+BARE = (*PLAIN, "dropout")
+FULL = (*PLAIN, "dropout", "emb_dropout")
+
+# Which axes change the mechanism; what is missing its constructor cannot express.
+TAKES: dict[str, tuple[str, ...]] = {
+    "ats_vit": FULL,
+    "attn_residual_with_dca_simple_vit": PLAIN,
+    "cait": FULL,
+    "cct": ("depth", "heads", "dim", "mlp_dim", "dropout"),
+    "cross_vit": FULL,
+    "crossformer": ("depth", "dim", "dropout"),
+    "cvt": ("depth", "heads", "dim", "mlp_dim", "dropout"),
+    "efficient": BARE,
+    "jet_vit": FULL,
+    "jumbo_vit": PLAIN,
+    "learnable_memory_vit": FULL,
+    "levit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
+    "local_vit": FULL,
+    "look_vit": BARE,
+    "looped_vit": FULL,
+    "max_vit": ("depth", "dim", "dim_head", "dropout"),
+    "max_vit_with_registers": ("depth", "dim", "dim_head", "dropout"),
+    "mobile_vit": ("depth", "dim"),
+    "na_vit": FULL,
+    "nest": ("depth", "heads", "dim", "mlp_dim", "patch_size", "dropout"),
+    "normalized_vit": BARE,
+    "parallel_vit": FULL,
+    "pit": FULL,
+    "regionvit": ("depth", "dim", "dropout"),
+    "rvt": BARE,
+    "scalable_vit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
+    "sep_vit": ("depth", "heads", "dim", "mlp_dim", "dropout"),
+    "simple_flash_attn_vit": PLAIN,
+    "simple_uvit": PLAIN,
+    "simple_vit": PLAIN,
+    "simple_vit_attn_residual": PLAIN,
+    "simple_vit_orthog_residual_update": PLAIN,
+    "simple_vit_with_fft": PLAIN,
+    "simple_vit_with_hyper_connections": PLAIN,
+    "simple_vit_with_patch_dropout": PLAIN,
+    "simple_vit_with_qk_norm": PLAIN,
+    "simple_vit_with_register_tokens": PLAIN,
+    "simple_vit_with_relative_proj_pos_bias": PLAIN,
+    "simple_vit_with_sparse_gating": PLAIN,
+    "simple_vit_with_specialized_cls": PLAIN,
+    "simple_vit_with_value_residual": PLAIN,
+    "t2t": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout", "emb_dropout"),
+    "twins_svt": ("depth", "dim", "dropout"),
+    "vat": FULL,
+    "vit_5": FULL,
+    "vit_for_small_dataset": FULL,
+    "vit_with_keel_post_ln": FULL,
+    "vit_with_patch_dropout": FULL,
+    "vit_with_patch_merger": FULL,
+    "wwt": BARE,
+    "xcit": FULL,
+}
+
+SINES = [  # positions are sines and cosines of two coordinates
+    "attn_residual_with_dca_simple_vit",
+    "jumbo_vit",
+    "look_vit",
+    *(model for model in TAKES if model.startswith("simple_")),
+]
+# An axis must be a whole multiple of a number or of another axis.
+MULTIPLES: dict[str, dict[str, int | str]] = {
+    **{model: {"dim": 4} for model in SINES},
+    "cct": {"dim": "heads"},
+    "cross_vit": {"dim": 2, "mlp_dim": 2},  # its branch of small patches is half as wide
+    "cvt": {"mlp_dim": "dim"},
+    "jet_vit": {"dim": "dim_head"},
+    "levit": {"mlp_dim": "dim"},
+    "max_vit": {"dim": "dim_head"},
+    "max_vit_with_registers": {"dim": "dim_head"},
+    "mobile_vit": {"dim": 8},
+    "nest": {"dim": "heads", "mlp_dim": "dim"},
+    "scalable_vit": {"mlp_dim": "dim"},
+    "vit_5": {"dim_head": 4},
+}
+# The least value of an axis: a block in every stage, an angle for every coordinate, a head in every block.
+LEAST: dict[str, dict[str, int]] = {
+    **{model: {"dim": 8} for model in SINES},
+    "crossformer": {"depth": 4, "dim": 32},
+    "cvt": {"depth": 3, "image_size": 5},
+    "jet_vit": {"dim_head": 4},
+    "levit": {"depth": 3, "image_size": 5},
+    "max_vit": {"depth": 2},
+    "max_vit_with_registers": {"depth": 2},
+    "mobile_vit": {"depth": 3},
+    "nest": {"depth": 2},
+    "pit": {"depth": 3},
+    "regionvit": {"depth": 4},
+    "scalable_vit": {"depth": 2},
+    "sep_vit": {"depth": 2},
+    "twins_svt": {"depth": 4},
+    "vit_with_keel_post_ln": {"depth": 2},
+}
+FINER = ("cross_vit", "look_vit", "pit")  # cut a second time, with finer or overlapping patches
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the values that fit, where a mechanism cannot be built at these sizes, which
+    are complete: `default_patch` has been asked where no patch was.
+    """
+    model = config["model"]
+    for key, least in LEAST.get(model, {}).items():
+        if config[key] < least:
+            raise UserError(f"{key}={config[key]} is too small for {model}; use {least} or more")
+    for key, of in MULTIPLES.get(model, {}).items():
+        check_multiple(config, key, of)
+    if "patch_size" in TAKES[model]:
+        check_patch(config)
+
+
+def check_multiple(config: Mapping[str, Any], key: str, of: int | str) -> None:
+    """Raises UserError where `key` is no multiple of a number or of another axis."""
+    step, value = (config[of] if isinstance(of, str) else of), config[key]
+    if value % step:
+        name = f"{of}={step}" if isinstance(of, str) else str(of)
+        least = LEAST.get(config["model"], {}).get(key, 1)
+        multiples = (n * step for n in (value // step, value // step + 1) if n * step >= least)
+        raise UserError(
+            f"{key}={value} is no multiple of {name}, as {config['model']} needs; use {listed(multiples)}"
+        )
+
+
+def check_patch(config: Mapping[str, Any]) -> None:
+    """Raises UserError where the patch is none that fits."""
+    asked, fit = config["patch_size"], patches(config)
+    if not fit:
+        raise UserError(
+            f"image_size={config['image_size']} cannot be cut for {config['model']}; use an even one"
+        )
+    if asked not in fit:
+        near = sorted(sorted(fit, key=lambda size: abs(size - int(asked)))[:4])
+        raise UserError(
+            f"patch_size={asked} does not fit {config['model']} on images {config['image_size']} wide; "
+            f"use {listed(near)}"
+        )
+
+
+def patches(config: Mapping[str, Any]) -> list[int]:
+    """The sides of patches that fit, ascending; they divide the image.
+
+    Of 2 or more where it is cut again; smaller than the image for XCiT, whose batch norm needs several; an
+    even number of them for NesT, which halves the map.
+    """
+    model, side = config["model"], int(config["image_size"])
+    divisors = [size for size in range(1, side + 1) if side % size == 0]
+    if model in FINER:
+        return divisors[1:]
+    if model == "xcit":
+        return divisors[:-1]
+    return [size for size in divisors if model != "nest" or side // size % 2 == 0]
+
+
+def default_patch(config: Mapping[str, Any]) -> int | None:
+    """The patch where none is asked for: the largest that fits and cuts the side into four or more, else the
+    smallest that fits; null where the mechanism takes none.
+
+    Differs from `axes.patch_size` only where that one does not fit.
+    """
+    if "patch_size" not in TAKES[config["model"]]:
+        return None
+    fit = patches(config)
+    return max((size for size in fit if size * 4 <= config["image_size"]), default=min(fit, default=1))
+
+
+def listed(values: Iterable[object]) -> str:
+    """The values with commas between them."""
+    return ", ".join(map(str, values))

@@ -1,0 +1,49 @@
+"""Sequence to sequence: what the transformer of "Attention Is All You Need" takes, and what fits."""
+
+from collections.abc import Mapping
+
+from attnsweep.core.axes import Config, Value, filled
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images import datasets
+from attnsweep.tasks.sequences.problems import Problem
+
+NAME = "sequences"
+MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
+RECIPE = (
+    "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
+    "epochs", "precision", "seed",
+)  # fmt: skip
+DEFAULTS: dict[str, Value] = {
+    "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
+    "dropout": 0.0,  # no example comes twice
+}  # fmt: skip
+
+
+def complete(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a transformer. Raises UserError where a value does not fit."""
+    problem = find_problem(point)
+    config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
+    config |= {"task": NAME, "model": model, "dataset": problem.name, "num_classes": problem.num_classes}
+    if config["dim"] % config["heads"]:
+        divisors = [n for n in range(1, config["dim"] + 1) if config["dim"] % n == 0]
+        near = sorted(sorted(divisors, key=lambda n: abs(n - config["heads"]))[:4])
+        raise UserError(
+            f"heads={config['heads']} does not divide dim={config['dim']}; use {', '.join(map(str, near))}"
+        )
+    return config | {"dim_head": config["dim"] // config["heads"]}
+
+
+def find_problem(point: Mapping[str, object]) -> Problem:
+    """The point's problem, `reverse` by default. Raises UserError where the data set is none."""
+    name = point.get("dataset")
+    found = datasets.find("reverse" if name is None else name)
+    if not isinstance(found, Problem):
+        raise UserError(f"dataset={name!r} has no sequences for {point.get('model')}; use dataset='reverse'")
+    return found
+
+
+def positions_for(length: int) -> int:
+    """How many positions an encoder-decoder has whose longest source in training has `length` tokens: four
+    times as many, and 8, so that its lengths can be exceeded.
+    """
+    return 4 * length + 8

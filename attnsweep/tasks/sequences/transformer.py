@@ -1,0 +1,106 @@
+"""The transformer of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762): an encoder, a decoder,
+and one embedding that both and the output share.
+
+Token 0 is padding, which nothing attends to; what a sequence begins and ends with is up to `decoding`.
+Shapes: b examples, n source tokens, m target tokens, d the width of a token, v the vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnsweep.nn.attention import Cache, causal_mask, padding_mask
+from attnsweep.nn.blocks import DecoderBlock, EncoderBlock, Positions
+from attnsweep.tasks.sequences.problems import PAD
+from attnsweep.tasks.sequences.space import positions_for
+
+Caches = Sequence[tuple[Cache, Cache]]  # per decoder block: its own tokens, the encoder's output
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder of `depth` blocks each; sequences have up to `longest` tokens.
+
+    norm "post" (the paper's) or "pre", which ends each of the two stacks with a norm of its own; positions
+    "sinusoidal" or "learned", the same for source and target; attention "explicit" or "fused". The weights
+    begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which sqrt(d) times
+    are N(0, 1), as are the logits. Raises UserError where a word is unknown or heads do not divide dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_dim: int,
+        dropout: float = 0.1,
+        norm: str = "post",
+        positions: str = "sinusoidal",
+        longest: int = 512,
+        attention: str = "fused",
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, dim)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        self.positions, self.dropout = Positions(longest, dim, kind=positions), nn.Dropout(dropout)
+        sizes: dict[str, Any] = dict(
+            heads=heads, mlp_dim=mlp_dim, dropout=dropout, norm=norm, attention=attention
+        )
+        self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes) for _ in range(depth))
+        self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes) for _ in range(depth))
+        self.encoder_norm, self.decoder_norm = (
+            nn.LayerNorm(dim) if norm == "pre" else nn.Identity() for _ in range(2)
+        )
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Of token ids (b, n) and (b, m), logits (b, m, v) of what follows each target token."""
+        return self.decode(target, self.encode(source), memory_mask=padding_mask(source, padding=PAD))
+
+    def encode(self, source: Tensor) -> Tensor:
+        """The encoder's output (b, n, d) for token ids (b, n)."""
+        x, mask = self.embed(source), padding_mask(source, padding=PAD)
+        for block in self.encoder:
+            x = block(x, mask=mask)
+        return self.encoder_norm(x)
+
+    def decode(
+        self, target: Tensor, memory: Tensor, *, memory_mask: Tensor, caches: Caches | None = None
+    ) -> Tensor:
+        """Logits (b, m, v) of what follows each token of `target` (b, m), given what `encode` returned.
+
+        With caches, only of the tokens that they do not hold yet, which they hold from then on.
+        """
+        past = caches[0][0].tokens if caches else 0
+        x, length = self.embed(target[:, past:], start=past), target.shape[1]
+        causal = causal_mask(length - past, length, device=target.device)
+        mask = padding_mask(target, padding=PAD) & causal
+        pairs: Sequence[tuple[Cache, Cache] | None] = caches or [None] * len(self.decoder)
+        for block, pair in zip(self.decoder, pairs, strict=True):
+            x = block(x, memory, mask=mask, memory_mask=memory_mask, caches=pair)
+        return self.decoder_norm(x) @ self.embedding.weight.T
+
+    def embed(self, tokens: Tensor, *, start: int = 0) -> Tensor:
+        """sqrt(d) times the embedding (section 3.4), plus the positions from `start` on: (b, n, d)."""
+        scaled = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
+        return self.dropout(self.positions(scaled, start=start))
+
+    def caches(self) -> Caches:
+        """Empty caches for `decode`."""
+        return [(Cache(), Cache()) for _ in self.decoder]
+
+
+def transformer(config: Mapping[str, Any]) -> Transformer:
+    """The transformer that a configuration describes.
+
+    `length` is that of the longest source in training; there are positions for four times that and 8 more, so
+    that longer ones can be tried.
+    """
+    return Transformer(
+        vocabulary=config["num_classes"],
+        longest=positions_for(config["length"]),
+        **{key: config[key] for key in ("dim", "depth", "heads", "mlp_dim", "dropout")},
+        **{key: config[key] for key in ("norm", "positions", "attention")},
+    )

@@ -1,0 +1,324 @@
+"""One trial from start to finish: an ordinary generator without Ray, to be stepped through in a debugger.
+
+    for event in run(trial, Options(data_dir="data")): ...
+
+It yields a dict per epoch, with the epoch's row and the trial's row so far, and now and then one with its
+progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
+"""
+
+import io
+import logging
+import math
+import statistics
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnsweep.measuring import measure
+from attnsweep.results import provenance, storage
+from attnsweep.results.schema import QUALITY_OF_EPOCH
+from attnsweep.results.store import Row
+from attnsweep.space.sweep import Trial, reason
+from attnsweep.tasks import task as tasks
+from attnsweep.tasks.build import build
+from attnsweep.training import checkpoint, kernels
+
+PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
+CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
+SAVES = 20.0  # ... or, where a checkpoint takes long to write, that many times as long: 5 % of the training
+FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
+Event = dict[str, Any]
+log = logging.getLogger("attnsweep")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a trial reads and checkpoints (None: nowhere), and what it may take."""
+
+    data_dir: str
+    runs_dir: str | None = None
+    cpu: float = 1
+    gpu: float = 0
+    keep_weights: bool = False  # of the selected epoch, beside the checkpoint
+    checkpoint_s: float = CHECKPOINT_S
+
+
+class Diverged(Exception):
+    """The loss is not finite."""
+
+
+def run(trial: Trial, options: Options) -> Iterator[Event]:
+    """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one."""
+    training = None
+    try:
+        training = start(trial, options)
+        yield from training.epochs()
+        training.examine()
+        training.leave_weights()
+        yield {"status": "done", "row": training.row(), "curve": training.news()}
+    except Diverged as error:
+        assert training is not None
+        yield {"status": "diverged", "row": {**training.row(), "error": str(error)}, "curve": training.news()}
+    except Exception as error:
+        row = training.row() if training else trial.row()
+        log.debug("trial %s failed\n%s", trial.trial_id, traceback.format_exc())
+        yield {"status": "failed", "row": {**row, "error": f"{reason(error)} ({place(error)})"}}
+
+
+def start(trial: Trial, options: Options) -> "Training":
+    """The training of a trial, from its checkpoint where one can be read, else from the beginning."""
+    path, training = checkpoint_path(trial, options), Training(trial, options)
+    if path is None:
+        return training
+    try:
+        training.restore(checkpoint.read(storage.read(path), training.device))
+        return training
+    except FileNotFoundError:
+        return training
+    except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
+        log.warning("skipped the checkpoint %s, which cannot be read (%s)", path, reason(error))
+        return Training(trial, options)
+
+
+class Training:
+    """The state of one trial's training: everything that a checkpoint holds."""
+
+    def __init__(self, trial: Trial, options: Options) -> None:
+        self.clock, self.train_s, self.started_at = time.perf_counter(), 0.0, now()
+        self.trial, self.options, self.config = trial, options, trial.config
+        self.curve: list[Row] = []
+        self.best_weights: dict[str, torch.Tensor] | None = None  # kept only where they are wanted
+        self.examined: Row = {}
+        self.told = 0
+        self.warning: dict[str, str] = {}  # travels with the next events
+        torch.set_num_threads(max(1, int(options.cpu)))
+        self.device = measure.pick_device(options.gpu)
+        self.task = tasks.task(self.config["task"])
+        self.data = self.task.load_for(self.config, options.data_dir, self.device)
+        self.memory = measure.PeakMemory(self.device)
+        torch.manual_seed(self.config["seed"])
+        self.order = torch.Generator().manual_seed(self.config["seed"])
+        model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
+        self.model = kernels.quicken(model) if self.device == "cpu" else model
+        built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
+        self.learns = built > 0
+        if self.learns:
+            self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
+            self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
+
+    def epochs(self) -> Iterator[Event]:
+        """Trains the epochs that are left. Raises Diverged."""
+        saved_at, wait = time.perf_counter(), self.options.checkpoint_s
+        while len(self.curve) < self.config["epochs"]:
+            effort: Row = {}  # a rule that learns nothing is judged as it is
+            if self.learns:
+                effort = yield from self._train()
+            self.curve.append(self._judge(effort))
+            self._keep_best()
+            if len(self.curve) == self.config["epochs"]:
+                return  # the last epoch travels with the final event
+            if time.perf_counter() - saved_at > wait:
+                wait = self.options.checkpoint_s * max(1, SAVES * self._save())
+                saved_at = time.perf_counter()
+            quality = self.task.quality(self.curve[-1])
+            yield {
+                **{"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()},
+                **self.warning,
+            }
+
+    def news(self) -> list[Row]:
+        """The epochs that have not been told yet; the first time also those of earlier attempts."""
+        self.told, news = len(self.curve), self.curve[self.told :]
+        return news
+
+    def _train(self) -> Generator[Event, None, Row]:
+        """One epoch's steps; returns the columns of the epoch that tell of them."""
+        self.model.train()
+        done, config = len(self.curve), self.config
+        total, began = torch.zeros((), device=self.device), time.perf_counter()
+        told = began
+        batches = self.task.batches(self.data, config, epoch=done, order=self.order)
+        for step, batch in enumerate(batches, 1):
+            self._set_rate(done * self.steps + step - 1)
+            self.optimizer.zero_grad(set_to_none=True)
+            with measure.precision_of(self.device, config["precision"]):
+                loss = self.task.loss(self.model, batch, config)
+            loss.backward()
+            if self.task.CLIP_NORM:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.task.CLIP_NORM)
+            self.optimizer.step()
+            total += loss.detach() * len(batch[-1])
+            if step % FINITE_CHECK_STEPS == 0:
+                self._check_finite(total)
+            if time.perf_counter() - told > PROGRESS_S:
+                yield {"progress": (done + step / self.steps) / config["epochs"]}
+                told = time.perf_counter()
+        self._check_finite(total)
+        epoch_s = time.perf_counter() - began
+        return {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": total.item() / self.data.train_size,
+            "epoch_s": epoch_s,
+            "samples_per_s": self.data.train_size / epoch_s,
+        }
+
+    def _set_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.task.learning_rate(self.config, step, self.steps)
+
+    def _check_finite(self, total: torch.Tensor) -> None:
+        if not math.isfinite(value := total.item()):
+            raise Diverged(f"the loss was {value} in epoch {len(self.curve) + 1}; a lower lr may help")
+
+    def _judge(self, effort: Row) -> Row:
+        """The row of the epoch whose training took this effort."""
+        began = time.perf_counter()
+        self.model.eval()
+        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
+            quality = self.task.judge(self.model, self.data, self.config)
+        return {
+            "trial_id": self.trial.trial_id,
+            "epoch": len(self.curve) + 1,
+            **effort,
+            **quality,
+            "eval_s": time.perf_counter() - began,
+            "finished_at": now(),
+        }
+
+    @property
+    def selected(self) -> Row:
+        """The first epoch of the highest quality on validation."""
+        return max(self.curve, key=self.task.quality)
+
+    def _keep_best(self) -> None:
+        wanted = self.options.keep_weights or self.task.examine is not None
+        if wanted and self.selected is self.curve[-1]:
+            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def examine(self) -> None:
+        """Judges what is judged once: the model of the selected epoch."""
+        if self.task.examine is None:
+            return
+        self.model.load_state_dict(self.best_weights or {})
+        self.model.eval()
+        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
+            self.examined = self.task.examine(self.model, self.data, self.config)
+
+    def leave_weights(self) -> None:
+        """Writes the weights of the selected epoch where they are wanted."""
+        if self.options.keep_weights and self.best_weights and self.options.runs_dir:
+            write_whole(self.best_weights, weights_path(self.options.runs_dir, self.trial.trial_id))
+
+    def row(self) -> Row:
+        """The trial's row, as far as it has come."""
+        row = self.trial.row()
+        row |= provenance.worker(self.device, threads=torch.get_num_threads())
+        row |= {"started_at": self.started_at, "finished_at": now(), "peak_mem_mb": self.memory.mb()}
+        row["train_s"] = self.train_s + time.perf_counter() - self.clock
+        if not self.curve:
+            return row
+        best = self.selected
+        row |= {key: best[key] for key in QUALITY_OF_EPOCH if key in best} | self.examined
+        if "test_acc" in best:
+            row["test_acc_best"] = max(epoch["test_acc"] for epoch in self.curve)
+        row["best_epoch"] = best["epoch"]
+        if self.learns:
+            row["train_loss"] = self.curve[-1]["train_loss"]
+            for name in ("epoch_s", "samples_per_s"):
+                row[name] = statistics.median(epoch[name] for epoch in self.curve)
+        return row
+
+    def _save(self) -> float:
+        """Writes the checkpoint, plain values and tensors only; returns the seconds that it took. One that
+        cannot be written is a warning: it only spares time.
+        """
+        path, began = checkpoint_path(self.trial, self.options), time.perf_counter()
+        if path is None:
+            return 0.0
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.device == "cuda" else None,
+            "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
+            "train_s": self.train_s + time.perf_counter() - self.clock,
+            "started_at": self.started_at.isoformat(),
+            "best_weights": self.best_weights,
+        }
+        try:
+            write_whole(state, path)
+            self.warning = {}
+        except OSError as error:
+            self.warning = {"warning": f"checkpoints cannot be written ({storage.short(error)})"}
+        return time.perf_counter() - began
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where a checkpoint was written.
+
+        Raises KeyError, RuntimeError and the like where it does not fit.
+        """
+        epochs, settings = self.config["epochs"], self.optimizer.param_groups
+        checkpoint.check(state, trial_id=self.trial.trial_id, epochs=epochs, settings=settings)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"].cpu())
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+        self.curve = [
+            {**epoch, "finished_at": datetime.fromisoformat(epoch["finished_at"])} for epoch in state["curve"]
+        ]
+        self.best_weights = state["best_weights"]
+        self.train_s = state["train_s"]
+        self.started_at = datetime.fromisoformat(state["started_at"])
+        self.row()  # raises where the state cannot be summed up
+
+
+def optimizer(
+    model: nn.Module, config: Mapping[str, Any], *, adam: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """torch.optim's optimiser of the configuration, in its fused form; `adam` are the task's own settings."""
+    recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"], "fused": True}
+    if config["optimizer"] == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=0.9, **recipe)
+    kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), **recipe, **adam)
+
+
+def checkpoint_path(trial: Trial, options: Options) -> str | None:
+    """Where the trial's checkpoint lies: a path or a URI."""
+    return storage.below(options.runs_dir, f"{trial.trial_id}/checkpoint.pt") if options.runs_dir else None
+
+
+def weights_path(runs_dir: str | Path, trial_id: str) -> str:
+    """The path or URI of the weights of a trial's selected epoch, if they were kept: a state_dict on the
+    CPU.
+    """
+    return storage.below(runs_dir, f"{trial_id}/weights.pt")
+
+
+def write_whole(state: Mapping[str, Any], path: str) -> None:
+    """Writes a file whole or not at all. Raises OSError."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    storage.write(path, content.getvalue())
+
+
+def place(error: BaseException) -> str:
+    """File and line where the error arose."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
