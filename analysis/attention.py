@@ -35,10 +35,10 @@ from trained import trained
 
 from attnsweep.cli.inspection import find_trial, trial_of
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.trial import Trial
 from attnsweep.engine.console import counted
 from attnsweep.nn.attention import attention_maps
 from attnsweep.space import plan
-from attnsweep.space.sweep import Trial
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
 from attnsweep.tasks.sequences import training as sequences

@@ -293,7 +293,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows with a quality on the test that the options ask for. Raises UserError where there are
     none.
     """
-    frame = load(options.results).dropna(subset=list(QUALITIES), how="all")
+    frame = load(options.results, all_columns=True).dropna(subset=list(QUALITIES), how="all")
     if frame.empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"

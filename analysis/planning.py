@@ -273,7 +273,7 @@ def arguments() -> argparse.Namespace:
 
 def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows of driving that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results).dropna(subset=["test_map_scores"])
+    frame = load(options.results, all_columns=True).dropna(subset=["test_map_scores"])
     if frame.empty:
         raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")
     frame = pareto.where(frame, options.where) if options.where else frame

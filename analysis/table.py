@@ -297,7 +297,7 @@ def arguments() -> argparse.Namespace:
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results).dropna(subset=["test_acc", "test_score"], how="all")
+    frame = load(options.results, all_columns=True).dropna(subset=["test_acc", "test_score"], how="all")
     if frame.empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"

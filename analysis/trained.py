@@ -10,11 +10,11 @@ import pandas as pd
 from rich.progress import Progress
 from torch import nn
 
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
+from attnsweep.core.trial import Trial
 from attnsweep.engine.console import counted, screen
 from attnsweep.results import storage
-from attnsweep.space.sweep import Trial, reason
-from attnsweep.tasks.build import build
+from attnsweep.tasks.registry import build
 from attnsweep.training import checkpoint, trial
 
 

@@ -79,8 +79,8 @@ def run_sweep(arguments: Sequence[str]) -> int:
         raise UserError("--stop goes with --cluster")
     if options.address and options.cluster:
         raise UserError("--address and --cluster name two clusters; use one")
+    from attnsweep.space.files import parse_override, read_sweep
     from attnsweep.space.plan import place
-    from attnsweep.space.sweep import parse_override, read_sweep
 
     sweep = read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
     where = place(options.results, options.data)

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from attnsweep.measuring import measure
 from attnsweep.nn.attention import MultiHeadAttention, causal_mask
+from attnsweep.nn.cost import multi_head
 from attnsweep.results import provenance
-from attnsweep.tasks.cost import multi_head
 
 WAYS = ("explicit", "fused", "torch")
 PASSES = ("inference", "training")

@@ -42,15 +42,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from attnsweep.core.axes import AXES, Config
+from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.results import provenance
 from attnsweep.space.plan import place
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.build import build
+from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import AXES, build, resolve
 from attnsweep.training import trial
 from attnsweep.training.trial import Options, Training
 

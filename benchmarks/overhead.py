@@ -100,7 +100,8 @@ class Figures:
 
 def plain_loop(trials: int) -> Report:
     """One trial after another in this process."""
-    from attnsweep.space.sweep import make_trial, resolve
+    from attnsweep.space.trials import make_trial
+    from attnsweep.tasks.registry import resolve
     from attnsweep.training.trial import Options, run
 
     options = Options(data_dir=NO_DATA)
@@ -132,8 +133,9 @@ def trainable(config: dict[str, Any]) -> None:
     """What the tutorials pass to Ray Tune: imports, data and training in one function."""
     from ray import tune
 
-    from attnsweep.space.sweep import make_trial, resolve
+    from attnsweep.space.trials import make_trial
     from attnsweep.tasks.images import training as images
+    from attnsweep.tasks.registry import resolve
     from attnsweep.training.trial import Options, run
 
     point = resolve(config)

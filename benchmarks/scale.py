@@ -147,8 +147,8 @@ def fill(results: Path, trials: int) -> None:
     from attnsweep.engine.recorder import BUNDLE, tidy
     from attnsweep.results import provenance
     from attnsweep.results.store import Store
-    from attnsweep.space.sweep import make_trial
-    from attnsweep.tasks.resolve import resolve
+    from attnsweep.space.trials import make_trial
+    from attnsweep.tasks.registry import resolve
     from attnsweep.training.trial import Options, run
 
     several = [make_trial(resolve({**TINY, **VIT, "seed": seed}), Path(NO_DATA)) for seed in range(trials)]
@@ -246,8 +246,8 @@ def on_simulated_nodes(trials: int, nodes: int) -> Report:
 
 def napper() -> Any:
     """Our worker class, whose trials nap instead of training."""
+    from attnsweep.core.trial import Trial
     from attnsweep.engine import tune as spread
-    from attnsweep.space.sweep import Trial
 
     def naps(trial: Trial) -> Iterator[dict[str, Any]]:
         began = datetime.now(UTC)

@@ -23,11 +23,9 @@ from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.results import provenance
-from attnsweep.space.sweep import cost_of
 from attnsweep.tasks import task as tasks
-from attnsweep.tasks.build import build
 from attnsweep.tasks.images import space as images
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import build, cost_of, resolve
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
 WIDTHS = range(4, 385)

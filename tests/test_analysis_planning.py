@@ -11,9 +11,9 @@ from PIL import Image
 
 from attnsweep.results.store import Store, load
 from attnsweep.space import plan
-from attnsweep.space.sweep import make_trial
+from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.records import scenes
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
 MAPS = 40

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from attnsweep.nn.attention import attention_maps
 from attnsweep.results.store import Row, Store
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.build import build
+from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images.models.cnn import convolutions
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD, PROBLEMS, sign
 from attnsweep.training.trial import Options, run, weights_path

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsweep.core.axes import AXES, DERIVED, NOT_ARCHITECTURE, Axis
+from attnsweep.core.axes import Axis
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.stack import design
 from attnsweep.tasks.images import space as images
 from attnsweep.tasks.images.datasets import DATASETS
 from attnsweep.tasks.images.space import BLOCKS, RECIPE, feature_side
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import AXES, resolve
 from attnsweep.tasks.sequences import space as sequences
 
 VIT = {"model": "vit"}
@@ -22,7 +22,7 @@ OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmu
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
 OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS
-NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.name not in DERIVED]
+NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
 
@@ -78,8 +78,16 @@ def divisors(side: int) -> list[int]:
         ("geometry", "square", "use one of image, published"),
         ("task", "drivin", "use one of images, sequences, driving"),
         ("model", "resnet", "use one of cnn, vit, deepvit, hybrid, "),
-        ("dataset", "imagenet", "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
-        ("dataset", 3, "use one of digits, mnist, fashion_mnist, cifar10, cifar100 or folder:PATH"),
+        (
+            "dataset",
+            "imagenet",
+            "for images digits, mnist, fashion_mnist, cifar10, cifar100, folder:PATH; ",
+        ),
+        (
+            "dataset",
+            3,
+            "for images digits, mnist, fashion_mnist, cifar10, cifar100, folder:PATH; ",
+        ),
         ("image_size", 32, "digits, whose images are 8 wide"),
         ("image_size", True, "digits, whose images are 8 wide"),
         ("patch_size", 3, "use 1, 2, 4, 8"),
@@ -203,7 +211,7 @@ def test_none_means_the_default(key: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_default_is_a_value_that_is_allowed(model: str) -> None:
     for key, value in resolve({"model": model}).items():
-        if value is not None and key not in ("model", "dataset"):
+        if value is not None and key not in ("task", "model", "dataset"):
             assert AXES[key].check(value) == value
 
 
@@ -221,8 +229,8 @@ def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
 
 def test_the_architecture_is_what_neither_data_nor_recipe_nor_dropout_are() -> None:
     recipes = {*RECIPE, *sequences.RECIPE} - {"beam"}  # more beams take longer
-    assert set(NOT_ARCHITECTURE) == {"dataset", "dropout", "emb_dropout", "grad_stop", *recipes}
-    assert set(NOT_ARCHITECTURE) < set(AXES)
+    others = {axis.name for axis in AXES.values() if not axis.architecture}
+    assert others == {"dataset", "dropout", "emb_dropout", "grad_stop", *recipes}
 
 
 @st.composite

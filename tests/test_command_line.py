@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from attnsweep.__main__ import main
-from attnsweep.core.axes import AXES
 from attnsweep.results.schema import TABLES
 from attnsweep.results.store import Store
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import AXES, resolve
 
 NET = """
 from torch import nn
@@ -176,7 +175,7 @@ def test_show_prints_every_known_column_the_curve_and_a_line_that_reruns_the_sam
     line = next(line for line in out.splitlines() if line.startswith("run it again: "))
     code = line.partition("attnsweep.run(")[2].rpartition(", results=")[0]
     from attnsweep.space import sweep as module
-    from attnsweep.space.sweep import expand
+    from attnsweep.space.trials import expand
 
     again = eval(code, {"attnsweep": type("names", (), {"Sweep": module.Sweep})})
     assert expand(again.points(), Path("nowhere"))[0][0].trial_id == row["trial_id"]

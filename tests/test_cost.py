@@ -4,11 +4,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attnsweep.core.axes import Config
-from attnsweep.measuring import measure
-from attnsweep.tasks.build import build
-from attnsweep.tasks.cost import Cost, cost, linear
+from attnsweep.core.cost import Cost
+from attnsweep.nn.cost import linear
+from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.space import feature_side
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import build, cost_of, resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 
@@ -49,7 +49,7 @@ def counted(config: Config) -> Cost:
     """What the built model has and does, by torch's own count."""
     with torch.device("meta"):
         model = build(config)
-        return measure.count(model, torch.empty(1, config["channels"], *[config["image_size"]] * 2))
+        return count(model, torch.empty(1, config["channels"], *[config["image_size"]] * 2))
 
 
 @settings(max_examples=100)
@@ -60,13 +60,13 @@ def counted(config: Config) -> Cost:
 @example(configuration("cnn", 6, 1, 0))
 @example(configuration("vit", 28, 1, 0, attention="fused"))
 def test_the_closed_form_is_what_torch_counts_in_the_built_model(config: Config) -> None:
-    assert cost(config) == counted(config)
+    assert cost_of(config) == counted(config)
 
 
 def test_the_closed_form_holds_for_a_deepvit_with_one_head() -> None:
     config = configuration("deepvit", 28, 1, 3, heads=1, dim=16, dim_head=16)
-    assert cost(config).params == counted(config).params
-    assert cost(config) == counted(config)
+    assert cost_of(config).params == counted(config).params
+    assert cost_of(config) == counted(config)
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100"])
@@ -76,12 +76,12 @@ def test_the_closed_form_holds_for_the_defaults_on_every_data_set(
     model: str, geometry: str, dataset: str
 ) -> None:
     point = {"model": model, "dataset": dataset} | ({} if model == "cnn" else {"geometry": geometry})
-    assert cost(resolve(point)) == counted(resolve(point))
+    assert cost_of(resolve(point)) == counted(resolve(point))
 
 
 def test_the_published_geometry_costs_parameters_and_no_arithmetic() -> None:
     point = {"model": "vit", "dataset": "mnist", "patch_size": 14}
-    image, published = (cost(resolve({**point, "geometry": g})) for g in ("image", "published"))
+    image, published = (cost_of(resolve({**point, "geometry": g})) for g in ("image", "published"))
     assert published.macs == image.macs
     assert published.params - image.params == (3_137 - 5) * 128
 

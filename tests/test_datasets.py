@@ -11,7 +11,7 @@ from PIL import Image
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images.datasets import DATASETS, ImageSet
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import find, resolve
 
 DIGITS = DATASETS["digits"]
 CLASS_OF = {
@@ -110,10 +110,11 @@ def test_what_is_published_of_a_data_set_fits_its_channels(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["minst", "CIFAR10", "", None, 3, "folder"])
 def test_an_unknown_data_set_is_answered_with_all_there_are(name: object) -> None:
-    hint = ", did you mean 'mnist'?" if name == "minst" else ""
-    wanted = f"dataset={name!r} is unknown{hint}; use one of digits, mnist"
+    hints = {"minst": ", did you mean 'mnist'?", "folder": ", did you mean 'folder:PATH'?"}
+    hint = hints.get(str(name), "")
+    wanted = f"dataset={name!r} is unknown{hint}; use one of these: for images digits, mnist"
     with pytest.raises(UserError, match=re.escape(wanted)):
-        datasets.find(name)
+        find(name)
 
 
 # Files that are missing or not the official ones

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from attnsweep.core.errors import UserError
-from attnsweep.results.schema import DRIVING
-from attnsweep.space.sweep import Trial, make_trial
-from attnsweep.tasks import task as tasks
-from attnsweep.tasks.build import build
+from attnsweep.core.trial import Trial
+from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving import training as driving
+from attnsweep.tasks.driving.columns import COLUMNS
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.stack.design import STAGES
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import build, procedure, resolve
 from attnsweep.training.trial import Options, run
 
 RULES = ("stop", "constant_velocity", "route_following", "expert")
@@ -111,7 +110,7 @@ def test_the_expert_drives_without_fault_and_is_its_own_measure(data_dir: Path) 
 
 def test_a_planner_ends_with_every_column_of_driving(full: dict[str, Any]) -> None:
     row = full["row"]
-    lacking = {column.name for column in DRIVING} - set(row)
+    lacking = {column.name for column in COLUMNS} - set(row)
     few = {
         "test_finish_s",
         "test_vpq_near",
@@ -156,8 +155,8 @@ def test_the_test_part_is_opened_once_at_the_selected_epoch(
         calls.append(next(model.parameters()).detach().clone())
         return {"test_score": 0.5}
 
-    monkeypatch.setattr(tasks.task("driving"), "judge", judge)
-    monkeypatch.setattr(tasks.task("driving"), "examine", examine)
+    monkeypatch.setattr(procedure("driving"), "judge", judge)
+    monkeypatch.setattr(procedure("driving"), "examine", examine)
     row = last(data_dir, model="ego_mlp", epochs=3)["row"]
     assert (row["best_epoch"], row["test_score"]) == (1, 0.5)
     assert len(calls) == 1 and torch.equal(calls[0], weights[0]) and not torch.equal(calls[0], weights[2])

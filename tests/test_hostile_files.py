@@ -29,13 +29,16 @@ import attnsweep
 from attnsweep import Sweep
 from attnsweep.cli import inspection
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.trial import Trial
 from attnsweep.engine import latency
 from attnsweep.results import provenance
 from attnsweep.results.merge import merge
-from attnsweep.results.store import KEYS, SCHEMAS, Store
+from attnsweep.results.schema import KEYS, SCHEMAS
+from attnsweep.results.store import Store
 from attnsweep.space.plan import make_plan
-from attnsweep.space.sweep import Trial, expand, make_trial, resolve
-from attnsweep.tasks.images import own
+from attnsweep.space.trials import expand, make_trial
+from attnsweep.tasks import own
+from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
 TINY = dict(model="vit", depth=1, heads=1, dim=8, dim_head=8, mlp_dim=8, batch_size=2000, epochs=2)
@@ -395,7 +398,7 @@ def of_own_model(path: Path) -> Trial:
     """A trial of the model in a file, with ids as this package would give them."""
     named = {"model": f"{path}:Evil", "model_sha256": own.digest(path.read_text())}
     config = {**TRIALS[0].config, **named}
-    from attnsweep.space.sweep import arch_id_of
+    from attnsweep.space.trials import arch_id_of
 
     return replace(TRIALS[0], trial_id="0123456789ab", arch_id=arch_id_of(config), config=config)
 

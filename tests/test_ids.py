@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from attnsweep.space.files import read_sweep
 from attnsweep.space.search import look
-from attnsweep.space.sweep import read_sweep
 
 HERE = Path(__file__).parent
 IDS: dict[str, str] = json.loads((HERE / "trial_ids.json").read_text())

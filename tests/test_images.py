@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.training import Data, Split
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_the_split_depends_on_no_seed() -> None:
 
 
 def test_the_split_is_the_one_that_finished_trials_had() -> None:
-    """Another split is another validation accuracy: with it sweep.NUMERICS rises."""
+    """Another split is another validation accuracy: with it the task's numerics rise."""
     assert digits().val.labels[:16].tolist() == [1, 9, 5, 0, 5, 9, 9, 3, 6, 4, 0, 6, 3, 7, 0, 0]
 
 

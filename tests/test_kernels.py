@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnsweep.measuring.measure import blank
-from attnsweep.tasks.build import build
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.counting import blank
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.training import kernels
 
 

@@ -23,8 +23,8 @@ from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.results import schema
 from attnsweep.results import store as results
-from attnsweep.tasks.cost import cost
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.counting import count
+from attnsweep.tasks.registry import cost_of, resolve
 
 MS = 1_000_000
 COLUMNS = {column.name for column in schema.TABLES["latency"]} - {"schema_version"}
@@ -71,39 +71,39 @@ LAYER = nn.TransformerEncoderLayer(D, nhead=4, dim_feedforward=HIDDEN, batch_fir
 def test_counts_equal_their_closed_forms(
     model: nn.Module, shape: tuple[int, ...], params: int, macs: int
 ) -> None:
-    counted = measure.count(model, torch.randn(1, *shape))
+    counted = count(model, torch.randn(1, *shape))
     assert (counted.params, counted.macs) == (params, macs)
 
 
 @pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])
 def test_counts_of_built_models_equal_the_plan(model: str) -> None:
-    from attnsweep.tasks.build import build
+    from attnsweep.tasks.registry import build
 
     config = resolve({"model": model, "dataset": "cifar10"})
-    assert measure.count(build(config), torch.zeros(1, 3, 32, 32)) == cost(config)
+    assert count(build(config), torch.zeros(1, 3, 32, 32)) == cost_of(config)
 
 
 def test_macs_are_those_of_one_example_whatever_the_batch() -> None:
-    assert measure.count(LAYER, torch.randn(6, N, D)) == measure.count(LAYER, torch.randn(1, N, D))
+    assert count(LAYER, torch.randn(6, N, D)) == count(LAYER, torch.randn(1, N, D))
 
 
 def test_frozen_parameters_do_not_count_but_their_arithmetic_does() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 6))
     model[0].requires_grad_(False)
-    counted = measure.count(model, torch.randn(1, 4))
+    counted = count(model, torch.randn(1, 4))
     assert (counted.params, counted.macs) == (36, 20 + 30)
 
 
 def test_a_frozen_encoder_layer_counts_in_full() -> None:
     frozen = copy.deepcopy(LAYER).requires_grad_(False)
-    counted = measure.count(frozen, torch.randn(1, N, D))
+    counted = count(frozen, torch.randn(1, N, D))
     assert (counted.params, counted.macs) == (0, ATTENTION_MACS + FEED_FORWARD_MACS)
 
 
 def test_tied_parameters_count_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    assert measure.count(model, torch.randn(1, 4)).params == 16 + 4 + 4
+    assert count(model, torch.randn(1, 4)).params == 16 + 4 + 4
 
 
 def test_counting_leaves_model_fast_path_and_gradient_mode_as_they_were() -> None:
@@ -111,7 +111,7 @@ def test_counting_leaves_model_fast_path_and_gradient_mode_as_they_were() -> Non
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.backends.mha.set_fastpath_enabled(True)
     with torch.no_grad():
-        measure.count(model, torch.randn(2, 3, 8, 8))
+        count(model, torch.randn(2, 3, 8, 8))
         assert not torch.is_grad_enabled()
     assert torch.backends.mha.get_fastpath_enabled()
     assert model.training and all(module.training for module in model)
@@ -121,7 +121,7 @@ def test_counting_leaves_model_fast_path_and_gradient_mode_as_they_were() -> Non
 def test_the_fast_path_comes_back_when_counting_fails() -> None:
     torch.backends.mha.set_fastpath_enabled(True)
     with pytest.raises(RuntimeError):
-        measure.count(nn.Linear(7, 3), torch.randn(1, 8))
+        count(nn.Linear(7, 3), torch.randn(1, 8))
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -368,7 +368,7 @@ def test_a_measured_architecture_fills_every_column_of_the_table() -> None:
     assert {key for key, value in row.items() if value is None} == lacking | OF_OTHERS
     assert row["latency_ms_p50"] <= row["latency_ms_p90"] <= row["latency_ms_p99"]
     assert row["throughput_per_s"] == pytest.approx(2e3 / row["latency_ms_p50"])
-    assert (row["params"], row["macs"]) == (cost(CONFIG).params, cost(CONFIG).macs)
+    assert (row["params"], row["macs"]) == (cost_of(CONFIG).params, cost_of(CONFIG).macs)
     assert row["measured_on"].endswith(", 1 thread")
     assert row["arch_id"] == "0123456789ab" and row["depth"] == 1 and row["batch"] == 2
 

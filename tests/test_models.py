@@ -4,13 +4,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.core.axes import Config
-from attnsweep.tasks import build as models
-from attnsweep.tasks import resolve as spaces
-from attnsweep.tasks.build import build
-from attnsweep.tasks.cost import cost
 from attnsweep.tasks.driving.planners import PLANNERS
+from attnsweep.tasks.images import models
 from attnsweep.tasks.images.space import feature_side
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import TASK_OF, build, cost_of, resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 TRANSFORMERS = MODELS[1:]
@@ -86,7 +83,7 @@ def test_there_are_36_published_counts() -> None:
 def test_the_closed_form_gives_the_published_parameters_to_the_unit(
     setting: str, model: str, dataset: str, params: int
 ) -> None:
-    assert cost(published(setting, model, dataset)).params == params
+    assert cost_of(published(setting, model, dataset)).params == params
 
 
 @pytest.mark.parametrize(("setting", "model", "dataset", "params"), CELLS)
@@ -99,12 +96,13 @@ def test_the_built_model_has_the_published_parameters_to_the_unit(
 @pytest.mark.parametrize(("dataset", "params"), [("mnist", 1_580_042), ("cifar10", 1_715_402)])
 def test_a_ten_way_head_on_the_two_hundred_way_cells_saves_90_outputs(dataset: str, params: int) -> None:
     config = published("small", "hybrid", dataset) | {"num_classes": 10}
-    assert parameters(config) == cost(config).params == params
-    assert cost(published("small", "hybrid", dataset)).params - params == 90 * 129
+    assert parameters(config) == cost_of(config).params == params
+    assert cost_of(published("small", "hybrid", dataset)).params - params == 90 * 129
 
 
 def test_every_model_that_a_sweep_can_name_can_be_built() -> None:
-    assert {**models.MODELS, **PLANNERS}.keys() == spaces.MODELS.keys()
+    built = {*models.MODELS, *PLANNERS, "transformer"}
+    assert built == TASK_OF.keys()
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -200,4 +198,4 @@ def test_one_head_as_wide_as_the_token_has_no_projection(dim_head: int) -> None:
     config = small("vit", "mnist", heads=1, dim=16, dim_head=dim_head)
     names = [name for name, _ in seeded(config).named_parameters()]
     assert any("to_out" in name for name in names) == (dim_head != 16)
-    assert parameters(config) == cost(config).params
+    assert parameters(config) == cost_of(config).params

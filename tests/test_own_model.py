@@ -10,10 +10,12 @@ from ray import tune
 
 from attnsweep import Sweep
 from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
 from attnsweep.results.store import Store
-from attnsweep.space.sweep import Trial, cost_of, expand, label, make_trial, read_sweep, varying
-from attnsweep.tasks.build import build
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.files import read_sweep
+from attnsweep.space.labels import label, varying
+from attnsweep.space.trials import expand, make_trial
+from attnsweep.tasks.registry import build, cost_of, resolve
 from attnsweep.training.trial import Options, run
 
 NET = """
@@ -96,7 +98,7 @@ def test_the_model_is_built_with_the_arguments_of_its_configuration(net: str) ->
         ("Net", {"depth": 0}, "depth=0 is out of range"),
         ("Net", {"width": torch.nn.ReLU}, "cannot be recorded; use a number, a string, True, False or None"),
         ("Net", {"width": float("nan")}, "width=nan cannot be recorded"),
-        ("Net", {"dataset": "reverse"}, "dataset='reverse' has no images"),
+        ("Net", {"dataset": "reverse"}, "dataset='reverse' is for sequences"),
         ("Nett", {}, "has no class 'Nett', did you mean 'Net'?"),
         ("Wants", {}, "wants width; give it a value in the sweep, or a default in the class"),
         ("Anything", {}, "takes **kwargs; name each argument, so that a row can record it"),
@@ -159,7 +161,7 @@ def test_a_model_whose_file_has_changed_is_not_measured_in_place_of_the_old_one(
 
 def test_the_cost_of_an_architecture_is_counted_once(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = trial(f"{net}:Net", width=11)
-    monkeypatch.setattr("attnsweep.tasks.build.build", None)
+    monkeypatch.setattr("attnsweep.tasks.counting.build", None)
     assert cost_of(trial(f"{net}:Net", width=11, lr=1e-2, seed=3).config).params == one.params
 
 

@@ -9,15 +9,16 @@ import pytest
 from rich.console import Console
 
 from attnsweep.cli.dryrun import dry_run
-from attnsweep.core.axes import AXES
 from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live
 from attnsweep.results.store import Row, Store
 from attnsweep.space import plan
 from attnsweep.space.estimate import ASSUMED_MACS_PER_S, Speed, work
 from attnsweep.space.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
-from attnsweep.space.sweep import Sweep, Trial, expand, make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.sweep import Sweep
+from attnsweep.space.trials import expand, make_trial
+from attnsweep.tasks.registry import AXES, resolve
 
 WHERE = Place("results", Path("runs"), Path("nowhere"))
 

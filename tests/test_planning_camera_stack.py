@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
 from attnsweep.nn.attention import attention_maps
-from attnsweep.space.sweep import Trial, arch_id_of, identity_of, make_trial
-from attnsweep.tasks.build import build
+from attnsweep.space.trials import arch_id_of, identity_of, make_trial
 from attnsweep.tasks.driving import training as driving
 from attnsweep.tasks.driving.judging import closed_loop
 from attnsweep.tasks.driving.records import scenes
@@ -22,7 +22,7 @@ from attnsweep.tasks.driving.stack.encoder import FINE
 from attnsweep.tasks.driving.stack.places import SIDE, centres
 from attnsweep.tasks.driving.world.cameras import Rig, pixels_of
 from attnsweep.tasks.driving.world.sensor import Grid
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
 RIG = Rig()

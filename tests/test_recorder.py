@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 from attnsweep.core.errors import Interrupted
+from attnsweep.core.trial import Trial
 from attnsweep.engine import recorder as module
 from attnsweep.engine.recorder import BUNDLE, Recorder
 from attnsweep.results.store import Store
-from attnsweep.space.sweep import Trial, make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
 
 
 class Silent:

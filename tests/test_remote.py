@@ -14,8 +14,8 @@ from attnsweep.engine import remote
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
 from attnsweep.space.plan import place
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
 
 from hosts import REPOSITORY
 

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from attnsweep.core import columns
 from attnsweep.core.errors import UserError
-from attnsweep.results import schema
 from attnsweep.results import store as results
 from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
 from attnsweep.results.store import Row, Store, load
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -60,19 +60,19 @@ def column(store: Store, name: str) -> dict[str, Any]:
 
 
 def test_every_table_begins_with_its_key_and_ends_with_the_version_of_its_schema() -> None:
-    for table, columns in TABLES.items():
-        names = [column.name for column in columns]
+    for table, described in TABLES.items():
+        names = [column.name for column in described]
         assert tuple(names[: len(KEYS[table])]) == KEYS[table]
         assert names[-1] == "schema_version"
         assert len(set(names)) == len(names)
 
 
 def test_every_column_has_a_meaning_and_every_file_carries_it(store: Store) -> None:
-    for table, columns in TABLES.items():
-        assert all(column.meaning for column in columns)
+    for table, described in TABLES.items():
+        assert all(column.meaning for column in described)
         store.write(table, [keyed(table, 0)], "one")
         written = pq.read_schema(store.paths(table)[0])
-        for one in columns:
+        for one in described:
             metadata = written.field(one.name).metadata
             assert metadata[b"meaning"].decode() == one.meaning and metadata[b"unit"].decode() == one.unit
 
@@ -92,11 +92,11 @@ def test_types_and_columns_of_a_file_do_not_depend_on_its_rows(store: Store, tab
 
 
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
-    schema.STR: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    schema.INT: st.integers(-(2**63), 2**63 - 1),
-    schema.FLOAT: st.floats(allow_nan=False),
-    schema.BOOL: st.booleans(),
-    schema.TIME: st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+    columns.STR: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    columns.INT: st.integers(-(2**63), 2**63 - 1),
+    columns.FLOAT: st.floats(allow_nan=False),
+    columns.BOOL: st.booleans(),
+    columns.TIME: st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
 }
 
 
@@ -415,7 +415,7 @@ def test_compaction_leaves_one_file_and_every_row(store: Store) -> None:
         store.write("latency", [keyed("latency", i)], f"{i}")
     before = {table: store.read(table) for table in TABLES}
     store.compact()
-    assert [len(files(store, table)) for table in TABLES] == [1, 1, 1]
+    assert [len(files(store, table)) for table in ("trials", "epochs", "latency")] == [1, 1, 1]
     for table in TABLES:
         key = [(name, "ascending") for name in KEYS[table]]
         assert store.read(table).sort_by(key).equals(before[table].sort_by(key))

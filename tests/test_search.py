@@ -11,10 +11,11 @@ from ray import tune
 import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.cli.dryrun import dry_run
+from attnsweep.core.trial import Trial
 from attnsweep.results.store import Row, Store
+from attnsweep.space.grid import is_domain
 from attnsweep.space.plan import place, refuse_invalid
 from attnsweep.space.search import Search, contains, distribution, look, planned
-from attnsweep.space.sweep import Trial, is_domain
 
 optuna = pytest.importorskip("optuna")
 NOWHERE = Path("nowhere")

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
-from attnsweep.space.sweep import make_trial
-from attnsweep.tasks.build import build
-from attnsweep.tasks.cost import cost
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.counting import count
+from attnsweep.tasks.registry import build, cost_of, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.decoding import Writer
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD
@@ -143,7 +142,7 @@ def test_an_answer_is_as_long_as_was_asked_whatever_is_decoded(beams: int) -> No
 @pytest.mark.parametrize("point", [{}, {"norm": "post", "positions": "learned"}, {"attention": "explicit"}])
 def test_the_closed_form_is_what_is_counted(point: dict[str, object]) -> None:
     config = resolve({**TINY, **point})
-    assert measure.count(build(config), *sequences.example(config, 1)) == cost(config)
+    assert count(build(config), *sequences.example(config, 1)) == cost_of(config)
 
 
 def test_what_is_timed_decodes_every_token_of_a_longest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +161,7 @@ def test_what_is_timed_decodes_every_token_of_a_longest_answer(monkeypatch: pyte
 def test_a_measured_transformer_has_a_latency_per_token() -> None:
     row = measure.measure_architecture(CONFIG, "0123456789ab", device="cpu", batch=1)
     assert row["latency_ms_per_token"] == pytest.approx(row["latency_ms_p50"] / 7)
-    assert (row["params"], row["length"]) == (cost(CONFIG).params, 6)
+    assert (row["params"], row["length"]) == (cost_of(CONFIG).params, 6)
 
 
 # Whole trials

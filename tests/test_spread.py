@@ -9,10 +9,11 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from attnsweep.core.trial import Trial
 from attnsweep.engine.tune import Feed, Messenger, Patient, Queue, bundle, forget, why
 from attnsweep.results.store import Row
-from attnsweep.space.sweep import Trial, make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
 
 
 class Silent:

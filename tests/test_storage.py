@@ -17,12 +17,14 @@ import attnsweep
 from attnsweep.__main__ import main
 from attnsweep.cli.doctor import store_findings
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
+from attnsweep.core.trial import Trial
 from attnsweep.engine.runner import sole_writer
 from attnsweep.results import lock, storage
 from attnsweep.results.store import Store, load
 from attnsweep.space.plan import place
-from attnsweep.space.sweep import Sweep, Trial, make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.sweep import Sweep
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
 
 from objects import Objects, served

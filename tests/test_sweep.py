@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,14 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from ray import tune
 
-from attnsweep.core.axes import AXES, DERIVED
 from attnsweep.core.errors import UserError
-from attnsweep.space import sweep
-from attnsweep.space.sweep import Sweep, Trial, expand, make_trial, parse_override, read_sweep
+from attnsweep.core.trial import Trial
+from attnsweep.space.files import literal, parse_override, read_sweep
+from attnsweep.space.grid import is_domain
+from attnsweep.space.labels import label, varying
+from attnsweep.space.sweep import Sweep
+from attnsweep.space.trials import expand, make_trial
 from attnsweep.tasks.driving.stack import design
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import space as images
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import AXES, TASKS, resolve
 
 NOWHERE = Path("nowhere")  # the data sets used here need no file
 VIT = {"model": "vit"}
@@ -311,7 +315,7 @@ def test_a_misspelt_key_inside_a_part_of_a_union_is_refused() -> None:
         Sweep([dict(model="cnn"), dict(model="vit", dpeth=6)])
 
 
-@pytest.mark.parametrize("key", DERIVED)
+@pytest.mark.parametrize("key", [axis.name for axis in AXES.values() if not axis.settable])
 def test_a_derived_column_is_not_for_a_sweep_to_set(key: str) -> None:
     with pytest.raises(UserError, match=f"'{key}' is not a key of a sweep"):
         Sweep({"model": "vit", key: 3})
@@ -359,7 +363,7 @@ NOT_ARCHITECTURE = {
 
 
 def test_a_known_trial_keeps_its_ids() -> None:
-    """These change when a default, the digits or sweep.NUMERICS do: finished trials then run again.
+    """These change when a default, the digits or the task's numerics do: finished trials then run again.
 
     Nothing else may change them, a new column or a new model least of all.
     """
@@ -369,8 +373,8 @@ def test_a_known_trial_keeps_its_ids() -> None:
 
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
-        "from pathlib import Path\nfrom attnsweep.tasks.resolve import resolve\n"
-        "from attnsweep.space.sweep import make_trial\n"
+        "from pathlib import Path\nfrom attnsweep.tasks.registry import resolve\n"
+        "from attnsweep.space.trials import make_trial\n"
         "trial = make_trial(resolve({'lr': 1e-4, 'model': 'vit'}), Path('elsewhere'))\n"
         "print(trial.trial_id, trial.arch_id)"
     )
@@ -379,7 +383,7 @@ def test_ids_are_the_same_in_another_process() -> None:
     assert done.stdout.split() == [trial().trial_id, trial().arch_id]
 
 
-@pytest.mark.parametrize("key", AXES)
+@pytest.mark.parametrize("key", sorted(OTHER.keys() - {"task"}))  # of another task nothing is the same
 def test_every_column_of_the_configuration_tells_trials_apart(key: str) -> None:
     config = resolve(VIT)
     changed = make_trial({**config, key: OTHER[key]}, NOWHERE)
@@ -431,7 +435,8 @@ def test_a_new_version_of_the_numerics_is_another_trial_of_the_same_architecture
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = trial()
-    monkeypatch.setattr(sweep, "NUMERICS", sweep.NUMERICS + 1)
+    images = dataclasses.replace(TASKS["images"], numerics=TASKS["images"].numerics + 1)
+    monkeypatch.setitem(TASKS, "images", images)
     assert trial().trial_id != before.trial_id
     assert trial().arch_id == before.arch_id
 
@@ -454,6 +459,7 @@ def test_a_trials_row_says_what_it_is_before_it_has_run() -> None:
         "params": one.params,
         "macs": one.macs,
         "data_sha256": datasets.DATASETS["mnist"].sha256,
+        "numerics": one.numerics,
     }
 
 
@@ -464,11 +470,11 @@ def test_a_trials_row_says_what_it_is_before_it_has_run() -> None:
 def images(tmp_path: Path) -> Path:
     """Two classes of five images each."""
     noise = random.Random(0)
-    for label in ("cats", "dogs"):
-        (tmp_path / "images" / label).mkdir(parents=True)
+    for kind in ("cats", "dogs"):
+        (tmp_path / "images" / kind).mkdir(parents=True)
         for i in range(5):
             pixels = bytes(noise.randrange(256) for _ in range(8 * 8 * 3))
-            Image.frombytes("RGB", (8, 8), pixels).save(tmp_path / f"images/{label}/{i}.png")
+            Image.frombytes("RGB", (8, 8), pixels).save(tmp_path / f"images/{kind}/{i}.png")
     return tmp_path / "images"
 
 
@@ -518,10 +524,10 @@ def test_an_image_in_another_class_is_other_data(images: Path) -> None:
 
 def test_an_image_in_another_class_is_other_data_even_in_a_folder_of_the_same_name(images: Path) -> None:
     shutil.copytree(images, images / "test")
-    for label, names in (("cats", "01"), ("dogs", "23")):
-        (images / f"train/{label}/indoors").mkdir(parents=True)
+    for kind, names in (("cats", "01"), ("dogs", "23")):
+        (images / f"train/{kind}/indoors").mkdir(parents=True)
         for name in names:
-            (images / f"{label}/{name}.png").rename(images / f"train/{label}/indoors/{name}.png")
+            (images / f"{kind}/{name}.png").rename(images / f"train/{kind}/indoors/{name}.png")
     before = folder_id(images)
     (images / "train/cats/indoors/1.png").rename(images / "train/dogs/indoors/1.png")
     assert folder_id(images) != before
@@ -648,7 +654,7 @@ def test_what_is_no_override_is_refused(text: str) -> None:
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False)))
 def test_a_number_survives_the_command_line(number: float) -> None:
-    assert sweep.literal(repr(number)) == number
+    assert literal(repr(number)) == number
 
 
 def test_a_sweep_may_be_named_by_a_number_on_the_command_line() -> None:
@@ -739,7 +745,7 @@ sweep = Sweep(
 
 def test_a_label_names_what_tells_trials_of_a_model_apart() -> None:
     trials = trials_of(Sweep([dict(model="vit", depth=grid(2, 4)), dict(model="cnn")], lr=grid(1e-4, 1e-3)))
-    assert [sweep.label(one, sweep.varying(trials)) for one in trials] == [
+    assert [label(one, varying(trials)) for one in trials] == [
         "vit depth=2 lr=0.0001",
         "vit depth=4 lr=0.0001",
         "vit depth=2 lr=0.001",
@@ -750,13 +756,13 @@ def test_a_label_names_what_tells_trials_of_a_model_apart() -> None:
 
 
 def test_a_label_gives_a_data_set_by_its_bare_name_and_leaves_out_what_a_model_lacks() -> None:
-    assert sweep.label(trial(dataset="mnist"), ["dataset", "depth"]) == "vit mnist depth=6"
-    assert sweep.label(trial(model="cnn", dataset="mnist"), ["dataset", "depth"]) == "cnn mnist"
+    assert label(trial(dataset="mnist"), ["dataset", "depth"]) == "vit mnist depth=6"
+    assert label(trial(model="cnn", dataset="mnist"), ["dataset", "depth"]) == "cnn mnist"
 
 
 def test_a_label_does_not_repeat_what_comes_with_a_data_set() -> None:
     trials = trials_of(Sweep(model="vit", dataset=grid("mnist", "cifar10"), seed=grid(0, 1)))
-    assert [sweep.label(one, sweep.varying(trials)) for one in trials] == [
+    assert [label(one, varying(trials)) for one in trials] == [
         "vit mnist seed=0",
         "vit mnist seed=1",
         "vit cifar10 seed=0",
@@ -768,4 +774,4 @@ def test_a_domain_of_models_in_a_sweep_file_stays_a_domain(tmp_path: Path) -> No
     text = "sweep = Sweep(model=tune.choice(['vit', 'cnn']), search='optuna', num_samples=2)\n"
     file = write(tmp_path / "s.py", f"from ray import tune\nfrom attnsweep import Sweep\n{text}")
     (part,) = read_sweep(file).parts
-    assert sweep.is_domain(part["model"])
+    assert is_domain(part["model"])

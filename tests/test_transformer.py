@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
-from attnsweep.measuring import measure
 from attnsweep.nn.attention import KERNELS, padding_mask
-from attnsweep.tasks.cost import Cost, encoder_decoder
-from attnsweep.tasks.sequences.decoding import BEGIN, END, Written, beam, greedy
-from attnsweep.tasks.sequences.problems import PAD
+from attnsweep.tasks.counting import count
+from attnsweep.tasks.sequences.cost import encoder_decoder
+from attnsweep.tasks.sequences.decoding import Written, beam, greedy
+from attnsweep.tasks.sequences.problems import BEGIN, END, PAD
 from attnsweep.tasks.sequences.space import positions_for
 from attnsweep.tasks.sequences.transformer import Transformer, transformer
 
@@ -96,7 +97,7 @@ def counted(config: dict) -> Cost:
     """What the built model has and does, by torch's own count."""
     with torch.device("meta"):
         pairs = torch.ones(1, 2 * config["length"] + 1, dtype=torch.long)
-        return measure.count(OfPairs(transformer(config)), pairs)
+        return count(OfPairs(transformer(config)), pairs)
 
 
 @kernels

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
-from attnsweep.space.sweep import cost_of, expand, read_sweep
+from attnsweep.space.files import read_sweep
+from attnsweep.space.trials import expand
+from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.models.zoo import MECHANISMS, parts, rules
 from attnsweep.tasks.images.space import patch_size
 from attnsweep.tasks.images.zoo_sizes import LEAST, MULTIPLES, TAKES, check, default_patch, patches
-from attnsweep.tasks.resolve import resolve
+from attnsweep.tasks.registry import cost_of, resolve
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -126,7 +128,7 @@ def test_evaluation_is_deterministic_and_sees_each_image_alone(model: str, datas
 @every_mechanism
 def test_cost_is_counted_without_computing(model: str, dataset: str) -> None:
     net, images = built(model, dataset)
-    counted = measure.count(net, images)
+    counted = count(net, images)
     assert counted.params == parameters(net)
     weights = {id(p): p.numel() for m in net.modules() if isinstance(m, nn.Linear) for p in [m.weight]}
     assert counted.macs > sum(weights.values()) / 2
@@ -292,7 +294,7 @@ def test_linear_attention_is_normalised_attention_by_its_kernel() -> None:
 
 def test_macs_of_linear_attention_grow_linearly_with_the_tokens() -> None:
     few, more, most = (
-        measure.count(MECHANISMS["efficient"](config), images_for(config)).macs
+        count(MECHANISMS["efficient"](config), images_for(config)).macs
         for config in (configured("efficient", patch_size=patch) for patch in (14, 4, 2))
     )
     patch_macs = {14: 4 * 196 * 32, 4: 49 * 16 * 32, 2: 196 * 4 * 32}  # the embedding

@@ -12,28 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.core.axes import fewest, model_name
 from attnsweep.core.errors import UserError, did_you_mean
-from attnsweep.results.schema import CONFIGURATION, DRIVING, FLOAT
+from attnsweep.core.labels import fewest, model_name
+from attnsweep.results.schema import CONFIGURATION, MEASURES
+from attnsweep.tasks.registry import TASKS
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
-ACCURACIES = ("val_acc", "test_acc", "test_acc_best", "val_token_acc", "test_token_acc", "test_acc_long")
-SCORES = tuple(column.name for column in DRIVING if column.type == FLOAT)
-PRIVILEGED = "expert"  # of driving: it sees all, and so is no choice
-LATENCIES = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ms_per_token")
-MEASURED = (*LATENCIES, "throughput_per_s", "peak_mem_mb", "train_s", "epoch_s")
-OF_ARCHITECTURE = ("arch_id", "params", "macs", "latency_batch", "measured_on")
-ERRORS = ("l2", "at_fault", "off_road", "offroad", "wrong_route", "finish", "col", "amotp", "min", "miss")
-LOWER_IS_BETTER = {
-    *(name for name in SCORES if any(f"_{sign}" in name for sign in ERRORS)),
-    *MEASURED, "params", "macs", "val_loss", "train_loss",
-} - {"throughput_per_s"}  # fmt: skip
-HIGHER_IS_BETTER = {*ACCURACIES, *SCORES, "throughput_per_s"} - LOWER_IS_BETTER
-SAME_FOR = {  # the column that must be equal, and the costs that depend on it
-    "measured_on": (*LATENCIES, "throughput_per_s"),
-    "latency_batch": LATENCIES,
-    "device": ("peak_mem_mb", "train_s", "epoch_s"),
-}
+STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
+QUALITIES = tuple(name for name, column in MEASURES.items() if column.over_seeds == "mean")
+PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first
 ABBREVIATIONS = {
     "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p",
@@ -42,7 +29,7 @@ ABBREVIATIONS = {
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting (all of the configuration but the seed), from the rows that are done.
+    """One row per setting (all but the seed, with the state of data and code), from the rows that are done.
 
     Each quality is the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation,
     null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
@@ -52,8 +39,10 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """
     frame = done(frame)
     require(frame, "seed")
-    keys = [name for name in SETTING if name in frame]
-    floats = [name for name in (*ACCURACIES, *SCORES, *MEASURED) if name in frame]
+    keys = [name for name in (*SETTING, *STATE) if name in frame]
+    floats = [
+        name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
+    ]
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
     if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
         refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
@@ -67,22 +56,24 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """For each column of `over_seeds`, the column that it comes from and how several rows become one."""
-    ways = (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
-    qualities = (*ACCURACIES, *SCORES)
-    accuracies = {f"{name}{suffix}": (name, way) for name in qualities for suffix, way in ways}
-    equal = {name: (name, "first") for name in OF_ARCHITECTURE}
-    medians = {name: (name, "median") for name in MEASURED}
-    every = {"seeds": ("seed", "nunique"), **accuracies, **equal, **medians}
-    known = {name for name in frame if name not in SCORES or frame[name].notna().any()}
-    return {name: source for name, source in every.items() if source[0] in known}
+    wanted: dict[str, tuple[str, str]] = {"seeds": ("seed", "nunique")}
+    for name, column in MEASURES.items():
+        if name not in frame or column.over_seeds is None:
+            continue
+        if column.over_seeds == "mean" and frame[name].notna().any():
+            ways = (("", "mean"), ("_min", "min"), ("_max", "max"), ("_sd", "std"))
+            wanted |= {f"{name}{suffix}": (name, way) for suffix, way in ways}
+        elif column.over_seeds != "mean":
+            wanted[name] = (name, column.over_seeds)
+    return wanted
 
 
 def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
     """The column of quality of one task's rows, on `val` or `test`: accuracy, of planners the closed-loop
     score.
     """
-    score = f"{part}_score"
-    return score if score in frame and frame[score].notna().any() else f"{part}_acc"
+    known = [f"{part}_{task.quality}" for task in TASKS.values()]
+    return next((name for name in known if name in frame and frame[name].notna().any()), known[0])
 
 
 def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
@@ -158,7 +149,7 @@ def pick(
     """
     frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
     if "model" in frame:
-        frame = frame[frame["model"] != PRIVILEGED]
+        frame = frame[~frame["model"].isin(PRIVILEGED)]
     asked = {"latency_ms_p50": latency_ms, "params": params}
     budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
@@ -303,15 +294,16 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 def check_direction(cost: str, quality: str) -> None:
     """Raises UserError where more of the cost, or less of the quality, is known to be better."""
-    if cost in HIGHER_IS_BETTER:
+    if cost in MEASURES and MEASURES[cost].better == "higher":
         raise UserError(f"cost={cost!r} is better when higher; use a cost such as 'latency_ms_p50'")
-    if quality in LOWER_IS_BETTER:
+    if quality in MEASURES and MEASURES[quality].better == "lower":
         raise UserError(f"quality={quality!r} is better when lower; use a quality such as 'test_acc'")
 
 
 def refuse_mixtures(frame: pd.DataFrame, cost: str) -> None:
     """Raises UserError where the rows' costs or qualities cannot be compared."""
-    for column in ("dataset", *(column for column, costs in SAME_FOR.items() if cost in costs)):
+    same = MEASURES[cost].same if cost in MEASURES else ()
+    for column in ("dataset", "data_sha256", *same):
         if column in frame:
             refuse_mixture(frame, column)
 

@@ -3,13 +3,16 @@
 import json
 import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from attnsweep.core.axes import AXES
+from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
 from attnsweep.space.plan import Place, known_rows
 from attnsweep.space.search import look, planned
-from attnsweep.space.sweep import Invalid, Point, Sweep
+from attnsweep.space.sweep import Sweep
+from attnsweep.tasks.registry import AXES
 
 
 def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
@@ -39,7 +42,7 @@ def invalid_row(one: Invalid) -> Row:
     return pointed(one.point) | {"status": "invalid", "reason": one.reason}
 
 
-def pointed(point: Point) -> Row:
+def pointed(point: Mapping[str, Any]) -> Row:
     """A point that is no trial: no ids and no cost, but its own values."""
     nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
     return {**nothing, **{key: plain(point.get(key)) for key in AXES}}

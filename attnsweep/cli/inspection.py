@@ -14,29 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from attnsweep.answers import pareto
-from attnsweep.core.axes import AXES, DERIVED
 from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.trial import Trial
 from attnsweep.engine import console
-from attnsweep.results.schema import TABLES
+from attnsweep.results.schema import EPOCHS, MEASURES, TABLES
 from attnsweep.results.store import load
-from attnsweep.space.sweep import Trial, make_trial
-from attnsweep.tasks.images.datasets import find
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import AXES, TASKS, find
 
-PICKED = (
-    "model",
-    "dataset",
-    "depth",
-    "heads",
-    "dim",
-    "val_acc",
-    "val_score",
-    "test_acc",
-    "test_score",
-    "latency_ms_p50",
-    "params",
-    "arch_id",
-)
-CURVE = ("epoch", "lr", "train_loss", "val_loss", "val_acc", "test_acc", "val_score", "val_l2_3s", "epoch_s")
+CURVE = tuple(column.name for column in EPOCHS if "curve" in column.shown)
 
 
 def columns() -> int:
@@ -57,7 +43,7 @@ def columns() -> int:
 def show(results: str, trial_id: str) -> int:
     """Prints everything about one trial, its learning curve, and the line that reruns it."""
     screen, row = console.screen(), find_trial(results, trial_id)
-    for column in TABLES["trials"]:
+    for column in MEASURES.values():
         value = row[column.name]
         if not pd.isna(value):
             screen.print(
@@ -77,7 +63,7 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
 
     Raises UserError if there is none or several.
     """
-    rows = load(results, status=None)
+    rows = load(results, status=None, all_columns=True)
     found = rows[rows["trial_id"].str.startswith(trial_id)]
     if len(found) == 1:
         return found.iloc[0]
@@ -103,13 +89,11 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
 
 def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell line that runs the trial of `row` again, into results of its own."""
-    dataset, derived = find(row["dataset"]), {*DERIVED, "task"}
-    if row["num_classes"] == getattr(dataset, "num_classes", None):
-        derived.add("num_classes")
-    if not dataset.is_folder:
-        derived.add("image_size")
-    if row["task"] == "sequences":
-        derived.add("dim_head")
+    dataset, task = find(row["dataset"]), TASKS[row["task"]]
+    derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
+    derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
+    if row["model"] in task.models:
+        derived |= AXES.keys() - {"model", "dataset", *task.models[row["model"]], *task.recipe, *task.of_data}
     known = {key: AXES[key].kind(row[key]) for key in AXES if key not in derived and not pd.isna(row[key])}
     if not pd.isna(row["model_args"]):
         known |= arguments_of(row["model_args"])
@@ -154,14 +138,21 @@ def pick(
     measured_on: str | None,
 ) -> int:
     """Prints the settings with the highest mean validation accuracy under a budget, the best first."""
-    rows = load(results)
+    rows = load(results, all_columns=True)
     if latency_ms is not None or measured_on is not None:
         rows = pareto.of_device(rows, measured_on)
     best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
     print(
-        best[[name for name in PICKED if name in best]]
+        best[picked_columns(best)]
         .dropna(axis="columns", how="all")
         .head(10)
         .to_string(index=False, float_format="{:.4g}".format)
     )
     return 0
+
+
+def picked_columns(best: pd.DataFrame) -> list[str]:
+    """What tells the settings apart, and the measures that are to be seen beside them."""
+    axes = list(dict.fromkeys(["model", "dataset", *pareto.distinguishing(best)]))
+    measures = (column.name for column in MEASURES.values() if "pick" in column.shown)
+    return [*axes, *(name for name in measures if name in best)]

@@ -46,3 +46,18 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     """A hint such as `, did you mean 'depth'?`, or nothing."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def reason(error: BaseException) -> str:
+    """The error as one line: a user's mistake as its sentence, anything else with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def known(name: str, word: str, words: Iterable[str]) -> str:
+    """The word. Raises UserError where it is not among the words."""
+    if word not in words:
+        raise UserError(
+            f"{name}={word!r} is unknown{did_you_mean(word, words)}; use one of {', '.join(words)}"
+        )
+    return word

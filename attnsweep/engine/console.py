@@ -17,17 +17,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from attnsweep.core.axes import model_name
+from attnsweep.core.labels import model_name
+from attnsweep.core.trial import Trial
+from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import Row
 from attnsweep.space.estimate import work
-from attnsweep.space.sweep import Trial, label, varying, worded
+from attnsweep.space.labels import label, varying, worded
+from attnsweep.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from attnsweep.space.plan import Plan
 
 MOST_LISTED = 40
 MOST_NAMED = 8
-SHOWN = ("val_acc", "val_score", "test_acc", "test_score")  # of a trial that has ended
+CLOSING = tuple(name for name, column in MEASURES.items() if "closing" in column.shown)
 REFRESH_S = 0.5
 MARK = {
     "done": "[green]done[/]",
@@ -166,8 +169,9 @@ def show_closing(
     if counts["failed"]:
         console.print("  the column `error` says why; the same command tries them again", highlight=False)
     if counts["done"]:
-        script = "planning.py" if "driving" in tasks else "pareto.py"
-        console.print(f"  next: python analysis/{script} {results}", highlight=False)
+        scripts = dict.fromkeys(TASKS[task].analysis for task in tasks)
+        for script in scripts:
+            console.print(f"  next: python analysis/{script} {results}", highlight=False)
 
 
 @contextmanager
@@ -266,7 +270,7 @@ class Live:
         head = f"{self.ended_count:>{width}}/{self.total} {name}"
         if row["status"] == "failed":
             return f"{head}  {MARK['failed']}: {escape(row['error'])}"
-        scores = [f"{key.partition('_')[0]} {row[key]:.3f}" for key in SHOWN if row.get(key) is not None]
+        scores = [f"{key.partition('_')[0]} {row[key]:.3f}" for key in CLOSING if row.get(key) is not None]
         return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
 
     def _title(self) -> str:

@@ -14,10 +14,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnsweep.core.errors import UserError, writing
+from attnsweep.core.trial import short_hash
 from attnsweep.results.schema import ARCHITECTURE, LATENCY_OF_TRIAL
 from attnsweep.results.store import Row, Store
-from attnsweep.space.sweep import arch_id_of, short_hash
-from attnsweep.tasks.images import own
+from attnsweep.space.trials import arch_id_of
+from attnsweep.tasks import own
+from attnsweep.tasks.registry import buildable
 
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
@@ -117,7 +119,7 @@ def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, st
         asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
         if asked and row["params"]:  # a rule without parameters costs nothing
             config = {key: row[key] for key in keys}
-            found[row["arch_id"], row["precision"]] = {**config, "dropout": 0.0, "emb_dropout": 0.0}
+            found[row["arch_id"], row["precision"]] = buildable(config)
     return {key: config for key, config in found.items() if is_ours(key[0], config, named=trials is not None)}
 
 

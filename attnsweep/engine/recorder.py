@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from attnsweep.core.errors import writing
+from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live
 from attnsweep.results import provenance, storage
-from attnsweep.results.schema import FINAL
+from attnsweep.results.schema import FINAL, by_table
 from attnsweep.results.store import Row, Store
-from attnsweep.space.sweep import Trial
 
 BUNDLE = 100  # trials
 CURVE_S = 5.0  # how often the learning curve of a running trial is written
@@ -65,7 +65,8 @@ class Recorder:
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):
-            self.store.write("trials", [full], trial.trial_id)
+            for table, part in by_table(full).items():
+                self.store.write(table, [part], trial.trial_id)
         if status != "stopped":  # a sweep without a scheduler would go on from there
             storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
         self.live.ended(trial.trial_id, full)
@@ -77,8 +78,12 @@ class Recorder:
     def _bundle(self) -> None:
         """Puts what ended lately into one file per table: a thousand files take seconds to read."""
         with writing(self.store.root):
-            ids = [row["trial_id"] for row, _ in self.final]
-            self.store.bundle("trials", [row for row, _ in self.final], ids)
+            parts: dict[str, list[Row]] = defaultdict(list)
+            for row, _ in self.final:
+                for table, part in by_table(row).items():
+                    parts[table].append(part)
+            for table, rows in parts.items():
+                self.store.bundle(table, rows, [row["trial_id"] for row in rows])
             ids = [row["trial_id"] for row, curve in self.final if curve]
             self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
         self.final.clear()

@@ -37,8 +37,8 @@ from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import console
 from attnsweep.results import merge, provenance
 from attnsweep.results.store import Store
+from attnsweep.space.files import own_files, read_sweep
 from attnsweep.space.plan import Place
-from attnsweep.space.sweep import own_files, read_sweep
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient

@@ -18,16 +18,19 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from attnsweep.core.errors import Interrupted, Unreachable, UserError
+from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster, console
+from attnsweep.engine.executor import RayWorkers
 from attnsweep.engine.latency import measure_all
 from attnsweep.engine.recorder import Recorder, tidy
 from attnsweep.engine.tune import Queue, spread
 from attnsweep.results import lock, storage
 from attnsweep.results.store import Store, load
+from attnsweep.space.files import read_sweep
 from attnsweep.space.plan import Place, Plan, known_rows, place, refuse_invalid
 from attnsweep.space.search import Search, look, planned
-from attnsweep.space.sweep import Sweep, Trial, read_sweep
-from attnsweep.tasks.images import datasets
+from attnsweep.space.sweep import Sweep
+from attnsweep.tasks.registry import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +83,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     with sole_writer(store, where.runs):
         plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
         for name in wanted_data(plan):
-            datasets.ensure(datasets.find(name), where.data)
+            find(name).ensure(where.data)
         console.show_plan(screen, plan)
         command, interrupted = Command(sweep, plan, search, store, where, screen), False
         try:
@@ -125,22 +128,17 @@ class Command:
         with cluster.connected(address):
             asked = cluster.request(self.sweep.resources)
             if to_train:
-                self.record()
+                self.prepare()
                 self.train(asked)
             if latency:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 measure_latency(self.store, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
 
-    def record(self) -> None:
-        """Records the scenes that trials learn from, where they are not there yet, on the cluster's CPUs."""
+    def prepare(self) -> None:
+        """Computes what trials read and is not there yet, on the cluster's CPUs: scenes are recorded."""
         for name in wanted_data(self.plan):
-            found = datasets.find(name)
-            if isinstance(found, datasets.ImageSet | datasets.Problem):
-                continue
-            from attnsweep.tasks.driving.records import ray_workers, scenes
-
-            with console.counting(self.screen, f"recording {name}") as told:
-                scenes.ensure(found, self.where.data, workers=ray_workers.RayWorkers(), on_scene=told)
+            with console.counting(self.screen, f"preparing {name}") as progress:
+                find(name).prepare(self.where.data, workers=RayWorkers, progress=progress)
 
     def train(self, asked: dict[str, float]) -> None:
         """Trains what is not done, spread over the cluster."""
@@ -225,4 +223,5 @@ def sole_writer(store: Store, runs: Path) -> Iterator[None]:
         store.clear_scratch()
         for path in store.set_aside_unreadable(runs / "unreadable"):
             log.warning("%s is not a readable Parquet file; it was moved to %s", path, runs / "unreadable")
+        store.upgrade()
         yield

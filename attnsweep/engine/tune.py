@@ -22,10 +22,10 @@ from ray.tune.registry import _global_registry as registry
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from attnsweep.core.axes import AXES
+from attnsweep.core.trial import Trial
 from attnsweep.engine.cluster import ray_name
 from attnsweep.results.store import Row
-from attnsweep.space.sweep import Trial
+from attnsweep.tasks.registry import AXES
 
 BLANK = TuneTrial("", stub=True).run_metadata
 NICENESS = 15  # of training, as Ray has it: the driver goes first, and whoever works on this machine

@@ -1,0 +1,1 @@
+"""What an architecture costs on this machine: latency, memory."""

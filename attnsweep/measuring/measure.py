@@ -7,7 +7,6 @@ on what stayed unstable. A fresh process per architecture, with the device to it
 """
 
 import contextlib
-import copy
 import functools
 import gc
 import re
@@ -24,13 +23,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnsweep.core.axes import AXES, NOT_ARCHITECTURE
-from attnsweep.core.errors import UserError
 from attnsweep.results import provenance
 from attnsweep.results.schema import ARCHITECTURE
 from attnsweep.results.store import Row
-from attnsweep.tasks import task as tasks
-from attnsweep.tasks.cost import Cost
+from attnsweep.tasks.counting import count
+from attnsweep.tasks.registry import AXES, build, procedure
 
 WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s
 WINDOWS, AGREEMENT = 5, 0.02
@@ -49,75 +46,6 @@ def pick_device(gpu: float = 0) -> str:
     if gpu > 0 and torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
-    """Trainable parameters, and the multiply-accumulates of one forward pass of the first example of each of
-    `inputs` (b, ...).
-
-    Counts a twin on the meta device, where nothing is computed; the model stays as it is. Matrix products,
-    convolutions and attention count, element-wise operations do not.
-    """
-    from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
-
-    twin, one = on_meta(model).eval(), [tensor[:1].to("meta") for tensor in inputs]
-    counter = FlopCounterMode(display=False)
-    with slow_attention(), torch.enable_grad(), counter:  # without gradients it stumbles over expanded views
-        twin(*one)
-    params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Cost(params, counter.get_total_flops() // 2)
-
-
-def blank(config: Mapping[str, Any]) -> nn.Module:
-    """The model of a configuration on the meta device; on the CPU if its constructor looks at values."""
-    from attnsweep.tasks.build import build
-
-    try:
-        with torch.device("meta"):
-            return build(config)
-    except RuntimeError:  # such as .item() of a list of rates
-        return build(config)
-
-
-def counted(config: Mapping[str, Any]) -> Cost:
-    """The cost of an architecture as it is built; once for each.
-
-    Raises UserError where it cannot be built.
-    """
-    return counted_once(tuple((key, value) for key, value in config.items() if key not in NOT_ARCHITECTURE))
-
-
-@functools.cache
-def counted_once(architecture: tuple[tuple[str, Any], ...]) -> Cost:
-    """See `counted`."""
-    config = {"dropout": 0.0, "emb_dropout": 0.0, **dict(architecture)}
-    try:
-        return count(blank(config), *tasks.task(config["task"]).example(config, 1))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's own class raises
-        sizes = ", ".join(f"{key}={value}" for key, value in architecture if value is not None)
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{config['model']} cannot be built ({reason}) with {sizes}") from error
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """A deep copy of the model whose parameters and buffers have shapes but no values."""
-    twins: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    for parameter in model.parameters():
-        twins[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    return copy.deepcopy(model, twins)
-
-
-@contextlib.contextmanager
-def slow_attention() -> Iterator[None]:
-    """Attention layers of torch.nn run step by step: the counter does not see their fused fast path."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass(frozen=True)
@@ -325,7 +253,7 @@ def measure(
     The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
     Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
     """
-    where, task = provenance.device_name(device, threads), tasks.task(config["task"])
+    where, task = provenance.device_name(device, threads), procedure(config["task"])
     cost = count(model, *task.example(config, 1))
     with cpu_threads(threads), memory_named(batch, where):
         ready = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -373,11 +301,9 @@ def measure_architecture(
     threads: int = 1,
     source: str | None = None,
 ) -> Row:
-    """The row of `latency` for the model that `config` and `source` (see `models.build`) describe; like
+    """The row of `latency` for the model that `config` and `source` (see `registry.build`) describe; like
     `measure`.
     """
-    from attnsweep.tasks.build import build
-
     return measure(
         build(config, source),
         config=config,

@@ -15,7 +15,7 @@ to nothing has weights of zero and gets zeros, with gradients of zero, where the
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.errors import UserError, known
 
 # --- Scaled dot-product attention ---
 
@@ -223,12 +223,3 @@ def width_of_head(dim: int, heads: int) -> int:
         fitting = [str(count) for count in range(1, dim + 1) if dim % count == 0]
         raise UserError(f"heads={heads} does not divide dim={dim}; use one of {', '.join(fitting)}")
     return dim // heads
-
-
-def known(name: str, word: str, words: Iterable[str]) -> str:
-    """The word. Raises UserError where it is not among the words."""
-    if word not in words:
-        raise UserError(
-            f"{name}={word!r} is unknown{did_you_mean(word, words)}; use one of {', '.join(words)}"
-        )
-    return word

@@ -13,8 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError
-from attnsweep.nn.attention import Cache, MultiHeadAttention, known, linear
+from attnsweep.core.errors import UserError, known
+from attnsweep.nn.attention import Cache, MultiHeadAttention, linear
 
 
 class FeedForward(nn.Sequential):

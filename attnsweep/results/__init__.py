@@ -1,0 +1,1 @@
+"""The tables of results: their columns, and how they are written, read, merged and locked."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attnsweep.results.schema import FINAL, KEYS
+from attnsweep.results.schema import FINAL, KEYS, OWN
 from attnsweep.results.store import Row, Store
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -36,6 +36,9 @@ def merge(source: str | Path, into: str | Path) -> int:
         if trial_id not in final:
             ours.write("epochs", curve, trial_id)
     ours.supersede("epochs", [row for row in curves if row["trial_id"] in final], ["trial_id"])
+    for table in OWN:
+        measures = [row for row in theirs.read(table).to_pylist() if row["trial_id"] in wanted]
+        ours.supersede(table, measures, KEYS[table])
     for row in trials:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])

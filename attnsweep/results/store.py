@@ -7,12 +7,13 @@ compaction moves what is final into one file, because a thousand files take seco
 milliseconds.
 """
 
+import functools
 import hashlib
 import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from pyarrow import fs
 
 from attnsweep.core.errors import UserError
 from attnsweep.results import storage
-from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES
+from attnsweep.results.schema import FINAL, KEYS, OWN, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ class Store:
         """
         for _ in range(READS):
             try:
-                parts = [part for _, part in self._sources(table)]
+                parts = [part for _, part in (*self._measures_in_trials(table), *self._sources(table))]
             except FileNotFoundError:  # compacted between the listing and now: list again
                 continue
             return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
@@ -111,6 +112,42 @@ class Store:
             )
             return None
 
+    def _measures_in_trials(self, table: str) -> Iterator[tuple[str, pa.Table]]:
+        """The files of `trials` that hold measures which have a `table` of their own since schema version 4,
+        with those measures.
+        """
+        measures = {column.name for column in OWN.get(table, ())[1:-1]}
+        for path in self.paths("trials") if measures else ():
+            names = measures & {*self._names(path)}
+            if names and (part := self._read(table, path)) is not None:
+                known = functools.reduce(pc.or_, (pc.is_valid(part[name]) for name in sorted(names)))
+                yield path, part.filter(known)
+
+    def _names(self, path: str) -> list[str]:
+        """The columns of a file; none where it cannot be read, of which `_read` warns."""
+        try:
+            with self.files.open_input_file(path) as file:
+                return list(pq.read_schema(file).names)
+        except (OSError, pa.ArrowInvalid):
+            return []
+
+    def upgrade(self) -> None:
+        """Writes measures that an older version left in `trials` into their own tables, and those files of
+        `trials` again without them. To be called by the only writer, before it writes.
+        """
+        for table in OWN:
+            known = ids(self._read_all(table))
+            for path, part in list(self._measures_in_trials(table)):
+                new = part.filter(pc.invert(pc.is_in(part["trial_id"], pa.array(sorted(known), pa.string()))))
+                if len(new):
+                    self._write(table, new, Path(path).stem)
+                if (trials := self._read("trials", path)) is not None:
+                    self._write("trials", trials, Path(path).stem)
+
+    def _read_all(self, table: str) -> pa.Table:
+        """All rows in the files of a table."""
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *(part for _, part in self._sources(table))])
+
     def _download(self, path: str) -> pa.Buffer:
         """The content of a file. Where the store fails this raises OSError: the file is no torn one, and its
         rows are not to be taken for missing.
@@ -128,7 +165,8 @@ class Store:
         ended = [part.filter(pc.is_in(part["status"], pa.array(FINAL))) for _, part in trials]
         final = set().union(*(ids(part) for part in ended))
         self._merge("trials", [(path, part) for path, part in trials if ids(part) <= final])
-        self._merge("epochs", [(path, part) for path, part in self._sources("epochs") if ids(part) <= final])
+        for table in ("epochs", *OWN):
+            self._merge(table, [(path, part) for path, part in self._sources(table) if ids(part) <= final])
         self._merge("latency", self._sources("latency"))
 
     def bundle(self, table: str, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -286,12 +324,17 @@ def newest(table: str, content: pa.Table) -> pa.Table:
 
 
 def load(
-    results: str | Path = "results", table: str = "trials", *, status: str | None = "done"
+    results: str | Path = "results",
+    table: str = "trials",
+    *,
+    status: str | None = "done",
+    all_columns: bool = False,
 ) -> "pd.DataFrame":
-    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all), `epochs`
-    or `latency`.
+    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all) with the
+    measures that a task keeps in a table of its own, or any table as it is.
 
-    Raises UserError where there are no results, or no such table.
+    Columns of `trials` that are null in all these rows are left out, unless `all_columns`. Raises UserError
+    where there are no results, or no such table.
     """
     if table not in TABLES:
         raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
@@ -303,6 +346,11 @@ def load(
             f"no results in {results}; run a sweep first: python -m attnsweep sweeps/quickstart.py"
         )
     frame = store.read(table).to_pandas()
-    if table == "trials" and status is not None:
+    if table != "trials":
+        return frame
+    if status is not None:
         frame = frame[frame["status"] == status].reset_index(drop=True)
-    return frame
+    for own in OWN:
+        measures = store.read(own).to_pandas().drop(columns="schema_version")
+        frame = frame.merge(measures, on="trial_id", how="left", validate="one_to_one")
+    return frame if all_columns else frame.dropna(axis="columns", how="all")

@@ -1,0 +1,1 @@
+"""What to run: sweeps in Ray Tune's words, sweep files, the trials they yield, the plan, the search."""

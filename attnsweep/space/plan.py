@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Invalid, Trial
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row, Store
 from attnsweep.space.estimate import Speed
-from attnsweep.space.sweep import Invalid, Point, Sweep, Trial
+from attnsweep.space.grid import Point
+from attnsweep.space.sweep import Sweep
 
 ASKED = ["trial_id", "status", "train_s"]  # of ten thousand rows: all columns would take half a second
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row
+from attnsweep.space.grid import Point, draw, is_domain
 from attnsweep.space.plan import Expansion, Plan, make_plan
-from attnsweep.space.sweep import OBJECTIVES, Point, Sweep, Trial, draw, expand, is_domain, make_trial
-from attnsweep.tasks.resolve import resolve
+from attnsweep.space.sweep import OBJECTIVES, Sweep
+from attnsweep.space.trials import expand, make_trial
+from attnsweep.tasks.registry import resolve
 
 if TYPE_CHECKING:
     import optuna

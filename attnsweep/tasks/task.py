@@ -1,30 +1,71 @@
-"""The tasks: how a model is fed, trained and judged. A task is a module; `Task` says what it offers."""
+"""What a task says of itself: one object, in the room of the task.
 
-import functools
-import importlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, cast
+The object needs neither torch nor Ray, so that a plan is checked in a second; what trains and judges is
+imported when `procedure` is asked for it.
+"""
 
-import torch
-from torch import Tensor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attnsweep.core.axes import Axis, Config
+from attnsweep.core.columns import Column
+from attnsweep.core.cost import Cost
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Point = Mapping[str, object]  # what a sweep says of one trial
 
 
-class Task(Protocol):
-    """What training and measuring ask of a task; `config` is a trial's configuration in full."""
+class DataSet(Protocol):
+    """What is known of a data set before it is read."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a user's own, so that its contents and not its name identify it."""
+
+    @property
+    def train_size(self) -> int:
+        """The examples of an epoch."""
+
+    def checksum(self, data_dir: Path) -> str:
+        """SHA-256 of its contents, or of what generates them. Raises UserError where files are missing."""
+
+    def ensure(self, data_dir: Path) -> None:
+        """Makes its files be there, by a download where need be. Raises UserError where that fails."""
+
+    def prepare(
+        self, data_dir: Path, *, workers: Callable[[], Executor], progress: Callable[[int, int], None]
+    ) -> None:
+        """Computes, on `workers`, what training reads and is not there yet; `progress(done, total)`."""
+
+
+class Procedure(Protocol):
+    """How the models of a task are fed, trained and judged; `config` is a trial's configuration in full."""
 
     ADAM: Mapping[str, Any]  # arguments of Adam and AdamW besides lr and weight decay
     CLIP_NORM: float | None  # the greatest norm of a step's gradient; None: it is taken as it is
-    examine: Callable[..., dict[str, Any]] | None  # like `judge`, once, of the selected epoch
+
+    @property
+    def examine(self) -> Callable[..., dict[str, Any]] | None:
+        """Like `judge`, but once, of the model of the selected epoch; None where there is no more to say."""
 
     def load_for(self, config: Mapping[str, Any], data_dir: str, device: str) -> Any:
         """The data of a trial, with `train_size`: the examples of an epoch."""
 
     def batches(
-        self, data: Any, config: Mapping[str, Any], *, epoch: int, order: torch.Generator
-    ) -> Iterator[tuple[Tensor, ...]]:
+        self, data: Any, config: Mapping[str, Any], *, epoch: int, order: "torch.Generator"
+    ) -> "Iterator[tuple[Any, ...]]":
         """The batches of one epoch, counted from 0."""
 
-    def loss(self, model: Any, batch: Any, config: Mapping[str, Any]) -> Tensor:
+    def loss(self, model: Any, batch: Any, config: Mapping[str, Any]) -> "Tensor":
         """The mean loss over a batch, a scalar."""
 
     def learning_rate(self, config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
@@ -36,11 +77,11 @@ class Task(Protocol):
     def quality(self, epoch: Mapping[str, Any]) -> float:
         """What selects an epoch, of its columns: the more the better. Raises KeyError where they lack it."""
 
-    def example(self, config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
+    def example(self, config: Mapping[str, Any], batch: int) -> "tuple[Tensor, ...]":
         """Fixed inputs of one forward pass of `batch` examples."""
 
     def answer(
-        self, model: Any, inputs: tuple[Tensor, ...], config: Mapping[str, Any]
+        self, model: Any, inputs: "tuple[Any, ...]", config: Mapping[str, Any]
     ) -> Callable[[], object]:
         """What is timed: a call that makes the model answer `inputs`, as whoever uses it would."""
 
@@ -48,7 +89,25 @@ class Task(Protocol):
         """The tokens that one answer is decoded into; None where it comes at once."""
 
 
-@functools.cache
-def task(name: str) -> Task:
-    """The task of that name, imported when it is first wanted: driving alone takes a second."""
-    return cast(Task, importlib.import_module(f"attnsweep.tasks.{name}.training"))
+@dataclass(frozen=True)
+class Task:
+    """One way to train and judge, with the models, data sets, axes and columns that belong to it."""
+
+    name: str
+    numerics: int  # raised when a change to the package changes what a trial computes: trials then run again
+    axes: Sequence[Axis]  # those that no other task has
+    columns: Sequence[Column]  # likewise
+    models: Mapping[str, Sequence[str]]  # to the axes of the architecture
+    recipe: Sequence[str]  # the axes of training, which all models of the task have
+    quality: str  # `acc`: val_acc selects, test_acc is reported
+    default_dataset: str
+    dataset_names: Sequence[str]  # as people write them, such as `folder:PATH`
+    find: Callable[[str], DataSet | None]  # the data set of that name; None where it is none of this task
+    complete: Callable[[Point, str], Config]  # of a point and its model; raises UserError where it cannot be
+    cost: Callable[[Config], Cost | None]  # in closed form; None where there is none
+    build: "Callable[[Config, str | None], nn.Module]"  # with the text of the file of one's own model
+    procedure: Callable[[], Procedure]
+    of_data: Sequence[str] = ()  # axes that the data set decides
+    own_models: bool = False  # whether FILE.py:CLASS may be trained by it
+    privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
+    analysis: str = "pareto.py"  # the script that draws its results

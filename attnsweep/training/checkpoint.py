@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from attnsweep.results.store import SCHEMAS
+from attnsweep.core.columns import FLOAT
+from attnsweep.results.schema import EPOCHS, SCHEMAS
 
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
-FINITE = ("lr", "train_loss", "val_loss", "val_acc", "epoch_s", "samples_per_s")  # of an epoch
+FINITE = tuple(column.name for column in EPOCHS if column.type == FLOAT)
 
 
 def read(content: bytes, device: str) -> dict[str, Any]:

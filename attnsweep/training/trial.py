@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.core.errors import reason
+from attnsweep.core.trial import Trial
 from attnsweep.measuring import measure
 from attnsweep.results import provenance, storage
-from attnsweep.results.schema import QUALITY_OF_EPOCH
+from attnsweep.results.schema import JUDGED
 from attnsweep.results.store import Row
-from attnsweep.space.sweep import Trial, reason
-from attnsweep.tasks import task as tasks
-from attnsweep.tasks.build import build
+from attnsweep.tasks.registry import build, procedure
 from attnsweep.training import checkpoint, kernels
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
@@ -100,7 +100,7 @@ class Training:
         self.warning: dict[str, str] = {}  # travels with the next events
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
-        self.task = tasks.task(self.config["task"])
+        self.task = procedure(self.config["task"])
         self.data = self.task.load_for(self.config, options.data_dir, self.device)
         self.memory = measure.PeakMemory(self.device)
         torch.manual_seed(self.config["seed"])
@@ -226,7 +226,7 @@ class Training:
         if not self.curve:
             return row
         best = self.selected
-        row |= {key: best[key] for key in QUALITY_OF_EPOCH if key in best} | self.examined
+        row |= {column.name: best[column.name] for column in JUDGED if column.name in best} | self.examined
         if "test_acc" in best:
             row["test_acc_best"] = max(epoch["test_acc"] for epoch in self.curve)
         row["best_epoch"] = best["epoch"]

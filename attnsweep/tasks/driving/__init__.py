@@ -4,3 +4,54 @@
 of, `judging` what it is worth. Right-handed frames, x forward and y left in the frame of a vehicle; metres,
 seconds, radians. Traffic drives on the right.
 """
+
+from typing import TYPE_CHECKING
+
+from attnsweep.core.axes import Config
+from attnsweep.core.cost import Cost
+from attnsweep.tasks.driving import datasets, space
+from attnsweep.tasks.driving.axes import AXES
+from attnsweep.tasks.driving.columns import COLUMNS
+from attnsweep.tasks.task import Procedure, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def cost(config: Config) -> Cost | None:
+    """A planner is counted as it is built."""
+    return None
+
+
+def build(config: Config, source: str | None) -> "nn.Module":
+    """From the arrays of a sample that `batches.inputs_of` names to a `prediction.Prediction`."""
+    from attnsweep.tasks.driving.planners import PLANNERS
+
+    return PLANNERS[config["model"]](config)
+
+
+def procedure() -> Procedure:
+    """See `tasks.task`."""
+    from attnsweep.tasks.driving import training
+
+    return training
+
+
+TASK = Task(
+    name="driving",
+    numerics=2,
+    axes=AXES,
+    columns=COLUMNS,
+    models=space.MODELS,
+    recipe=space.RECIPE,
+    quality="score",
+    default_dataset=space.DEFAULT_DATASET,
+    dataset_names=datasets.NAMES,
+    find=datasets.find,
+    complete=space.complete,
+    cost=cost,
+    build=build,
+    procedure=procedure,
+    privileged=("expert",),
+    analysis="planning.py",
+)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving import datasets
+from attnsweep.tasks.driving.axes import KNOWN
 from attnsweep.tasks.driving.stack import design
-from attnsweep.tasks.images import datasets
 
-NAME = "driving"
+DEFAULT_DATASET = "driving:small"
+WITH_CAMERAS = "driving:small+cameras"
 RECIPE = ("seed",)
 TRAINING = (
     "dropout", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size", "epochs", "precision"
@@ -32,11 +34,10 @@ DEFAULTS: dict[str, Value] = {
 
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a planner. Raises UserError where a value does not fit."""
-    config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
-    config |= {"task": NAME, "model": model}
-    if config["sensor"] == "cameras":
+    config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
+    if config.get("sensor") == "cameras":
         return config | design.complete(config) | {"dataset": camera_set(point)}
-    config["dataset"] = scene_set(point)
+    config["dataset"] = scene_set(point).name
     if model == "planning":
         return config | design.complete(config)
     if not MODELS[model]:
@@ -44,23 +45,22 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     return config
 
 
-def scene_set(point: Mapping[str, object], *, default: str = "driving:small") -> str:
-    """The name of the point's scenes. Raises UserError where it has none."""
+def scene_set(point: Mapping[str, object], *, default: str = DEFAULT_DATASET) -> "datasets.Scenes":
+    """The point's scenes. Raises UserError where there are none of that name."""
     name = point.get("dataset")
-    found = datasets.find(default if name is None else name)
-    if not datasets.has_scenes(found):
-        raise UserError(
-            f"dataset={name!r} has no scenes for {point.get('model')}; use dataset='driving:small'"
-        )
-    return found.name
+    found = datasets.find(default if name is None else str(name))
+    if found is None:
+        raise UserError(f"dataset={name!r} has no scenes; use dataset={DEFAULT_DATASET!r}")
+    return found
 
 
 def camera_set(point: Mapping[str, object]) -> str:
     """The name of the point's scenes, recorded with cameras. Raises UserError where they were not."""
-    name = scene_set(point, default="driving:small+cameras")
-    if datasets.scene_set(name).cameras:
+    found = scene_set(point, default=WITH_CAMERAS)
+    name = found.name
+    if found.cameras:
         return name
-    instead = f"{name}+cameras" if name.startswith("driving:") else "driving:small+cameras"
+    instead = f"{name}+cameras" if name.startswith("driving:") else WITH_CAMERAS
     raise UserError(
         f"dataset={name!r} has no cameras' views, which sensor='cameras' reads; use dataset={instead!r} or "
         "sensor='lidar'"

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsweep.results.schema import DRIVING
+from attnsweep.tasks.driving import datasets
+from attnsweep.tasks.driving.columns import COLUMNS
 from attnsweep.tasks.driving.judging import open_loop, replay
 from attnsweep.tasks.driving.judging.baselines import policy_of
 from attnsweep.tasks.driving.judging.closed_loop import Policy
@@ -34,7 +35,6 @@ from attnsweep.tasks.driving.records.samples import ROUTE_POINTS, ROUTE_STEP, Sa
 from attnsweep.tasks.driving.records.scenes import Preset
 from attnsweep.tasks.driving.stack.losses import losses, total
 from attnsweep.tasks.driving.world.geometry import Floats
-from attnsweep.tasks.images import datasets
 
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
 CLIP_NORM: float | None = 1.0
@@ -69,7 +69,8 @@ class Data:
 @functools.lru_cache(maxsize=2)
 def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...]) -> Data:
     """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
-    found = datasets.scene_set(dataset_name)
+    found = datasets.find(dataset_name)
+    assert found is not None, "driving.space admits no other"
     scenes.ensure(found, Path(data_dir))
     train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
     return Data(found, tensors(train, inputs), val, test, device)
@@ -165,7 +166,7 @@ def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str
     if config["plan"] != "off":
         columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
         columns |= of_drives(model, data, config)
-    known = {column.name for column in DRIVING}
+    known = {column.name for column in COLUMNS}
     return {name: value for name, value in columns.items() if name in known and value == value}
 
 

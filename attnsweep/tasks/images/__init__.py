@@ -1,0 +1,49 @@
+"""Image classification: which class does an image show?"""
+
+from typing import TYPE_CHECKING
+
+from attnsweep.core.axes import Config
+from attnsweep.tasks import own
+from attnsweep.tasks.images import datasets, space
+from attnsweep.tasks.images.axes import AXES
+from attnsweep.tasks.images.cost import cost
+from attnsweep.tasks.task import Procedure, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build(config: Config, source: str | None) -> "nn.Module":
+    """From images (b, channels, image_size, image_size) to logits (b, num_classes)."""
+    if own.is_own(config["model"]):
+        return own.build(config, source or own.source_of(config) or "")
+    from attnsweep.tasks.images.models import MODELS  # here: vit-pytorch takes seconds to import
+
+    return MODELS[config["model"]](config)
+
+
+def procedure() -> Procedure:
+    """See `tasks.task`."""
+    from attnsweep.tasks.images import training
+
+    return training
+
+
+TASK = Task(
+    name="images",
+    numerics=2,
+    axes=AXES,
+    columns=(),
+    models=space.MODELS,
+    recipe=space.RECIPE,
+    quality="acc",
+    default_dataset=space.DEFAULT_DATASET,
+    dataset_names=(*datasets.DATASETS, "folder:PATH"),
+    find=datasets.find,
+    complete=space.complete,
+    cost=cost,
+    build=build,
+    procedure=procedure,
+    of_data=space.OF_DATA,
+    own_models=True,
+)

@@ -1,5 +1,5 @@
-"""The data sets by name: images, sequence problems, scenes of driving. Of the image sets, what is known of
-each before it is read, where its files lie, their checksum, and their pixels.
+"""The sets of images by name: what is known of each before it is read, where its files lie, their checksum,
+and their pixels.
 
 torchvision decodes and, where a network exists, downloads; it is imported only when pixels are wanted.
 """
@@ -13,17 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.core.errors import UserError, did_you_mean
-from attnsweep.tasks.sequences.problems import PROBLEMS, Problem
+from attnsweep.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from attnsweep.tasks.driving.records.recorded import Recorded
-    from attnsweep.tasks.driving.records.scenes import Preset
-
 FOLDER = "folder:"
-SCENES = ("driving:", "commonroad:", "nuscenes:")
 FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -50,6 +45,17 @@ class ImageSet:
     @property
     def is_folder(self) -> bool:
         return self.name.startswith(FOLDER)
+
+    def checksum(self, data_dir: Path) -> str:
+        """See `checksum`."""
+        return checksum(self, data_dir)
+
+    def ensure(self, data_dir: Path) -> None:
+        """See `ensure`."""
+        ensure(self, data_dir)
+
+    def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
+        """Images are read as they are."""
 
 
 def idx_files(folder: str) -> tuple[str, ...]:
@@ -96,40 +102,12 @@ DATASETS = {
 }  # fmt: skip
 
 
-def find(name: object) -> "ImageSet | Problem | Preset | Recorded":
-    """The data set of that name: images, a sequence problem or scenes; `folder:PATH` is a folder of one's own
-    images.
+def find(name: str) -> ImageSet | None:
+    """The set of images of that name; `folder:PATH` is a folder of one's own. None where there is none.
 
-    Raises UserError if there is none.
+    Raises UserError where a folder is named that holds no images.
     """
-    if isinstance(name, str) and name.startswith(FOLDER):
-        return folder_set(name)
-    if isinstance(name, str) and name.startswith(SCENES):
-        return scene_set(name)
-    known: dict[str, ImageSet | Problem] = {**DATASETS, **PROBLEMS}
-    if not isinstance(name, str) or name not in known:
-        hint, names = did_you_mean(name, known), ", ".join(DATASETS)
-        raise UserError(
-            f"dataset={name!r} is unknown{hint}; use one of {names} or folder:PATH; "
-            f"for sequences {', '.join(PROBLEMS)}; for driving driving:small, "
-            "driving:full, commonroad:PATH or nuscenes:PATH"
-        )
-    return known[name]
-
-
-def scene_set(name: str) -> "Preset | Recorded":
-    """The set of scenes of that name; `commonroad:PATH` and `nuscenes:PATH` are folders of recorded traffic.
-
-    Raises UserError if there is none.
-    """
-    from attnsweep.tasks.driving.records import recorded, scenes  # here: sweeps of images need none of it
-
-    return scenes.find(name) if name.startswith("driving:") else recorded.find(name)
-
-
-def has_scenes(dataset: "ImageSet | Problem | Preset | Recorded") -> bool:
-    """Whether there is driving in it."""
-    return dataset.name.startswith(SCENES)
+    return folder_set(name) if name.startswith(FOLDER) else DATASETS.get(name)
 
 
 @functools.cache
@@ -204,14 +182,12 @@ def digits_file() -> Path:
     return Path(spec.origin).parent / "datasets/data/digits.csv.gz"
 
 
-def checksum(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> str:
+def checksum(dataset: ImageSet, data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
-    That of what is drawn, sequences and scenes, names its generator. Raises UserError where files are
-    missing and no official checksum is known, or where they differ from the official ones.
+    Raises UserError where files are missing and no official checksum is known, or where they differ from the
+    official ones.
     """
-    if not isinstance(dataset, ImageSet):
-        return dataset.sha256
     if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
     return checksum_of_files(dataset, data_dir)
@@ -242,13 +218,11 @@ def missing_files(dataset: ImageSet, data_dir: Path) -> str:
     return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
-def ensure(dataset: "ImageSet | Problem | Preset | Recorded", data_dir: Path) -> None:
-    """Downloads what is missing of an image set, through torchvision; scenes are recorded by the cluster.
+def ensure(dataset: ImageSet, data_dir: Path) -> None:
+    """Downloads what is missing, through torchvision.
 
     Raises UserError, naming folder and files, where that fails.
     """
-    if not isinstance(dataset, ImageSet):
-        return
     wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
     if all(path.is_file() for path in wanted):
         return

@@ -6,12 +6,12 @@ The side of the image decides which patches there are; the data set decides side
 from collections.abc import Mapping
 from typing import Any
 
-from attnsweep.core.axes import AXES, Config, filled
+from attnsweep.core.axes import Config, filled
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images import datasets
-from attnsweep.tasks.images import zoo_sizes as zoo
+from attnsweep.tasks import own
+from attnsweep.tasks.images import datasets, zoo_sizes
+from attnsweep.tasks.images.axes import KNOWN
 
-NAME = "images"
 BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
 RECIPE = ("optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed")
 MODELS: dict[str, tuple[str, ...]] = {
@@ -19,20 +19,23 @@ MODELS: dict[str, tuple[str, ...]] = {
     "vit": (*BLOCKS, "attention"),
     "deepvit": BLOCKS,  # it mixes the attention maps, which no fused kernel shows
     "hybrid": (*BLOCKS, "attention"),
-    **zoo.TAKES,
+    **zoo_sizes.TAKES,
 }
+DEFAULT_DATASET = "digits"
+OF_DATA = ("image_size", "channels", "num_classes")
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
 
 
 def complete(point: Mapping[str, object], model: str) -> Config:
-    """The configuration of a built-in model. Raises UserError where a value does not fit."""
-    config = filled((*MODELS[model], *RECIPE), point) | {"task": NAME, "model": model}
-    config |= of_images(point)
+    """The configuration of a model. Raises UserError where a value does not fit."""
+    if own.is_own(model):
+        return own.complete(point, model, axes=KNOWN, recipe=RECIPE, given=of_images(point))
+    config = filled(KNOWN, (*MODELS[model], *RECIPE), point) | {"model": model} | of_images(point)
     if feature_side(config) < 1:
         raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")
-    if model in zoo.TAKES:
-        config["patch_size"] = config["patch_size"] or zoo.default_patch(config)
-        zoo.check(config)
+    if model in zoo_sizes.TAKES:
+        config["patch_size"] = config.get("patch_size") or zoo_sizes.default_patch(config)
+        zoo_sizes.check(config)
     elif "patch_size" in MODELS[model]:
         config["patch_size"] = patch_size(config)
     return config
@@ -50,11 +53,11 @@ def of_images(point: Mapping[str, object]) -> Config:
 
 
 def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
-    """The point's data set, digits by default. Raises UserError where it is unknown or has no images."""
+    """The point's data set, digits by default. Raises UserError where there is none of that name."""
     name = point.get("dataset")
-    found = datasets.find("digits" if name is None else name)
-    if not isinstance(found, datasets.ImageSet):
-        raise UserError(f"dataset={name!r} has no images for {point.get('model')}; use model='transformer'")
+    found = datasets.find(DEFAULT_DATASET if name is None else str(name))
+    if found is None:
+        raise UserError(f"dataset={name!r} has no images")
     return found
 
 
@@ -66,7 +69,7 @@ def image_size(value: object, dataset: datasets.ImageSet) -> int:
         raise UserError(
             f"image_size={value!r} does not fit {dataset.name}, whose images are {dataset.image_size} wide"
         )
-    size: int = AXES["image_size"].check(value)
+    size: int = KNOWN["image_size"].check(value)
     return size
 
 
@@ -74,7 +77,7 @@ def num_classes(value: object, dataset: datasets.ImageSet) -> int:
     """The outputs of the head: the data set's classes, or more where the point asks for it."""
     if value is None:
         return dataset.num_classes
-    wanted: int = AXES["num_classes"].check(value)
+    wanted: int = KNOWN["num_classes"].check(value)
     if wanted < dataset.num_classes:
         raise UserError(
             f"num_classes={wanted} is too few for {dataset.name}; use {dataset.num_classes} or more"

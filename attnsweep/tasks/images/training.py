@@ -58,7 +58,7 @@ def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data
     Raises UserError where its files are missing.
     """
     dataset = datasets.find(dataset_name)
-    assert isinstance(dataset, datasets.ImageSet), "spaces.images admits no other"
+    assert dataset is not None, "images.space admits no other"
     datasets.ensure(dataset, Path(data_dir))
     parts = datasets.read(dataset, Path(data_dir), image_size)
     pixels, labels = parts["train"]

@@ -6,6 +6,7 @@ A token is a number: 0 pads, 1 begins an answer, 2 ends it, the symbols of a pro
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,16 @@ class Problem:
         """What stands for the checksum of files: names the generator, the problem and its sizes."""
         sizes = (self.symbols, self.train_size, self.val_size, self.test_size)
         return hashlib.sha256(f"{GENERATOR} {self.name} {sizes}".encode()).hexdigest()
+
+    def checksum(self, data_dir: Path) -> str:
+        """`sha256`, wherever data lie: nothing is read."""
+        return self.sha256
+
+    def ensure(self, data_dir: Path) -> None:
+        """There are no files."""
+
+    def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
+        """Each worker draws its examples by itself."""
 
 
 def padded(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images import datasets
-from attnsweep.tasks.sequences.problems import Problem
+from attnsweep.tasks.sequences.axes import KNOWN
+from attnsweep.tasks.sequences.problems import PROBLEMS, Problem
 
-NAME = "sequences"
+DEFAULT_DATASET = "reverse"
 MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
 RECIPE = (
     "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
@@ -22,8 +22,8 @@ DEFAULTS: dict[str, Value] = {
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a transformer. Raises UserError where a value does not fit."""
     problem = find_problem(point)
-    config = filled((*MODELS[model], *RECIPE), point, DEFAULTS)
-    config |= {"task": NAME, "model": model, "dataset": problem.name, "num_classes": problem.num_classes}
+    config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
+    config |= {"dataset": problem.name, "num_classes": problem.num_classes}
     if config["dim"] % config["heads"]:
         divisors = [n for n in range(1, config["dim"] + 1) if config["dim"] % n == 0]
         near = sorted(sorted(divisors, key=lambda n: abs(n - config["heads"]))[:4])
@@ -34,12 +34,12 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 
 def find_problem(point: Mapping[str, object]) -> Problem:
-    """The point's problem, `reverse` by default. Raises UserError where the data set is none."""
+    """The point's problem. Raises UserError where there is none of that name."""
     name = point.get("dataset")
-    found = datasets.find("reverse" if name is None else name)
-    if not isinstance(found, Problem):
-        raise UserError(f"dataset={name!r} has no sequences for {point.get('model')}; use dataset='reverse'")
-    return found
+    name = DEFAULT_DATASET if name is None else str(name)
+    if name not in PROBLEMS:
+        raise UserError(f"dataset={name!r} has no sequences; use one of {', '.join(PROBLEMS)}")
+    return PROBLEMS[name]
 
 
 def positions_for(length: int) -> int:

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
-from attnsweep.tasks.images import datasets
 from attnsweep.tasks.sequences import problems
 from attnsweep.tasks.sequences.decoding import Writer, beam, greedy
-from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, Problem
+from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
 from attnsweep.tasks.sequences.transformer import Transformer
 
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
@@ -54,8 +53,7 @@ def on_device(pair: problems.Pair, device: str) -> Examples:
 @functools.lru_cache(maxsize=8)
 def load(dataset_name: str, length: int, device: str) -> Data:
     """The problem of that name; its examples are drawn on the first call in a process."""
-    problem = datasets.find(dataset_name)
-    assert isinstance(problem, Problem), "spaces.sequences admits no other"
+    problem = PROBLEMS[dataset_name]
     parts = {part: problems.held_out(problem, length, part) for part in problems.HELD_OUT}
     return Data(problem, length, device, {part: on_device(pair, device) for part, pair in parts.items()})
 

@@ -8,15 +8,16 @@ then show the same traffic from different vehicles, and scores on them prove not
 share its map either way.
 """
 
+import concurrent.futures
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import commonroad, nuscenes
+from attnsweep.tasks.driving.records import commonroad, nuscenes, scenes
 from attnsweep.tasks.driving.records.samples import SceneLog, samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording, identity
 
@@ -47,6 +48,23 @@ class Recorded:
     def train_size(self) -> int:
         """About how many samples the training part has; reading counts them."""
         return SAMPLES_PER_RECORDING * self.total
+
+    def checksum(self, data_dir: Path) -> str:
+        """`sha256`, whether it has been recorded there or not."""
+        return self.sha256
+
+    def ensure(self, data_dir: Path) -> None:
+        """`find` has seen that the files are there."""
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        workers: Callable[[], concurrent.futures.Executor],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Records the scenes that are not there yet; see `scenes.ensure`."""
+        scenes.ensure(self, data_dir, workers=workers(), on_scene=progress)
 
     @property
     def label(self) -> str:

@@ -105,6 +105,23 @@ class Preset:
         """About how many samples the training part has; the recording counts them."""
         return SAMPLES_PER_SCENE * self.train
 
+    def checksum(self, data_dir: Path) -> str:
+        """`sha256`, whether it has been recorded there or not."""
+        return self.sha256
+
+    def ensure(self, data_dir: Path) -> None:
+        """Nothing is downloaded."""
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        workers: Callable[[], concurrent.futures.Executor],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Records the scenes that are not there yet; see `ensure`."""
+        ensure(self, data_dir, workers=workers(), on_scene=progress)
+
     def seeds(self, part: str) -> list[int]:
         """The map seeds of a part."""
         return list(range(FIRST_SEED[part], FIRST_SEED[part] + getattr(self, part)))

@@ -1,0 +1,9 @@
+"""Image models, one architecture per file: functions from a configuration to a module."""
+
+from attnsweep.tasks.images.models.cnn import cnn
+from attnsweep.tasks.images.models.deepvit import deepvit
+from attnsweep.tasks.images.models.hybrid import hybrid
+from attnsweep.tasks.images.models.vit import vit
+from attnsweep.tasks.images.models.zoo import MECHANISMS
+
+MODELS = {"cnn": cnn, "vit": vit, "deepvit": deepvit, "hybrid": hybrid, **MECHANISMS}

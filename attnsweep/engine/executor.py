@@ -1,4 +1,4 @@
-"""Ray's cluster as an executor, so that scenes are recorded on all its CPUs: a task each, on one CPU."""
+"""Ray's cluster as an executor, so that data are prepared on all its CPUs: a task each, on one CPU."""
 
 import concurrent.futures
 import functools

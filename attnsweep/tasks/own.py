@@ -14,15 +14,13 @@ import os
 import stat
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnsweep.core.axes import AXES, Config, filled
+from attnsweep.core.axes import Axis, Config, filled
 from attnsweep.core.errors import UserError, did_you_mean
-from attnsweep.tasks.images import space as images
 
-OF_DATA = ("image_size", "channels", "num_classes")
 PLAIN = (bool, int, float, str, type(None))
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -45,21 +43,29 @@ def located(model: str, folder: Path) -> str:
     return f"{beside.as_posix()}:{name}" if beside.is_file() else model
 
 
-def complete(point: Mapping[str, object], model: str) -> Config:
-    """The configuration of a user's model. Raises UserError where file, class or an argument is wrong."""
+def complete(
+    point: Mapping[str, object],
+    model: str,
+    *,
+    axes: Mapping[str, Axis],
+    recipe: Sequence[str],
+    given: Config,
+) -> Config:
+    """The configuration of a user's model, of a task with these `axes` and this `recipe`; `given` is what its
+    data set decides.
+
+    Raises UserError where file, class or an argument is wrong.
+    """
     source = read(model)
     parameters = signature(model, source)
-    ours = [name for name in parameters if name in AXES and name not in OF_DATA]
+    ours = [name for name in parameters if name in axes and name not in given]
     defaults = {name: p.default for name in ours if (p := parameters[name]).default is not p.empty}
-    config = filled((*images.RECIPE, *ours), point, defaults)
-    config |= {"task": images.NAME, "model": model, "model_sha256": digest(source)}
-    config |= images.of_images(point)
+    config = filled(axes, (*recipe, *ours), point, defaults) | {"model_sha256": digest(source)} | given
     for name in ours:
         if config[name] is None:
             raise UserError(f"{model} wants {name}; give it a value in the sweep, or a default in the class")
-    others = {name: p for name, p in parameters.items() if name not in AXES}
+    others = {name: p for name, p in parameters.items() if name not in axes}
     arguments = {name: argument(point, model, p) for name, p in others.items()}
-    refuse_strangers(point, model, parameters)
     if arguments:
         config["model_args"] = json.dumps(arguments, sort_keys=True)
     return config
@@ -77,10 +83,11 @@ def argument(point: Mapping[str, object], model: str, parameter: inspect.Paramet
     return value
 
 
-def refuse_strangers(point: Mapping[str, object], model: str, parameters: Mapping[str, Any]) -> None:
+def refuse_strangers(point: Mapping[str, object], model: str, axes: Container[str]) -> None:
     """Raises UserError for a key of the point that is neither an axis nor a parameter of the class."""
+    parameters = signature(model, read(model))
     for key in point:
-        if key not in AXES and key not in parameters:
+        if key not in axes and key not in parameters:
             hint = did_you_mean(key, parameters) or f"; its arguments are {', '.join(parameters) or 'none'}"
             raise UserError(f"{model} takes no {key}{hint}")
 
@@ -174,6 +181,6 @@ def check_owner(model: str) -> None:
 
 def build(config: Mapping[str, Any], source: str) -> Any:
     """The model of a configuration, whose file has the text `source`."""
-    model = config["model"]
-    given = {name: config[name] for name in signature(model, source) if name in AXES}
-    return load_class(model, source)(**given, **json.loads(config["model_args"] or "{}"))
+    model, arguments = config["model"], json.loads(config["model_args"] or "{}")
+    columns = {name: config[name] for name in signature(model, source) if name not in arguments}
+    return load_class(model, source)(**columns, **arguments)

@@ -1,0 +1,62 @@
+"""A trial: one fully specified point, and the hash that names it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fully specified point. Two trials with one `trial_id` have one result."""
+
+    trial_id: str
+    arch_id: str
+    config: Mapping[str, Any]  # every axis to its value; it cannot be changed
+    data_sha256: str
+    params: int
+    macs: int
+    numerics: int = 0  # the version of what its task computes
+    source: str | None = None  # the text of the file of one's own model, for workers that have no such file
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A mapping that cannot be changed cannot be pickled either: it travels as a dict."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Trial, tuple((values | {"config": dict(self.config)}).values())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Trial":
+        """Itself: it does not change, and Tune copies it several times."""
+        return self
+
+    def row(self) -> dict[str, Any]:
+        """What the trials table says of it before it has run."""
+        ids = {"trial_id": self.trial_id, "arch_id": self.arch_id}
+        return {
+            **ids,
+            **self.config,
+            "params": self.params,
+            "macs": self.macs,
+            "data_sha256": self.data_sha256,
+            "numerics": self.numerics,
+        }
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A point that cannot be a trial, and why."""
+
+    point: Mapping[str, Any]
+    reason: str
+
+
+def short_hash(content: Mapping[str, Any]) -> str:
+    """The first 12 hex digits of a SHA-256 over canonical JSON; nulls are left out, so that a new column
+    changes no id.
+    """
+    known = {key: value for key, value in content.items() if value is not None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]

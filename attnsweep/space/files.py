@@ -1,0 +1,83 @@
+"""Sweep files, and the overrides that follow them on the command line."""
+
+import itertools
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from attnsweep.core.errors import UserError, did_you_mean, reason
+from attnsweep.space.grid import Point, grid
+from attnsweep.space.sweep import Sweep
+from attnsweep.tasks import own
+
+WORDS = {"none": None, "null": None, "true": True, "false": False}  # of the command line
+
+
+def parse_override(text: str) -> tuple[str, list[Any]]:
+    """`seed=0,1,2` as ("seed", [0, 1, 2]). Raises UserError where there is no `=` or no value."""
+    key, sign, values = text.partition("=")
+    if not sign or not values:
+        raise UserError(f"{text!r} is not an override; write key=value, such as epochs=2 or seed=0,1,2")
+    return key, [literal(value) for value in values.split(",")]
+
+
+def literal(text: str) -> Any:
+    """A word of the command line as a number where it is one, or None, True or False."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """The variable `sweep` of a sweep file, named after it. Raises UserError where the file gives none."""
+    path = Path(path)
+    if not path.is_file():
+        near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
+        raise UserError(f"there is no sweep file {path}{near}")
+    try:
+        names = runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path}{line_of(error, path)}: {reason(error)}") from error
+    if not isinstance(names.get("sweep"), Sweep):
+        found = (
+            "defines no variable `sweep`"
+            if "sweep" not in names
+            else f"sets sweep to a {type(names['sweep']).__name__}"
+        )
+        raise UserError(
+            f"{path} {found}; write: from attnsweep import Sweep; sweep = Sweep(model='vit', depth=6)"
+        )
+    sweep: Sweep = names["sweep"]
+    sweep.parts = tuple(beside(part, path.parent) for part in sweep.parts)
+    return sweep if sweep.name else sweep.override({"name": [path.stem]})
+
+
+def own_files(sweep: Sweep) -> list[Path]:
+    """The files of the user's own models in a sweep."""
+    models = itertools.chain.from_iterable(grid(part.get("model")) for part in sweep.parts)
+    return list(dict.fromkeys(Path(own.split(model)[0]) for model in models if own.is_own(model)))
+
+
+def beside(part: Point, folder: Path) -> Point:
+    """The part with the files of a user's own models looked for in the folder of the sweep file first."""
+    models = grid(part.get("model"))
+    if not any(map(own.is_own, models)):
+        return part
+    found = [own.located(one, folder) if own.is_own(one) else one for one in models]
+    return {**part, "model": {"grid_search": found}}
+
+
+def line_of(error: BaseException, path: Path) -> str:
+    """`:LINE` of the sweep file where the error arose."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}"
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+    ]
+    return f":{lines[-1]}" if lines else ""

@@ -1,0 +1,53 @@
+"""Short names for trials: the axes in which they differ, and their values as people write them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from attnsweep.core.axes import Value
+from attnsweep.core.labels import fewest, model_name
+from attnsweep.core.trial import Trial
+from attnsweep.tasks.registry import AXES
+
+
+def varying(trials: Sequence[Trial]) -> list[str]:
+    """The columns in which trials of one model and data set differ, and those two where they do."""
+    seen: dict[tuple[str, ...], set[Value]] = defaultdict(set)
+    for trial in trials:
+        for key, value in trial.config.items():
+            group = () if key in ("model", "dataset") else (trial.config["model"], trial.config["dataset"])
+            seen[*group, key].add(value)
+    several = {group[-1] for group, values in seen.items() if len(values) > 1}
+
+    def names(keys: Sequence[str]) -> int:
+        return len({tuple(trial.config[key] for key in keys) for trial in trials})
+
+    keys = [key for key in AXES if key in several]
+    dispensable = [key for key in keys if key not in ("model", "dataset")]
+    derived_first = sorted(
+        reversed(dispensable), key=lambda key: AXES[key].default is not None and key != "dim_head"
+    )
+    return fewest(keys, derived_first, names)
+
+
+def label(trial: Trial, keys: Sequence[str]) -> str:
+    """A short name of a trial: its model, then those of `keys` that it has, such as `vit depth=4 seed=1`."""
+    known = [key for key in keys if key != "model" and trial.config[key] is not None]
+    return " ".join(
+        [worded("model", trial.config["model"]), *(worded(key, trial.config[key]) for key in known)]
+    )
+
+
+def worded(key: str, value: Any) -> str:
+    """What a label says of one value of the configuration."""
+    if key == "model_args":
+        return " ".join(f"{name}={short(one)}" for name, one in json.loads(value).items())
+    if key == "model":
+        return model_name(value)
+    return str(value) if key == "dataset" else f"{key}={short(value)}"
+
+
+def short(value: object) -> str:
+    """A value as people write it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

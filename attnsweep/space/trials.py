@@ -1,0 +1,58 @@
+"""From points to trials: each is completed and checked by its task, counted, and named by its ids."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attnsweep.core.axes import Config
+from attnsweep.core.errors import UserError
+from attnsweep.core.labels import model_name
+from attnsweep.core.trial import Invalid, Trial, short_hash
+from attnsweep.space.grid import Point
+from attnsweep.tasks import own
+from attnsweep.tasks.registry import AXES, TASKS, architecture, cost_of, find, resolve
+
+
+def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
+    """The distinct trials among the points, in their order, and the points that are invalid."""
+    trials: dict[str, Trial] = {}
+    invalid: list[Invalid] = []
+    for point in points:
+        try:
+            trial = make_trial(resolve(point), data_dir)
+        except UserError as error:
+            invalid.append(Invalid(point, str(error)))
+        else:
+            trials.setdefault(trial.trial_id, trial)
+    return list(trials.values()), invalid
+
+
+def make_trial(config: Config, data_dir: Path) -> Trial:
+    """The trial of a configuration in full, with its ids and its cost."""
+    dataset = find(config["dataset"])
+    data_sha256, numerics = dataset.checksum(data_dir), TASKS[config["task"]].numerics
+    identity = identity_of(config)
+    if dataset.is_folder:
+        identity["dataset"] = "folder"
+    amount = cost_of(config)
+    return Trial(
+        trial_id=short_hash({"numerics": numerics, "data_sha256": data_sha256, **identity}),
+        arch_id=arch_id_of(config),
+        config=config,
+        data_sha256=data_sha256,
+        params=amount.params,
+        macs=amount.macs,
+        numerics=numerics,
+        source=own.source_of(config),
+    )
+
+
+def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
+    identity = {**config, "model": model_name(config["model"])}
+    return {key: value for key, value in identity.items() if key not in AXES or AXES[key].before != value}
+
+
+def arch_id_of(config: Mapping[str, Any]) -> str:
+    """The id of the architecture that a configuration describes."""
+    return short_hash(architecture(identity_of(config)))

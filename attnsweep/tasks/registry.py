@@ -1,0 +1,136 @@
+"""All tasks, and what follows from them: the axes there are, and what a point of a sweep means."""
+
+import functools
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.core.axes import SHARED, Config, by_name
+from attnsweep.core.columns import Column
+from attnsweep.core.cost import Cost
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.tasks import own
+from attnsweep.tasks.task import DataSet, Point, Procedure, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ROOMS = ("images", "sequences", "driving")  # a new task is a folder beside these, and its name here
+TASKS: dict[str, Task] = {
+    task.name: task for task in (importlib.import_module(f"attnsweep.tasks.{room}").TASK for room in ROOMS)
+}
+AXES = by_name(SHARED.values(), *(task.axes for task in TASKS.values()))
+COLUMNS: tuple[Column, ...] = tuple(column for task in TASKS.values() for column in task.columns)
+TASK_OF = {model: task for task in TASKS.values() for model in task.models}
+ALWAYS = ("task", "model", "dataset")
+
+
+def resolve(point: Point) -> Config:
+    """The configuration of one point in full: every axis, null where its model has no such thing.
+
+    Raises UserError where a value is unknown, of the wrong type, out of range, or does not fit the others.
+    """
+    model = known_model(point)
+    task = task_for(point, model)
+    if (name := point.get("task")) not in (None, task.name):
+        known = ", ".join(TASKS)
+        if name not in TASKS:
+            raise UserError(f"task={name!r} is unknown{did_you_mean(name, TASKS)}; use one of {known}")
+        raise UserError(f"task={name!r} has no model {model}; leave task out")
+    refuse_other_data(point, model, task)
+    if own.is_own(model):
+        own.refuse_strangers(point, model, AXES)
+    return {**dict.fromkeys(AXES), **task.complete(point, model), "task": task.name, "model": model}
+
+
+def known_model(point: Point) -> str:
+    """The point's model. Raises UserError where it is missing or unknown."""
+    model = point.get("model")
+    if model is None:
+        raise UserError(f"no model; add model= one of {', '.join(TASK_OF)}")
+    if not isinstance(model, str) or (model not in TASK_OF and not own.is_own(model)):
+        hint = did_you_mean(model, TASK_OF)
+        raise UserError(
+            f"model={model!r} is unknown{hint}; use one of {', '.join(TASK_OF)}, or FILE.py:CLASS of your own"
+        )
+    return str(model)  # numpy's words, as domains draw them
+
+
+def task_for(point: Point, model: str) -> Task:
+    """The task of a model; of one's own model that of the data set, where it takes such models."""
+    if model in TASK_OF:
+        return TASK_OF[model]
+    takers = [task for task in TASKS.values() if task.own_models]
+    name = point.get("dataset")
+    return next((task for task in takers if isinstance(name, str) and task.find(name)), takers[0])
+
+
+def refuse_other_data(point: Point, model: str, task: Task) -> None:
+    """Raises UserError where the point's data set is unknown or belongs to another task than its model."""
+    if (name := point.get("dataset")) is None or (isinstance(name, str) and task.find(name)):
+        return
+    find(name)
+    theirs = next(one for one in TASKS.values() if isinstance(name, str) and one.find(name))
+    raise UserError(
+        f"dataset={name!r} is for {theirs.name} and model={model!r} for {task.name}; "
+        f"use dataset={task.default_dataset!r}, or model={next(iter(theirs.models))!r}"
+    )
+
+
+def find(name: object) -> DataSet:
+    """The data set of that name. Raises UserError where there is none."""
+    found = (task.find(name) for task in TASKS.values()) if isinstance(name, str) else iter(())
+    for dataset in found:
+        if dataset:
+            return dataset
+    known = [known for task in TASKS.values() for known in task.dataset_names]
+    groups = "; ".join(f"for {task.name} {', '.join(task.dataset_names)}" for task in TASKS.values())
+    raise UserError(f"dataset={name!r} is unknown{did_you_mean(name, known)}; use one of these: {groups}")
+
+
+def takes(model: str) -> set[str]:
+    """The keys of a sweep that mean something to a model. Raises UserError as `resolve` does."""
+    known_model({"model": model})
+    task = task_for({}, model)
+    axes = task.models[model] if model in task.models else own.signature(model, own.read(model))
+    return {*ALWAYS, *axes, *task.recipe, *task.of_data}
+
+
+def architecture(config: Mapping[str, Any]) -> Config:
+    """What of a configuration determines latency, parameters and MACs."""
+    others = {axis.name for axis in AXES.values() if not axis.architecture}
+    return {key: value for key, value in config.items() if key not in others}
+
+
+def buildable(sizes: Mapping[str, Any]) -> Config:
+    """The configuration of an architecture, with the defaults of all that no cost depends on."""
+    others = {axis.name: axis.default for axis in AXES.values() if not axis.architecture}
+    return {**others, **sizes}
+
+
+def cost_of(config: Config) -> Cost:
+    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
+
+    Raises UserError where it cannot be built.
+    """
+    if closed := TASKS[config["task"]].cost(config):
+        return closed
+    from attnsweep.tasks.counting import counted
+
+    return counted(config)
+
+
+def build(config: Mapping[str, object], source: str | None = None) -> "nn.Module":
+    """The freshly initialised model of a configuration (see `resolve`).
+
+    What goes in and comes out is for its task to say: `Procedure.example` gives inputs. `source` is the text
+    of the file of a user's own model, by default that of the file itself. Raises UserError where that is
+    needed, and is gone or has changed.
+    """
+    return TASKS[str(config["task"])].build(dict(config), source)
+
+
+@functools.cache
+def procedure(task: str) -> Procedure:
+    """How the models of a task are trained and judged. Imports torch, and of driving a second's worth."""
+    return TASKS[task].procedure()

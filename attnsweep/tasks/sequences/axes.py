@@ -1,0 +1,13 @@
+"""The axes that only sequence models have."""
+
+from attnsweep.core.axes import SHARED, Axis, by_name
+
+AXES = (
+    Axis("length", int, 16, "longest sequence in training, and the one judged", "symbol", 1, 1024),
+    Axis("norm", str, "post", "layer norm after each residual sum, or before", choices=("post", "pre")),
+    Axis("positions", str, "sinusoidal", "of the tokens", choices=("sinusoidal", "learned")),
+    Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
+    Axis("label_smoothing", float, 0.1, "share of the target spread over all words", "", 0, 0.99,
+         architecture=False),
+)  # fmt: skip
+KNOWN = by_name(SHARED.values(), AXES)
