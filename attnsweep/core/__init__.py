@@ -1,1 +1,1 @@
-"""What every room speaks of: errors, axes, columns, costs, trials and their ids. Needs neither torch nor Ray."""
+"""What every room speaks of: errors, axes, columns, costs, trials and their ids; neither torch nor Ray."""
