@@ -27,7 +27,7 @@ from attnsweep.results.store import load
 from canvas import STYLE, Layout, canvas, look, save
 from labels import GREY, LabelPlacer
 
-QUALITIES = {"test_acc": "Test accuracy", "test_score": "Closed-loop score"}
+QUALITIES = {column: f"Test {name}" for column, name in pareto.JUDGED_BY.items()}
 COSTS = {
     "latency_ms_p50": ("latency", "Median latency (ms)"),
     "params": ("parameters", "Parameters"),

@@ -20,6 +20,7 @@ from attnsweep.tasks.registry import TASKS
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
 QUALITIES = tuple(name for name, column in MEASURES.items() if column.over_seeds == "mean")
+JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first
 ABBREVIATIONS = {
@@ -69,9 +70,7 @@ def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
-    """The column of quality of one task's rows, on `val` or `test`: accuracy, of planners the closed-loop
-    score.
-    """
+    """The column of quality of one task's rows, on `val` or `test`, such as `test_acc`."""
     known = [f"{part}_{task.quality}" for task in TASKS.values()]
     return next((name for name in known if name in frame and frame[name].notna().any()), known[0])
 

@@ -21,7 +21,7 @@ ARCHITECTURE = tuple(column for column in CONFIGURATION if AXES[column.name].arc
 QUALITY = (
     Column(
         "val_acc", FLOAT, "fraction", "accuracy on the validation split, 0..1, which selects the epoch",
-        "higher", per_epoch=True, over_seeds="mean", shown=("closing", "pick", "curve"),
+        "higher", per_epoch=True, over_seeds="mean", objective=True, shown=("closing", "pick", "curve"),
     ),
     Column(
         "test_acc", FLOAT, "fraction", "accuracy on the test split, 0..1; it selects nothing",
@@ -34,7 +34,7 @@ QUALITY = (
     Column("best_epoch", INT, "epoch", "the selected epoch, from 1: the first that is best on validation"),
     Column(
         "val_loss", FLOAT, "nat", "mean loss on the validation split", "lower", per_epoch=True,
-        shown=("curve",),
+        objective=True, shown=("curve",),
     ),
     Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch", "lower"),
 )  # fmt: skip
@@ -69,10 +69,11 @@ LATENCY_OF_TRIAL = (
     ),
 )  # fmt: skip
 COST = (
-    Column("params", INT, "", "trainable parameters", "lower", over_seeds="first", shown=("pick",)),
+    Column("params", INT, "", "trainable parameters", "lower", over_seeds="first", objective=True,
+           shown=("pick",)),
     Column(
         "macs", INT, "", "multiply-accumulates of one forward pass of one example",
-        "lower", over_seeds="first",
+        "lower", over_seeds="first", objective=True,
     ),
     *LATENCY_OF_TRIAL[:-1],
     Column(

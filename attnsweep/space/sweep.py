@@ -9,13 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.results.schema import MEASURES
 from attnsweep.space.grid import Point, cells, crossed, draw, fixed, grid, is_domain, is_grid, narrow
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import AXES, takes
 
 MOST_TRIALS = 100_000
 OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
-OBJECTIVES = {"val_acc": "maximize", "val_loss": "minimize", "params": "minimize", "macs": "minimize"}
+OBJECTIVES = {  # in the words of Optuna
+    name: {"higher": "maximize", "lower": "minimize"}[column.better]
+    for name, column in MEASURES.items()
+    if column.objective and column.better
+}
 
 
 class Sweep:

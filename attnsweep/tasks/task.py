@@ -100,6 +100,7 @@ class Task:
     models: Mapping[str, Sequence[str]]  # to the axes of the architecture
     recipe: Sequence[str]  # the axes of training, which all models of the task have
     quality: str  # `acc`: val_acc selects, test_acc is reported
+    quality_name: str  # as a figure says it
     default_dataset: str
     dataset_names: Sequence[str]  # as people write them, such as `folder:PATH`
     find: Callable[[str], DataSet | None]  # the data set of that name; None where it is none of this task

@@ -45,6 +45,7 @@ TASK = Task(
     models=space.MODELS,
     recipe=space.RECIPE,
     quality="score",
+    quality_name="closed-loop score",
     default_dataset=space.DEFAULT_DATASET,
     dataset_names=datasets.NAMES,
     find=datasets.find,

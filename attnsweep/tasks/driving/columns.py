@@ -19,6 +19,7 @@ def measure(
     *,
     table: str = TABLE,
     per_epoch: bool = False,
+    objective: bool = False,
     shown: tuple[Place, ...] = (),
 ) -> Column:
     """A number that seeds average; by default a fraction, 0..1, of which more is better."""
@@ -30,6 +31,7 @@ def measure(
         better,
         table=table,
         per_epoch=per_epoch,
+        objective=objective,
         over_seeds="mean",
         shown=shown,
     )
@@ -41,7 +43,7 @@ METRES = functools.partial(measure, unit="m", better="lower")
 
 COLUMNS = (
     HEADLINE("val_score", f"{CLOSED_LOOP} validation maps, 0..1", per_epoch=True,
-             shown=("closing", "pick", "curve")),
+             objective=True, shown=("closing", "pick", "curve")),
     LOW("val_at_fault", "share of validation maps with an at-fault collision", per_epoch=True),
     METRES("val_l2_3s", "distance of plan and expert after 3 s on validation samples", per_epoch=True,
            shown=("curve",)),

@@ -37,6 +37,7 @@ TASK = Task(
     models=space.MODELS,
     recipe=space.RECIPE,
     quality="acc",
+    quality_name="accuracy",
     default_dataset=space.DEFAULT_DATASET,
     dataset_names=(*datasets.DATASETS, "folder:PATH"),
     find=datasets.find,

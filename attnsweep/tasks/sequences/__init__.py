@@ -36,6 +36,7 @@ TASK = Task(
     models=space.MODELS,
     recipe=space.RECIPE,
     quality="acc",
+    quality_name="accuracy",
     default_dataset=space.DEFAULT_DATASET,
     dataset_names=tuple(PROBLEMS),
     find=PROBLEMS.get,
