@@ -17,6 +17,7 @@ lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 unit: $(VENV)/installed-test
 	$(RUN) -m pytest

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.answers.pareto import front
 from attnsweep.core.errors import UserError
+from attnsweep.core.version import __version__
 from attnsweep.results.store import load
 from attnsweep.space.sweep import Sweep
 
 if TYPE_CHECKING:
     from attnsweep.engine.runner import run
 
-__version__ = "0.1.0"
-__all__ = ["Sweep", "UserError", "front", "load", "run"]
+__all__ = ["Sweep", "UserError", "__version__", "front", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

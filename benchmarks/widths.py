@@ -23,9 +23,10 @@ from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.results import provenance
+from attnsweep.space.trials import cost_of
 from attnsweep.tasks import task as tasks
 from attnsweep.tasks.images import space as images
-from attnsweep.tasks.registry import build, cost_of, resolve
+from attnsweep.tasks.registry import build, resolve
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
 WIDTHS = range(4, 385)

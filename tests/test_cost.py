@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from attnsweep.core.axes import Config
 from attnsweep.core.cost import Cost
 from attnsweep.nn.cost import linear
+from attnsweep.space.trials import cost_of
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.space import feature_side
-from attnsweep.tasks.registry import build, cost_of, resolve
+from attnsweep.tasks.registry import build, resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 

@@ -23,8 +23,9 @@ from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.results import schema
 from attnsweep.results import store as results
+from attnsweep.space.trials import cost_of
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.registry import cost_of, resolve
+from attnsweep.tasks.registry import resolve
 
 MS = 1_000_000
 COLUMNS = {column.name for column in schema.TABLES["latency"]} - {"schema_version"}

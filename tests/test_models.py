@@ -4,10 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.core.axes import Config
+from attnsweep.space.trials import cost_of
 from attnsweep.tasks.driving.planners import PLANNERS
 from attnsweep.tasks.images import models
 from attnsweep.tasks.images.space import feature_side
-from attnsweep.tasks.registry import TASK_OF, build, cost_of, resolve
+from attnsweep.tasks.registry import TASK_OF, build, resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 TRANSFORMERS = MODELS[1:]

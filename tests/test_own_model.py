@@ -14,8 +14,8 @@ from attnsweep.core.trial import Trial
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
 from attnsweep.space.labels import label, varying
-from attnsweep.space.trials import expand, make_trial
-from attnsweep.tasks.registry import build, cost_of, resolve
+from attnsweep.space.trials import cost_of, expand, make_trial
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
 NET = """

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
-from attnsweep.space.trials import make_trial
+from attnsweep.space.trials import cost_of, make_trial
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.registry import build, cost_of, resolve
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.decoding import Writer
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.space.files import read_sweep
-from attnsweep.space.trials import expand
+from attnsweep.space.trials import cost_of, expand
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.models.zoo import MECHANISMS, parts, rules
 from attnsweep.tasks.images.space import patch_size
 from attnsweep.tasks.images.zoo_sizes import LEAST, MULTIPLES, TAKES, check, default_patch, patches
-from attnsweep.tasks.registry import cost_of, resolve
+from attnsweep.tasks.registry import resolve
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import attnsweep
+from attnsweep.core.version import __version__
 
 PACKAGE = Path(__file__).parent.parent
 CPUINFO = Path("/proc/cpuinfo")
@@ -27,7 +27,7 @@ def driver() -> dict[str, Any]:
         "git_sha": sha,
         "git_dirty": dirty,
         "code_hash": code_hash(),
-        "attnsweep": attnsweep.__version__,
+        "attnsweep": __version__,
         "ray": installed("ray"),
         "python": platform.python_version(),
     }

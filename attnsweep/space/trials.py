@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep.core.axes import Config
+from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, TASKS, architecture, cost_of, find, resolve
+from attnsweep.tasks.registry import AXES, TASKS, architecture, find, resolve
 
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
@@ -56,3 +57,15 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def arch_id_of(config: Mapping[str, Any]) -> str:
     """The id of the architecture that a configuration describes."""
     return short_hash(architecture(identity_of(config)))
+
+
+def cost_of(config: Config) -> Cost:
+    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
+
+    Raises UserError where it cannot be built.
+    """
+    if closed := TASKS[config["task"]].cost(config):
+        return closed
+    from attnsweep.tasks.counting import counted  # here: torch takes seconds to import
+
+    return counted(config)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.axes import SHARED, Config, by_name
 from attnsweep.core.columns import Column
-from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.tasks import own
 from attnsweep.tasks.task import DataSet, Point, Procedure, Task
@@ -106,18 +105,6 @@ def buildable(sizes: Mapping[str, Any]) -> Config:
     """The configuration of an architecture, with the defaults of all that no cost depends on."""
     others = {axis.name: axis.default for axis in AXES.values() if not axis.architecture}
     return {**others, **sizes}
-
-
-def cost_of(config: Config) -> Cost:
-    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
-
-    Raises UserError where it cannot be built.
-    """
-    if closed := TASKS[config["task"]].cost(config):
-        return closed
-    from attnsweep.tasks.counting import counted
-
-    return counted(config)
 
 
 def build(config: Mapping[str, object], source: str | None = None) -> "nn.Module":
