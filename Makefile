@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-cluster test-faults lint unit clean
+.PHONY: quickstart test test-cluster test-faults lint unit docs clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m attnsweep sweeps/quickstart.py
@@ -28,6 +28,9 @@ test-cluster: $(VENV)/installed-test
 test-faults: $(VENV)/installed-test
 	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m 'faults or not faults' tests/test_faults.py tests/test_storage.py
 
+docs: $(VENV)/installed-docs
+	$(RUN) -m mkdocs build --strict
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -39,5 +42,9 @@ $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/installed
+
 clean:
-	rm -rf $(VENV) results runs figures
+	rm -rf $(VENV) results runs figures site

@@ -1,0 +1,77 @@
+"""Fills pages of the site from the code, so that they are never out of date.
+
+A page says `<!-- axes -->`, `<!-- columns -->` or `<!-- models -->` where the table is to stand.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attnsweep.core.axes import SHARED, Axis
+from attnsweep.results.schema import TABLES
+from attnsweep.tasks.registry import TASKS
+
+
+def on_page_markdown(markdown: str, **context: Any) -> str:
+    """The page's text with its tables; mkdocs calls this for each page."""
+    for mark, table in {"axes": axes, "columns": columns, "models": models}.items():
+        comment = f"<!-- {mark} -->"
+        if comment in markdown:
+            markdown = markdown.replace(comment, table())
+    return markdown
+
+
+def axes() -> str:
+    """A table of the axes that tasks share, and one for each task."""
+    groups = {"Shared": SHARED.values(), **{name.capitalize(): task.axes for name, task in TASKS.items()}}
+    return "\n\n".join(f"## {title}\n\n{axes_table(group)}" for title, group in groups.items())
+
+
+def axes_table(group: Iterable[Axis]) -> str:
+    rows = [(f"`{axis.name}`", values_of(axis), default_of(axis), axis.meaning) for axis in group]
+    return markdown_table(("axis", "values", "default", "meaning"), rows)
+
+
+def values_of(axis: Axis) -> str:
+    if axis.choices:
+        return ", ".join(f"`{choice}`" for choice in axis.choices)
+    return "text" if axis.kind is str else axis.range
+
+
+def default_of(axis: Axis) -> str:
+    return "derived" if axis.default is None else f"`{axis.default}`"
+
+
+def columns() -> str:
+    """A table for each table of results."""
+    parts = []
+    for name, described in TABLES.items():
+        rows = [
+            (f"`{column.name}`", str(column.type), column.unit, column.better or "", column.meaning)
+            for column in described
+        ]
+        head = ("column", "type", "unit", "better", "meaning")
+        parts.append(f"## `results/{name}` ({len(rows)} columns)\n\n{markdown_table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def models() -> str:
+    """For each task its models, each with the axes of its architecture."""
+    parts = []
+    for name, task in TASKS.items():
+        rows = [
+            (f"`{model}`", ", ".join(f"`{axis}`" for axis in axes) or "none")
+            for model, axes in task.models.items()
+        ]
+        recipe = ", ".join(f"`{axis}`" for axis in task.recipe)
+        sets = ", ".join(f"`{dataset}`" for dataset in task.dataset_names)
+        parts.append(
+            f"## {name.capitalize()}\n\nData: {sets}. Every model is trained by {recipe}.\n\n"
+            f"{markdown_table(('model', 'axes of its architecture'), rows)}"
+        )
+    return "\n\n".join(parts)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; `|` in a cell is text."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
