@@ -1,6 +1,7 @@
 """The command line: `python -m attnsweep SWEEP.py`, and the words measure, pick, show, columns and doctor."""
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 EPILOG = """other commands:
   python -m attnsweep measure    latency of every architecture in the results, on this hardware
   python -m attnsweep pick       the best architecture under a budget
+  python -m attnsweep plot       quality against cost, drawn, with the fronts
+  python -m attnsweep table      the results as a Markdown table
+  python -m attnsweep attention ID   what a trial attends to, drawn
+  python -m attnsweep planning   how planners drive, drawn; a drive as a film
   python -m attnsweep show ID    everything about one trial, and the line that reruns it
   python -m attnsweep columns    every column of every table: type, unit, meaning
   python -m attnsweep doctor     what this machine or cluster can run, and what is missing
@@ -167,8 +172,21 @@ def doctor(arguments: Sequence[str]) -> int:
     return check.doctor(data=options.data, address=options.address, results=options.results)
 
 
+def figure(name: str) -> Callable[[Sequence[str]], int]:
+    """The command that draws or prints results by the module of that name."""
+
+    def run(arguments: Sequence[str]) -> int:
+        module = importlib.import_module(f"attnsweep.figures.{name}")
+        status: int = module.main(arguments)
+        return status
+
+    return run
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "measure": measure, "pick": pick, "show": show, "columns": columns, "doctor": doctor,
+    "plot": figure("front"), "table": figure("table"), "attention": figure("attention"),
+    "planning": figure("planning"),
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The analysis scripts on synthetic results: what they print, what they draw, what they refuse."""
 
 import functools
-import importlib.util
+import importlib
 import io
 import itertools
 import os
@@ -72,12 +72,7 @@ def run_as_a_user(script: str, *arguments: str | Path) -> subprocess.CompletedPr
 
 @functools.cache
 def module_of(script: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"analysis_{script}", ROOT / f"analysis/{script}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"attnsweep.figures.{'front' if script == 'pareto' else script}")
 
 
 def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

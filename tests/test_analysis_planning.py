@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planning as script
 import pytest
 from PIL import Image
 
+from attnsweep.figures import planning as script
 from attnsweep.results.store import Store, load
 from attnsweep.space import plan
 from attnsweep.space.trials import make_trial
@@ -38,7 +38,8 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> Any:
     rows += [row("planning", np.maximum(drives(0.8, s) - 0.1, 0), stages="id10", seed=s) for s in (0, 1, 2)]
     rows += [row("planning", drives(0.5), stages="id10", dim=64)]
     rows += [row("expert", np.ones(MAPS)), row("route_following", drives(0.4))]
-    Store(folder / "results").write("trials", rows, "all")
+    for row in rows:
+        Store(folder / "results").write_trial(row)
     return load(folder / "results")
 
 
@@ -87,7 +88,7 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     trial = make_trial(resolve({"model": "planning", "dataset": "driving:tiny", **small}), tmp_path)
     options = Options(data_dir=str(tmp_path), runs_dir=where.checkpoints, keep_weights=True)
     last = list(run(trial, options))[-1]
-    Store(where.results).write("trials", [{**last["row"], "status": last["status"]}], trial.trial_id)
+    Store(where.results).write_trial({**last["row"], "status": last["status"]})
     asked = (where.results, "--episode", trial.trial_id, "--data", tmp_path)
     assert called(monkeypatch, *asked, "--map", 1) == 0
     strip = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.png")

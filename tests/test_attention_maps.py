@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from torch import Tensor, nn
 
+from attnsweep.figures import attention as script
 from attnsweep.nn.attention import attention_maps
 from attnsweep.results.store import Row, Store
 from attnsweep.space.trials import make_trial
@@ -23,8 +24,6 @@ from attnsweep.tasks.registry import build, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD, PROBLEMS, sign
 from attnsweep.training.trial import Options, run, weights_path
-
-import attention as script
 
 SMALL: dict[str, Any] = dict(depth=3, heads=2, dim=16, dim_head=8, mlp_dim=16)
 TINY_VIT: dict[str, Any] = dict(model="vit", dataset="digits", **{**SMALL, "depth": 2}, lr=1e-3, epochs=2)

@@ -18,11 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pareto
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import table
 import torch
 
 import attnsweep
@@ -31,11 +29,13 @@ from attnsweep.cli import inspection
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.trial import Trial
 from attnsweep.engine import latency
+from attnsweep.figures import front, table
 from attnsweep.results import provenance
 from attnsweep.results.merge import merge
 from attnsweep.results.schema import KEYS, SCHEMAS
 from attnsweep.results.store import Store
 from attnsweep.space.plan import make_plan
+from attnsweep.space.rerun import rerun_line
 from attnsweep.space.trials import expand, make_trial
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import resolve
@@ -228,7 +228,7 @@ def test_all_such_files_together_leave_a_front(
 ) -> None:
     for i, make in enumerate(TABLES.values()):
         pq.write_table(make(), folder / f"results/trials/aaa{i}.parquet")
-    analysed(folder, pareto, monkeypatch)
+    analysed(folder, front, monkeypatch)
     resumed(folder)
     assert_good(folder, finished)
 
@@ -369,7 +369,7 @@ def test_the_line_that_reruns_a_trial_runs_nothing_else(text: str, canary: Path,
         "model": hostile,
         "model_args": arguments,
     }
-    line = inspection.rerun_line(row)
+    line = rerun_line(row)
     (tmp_path / "python").write_text('#!/bin/sh\nprintf %s "$2"\n')
     (tmp_path / "python").chmod(0o755)
     shell = subprocess.run(
@@ -385,7 +385,7 @@ def test_the_line_that_reruns_a_trial_runs_nothing_else(text: str, canary: Path,
 def test_arguments_that_are_none_are_refused(text: str) -> None:
     row = {**dict.fromkeys(SCHEMAS["trials"].names), **TRIALS[0].row(), "model_args": text}
     with pytest.raises(UserError, match="not one of ours"):
-        inspection.rerun_line(row)
+        rerun_line(row)
 
 
 def model_file(folder: Path, canary: Path) -> Path:

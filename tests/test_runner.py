@@ -13,6 +13,7 @@ from PIL import Image
 
 import attnsweep
 from attnsweep import Sweep
+from attnsweep.core import text
 from attnsweep.engine import console
 from attnsweep.results.store import Store
 
@@ -66,17 +67,17 @@ def test_latency_is_measured_once_per_architecture_and_batch(finished: Path) -> 
 def test_what_a_person_sees_is_ours_alone_and_names_what_is_next(finished: Path) -> None:
     out = (finished / "out.txt").read_text()
     assert out.startswith("sweep_file: 3 trials (3 new)")
-    assert "3 done in " in out and "python analysis/pareto.py results" in out.splitlines()[-1]
+    assert "3 done in " in out and "python -m attnsweep plot results" in out.splitlines()[-1]
     assert (finished / "err.txt").read_text() == "", "Ray's own noise is off"
 
 
-@pytest.mark.parametrize(("task", "script"), [("images", "pareto.py"), ("driving", "planning.py")])
+@pytest.mark.parametrize(("task", "command"), [("images", "plot"), ("driving", "planning")])
 def test_what_is_next_goes_by_what_was_swept(
-    task: str, script: str, capsys: pytest.CaptureFixture[str]
+    task: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = Counter({"done": 2})
-    console.show_closing(console.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
-    assert f"python analysis/{script} results" in capsys.readouterr().out
+    console.show_closing(text.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
+    assert f"python -m attnsweep {command} results" in capsys.readouterr().out
 
 
 def test_nothing_but_parquet_lies_in_the_results(finished: Path) -> None:

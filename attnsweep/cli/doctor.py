@@ -7,21 +7,22 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from attnsweep.engine import cluster, console
+from attnsweep.core import text
+from attnsweep.engine import cluster
 from attnsweep.results import storage
 from attnsweep.space.plan import Place, place
-from attnsweep.tasks.images import datasets
+from attnsweep.tasks.registry import TASKS
 
 PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
 
 
 def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:
     """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
-    screen, missing = console.screen(), False
+    screen, missing = text.screen(), False
     where = place(results, data)
-    for good, text in (*store_findings(where), *findings(where.data, address)):
+    for good, finding in (*store_findings(where), *findings(where.data, address)):
         missing |= not good
-        screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {text}", highlight=False)
+        screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {finding}", highlight=False)
     return int(missing)
 
 
@@ -35,9 +36,10 @@ def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
         yield True, f"{torch.cuda.device_count()} GPUs here: {torch.cuda.get_device_name()}"
     else:
         yield True, f"no GPU here: trials run on {os.cpu_count()} CPUs"
-    for name, dataset in datasets.DATASETS.items():
-        here = all(path.is_file() for path in datasets.paths(dataset, data_dir))
-        yield True, f"data set {name}: {'here' if here else f'not in {data_dir}; downloaded when first used'}"
+    named = (task.find(name) for task in TASKS.values() for name in task.dataset_names if "PATH" not in name)
+    for dataset in filter(None, named):
+        here = "here" if dataset.is_here(data_dir) else f"not in {data_dir}; made or fetched when first used"
+        yield True, f"data set {dataset.name}: {here}"
     yield True, f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free on the disk of {Path.cwd()}"
     with cluster.connected(address):
         import ray

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from attnsweep.core import text
 from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
@@ -29,7 +30,7 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
         for one in plan.invalid:
             print(json.dumps(invalid_row(one)))
     else:
-        screen = console.screen()
+        screen = text.screen()
         console.show_plan(screen, plan)
         cpus = (sweep.resources or {}).get("cpu", 1)
         console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from attnsweep.core.labels import model_name
+from attnsweep.core.text import amount, counted, duration, span
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import Row
@@ -38,38 +39,6 @@ MARK = {
     "diverged": "[yellow]diverged[/]",
     "stopped": "stopped",
 }
-
-
-def screen() -> Console:
-    """Standard output. A notebook gets plain lines: a live table there would need widgets."""
-    return Console(soft_wrap=True, force_jupyter=False)
-
-
-def amount(value: float) -> str:
-    """A count as people write it: 1,800,000 as `1.8 M`."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
-
-
-def span(values: Sequence[float]) -> str:
-    """`0.6 M` or `0.6 M to 1.8 M`."""
-    low, high = amount(min(values)), amount(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `8 s`, `4 min` or `2 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def show_plan(console: Console, plan: "Plan") -> None:
@@ -169,9 +138,9 @@ def show_closing(
     if counts["failed"]:
         console.print("  the column `error` says why; the same command tries them again", highlight=False)
     if counts["done"]:
-        scripts = dict.fromkeys(TASKS[task].analysis for task in tasks)
-        for script in scripts:
-            console.print(f"  next: python analysis/{script} {results}", highlight=False)
+        commands = dict.fromkeys(TASKS[task].draws for task in tasks)
+        for command in commands:
+            console.print(f"  next: python -m attnsweep {command} {results}", highlight=False)
 
 
 @contextmanager

@@ -65,8 +65,7 @@ class Recorder:
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):
-            for table, part in by_table(full).items():
-                self.store.write(table, [part], trial.trial_id)
+            self.store.write_trial(full)
         if status != "stopped":  # a sweep without a scheduler would go on from there
             storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
         self.live.ended(trial.trial_id, full)

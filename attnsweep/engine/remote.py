@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from attnsweep.core import text
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.engine import console
 from attnsweep.results import merge, provenance
 from attnsweep.results.store import Store
 from attnsweep.space.files import own_files, read_sweep
@@ -121,7 +121,7 @@ def run(errand: Errand, *, stop: bool = False) -> int:
     Raises UserError where the cluster is not up or does not let us in, Interrupted where it no longer
     answers.
     """
-    screen = console.screen()
+    screen = text.screen()
     for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(variable, None)  # Ray would prefer it to the cluster that was named
     for variable in ("no_proxy", "NO_PROXY"):
@@ -285,7 +285,7 @@ class Visit:
                     time.sleep(0.5)
         if wait_s:
             self.screen.print(
-                f"fetched {console.counted(self.fresh, 'trial')} into {self.errand.where.results}",
+                f"fetched {text.counted(self.fresh, 'trial')} into {self.errand.where.results}",
                 highlight=False,
             )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ray.exceptions import RayError
 from rich.console import Console
 
+from attnsweep.core import text
 from attnsweep.core.errors import Interrupted, Unreachable, UserError
 from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster, console
@@ -77,7 +78,7 @@ def run(
 
 def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
-    screen, store, began = console.screen(), Store(where.results), time.monotonic()
+    screen, store, began = text.screen(), Store(where.results), time.monotonic()
     looked = look(sweep, where.data)
     refuse_invalid(looked[1])
     with sole_writer(store, where.runs):
@@ -183,7 +184,7 @@ def measure_latency(store: Store, trials: Mapping[str, str] | None, *, gpus: boo
 
 def measure(results: str | Path, *, address: str | None) -> int:
     """Measures latency of every architecture in the results on this hardware; returns the exit status."""
-    screen, store, where = console.screen(), Store(results), place(results)
+    screen, store, where = text.screen(), Store(results), place(results)
     done = load(results)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")

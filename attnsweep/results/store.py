@@ -24,7 +24,7 @@ from pyarrow import fs
 
 from attnsweep.core.errors import UserError
 from attnsweep.results import storage
-from attnsweep.results.schema import FINAL, KEYS, OWN, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES
+from attnsweep.results.schema import FINAL, KEYS, OWN, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES, by_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +59,11 @@ class Store:
             raise KeyError(f"the table {table} has no column {', '.join(sorted(strange))}")
         rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
         self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
+
+    def write_trial(self, row: Row) -> None:
+        """Writes the row of a trial as files named after it, in `trials` and in the table of its task."""
+        for table, part in by_table(row).items():
+            self.write(table, [part], row["trial_id"])
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
         target = f"{self.base}/{table}/{name}.parquet"

@@ -38,6 +38,9 @@ class DataSet(Protocol):
     def checksum(self, data_dir: Path) -> str:
         """SHA-256 of its contents, or of what generates them. Raises UserError where files are missing."""
 
+    def is_here(self, data_dir: Path) -> bool:
+        """Whether a trial could read it now."""
+
     def ensure(self, data_dir: Path) -> None:
         """Makes its files be there, by a download where need be. Raises UserError where that fails."""
 
@@ -111,4 +114,4 @@ class Task:
     of_data: Sequence[str] = ()  # axes that the data set decides
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
-    analysis: str = "pareto.py"  # the script that draws its results
+    draws: str = "plot"  # the command that draws its results

@@ -54,5 +54,5 @@ TASK = Task(
     build=build,
     procedure=procedure,
     privileged=("expert",),
-    analysis="planning.py",
+    draws="planning",
 )

@@ -50,6 +50,10 @@ class ImageSet:
         """See `checksum`."""
         return checksum(self, data_dir)
 
+    def is_here(self, data_dir: Path) -> bool:
+        """Whether all files that it is read from are there."""
+        return all(path.is_file() for path in paths(self, data_dir))
+
     def ensure(self, data_dir: Path) -> None:
         """See `ensure`."""
         ensure(self, data_dir)

@@ -49,6 +49,10 @@ class Problem:
         """`sha256`, wherever data lie: nothing is read."""
         return self.sha256
 
+    def is_here(self, data_dir: Path) -> bool:
+        """Always: it is drawn."""
+        return True
+
     def ensure(self, data_dir: Path) -> None:
         """There are no files."""
 

@@ -36,6 +36,9 @@ class Sines:
     def checksum(self, data_dir: Path) -> str:
         return f"sines {self.train_size}"
 
+    def is_here(self, data_dir: Path) -> bool:
+        return True
+
     def ensure(self, data_dir: Path) -> None: ...
 
     def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None: ...

@@ -109,6 +109,10 @@ class Preset:
         """`sha256`, whether it has been recorded there or not."""
         return self.sha256
 
+    def is_here(self, data_dir: Path) -> bool:
+        """Whether its scenes have been recorded."""
+        return (folder(self, data_dir) / "manifest.json").is_file()
+
     def ensure(self, data_dir: Path) -> None:
         """Nothing is downloaded."""
 

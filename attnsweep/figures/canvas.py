@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from labels import GREY
+from attnsweep.figures.placement import GREY
 
 # One look per model, the same in every figure; a model not named here takes a spare one. Colours after
 # Okabe and Ito (https://jfly.uni-koeln.de/color/): colour-blind people can tell them apart.

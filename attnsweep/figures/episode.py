@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from PIL import Image
 from torch import nn
-from trained import trained
 
-from attnsweep.cli.inspection import find_trial, trial_of
 from attnsweep.core.errors import UserError
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas
 from attnsweep.space import plan
+from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
 from attnsweep.tasks.driving.judging.readout import said_of
 from attnsweep.tasks.driving.judging.score import course_of, score_drive
@@ -35,8 +35,7 @@ from attnsweep.tasks.driving.world.geometry import Floats, corners
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.sensor import Grid
 from attnsweep.tasks.driving.world.traffic import DT
-
-from canvas import INK, STYLE, Layout, canvas
+from attnsweep.training.trained import trained
 
 PICTURES, FRAME_MS = 5, 250
 LAYOUT = Layout((2.4, 3.0), (0.15, 0.5), left=0.25, right=0.25, above=0.85, below=0.3)

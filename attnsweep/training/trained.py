@@ -11,10 +11,10 @@ from rich.progress import Progress
 from torch import nn
 
 from attnsweep.core.errors import UserError, reason
+from attnsweep.core.text import counted, screen
 from attnsweep.core.trial import Trial
-from attnsweep.engine.console import counted, screen
 from attnsweep.results import storage
-from attnsweep.tasks.registry import build
+from attnsweep.tasks.registry import TASKS, build
 from attnsweep.training import checkpoint, trial
 
 
@@ -69,7 +69,7 @@ def train_again(model: nn.Module, row: "pd.Series[Any]", one: Trial, *, data: Pa
         if event["status"] != "done":
             raise UserError(f"trained again, trial {one.trial_id} {event['status']}: {event['row']['error']}")
         fill(model, trial.weights_path(folder, one.trial_id))
-    quality = "test_score" if one.config["task"] == "driving" else "test_acc"
+    quality = f"test_{TASKS[one.config['task']].quality}"
     if not math.isclose(event["row"][quality], row[quality], abs_tol=1e-9):
         say(
             f"Here its {quality} is {event['row'][quality]:.4f}, where its row says {row[quality]:.4f}: "

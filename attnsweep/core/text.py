@@ -1,0 +1,37 @@
+"""Numbers as people write them, and the screen that they are written to."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+
+def screen() -> Console:
+    """Standard output. A notebook gets plain lines: a live table there would need widgets."""
+    return Console(soft_wrap=True, force_jupyter=False)
+
+
+def amount(value: float) -> str:
+    """A count as people write it: 1,800,000 as `1.8 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def span(values: Sequence[float]) -> str:
+    """`0.6 M` or `0.6 M to 1.8 M`."""
+    low, high = amount(min(values)), amount(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `8 s`, `4 min` or `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,320 @@
+"""Draws test accuracy against latency and against parameters, and prints the fronts.
+
+    python -m attnsweep plot results/ [--dataset cifar10] [--out figures/] [--where "epochs == 15"]
+
+One panel per data set and cost; every point is a setting: the mean over its seeds, with their range.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.canvas import STYLE, Layout, canvas, look, save
+from attnsweep.figures.placement import GREY, LabelPlacer
+from attnsweep.results.store import load
+
+QUALITIES = {column: f"Test {name}" for column, name in pareto.JUDGED_BY.items()}
+COSTS = {
+    "latency_ms_p50": ("latency", "Median latency (ms)"),
+    "params": ("parameters", "Parameters"),
+    "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
+}
+LAYOUT = Layout(panel=(4.4, 3.3), gap=(0.6, 0.95), left=0.75, right=0.3, above=0.85, below=0.70)
+# leading digits of the ticks of a log axis whose ends have less than that ratio
+COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting: its cost, and the mean, lowest and highest test quality (fractions) of its seeds."""
+
+    label: str
+    model: str
+    cost: float
+    accuracy: float
+    low: float
+    high: float
+    seeds: int
+    on_front: bool = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Quality against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`."""
+
+    dataset: str
+    quality: str
+    cost: str
+    points: tuple[Point, ...]
+    corner: pareto.Reference
+    hypervolume: float
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        return tuple(point for point in self.points if point.on_front)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the figure's subtitle says."""
+
+    trials: int
+    settings: int
+    seeds: tuple[int, int]
+    epochs: tuple[int, int]
+    measured_on: str | None
+    batch: int | None
+
+
+def panels(frame: pd.DataFrame) -> list[Panel]:
+    """A panel for each cost and each data set, row by row. `frame`: trials, measured on one device."""
+    settings = pareto.over_seeds(frame)
+    groups = dict(list(settings.groupby("dataset")))
+    return [panel(group, str(name), cost) for cost in costs_of(settings) for name, group in groups.items()]
+
+
+def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
+    """Latency and parameters, or, where no latency was measured, parameters and multiply-accumulates."""
+    return ("latency_ms_p50", "params") if settings["latency_ms_p50"].notna().any() else ("params", "macs")
+
+
+def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
+    """The panel of one data set's settings, those without the cost left out."""
+    named, quality = settings.copy().assign(label=pareto.labels(settings)), pareto.judged_by(settings)
+    known = named.dropna(subset=[cost]).sort_values([cost, quality])
+    known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
+    if known.empty:
+        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0)
+    best, corner = pareto.front(known, cost, quality), pareto.reference(known, cost)
+    columns = ["label", "model", cost, quality, f"{quality}_min", f"{quality}_max", "seeds"]
+    points = tuple(Point(*row[columns], on_front=i in best.index) for i, row in known.iterrows())
+    area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
+    return Panel(dataset, quality, cost, points, corner, area)
+
+
+def summary(frame: pd.DataFrame) -> Summary:
+    """What the rows have in common, and how many there are."""
+    settings = pareto.over_seeds(frame)
+    devices, batches = settings["measured_on"].dropna(), settings["latency_batch"].dropna()
+    return Summary(
+        trials=len(frame),
+        settings=len(settings),
+        seeds=(int(settings["seeds"].min()), int(settings["seeds"].max())),
+        epochs=(int(frame["epochs"].min()), int(frame["epochs"].max())),
+        measured_on=None if devices.empty else str(devices.iloc[0]),
+        batch=None if batches.empty else int(batches.iloc[0]),
+    )
+
+
+# --- Draw ---
+
+
+def draw(shown: Sequence[Panel], about: Summary) -> Figure:
+    """A row of panels for each cost, a column for each data set; a single data set's panels side by side."""
+    costs, datasets = ({getattr(one, name): None for one in shown} for name in ("cost", "dataset"))
+    shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
+    with matplotlib.rc_context(STYLE):
+        qualities = list(dict.fromkeys(QUALITIES[one.quality] for one in shown))
+        what = " and ".join([qualities[0], *(name.lower() for name in qualities[1:])])
+        title = f"{what} against {' and '.join(COSTS[cost][0] for cost in costs)}"
+        figure, grid = canvas(
+            shape, LAYOUT, title=title, subtitle=subtitle(about), footnote=footnote(shown, about)
+        )
+        for one, axes in zip(shown, grid.flat, strict=True):
+            draw_panel(axes, one, shown)
+        for axes, one in zip(grid[:, 0], shown[:: grid.shape[1]], strict=True):
+            axes.set_ylabel(QUALITIES[one.quality])
+    return figure
+
+
+def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
+    """One panel: its frame, points and labels."""
+    limit(axes, one, shown)
+    ticks(axes)
+    name = one.dataset if len(one.dataset) <= 40 else f"\u2026{one.dataset[-39:]}"
+    axes.set_title(name, loc="left", weight="bold", size=10, pad=8)
+    axes.set_xlabel(COSTS[one.cost][1])
+    if not one.points:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    draw_points(axes, one)
+    line = list(zip(*staircase(axes, one), strict=True))
+    LabelPlacer(axes, one.points, line, colour=lambda model: look(model)[0]).place()
+
+
+def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
+    """Panels of one cost share the x axis, panels of one data set the y axis."""
+    costs = [point.cost for other in shown if other.cost == one.cost for point in other.points]
+    same_data = [other for other in shown if other.dataset == one.dataset]
+    bounds = [end for other in same_data for point in other.points for end in (point.low, point.high)]
+    axes.set_xscale("log")
+    axes.set_xlim(*cost_limits(costs))
+    axes.set_ylim(*accuracy_limits(bounds, crowd=max(len(other.front) for other in same_data)))
+
+
+def cost_limits(costs: Sequence[float]) -> tuple[float, float]:
+    """Limits of a log axis with room for labels, and far enough apart that two ticks fit."""
+    low, high = math.log10(min(costs)), math.log10(max(costs))
+    span, middle = max(high - low, math.log10(4.4)), (low + high) / 2
+    return 10 ** (middle - 0.72 * span), 10 ** (middle + 0.64 * span)
+
+
+def accuracy_limits(bounds: Sequence[float], crowd: int) -> tuple[float, float]:
+    """Limits two percentage points or more apart, with room above for `crowd` labels of the front."""
+    low, high = min(bounds), max(bounds)
+    span, middle = max(high - low, 0.016), (low + high) / 2
+    above = 0.10 + min(0.02 * max(crowd - 6, 0), 0.25)
+    return max(middle - 0.60 * span, -0.03), middle + (0.5 + above) * span
+
+
+def ticks(axes: Axes) -> None:
+    """Round costs on the log axis, percent on the other; horizontal lines at the latter."""
+    low, high = axes.get_xlim()
+    leading = next(digits for ratio, digits in COST_TICKS if high / low < ratio)
+    axes.xaxis.set_major_locator(LogLocator(subs=leading))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    percents = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*axes.get_ylim())
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in percents if -1e-9 <= tick <= 1 + 1e-9]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 4):g}%"))
+    axes.grid(axis="y", color="#EDEDED", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3, width=0.7)
+
+
+def short_number(value: float) -> str:
+    """1200000 as 1.2M; below a thousand as it is."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9999:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def faint(colour: str) -> str:
+    """A grey that keeps a trace of the colour."""
+    red, green, blue = 0.38 * np.array(colors.to_rgb(colour)) + 0.62 * np.array(colors.to_rgb("#DDDDDD"))
+    return colors.to_hex((red, green, blue))
+
+
+def draw_points(axes: Axes, one: Panel) -> None:
+    """The staircase, and each point with the range of its seeds; the front in colour and above the others."""
+    axes.plot(*staircase(axes, one), color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
+    for point in one.points:
+        colour, marker = look(point.model)
+        colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
+        axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=1.2, zorder=order)
+        axes.plot(
+            point.cost, point.accuracy, marker, color=colour, markersize=size, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=order + 1,
+        )  # fmt: skip
+
+
+def staircase(axes: Axes, one: Panel) -> tuple[list[float], list[float]]:
+    """The corners of the front from its cheapest point to the right edge: cost, accuracy."""
+    costs = [point.cost for point in one.front for _ in (0, 1)]
+    levels = [point.accuracy for point in one.front for _ in (0, 1)]
+    return [*costs[1:], axes.get_xlim()[1]], levels
+
+
+def subtitle(about: Summary) -> str:
+    """Trials, seeds and epochs; the device, where latency was measured."""
+    settings = f"{plural(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
+    counts = f"{plural(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
+    measured = f"of batch {about.batch} on {about.measured_on}" if about.measured_on else "not measured"
+    return f"{counts}. Latency {measured}"
+
+
+def footnote(shown: Sequence[Panel], about: Summary) -> str:
+    """How to read the figure, and what its labels abbreviate."""
+    points = [point for one in shown for point in one.points]
+    words = {word.rstrip("0123456789.") for point in points for word in point.label.split()[1:]}
+    known = pareto.ABBREVIATIONS.items()
+    meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
+    sentences = {
+        "Line: the front, the settings that no other beats on both quality and cost.": True,
+        "Pale: the others.": any(not point.on_front for point in points),
+        "Bars: lowest to highest of the seeds.": about.seeds[1] > 1,
+        f"Labels: {', '.join(meanings)}.": bool(meanings),
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def spread(bounds: tuple[int, int], noun: str) -> str:
+    """`3 seeds`, or `1 to 3 seeds`."""
+    return plural(bounds[1], noun) if bounds[0] == bounds[1] else f"{bounds[0]} to {plural(bounds[1], noun)}"
+
+
+def table(one: Panel) -> str:
+    """The front of one panel as text, with its hypervolume and the reference point that it depends on."""
+    head = f"{one.dataset}, {one.cost}: {len(one.front)} of {plural(len(one.points), 'setting')} on the front"
+    cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
+    rows = pd.DataFrame(
+        [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds) for p in one.front],
+        columns=["setting", one.cost, one.quality, "lowest", "highest", "seeds"],
+    )
+    corner = f"{one.cost} {short_number(one.corner.cost)} and {one.quality} {one.corner.quality:g}"
+    area = f"hypervolume {one.hypervolume:.4f} {one.quality} x decades, from the reference point {corner}"
+    return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
+
+
+# --- Command line ---
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m attnsweep plot", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("results", help="the folder that holds trials/, or a URI of it")
+    add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
+    add("--dataset", action="append", help="only this data set; may be given several times")
+    add("--measured-on", help="only this device; needed where latency was measured on several")
+    add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    return parser.parse_args(given)
+
+
+def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
+    """The done rows with a quality on the test that the options ask for. Raises UserError where there are
+    none.
+    """
+    frame = load(options.results, all_columns=True).dropna(subset=list(QUALITIES), how="all")
+    if frame.empty:
+        raise UserError(
+            f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
+        )
+    frame = pareto.where(frame, options.where) if options.where else frame
+    if options.dataset:
+        frame = pd.concat([pareto.choose(frame, "dataset", name) for name in dict.fromkeys(options.dataset)])
+    return pareto.of_device(frame, options.measured_on)
+
+
+def run(options: argparse.Namespace) -> None:
+    frame = rows_to_draw(options)
+    shown = panels(frame)
+    print("\n".join(table(one) for one in shown if one.points))
+    if frame["latency_ms_p50"].isna().all():
+        print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
+    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
+    for path in save(draw(shown, summary(frame)), options.out or beside / "figures", "pareto"):
+        print(f"wrote {path}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return exit_status(lambda: run(arguments(given)))

@@ -1,0 +1,304 @@
+"""Draws which stages of the planning stack help it to drive, and renders how a trained planner drives.
+
+    python -m attnsweep planning results/ [--against id12] [--out figures/] [--where "epochs == 10"]
+    python -m attnsweep planning results/ --episode TRIAL_ID [--map 3]
+
+The first draws the closed-loop score of each set of stages, and how it differs from that of one set: paired,
+map by map. The second drives a test map and leaves a film (GIF) and a strip (PNG) of it: what the sensor
+returns, the agents that were found, their futures, the occupancy, and the plan.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnsweep.answers import pareto
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.placement import PALE
+from attnsweep.results.store import load
+
+DRAWS, CONFIDENCE = 4_000, (2.5, 97.5)  # of the bootstrap over maps
+SETS = {  # what is left of UniAD's table 2, and ours
+    "id0": "all tasks, no links", "id10": "plan only", "id11": "no occupancy", "id12": "all",
+    "id13": "side by side", "id14": "all, plan rescored", "id15": "all, ego state",
+    "id16": "plan only, ego state",
+}  # fmt: skip
+RULES = {
+    "expert": "expert (sees all)", "ego_mlp": "ego state and route, blind",
+    "route_mlp": "route, blind, learned",
+    "route_following": "along the route, blind", "steady": "6 m/s along the route, blind",
+    "constant_velocity": "constant velocity", "stop": "stop",
+}  # fmt: skip
+OURS, OTHERS = "#0072B2", "#777777"
+
+
+# --- Compute ---
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval, by bootstrap over maps."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One setting: its closed-loop score, and how much higher it is than the reference's on the same maps."""
+
+    label: str
+    is_rule: bool
+    seeds: tuple[float, ...]  # the score of each
+    score: Interval
+    gain: Interval | None  # None for the reference itself, for rules, and where there is no reference
+    at_fault: float
+    l2_3s: float
+    params: float
+
+
+def lines_of(frame: pd.DataFrame, against: str) -> list[Line]:
+    """A line for each setting among rows of driving, the stack's in the order of their stages, then the
+    rules.
+    """
+    groups = [group for _, group in frame.groupby(setting_of(frame), dropna=False, sort=False)]
+    groups.sort(key=rank)
+    reference = next((by_map(group) for group in groups if group["stages"].iloc[0] == against), None)
+    names = names_of(groups)
+    return [line(group, name, reference, against) for group, name in zip(groups, names, strict=True)]
+
+
+def setting_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell settings apart: all of the configuration but the seed."""
+    return [name for name in pareto.SETTING if name in frame]
+
+
+def rank(group: pd.DataFrame) -> tuple[int, int, float]:
+    """Sets by number, and of one set the smallest first; then rules, the best first."""
+    first = group.iloc[0]
+    if first["model"] == "planning":
+        return 0, int(first["stages"].removeprefix("id")), first["params"]
+    return 1, 0, -group["test_score"].mean()
+
+
+def names_of(groups: Sequence[pd.DataFrame]) -> list[str]:
+    """What each setting is called: its stages in words, and the sizes where they tell two apart."""
+    firsts = pd.DataFrame([group.iloc[0] for group in groups])
+    return [named(row, varying_beside(row, firsts)) for _, row in firsts.iterrows()]
+
+
+def varying_beside(row: pd.Series, firsts: pd.DataFrame) -> list[str]:
+    """The axes in which settings of the row's own set of stages differ."""
+    same = firsts[(firsts["model"] == row["model"]) & (firsts["stages"] == row["stages"])]
+    return [] if len(same) < 2 else pareto.varying(same)
+
+
+def named(row: pd.Series, axes: list[str]) -> str:
+    """Such as `id12: all, dim=64`."""
+    if row["model"] != "planning":
+        return RULES.get(row["model"], row["model"])
+    return ", ".join([f"{row['stages']}: {SETS.get(row['stages'], '')}", *pareto.words(row, axes)])
+
+
+def by_map(group: pd.DataFrame) -> np.ndarray:
+    """The mean score (maps,) of the seeds on each map."""
+    return np.array([json.loads(scores) for scores in group["test_map_scores"]], dtype=float).mean(axis=0)
+
+
+def line(group: pd.DataFrame, name: str, reference: np.ndarray | None, against: str) -> Line:
+    """The line of one setting's rows, a row per seed."""
+    scores, first = by_map(group), group.iloc[0]
+    comparable = reference is not None and reference.shape == scores.shape and first["stages"] != against
+    is_rule = first["model"] != "planning"
+    return Line(
+        label=name,
+        is_rule=is_rule,
+        seeds=tuple(group["test_score"]),
+        score=bootstrap(scores),
+        gain=bootstrap(scores - reference) if comparable and not is_rule else None,
+        at_fault=group["test_at_fault"].mean(),
+        l2_3s=group["test_l2_3s"].mean(),
+        params=first["params"],
+    )
+
+
+def bootstrap(values: np.ndarray) -> Interval:
+    """The mean of values (maps,), with the percentile interval over maps drawn anew; the same each time."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), CONFIDENCE)
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+# --- Draw ---
+
+
+def draw(lines: Sequence[Line], about: str, against: str) -> Figure:
+    """A row per setting; panels for the score, its gain, at-fault collisions and the distance after 3 s."""
+    layout = Layout((2.3, 0.30 * len(lines) + 0.2), (0.25, 0.5), left=2.5, right=0.3, above=0.85, below=0.75)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = canvas(
+            (1, 4), layout, title="Which stages help to drive", subtitle=about, footnote=footnote(against)
+        )
+        places = np.arange(len(lines))[::-1]
+        draw_scores(grid[0, 0], lines, places)
+        draw_gains(grid[0, 1], lines, places, against)
+        bars(grid[0, 2], [one.at_fault for one in lines], lines, places, "At-fault collisions", percent=True)
+        bars(grid[0, 3], [one.l2_3s for one in lines], lines, places, "Distance to the expert after 3 s (m)")
+        for axes in grid[0]:
+            axes.set_yticks(places, [one.label if axes is grid[0, 0] else "" for one in lines])
+            axes.set_ylim(-0.6, len(lines) - 0.4)
+    return figure
+
+
+def colour(one: Line) -> str:
+    return OTHERS if one.is_rule else OURS
+
+
+def draw_scores(axes: Axes, lines: Sequence[Line], places: np.ndarray) -> None:
+    """Means with intervals; the seeds as pale dots."""
+    for one, y in zip(lines, places, strict=True):
+        axes.plot([one.score.low, one.score.high], [y, y], color=colour(one), linewidth=1.6, zorder=2)
+        if len(one.seeds) > 1:
+            axes.plot(one.seeds, [y] * len(one.seeds), "|", color=colour(one), markersize=7, zorder=2)
+        axes.plot(one.score.mean, y, "o", color=colour(one), markersize=5, zorder=3)
+    finish(axes, "Closed-loop score")
+    axes.set_xlim(-0.02, 1.02)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+
+
+def draw_gains(axes: Axes, lines: Sequence[Line], places: np.ndarray, against: str) -> None:
+    """What each setting gains over the reference, map by map; nothing for the rules."""
+    axes.axvline(0, color=PALE, linewidth=1, zorder=1)
+    for one, y in zip(lines, places, strict=True):
+        if one.gain:
+            axes.plot([one.gain.low, one.gain.high], [y, y], color=colour(one), linewidth=1.6, zorder=2)
+            axes.plot(one.gain.mean, y, "o", color=colour(one), markersize=5, zorder=3)
+    finish(axes, f"Gain over {against} (points)")
+    reach = max([0.05, *(abs(x) for x in axes.get_xlim())])
+    axes.set_xlim(-reach, reach)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
+
+
+def bars(
+    axes: Axes, values: Sequence[float], lines: Sequence[Line], places: np.ndarray, name: str,
+    *, percent: bool = False,
+) -> None:  # fmt: skip
+    """A bar per setting with its number."""
+    known = np.nan_to_num(np.array(values, dtype=float))
+    axes.barh(places, known, height=0.55, color=[colour(one) for one in lines], alpha=0.35)
+    for value, y in zip(values, places, strict=True):
+        text = "" if np.isnan(value) else f"{100 * value:.0f}%" if percent else f"{value:.2f}"
+        axes.text(np.nan_to_num(value), y, f" {text}", va="center", size=8, color=INK)
+    finish(axes, name)
+    axes.set_xlim(0, 1.25 * max(known.max(), 1e-3))
+    if percent:
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+
+
+def finish(axes: Axes, name: str) -> None:
+    axes.set_xlabel(name)
+    axes.grid(axis="x", color="#EDEDED", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=5)
+
+
+def footnote(against: str) -> str:
+    return (
+        "Dots: means over seeds and test maps; lines: 95 % intervals by bootstrap over maps; strokes: seeds. "
+        f"Gain: the difference to {against} on each map, which leaves out what the maps have in common. "
+        "Grey: rules and others that stages do not apply to."
+    )
+
+
+def subtitle(frame: pd.DataFrame, maps: int) -> str:
+    """What was trained, and on how many maps it was judged."""
+    stack = frame[frame["model"] == "planning"]
+    seeds, epochs = stack["seed"].nunique(), sorted({int(n) for n in stack["epochs"]})
+    data = ", ".join(sorted(frame["dataset"].unique()))
+    return (
+        f"{len(frame)} trials on {data}, {maps} unseen maps with reactive traffic, "
+        f"{seeds} seed{'s' * (seeds > 1)}; "
+        f"{' or '.join(map(str, epochs))} epochs; {', '.join(sorted(frame['device'].dropna().unique()))}"
+    )
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The figure's numbers as text."""
+    rows = pd.DataFrame(
+        {
+            "setting": [one.label for one in lines],
+            "params": [f"{one.params:,.0f}" if one.params else "" for one in lines],
+            "score": [interval(one.score) for one in lines],
+            "gain": [interval(one.gain, sign="+") if one.gain else "" for one in lines],
+            "at fault": [f"{100 * one.at_fault:.0f}%" for one in lines],
+            "L2@3s (m)": [f"{one.l2_3s:.2f}" for one in lines],
+        }
+    )
+    return rows.to_string(index=False)
+
+
+def interval(one: Interval, *, sign: str = "") -> str:
+    return f"{100 * one.mean:{sign}.1f} [{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]"
+
+
+# --- Command line ---
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m attnsweep planning", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("results", help="the folder that holds trials/, or a URI of it")
+    add("--against", default="id12", help="the set of stages that the others are compared with")
+    add("--dataset", help="only this data set; needed where there are several")
+    add("--where", help='only rows for which this pandas query holds, such as "epochs == 10"')
+    add("--episode", metavar="TRIAL_ID", help="render how this trial's planner drives, instead")
+    add("--map", type=int, default=0, help="with --episode: the number of the test map, from 0")
+    add("--data", help="with --episode: folder of the data sets")
+    add("--out", type=Path, help="folder for the figures; default: figures/ beside the results")
+    return parser.parse_args(given)
+
+
+def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
+    """The done rows of driving that the options ask for. Raises UserError where there are none."""
+    frame = load(options.results, all_columns=True).dropna(subset=["test_map_scores"])
+    if frame.empty:
+        raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")
+    frame = pareto.where(frame, options.where) if options.where else frame
+    if options.dataset:
+        frame = pareto.choose(frame, "dataset", options.dataset)
+    pareto.refuse_mixture(frame, "dataset", hint="choose one with --dataset")
+    return frame
+
+
+def run(options: argparse.Namespace) -> None:
+    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
+    folder = options.out or beside / "figures"
+    if options.episode:
+        from attnsweep.figures.episode import render
+
+        paths = render(options.results, options.episode, number=options.map, data=options.data, folder=folder)
+    else:
+        frame = rows_to_draw(options)
+        lines, maps = lines_of(frame, options.against), len(json.loads(frame["test_map_scores"].iloc[0]))
+        print(table(lines) + "\n")
+        paths = save(draw(lines, subtitle(frame, maps), options.against), folder, "planning")
+    for path in paths:
+        print(f"wrote {path}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return exit_status(lambda: run(arguments(given)))

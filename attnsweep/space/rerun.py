@@ -1,0 +1,84 @@
+"""From a row back to its trial, and to the line that runs it again."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.trial import Trial
+from attnsweep.results.store import load
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import AXES, TASKS, find
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
+    """The row of the trial whose id is, or begins with, `trial_id`.
+
+    Raises UserError if there is none or several.
+    """
+    rows = load(results, status=None, all_columns=True)
+    found = rows[rows["trial_id"].str.startswith(trial_id)]
+    if len(found) == 1:
+        return found.iloc[0]
+    if len(found) > 1:
+        raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
+    raise UserError(f"there is no trial {trial_id!r} in {results}{did_you_mean(trial_id, rows['trial_id'])}")
+
+
+def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
+    """The trial whose row this is.
+
+    Raises UserError where its data set is not here, or where data or code have changed so that it is another.
+    """
+    import pandas as pd
+
+    config = {name: None if pd.isna(row[name]) else axis.kind(row[name]) for name, axis in AXES.items()}
+    trial = make_trial(config, data_dir)
+    if trial.trial_id == row["trial_id"]:
+        return trial
+    what = "the data set" if trial.data_sha256 != row["data_sha256"] else "this package"
+    raise UserError(
+        f"trial {row['trial_id']} cannot be made again: {what} has changed since; run its sweep once more"
+    )
+
+
+def rerun_line(row: Mapping[str, Any]) -> str:
+    """The shell line that runs the trial of `row` again, into results of its own."""
+    import pandas as pd
+
+    dataset, task = find(row["dataset"]), TASKS[row["task"]]
+    derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
+    derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
+    if row["model"] in task.models:
+        derived |= AXES.keys() - {"model", "dataset", *task.models[row["model"]], *task.recipe, *task.of_data}
+    known = {key: AXES[key].kind(row[key]) for key in AXES if key not in derived and not pd.isna(row[key])}
+    if not pd.isna(row["model_args"]):
+        known |= arguments_of(row["model_args"])
+    space = ", ".join(f"{key}={value!r}" for key, value in known.items())
+    code = f"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')"
+    return f"python -c {quoted(code)}"
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """The arguments of one's own model. Raises UserError where a row's text is none that we wrote: its names
+    become code.
+    """
+    try:
+        known = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"model_args={text!r} is not JSON; the row is not one of ours") from error
+    if not isinstance(known, dict) or not all(key.isidentifier() for key in known):
+        raise UserError(f"model_args={text!r} are no arguments; the row is not one of ours")
+    return known
+
+
+def quoted(code: str) -> str:
+    """Code as one word of a shell: in double quotes, as it holds single ones, unless the shell would read
+    more into it.
+    """
+    return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
