@@ -38,8 +38,8 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> Any:
     rows += [row("planning", np.maximum(drives(0.8, s) - 0.1, 0), stages="id10", seed=s) for s in (0, 1, 2)]
     rows += [row("planning", drives(0.5), stages="id10", dim=64)]
     rows += [row("expert", np.ones(MAPS)), row("route_following", drives(0.4))]
-    for row in rows:
-        Store(folder / "results").write_trial(row)
+    for one in rows:
+        Store(folder / "results").write_trial(one)
     return load(folder / "results")
 
 
