@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attnsweep.space.plan import Place
 
 EPILOG = """other commands:
+  python -m attnsweep new NAME   writes an example sweep file here; without a name lists them
   python -m attnsweep measure    latency of every architecture in the results, on this hardware
   python -m attnsweep pick       the best architecture under a budget
   python -m attnsweep plot       quality against cost, drawn, with the fronts
@@ -158,6 +159,16 @@ def columns(arguments: Sequence[str]) -> int:
     return inspection.columns()
 
 
+def new(arguments: Sequence[str]) -> int:
+    """Writes an example sweep file here."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep new", description=new.__doc__)
+    parser.add_argument("name", nargs="?", help="such as depth; without it, the examples are listed")
+    options = parser.parse_args(arguments)
+    from attnsweep.cli import new as module
+
+    return module.new(options.name, Path.cwd())
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """What this machine or cluster can run, and what is missing."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep doctor", description=doctor.__doc__)
@@ -184,7 +195,7 @@ def figure(name: str) -> Callable[[Sequence[str]], int]:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "measure": measure, "pick": pick, "show": show, "columns": columns, "doctor": doctor,
+    "measure": measure, "pick": pick, "show": show, "columns": columns, "doctor": doctor, "new": new,
     "plot": figure("front"), "table": figure("table"), "attention": figure("attention"),
     "planning": figure("planning"),
 }  # fmt: skip
@@ -220,5 +231,10 @@ def stop(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def script() -> int:
+    """The console script `attnsweep`."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script())

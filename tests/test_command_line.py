@@ -212,7 +212,7 @@ def test_where_there_are_no_results_the_way_to_get_some_is_named(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, _, err = said(capsys, *arguments)
-    assert status == 2 and "no results in results" in err and "sweeps/quickstart.py" in err
+    assert status == 2 and "no results in results" in err and "new quickstart" in err
 
 
 def test_a_cluster_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,7 +175,9 @@ def nothing_to_pick(budget: Mapping[str, float]) -> str:
     """The sentence for rows that lack what the budget is about."""
     if "latency_ms_p50" in budget:
         return "no done row has a latency; measure first: python -m attnsweep measure"
-    return "there is no done row to pick from; run a sweep first: python -m attnsweep sweeps/quickstart.py"
+    return (
+        "there is no done row to pick from; run a sweep first: python -m attnsweep new quickstart writes one"
+    )
 
 
 def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:

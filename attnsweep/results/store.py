@@ -348,7 +348,7 @@ def load(
     store = Store(results)
     if not any(store.paths(name) for name in TABLES):
         raise UserError(
-            f"no results in {results}; run a sweep first: python -m attnsweep sweeps/quickstart.py"
+            f"no results in {results}; run a sweep first: python -m attnsweep new quickstart writes one"
         )
     frame = store.read(table).to_pandas()
     if table != "trials":
