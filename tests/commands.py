@@ -1,5 +1,7 @@
 """Commands as processes: sweeps that run, die and are run again, and what they leave."""
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,11 +12,16 @@ import pandas as pd
 
 import attnsweep
 
+import naps
+
+PATIENCE_S = 300  # with what is certain to happen, however busy the machine is
 TINY = "depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16"
 UNDISTURBED = ["trial_id", "val_acc", "test_acc", "test_acc_best", "best_epoch", "val_loss", "train_loss"]
 
 
 def write_sweep(folder: Path, body: str) -> Path:
+    """A sweep file, and beside it the model of `napping`."""
+    shutil.copy(naps.__file__, folder)
     path = folder / "sweep_file.py"
     path.write_text(f"from ray import tune\nfrom attnsweep import Sweep\nsweep = Sweep({body})\n")
     return path
@@ -25,13 +32,14 @@ def start(
 ) -> subprocess.Popen[str]:
     """The command for a sweep file, under way; `program` is what runs it."""
     command = [sys.executable, *program, str(sweep), "--address", address, "--no-latency", *arguments]
+    environment = {**os.environ, "DIARY": str(sweep.parent / "diary")}
     return subprocess.Popen(
-        command, cwd=sweep.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=sweep.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -63,7 +71,7 @@ def descendants(pid: int) -> dict[int, str]:
     return {child: line[child] for child in below - {pid}}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Waits until `condition()` is true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -78,7 +86,19 @@ def gone(pid: int) -> bool:
         return True
 
 
-SLOW = f"model='vit', seed=tune.grid_search([0, 1, 2]), epochs=60, lr=1e-3, lr_gamma=1, {TINY}"
+def napping(*, epochs: int) -> str:
+    """Three trials on the digits, each epoch of which is one nap."""
+    recipe = "batch_size=2000, lr=1e-2, lr_gamma=1"
+    return f"model='naps.py:Naps', seed=tune.grid_search([0, 1, 2]), epochs={epochs}, {recipe}"
+
+
+SLOW_EPOCHS = 24
+SLOW = napping(epochs=SLOW_EPOCHS)
+
+
+def steps_trained(folder: Path) -> int:
+    """How many steps the trials of the sweep in a folder have begun, with those of lost attempts."""
+    return len((folder / "diary").read_text().splitlines())
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
@@ -88,8 +108,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     ]
 
 
-def training(process: subprocess.Popen[str]) -> list[int]:
-    """The workers, once two of them are at it."""
-    wait_for(lambda: len(workers_of(process)) == 2 or process.poll() is not None)
-    time.sleep(1)
+def training(process: subprocess.Popen[str], checkpoints: Path) -> list[int]:
+    """The workers, once two trials are so far that each has left a checkpoint."""
+    wait_for(lambda: len([*checkpoints.glob("*/checkpoint.pt")]) == 2 or process.poll() is not None)
     return workers_of(process)

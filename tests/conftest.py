@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from commands import SLOW, finish, start, write_sweep
-from disturbed import Fault, Reference, write_table
+from commands import SLOW, write_sweep
+from disturbed import Fault, Reference, undisturbed_sweep, write_table
 
 torch.set_num_threads(1)
 settings.register_profile("attnsweep", deadline=None, derandomize=True)
@@ -24,12 +24,8 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """A sweep of three trials that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(write_sweep(folder, SLOW))
-    status, _, err = finish(process)
-    assert status == 0, err
-    return Reference.of(folder / "results")
+    """What the sweep SLOW finds out where nothing disturbs it."""
+    return undisturbed_sweep(write_sweep(tmp_path_factory.mktemp("undisturbed"), SLOW))
 
 
 @pytest.fixture(scope="session")

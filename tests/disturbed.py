@@ -12,6 +12,9 @@ import pandas as pd
 
 import attnsweep
 from attnsweep.results import provenance
+from attnsweep.results.store import Store
+from attnsweep.space.sweep import expand, read_sweep
+from attnsweep.training.trial import Options, run
 
 from commands import metrics, raw_ids
 
@@ -74,6 +77,20 @@ class Fault:
     seconds_lost: float
 
 
+def undisturbed_sweep(sweep: Path) -> Reference:
+    """Runs a sweep file's trials one after another in this process, without Ray, and takes no naps."""
+    store = Store(sweep.parent / "results")
+    trials, invalid = expand(read_sweep(sweep).points(), sweep.parent)
+    assert not invalid
+    for trial in trials:
+        *curve, last = run(trial, Options(data_dir=str(sweep.parent)))
+        row = {**last["row"], "status": last["status"], "attempts": 1}
+        store.write("trials", [row], trial.trial_id)
+        epochs = [epoch for event in (*curve, last) for epoch in event.get("curve", ())]
+        store.write("epochs", epochs, trial.trial_id)
+    return Reference.of(store.root)
+
+
 class Moment:
     """The moment of a fault: what was finished then, and when the trials that were running had begun."""
 
@@ -108,7 +125,7 @@ class Moment:
 
 def pd_readable(results: Path | str) -> bool:
     """Whether there are rows yet."""
-    return bool(attnsweep.results.store.Store(results).paths("trials"))
+    return bool(Store(results).paths("trials"))
 
 
 def write_table(faults: Sequence[Fault], path: Path) -> None:

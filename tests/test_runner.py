@@ -17,17 +17,30 @@ from attnsweep.core import text
 from attnsweep.engine import console
 from attnsweep.results.store import Store
 
-from commands import SLOW, TINY, finish, gone, metrics, raw_ids, start, training, wait_for, write_sweep
+from commands import (
+    PATIENCE_S,
+    SLOW,
+    TINY,
+    finish,
+    gone,
+    metrics,
+    raw_ids,
+    start,
+    training,
+    wait_for,
+    workers_of,
+    write_sweep,
+)  # fmt: skip
 from disturbed import Reference
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which a sweep of three trials has run, with its latency phase."""
+    """A folder in which a sweep of two trials has run, with its latency phase."""
     folder = tmp_path_factory.mktemp("finished")
-    sweep = write_sweep(folder, f"model=tune.grid_search(['vit', 'deepvit', 'cnn']), epochs=2, {TINY}")
+    sweep = write_sweep(folder, f"model=tune.grid_search(['vit', 'cnn']), epochs=2, {TINY}")
     command = [sys.executable, "-m", "attnsweep", str(sweep), "--address", "local"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     (folder / "out.txt").write_text(done.stdout)
     (folder / "err.txt").write_text(done.stderr)
@@ -36,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_sweep_leaves_one_full_row_per_trial_that_pandas_alone_can_read(finished: Path) -> None:
     rows = pd.read_parquet(finished / "results/trials")
-    assert sorted(rows["model"]) == ["cnn", "deepvit", "vit"]
+    assert sorted(rows["model"]) == ["cnn", "vit"]
     assert set(rows["status"]) == {"done"}
     measured = [
         "val_acc",
@@ -54,20 +67,20 @@ def test_a_sweep_leaves_one_full_row_per_trial_that_pandas_alone_can_read(finish
 
 def test_each_epoch_leaves_a_row(finished: Path) -> None:
     epochs = pd.read_parquet(finished / "results/epochs")
-    assert sorted(epochs.groupby("trial_id").size()) == [2, 2, 2]
+    assert sorted(epochs.groupby("trial_id").size()) == [2, 2]
 
 
 def test_latency_is_measured_once_per_architecture_and_batch(finished: Path) -> None:
     latency = pd.read_parquet(finished / "results/latency")
-    assert len(latency) == 6 and latency["arch_id"].nunique() == 3
+    assert len(latency) == 4 and latency["arch_id"].nunique() == 2
     assert (latency["latency_ms_p50"] > 0).all() and set(latency["batch"]) == {1, 256}
     assert (latency["latency_ms_p50"] <= latency["latency_ms_p99"]).all()
 
 
 def test_what_a_person_sees_is_ours_alone_and_names_what_is_next(finished: Path) -> None:
     out = (finished / "out.txt").read_text()
-    assert out.startswith("sweep_file: 3 trials (3 new)")
-    assert "3 done in " in out and "python -m attnsweep plot results" in out.splitlines()[-1]
+    assert out.startswith("sweep_file: 2 trials (2 new)")
+    assert "2 done in " in out and "python -m attnsweep plot results" in out.splitlines()[-1]
     assert (finished / "err.txt").read_text() == "", "Ray's own noise is off"
 
 
@@ -88,14 +101,14 @@ def test_nothing_but_parquet_lies_in_the_results(finished: Path) -> None:
 def test_running_a_finished_sweep_again_runs_nothing(finished: Path) -> None:
     before = (finished / "runs/starts.log").read_text()
     status, out, _ = finish(start(finished / "sweep_file.py"))
-    assert (status, "3 trials (0 new, 3 done)" in out) == (0, True)
+    assert (status, "2 trials (0 new, 2 done)" in out) == (0, True)
     assert (finished / "runs/starts.log").read_text() == before
 
 
 def test_widening_a_grid_runs_only_the_new_cells(finished: Path) -> None:
     status, out, _ = finish(start(finished / "sweep_file.py", "seed=0,1"))
-    assert (status, "6 trials (3 new, 3 done)" in out) == (0, True)
-    assert len((finished / "runs/starts.log").read_text().split()) == 6
+    assert (status, "4 trials (2 new, 2 done)" in out) == (0, True)
+    assert len((finished / "runs/starts.log").read_text().split()) == 4
 
 
 def test_run_gives_a_notebook_the_rows_and_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
@@ -124,21 +137,21 @@ def test_ctrl_c_keeps_finished_rows_ends_the_workers_and_exits_with_130(
 ) -> None:
     sweep = write_sweep(tmp_path, SLOW)
     process = start(sweep)
-    workers = training(process)
+    workers = training(process, tmp_path / "runs")
     wait_for(lambda: Store(tmp_path / "results").paths("trials"))
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert status == 130, err
     assert "cut off" in out and "Traceback" not in err
-    wait_for(lambda: all(gone(pid) for pid in workers), 15)
+    wait_for(lambda: all(gone(pid) for pid in workers))
     assert 1 <= len(raw_ids(tmp_path / "results")) < 3
     assert finish(start(sweep))[0] == 0
     pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed.metrics)
 
 
 def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:
-    process = start(write_sweep(tmp_path, SLOW))
-    training(process)
+    process = start(write_sweep(tmp_path, SLOW), "seed=0")
+    wait_for(lambda: workers_of(process))
     status, _, err = finish(start(tmp_path / "sweep_file.py"))
     assert (status, "another sweep is writing" in err) == (2, True)
     process.send_signal(signal.SIGTERM)
