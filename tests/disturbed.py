@@ -13,7 +13,8 @@ import pandas as pd
 import attnsweep
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
-from attnsweep.space.sweep import expand, read_sweep
+from attnsweep.space.files import read_sweep
+from attnsweep.space.trials import expand
 from attnsweep.training.trial import Options, run
 
 from commands import metrics, raw_ids

@@ -289,10 +289,10 @@ OVER_RAY = """
 import dataclasses, json, sys
 from pathlib import Path
 import ray
-from attnsweep.errors import UserError
-from attnsweep.planning.records import recorded, scenes
-from attnsweep.planning.world.cast import Crowd
-from attnsweep.planning.records.ray_workers import RayWorkers
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records import recorded, scenes
+from attnsweep.tasks.driving.world.cast import Crowd
+from attnsweep.tasks.driving.records.ray_workers import RayWorkers
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
          _node_ip_address="127.0.0.1")
