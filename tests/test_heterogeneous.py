@@ -82,8 +82,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.shutdown()
 
 
-def ran(tmp_path: Path, resources: dict[str, float], **point: object) -> pd.DataFrame:
-    sweep = Sweep({**TINY, **point}, seed={"grid_search": [0, 1]}, resources=resources)
+def ran(tmp_path: Path, resources: dict[str, float]) -> pd.DataFrame:
+    sweep = Sweep(TINY, seed={"grid_search": [0, 1]}, resources=resources)
     rows = attnsweep.run(sweep, results=tmp_path / "results", latency=False)
     assert list(rows["status"]) == ["done"] * 2, rows["error"].tolist()
     return rows
@@ -91,7 +91,7 @@ def ran(tmp_path: Path, resources: dict[str, float], **point: object) -> pd.Data
 
 @pytest.mark.parametrize(("name", "cpu"), [("alpha", "Alpha"), ("card", "Beta")])
 def test_resources_decide_where_trials_go(nodes: Cluster, tmp_path: Path, name: str, cpu: str) -> None:
-    assert set(ran(tmp_path, {"cpu": 1, name: 0.25})["cpu"]) == {cpu}
+    assert set(ran(tmp_path, {"cpu": 2, name: 0.25})["cpu"]) == {cpu}
 
 
 def test_what_no_node_has_is_refused_with_what_the_cluster_has(nodes: Cluster) -> None:
@@ -129,10 +129,8 @@ def test_room_in_a_node(node: dict[str, float], asked: dict[str, float], count: 
 def test_latency_is_measured_once_on_each_kind_of_device(
     nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        latency, "BATCHES", (latency.LATENCY_BATCH,)
-    )  # the throughput batch takes seconds more
-    rows = ran(tmp_path, {"cpu": 1})
+    monkeypatch.setattr(latency, "BATCHES", (latency.LATENCY_BATCH,))  # the other one takes seconds more
+    rows = ran(tmp_path, {"cpu": 2, "alpha": 1})
     store, told = Store(tmp_path / "results"), list[str]()
     arch_ids = dict(zip(rows["trial_id"], rows["arch_id"], strict=True))
     for _ in range(2):
@@ -173,7 +171,7 @@ def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCapt
     assert "the latency of architecture 0123456789ab was not measured" in caplog.text
 
 
-@pytest.mark.parametrize(("cpu", "threads"), [(1, 1), (2, 2), (0.5, 1)])
+@pytest.mark.parametrize(("cpu", "threads"), [(2, 2), (0.5, 1)])
 def test_a_trial_computes_on_as_many_threads_as_it_has_cpus(
     nodes: Cluster, tmp_path: Path, cpu: float, threads: int
 ) -> None:

@@ -12,6 +12,7 @@ import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.cli.dryrun import dry_run
 from attnsweep.core.trial import Trial
+from attnsweep.engine import cluster
 from attnsweep.results.store import Row, Store
 from attnsweep.space.grid import is_domain
 from attnsweep.space.plan import place, refuse_invalid
@@ -252,11 +253,12 @@ def test_a_real_search_trains_its_number_and_goes_on_where_it_is_lengthened(tmp_
 
     def ran(samples: int) -> list[str]:
         sweep = Sweep(**space, **SMALL, num_samples=samples)
-        rows = attnsweep.run(sweep, tmp_path / "results", address="local", latency=False)
+        rows = attnsweep.run(sweep, tmp_path / "results", latency=False)
         assert set(rows["status"]) == {"done"} and set(rows["attempts"]) == {1}
         return list(rows["trial_id"])
 
-    first, again, more = ran(4), ran(4), ran(6)
+    with cluster.connected("local"):
+        first, again, more = ran(4), ran(4), ran(6)
     assert len(first) == 4 and sorted(again) == sorted(first)
     assert len(set(more)) == 6 and set(first) < set(more)
     assert len((tmp_path / "runs/starts.log").read_text().split()) == 6
