@@ -135,10 +135,10 @@ def by_hand(model: Any, images: Tensor) -> list[Tensor]:
 def test_the_maps_are_the_softmax_of_queries_and_keys_computed_by_hand(model: str) -> None:
     torch.manual_seed(0)
     config = resolve({"model": model, "dataset": "digits", **SMALL})
-    net = build(config).eval()
-    maps = collected(net, images_of(config))
+    net, images = build(config).eval().double(), images_of(config).double()
+    maps = collected(net, images)
     assert len(maps) == config["depth"]
-    torch.testing.assert_close(maps, by_hand(net, images_of(config)))
+    torch.testing.assert_close(maps, by_hand(net, images))
 
 
 def test_collecting_changes_no_output_and_leaves_no_hook() -> None:
@@ -278,7 +278,7 @@ def test_a_trial_with_fused_kernels_gives_the_maps_of_its_own_model(vit_trial: t
     fused = build(config).eval()
     fused.load_state_dict(torch.load(weights_path(folder / "runs", row["trial_id"]), weights_only=True))
     assert config["attention"] == "fused"
-    images = images_of(config)
+    model, fused, images = model.double(), fused.double(), images_of(config).double()
     torch.testing.assert_close(collected(model, images), by_hand(fused, images))
     with torch.no_grad():
         torch.testing.assert_close(model(images), fused(images))
@@ -293,7 +293,9 @@ def test_a_picture_has_the_image_its_labels_and_multiples_of_the_mean_patch(
     assert len(shown) == len(data.test), "there are no more"
     assert [picture.truth for picture in shown] == data.test.labels.tolist()
     right = np.mean([picture.truth == picture.predicted for picture in shown])
-    assert right == pytest.approx(vit_trial[1]["test_acc"])
+    assert right == pytest.approx(
+        vit_trial[1]["test_acc"], abs=2.5 / len(shown)
+    )  # its layers round otherwise
     assert all(picture.rollout.mean() == pytest.approx(1, abs=1e-5) for picture in shown)
     assert np.array_equal(shown[3].image[..., 0] * 255, data.test.images[3, 0].numpy())
 
@@ -340,20 +342,23 @@ def reverse_trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Row]:
 def test_a_row_of_a_matrix_is_what_the_decoder_read_when_it_wrote_that_sign(
     reverse_trial: tuple[Path, Row],
 ) -> None:
-    """Each sign is written anew from those before it."""
+    """Each sign follows anew from those that were written before it."""
     model, config = model_of(*reverse_trial)
     (reading,) = script.readings(model, config, 1)
     question = sequences.load_for(config, "", "cpu").held_out["test"][0][:1]
+    tokens = {
+        sign(PROBLEMS["reverse"], token): token for token in range(END, PROBLEMS["reverse"].num_classes)
+    }
     written = [BEGIN]
     for i, text in enumerate(reading.written):
         with attention_maps(model) as maps, torch.no_grad():
             logits = model(question, torch.tensor([written]))[0, -1]
         for block in range(2):
             now = maps[f"decoder.{block}.cross_attention"][0, :, -1].mean(dim=0)
-            torch.testing.assert_close(torch.from_numpy(reading.maps[block, i]), now)
+            torch.testing.assert_close(torch.from_numpy(reading.maps[block, i]), now, atol=1e-4, rtol=0)
         logits[[PAD, BEGIN]] = -torch.inf
-        written.append(int(logits.argmax()))
-        assert sign(PROBLEMS["reverse"], written[-1]) == text
+        written.append(tokens[text])
+        assert logits[written[-1]] >= logits.max() - 1e-4, "nothing is more probable but by rounding"
     assert reading.maps.shape == (2, len(reading.written), 3)
     np.testing.assert_allclose(reading.maps.sum(axis=-1), 1, rtol=1e-5)
     assert reading.answer == (*reading.question[::-1], "end")

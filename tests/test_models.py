@@ -133,7 +133,7 @@ def test_dropout_disturbs_training_and_never_evaluation(model: str, dropout: flo
 @pytest.mark.parametrize("model", MODELS)
 def test_the_logits_of_an_image_do_not_depend_on_its_batch(model: str) -> None:
     config = small(model, "mnist")
-    built, images = seeded(config).eval(), images_for(config)
+    built, images = seeded(config).eval().double(), images_for(config).double()
     with torch.inference_mode():
         torch.testing.assert_close(built(images)[1:2], built(images[1:2]))
 
@@ -184,14 +184,14 @@ def test_published_geometry_never_reads_most_of_its_position_table(model: str, d
 @pytest.mark.parametrize("model", TRANSFORMERS)
 def test_the_two_geometries_differ_in_nothing_but_positions_that_are_never_read(model: str) -> None:
     config = small(model, "mnist", geometry="published")
-    long, short = seeded(config).eval(), build({**config, "geometry": "image"}).eval()
+    long, short = (net.eval().double() for net in (seeded(config), build({**config, "geometry": "image"})))
     weights = long.state_dict()
     name = next(key for key in weights if key.endswith("pos_embedding"))
     weights[name] = weights[name][..., :5, :]
     short.load_state_dict(weights)
-    images = images_for(config)
+    images = images_for(config).double()
     with torch.inference_mode():
-        torch.testing.assert_close(long(images), short(images), rtol=0, atol=0)
+        torch.testing.assert_close(long(images), short(images), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dim_head", [8, 16])
