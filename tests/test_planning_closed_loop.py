@@ -428,6 +428,22 @@ def test_a_plan_through_another_costs_all(recorded: Samples) -> None:
     assert only(score_plans(one, stopping), "no_collision") == 1.0
 
 
+def test_a_replay_ends_where_the_recording_does(recorded: Samples) -> None:
+    known = np.arange(8) < 4  # 2 s
+    short = recorded | {
+        "plan": np.where(known[:, None], recorded["plan"], 0),
+        "plan_mask": np.tile(known, (len(recorded["plan"]), 1)),
+        "future_boxes_mask": recorded["future_boxes_mask"] & known[:, None],
+    }
+    means = score_plans(short, recorded["plan"].astype(float)).means()
+    assert means["progress"] > 0.99 and means["no_collision"] == 1.0 and means["off_road"] == 0.0
+    astray = recorded["plan"].astype(float)
+    astray[:, 7, 1] += 30.0  # after the end
+    np.testing.assert_allclose(score_plans(short, astray).means()["score"], means["score"], atol=0.02)
+    nothing = short | {"plan_mask": np.zeros_like(short["plan_mask"])}
+    assert score_plans(nothing, np.zeros((len(astray), 8, 3))).means()["progress"] == 1.0
+
+
 def test_a_plan_of_nan_brakes_in_a_replay(recorded: Samples) -> None:
     driven = replay(recorded, np.full((len(recorded["plan"]), 8, 3), np.nan))
     assert np.isfinite(driven.state).all() and driven.lost.all()

@@ -224,6 +224,35 @@ def test_a_line_may_run_either_way(batch):
     assert losses(Prediction(plan=batch["plan"], lines=back), batch)["line_points"] < 1e-5
 
 
+def masked(batch: dict[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """The batch as if of each plan no more than so many steps had been recorded."""
+    known = (torch.arange(8) < steps).expand(len(batch["plan"]), -1)
+    rest = {"plan": torch.where(known[..., None], batch["plan"], 1e3), "plan_mask": known}
+    times = torch.cat([torch.ones(len(known), 1, dtype=torch.bool), known[:, 1::2]], dim=1)
+    return batch | rest | {"occupancy": torch.where(times[..., None, None], batch["occupancy"], 1)}
+
+
+@pytest.mark.parametrize("steps", [0, 3, 8])
+def test_what_was_not_recorded_neither_costs_nor_teaches(batch, steps):
+    part = masked(batch, steps)
+    said = perfect(batch)
+    terms = losses(said, part)
+    assert float(terms["plan"]) == float(terms["plan_yaw"]) == 0
+    assert float(terms["occupancy_dice"]) == pytest.approx(0, abs=1e-6)
+    assert float(terms["occupancy"]) == pytest.approx(0, abs=1e-6)
+    plan = (batch["plan"] + 1.0).requires_grad_()
+    anchors = torch.stack(
+        [batch["plan"] + 9.0, torch.where(part["plan_mask"][..., None], batch["plan"], 7e3)], 1
+    )
+    choice = Choice(torch.zeros(len(plan), 2), torch.stack([plan, plan], 1), anchors)
+    found = losses(Prediction(plan=plan, choice=choice), part)
+    assert float(found["plan"].detach()) == pytest.approx(2**0.5 if steps else 0)
+    assert float(found["choice"].detach()) == pytest.approx(float(np.log(2)) if steps else 0)
+    total(found).backward()
+    assert not plan.grad[~part["plan_mask"]].any()
+    assert plan.grad[part["plan_mask"]].any() == bool(steps)
+
+
 def test_the_plan_of_the_nearest_anchor_is_the_one_that_learns(batch):
     anchors = batch["plan"][:, None] + torch.tensor([[3.0], [1.0], [5.0]])[..., None]
     plans = anchors[:, [2, 1, 0]].requires_grad_()

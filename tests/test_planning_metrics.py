@@ -107,6 +107,8 @@ def test_what_was_not_recorded_does_not_change_the_mean() -> None:
     assert open_loop.summary(open_loop.measures(two, plan)) == pytest.approx(expected)
     found = open_loop.measures(two, plan)
     assert np.isnan(found["l2_3s"]).tolist() == [False, True] and not np.isnan(found["l2_2s"]).any()
+    for name in ("col_3s", "gt_col_3s", "offroad_3s", "legacy_col_3s"):
+        assert np.isnan(found[name]).tolist() == [False, True], name
 
 
 def test_a_plan_off_the_road_is_off_from_then_on() -> None:
@@ -469,6 +471,16 @@ def test_panoptic_quality_counted_by_hand() -> None:
     swapped[0, 2:][renamed[0, 2:] == 7] = 3
     swapped[0, 2:][renamed[0, 2:] == 3] = 7
     assert quality(swapped, truth)["vpq_far"] == pytest.approx(8 / 10)  # both are wrong once, at the change
+
+
+def test_times_that_were_not_recorded_do_not_count_in_occupancy() -> None:
+    truth, told_cells = occupied((1, 20, 30, 3)), occupied((1, 20, 30, 5), (2, 50, 30, 5))
+    told_cells[0, :3][told_cells[0, :3] == 2] = 0  # wrong only where nobody knows
+    known = np.arange(8)[None] < 4  # 2 s
+    said = Readout(np.zeros((1, 8, 3)), instances=told_cells)
+    found = measure_surroundings(said, {"occupancy": truth, "plan_mask": known})
+    assert set(found.values()) == {1.0}
+    assert quality(told_cells, truth)["occ_iou_far"] < 1
 
 
 def test_near_is_within_fifteen_metres() -> None:

@@ -9,14 +9,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import commonroad, nuscenes, recorded, scenes, tracks
+from attnsweep.tasks.driving.records import commonroad, lanelets, nuscenes, recorded, routes, scenes, tracks
 from attnsweep.tasks.driving.records.samples import LEFT, SAMPLE, SceneLog, samples_of
-from attnsweep.tasks.driving.world.cast import CAR, PARKED, PEDESTRIAN
+from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import corners, project
 from attnsweep.tasks.driving.world.roads import drivable_area
 
@@ -97,7 +98,7 @@ def test_a_commonroad_file_is_read_as_it_was_written(tmp_path: Path, version: st
     np.testing.assert_allclose(log.state[:, 0, 1:], np.tile([0.0, 0, 10, 0], (81, 1)))
     np.testing.assert_allclose(log.size, [[4.5, 1.8]])
     np.testing.assert_allclose(log.route[:, 1], 0, atol=1e-9)
-    assert log.route[-1, 0] >= 80 + tracks.REACH - 1  # on beyond the last pose
+    assert log.route[-1, 0] >= 80 + routes.REACH - 1  # on beyond the last pose
     np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
     assert log.drivable.at(np.array([[20.0, 0.0]]))[0] == pytest.approx(1.75 + 0.8, abs=0.4)
     assert log.drivable.at(np.array([[20.0, -3.0]]))[0] < 0
@@ -222,7 +223,7 @@ CAR_5 = obstacle(5, along_x(81))
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + scenario(ROAD, CAR_5), "has a document type"),
         (scenario(ROAD, CAR_5.replace("<x>3.0</x>", "<x>NaN</x>")), "5, state 3, position, x is 'NaN'"),
         (scenario(ROAD, CAR_5.replace(">10.0<", ">1e999<", 1)), "state 0, velocity is '1e999'"),
-        (scenario(ROAD, re.sub("<orientation>.*?</orientation>", "", CAR_5)), "state 0 has no orientation"),
+        (scenario(ROAD, re.sub("<position>.*?</position>", "", CAR_5)), "state 0 has no position"),
         (scenario(ROAD, CAR_5.replace("<length>4.5</length>", "")), "obstacle 5, length is None"),
         (scenario(ROAD, CAR_5.replace("<exact>4</exact>", "<exact>2</exact>")), "state 4 is not later than"),
         (scenario(ROAD.replace("<x>150.0</x>", "<x>?</x>"), CAR_5), "lanelet 1, left bound, x is '\\?'"),
@@ -248,7 +249,7 @@ def test_a_malformed_commonroad_file_is_named_with_its_record(
         (scenario(ROAD, CAR_5.replace("<length>4.5", "<length>1.8")), "no car moves"),
         (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
         (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
-        (scenario(ROAD, obstacle(5, along_x(50))), "there for 4.9 s, a sample needs 5.5"),
+        (scenario(ROAD, obstacle(5, along_x(31, speed=0.4))), "ego stands"),
         (scenario(ROAD, without_state(CAR_5, 33)), "not seen after 3.2 s"),
     ],
 )  # fmt: skip
@@ -257,6 +258,363 @@ def test_a_scene_that_teaches_nothing_is_left_out_with_its_reason(
 ) -> None:
     [(name, log)] = commonroad.logs_of(write(tmp_path, text), number=0)
     assert isinstance(log, str) and reason in log and name.startswith("one.xml")
+
+
+# --- Roads ---
+
+
+def read_lanelet(left: object, right: object) -> lanelets.Lanelet:
+    text = f"<l>{bound('leftBound', np.array(left))}{bound('rightBound', np.array(right))}</l>"
+    return lanelets.lanelet_of(ElementTree.fromstring(text), Path("one.xml"))
+
+
+def farthest(points: np.ndarray, line: np.ndarray) -> float:
+    """How far any of the points is from a line."""
+    return float(np.abs(project(points, line)[1]).max())
+
+
+def test_a_repeated_point_moves_no_bound() -> None:
+    left = [(0, 4), (0, 4), (40, 4), (46, 7), (46, 40)]
+    right = [(0, 0), (20, 0), (44, 0), (50, 6), (50, 40)]
+    one = read_lanelet(left, right)
+    for mine, theirs in ((one.left, left[1:]), (one.right, right)):
+        assert farthest(mine, np.array(theirs, float)) < 1e-9
+        assert farthest(np.array(theirs, float), mine) < 1e-9
+    assert len(one.left) == len(one.right)
+    plain = read_lanelet(left[1:], right)
+    np.testing.assert_array_equal(one.left, plain.left)
+    np.testing.assert_array_equal(one.right, plain.right)
+
+
+def test_bounds_of_unequally_many_points_stay_where_they_are() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        left, right = (np.cumsum(rng.uniform(-1, 3, (rng.integers(2, 12), 2)), axis=0) for _ in range(2))
+        one = read_lanelet(left.repeat(rng.integers(1, 3, len(left)), axis=0), right)
+        for mine, theirs in ((one.left, left), (one.right, right)):
+            assert farthest(mine, theirs) < 1e-6 and farthest(theirs, mine) < 1e-6
+
+
+def test_lanes_that_name_one_another_from_one_side_only_are_joined(tmp_path: Path) -> None:
+    first = lanelet(1, straight(0.0, -50, 20))
+    second = lanelet(2, straight(0.0, 20, 150), more='<predecessor ref="1"/>')
+    log = only_log(write(tmp_path, scenario(first, second, obstacle(5, along_x(81)))))
+    np.testing.assert_allclose(log.route[:, 1], 0, atol=1e-9)
+    assert log.route[-1, 0] > 130
+
+
+def test_a_divider_of_opposite_lanes_is_there_once(tmp_path: Path) -> None:
+    there = lanelet(1, straight(0.0), more='<adjacentLeft ref="2" drivingDir="opposite"/>')
+    back = lanelet(2, straight(3.5)[::-1], more='<adjacentLeft ref="1" drivingDir="opposite"/>')
+    log = only_log(write(tmp_path, scenario(there, back, obstacle(5, along_x(81)))))
+    assert len(log.dividers) == 1
+    np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "<laneletType>urban</laneletType><laneletType>sidewalk</laneletType>",
+        "<userOneWay>pedestrian</userOneWay><userBidirectional>bicycle</userBidirectional>",
+    ],
+)
+def test_lanes_for_others_than_motor_vehicles_are_not_drivable(tmp_path: Path, more: str) -> None:
+    walk = lanelet(9, straight(8.0), more=more)
+    log = only_log(write(tmp_path, scenario(ROAD, walk, obstacle(5, along_x(81)))))
+    assert log.drivable.at(np.array([[20.0, 8.0]]))[0] < 0
+    assert len(log.centres) == 2
+
+
+# --- Obstacles ---
+
+
+def standing(shape: str, *, x: float = 30.0, y: float = 0.0, yaw: float = 0.0) -> str:
+    at = state("initialState", 0, x, y, yaw, None)
+    return f'<staticObstacle id="3"><type>unknown</type><shape>{shape}</shape>{at}</staticObstacle>'
+
+
+def polygon(points: np.ndarray) -> str:
+    inside = "".join(f"<point><x>{x}</x><y>{y}</y></point>" for x, y in points)
+    return f"<polygon>{inside}</polygon>"
+
+
+def box_of_second(log: SceneLog) -> np.ndarray:
+    return np.concatenate([log.state[0, 1, :3], log.size[1]])
+
+
+@pytest.mark.parametrize("turn", [math.pi / 4, 1.0, -1.2, 0.0, math.pi / 2])
+def test_a_polygon_is_the_least_rotated_rectangle_around_it(tmp_path: Path, turn: float) -> None:
+    wall = corners(np.array([2.0, 1.0, turn, 25.0, 0.3]))
+    text = scenario(ROAD, standing(polygon(wall), yaw=0.3), obstacle(5, along_x(81)))
+    log = only_log(write(tmp_path, text))
+    np.testing.assert_allclose(log.size[1], [25.0, 0.3], atol=1e-9)
+    cos, sin = math.cos(0.3), math.sin(0.3)
+    there = wall @ np.array([[cos, sin], [-sin, cos]]) + [30, 0]
+    found = corners(box_of_second(log))
+    assert max(np.hypot(*(there - one).T).min() for one in found) < 1e-6
+
+
+def test_what_moves_faces_where_it_goes_whatever_its_shape(tmp_path: Path) -> None:
+    hull = np.array([[0.7, 0.8], [0.6, 0.9], [-0.7, 0.9], [-0.7, -0.9], [0.7, -0.9]])
+    text = obstacle(6, along_x(81, x=20, y=3.5)).replace(rectangle(4.5, 1.8), polygon(hull))
+    log = only_log(write(tmp_path, scenario(ROAD, text, obstacle(5, along_x(81)))))
+    np.testing.assert_allclose(log.size[1], [1.4, 1.8])  # wider than long
+    np.testing.assert_allclose(log.state[:, 1, 2], 0)
+
+
+def rectangle(length: float, width: float, more: str = "") -> str:
+    return f"<rectangle><length>{length}</length><width>{width}</width>{more}</rectangle>"
+
+
+TRUCK = (
+    "<truckShape><truckDims><length>5.1</length><width>2.55</width><wheelbase>3.6</wheelbase>"
+    "<distFromRearToRearAxle>0.5</distFromRearToRearAxle><cabinLength>2.5</cabinLength>"
+    "<distFromRearAxleToHitch>0.45</distFromRearAxleToHitch></truckDims>"
+    "<originXShift>-2.05</originXShift></truckShape>"
+)
+TRAILER = (
+    "<trailerDims><length>13.6</length><width>2.55</width><wheelbase>7.8</wheelbase>"
+    "<distFromFrontToHitch>0.9</distFromFrontToHitch></trailerDims>"
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("<circle><radius>2</radius></circle>", [30, 0, 0, 4, 4]),
+        (rectangle(4, 2, "<orientation>0.5</orientation>"), [30, 0, 0.5, 4, 2]),
+        (rectangle(2, 4, "<center><x>1</x><y>2</y></center>"), [31, 2, 0, 2, 4]),
+        (rectangle(4, 2, "<originXShift>-1.5</originXShift>"), [31.5, 0, 0, 4, 2]),
+        (rectangle(4, 2) + rectangle(2, 2, "<center><x>-3</x><y>0</y></center>"), [29, 0, 0, 6, 2]),
+        (
+            f"<shapeGroup><shape>{rectangle(4, 2)}</shape><shape>{rectangle(8, 1)}</shape></shapeGroup>",
+            [30, 0, 0, 8, 2],
+        ),
+        (TRUCK, [32.05, 0, 0, 5.1, 2.55]),
+        (
+            f"<semiTrailerTruckShape>{TRUCK}{TRAILER}</semiTrailerTruckShape>",
+            [(34.6 + 17.75) / 2, 0, 0, 16.85, 2.55],
+        ),
+    ],
+)
+def test_every_shape_of_the_format_becomes_a_box(tmp_path: Path, shape: str, box: list[float]) -> None:
+    log = only_log(write(tmp_path, scenario(ROAD, standing(shape), obstacle(5, along_x(81)))))
+    np.testing.assert_allclose(box_of_second(log), box, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "egos"),
+    [
+        ("bicycle", CYCLIST, 1),
+        ("pedestrian", PEDESTRIAN, 1),
+        ("train", CAR, 1),
+        ("motorcycle", CAR, 1),
+        *((word, CAR, 2) for word in ("bus", "truck", "taxi", "unknown")),
+    ],
+)
+def test_obstacles_are_what_their_type_says(tmp_path: Path, word: str, kind: int, egos: int) -> None:
+    other = obstacle(6, along_x(81, x=20, y=3.5)).replace("<type>car", f"<type>{word}")
+    found = commonroad.logs_of(write(tmp_path, scenario(ROAD, obstacle(5, along_x(81)), other)), number=0)
+    assert len(found) == egos
+    log = found[0][1]
+    assert isinstance(log, SceneLog) and log.kind.tolist() == [CAR, kind]
+    assert samples_of(log)["box"][0, 0, 6] == kind
+
+
+def test_a_trajectory_may_repeat_its_initial_time(tmp_path: Path) -> None:
+    text = CAR_5.replace("<trajectory>", f"<trajectory>{state('state', 0, 0.0, 0.0, 0.0, 10.0)}")
+    once, twice = (only_log(write(tmp_path, scenario(ROAD, one))) for one in (CAR_5, text))
+    np.testing.assert_array_equal(once.state, twice.state)
+
+
+def test_a_point_mass_faces_where_its_velocity_points(tmp_path: Path) -> None:
+    text = re.sub("<orientation>.*?</orientation>", "", CAR_5)
+    both = re.sub(
+        "<velocity><exact>10.0", "<velocityY><exact>1.5</exact></velocityY><velocity><exact>10.0", text
+    )
+    log = only_log(write(tmp_path, scenario(ROAD, both)))
+    np.testing.assert_allclose(log.state[:, 0, 2], math.atan2(1.5, 10))
+    np.testing.assert_allclose(log.state[:, 0, 3:], np.tile([10, 1.5], (81, 1)))
+
+
+def test_without_orientation_and_lateral_velocity_one_faces_along_the_way(tmp_path: Path) -> None:
+    t = np.linspace(0, 2.4, 81)
+    poses = np.stack([10 * t, 0.5 * t**2, np.full(81, 9.0)], axis=1)
+    text = re.sub("<orientation>.*?</orientation>", "", obstacle(5, poses))
+    log = only_log(write(tmp_path, scenario(ROAD, text)))
+    np.testing.assert_allclose(log.state[:, 0, 2], np.arctan2(t, 10), atol=0.003)
+
+
+def test_uncertain_quantities_count_as_their_centres(tmp_path: Path) -> None:
+    def area(found: re.Match[str]) -> str:
+        middle = f"<center><x>{found[1]}</x><y>{found[2]}</y></center>"
+        return f"<position>{rectangle(3, 1, f'<orientation>0.4</orientation>{middle}')}</position>"
+
+    text = re.sub("<position><point><x>(.*?)</x><y>(.*?)</y></point></position>", area, CAR_5)
+    text = text.replace(
+        "<velocity><exact>10.0</exact>",
+        "<velocity><intervalStart>8</intervalStart><intervalEnd>12</intervalEnd>",
+    )
+    text = text.replace(
+        "<orientation><exact>0.0</exact>",
+        "<orientation><intervalStart>-0.1</intervalStart><intervalEnd>0.1</intervalEnd>",
+    )
+    exact, log = (only_log(write(tmp_path, scenario(ROAD, one))) for one in (CAR_5, text))
+    np.testing.assert_allclose(log.state, exact.state, atol=1e-9)
+
+
+def test_states_without_a_position_are_left_out(tmp_path: Path) -> None:
+    lateral = "<state><distance><exact>1</exact></distance><time><exact>81</exact></time></state>"
+    text = CAR_5.replace("</trajectory>", f"{lateral}{lateral}</trajectory>")
+    assert len(only_log(write(tmp_path, scenario(ROAD, text))).state) == 81
+
+
+def test_a_step_of_a_fifth_of_a_second_is_read(tmp_path: Path) -> None:
+    log = only_log(write(tmp_path, scenario(ROAD, obstacle(5, along_x(41, step=0.2)), step=0.2)))
+    np.testing.assert_allclose(log.state[:, 0, 0], np.arange(81.0), atol=1e-9)
+    assert log.valid.all()
+
+
+def test_prefixes_comments_and_byte_order_marks_are_no_obstacle(tmp_path: Path) -> None:
+    text = scenario(ROAD, CAR_5)
+    plain = only_log(write(tmp_path, text))
+    text = re.sub(r"<(/?)([a-zA-Z])", r"<\1cr:\2", text).replace("timeStep", 'xmlns:cr="u" timeStep')
+    text = "\ufeff" + text.replace("<cr:x>3.0", "<cr:x><!-- a -->3.<!-- b -->0")
+    np.testing.assert_array_equal(only_log(write(tmp_path, text)).state, plain.state)
+
+
+def test_far_off_coordinates_change_no_sample(tmp_path: Path) -> None:
+    def moved(found: re.Match[str]) -> str:
+        return f"<x>{float(found[1]) + 691_000}</x><y>{float(found[2]) + 5_335_000}</y>"
+
+    text = scenario(ROAD, CAR_5, obstacle(6, along_x(60, x=15, y=3.5)))
+    away = re.sub("<x>([^<]*)</x><y>([^<]*)</y>", moved, text)
+    here, there = (
+        [samples_of(log) for _, log in commonroad.logs_of(write(tmp_path, one), number=0) if log != ""]
+        for one in (text, away)
+    )
+    for one, other in zip(here, there, strict=True):
+        for name in set(SAMPLE) - {"pose", "bev", "depth", "map"}:  # grids: cells on an edge
+            np.testing.assert_allclose(one[name], other[name], atol=1e-4, err_msg=name)
+        assert (one["bev"] != other["bev"]).mean() < 1e-3
+
+
+# --- Short scenarios ---
+
+
+@pytest.mark.parametrize("states", [2, 3, 6, 11, 31, 41, 51, 55])
+def test_a_short_scenario_makes_samples_whose_unknown_steps_are_masked(tmp_path: Path, states: int) -> None:
+    log = only_log(write(tmp_path, scenario(ROAD, obstacle(5, along_x(states)))))
+    made = samples_of(log)
+    assert set(made) == set(SAMPLE)
+    keys = (states - 1) // 5  # after the first
+    known = [[k + step <= keys for step in range(1, 9)] for k in range(max(keys, 1))]
+    assert made["plan_mask"].tolist() == known
+    wanted = np.where(known, 5.0 * np.arange(1, 9), 0)
+    np.testing.assert_allclose(made["plan"][..., 0], wanted, atol=1e-4)
+    np.testing.assert_allclose(made["time"], 0.5 * np.arange(len(made["time"])), atol=1e-6)
+    np.testing.assert_allclose(made["ego_state"][:, 0], 10, atol=1e-6)
+    np.testing.assert_allclose(made["ego_state"][:, 1:], 0, atol=1e-6)
+    assert made["previous"].tolist() == list(range(-1, len(known) - 1))
+    swept = made["bev"][:, :4].any(axis=(2, 3))
+    for k in range(min(len(known), 3)):  # sweeps that were not taken are empty; those taken see ghosts
+        assert not swept[k, : 3 - k].any()
+    assert all(np.isfinite(array.astype(float)).all() for array in made.values())
+
+
+def test_a_car_that_is_seen_once_is_an_ego_where_there_is_no_other(tmp_path: Path) -> None:
+    once = obstacle(9, along_x(1))
+    assert len(samples_of(only_log(write(tmp_path, scenario(ROAD, once))))["bev"]) == 1
+    [(_, whole), (_, why)] = commonroad.logs_of(write(tmp_path, scenario(ROAD, CAR_5, once)), number=0)
+    assert isinstance(whole, SceneLog) and "there for 0.0 s" in str(why)
+
+
+# --- Planning problems ---
+
+
+def problem(goal: str, *, x: float = 0.0, y: float = 0.0, speed: float = 8.0, name: int = 100) -> str:
+    where = f"<position>{goal}</position>" if goal else ""
+    times = "<time><intervalStart>20</intervalStart><intervalEnd>30</intervalEnd></time>"
+    start = state("initialState", 0, x, y, 0.0, speed)
+    return f'<planningProblem id="{name}">{start}<goalState>{where}{times}</goalState></planningProblem>'
+
+
+def circle(x: float, y: float) -> str:
+    return f"<circle><radius>2</radius><center><x>{x}</x><y>{y}</y></center></circle>"
+
+
+FORK = "".join(
+    (
+        lanelet(1, straight(0.0, -50, 40), more='<successor ref="2"/><successor ref="3"/>'),
+        lanelet(2, straight(0.0, 40, 140)),
+        lanelet(3, np.stack([np.linspace(40, 80, 9), np.linspace(0, 30, 9)], axis=1)),
+    )
+)
+NEIGHBOURS = "".join(
+    (
+        lanelet(1, straight(0.0), more='<adjacentLeft ref="2" drivingDir="same"/>'),
+        lanelet(2, straight(3.5), more='<adjacentRight ref="1" drivingDir="same"/>'),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("road", "goal", "end"),
+    [
+        (ROAD, circle(60, 0.4), (60, 0)),
+        (ROAD, rectangle(8, 3, "<center><x>45</x><y>-0.5</y></center>"), (45, 0)),
+        (ROAD, polygon(np.array([[50, -1], [54, -1], [54, 1], [50, 1]])), (52, 0)),
+        (FORK, '<lanelet ref="3"/>', (60, 15)),
+        (FORK, '<lanelet ref="2"/>', (90, 0)),
+        (FORK, circle(80, 30), (80, 30)),
+        (NEIGHBOURS, circle(90, 3.5), (90, 3.5)),
+        (NEIGHBOURS, '<lanelet ref="1"/>', (50, 0)),
+    ],
+)
+def test_a_goal_region_is_the_end_of_the_route(
+    tmp_path: Path, road: str, goal: str, end: tuple[float, float]
+) -> None:
+    log = only_log(write(tmp_path, scenario(road, problem(goal))))
+    np.testing.assert_allclose(log.route[[0, -1]], [(0, 0), end], atol=1e-6)
+    assert np.hypot(*np.diff(log.route, axis=0).T).max() < 0.8
+    made = samples_of(log)
+    assert not made["plan_mask"].any() and made["ego_state"][0, 0] == 8
+    np.testing.assert_allclose(made["size"], [commonroad.EGO_SIZE])
+
+
+def test_of_several_goals_the_nearest_that_can_be_reached_counts(tmp_path: Path) -> None:
+    text = problem(circle(120, 0)).replace("</planningProblem>", "") + "".join(
+        f"<goalState><position>{circle(x, 0)}</position></goalState>" for x in (70, -30)
+    )
+    log = only_log(write(tmp_path, scenario(ROAD, f"{text}</planningProblem>")))
+    np.testing.assert_allclose(log.route[-1], [70, 0], atol=1e-6)  # -30 lies behind
+
+
+@pytest.mark.parametrize("goal", ["", circle(-40, 0), '<lanelet ref="77"/>'])
+def test_a_goal_that_is_nowhere_ahead_leaves_the_route_open(tmp_path: Path, goal: str) -> None:
+    log = only_log(write(tmp_path, scenario(lanelet(1, straight(0.0, -50, 30)), problem(goal))))
+    np.testing.assert_allclose(log.route[-1], [60, 0], atol=0.6)
+
+
+def test_each_planning_problem_is_a_scene_among_the_recorded_traffic(tmp_path: Path) -> None:
+    problems = (
+        problem(circle(60, 0)),
+        problem(circle(60, 3.5), y=3.5, name=101),
+        problem("", y=90.0, name=102),
+    )
+    text = scenario(ROAD, obstacle(5, along_x(81, x=20)), standing(rectangle(4, 2), y=3.5), *problems)
+    found = dict(commonroad.logs_of(write(tmp_path, text), number=0))
+    assert list(found) == [
+        f"one.xml, {name}"
+        for name in ("obstacle 5", "planning problem 100", "planning problem 101", "planning problem 102")
+    ]
+    assert found["one.xml, planning problem 102"] == tracks.NO_LANE
+    log = found["one.xml, planning problem 100"]
+    assert isinstance(log, SceneLog) and log.number == 1
+    made = samples_of(log)
+    np.testing.assert_allclose(sorted(made["box"][0, :2, 0]), [20, 30], atol=1e-5)
+    np.testing.assert_allclose(made["future_boxes"][0, :, 0, 0].max(), 60, atol=1e-4)
+    assert made["future_boxes_mask"][0, :, :2].all()
 
 
 # --- nuScenes ---
@@ -564,12 +922,40 @@ def test_a_set_without_a_scene_for_a_part_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no \.xml file"):
         recorded.find(f"commonroad:{folder}")
     write(folder, scenario(ROAD, obstacle(5, along_x(70)), obstacle(6, along_x(20))))
-    with pytest.raises(UserError, match=r"no scene for the part val: one\.xml, obstacle 6: there for 1\.9 s"):
-        scenes.ensure(recorded.find(f"commonroad:{folder}"), tmp_path, processes=1)
     write(folder, "<commonRoad")
-    with pytest.raises(UserError, match="is not well-formed XML"):
+    write(folder, scenario(CAR_5), "two.xml")
+    with pytest.raises(
+        UserError, match=r"one\.xml is not well-formed XML.*two\.xml has no lanelet.*no scene"
+    ):
         scenes.ensure(recorded.find(f"commonroad:{folder}"), tmp_path, processes=1)
     assert not list((tmp_path / "driving").iterdir())
+
+
+def test_bad_files_are_skipped_all_at_once_each_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for k in range(3):
+        write(folder, scenario(ROAD, obstacle(5, along_x(70))), f"good{k}.xml")
+    write(folder, "<commonRoad", "broken.xml")
+    write(folder, scenario(ROAD), "empty.xml")
+    source = recorded.find(f"commonroad:{folder}")
+    scenes.ensure(source, tmp_path, processes=1)
+    skipped = scenes.skipped_of(source, tmp_path)
+    assert skipped.startswith("2 of 5 skipped: ") and "\n" not in skipped
+    assert "broken.xml is not well-formed XML" in skipped and "empty.xml: no car moves" in skipped
+    for part in ("train", "val", "test"):  # a file each, of those that are good
+        assert len(set(scenes.load(source, tmp_path, part)["scene"].tolist())) == 1
+
+
+def test_a_file_is_a_data_set_too_and_few_scenes_are_in_all_parts(tmp_path: Path) -> None:
+    file = write(tmp_path, scenario(ROAD, obstacle(5, along_x(31))), "one.xml")
+    source = recorded.find(f"commonroad:{file}")
+    scenes.ensure(source, tmp_path, processes=1)
+    assert scenes.skipped_of(source, tmp_path) == ""
+    for part in ("train", "val", "test"):
+        assert len(scenes.load(source, tmp_path, part)["plan"]) == 6
+    with pytest.raises(UserError, match=r"is not a folder, nor an \.xml file"):
+        recorded.find(f"commonroad:{write(tmp_path, '', 'one.txt')}")
 
 
 @pytest.mark.data
@@ -577,7 +963,7 @@ def test_recorded_ngsim_traffic_makes_samples() -> None:
     folder = Path(os.environ.get("ATTNSWEEP_DATA", "/nowhere")) / "commonroad"
     if not folder.is_dir():
         pytest.skip("needs CommonRoad's NGSIM scenarios in $ATTNSWEEP_DATA/commonroad")
-    counts = {}
+    whole = {}
     for path in sorted(folder.glob("*.xml")):
         logs = [log for _, log in commonroad.logs_of(path, number=0) if isinstance(log, SceneLog)]
         for log in logs:
@@ -586,6 +972,8 @@ def test_recorded_ngsim_traffic_makes_samples() -> None:
             _, aside = project(log.state[:, 0, :2], log.route)
             size = np.tile(log.size[0], (len(log.state), 1))
             boxes = np.concatenate([log.state[:, 0, :3], size], axis=1)
-            assert np.abs(aside).max() < 1.75 and (log.drivable.at(corners(boxes)) > 0).all()
-            counts[path.name] = counts.get(path.name, 0) + len(made["bev"])
-    assert counts["USA_US101-4_1_T-1.xml"] == 54 and counts["USA_Peach-4_8_T-1.xml"] == 8
+            assert np.abs(aside).max() < 2.1 and (log.drivable.at(corners(boxes)) > 0).all()
+            if len(log.state) > 55 and log.valid[:, 0].all():
+                whole[path.name] = whole.get(path.name, 0) + len(made["bev"])
+                assert made["plan_mask"].all()
+    assert whole["USA_US101-4_1_T-1.xml"] == 54 and whole["USA_Peach-4_8_T-1.xml"] == 8

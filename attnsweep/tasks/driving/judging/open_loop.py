@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.judging.closed_loop import drivable_plan
 from attnsweep.tasks.driving.judging.replay import depth_at
-from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, Samples
+from attnsweep.tasks.driving.records.samples import KEY_S, Samples, plan_mask
 from attnsweep.tasks.driving.world.geometry import Floats, corners, overlap, separation
 
 SECONDS = (1, 2, 3, 4)
@@ -29,8 +29,7 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
     recorded drive; `offroad_Ks` whether a corner leaves the drivable area; `legacy_col_Ks` and
     `legacy_gt_col_Ks` as UniAD counts, see `legacy_collisions`.
 
-    A plan that cannot be driven counts as standing still. `samples` may hold a `plan_mask` (s, 8) that tells
-    which key frames of `plan` were recorded.
+    A plan that cannot be driven counts as standing still.
     """
     _, lost = drivable_plan(plans)
     plans = np.where(lost[:, None, None], 0.0, np.asarray(plans, dtype=np.float64))
@@ -45,7 +44,9 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
     exempt = legacy_hits(truth, boxes, there)
     counted = legacy_hits(plans, boxes, there) & ~exempt
     for name, hit in (("legacy_col", counted), ("legacy_gt_col", exempt)):
-        found |= {f"{name}_{s}s": hit[:, step(s)].astype(float) for s in LEGACY_SECONDS}
+        found |= {
+            f"{name}_{s}s": np.where(known[:, step(s)], hit[:, step(s)], np.nan) for s in LEGACY_SECONDS
+        }
     return found
 
 
@@ -67,12 +68,6 @@ def slices(samples: Samples) -> dict[str, NDArray[np.bool_]]:
 def step(seconds: int) -> int:
     """The index of the key frame that many seconds on."""
     return round(seconds / KEY_S) - 1
-
-
-def plan_mask(samples: Samples) -> NDArray[np.bool_]:
-    """Which key frames (s, 8) of the recorded drive are known."""
-    every = np.ones((len(samples["plan"]), FUTURE), dtype=bool)
-    return np.asarray(samples.get("plan_mask", every), dtype=bool)
 
 
 def distances(plans: Floats, truth: Floats, known: NDArray[np.bool_]) -> dict[str, Floats]:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.judging.closed_loop import LOST_BRAKING, Drive, drivable_plan, progress_along
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
-from attnsweep.tasks.driving.records.samples import DEEPEST, FUTURE, KEY_S, Samples
+from attnsweep.tasks.driving.records.samples import DEEPEST, FUTURE, KEY_S, Samples, plan_mask
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
 from attnsweep.tasks.driving.world.geometry import Floats, corners, wrap
@@ -20,9 +20,11 @@ def score_plans(samples: Samples, plans: Floats) -> Scores:
     """The scores of plans (s, 8, 3), each driven for 4 s in the frame of its sample.
 
     The others go where they went, whatever the ego does. Progress is measured by that of the expert's plan,
-    driven in the same way. Samples tell no kinds of those hidden, so hitting what is parked costs all.
+    driven in the same way. Samples tell no kinds of those hidden, so hitting what is parked costs all. Where
+    the recording of the expert ends earlier (`plan_mask`), so does the drive; where there is none at all, it
+    is driven to its end, and any progress will do.
     """
-    expert = replay(samples, samples["plan"].astype(float))
+    expert = replay(samples, extended(samples))
     return score_drive(replay(samples, plans), gained(expert, counted(expert)))
 
 
@@ -41,10 +43,11 @@ def replay(samples: Samples, plans: Floats) -> Drive:
     ]
     boxes = np.concatenate([ego[..., :3], np.broadcast_to(own[:, 0], (*ego.shape[:2], 2))], axis=-1)
     depth = depth_at(samples["depth"], np.moveaxis(corners(boxes), 0, 1))  # (s, t, 4)
+    there = np.concatenate([recorded(samples)[..., None], there], axis=2)
     return Drive(
         dt=DT,
         state=state,
-        active=np.concatenate([np.ones((len(state), count, 1), dtype=bool), there], axis=2),
+        active=there,
         kind=np.full((count, agents), CAR),
         size=size,
         progress=np.stack([progress for progress, _ in routes], axis=1),
@@ -54,6 +57,24 @@ def replay(samples: Samples, plans: Floats) -> Drive:
         to_stop=np.full(state.shape[:2], np.inf),
         lost=lost.astype(float),
     )
+
+
+def recorded(samples: Samples) -> NDArray[np.bool_]:
+    """At which entries (t, s) a drive is judged: up to the last key frame of the expert that was recorded, or
+    at all where none was.
+    """
+    known = plan_mask(samples).sum(axis=1)  # key frames, without gaps
+    last = np.where(known > 0, known, FUTURE) * round(KEY_S / DT)
+    return np.arange(FUTURE * round(KEY_S / DT) + 1)[:, None] <= last
+
+
+def extended(samples: Samples) -> Floats:
+    """The expert's plans (s, 8, 3); beyond what was recorded they go on as in the last half second."""
+    plan, known = np.pad(samples["plan"].astype(float), ((0, 0), (1, 0), (0, 0))), plan_mask(samples)
+    for k in range(FUTURE):
+        onward = 2 * plan[:, k] - plan[:, max(k - 1, 0)]
+        plan[:, k + 1] = np.where(known[:, k, None], plan[:, k + 1], onward)
+    return plan[:, 1:]
 
 
 def track(samples: Samples, plans: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -33,10 +33,17 @@ from attnsweep.tasks.driving.judging.closed_loop import (
 )
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
 from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, ego_state, navigation
-from attnsweep.tasks.driving.records.tracks import distinct
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
-from attnsweep.tasks.driving.world.geometry import Floats, from_frame, project, resample, stations, wrap
+from attnsweep.tasks.driving.world.geometry import (
+    Floats,
+    distinct,
+    from_frame,
+    project,
+    resample,
+    stations,
+    wrap,
+)
 from attnsweep.tasks.driving.world.roads import (
     SHOULDER,
     SPACING,

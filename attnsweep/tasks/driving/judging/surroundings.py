@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.judging.perception import match
 from attnsweep.tasks.driving.judging.readout import Readout
-from attnsweep.tasks.driving.records.samples import OCCUPANCY, Samples
+from attnsweep.tasks.driving.records.samples import OCCUPANCY, Samples, occupancy_mask
 from attnsweep.tasks.driving.world.geometry import Floats
 from attnsweep.tasks.driving.world.sensor import Grid
 
@@ -27,7 +27,8 @@ def measure_surroundings(said: Readout, samples: Samples) -> dict[str, float]:
     if said.line_class is not None and said.line_points is not None:
         found |= line_f1(said.line_class, said.line_points, samples)
     if said.instances is not None:
-        cells = taken_cells(said.instances, samples["occupancy"].astype(np.uint8))
+        known = occupancy_mask(samples)[..., None, None]
+        cells = taken_cells(said.instances * known, samples["occupancy"].astype(np.uint8) * known)
         for name, reach in (("near", NEAR), ("far", np.inf)):
             some = cells.within(reach)
             found[f"occ_iou_{name}"] = iou(some.told > 0, some.truth > 0)

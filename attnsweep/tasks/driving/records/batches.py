@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnsweep.tasks.driving.records.samples import Samples
+from attnsweep.tasks.driving.records.samples import Samples, plan_mask
 from attnsweep.tasks.driving.world.cameras import Rig
 
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -52,6 +52,7 @@ def rig_of(config: Mapping[str, Any]) -> Rig | None:
 def tensors(samples: Samples, inputs: Iterable[str] = INPUTS) -> dict[str, Tensor]:
     """All that the stack and its losses read of a part, as tensors over the same memory."""
     arrays = {name: samples[name] for name in (*inputs, *LABELS)} | offsets(samples)
+    arrays["plan_mask"] = plan_mask(samples)
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 

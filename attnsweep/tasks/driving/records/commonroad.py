@@ -1,369 +1,234 @@
-"""Scenes from CommonRoad scenario files (XML, formats 2018b and 2020a), such as recorded NGSIM traffic.
+"""Scenes from CommonRoad scenario files (XML, formats 2018b, 2020a and later), such as recorded NGSIM
+traffic.
 
-Every car, bus or truck that moves is the ego of a scene of its own, as long as it was there. What the ego
-senses is simulated on the recorded boxes, with the same scanner as in the own world. What a file leaves open:
+Every motor vehicle that moves is the ego of a scene of its own, as long as it was there; and so is whoever a
+planning problem is posed to, of whom the file gives an initial state and a goal, and nothing that an expert
+did (`plan_mask`). Who is there for less than half a second is one only where a file has no other. What the
+ego senses is simulated on the recorded boxes, with the same scanner as in the own world. Besides what
+`lanelets` says of the road:
 
-- The road reaches 0.8 m beyond the outermost lanes.
-- Where no bound of a lanelet has a marking, borders are painted solid and dividers dashed; where some have,
-  only those are painted.
-- A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
-- References to lanelets that are not in the file, as in cut-outs of maps, lead nowhere.
-- Sidewalks, bicycle lanes and crosswalks are not drivable; the bounds of crosswalks are painted.
-- Obstacles longer than 30 m, such as buildings and trains, are left out.
+- A quantity that is uncertain counts as the centre of its interval, or of its area.
+- A state without orientation, of a point mass, faces where its velocity points; without either, where its
+  positions lead.
+- A state at the same time as the one before it repeats it, and is left out; so are states without a position.
+- Obstacles that are no rectangles are the least rotated rectangles around them (`shapes`).
+- Obstacles longer than 30 m, such as trains, are left out, and so are environment and phantom obstacles.
 - An obstacle that has occupancies instead of a trajectory is there in its initial state alone.
 
 Format: Althoff, Koschi, Manzinger, "CommonRoad: Composable benchmarks for motion planning on roads", IV 2017;
-commonroad.in.tum.de. Document types, and with them entities, are refused: a file can only hold data.
+commonroad.in.tum.de.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records.commonroad_xml import (
+    number_in,
+    optional_value,
+    parse,
+    read,
+    references,
+    value_in,
+)
+from attnsweep.tasks.driving.records.lanelets import network_of
+from attnsweep.tasks.driving.records.routes import Region
 from attnsweep.tasks.driving.records.samples import SceneLog
-from attnsweep.tasks.driving.records.tracks import LONGEST, Surroundings, Track, distinct, log_of, part_of_map
-from attnsweep.tasks.driving.world.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.tasks.driving.world.geometry import Floats, from_frame, offset, resample, stations
-from attnsweep.tasks.driving.world.roads import DrivableArea, dashed, drivable_area
+from attnsweep.tasks.driving.records.shapes import box_of, centre_of
+from attnsweep.tasks.driving.records.tracks import LONGEST, Track, log_of, log_to_goal
+from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
+from attnsweep.tasks.driving.world.geometry import Floats, from_frame
 
-FORMATS = ("2018b", "2020a")
-ON_FOOT, CROSSWALK = ("sidewalk", "bicycleLane", "crosswalk"), "crosswalk"
-STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
-EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
-LARGEST = 1e9  # of all figures in a file; of finite ones
-SHORTEST = 2.5  # m; what is shorter, such as a bicycle, is no ego
+KINDS = {"pedestrian": PEDESTRIAN, "bicycle": CYCLIST}  # of dynamic obstacles; all others are vehicles
+NO_EGO = ("train", "motorcycle")  # vehicles that follow no lane, or are not as wide as a car
+SHORTEST = 2.5  # m; what is shorter is no ego
+EGO_SIZE = (4.508, 1.610)  # m; the BMW 320i, vehicle 2 of CommonRoad's vehicle models
 ALWAYS = 1e6  # s, before and after which nothing stands any more
+LEAST_STEP = 0.05  # m; from a shorter step no direction is taken
 
 
 @dataclass(frozen=True)
-class Lanelet:
-    """A lanelet: its bounds (n, 2) in the direction of travel and their markings ("": none), the lanelets
-    that follow it, its neighbour on the left (None: it has none) and whether that one is driven the same way,
-    and where one stops on it for which lights.
-    """
+class Obstacle:
+    """A track, and whether it may be an ego."""
 
-    kind: str
-    left: Floats
-    right: Floats
-    markings: tuple[str, str]
-    successors: tuple[str, ...]
-    beside: str | None
-    same_way: bool
-    stop_line: Floats | None
-    lights: tuple[str, ...]
+    track: Track
+    may_be_ego: bool
 
-    @property
-    def on_foot(self) -> bool:
-        return self.kind in ON_FOOT
+
+@dataclass(frozen=True)
+class Problem:
+    """A planning problem: its initial state as a track, and the positions of its goals."""
+
+    track: Track
+    goals: tuple[Element, ...]
 
 
 def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tuple[str, SceneLog | str]]:
-    """A scene of each car that moves, or why it makes none, each with its name; numbered from `number`
-    on. `content` is what the file holds, where it has been read before.
+    """A scene of each vehicle that moves and of each planning problem, or why it makes none, each with its
+    name; numbered from `number` on. `content` is what the file holds, where it has been read before.
 
-    Raises UserError, naming file and record, where the file is malformed or a figure is not finite.
+    Raises UserError, naming file and record, where the file is malformed, has no road, or a figure is not
+    finite.
     """
     root = parse(path, read(path) if content is None else content)
     step = number_in(root.get("timeStepSize"), f"{path}: timeStepSize")
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
-    tracks = [track for element in root for track in tracks_of(element, path, step)]
-    egos = [i for i, track in enumerate(tracks) if track.kind == CAR and track.size[0] > SHORTEST]
-    if not egos:
-        return [(path.name, "no car moves in it")]
-    around = surroundings_of(root, path, step, np.concatenate([tracks[i].pose[:, :2] for i in egos]))
-    return [
-        (f"{path.name}, {tracks[ego].name}", log_of(tracks, ego, around, number=number + k))
+    obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
+    problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
+    tracks = [obstacle.track for obstacle in obstacles]
+    egos = [i for i, obstacle in enumerate(obstacles) if obstacle.may_be_ego]
+    own = [tracks[i] for i in egos] + [problem.track for problem in problems]
+    if not own:
+        return [(path.name, "no car moves in it, and no planning problem is posed")]
+    network = network_of(root, path, step, np.concatenate([track.pose[:, :2] for track in own]))
+    around = network.surroundings
+    labelled = any(tracks[ego].has_future for ego in egos)
+    found: list[SceneLog | str] = [
+        log_of(tracks, ego, around, number=number + k)
+        if tracks[ego].has_future or not (labelled or problems)
+        else f"there for {tracks[ego].seconds:.1f} s, less than from key frame to key frame"
         for k, ego in enumerate(egos)
     ]
-
-
-# --- XML ---
-
-
-def read(path: Path) -> bytes:
-    """What a file holds."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def parse(path: Path, content: bytes) -> Element:
-    """The root of a scenario file."""
-    builder, parser = TreeBuilder(), expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-
-    def refuse(*_: object) -> None:
-        raise UserError(f"{path} has a document type, which no CommonRoad file needs; remove it")
-
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(content, True)
-    except expat.ExpatError as error:
-        raise UserError(f"{path} is not well-formed XML: {error}") from None
-    root = builder.close()
-    if root.tag != "commonRoad" or root.get("commonRoadVersion") not in FORMATS:
-        version = root.get("commonRoadVersion")
-        formats = " or ".join(FORMATS)
-        raise UserError(f"{path} is a <{root.tag}> of version {version}; use CommonRoad of {formats}")
-    return root
-
-
-def number_in(text: str | None, where: str) -> float:
-    """The finite number that a text holds, of a size that occurs."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = np.nan
-    if not abs(value) < LARGEST:
-        raise UserError(f"{where} is {text!r}, not a finite number")
-    return value
-
-
-def value_in(element: Element, tag: str, where: str) -> float:
-    """A quantity, exact or the middle of an interval."""
-    found = element.find(tag)
-    if found is None:
-        raise UserError(f"{where} has no {tag}")
-    start = found.findtext("intervalStart")
-    if start is None:
-        return number_in(found.findtext("exact"), f"{where}, {tag}")
-    ends = (start, found.findtext("intervalEnd"))
-    return sum(number_in(text, f"{where}, {tag}") for text in ends) / 2
-
-
-def points_in(element: Element | None, where: str) -> Floats:
-    """The points (n, 2) right below an element."""
-    points = [] if element is None else element.findall("point")
-    xy = [[number_in(point.findtext(axis), f"{where}, {axis}") for axis in "xy"] for point in points]
-    return np.array(xy).reshape(-1, 2)
-
-
-# --- The map ---
-
-
-def surroundings_of(root: Element, path: Path, step: float, agents: Floats) -> Surroundings:
-    """The map of a scenario, around agents (n, 2)."""
-    lanelets = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
-    driven = {name: one for name, one in lanelets.items() if not one.on_foot}
-    if not driven:
-        raise UserError(f"{path} has no lanelet on which one drives")
-    place = {name: i for i, name in enumerate(driven)}
-    polygons = [
-        np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in driven.values()
-    ]
-    area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
-    dividers = tuple(
-        one.left
-        for name, one in driven.items()
-        if one.beside in driven and (one.same_way or place[name] < place[str(one.beside)])
-    )
-    stops = [(one.stop_line, one.lights) for one in driven.values() if one.stop_line is not None]
-    lines = tuple(line for line, _ in stops)
-    return Surroundings(
-        centres=tuple((one.left + one.right) / 2 for one in driven.values()),
-        successors=tuple(
-            tuple(place[name] for name in one.successors if name in place) for one in driven.values()
-        ),
-        drivable=area,
-        dividers=dividers,
-        paint=paint_of(list(lanelets.values()), area, [*dividers], [*lines]),
-        stop_lines=lines,
-        red=reds([lights for _, lights in stops], lights_of(root, path, step)),
-    )
-
-
-def lanelet_of(element: Element, path: Path) -> Lanelet:
-    """A lanelet; where its bounds have unequally many points, both get as many as the longer list."""
-    where = f"{path}: lanelet {element.get('id')}"
-    bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
-    sides = [
-        distinct_points(bound, f"{where}, {side}")
-        for bound, side in zip(bounds, ("left", "right"), strict=True)
-    ]
-    left, right = sides
-    if len(left) != len(right):
-        count = max(len(left), len(right))
-        left, right = evenly(left, count), evenly(right, count)
-    beside, stop = element.find("adjacentLeft"), element.find("stopLine")
-    refs = [*element.findall("trafficLightRef"), *([] if stop is None else stop.findall("trafficLightRef"))]
-    lights = tuple(dict.fromkeys(str(ref.get("ref")) for ref in refs))
-    stop_line = None
-    if stop is not None or lights:
-        stop_line = points_in(stop, f"{where}, stopLine")
-        stop_line = stop_line if len(stop_line) == 2 else np.stack([left[-1], right[-1]])
-    marked = ["" if bound is None else bound.findtext("lineMarking", "").strip() for bound in bounds]
-    return Lanelet(
-        kind=element.findtext("laneletType", "").strip(),
-        left=left,
-        right=right,
-        markings=(marked[0], marked[1]),
-        successors=tuple(str(one.get("ref")) for one in element.findall("successor")),
-        beside=None if beside is None else beside.get("ref"),
-        same_way=beside is not None and beside.get("drivingDir") == "same",
-        stop_line=stop_line,
-        lights=lights,
-    )
-
-
-def distinct_points(bound: Element | None, where: str) -> Floats:
-    """The points (n, 2) of a bound, two at least."""
-    points = points_in(bound, f"{where} bound")
-    kept = distinct(points) if len(points) else points
-    if len(kept) < 2:
-        raise UserError(f"{where} bound has {len(kept)} different points; it takes 2 for a line")
-    return kept
-
-
-def evenly(xy: Floats, count: int) -> Floats:
-    """The polyline through `count` points at equal distances."""
-    along = stations(xy)
-    at = np.linspace(0.0, along[-1], count)
-    return np.stack([np.interp(at, along, xy[:, k]) for k in range(2)], axis=1)
-
-
-def paint_of(
-    lanelets: Sequence[Lanelet], area: DrivableArea, dividers: list[Floats], stop_lines: list[Floats]
-) -> Floats:
-    """Points (n, 2) of all that is painted, a point each half metre."""
-    marked = [
-        (line, marking)
-        for one in lanelets
-        for line, marking in zip((one.left, one.right), one.markings, strict=True)
-    ]
-    if any(marking for _, marking in marked):
-        dashes = [line for line, marking in marked if "dashed" in marking]
-        solid = [line for line, marking in marked if "solid" in marking]
-    else:
-        dashes, solid = dividers, area.contours(EDGE)
-    crossings = [line for one in lanelets if one.kind == CROSSWALK for line in (one.left, one.right)]
-    points = [dashed(line) for line in dashes]
-    points += [resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]
-    return np.unique(np.concatenate([np.zeros((0, 2)), *points]), axis=0)
-
-
-def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats, list[bool], float]]:
-    """The active lights: the ends (n,) of the phases of a cycle in seconds, whether one stops in each, and
-    when the cycle began.
-    """
-    lights = {}
-    for light in root.findall("trafficLight"):
-        where = f"{path}: trafficLight {light.get('id')}"
-        phases = light.findall("cycle/cycleElement")
-        if not phases or light.findtext("active", "true").strip() == "false":
-            continue
-        lasts = [number_in(phase.findtext("duration"), f"{where}, duration") for phase in phases]
-        if min(lasts) < 0 or sum(lasts) <= 0:
-            raise UserError(f"{where} has a cycle of durations {lasts}; they must be above 0")
-        began = number_in(light.findtext("cycle/timeOffset", "0"), f"{where}, timeOffset")
-        stops = [phase.findtext("color", "").strip() in STOPS for phase in phases]
-        lights[str(light.get("id"))] = (np.cumsum(lasts) * step, stops, began * step)
-    return lights
-
-
-def reds(
-    groups: list[tuple[str, ...]], lights: dict[str, tuple[Floats, list[bool], float]]
-) -> Callable[[Floats], NDArray[np.bool_]]:
-    """From times (t,), which stop lines (t, lines) show red: those of whose lights none lets one drive."""
-
-    def red(times: Floats) -> NDArray[np.bool_]:
-        shown = np.zeros((len(times), len(groups)), dtype=bool)
-        for line, group in enumerate(groups):
-            active = [lights[name] for name in group if name in lights]
-            stops = [
-                np.array(stop)[
-                    np.searchsorted(ends, (times - began) % ends[-1] + 1e-9, side="right") % len(ends)
-                ]
-                for ends, stop, began in active
-            ]
-            shown[:, line] = np.all(stops, axis=0) if stops else False
-        return shown
-
-    return red
+    for k, problem in enumerate(problems, len(egos)):
+        goals = regions_of(problem.goals, network.place, f"{path}: {problem.track.name}")
+        found.append(log_to_goal(problem.track, goals, tracks, around, number=number + k))
+    return [(f"{path.name}, {track.name}", log) for track, log in zip(own, found, strict=True)]
 
 
 # --- Obstacles ---
 
 
-def tracks_of(element: Element, path: Path, step: float) -> Iterator[Track]:
-    """The track of an element that is an obstacle."""
+def obstacles_of(element: Element, path: Path, step: float) -> Iterator[Obstacle]:
+    """The obstacle that an element is, if it is one; in files of 2018b its role is a child."""
     roles = {"staticObstacle": "static", "dynamicObstacle": "dynamic", "obstacle": element.findtext("role")}
-    role = (roles.get(element.tag) or "").strip()
     if element.tag not in roles:
         return
+    role = (roles[element.tag] or "").strip()
     name = f"obstacle {element.get('id')}"
     where = f"{path}: {name}"
     initial = element.find("initialState")
     if role not in ("static", "dynamic") or initial is None:
         missing = "initialState" if initial is None else "role, static or dynamic"
         raise UserError(f"{where} has no {missing}")
-    middle, size = box_of(element.find("shape"), where)
-    if max(size) > LONGEST:
+    box = box_of(element.find("shape"), where, along=role == "dynamic")
+    if max(box.size) > LONGEST:
         return
     if role == "static":
-        pose = pose_of(initial, f"{where}, initialState", middle)
+        _, pose, _ = motion_of([initial], where, step)
+        pose = box.placed(np.repeat(pose, 2, axis=0))
         time = np.array([-ALWAYS, ALWAYS])
-        yield Track(name, PARKED, size, time, np.stack([pose, pose]), np.zeros((2, 2)), np.inf)
+        yield Obstacle(Track(name, PARKED, box.size, time, pose, np.zeros((2, 2)), np.inf), False)
         return
-    kind = PEDESTRIAN if element.findtext("type", "").strip() == "pedestrian" else CAR
-    states = [initial, *element.findall("trajectory/state")]
-    names = [f"{where}, state {i}" for i in range(len(states))]
-    time = np.array([value_in(one, "time", at) for one, at in zip(states, names, strict=True)]) * step
-    late = np.flatnonzero(np.diff(time) <= 0)
-    if len(late):
-        raise UserError(f"{names[late[0] + 1]} is not later than the state before it")
-    poses = np.array([pose_of(one, at, middle) for one, at in zip(states, names, strict=True)])
-    velocity = None
-    if all(one.find("velocity") is not None for one in states):
-        speed = np.array([value_in(one, "velocity", at) for one, at in zip(states, names, strict=True)])
-        velocity = speed[:, None] * np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
-    yield Track(name, kind, size, time, poses, velocity, gap=1.5 * step)
+    time, pose, velocity = motion_of([initial, *element.findall("trajectory/state")], where, step)
+    kind = element.findtext("type", "").strip()
+    track = Track(name, KINDS.get(kind, CAR), box.size, time, box.placed(pose), velocity, gap=1.5 * step)
+    yield Obstacle(track, track.kind == CAR and kind not in NO_EGO and box.size[0] > SHORTEST)
 
 
-def pose_of(state: Element, where: str, middle: Floats) -> Floats:
-    """The pose (3,) of a box whose middle lies at `middle` in the obstacle's frame; where a position is an
-    area, its own middle counts.
+def motion_of(elements: Sequence[Element], where: str, step: float) -> tuple[Floats, Floats, Floats | None]:
+    """The times (n,) in seconds, poses (n, 3) and velocities (n, 2) of an obstacle's states, initial one
+    first, without those that have no position or repeat the one before; no velocities where a state has none.
+
+    Raises UserError where the first has no position, or one is earlier than the one before it.
     """
-    place = state.find("position")
-    points = points_in(place, f"{where}, position")
-    if not len(points) and place is not None:
-        points = box_points(place, where)
-    if not len(points):
-        raise UserError(f"{where} has no position")
-    yaw = value_in(state, "orientation", where)
-    at = (points.min(axis=0) + points.max(axis=0)) / 2
-    return np.array([*from_frame(middle, np.array([*at, yaw])), yaw])
+    states: list[State] = []
+    for i, element in enumerate(elements):
+        state = state_of(element, at := f"{where}, state {i}")
+        if state is None and not states:
+            raise UserError(f"{at} has no position")
+        if state is None or (states and state.time == states[-1].time):
+            continue
+        if states and state.time < states[-1].time:
+            raise UserError(f"{at} is not later than the state before it")
+        states.append(state)
+    time, place = (np.array([getattr(one, name) for one in states]) for name in ("time", "place"))
+    yaw = orientations(states, place)
+    moving = None if any(one.speed is None for one in states) else velocities(states, yaw)
+    return step * time, np.column_stack([place, yaw]), moving
 
 
-def box_of(shape: Element | None, where: str) -> tuple[Floats, tuple[float, float]]:
-    """The middle (2,) of the box around a shape in its obstacle's frame, and its length and width."""
-    points = np.zeros((0, 2)) if shape is None else box_points(shape, where)
-    if not len(points):
-        raise UserError(f"{where} has no shape; use rectangle, circle or polygon")
-    low, high = points.min(axis=0), points.max(axis=0)
-    if not (high > low).all():
-        raise UserError(f"{where} has a shape without area")
-    return (low + high) / 2, (float(high[0] - low[0]), float(high[1] - low[1]))
+@dataclass(frozen=True)
+class State:
+    """A state of an obstacle: its time (steps), position (2,), orientation, and velocity along and across: of
+    a vehicle that has an orientation as it sees them, of a point mass along x and y. None: it has none.
+    """
+
+    time: float
+    place: Floats
+    yaw: float | None
+    speed: float | None
+    across: float | None
 
 
-def box_points(shape: Element, where: str) -> Floats:
-    """The corners (n, 2) of all rectangles, circles and polygons below an element."""
-    corners = [points_in(one, f"{where}, polygon") for one in shape.findall("polygon")]
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    for one in (*shape.findall("rectangle"), *shape.findall("circle")):
-        at = [number_in(one.findtext(f"center/{axis}", "0"), f"{where}, center") for axis in "xy"]
-        turn = number_in(one.findtext("orientation", "0"), f"{where}, orientation")
-        tags = ("length", "width") if one.tag == "rectangle" else ("radius", "radius")
-        half = np.array([number_in(one.findtext(tag), f"{where}, {tag}") for tag in tags])
-        half = half / 2 if one.tag == "rectangle" else half
-        corners.append(from_frame(signs * half, np.array([*at, turn])))
-    return np.concatenate([np.zeros((0, 2)), *corners])
+def state_of(element: Element, where: str) -> State | None:
+    """The state that an element describes; None where it has no position."""
+    position = element.find("position")
+    place = None if position is None else centre_of(position, where)
+    if place is None:
+        return None
+    initial = element.tag == "initialState" and element.find("time") is None
+    return State(
+        time=0.0 if initial else value_in(element, "time", where),
+        place=place,
+        yaw=optional_value(element, "orientation", where),
+        speed=optional_value(element, "velocity", where),
+        across=optional_value(element, "velocityY", where),
+    )
+
+
+def orientations(states: Sequence[State], place: Floats) -> Floats:
+    """The orientation (n,) of each state: its own, or that of its velocity, or of the way to the next one;
+    the nearest other one's where that is no way either, and 0 where no state has any.
+    """
+    yaw = np.full(len(states), np.nan)
+    ahead = np.diff(place, axis=0, append=2 * place[-1:] - place[-2:-1] if len(place) > 1 else place[-1:])
+    for i, (one, step) in enumerate(zip(states, ahead, strict=True)):
+        if one.yaw is not None:
+            yaw[i] = one.yaw
+        elif one.across is not None and np.hypot(one.speed or 0.0, one.across) > 0:
+            yaw[i] = np.arctan2(one.across, one.speed or 0.0)
+        elif np.hypot(*step) > LEAST_STEP:
+            yaw[i] = np.arctan2(step[1], step[0])
+    known = np.flatnonzero(~np.isnan(yaw))
+    if not len(known):
+        return np.zeros(len(states))
+    nearest = np.abs(np.arange(len(states))[:, None] - known).argmin(axis=1)
+    return yaw[known[nearest]]
+
+
+def velocities(states: Sequence[State], yaw: Floats) -> Floats:
+    """The velocity (n, 2) of each state in the world; all have a speed."""
+    own = np.array([[one.speed or 0.0, one.across or 0.0] for one in states])
+    point_mass = np.array([one.yaw is None and one.across is not None for one in states])
+    frames = np.column_stack([np.zeros((len(states), 2)), np.where(point_mass, 0.0, yaw)])
+    return from_frame(own, frames)
+
+
+# --- Planning problems ---
+
+
+def problem_of(element: Element, path: Path, step: float) -> Problem:
+    """A planning problem. Raises UserError where it has no initial state."""
+    name = f"planning problem {element.get('id')}"
+    initial = element.find("initialState")
+    if initial is None:
+        raise UserError(f"{path}: {name} has no initialState")
+    time, pose, velocity = motion_of([initial], f"{path}: {name}", step)
+    goals = [*element.findall("goalState/position"), *element.findall("goalRegion/state/position")]
+    return Problem(Track(name, CAR, EGO_SIZE, time, pose, velocity, gap=1.5 * step), tuple(goals))
+
+
+def regions_of(goals: Sequence[Element], place: Mapping[str, int], where: str) -> list[Region]:
+    """Where the positions of goals lie: on lanes of the road network, or around a centre."""
+    regions = []
+    for goal in goals:
+        lanes = references(goal, "lanelet")
+        regions += [Region(lane=place[name]) for name in lanes if name in place]
+        centre = None if lanes else centre_of(goal, f"{where}, goalState")
+        regions += [] if centre is None else [Region(centre=centre)]
+    return regions

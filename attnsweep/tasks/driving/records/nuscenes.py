@@ -29,12 +29,11 @@ from attnsweep.tasks.driving.records.tracks import (
     WIDEST,
     Surroundings,
     Track,
-    distinct,
     log_of,
     part_of_map,
 )
-from attnsweep.tasks.driving.world.cast import CAR, PARKED, PEDESTRIAN
-from attnsweep.tasks.driving.world.geometry import Floats, headings, resample, wrap
+from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
+from attnsweep.tasks.driving.world.geometry import Floats, distinct, headings, resample, wrap
 from attnsweep.tasks.driving.world.roads import SHOULDER, dashed, drivable_area
 from attnsweep.tasks.driving.world.traffic import DT
 
@@ -271,6 +270,8 @@ def agent_tracks(
 
 def kind_of(category: str) -> int:
     """The kind of agent that a category's name tells."""
+    if category == "vehicle.bicycle":
+        return CYCLIST
     group = category.partition(".")[0]
     return {"vehicle": CAR, "human": PEDESTRIAN, "animal": PEDESTRIAN}.get(group, PARKED)
 

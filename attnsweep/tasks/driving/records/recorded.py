@@ -1,37 +1,43 @@
-"""Data sets of recorded traffic, `commonroad:PATH` and `nuscenes:PATH`, where PATH is a folder.
+"""Data sets of recorded traffic: `commonroad:PATH`, where PATH is a folder or one .xml file, and
+`nuscenes:PATH`, a folder.
 
 They are read once and kept like the scenes of the own world (`scenes.ensure`, `scenes.load`). Of each five
-recordings in the order of their names the second is for validation and the third for the test, so that no
-moment is in two parts; a recording is a CommonRoad file, or a drive (`log`) of nuScenes. With fewer than
-three recordings the scenes themselves are split that way: good enough to see that all works, but the parts
-then show the same traffic from different vehicles, and scores on them prove nothing. Recordings of one place
-share its map either way.
+recordings that give scenes, in the order of their names, the second is for validation and the third for the
+test, so that no moment is in two parts; a recording is a CommonRoad file, or a drive (`log`) of nuScenes.
+With fewer than three recordings the scenes themselves are split that way, and with fewer than three scenes
+each part has all of them: good enough to see that all works, but the parts then show the same traffic, and
+scores on them prove nothing. Recordings of one place share its map either way.
+
+A file that cannot be read, or gives no scene, is skipped; the manifest says why.
 """
 
 import concurrent.futures
 import functools
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import commonroad, nuscenes, scenes
+from attnsweep.tasks.driving.records.commonroad_xml import read
 from attnsweep.tasks.driving.records.samples import SceneLog, samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording, identity
 
-READER = 2  # version of what is made of files; raise it when that changes
+READER = 3  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
-LEAST_RECORDINGS = 3  # to be split; with fewer, scenes are
+LEAST = 3  # recordings, to be split, or else scenes
 SAMPLES_PER_RECORDING = 50  # about
 APART = 1000  # numbers of scenes, from one CommonRoad file to the next
+log = logging.getLogger("attnsweep")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A folder of recordings in one of the formats, a `scenes.Source`."""
+    """Recordings in one of the formats, a folder or a file: a `scenes.Source`."""
 
     name: str
     format: str
@@ -67,8 +73,10 @@ class Recorded:
         workers: Callable[[], concurrent.futures.Executor],
         progress: Callable[[int, int], None],
     ) -> None:
-        """Records the scenes that are not there yet; see `scenes.ensure`."""
+        """Records the scenes that are not there yet (see `scenes.ensure`), and says which files give none."""
         scenes.ensure(self, data_dir, workers=workers(), on_scene=progress)
+        if skipped := scenes.skipped_of(self, data_dir):
+            log.warning("%s: %s", self.name, skipped)
 
     @property
     def label(self) -> str:
@@ -79,7 +87,7 @@ class Recorded:
         """All files that are read, in the order of their paths."""
         if self.format == "nuscenes":
             return nuscenes.files_of(self.root)
-        return sorted(self.root.rglob("*.xml"))
+        return [self.root] if self.root.is_file() else sorted(self.root.rglob("*.xml"))
 
     @property
     def total(self) -> int:
@@ -89,7 +97,8 @@ class Recorded:
         return len(self.files)
 
     def content(self) -> dict[str, object]:
-        names = {os.path.relpath(path, self.root): path for path in self.files}
+        folder = self.root.parent if self.root.is_file() else self.root
+        names = {os.path.relpath(path, folder): path for path in self.files}
         return {
             "format": self.format,
             "reader": READER,
@@ -101,13 +110,22 @@ class Recorded:
         machine of a cluster may not have them.
         """
         if self.format == "nuscenes":
-            drives = dict.fromkeys(row["log_token"] for row in nuscenes.scene_rows(self.root))
-            yield from scene_jobs(list(drives), nuscenes.scenes_of(self.root))
+            for number, scene in enumerate(nuscenes.scenes_of(self.root)):
+                yield Job(record_log, (scene.name, scene.log, number, scene.drive), 1)
             return
-        files = self.files
-        for i, path in enumerate(files):
-            part = PARTS[i % len(PARTS)] if len(files) >= LEAST_RECORDINGS else ""
-            yield Job(record_file, (path, commonroad.read(path), i * APART, part), 1)
+        for i, path in enumerate(self.files):
+            yield Job(record_file, (path, content_of(path), i * APART), 1)
+
+    def split(self, kept: Sequence[Recording]) -> dict[str, list[Recording]]:
+        """The scenes of each part; see the module."""
+        groups = list(dict.fromkeys(one.group for one in kept))
+        by_group = len(groups) >= LEAST
+        parts: dict[str, list[Recording]] = {part: [] for part in dict.fromkeys(PARTS)}
+        for k, one in enumerate(kept):
+            turn = groups.index(one.group) if by_group else k
+            for part in parts if len(kept) < LEAST else [PARTS[turn % len(PARTS)]]:
+                parts[part].append(one)
+        return parts
 
 
 def find(name: object) -> Recorded:
@@ -116,8 +134,10 @@ def find(name: object) -> Recorded:
     if kind not in FORMATS or not path:
         raise UserError(f"dataset={name!r} is unknown; use {' or '.join(f'{one}:PATH' for one in FORMATS)}")
     root = Path(path).expanduser().resolve()
-    if not root.is_dir():
-        raise UserError(f"dataset={name!r}: {root} is not a folder")
+    is_file = kind == "commonroad" and root.is_file() and root.suffix == ".xml"
+    if not root.is_dir() and not is_file:
+        wanted = "a folder, nor an .xml file" if kind == "commonroad" else "a folder"
+        raise UserError(f"dataset={name!r}: {root} is not {wanted}")
     found = Recorded(f"{kind}:{root}", kind, root)
     missing = [path for path in found.files if not path.is_file()]
     if missing:
@@ -139,30 +159,32 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record_file(path: Path, content: bytes, number: int, part: str) -> list[Recording]:
-    """The recordings of a CommonRoad file, all for one part, or shared out where none is given."""
-    recordings: list[Recording] = []
-    kept = 0
-    for k, (name, log) in enumerate(commonroad.logs_of(path, number=number, content=content)):
-        recordings.append(recording_of(name, log, number + k, part or PARTS[kept % len(PARTS)]))
-        kept += not recordings[-1].dropped
-    return recordings
+def content_of(path: Path) -> bytes | str:
+    """What a file holds, or why it cannot be read."""
+    try:
+        return read(path)
+    except UserError as error:
+        return str(error)
 
 
-def scene_jobs(drives: list[str], scenes: Iterator[nuscenes.Scene]) -> Iterator[Job]:
-    """A job for each scene of nuScenes; `drives` are all there are."""
-    for k, scene in enumerate(scenes):
-        turn = drives.index(scene.drive) if len(drives) >= LEAST_RECORDINGS else k
-        yield Job(record_log, (scene.name, scene.log, k, PARTS[turn % len(PARTS)]), 1)
+def record_file(path: Path, content: bytes | str, number: int) -> list[Recording]:
+    """The recordings of a CommonRoad file; where it cannot be read, one that says why."""
+    if isinstance(content, str):
+        return [Recording(number, {}, content, str(path))]
+    try:
+        logs = commonroad.logs_of(path, number=number, content=content)
+    except UserError as error:
+        return [Recording(number, {}, str(error), str(path))]
+    return [recording_of(name, log, number + k, str(path)) for k, (name, log) in enumerate(logs)]
 
 
-def record_log(name: str, log: SceneLog | str, number: int, part: str) -> list[Recording]:
-    """The recording of one scene."""
-    return [recording_of(name, log, number, part)]
+def record_log(name: str, log: SceneLog | str, number: int, drive: str) -> list[Recording]:
+    """The recording of one scene of a drive of nuScenes."""
+    return [recording_of(name, log, number, drive)]
 
 
-def recording_of(name: str, log: SceneLog | str, number: int, part: str) -> Recording:
+def recording_of(name: str, log: SceneLog | str, number: int, group: str) -> Recording:
     """The samples of a log, or why there is none."""
     if isinstance(log, str):
-        return Recording(number, {}, f"{name}: {log}", part)
-    return Recording(number, samples_of(log), "", part)
+        return Recording(number, {}, f"{name}: {log}", group)
+    return Recording(number, samples_of(log), "", group)

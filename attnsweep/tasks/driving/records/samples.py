@@ -3,10 +3,15 @@
 A key frame comes each half second. The frame of a sample is the ego's at its key frame: x forward, y left,
 metres; rows of a grid run along x, columns along y. `SAMPLE` says what each array holds. Logs of any source
 make the same samples.
+
+A key frame makes a sample that has 1.5 s of past and 4 s of future. Of a log that is too short for one, every
+key frame with any future makes a sample, or, where none has one, the first. What is not known there is
+empty or zero: sweeps in the past, and in the future whatever `plan_mask`, `future_mask` and
+`future_boxes_mask` say.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +61,7 @@ SAMPLE = {
     "depth": "(64, 64) float16: how far a cell's middle lies within the drivable area, -8 to 8 m",
     "occupancy": "(5, 64, 64) uint8: 1 + the place of the agent that will cover the cell in 0, 1, ... 4 s",
     "plan": "(8, 3) float32: x, y, yaw of the expert each half second",
+    "plan_mask": "(8,) bool: whether it was recorded then",
     "future_boxes": "(8, 24, 5) float32: x, y, yaw, length, width of the others each half second, seen or "
     "not",
     "future_boxes_mask": "(8, 24) bool",
@@ -67,7 +73,7 @@ SAMPLE = {
     "motion": "(3,) float32: the ego's pose at the key frame before, in this frame",
     "is_turn": "bool: the route's direction changes by more than 0.35 rad over the next 30 m",
     "is_interactive": "bool: within 4 s the expert has to stop for others or a light less than 20 m ahead",
-    "is_hard": "bool: at constant velocity the ego would be off by more than 6 m in 4 s",
+    "is_hard": "bool: at constant velocity the ego would be off by more than 6 m in 4 s, or by the end",
 }
 Samples = dict[str, NDArray[np.generic]]
 
@@ -76,7 +82,8 @@ Samples = dict[str, NDArray[np.generic]]
 class SceneLog:
     """A scene as it was driven, the ego first among its `n` agents, an entry each `dt` seconds.
 
-    `state` (t, n, 5) holds x, y, yaw, vx, vy in the world, `valid` (t, n) who was there; `kind` (n,), `size`
+    `state` (t, n, 5) holds x, y, yaw, vx, vy in the world, `valid` (t, n) who was there, the ego without a
+    gap; `kind` (n,), `size`
     (n, 2). Lines are polylines in the world: `centres` of lanes, `dividers`, `paint` (points of all that is
     painted), `route` of the ego, `stop_lines` with `red` (t, lines). `yields` (t,) tells when the ego had to
     stop for others.
@@ -101,13 +108,13 @@ class SceneLog:
 def samples_of(
     log: SceneLog, grid: Grid | None = None, scanner: Scanner | None = None, rig: Rig | None = None
 ) -> Samples:
-    """The samples of a scene, a row each in every array; those of too short a scene have no rows. With a
-    `rig` they hold what `cameras.CAMERAS` says besides.
+    """The samples of a scene, a row each in every array. With a `rig` they hold what `cameras.CAMERAS` says
+    besides.
     """
     grid, scanner = grid or Grid(), scanner or Scanner()
-    every = round(KEY_S / log.dt)
-    keys = np.arange(0, len(log.state), every)
-    at = np.arange(SWEEPS - 1, len(keys) - FUTURE)  # key frames that have their past and their future
+    log, padding = padded(log)
+    keys = np.arange(0, len(log.state), round(KEY_S / log.dt))
+    at = key_frames(log.valid[keys, 0], short=padding > 0)
     if not len(at):
         return {}
     state, valid = log.state[keys], log.valid[keys]
@@ -118,14 +125,14 @@ def samples_of(
     return {
         "bev": sensed,
         **navigation(log.route, pose[at]),
-        "ego_state": ego_state(log.state[keys[at], 0], log.state[keys[at] - 1, 0], log.dt),
+        "ego_state": ego_state(log.state[keys[at], 0], before(log, keys[at]), log.dt),
         **agents(log, state, valid, at, slots),
         **map_lines(log, pose[at], grid),
         **map_grids(log, pose[at], grid),
         "occupancy": occupancy(log, state, valid, at, slots, grid),
         **everyone(log, state, valid, at),
         "scene": np.full(len(at), log.number, dtype=np.int32),
-        "time": (keys[at] * log.dt).astype(np.float32),
+        "time": ((keys[at] - padding) * log.dt).astype(np.float32),
         "pose": pose[at],
         "size": np.tile(log.size[0].astype(np.float32), (len(at), 1)),
         "previous": np.arange(-1, len(at) - 1, dtype=np.int32),
@@ -133,6 +140,46 @@ def samples_of(
         **slices(log, keys, at, state),
         **(views(log, keys[at], rig) if rig else {}),
     }
+
+
+def padded(log: SceneLog) -> tuple[SceneLog, int]:
+    """A log that is long enough for a sample, and how many entries were put before it. Nobody is there in the
+    entries that are put before and behind one that is too short.
+    """
+    every = round(KEY_S / log.dt)
+    keys = len(range(0, int(log.valid[:, 0].sum()), every))
+    if keys >= SWEEPS + FUTURE:
+        return log, 0
+    first, last = (SWEEPS - 1) * every, FUTURE * every
+    ends = ((first, last), (0, 0))
+    return (
+        replace(
+            log,
+            state=np.pad(log.state, (*ends, (0, 0)), mode="edge"),
+            valid=np.pad(log.valid, ends),
+            red=np.pad(log.red, ends, mode="edge"),
+            yields=np.pad(log.yields, ends[:1]),
+        ),
+        first,
+    )
+
+
+def key_frames(known: NDArray[np.bool_], *, short: bool) -> NDArray[np.int64]:
+    """The key frames that make samples (s,), of those at which the ego is there (k,); see the module."""
+    if not short:
+        return np.arange(SWEEPS - 1, len(known) - FUTURE)
+    at = np.flatnonzero(known)
+    with_future = at[[bool(known[k + 1 : k + 1 + FUTURE].any()) for k in at]]
+    return with_future if len(with_future) else at[:1]
+
+
+def before(log: SceneLog, entries: NDArray[np.int64]) -> Floats:
+    """The ego's states (s, 5) one entry before; where it was not there yet, as it would have to be to go on
+    as it does next, or as it is.
+    """
+    now, known = log.state[entries, 0], log.valid[:, 0]
+    onward = np.where(known[entries + 1, None], 2 * now - log.state[entries + 1, 0], now)
+    return np.where(known[entries - 1, None], log.state[entries - 1, 0], onward)
 
 
 def views(log: SceneLog, entries: NDArray[np.int64], rig: Rig) -> Samples:
@@ -159,6 +206,23 @@ def with_rig(images: list[NDArray[np.uint8]], rig: Rig) -> Samples:
     }
 
 
+def plan_mask(samples: Samples) -> NDArray[np.bool_]:
+    """Which key frames (s, 8) of the expert's plan were recorded; all, in samples from before there was such
+    a mask.
+    """
+    every = np.ones((len(samples["plan"]), FUTURE), dtype=bool)
+    return np.asarray(samples.get("plan_mask", every), dtype=bool)
+
+
+def occupancy_mask(samples: Samples) -> NDArray[np.bool_]:
+    """At which times (s, 5) of `occupancy` it was recorded who covers what: now, and where the plan was."""
+    known = np.ones((len(samples["occupancy"]), OCCUPANCY), dtype=bool)
+    if "plan_mask" in samples:
+        every = round(1 / KEY_S)
+        known[:, 1:] = samples["plan_mask"][:, every - 1 :: every]
+    return known
+
+
 def in_frame(poses: Floats, frame: Floats) -> Floats:
     """Poses (..., 3) in the frames (..., 3)."""
     turned = wrap(poses[..., 2] - frame[..., 2])
@@ -175,20 +239,29 @@ def sense(
     (k, n).
     """
     state, valid = log.state[keys], log.valid[keys].copy()
+    known = np.flatnonzero(valid[:, 0])
     valid[:, 0] = False  # the ego does not see itself
     pose = np.ascontiguousarray(state[:, 0, :3])
     size = np.broadcast_to(log.size, (*valid.shape, 2))
-    scans = scan(
-        pose,
-        np.concatenate([state[..., :3], size], axis=-1),
-        valid,
-        paint=[log.paint] * len(keys),
-        seeds=[(log.number, k) for k in range(len(keys))],
+    scans = [no_scan(valid.shape[1])] * len(keys)
+    scanned = scan(
+        pose[known],
+        np.concatenate([state[..., :3], size], axis=-1)[known],
+        valid[known],
+        paint=[log.paint] * len(known),
+        seeds=[(log.number, k) for k in range(len(known))],
         scanner=scanner,
     )
+    for k, one in zip(known, scanned, strict=True):
+        scans[k] = one
     red = [red_points(log.stop_lines, log.red[keys[k]], pose[k]) for k in at]
     grids = [layers(scans[k - SWEEPS + 1 : k + 1], red[row], pose[k], grid) for row, k in enumerate(at)]
     return np.stack(grids), np.stack([one.hits for one in scans])
+
+
+def no_scan(agents: int) -> Scan:
+    """The scan of a key frame at which the ego was not there."""
+    return Scan(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(agents, dtype=np.int64))
 
 
 def red_points(stop_lines: tuple[Floats, ...], red: NDArray[np.bool_], pose: Floats) -> Floats:
@@ -341,8 +414,10 @@ def everyone(log: SceneLog, state: Floats, valid: NDArray[np.bool_], at: NDArray
     size = np.broadcast_to(log.size[nearest][:, None], (len(at), FUTURE, others, 2))
     boxes[:, :, :others] = np.where(there[..., None], np.concatenate([poses, size], axis=-1), 0)
     mask[:, :, :others] = there
+    known = valid[later][:, :, 0]
     return {
-        "plan": local[:, :, 0].astype(np.float32),
+        "plan": np.where(known[..., None], local[:, :, 0], 0).astype(np.float32),
+        "plan_mask": known,
         "future_boxes": boxes,
         "future_boxes_mask": mask,
     }
@@ -439,8 +514,11 @@ def slices(log: SceneLog, keys: NDArray[np.int64], at: NDArray[np.int64], state:
     """The kinds of situation that reports tell apart."""
     ego = state[:, 0]
     s, _ = project(ego[at, :2], log.route)
-    end = ego[at + FUTURE, :2]
-    straight_on = ego[at, :2] + ego[at, 3:] * KEY_S * FUTURE
+    ahead = (log.valid[keys, 0][at[:, None] + np.arange(1, FUTURE + 1)]).sum(
+        axis=1
+    )  # key frames, without gaps
+    end = ego[at + ahead, :2]
+    straight_on = ego[at, :2] + ego[at, 3:] * (KEY_S * ahead)[:, None]
     span = round(KEY_S / log.dt) * FUTURE
     return {
         "is_turn": np.abs(route_turn(log.route, s, 30.0)) > 0.35,

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -43,12 +43,12 @@ WAITING = 512  # jobs that are handed out ahead of the one whose result is due
 
 @dataclass(frozen=True)
 class Recording:
-    """A scene's samples, or why it has none."""
+    """A scene's samples, or why it has none; `group` is the file or the drive that it comes from."""
 
     seed: int
     samples: Samples
     dropped: str = ""
-    part: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class Job:
 
 
 class Source(Protocol):
-    """Where scenes come from. `label` names its folder, `content` is all that determines it."""
+    """Where scenes come from. `label` names its folder, `content` is all that determines it, `split` shares
+    the recordings that have samples out to the parts.
+    """
 
     @property
     def name(self) -> str: ...
@@ -75,6 +77,8 @@ class Source(Protocol):
     def content(self) -> dict[str, object]: ...
 
     def jobs(self) -> Iterator[Job]: ...
+
+    def split(self, kept: Sequence[Recording]) -> dict[str, list[Recording]]: ...
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,10 @@ class Preset:
                 batch = seeds[start : start + BATCH]
                 yield Job(record, (self, batch), len(batch))
 
+    def split(self, kept: Sequence[Recording]) -> dict[str, list[Recording]]:
+        """The scenes of each part, by their map seeds."""
+        return {part: [one for one in kept if part_of(one.seed) == part] for part in FIRST_SEED}
+
 
 PRESETS = {
     one.name: one
@@ -192,7 +200,7 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
         scene = scene_log(maps[b], casts[b], log, b)
         reason = why_dropped(scene, fault=bool(faults[b]), crash=bool(crashes[b]))
         samples = {} if reason else samples_of(scene, rig=Rig() if preset.cameras else None)
-        recordings.append(Recording(seed, samples, reason, part_of(seed)))
+        recordings.append(Recording(seed, samples, reason))
     return recordings
 
 
@@ -313,30 +321,54 @@ def write_set(
     on_scene: Callable[[int, int], None],
 ) -> None:
     """Records all parts and writes their arrays, then the manifest."""
-    kept: dict[str, list[Samples]] = {part: [] for part in FIRST_SEED}
-    manifest = {"identity": identity(source), "version": VERSION, **source.content()}
-    done, total, dropped = 0, source.total, {}
+    found: list[Recording] = []
+    done, total = 0, source.total
     for job, recordings in results(source.jobs(), workers):
         for _ in range(job.scenes):
             done += 1
             on_scene(done, total)
-        for recording in recordings:
-            if recording.dropped:
-                dropped[recording.seed] = recording.dropped
-            else:
-                kept[recording.part].append(recording.samples)
+        found += recordings
+    kept = [one for one in found if not one.dropped]
+    skipped = skipped_groups(found)
+    if not kept and skipped:
+        raise UserError(f"{'; '.join(skipped.values())}. So {source.name} has no scene; name other files")
     files, counts = {}, {}
-    for part in FIRST_SEED:
-        if not kept[part]:
-            why = "; ".join(list(dropped.values())[:3]) or "there is none"
+    for part, recorded in source.split(kept).items():
+        if not recorded:
+            why = "; ".join([one.dropped for one in found if one.dropped][:3]) or "there is none"
             raise UserError(f"{source.name} has no scene for the part {part}: {why}")
-        scenes, arrays = len(kept[part]), joined(kept.pop(part))
-        counts[part] = {"scenes": scenes, "samples": len(arrays["bev"])}
+        arrays = joined([one.samples for one in recorded])
+        counts[part] = {"scenes": len(recorded), "samples": len(arrays["bev"])}
         for name, array in arrays.items():
             np.save(where / f"{part}-{name}.npy", array)
             files[f"{part}-{name}.npy"] = sha256_of(where / f"{part}-{name}.npy")
-    manifest |= {"counts": counts, "dropped": dropped, "files": files}
+    manifest = {"identity": identity(source), "version": VERSION, **source.content(), "counts": counts}
+    manifest |= {"dropped": {one.seed: one.dropped for one in found if one.dropped}}
+    manifest |= {
+        "skipped": list(skipped.values()),
+        "groups": len({one.group for one in found}),
+        "files": files,
+    }
     (where / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def skipped_groups(found: Sequence[Recording]) -> dict[str, str]:
+    """The files or drives that gave no scene, and why, naming each."""
+    kept = {one.group for one in found if not one.dropped}
+    reasons: dict[str, str] = {}
+    for one in found:
+        if one.group and one.group not in kept:
+            reasons.setdefault(one.group, one.dropped)
+    return reasons
+
+
+def skipped_of(source: Source, data_dir: Path) -> str:
+    """What a data set left out, such as `1 of 69 skipped: ...`, with the reason for each; nothing where it
+    has them all.
+    """
+    manifest = json.loads((folder(source, data_dir) / "manifest.json").read_text())
+    skipped: list[str] = manifest.get("skipped", [])
+    return f"{len(skipped)} of {manifest['groups']} skipped: {'; '.join(skipped)}" if skipped else ""
 
 
 def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:

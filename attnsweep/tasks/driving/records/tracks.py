@@ -1,10 +1,8 @@
-"""What recordings of real traffic have in common: tracks of agents, lanes, and the route that one of them
-took. From these come scene logs like those of the own world.
+"""What recordings of real traffic have in common: tracks of agents, and what stands around them. From these
+come scene logs like those of the own world.
 
-A recording does not say what its driver intended. The route of an ego is the middle of the lanes that it
-followed: which lanes is known from its future, as a navigation system would know it; where in a lane it
-drove, how fast and when it stopped is not. A change of lane begins 15 m before the place where the ego
-crossed and ends 15 m behind it. Beyond the last pose the route goes on along the straightest lane.
+A scene is what one ego went through, as long as it was there. It may be short: what is not known of its past
+or its future is masked in its samples (`samples.samples_of`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,22 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
 from attnsweep.tasks.driving.records.scenes import LEAST_WAY
-from attnsweep.tasks.driving.world.geometry import Floats, headings, project, resample, stations, wrap
-from attnsweep.tasks.driving.world.roads import SPACING, DrivableArea, rounded
+from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.traffic import DT
 
-SHORTEST_S = KEY_S * (FUTURE + SWEEPS - 1)  # s, that one sample needs
-OFF_MAP = 5.0  # m from the middle of every lane, at which a vehicle is not on the map
-TURNED = 3.0  # m, that a direction one rad off the lane's counts as
-SWITCH = 6.0  # m, that going over to a lane that does not continue the last one counts as
-CHANGE = 15.0  # m, before and behind the place of a change of lane
-REACH = 60.0  # m, that a route goes on beyond the last pose
+WHOLE_S = KEY_S * (FUTURE + SWEEPS - 1)  # s, of a scene that makes a whole sample
+STANDING = 0.5  # m/s, below which one stands
 AROUND = 90.0  # m around where agents are, that count of a map
 WIDEST = 20e3  # m, that a map may measure
 LARGEST_AREA = 4e6  # m2, that may count of a map
 LONGEST = 30.0  # m; longer agents, such as trains and buildings, are left out
+NO_LANE = f"more than {OFF_MAP:g} m from every lane"
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,38 @@ class Track:
     velocity: Floats | None
     gap: float
 
+    @property
+    def seconds(self) -> float:
+        """How long it was there."""
+        return float(self.time[-1] - self.time[0])
+
+    @property
+    def has_future(self) -> bool:
+        """Whether it was there from one key frame to the next."""
+        return self.seconds > KEY_S - DT / 2
+
+    @property
+    def stands(self) -> bool:
+        """Whether it goes less than 15 m; or, where it is not there for a whole sample's time, is slower than
+        0.5 m/s on average.
+        """
+        if not self.seconds:
+            return self.velocity is None or float(np.hypot(*self.velocity[0])) < STANDING
+        way = float(np.hypot(*np.diff(self.pose[:, :2], axis=0).T).sum())
+        return way < (LEAST_WAY if self.seconds >= WHOLE_S else STANDING * self.seconds)
+
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What does not move: centre lines of lanes and the lanes that each leads to, and the rest as in
-    `SceneLog`; `red` gives from times (t,) which stop lines (t, lines) show red then.
+    """What does not move: centre lines of lanes, the lanes that each leads to and those beside it that are
+    driven the same way, and the rest as in `SceneLog`; `red` gives from times (t,) which stop lines
+    (t, lines) show red then.
     """
 
     centres: tuple[Floats, ...]
     successors: tuple[tuple[int, ...], ...]
     drivable: DrivableArea
+    neighbours: tuple[tuple[int, ...], ...] = ()
     dividers: tuple[Floats, ...] = ()
     paint: Floats = field(default_factory=lambda: np.zeros((0, 2)))
     stop_lines: tuple[Floats, ...] = ()
@@ -68,31 +86,56 @@ class Surroundings:
 def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: int) -> SceneLog | str:
     """The scene of one track as ego, as long as it was there; or why it makes none.
 
-    Who is never there meanwhile is left out. `yields` stands for what a recording cannot tell: the ego
-    stands, or brakes by more than 1 m/s2.
+    `yields` stands for what a recording cannot tell: the ego stands, or brakes by more than 1 m/s2.
     """
     own = tracks[ego]
     late = np.flatnonzero(np.diff(own.time) > own.gap)
     if len(late):
         return f"not seen after {own.time[late[0]]:.1f} s"
-    if own.time[-1] - own.time[0] < SHORTEST_S:
-        return f"there for {own.time[-1] - own.time[0]:.1f} s, a sample needs {SHORTEST_S:.1f}"
-    times = own.time[0] + DT * np.arange(int((own.time[-1] - own.time[0]) / DT + 1e-6) + 1)
-    everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
-    entries = [entries_of(track, times) for track in everyone]
-    state, valid = (np.stack(part, axis=1) for part in zip(*entries, strict=True))
-    if np.hypot(*np.diff(state[:, 0, :2], axis=0).T).sum() < LEAST_WAY:
+    if own.stands:
         return "ego stands"
-    route = route_of(state[:, 0, :3], around.centres, around.successors)
+    times = own.time[0] + DT * np.arange(int(own.seconds / DT + 1e-6) + 1)
+    state, _ = entries_of(own, times)
+    route = route_of(state[:, :3], around.centres, around.successors)
     if route is None:
-        return f"more than {OFF_MAP:g} m from every lane"
-    there = np.flatnonzero(valid.any(axis=0))
-    kept = [everyone[i] for i in there]
+        return NO_LANE
+    yields = slows(np.hypot(state[:, 3], state[:, 4]))
+    everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
+    return scene_of(everyone, around, times=times, route=route, yields=yields, number=number)
+
+
+def log_to_goal(
+    own: Track, goals: Sequence[Region], others: Sequence[Track], around: Surroundings, *, number: int
+) -> SceneLog | str:
+    """The scene of somebody whose initial state and goals alone are given, for 4 s among others; or why it
+    makes none.
+    """
+    route = route_to(own.pose[0], goals, around.centres, around.successors, around.neighbours)
+    if route is None:
+        return NO_LANE
+    times = own.time[0] + DT * np.arange(round(KEY_S * FUTURE / DT) + 1)
+    yields = np.zeros(len(times), dtype=bool)
+    return scene_of([own, *others], around, times=times, route=route, yields=yields, number=number)
+
+
+def scene_of(
+    tracks: Sequence[Track],
+    around: Surroundings,
+    *,
+    times: Floats,
+    route: Floats,
+    yields: NDArray[np.bool_],
+    number: int,
+) -> SceneLog:
+    """The scene at `times` (t,) of tracks, the ego first. Who is never there meanwhile is left out."""
+    entries = [entries_of(track, times) for track in tracks]
+    state, valid = (np.stack(part, axis=1) for part in zip(*entries, strict=True))
+    there = np.flatnonzero(valid.any(axis=0)).tolist()
     return SceneLog(
         number=number,
         dt=DT,
-        kind=np.array([track.kind for track in kept]),
-        size=np.array([track.size for track in kept]),
+        kind=np.array([tracks[i].kind for i in there]),
+        size=np.array([tracks[i].size for i in there]),
         state=state[:, there],
         valid=valid[:, there],
         drivable=around.drivable,
@@ -102,7 +145,7 @@ def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: i
         route=route,
         stop_lines=around.stop_lines,
         red=around.red(times),
-        yields=slows(np.hypot(state[:, 0, 3], state[:, 0, 4])),
+        yields=yields,
     )
 
 
@@ -127,7 +170,7 @@ def entries_of(track: Track, times: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 def slows(speed: Floats) -> NDArray[np.bool_]:
     """Whether someone whose speed is (t,) stands or brakes hard, by the change of speed in half a second."""
     ahead = np.minimum(np.arange(len(speed)) + round(KEY_S / DT), len(speed) - 1)
-    return (speed < 0.5) | (speed[ahead] - speed < -1.0 * KEY_S)
+    return (speed < STANDING) | (speed[ahead] - speed < -1.0 * KEY_S)
 
 
 def part_of_map(points: Floats, agents: Floats, where: str) -> Floats:
@@ -147,94 +190,3 @@ def part_of_map(points: Floats, agents: Floats, where: str) -> Floats:
             f"{where}: agents are all over {np.prod(within[1] - within[0]) / 1e6:.0f} km2; 4 are the most"
         )
     return within
-
-
-# --- The route ---
-
-
-def route_of(
-    poses: Floats, centres: Sequence[Floats], successors: Sequence[tuple[int, ...]]
-) -> Floats | None:
-    """The line (n, 2), a point each 0.5 m, along the lanes that someone with poses (t, 3) followed; None if
-    it left them.
-    """
-    taken = lanes_taken(poses, centres, successors)
-    if taken is None:
-        return None
-    starts = np.flatnonzero(np.diff(taken, prepend=-1))
-    ends = np.append(starts[1:], len(taken)) - 1
-    pieces, comes_over = [], False
-    for start, end in zip(starts, ends, strict=True):
-        lane, centre = taken[start], centres[taken[start]]
-        (first, last), _ = project(poses[[start, end], :2], centre)
-        goes_over = end + 1 < len(taken) and taken[end + 1] not in successors[lane]
-        low = first + CHANGE if comes_over else 0.0
-        high = last - CHANGE if goes_over else stations(centre)[-1]
-        middle = (low + high) / 2
-        pieces.append(between(centre, min(low, middle), max(high, middle)))
-        comes_over = goes_over
-    line = distinct(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), centres, successors)]))
-    return rounded(resample(line, SPACING))
-
-
-def lanes_taken(
-    poses: Floats, centres: Sequence[Floats], successors: Sequence[tuple[int, ...]]
-) -> NDArray[np.int64] | None:
-    """The lane (t,) of each pose (t, 3); None if a pose is on none.
-
-    The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
-    that does not continue the last one; by dynamic programming (Viterbi, 1967).
-    """
-    aside, turned = np.empty((2, len(poses), len(centres)))
-    for lane, centre in enumerate(centres):
-        s, left = project(poses[:, :2], centre)
-        aside[:, lane] = np.abs(left)
-        turned[:, lane] = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-    if not len(centres) or (aside.min(axis=1) > OFF_MAP).any():
-        return None
-    step = np.full((len(centres), len(centres)), SWITCH)
-    np.fill_diagonal(step, 0.0)
-    for lane, ahead in enumerate(successors):
-        step[lane, list(ahead)] = 0.0
-    cost = aside + TURNED * turned
-    total, back = cost[0], []
-    for now in cost[1:]:
-        ways = total[:, None] + step
-        back.append(ways.argmin(axis=0))
-        total = ways.min(axis=0) + now
-    chain = [int(total.argmin())]
-    for best in reversed(back):
-        chain.append(int(best[chain[-1]]))
-    return np.array(chain[::-1])
-
-
-def onward(
-    pose: Floats, lane: int, centres: Sequence[Floats], successors: Sequence[tuple[int, ...]]
-) -> list[Floats]:
-    """The lines that continue a lane until `REACH` beyond a pose (3,) on it, the straightest each time; where
-    lanes end, straight on.
-    """
-    s, _ = project(pose[None, :2], centres[lane])
-    rest = REACH - (stations(centres[lane])[-1] - s[0])
-    lines = [centres[lane]]
-    while rest > 0 and successors[lane]:
-        lane = min(successors[lane], key=lambda one: abs(headings(centres[one])[[0, -1]] @ [-1, 1]))
-        lines.append(centres[lane])
-        rest -= max(stations(centres[lane])[-1], 1.0)
-    if rest > 0:
-        way = lines[-1][-1] - lines[-1][-2]
-        lines.append((lines[-1][-1] + rest * way / np.hypot(*way))[None])
-    return lines[1:]
-
-
-def between(xy: Floats, start: float, end: float) -> Floats:
-    """The part of a polyline (n, 2) from one arc length to another."""
-    along = stations(xy)
-    s = np.concatenate([[start], along[(along > start) & (along < end)], [end]])
-    return np.stack([np.interp(s, along, xy[:, k]) for k in range(2)], axis=1)
-
-
-def distinct(xy: Floats) -> Floats:
-    """The polyline without points that repeat the one before."""
-    moves = np.hypot(*np.diff(xy, axis=0).T) > 1e-6
-    return xy[np.concatenate([[True], moves])]

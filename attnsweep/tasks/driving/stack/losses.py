@@ -74,6 +74,11 @@ def losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
     return terms
 
 
+def recorded_steps(batch: Batch, plan: Tensor) -> Tensor:
+    """At which steps of plans (b, t, 3) the expert was recorded (b, t): all, where the batch has no mask."""
+    return batch.get("plan_mask", torch.ones_like(plan[..., 0], dtype=torch.bool))
+
+
 def mean(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of the values where the mask holds; zero, with gradients of zero, where it never does."""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
@@ -134,16 +139,27 @@ def motion_losses(futures: Futures, pairs: Matching, batch: Batch) -> dict[str, 
 
 
 def occupancy_losses(occupancy: Tensor, pairs: Matching, batch: Batch) -> dict[str, Tensor]:
-    """Dice, and the cross entropy of the hardest quarter of the cells, of logits (b, 5, q, g, g)."""
+    """Dice, and the cross entropy of the hardest quarter of the cells, of logits (b, 5, q, g, g), at the
+    times that were recorded.
+    """
     logit = rearrange(occupancy.transpose(1, 2)[pairs.example, pairs.query], "n t x y -> n t (x y)")
     covered = occupancy_target(batch["occupancy"], pairs, occupancy.shape[-1])
-    discount = DISCOUNT ** torch.arange(logit.shape[1], device=logit.device)
-    weight = discount / discount.sum() / max(len(logit), 1)
+    known = recorded_times(batch, occupancy)[pairs.example]  # (n, t)
+    discount = DISCOUNT ** torch.arange(logit.shape[1], device=logit.device) * known
+    weight = discount / discount.sum(dim=1, keepdim=True) / max(len(logit), 1)
     hit = logit.sigmoid()
     dice = 1 - (2 * (hit * covered).sum(dim=-1) + 1) / (hit.sum(dim=-1) + covered.sum(dim=-1) + 1)
     wrong = F.binary_cross_entropy_with_logits(logit, covered, reduction="none")
     hardest = wrong.topk(wrong.shape[-1] // HARDEST, dim=-1, sorted=False).values.mean(dim=-1)
     return {"occupancy_dice": (weight * dice).sum(), "occupancy": (weight * hardest).sum()}
+
+
+def recorded_times(batch: Batch, occupancy: Tensor) -> Tensor:
+    """Whether (b, 5) it was recorded who covers what in 0, 1, ... 4 s: now, and then where the plan was."""
+    now = torch.ones_like(occupancy[:, :1, 0, 0, 0], dtype=torch.bool)
+    if "plan_mask" not in batch:
+        return now.expand(-1, occupancy.shape[1])
+    return torch.cat([now, batch["plan_mask"][:, 1::2]], dim=1)
 
 
 def occupancy_target(occupancy: Tensor, pairs: Matching, cells: int) -> Tensor:
@@ -191,17 +207,18 @@ def line_losses(lines: Lines, batch: Batch) -> dict[str, Tensor]:
 
 def plan_losses(plan: Tensor, choice: Choice | None, batch: Batch) -> dict[str, Tensor]:
     """How far the plan is from the expert's, how it turns against it, what it hits, and where it leaves the
-    road.
+    road; all over the key frames at which the expert was recorded (`plan_mask`).
     """
-    wanted, terms = batch["plan"], {}
+    wanted, known, terms = batch["plan"], recorded_steps(batch, plan), {}
     driven = plan
     if choice is not None:
-        off = (choice.anchors - wanted[:, None])[..., :2].norm(dim=-1).mean(dim=-1)  # (b, v)
-        nearest = off.argmin(dim=1)
-        terms["choice"] = F.cross_entropy(choice.logits, nearest)
+        off = (choice.anchors - wanted[:, None])[..., :2].norm(dim=-1)  # (b, v, t)
+        nearest = torch.where(known[:, None], off, 0).sum(dim=-1).argmin(dim=1)
+        likely = F.cross_entropy(choice.logits, nearest, reduction="none")
+        terms["choice"] = mean(likely, known.any(dim=1))
         driven = choice.plans[torch.arange(len(nearest), device=nearest.device), nearest]
-    terms["plan"] = (driven - wanted)[..., :2].norm(dim=-1).mean()
-    terms["plan_yaw"] = (1 - (driven[..., 2] - wanted[..., 2]).cos()).mean()
+    terms["plan"] = mean((driven - wanted)[..., :2].norm(dim=-1), known)
+    terms["plan_yaw"] = mean(1 - (driven[..., 2] - wanted[..., 2]).cos(), known)
     terms["collision"] = collision_loss(plan, batch)
     terms["boundary"] = boundary_loss(plan, batch)
     return terms
@@ -209,7 +226,7 @@ def plan_losses(plan: Tensor, choice: Choice | None, batch: Batch) -> dict[str, 
 
 def collision_loss(plan: Tensor, batch: Batch) -> Tensor:
     """How deep plans (b, t, 3), the ego facing as the plan says, go into where others will be, for three
-    sizes of the ego; the mean over plans and times.
+    sizes of the ego; the mean over plans and times that were recorded.
     """
     deep = torch.stack(
         [
@@ -217,11 +234,12 @@ def collision_loss(plan: Tensor, batch: Batch) -> Tensor:
             for inflation, weight in INFLATIONS
         ]
     ).sum(dim=0)
-    return torch.where(batch["future_boxes_mask"], deep, 0).sum(dim=-1).mean()
+    return mean(torch.where(batch["future_boxes_mask"], deep, 0).sum(dim=-1), recorded_steps(batch, plan))
 
 
 def boundary_loss(plan: Tensor, batch: Batch) -> Tensor:
-    """How far the ego's side would stick out of the drivable area; the mean over plans (b, t, 3) and times.
+    """How far the ego's side would stick out of the drivable area; the mean over plans (b, t, 3) and times
+    that were recorded.
 
     Points off the grid count as on its border.
     """
@@ -229,4 +247,4 @@ def boundary_loss(plan: Tensor, batch: Batch) -> Tensor:
     low, high = GRID.corner + GRID.size / 2, GRID.corner + SIDE - GRID.size / 2
     at = plan[..., :2].maximum(plan.new_tensor(low)).minimum(plan.new_tensor(high))
     inside = read(depth, at)[..., 0]
-    return (batch["size"][:, 1:] / 2 - inside).clamp(min=0).mean()
+    return mean((batch["size"][:, 1:] / 2 - inside).clamp(min=0), recorded_steps(batch, plan))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.world.cast import CAR, PARKED, PEDESTRIAN
+from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import Floats, from_frame, to_frame, wrap
 from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, rasterise
@@ -27,8 +27,10 @@ CAMERAS = {
     "extr": "(6, 4, 4) float32: from the ego's frame, with z up, to the camera's",
 }
 TALL, LONG = 3.2, 6.0  # m, how high vehicles are that are longer than this
-HEIGHT = {CAR: 1.5, PEDESTRIAN: 1.75, PARKED: 1.5}  # m
-COLOUR = {CAR: (70, 90, 200), PEDESTRIAN: (230, 130, 40), PARKED: (130, 90, 150)}
+HEIGHT = {CAR: 1.5, PEDESTRIAN: 1.75, PARKED: 1.5, CYCLIST: 1.75}  # m
+COLOUR = {
+    CAR: (70, 90, 200), PEDESTRIAN: (230, 130, 40), PARKED: (130, 90, 150), CYCLIST: (40, 150, 120)
+}  # fmt: skip
 SKY, ROAD, VERGE, PAINT, RED = (170, 200, 235), (95, 95, 100), (90, 130, 70), (235, 235, 235), (220, 30, 30)
 SHADE = (0.8, 0.6, 1.0)  # of the ends, the sides and the top of a box
 NEAR_GROUND = Grid(cells=480, size=0.25, back=-60.0)  # in which paint is looked up

@@ -13,7 +13,7 @@ from attnsweep.tasks.driving.world.geometry import Floats
 from attnsweep.tasks.driving.world.roads import ON_FOOT, SPACING, Path, RoadMap, Zone
 
 EGO = 0  # its place among the agents
-CAR, PEDESTRIAN, PARKED = range(3)
+CAR, PEDESTRIAN, PARKED, CYCLIST = range(4)  # cyclists are in recordings alone
 LONGEST_DELAY_S = 0.6
 LONG, SHARP = 5.5, 0.08  # m, 1/m: longer vehicles keep out of sharper bends
 TRIES = 60  # places that are tried for a driver before the road counts as full

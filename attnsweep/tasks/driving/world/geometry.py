@@ -72,6 +72,12 @@ def stations(xy: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
 
 
+def distinct(xy: Floats) -> Floats:
+    """The polyline without points that repeat the one before."""
+    moves = np.hypot(*np.diff(xy, axis=0).T) > 1e-6
+    return xy[np.concatenate([[True], moves])]
+
+
 def resample(xy: Floats, spacing: float) -> Floats:
     """The polyline (m, 2) through points at equal distances of about `spacing`, both ends kept."""
     s = stations(xy)

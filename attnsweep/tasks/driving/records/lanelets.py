@@ -1,0 +1,263 @@
+"""The road network of a CommonRoad file: lanelets, what is painted, and traffic lights. What a file leaves
+open:
+
+- The road reaches 0.8 m beyond the outermost lanelets.
+- Where no bound of a lanelet has a marking, borders are painted solid and dividers dashed; where some have,
+  only those are painted.
+- A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
+- References to lanelets that are not in the file, as in cut-outs of maps, lead nowhere.
+- Sidewalks, bicycle lanes and crosswalks are not drivable, nor are lanelets that are open to no motor
+  vehicle; the bounds of crosswalks are painted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in, references
+from attnsweep.tasks.driving.records.tracks import Surroundings, part_of_map
+from attnsweep.tasks.driving.world.geometry import Floats, distinct, offset, resample, stations
+from attnsweep.tasks.driving.world.roads import DrivableArea, dashed, drivable_area
+
+NOT_DRIVABLE, CROSSWALK = {"sidewalk", "bicycleLane", "crosswalk"}, "crosswalk"
+MOTOR_VEHICLES = {"vehicle", "car", "truck", "bus", "motorcycle", "priorityVehicle", "taxi"}
+STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
+EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
+SAME = 1e-9  # of a bound's length; breakpoints that are closer are one
+
+
+@dataclass(frozen=True)
+class Lanelet:
+    """A lanelet: its types; its bounds (n, 2) in the direction of travel, with breakpoints at the same shares
+    of their lengths, and their markings ("": none); the lanelets that follow it and that it follows; its
+    neighbours on the left and on the right that are driven the same way, and any neighbour on the left; where
+    one stops on it for which lights.
+    """
+
+    types: frozenset[str]
+    users: frozenset[str]
+    left: Floats
+    right: Floats
+    markings: tuple[str, str]
+    successors: tuple[str, ...]
+    predecessors: tuple[str, ...]
+    neighbours: tuple[str, ...]
+    left_neighbour: str | None
+    same_direction: bool
+    stop_line: Floats | None
+    lights: tuple[str, ...]
+
+    @property
+    def drivable(self) -> bool:
+        """Whether motor vehicles drive on it."""
+        return not self.types & NOT_DRIVABLE and (not self.users or bool(self.users & MOTOR_VEHICLES))
+
+    @property
+    def centre(self) -> Floats:
+        """The centre line (n, 2)."""
+        return distinct((self.left + self.right) / 2)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The lanelets on which one drives, by id, and the place of each in `Surroundings`."""
+
+    surroundings: Surroundings
+    place: dict[str, int]
+
+
+def network_of(root: Element, path: Path, step: float, agents: Floats) -> Network:
+    """The road network of a scenario, around agents (n, 2). Raises UserError where there is no road."""
+    lanelets = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
+    driven = {name: one for name, one in lanelets.items() if one.drivable}
+    if not driven:
+        raise UserError(f"{path} has no lanelet on which one drives")
+    place = {name: i for i, name in enumerate(driven)}
+    polygons = [
+        np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in driven.values()
+    ]
+    area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
+    dividers = dividers_of(driven, place)
+    stops = [(one.stop_line, one.lights) for one in driven.values() if one.stop_line is not None]
+    lines = tuple(line for line, _ in stops)
+    around = Surroundings(
+        centres=tuple(one.centre for one in driven.values()),
+        successors=successors_of(driven, place),
+        neighbours=tuple(tuple(place[n] for n in one.neighbours if n in place) for one in driven.values()),
+        drivable=area,
+        dividers=dividers,
+        paint=paint_of(list(lanelets.values()), area, dividers, lines),
+        stop_lines=lines,
+        red=reds([lights for _, lights in stops], lights_of(root, path, step)),
+    )
+    return Network(around, place)
+
+
+def successors_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[tuple[int, ...], ...]:
+    """The lanes that each lane leads to: those that it names, and those that name it as their predecessor."""
+    ahead: dict[str, dict[int, None]] = {name: {} for name in driven}
+    for name, one in driven.items():
+        ahead[name] |= {place[other]: None for other in one.successors if other in place}
+        for other in one.predecessors:
+            if other in ahead:
+                ahead[other][place[name]] = None
+    return tuple(tuple(lanes) for lanes in ahead.values())
+
+
+def dividers_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[Floats, ...]:
+    """The lines between lanes: left bounds with a lane beyond, once where that one is driven the other way
+    and has its own left bound there.
+    """
+    return tuple(
+        one.left
+        for name, one in driven.items()
+        if one.left_neighbour in driven
+        and (one.same_direction or place[name] < place[str(one.left_neighbour)])
+    )
+
+
+# --- Lanelets ---
+
+
+def lanelet_of(element: Element, path: Path) -> Lanelet:
+    """A lanelet. Raises UserError where a bound has fewer than two different points."""
+    where = f"{path}: lanelet {element.get('id')}"
+    bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
+    sides = [
+        bound_points(bound, f"{where}, {side}") for bound, side in zip(bounds, ("left", "right"), strict=True)
+    ]
+    repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
+    left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
+    neighbours = [element.find(tag) for tag in ("adjacentLeft", "adjacentRight")]
+    same = [one is not None and one.get("drivingDir") == "same" for one in neighbours]
+    marked = ["" if bound is None else bound.findtext("lineMarking", "").strip() for bound in bounds]
+    lights, stop_line = stop_of(element, left, right, where)
+    return Lanelet(
+        types=texts(element, "laneletType"),
+        users=texts(element, "userOneWay") | texts(element, "userBidirectional"),
+        left=left,
+        right=right,
+        markings=(marked[0], marked[1]),
+        successors=references(element, "successor"),
+        predecessors=references(element, "predecessor"),
+        neighbours=tuple(
+            str(one.get("ref")) for one, ok in zip(neighbours, same, strict=True) if one is not None and ok
+        ),
+        left_neighbour=None if neighbours[0] is None else neighbours[0].get("ref"),
+        same_direction=same[0],
+        stop_line=stop_line,
+        lights=lights,
+    )
+
+
+def texts(element: Element, tag: str) -> frozenset[str]:
+    """The words that children of that tag hold."""
+    return frozenset((child.text or "").strip() for child in element.findall(tag)) - {""}
+
+
+def stop_of(
+    element: Element, left: Floats, right: Floats, where: str
+) -> tuple[tuple[str, ...], Floats | None]:
+    """The lights of a lanelet, and its stop line (2, 2), or None where it has neither line nor light."""
+    stop = element.find("stopLine")
+    lights = references(element, "trafficLightRef")
+    lights += () if stop is None else references(stop, "trafficLightRef")
+    if stop is None and not lights:
+        return (), None
+    line = points_in(stop, f"{where}, stopLine")
+    return tuple(dict.fromkeys(lights)), line if len(line) == 2 else np.stack([left[-1], right[-1]])
+
+
+def bound_points(bound: Element | None, where: str) -> Floats:
+    """The points (n, 2) of a bound, none like the one before it."""
+    points = points_in(bound, f"{where} bound")
+    kept = distinct(points) if len(points) else points
+    if len(kept) < 2:
+        raise UserError(f"{where} bound has {len(kept)} different points; it takes 2 for a line")
+    return kept
+
+
+def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floats]:
+    """Two bounds with equally many points (n, 2), which lie across from each other: their own points in their
+    order, as the format has it, or else the points at those shares of the way along each at which either has
+    a breakpoint. Neither line moves.
+    """
+    if by_order:
+        return left, right
+    shares = [stations(line) / stations(line)[-1] for line in (left, right)]
+    every = np.unique(np.concatenate(shares))
+    every = every[np.concatenate([[True], np.diff(every) > SAME])]
+    return at_shares(left, shares[0], every), at_shares(right, shares[1], every)
+
+
+def at_shares(line: Floats, own: Floats, every: Floats) -> Floats:
+    """The points (n, 2) of a line at shares (n,) of its length, whose breakpoints lie at `own` (m,)."""
+    return np.stack([np.interp(every, own, line[:, k]) for k in range(2)], axis=1)
+
+
+# --- Paint and lights ---
+
+
+def paint_of(
+    lanelets: Sequence[Lanelet], area: DrivableArea, dividers: Sequence[Floats], stop_lines: Sequence[Floats]
+) -> Floats:
+    """Points (n, 2) of all that is painted, a point each half metre."""
+    marked = [
+        (line, marking)
+        for one in lanelets
+        for line, marking in zip((one.left, one.right), one.markings, strict=True)
+    ]
+    if any(marking for _, marking in marked):
+        dashes = [line for line, marking in marked if "dashed" in marking]
+        solid = [line for line, marking in marked if "solid" in marking]
+    else:
+        dashes, solid = [*dividers], area.contours(EDGE)
+    crossings = [line for one in lanelets if CROSSWALK in one.types for line in (one.left, one.right)]
+    points = [dashed(line) for line in dashes]
+    points += [resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]
+    return np.unique(np.concatenate([np.zeros((0, 2)), *points]), axis=0)
+
+
+def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats, list[bool], float]]:
+    """The active lights: the ends (n,) of the phases of a cycle in seconds, whether one stops in each, and
+    when the cycle began.
+    """
+    lights = {}
+    for light in root.findall("trafficLight"):
+        where = f"{path}: trafficLight {light.get('id')}"
+        phases = light.findall("cycle/cycleElement")
+        if not phases or light.findtext("active", "true").strip() == "false":
+            continue
+        lasts = [number_in(phase.findtext("duration"), f"{where}, duration") for phase in phases]
+        if min(lasts) < 0 or sum(lasts) <= 0:
+            raise UserError(f"{where} has a cycle of durations {lasts}; they must be above 0")
+        began = number_in(light.findtext("cycle/timeOffset", "0"), f"{where}, timeOffset")
+        stops = [phase.findtext("color", "").strip() in STOPS for phase in phases]
+        lights[str(light.get("id"))] = (np.cumsum(lasts) * step, stops, began * step)
+    return lights
+
+
+def reds(
+    groups: list[tuple[str, ...]], lights: dict[str, tuple[Floats, list[bool], float]]
+) -> Callable[[Floats], NDArray[np.bool_]]:
+    """From times (t,), which stop lines (t, lines) show red: those of whose lights none lets one drive."""
+
+    def red(times: Floats) -> NDArray[np.bool_]:
+        shown = np.zeros((len(times), len(groups)), dtype=bool)
+        for line, group in enumerate(groups):
+            active = [lights[name] for name in group if name in lights]
+            stops = [
+                np.array(stop)[
+                    np.searchsorted(ends, (times - began) % ends[-1] + 1e-9, side="right") % len(ends)
+                ]
+                for ends, stop, began in active
+            ]
+            shown[:, line] = np.all(stops, axis=0) if stops else False
+        return shown
+
+    return red

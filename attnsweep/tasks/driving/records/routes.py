@@ -1,0 +1,278 @@
+"""Routes along lanes: the one that somebody took, and the one to a goal.
+
+A recording does not say what its driver intended. The route of an ego is the centre line of the lanes that it
+followed: which lanes is known from its future, as a navigation system would know it; where in a lane it
+drove, how fast and when it stopped is not. A change of lane begins 15 m before the place where the ego
+crossed and ends 15 m behind it. Beyond the last pose the route goes on along the straightest lane.
+
+The route of a planning problem is the cheapest way through the graph of lanes from its initial state to its
+goal region, by Dijkstra's algorithm, and ends at the centre of that region.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsweep.tasks.driving.world.geometry import (
+    Floats,
+    distinct,
+    headings,
+    project,
+    resample,
+    stations,
+    wrap,
+)
+from attnsweep.tasks.driving.world.roads import SPACING, rounded
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+OFF_MAP = 5.0  # m from the centre line of every lane, at which a vehicle is not on the map
+TURNED = 3.0  # m, that a direction one rad off the lane's counts as
+SWITCH = 6.0  # m, that going over to a lane that does not continue the last one counts as
+CHANGE = 15.0  # m, before and behind the place of a change of lane
+REACH = 60.0  # m, that a route goes on beyond the last pose
+LEAST_ROUTE = 1.0  # m, of a route to a goal that the ego has reached already
+ROUNDED_FROM = 12.0  # m; a shorter route is left with its corners
+ASTRAY = 10.0  # m of way, that a metre off a lane's centre line counts as where a way to a goal is sought
+CHANGE_COST = 30.0  # m of way, that a change of lane counts as there
+Lanes = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a way may end: at the centre (2,) of an area, or on a lane by its index."""
+
+    centre: Floats | None = None
+    lane: int | None = None
+
+
+def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Floats | None:
+    """The line (n, 2), a point each 0.5 m, along the lanes that someone with poses (t, 3) followed; None if
+    it left them.
+    """
+    taken = lanes_taken(poses, centres, successors)
+    if taken is None:
+        return None
+    starts = np.flatnonzero(np.diff(taken, prepend=-1))
+    ends = np.append(starts[1:], len(taken)) - 1
+    pieces, comes_over = [], False
+    for start, end in zip(starts, ends, strict=True):
+        lane, centre = taken[start], centres[taken[start]]
+        (first, last), _ = project(poses[[start, end], :2], centre)
+        goes_over = end + 1 < len(taken) and taken[end + 1] not in successors[lane]
+        low = first + CHANGE if comes_over else 0.0
+        high = last - CHANGE if goes_over else stations(centre)[-1]
+        middle = (low + high) / 2
+        pieces.append(between(centre, min(low, middle), max(high, middle)))
+        comes_over = goes_over
+    return smooth(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), centres, successors)]))
+
+
+def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> NDArray[np.int64] | None:
+    """The lane (t,) of each pose (t, 3); None if a pose is on none.
+
+    The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
+    that does not continue the last one; by dynamic programming (Viterbi, 1967).
+    """
+    aside, turned = np.empty((2, len(poses), len(centres)))
+    for lane, centre in enumerate(centres):
+        s, left = project(poses[:, :2], centre)
+        aside[:, lane] = np.abs(left)
+        turned[:, lane] = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
+    if not len(centres) or (aside.min(axis=1) > OFF_MAP).any():
+        return None
+    step = np.full((len(centres), len(centres)), SWITCH)
+    np.fill_diagonal(step, 0.0)
+    for lane, ahead in enumerate(successors):
+        step[lane, list(ahead)] = 0.0
+    cost = aside + TURNED * turned
+    total, back = cost[0], []
+    for now in cost[1:]:
+        ways = total[:, None] + step
+        back.append(ways.argmin(axis=0))
+        total = ways.min(axis=0) + now
+    chain = [int(total.argmin())]
+    for best in reversed(back):
+        chain.append(int(best[chain[-1]]))
+    return np.array(chain[::-1])
+
+
+def onward(pose: Floats, lane: int, centres: Sequence[Floats], successors: Lanes) -> list[Floats]:
+    """The lines that continue a lane until `REACH` beyond a pose (3,) on it, the straightest each time; where
+    lanes end, straight on.
+    """
+    s, _ = project(pose[None, :2], centres[lane])
+    rest = REACH - (stations(centres[lane])[-1] - s[0])
+    lines = [centres[lane]]
+    while rest > 0 and successors[lane]:
+        lane = min(successors[lane], key=lambda one: abs(headings(centres[one])[[0, -1]] @ [-1, 1]))
+        lines.append(centres[lane])
+        rest -= max(stations(centres[lane])[-1], 1.0)
+    if rest > 0:
+        way = lines[-1][-1] - lines[-1][-2]
+        lines.append((lines[-1][-1] + rest * way / np.hypot(*way))[None])
+    return lines[1:]
+
+
+def between(xy: Floats, start: float, end: float) -> Floats:
+    """The part of a polyline (n, 2) from one arc length to another."""
+    along = stations(xy)
+    s = np.concatenate([[start], along[(along > start) & (along < end)], [end]])
+    return np.stack([np.interp(s, along, xy[:, k]) for k in range(2)], axis=1)
+
+
+# --- The route to a goal ---
+
+
+def route_to(
+    pose: Floats, goals: Sequence[Region], centres: Sequence[Floats], successors: Lanes, neighbours: Lanes
+) -> Floats | None:
+    """The line (n, 2), a point each 0.5 m, from a pose (3,) to the nearest of the goals that can be reached;
+    where none can, on along the straightest lanes. None where the pose is off the map.
+    """
+    starts = candidates(pose, centres)
+    if not starts:
+        return None
+    found = cheapest(starts, goals, centres, successors, neighbours)
+    if found is None:
+        start, at, _ = min(starts, key=lambda one: one[2])
+        lines = [rest_of(centres[start], at), *onward(pose, start, centres, successors)]
+        return smooth(np.concatenate(lines))
+    chain, at, end = found
+    return smooth(along_lanes(chain, at, end, centres, successors))
+
+
+def candidates(pose: Floats, centres: Sequence[Floats]) -> list[tuple[int, float, float]]:
+    """The lanes on which someone at a pose (3,) may be: index, arc length, and how badly the lane fits, in
+    metres.
+    """
+    found = []
+    for lane, centre in enumerate(centres):
+        (s,), (left,) = project(pose[None, :2], centre)
+        turned = abs(wrap(np.interp(s, stations(centre), headings(centre)) - pose[2]))
+        if abs(left) <= OFF_MAP:
+            found.append((lane, float(s), float(abs(left) + TURNED * turned)))
+    return found
+
+
+def cheapest(
+    starts: Sequence[tuple[int, float, float]],
+    goals: Sequence[Region],
+    centres: Sequence[Floats],
+    successors: Lanes,
+    neighbours: Lanes,
+) -> tuple[list[int], float, float] | None:
+    """The chain of lanes of least cost to any goal, the arc length on its first lane at which it begins, and
+    that on its last one at which it ends; None where no goal can be reached.
+    """
+    from scipy.sparse.csgraph import dijkstra  # here, for start-up time
+
+    distance, before = dijkstra(
+        graph(centres, successors, neighbours),
+        indices=[lane for lane, _, _ in starts],
+        return_predecessors=True,
+    )
+    best: tuple[float, list[int], float, float] | None = None
+    for row, (start, s, misfit) in enumerate(starts):
+        for lane, end, off in goal_places(goals, centres, start=start, at=s):
+            cost = distance[row, lane] - s + end + ASTRAY * (misfit + off)
+            if not np.isfinite(cost) or (best is not None and cost >= best[0]):
+                continue
+            chain = chain_of(before[row], start, lane)
+            if end >= least_arrival(chain, s, centres, successors):
+                best = cost, chain, s, end
+    return None if best is None else best[1:]
+
+
+def graph(centres: Sequence[Floats], successors: Lanes, neighbours: Lanes) -> "csr_array":
+    """What it costs (lanes, lanes) to go on from each lane to another, in metres of way."""
+    from scipy.sparse import csr_array
+
+    length = [max(float(stations(centre)[-1]), LEAST_ROUTE) for centre in centres]
+    ways = {(one, other): CHANGE_COST for one, group in enumerate(neighbours) for other in group}
+    ways |= {(one, other): length[one] for one, group in enumerate(successors) for other in group}
+    rows, columns = ([way[k] for way in ways] for k in range(2))
+    return csr_array((list(ways.values()), (rows, columns)), shape=(len(centres), len(centres)))
+
+
+def goal_places(
+    goals: Sequence[Region], centres: Sequence[Floats], *, start: int, at: float
+) -> list[tuple[int, float, float]]:
+    """Where ways from arc length `at` of the lane `start` may end: lane, arc length, metres from the goal."""
+    found = []
+    for goal in goals:
+        if goal.lane is not None:
+            whole = float(stations(centres[goal.lane])[-1])
+            passed = goal.lane == start and at > whole / 2
+            found.append((goal.lane, whole if passed else whole / 2, 0.0))
+        if goal.centre is not None:
+            found += nearest_lanes(goal.centre, centres)
+    return found
+
+
+def least_arrival(chain: Sequence[int], at: float, centres: Sequence[Floats], successors: Lanes) -> float:
+    """The first arc length on the last of a chain of lanes that lies ahead of arc length `at` of the first
+    one.
+    """
+    for lane, ahead in itertools.pairwise(chain):
+        at = 0.0 if ahead in successors[lane] else across(at, centres[lane], centres[ahead])
+    return at
+
+
+def across(at: float, centre: Floats, other: Floats) -> float:
+    """The arc length of another line that is nearest to arc length `at` of a line."""
+    (s,), _ = project(between(centre, at, at)[:1], other)
+    return float(s)
+
+
+def nearest_lanes(point: Floats, centres: Sequence[Floats]) -> list[tuple[int, float, float]]:
+    """Lanes within 5 m of a point (2,), or else the nearest one: index, arc length, metres to it."""
+    every = []
+    for lane, centre in enumerate(centres):
+        (s,), (left,) = project(point[None], centre)
+        every.append((lane, float(s), float(abs(left))))
+    return [one for one in every if one[2] <= OFF_MAP] or [min(every, key=lambda one: one[2])]
+
+
+def chain_of(before: NDArray[np.int64], start: int, end: int) -> list[int]:
+    """The lanes from one to another, of the lane (lanes,) before each."""
+    chain = [end]
+    while chain[-1] != start:
+        chain.append(int(before[chain[-1]]))
+    return chain[::-1]
+
+
+def along_lanes(
+    chain: Sequence[int], at: float, end: float, centres: Sequence[Floats], successors: Lanes
+) -> Floats:
+    """The line (n, 2) along a chain of lanes, from an arc length of the first to one of the last. It goes
+    over to a neighbouring lane at once: within 30 m, but no later than the lane or the whole way ends.
+    """
+    pieces = []
+    for k, (lane, ahead) in enumerate(itertools.pairwise(chain), 2):
+        centre = centres[lane]
+        if ahead in successors[lane]:
+            pieces.append(rest_of(centre, at))
+            at = 0.0
+            continue
+        pieces.append(between(centre, at, at))
+        at = across(min(at + 2 * CHANGE, float(stations(centre)[-1])), centre, centres[ahead])
+        at = min(at, end) if k == len(chain) else at
+    last = centres[chain[-1]]
+    return np.concatenate([*pieces, between(last, at, max(end, at + LEAST_ROUTE * (not pieces)))])
+
+
+def rest_of(centre: Floats, at: float) -> Floats:
+    """A line (n, 2) from an arc length on."""
+    return between(centre, at, float(stations(centre)[-1]))
+
+
+def smooth(line: Floats) -> Floats:
+    """A line (n, 2) as a route: a point each 0.5 m, its corners rounded where it is long enough."""
+    points = resample(distinct(line), SPACING)
+    return rounded(points) if stations(points)[-1] > ROUNDED_FROM else points
