@@ -18,7 +18,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnsweep.core.axes import Axis, Config, filled
+from attnsweep.core.axes import Axis, Config, Value, filled
 from attnsweep.core.errors import UserError, did_you_mean
 
 PLAIN = (bool, int, float, str, type(None))
@@ -50,9 +50,10 @@ def complete(
     axes: Mapping[str, Axis],
     recipe: Sequence[str],
     given: Config,
+    task_defaults: Mapping[str, Value] | None = None,
 ) -> Config:
-    """The configuration of a user's model, of a task with these `axes` and this `recipe`; `given` is what its
-    data set decides.
+    """The configuration of a user's model, of a task with these `axes`, this `recipe` and defaults of its own;
+    `given` is what its data set decides.
 
     Raises UserError where file, class or an argument is wrong.
     """
@@ -60,6 +61,7 @@ def complete(
     parameters = signature(model, source)
     ours = [name for name in parameters if name in axes and name not in given]
     defaults = {name: p.default for name in ours if (p := parameters[name]).default is not p.empty}
+    defaults = {**(task_defaults or {}), **defaults}
     config = filled(axes, (*recipe, *ours), point, defaults) | {"model_sha256": digest(source)} | given
     for name in ours:
         if config[name] is None:

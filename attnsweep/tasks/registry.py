@@ -61,6 +61,8 @@ def task_for(point: Point, model: str) -> Task:
         return TASK_OF[model]
     takers = [task for task in TASKS.values() if task.own_models]
     name = point.get("dataset")
+    if name is None and point.get("task") is not None:
+        return next((task for task in takers if task.name == point["task"]), takers[0])
     return next((task for task in takers if isinstance(name, str) and task.find(name)), takers[0])
 
 
@@ -90,9 +92,12 @@ def find(name: object) -> DataSet:
 def takes(model: str) -> set[str]:
     """The keys of a sweep that mean something to a model. Raises UserError as `resolve` does."""
     known_model({"model": model})
-    task = task_for({}, model)
-    axes = task.models[model] if model in task.models else own.signature(model, own.read(model))
-    return {*ALWAYS, *axes, *task.recipe, *task.of_data}
+    if model in TASK_OF:
+        task = TASK_OF[model]
+        return {*ALWAYS, *task.models[model], *task.recipe, *task.of_data}
+    takers = [task for task in TASKS.values() if task.own_models]  # the data set says which
+    training = {axis for task in takers for axis in (*task.recipe, *task.own_recipe, *task.of_data)}
+    return {*ALWAYS, *own.signature(model, own.read(model)), *training}
 
 
 def architecture(config: Mapping[str, Any]) -> Config:

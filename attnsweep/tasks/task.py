@@ -113,5 +113,6 @@ class Task:
     procedure: Callable[[], Procedure]
     of_data: Sequence[str] = ()  # axes that the data set decides
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
+    own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results

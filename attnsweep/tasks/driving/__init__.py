@@ -25,9 +25,9 @@ def cost(config: Config) -> Cost | None:
 
 def build(config: Config, source: str | None) -> "nn.Module":
     """From the arrays of a sample that `batches.inputs_of` names to a `prediction.Prediction`."""
-    from attnsweep.tasks.driving.planners import PLANNERS
+    from attnsweep.tasks.driving import planners
 
-    return PLANNERS[config["model"]](config)
+    return planners.build(config, source)
 
 
 def procedure() -> Procedure:
@@ -53,6 +53,8 @@ TASK = Task(
     cost=cost,
     build=build,
     procedure=procedure,
+    own_models=True,
+    own_recipe=space.OWN_RECIPE,
     privileged=("expert",),
     draws="planning",
 )

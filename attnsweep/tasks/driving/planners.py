@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnsweep.tasks import own
 from attnsweep.tasks.driving.judging.baselines import STEADY, ConstantVelocity, EgoMLP, RouteFollowing, Stop
+from attnsweep.tasks.driving.own_planner import OwnPlanner
+from attnsweep.tasks.driving.records.batches import inputs_of
 from attnsweep.tasks.driving.records.samples import FUTURE
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.stack.stack import Stack
@@ -29,3 +32,12 @@ PLANNERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "steady": lambda config: RouteFollowing(STEADY),
     "expert": lambda config: Expert(),
 }
+
+
+def build(config: Mapping[str, Any], source: str | None) -> nn.Module:
+    """The planner of a configuration; `source` is the text of the file of one's own."""
+    model = config["model"]
+    if not own.is_own(model):
+        return PLANNERS[model](config)
+    net = own.build(config, source or own.source_of(config) or "")
+    return OwnPlanner(net, inputs_of(config), name=model)

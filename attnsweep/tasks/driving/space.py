@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
+from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
 from attnsweep.tasks.driving.axes import KNOWN
 from attnsweep.tasks.driving.stack import design
@@ -25,15 +26,18 @@ MODELS: dict[str, tuple[str, ...]] = {
     "steady": (),
     "expert": (),
 }
-DEFAULTS: dict[str, Value] = {
-    **design.DEFAULTS,
+OWN_RECIPE = TRAINING[1:]  # dropout is for the class to take
+RECIPE_DEFAULTS: dict[str, Value] = {
     "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32,
     "epochs": 6,
 }  # fmt: skip
+DEFAULTS = design.DEFAULTS | RECIPE_DEFAULTS
 
 
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a planner. Raises UserError where a value does not fit."""
+    if own.is_own(model):
+        return complete_own(point, model)
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
     if config.get("sensor") == "cameras":
         return config | design.complete(config) | {"dataset": camera_set(point)}
@@ -43,6 +47,15 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     if not MODELS[model]:
         config |= {"epochs": 1, "precision": "fp32"}  # nothing to learn: judged once
     return config
+
+
+def complete_own(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a planner of one's own; it sees what its data set was recorded with."""
+    found = scene_set(point)
+    given = {"dataset": found.name, "sensor": "cameras" if found.cameras else None}
+    return own.complete(
+        point, model, axes=KNOWN, recipe=(*OWN_RECIPE, *RECIPE), given=given, task_defaults=RECIPE_DEFAULTS
+    )
 
 
 def scene_set(point: Mapping[str, object], *, default: str = DEFAULT_DATASET) -> "datasets.Scenes":

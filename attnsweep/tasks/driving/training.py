@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
 from attnsweep.tasks.driving.columns import COLUMNS
 from attnsweep.tasks.driving.judging import open_loop, replay
@@ -39,7 +40,6 @@ from attnsweep.tasks.driving.world.geometry import Floats
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
 CLIP_NORM: float | None = 1.0
 JUDGE_BATCH = 100
-SEES = ("planning",)  # models that look at all
 TRIAL_RUN = "driving:tiny"  # judged on a few maps of its own and nowhere else
 SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -112,7 +112,7 @@ def driver(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
 
 def plans_of(said: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
     """The plans (s, 8, 3) that a planner made; the expert's are what was recorded."""
-    return np.asarray(samples["plan"] if config["model"] == "expert" else said.plan, dtype=np.float64)
+    return replay.extended(samples) if config["model"] == "expert" else np.asarray(said.plan, np.float64)
 
 
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
@@ -125,7 +125,8 @@ def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, 
     plans = plans_of(read_out(model, data.val, inputs=inputs_of(config)), data.val, config)
     off = open_loop.summary(open_loop.measures(data.val, plans))["l2_3s"]
     means = drives(model, data.val, data.course("val"), config).means()
-    return columns | {"val_score": means["score"], "val_at_fault": means["at_fault"], "val_l2_3s": off}
+    columns |= {"val_score": means["score"], "val_at_fault": means["at_fault"], "val_l2_3s": off}
+    return {name: value for name, value in columns.items() if name != "val_l2_3s" or value == value}
 
 
 def drives(
@@ -197,7 +198,7 @@ def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[s
         columns[f"test_score_{part}"] = scores.means(where)["score"]
     if run:
         columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
-    if config["model"] in SEES:
+    if config["model"] == "planning" or own.is_own(config["model"]):  # those that look at all
         blank = drives(model, data.test, run, config, blind=True).means()["score"]
         columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
     if data.dataset.name.startswith(TRIAL_RUN) or rig_of(config):  # there are no views out there
