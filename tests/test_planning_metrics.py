@@ -329,7 +329,9 @@ def test_perfect_tracks_reach_one_and_their_distance() -> None:
     xy = samples["box"][..., :2] + np.array([0.3, 0.4])
     offset = np.where(np.arange(2)[:, None] == 0, np.array([-2.0, 0.0]), np.array([2.0, 0.0]))
     said = told(np.full((6, 2), 0.8), xy, offset=np.broadcast_to(offset, (6, 2, 2)))
-    assert measure_tracks(said, samples) == pytest.approx({"amota": 1.0, "amotp": 0.5, "idf1": 1.0})
+    assert measure_tracks(said, samples) == pytest.approx(
+        {"amota": 1.0, "amotp": 0.5, "idf1": 1.0, "ids": 0.0}
+    )
 
 
 def test_a_change_of_identity_costs_what_it_should() -> None:
@@ -338,7 +340,7 @@ def test_a_change_of_identity_costs_what_it_should() -> None:
     offset[2] = 9.0  # says that it was elsewhere: a new track
     found = measure_tracks(told(np.full((4, 1), 0.8), np.zeros((4, 1, 2)), offset=offset), samples)
     assert found["amota"] == pytest.approx(1 - 1 / 4)  # one switch in four, at every recall
-    assert found["idf1"] == pytest.approx(2 * 2 / 8)
+    assert found["idf1"] == pytest.approx(2 * 2 / 8) and found["ids"] == 1
 
 
 def test_recalls_that_are_not_reached_count_as_nothing() -> None:
@@ -546,6 +548,7 @@ def test_what_a_planner_does_not_tell_is_not_measured(recorded: Samples) -> None
         "ap_4",
         "ap",
         "f1_2m",
+        "f1_threshold",
     }
 
 

@@ -1,11 +1,13 @@
-"""Draws which stages of the planning stack help it to drive, and renders how a trained planner drives.
+"""Draws which stages of the planning stack help it to drive, as UniAD's Table 2 and as a figure, and renders
+how a trained planner drives.
 
     python -m attnsweep planning results/ [--against id12] [--out figures/] [--where "epochs == 10"]
     python -m attnsweep planning results/ --episode TRIAL_ID [--map 3]
 
-The first draws the closed-loop score of each set of stages, and how it differs from that of one set: paired,
-map by map. The second drives a test map and leaves a film (GIF) and a strip (PNG) of it: what the sensor
-returns, the agents that were found, their futures, the occupancy, and the plan.
+The first writes all settings in the layout of that table (`table2.py`), and draws the closed-loop score of
+each that plans, and how it differs from that of one set of stages: paired, map by map. The second drives a
+test map and leaves a film (GIF) and a strip (PNG) of it: what the sensor returns, the agents that were found,
+their futures, the occupancy, and the plan.
 """
 
 import argparse
@@ -19,16 +21,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.labels import model_name
+from attnsweep.core.text import counted
+from attnsweep.figures import table2
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import PALE
 from attnsweep.results.store import load
 
 DRAWS, CONFIDENCE = 4_000, (2.5, 97.5)  # of the bootstrap over maps
-SETS = {  # what is left of UniAD's table 2, and ours
-    "id0": "all tasks, no links", "id10": "plan only", "id11": "no occupancy", "id12": "all",
+SETS = {  # UniAD's, and ours from id13 on
+    "id0": "all tasks, no links", "id1": "track", "id2": "map", "id3": "track, map",
+    "id4": "detect, motion", "id5": "track, motion", "id6": "track, map, motion", "id7": "detect, occupancy",
+    "id8": "track, occupancy", "id9": "no plan", "id10": "plan only", "id11": "no occupancy", "id12": "all",
     "id13": "side by side", "id14": "all, plan rescored", "id15": "all, ego state",
     "id16": "plan only, ego state",
 }  # fmt: skip
@@ -39,6 +47,7 @@ RULES = {
     "constant_velocity": "constant velocity", "stop": "stop",
 }  # fmt: skip
 OURS, OTHERS = "#0072B2", "#777777"
+NEEDED = ("stages", "params", "test_score", "test_map_scores", "test_at_fault", "test_off_road", "test_l2_3s")
 
 
 # --- Compute ---
@@ -63,19 +72,30 @@ class Line:
     score: Interval
     gain: Interval | None  # None for the reference itself, for rules, and where there is no reference
     at_fault: float
+    off_road: float
     l2_3s: float
     params: float
 
 
 def lines_of(frame: pd.DataFrame, against: str) -> list[Line]:
-    """A line for each setting among rows of driving, the stack's in the order of their stages, then the
-    rules.
-    """
+    """A line for each setting that drove maps among rows of driving, in the order of `settings_of`."""
+    settings = {name: group for name, group in settings_of(frame).items() if drove(group)}
+    references = [group for group in settings.values() if group["stages"].iloc[0] == against]
+    reference = by_map(references[0]) if references else None
+    return [line(group, name, reference, against) for name, group in settings.items()]
+
+
+def settings_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each setting by its name, the stack's in the order of their stages, then the others."""
+    frame = frame.reindex(columns=[*frame.columns, *(name for name in NEEDED if name not in frame)])
     groups = [group for _, group in frame.groupby(setting_of(frame), dropna=False, sort=False)]
     groups.sort(key=rank)
-    reference = next((by_map(group) for group in groups if group["stages"].iloc[0] == against), None)
-    names = names_of(groups)
-    return [line(group, name, reference, against) for group, name in zip(groups, names, strict=True)]
+    return dict(zip(names_of(groups), groups, strict=True))
+
+
+def drove(group: pd.DataFrame) -> bool:
+    """Whether a setting was driven on test maps: it plans, and there is a world."""
+    return bool(group["test_map_scores"].notna().all())
 
 
 def setting_of(frame: pd.DataFrame) -> list[str]:
@@ -88,7 +108,7 @@ def rank(group: pd.DataFrame) -> tuple[int, int, float]:
     first = group.iloc[0]
     if first["model"] == "planning":
         return 0, int(first["stages"].removeprefix("id")), first["params"]
-    return 1, 0, -group["test_score"].mean()
+    return 1, 0, -float(np.nan_to_num(group["test_score"].mean()))
 
 
 def names_of(groups: Sequence[pd.DataFrame]) -> list[str]:
@@ -106,7 +126,7 @@ def varying_beside(row: pd.Series, firsts: pd.DataFrame) -> list[str]:
 def named(row: pd.Series, axes: list[str]) -> str:
     """Such as `id12: all, dim=64`."""
     if row["model"] != "planning":
-        return RULES.get(row["model"], row["model"])
+        return " ".join([RULES.get(row["model"], model_name(row["model"])), *pareto.words(row, axes)])
     return ", ".join([f"{row['stages']}: {SETS.get(row['stages'], '')}", *pareto.words(row, axes)])
 
 
@@ -127,6 +147,7 @@ def line(group: pd.DataFrame, name: str, reference: np.ndarray | None, against: 
         score=bootstrap(scores),
         gain=bootstrap(scores - reference) if comparable and not is_rule else None,
         at_fault=group["test_at_fault"].mean(),
+        off_road=group["test_off_road"].mean(),
         l2_3s=group["test_l2_3s"].mean(),
         params=first["params"],
     )
@@ -143,17 +164,20 @@ def bootstrap(values: np.ndarray) -> Interval:
 
 
 def draw(lines: Sequence[Line], about: str, against: str) -> Figure:
-    """A row per setting; panels for the score, its gain, at-fault collisions and the distance after 3 s."""
-    layout = Layout((2.3, 0.30 * len(lines) + 0.2), (0.25, 0.5), left=2.5, right=0.3, above=0.85, below=0.75)
+    """A row per setting; panels for the score, its gain, at-fault collisions, leaving the road, and the
+    distance after 3 s.
+    """
+    layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.3, 0.5), left=2.9, right=0.3, above=0.85, below=0.75)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
-            (1, 4), layout, title="Which stages help to drive", subtitle=about, footnote=footnote(against)
+            (1, 5), layout, title="Which stages help to drive", subtitle=about, footnote=footnote(against)
         )
         places = np.arange(len(lines))[::-1]
         draw_scores(grid[0, 0], lines, places)
         draw_gains(grid[0, 1], lines, places, against)
         bars(grid[0, 2], [one.at_fault for one in lines], lines, places, "At-fault collisions", percent=True)
-        bars(grid[0, 3], [one.l2_3s for one in lines], lines, places, "Distance to the expert after 3 s (m)")
+        bars(grid[0, 3], [one.off_road for one in lines], lines, places, "Leaves the road", percent=True)
+        bars(grid[0, 4], [one.l2_3s for one in lines], lines, places, "L2 to the expert after 3 s (m)")
         for axes in grid[0]:
             axes.set_yticks(places, [one.label if axes is grid[0, 0] else "" for one in lines])
             axes.set_ylim(-0.6, len(lines) - 0.4)
@@ -197,7 +221,7 @@ def bars(
     known = np.nan_to_num(np.array(values, dtype=float))
     axes.barh(places, known, height=0.55, color=[colour(one) for one in lines], alpha=0.35)
     for value, y in zip(values, places, strict=True):
-        text = "" if np.isnan(value) else f"{100 * value:.0f}%" if percent else f"{value:.2f}"
+        text = table2.NOTHING if np.isnan(value) else f"{100 * value:.0f}%" if percent else f"{value:.2f}"
         axes.text(np.nan_to_num(value), y, f" {text}", va="center", size=8, color=INK)
     finish(axes, name)
     axes.set_xlim(0, 1.25 * max(known.max(), 1e-3))
@@ -210,7 +234,7 @@ def finish(axes: Axes, name: str) -> None:
     axes.grid(axis="x", color="#EDEDED", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
 
 
 def footnote(against: str) -> str:
@@ -223,14 +247,13 @@ def footnote(against: str) -> str:
 
 def subtitle(frame: pd.DataFrame, maps: int) -> str:
     """What was trained, and on how many maps it was judged."""
-    stack = frame[frame["model"] == "planning"]
-    seeds, epochs = stack["seed"].nunique(), sorted({int(n) for n in stack["epochs"]})
+    learns = frame[frame["params"] > 0]
+    seeds, epochs = learns["seed"].nunique(), sorted({int(n) for n in learns["epochs"]})
     data = ", ".join(sorted(frame["dataset"].unique()))
-    return (
-        f"{len(frame)} trials on {data}, {maps} unseen maps with reactive traffic, "
-        f"{seeds} seed{'s' * (seeds > 1)}; "
-        f"{' or '.join(map(str, epochs))} epochs; {', '.join(sorted(frame['device'].dropna().unique()))}"
-    )
+    world = f", {counted(maps, 'unseen map')} with reactive traffic" if maps else ""
+    taught = f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}" if epochs else "nothing learnt"
+    devices = ", ".join(sorted(frame["device"].dropna().unique()))
+    return f"{counted(len(frame), 'trial')} on {data}{world}, {counted(seeds, 'seed')}; {taught}; {devices}"
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -242,6 +265,7 @@ def table(lines: Sequence[Line]) -> str:
             "score": [interval(one.score) for one in lines],
             "gain": [interval(one.gain, sign="+") if one.gain else "" for one in lines],
             "at fault": [f"{100 * one.at_fault:.0f}%" for one in lines],
+            "off road": [f"{100 * one.off_road:.0f}%" for one in lines],
             "L2@3s (m)": [f"{one.l2_3s:.2f}" for one in lines],
         }
     )
@@ -273,7 +297,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows of driving that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results, all_columns=True).dropna(subset=["test_map_scores"])
+    frame = load(options.results, all_columns=True)
+    frame = frame[frame["task"] == "driving"]
     if frame.empty:
         raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")
     frame = pareto.where(frame, options.where) if options.where else frame
@@ -291,12 +316,26 @@ def run(options: argparse.Namespace) -> None:
 
         paths = render(options.results, options.episode, number=options.map, data=options.data, folder=folder)
     else:
-        frame = rows_to_draw(options)
-        lines, maps = lines_of(frame, options.against), len(json.loads(frame["test_map_scores"].iloc[0]))
-        print(table(lines) + "\n")
-        paths = save(draw(lines, subtitle(frame, maps), options.against), folder, "planning")
+        paths = write_figures(rows_to_draw(options), options.against, folder)
     for path in paths:
         print(f"wrote {path}")
+
+
+def write_figures(frame: pd.DataFrame, against: str, folder: Path) -> list[Path]:
+    """Writes and prints the table of all settings, and the figure of those that drove. Returns the paths."""
+    settings, lines = settings_of(frame), lines_of(frame, against)
+    driven = frame["test_map_scores"].dropna()
+    about = subtitle(frame, len(json.loads(driven.iloc[0])) if len(driven) else 0)
+    rows = [table2.row_of(group, name) for name, group in settings.items()]
+    print(table2.markdown(rows))
+    paths = table2.write(rows, about, folder)
+    apart = [name for name, group in settings.items() if not drove(group)]
+    if apart:
+        print(f"in the table alone, as they drove no maps: {'; '.join(apart)}\n")
+    if lines:
+        print(table(lines) + "\n")
+        paths += save(draw(lines, about, against), folder, "planning")
+    return paths
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -9,6 +9,11 @@ TABLE = "driving"  # one row per trial
 CLOSED_LOOP = "closed-loop score of NAVSIM's shape, mean over the unseen"
 PARTS = "mean over test maps of the score's part"
 SLICES = ("moving", "turn", "interactive", "hard")
+BY_MAP = (  # measures that stand in test_map_measures, too
+    "amota", "amotp", "ids", "map_iou_drivable", "map_iou_border", "map_iou_divider", "min_ade6", "min_fde6",
+    "miss_rate", "epa", "occ_iou_near", "occ_iou_far", "vpq_near", "vpq_far", "l2_1s", "l2_2s", "l2_3s",
+    "col_1s", "col_2s", "col_3s", "at_fault", "off_road",
+)  # fmt: skip
 
 
 def measure(
@@ -52,6 +57,8 @@ COLUMNS = (
     HEADLINE("test_score_high", "the same, above"),
     Column("test_map_scores", STR, "", "driving: the score on each test map, in their order, as a JSON list",
            table=TABLE),
+    Column("test_map_measures", STR, "", "driving: the measures of UniAD's table 2 on each test map or scene "
+           "by itself, as a JSON object of lists; their spread gives intervals", table=TABLE),
     measure("test_score_turn", "test_score of maps on which the route turns"),
     measure("test_score_interactive", "of maps on which the expert must stop"),
     measure("test_score_hard", "of maps where constant velocity soon fails"),
@@ -76,9 +83,11 @@ COLUMNS = (
     LOW("test_offroad_4s", "share of plans that leave the road up to 4 s"),
     measure("test_ap", "detection AP, mean over 0.5, 1, 2, 4 m (nuScenes)"),
     measure("test_f1_2m", "detection F1 at 2 m"),
+    measure("test_f1_threshold", "the confidence from which on a detection counts there", better=None),
     measure("test_amota", "average multi-object tracking accuracy at 2 m"),
     METRES("test_amotp", "average multi-object tracking precision"),
     measure("test_idf1", "F1 of identities kept over frames"),
+    LOW("test_ids", "identity switches on the test part, at the threshold of the highest MOTA", unit=""),
     *(measure(f"test_map_iou_{kind}", f"map IoU, {kind}") for kind in ("drivable", "border", "divider")),
     *(
         measure(f"test_line_f1_{name}", f"F1 of map lines at {metres} m Chamfer")

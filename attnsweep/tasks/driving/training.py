@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
-from attnsweep.tasks.driving.columns import COLUMNS
+from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
 from attnsweep.tasks.driving.judging import open_loop, replay
 from attnsweep.tasks.driving.judging.baselines import policy_of
 from attnsweep.tasks.driving.judging.closed_loop import Policy
 from attnsweep.tasks.driving.judging.perception import measure_agents
-from attnsweep.tasks.driving.judging.readout import Readout, read_out
+from attnsweep.tasks.driving.judging.readout import Readout, read_out, scenes_of
 from attnsweep.tasks.driving.judging.score import Course, Scores, course, interval
 from attnsweep.tasks.driving.judging.score import judge as drive_course
 from attnsweep.tasks.driving.judging.stock import highway_env_score
@@ -167,8 +167,28 @@ def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str
     if config["plan"] != "off":
         columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
         columns |= of_drives(model, data, config)
+    columns["test_map_measures"] = by_map(said, data.test, config, columns.pop("map_outcomes", {}))
     known = {column.name for column in COLUMNS}
     return {name: value for name, value in columns.items() if name in known and value == value}
+
+
+def by_map(said: Readout, samples: Samples, config: Mapping[str, Any], outcomes: Mapping[str, Floats]) -> str:
+    """The measures of `BY_MAP` on each scene of the test part by itself, and the `outcomes` of closed loop on
+    each map, as JSON; null where a scene has none.
+    """
+    rows: list[dict[str, float]] = []
+    for of_scene, part in scenes_of(said, samples):
+        rows.append(measured(of_scene, part))
+        if config["plan"] != "off":
+            rows[-1] |= open_loop.summary(open_loop.measures(part, plans_of(of_scene, part, config)))
+    lists = {name: [row.get(name, math.nan) for row in rows] for name in BY_MAP} | dict(outcomes)
+    return json.dumps(
+        {
+            name: [round(float(value), 4) if value == value else None for value in values]
+            for name, values in lists.items()
+            if any(value == value for value in values)
+        }
+    )
 
 
 def measured(said: Readout, samples: Samples) -> dict[str, float]:
@@ -197,6 +217,7 @@ def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[s
     for part, where in (run.slices if run else open_loop.slices(data.test)).items():
         columns[f"test_score_{part}"] = scores.means(where)["score"]
     if run:
+        columns["map_outcomes"] = {"at_fault": scores.at_fault, "off_road": scores.off_road}
         columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
     if config["model"] == "planning" or own.is_own(config["model"]):  # those that look at all
         blank = drives(model, data.test, run, config, blind=True).means()["score"]

@@ -31,7 +31,7 @@ class Curve:
 
 
 def measure_agents(said: Readout, samples: Samples) -> dict[str, float]:
-    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, and `f1_2m`; where futures are foretold also
+    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, `f1_2m` and its `f1_threshold`; where futures are foretold also
     `min_ade6`, `min_fde6`, `miss_rate`, `epa`. Nothing where no agents are sought; NaN where there are none.
     """
     if said.confidence is None or said.box is None:
@@ -46,6 +46,7 @@ def measure_agents(said: Readout, samples: Samples) -> dict[str, float]:
     found["ap"] = float(np.mean(list(found.values())))
     matched = match(confidence, off, REACH)
     found["f1_2m"], threshold = best_f1(curve(confidence, matched, samples))
+    found["f1_threshold"] = threshold
     if said.futures is not None:
         found |= measure_futures(said, samples, confidence >= threshold, matched)
     return found

@@ -1,6 +1,6 @@
 """What a planner says about many samples, compact and in numpy, so that it can be measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,6 +36,20 @@ class Readout:
     line_points: Floats | None = None
     map: NDArray[np.bool_] | None = None
     instances: NDArray[np.uint8] | None = None
+
+
+def scenes_of(said: Readout, samples: Samples) -> Iterator[tuple[Readout, Samples]]:
+    """The rows of each scene by themselves, in the order of the samples, whose scenes are not mixed."""
+    starts = np.flatnonzero(np.diff(samples["scene"].astype(np.int64), prepend=-1))
+    for first, last in zip(starts, [*starts[1:], len(samples["scene"])], strict=True):
+        part = {name: array[first:last] for name, array in samples.items()}
+        previous = part["previous"].astype(np.int64)
+        part["previous"] = np.where(previous >= 0, previous - first, -1)
+        own = {field.name: getattr(said, field.name) for field in fields(Readout)}
+        yield (
+            Readout(**{name: None if own[name] is None else own[name][first:last] for name in own}),
+            part,
+        )
 
 
 def read_out(

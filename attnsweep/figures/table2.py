@@ -1,0 +1,278 @@
+"""Table 2 of UniAD (https://arxiv.org/abs/2212.10156) from results: which modules a planning stack has, and
+what each task is worth then, as Markdown and as a figure.
+
+Every cell has its 95 % interval: of several seeds that of their mean by Student's t; of one seed by bootstrap
+over test maps, whose own values (`test_map_measures`) are drawn anew and whose mean is moved to the cell's.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.placement import GREY, PALE
+from attnsweep.tasks.driving.columns import COLUMNS
+
+DRAWS, CONFIDENCE = 4_000, (2.5, 97.5)
+BETTER = {column.name: column.better for column in COLUMNS}
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+NOTHING, TICK = "-", "✓"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table: its task, its name, the columns of results that it is the mean of, and how its
+    numbers are written.
+    """
+
+    task: str
+    name: str
+    columns: tuple[str, ...]
+    digits: int = 2
+    percent: bool = False
+
+    @property
+    def better(self) -> str | None:
+        return BETTER[self.columns[0]]
+
+    @property
+    def header(self) -> str:
+        return f"{self.name}{' (%)' * self.percent} {ARROWS[self.better]}".strip()
+
+    def written(self, value: float) -> str:
+        return f"{100 * value if self.percent else value:.{self.digits}f}"
+
+
+MODULES = {  # what a configuration has: UniAD ticks tracking, which detection alone stands in for
+    "Track": ("track", ("offset",)),
+    "Map": ("lines", ("dense", "vector", "both")),
+    "Motion": ("motion", ("former",)),
+    "Occ.": ("occ", ("head", "former")),
+    "Plan": ("plan", ("on",)),
+}
+MEASURES = (
+    Measure("Tracking", "AMOTA", ("test_amota",)),
+    Measure("Tracking", "AMOTP (m)", ("test_amotp",)),
+    Measure("Tracking", "IDS", ("test_ids",), digits=0),
+    Measure("Mapping", "IoU road", ("test_map_iou_drivable",), 1, percent=True),
+    Measure("Mapping", "IoU border", ("test_map_iou_border",), 1, percent=True),
+    Measure("Mapping", "IoU divider", ("test_map_iou_divider",), 1, percent=True),
+    Measure("Motion forecasting", "minADE (m)", ("test_min_ade6",)),
+    Measure("Motion forecasting", "minFDE (m)", ("test_min_fde6",)),
+    Measure("Motion forecasting", "MR", ("test_miss_rate",)),
+    Measure("Motion forecasting", "EPA", ("test_epa",)),
+    Measure("Occupancy prediction", "IoU near", ("test_occ_iou_near",), 1, percent=True),
+    Measure("Occupancy prediction", "IoU far", ("test_occ_iou_far",), 1, percent=True),
+    Measure("Occupancy prediction", "VPQ near", ("test_vpq_near",), 1, percent=True),
+    Measure("Occupancy prediction", "VPQ far", ("test_vpq_far",), 1, percent=True),
+    Measure("Planning, open loop", "avg. L2 (m)", tuple(f"test_l2_{k}s" for k in (1, 2, 3))),
+    Measure("Planning, open loop", "avg. col.", tuple(f"test_col_{k}s" for k in (1, 2, 3)), 1, percent=True),
+    Measure("Planning, closed loop", "score", ("test_score",), 1, percent=True),
+    Measure("Planning, closed loop", "at fault", ("test_at_fault",), 1, percent=True),
+    Measure("Planning, closed loop", "off road", ("test_off_road",), 1, percent=True),
+)
+
+
+# --- Compute ---
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds with its 95 % interval; None where nothing tells how it varies."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting: its name, which modules it has (nothing for what is no stack), and a cell per measure, None
+    where it has no such task.
+    """
+
+    name: str
+    modules: tuple[bool, ...]
+    cells: tuple[Cell | None, ...]
+
+
+def row_of(group: pd.DataFrame, name: str) -> Row:
+    """The row of one setting's rows of results, a row per seed."""
+    first = group.iloc[0]
+    is_stack = first["model"] == "planning"
+    modules = tuple(first.get(axis) in values for axis, values in MODULES.values()) if is_stack else ()
+    return Row(name, modules, tuple(cell(group, measure) for measure in MEASURES))
+
+
+def cell(group: pd.DataFrame, measure: Measure) -> Cell | None:
+    """A measure of one setting."""
+    columns = group.reindex(columns=list(measure.columns)).astype(float)
+    values = columns.mean(axis=1, skipna=False).dropna()
+    if values.empty:
+        return None
+    if len(values) > 1:
+        return of_seeds(values.to_numpy())
+    return of_maps(float(values.iloc[0]), map_values(group.loc[values.index[0]], measure))
+
+
+def of_seeds(values: np.ndarray) -> Cell:
+    """The mean of values (n,) of seeds, with the interval of Student's t."""
+    from scipy.stats import t
+
+    reach = t.ppf(CONFIDENCE[1] / 100, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    mean = float(values.mean())
+    return Cell(mean, mean - float(reach), mean + float(reach))
+
+
+def of_maps(value: float, maps: np.ndarray) -> Cell:
+    """A value with the percentile interval by bootstrap over the maps' own values (n,)."""
+    if len(maps) < 2:
+        return Cell(value)
+    drawn = np.random.default_rng(0).integers(len(maps), size=(DRAWS, len(maps)))
+    low, high = np.percentile(maps[drawn].mean(axis=1) - maps.mean(), CONFIDENCE)
+    return Cell(value, value + float(low), value + float(high))
+
+
+def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
+    """The measure on each test map (n,) that has one; of counts, such as identity switches, as if all maps
+    were like it.
+    """
+    names = [column.removeprefix("test_") for column in measure.columns]
+    lists = json.loads(row["test_map_measures"]) if isinstance(row.get("test_map_measures"), str) else {}
+    if names == ["score"] and isinstance(row.get("test_map_scores"), str):
+        lists = {"score": json.loads(row["test_map_scores"])}
+    if not all(name in lists for name in names):
+        return np.zeros(0)
+    values = np.array([lists[name] for name in names], dtype=float).mean(axis=0)
+    known = values[~np.isnan(values)]
+    return known * len(known) if names == ["ids"] else known
+
+
+def best(rows: Sequence[Row], k: int) -> Row | None:
+    """Of the stacks the one that is best in measure `k`, where several have it."""
+    known = [row for row in rows if row.modules and row.cells[k] is not None]
+    if len(known) < 2 or MEASURES[k].better is None:
+        return None
+    sign = -1 if MEASURES[k].better == "lower" else 1
+    return max(known, key=lambda row: sign * mean_of(row, k))
+
+
+def mean_of(row: Row, k: int) -> float:
+    one = row.cells[k]
+    assert one is not None
+    return one.mean
+
+
+# --- Write ---
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as Markdown, the best of each measure in bold."""
+    headers = ["ID", *MODULES, *(f"{measure.task}: {measure.header}" for measure in MEASURES)]
+    lines = [headers, ["---", *[":-:"] * len(MODULES), *["--:"] * len(MEASURES)]]
+    firsts = [best(rows, k) for k in range(len(MEASURES))]
+    for row in rows:
+        ticks = [TICK * has for has in row.modules] or [""] * len(MODULES)
+        cells = [
+            in_words(one, measure, bold=row is first)
+            for one, measure, first in zip(row.cells, MEASURES, firsts, strict=True)
+        ]
+        lines.append([row.name, *ticks, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def in_words(one: Cell | None, measure: Measure, *, bold: bool) -> str:
+    """Such as `**0.51** [0.48, 0.54]`."""
+    if one is None:
+        return NOTHING
+    mean = f"**{measure.written(one.mean)}**" if bold else measure.written(one.mean)
+    return mean if one.low is None else f"{mean} {interval(one, measure)}"
+
+
+def interval(one: Cell, measure: Measure) -> str:
+    assert one.low is not None and one.high is not None
+    return f"[{measure.written(one.low)}, {measure.written(one.high)}]"
+
+
+# --- Draw ---
+
+
+LABEL, MODULE, NUMBER, LINE = 2.3, 0.5, 0.78, 0.34  # inches, of columns and of a row
+LAYOUT_EDGES = {"left": 0.25, "right": 0.25, "above": 0.75, "below": 0.3}
+FOOTNOTE = (
+    "Brackets: 95 % intervals, of several seeds by Student's t, of one by bootstrap over test maps. Bold: "
+    "the best stack. Track: agents are followed; without it they are detected, where a later module needs "
+    "them. IDS: identity switches on all test maps. Averages over 1, 2 and 3 s. -: no such task."
+)
+
+
+def draw(rows: Sequence[Row], about: str) -> Figure:
+    """The table as a figure."""
+    widths = [LABEL, *[MODULE] * len(MODULES), *[NUMBER] * len(MEASURES)]
+    edges = np.concatenate([[0.0], np.cumsum(widths)])
+    height = LINE * (len(rows) + 2.2)
+    layout = Layout((float(edges[-1]), height), (0.0, 0.0), **LAYOUT_EDGES)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = canvas(
+            (1, 1), layout, title="Which task helps planning?", subtitle=about, footnote=FOOTNOTE
+        )
+        axes = grid[0, 0]
+        axes.set_axis_off()
+        axes.set_xlim(0, edges[-1])
+        axes.set_ylim(0, height)
+        draw_header(axes, edges, height)
+        for place, row in enumerate(rows):
+            draw_row(axes, row, rows, edges, y=height - LINE * (place + 2.7))
+    return figure
+
+
+def draw_header(axes: Axes, edges: np.ndarray, height: float) -> None:
+    """The names of tasks above those of measures, and the lines around them."""
+    groups = [("Modules", 1, len(MODULES))]
+    for task in dict.fromkeys(measure.task for measure in MEASURES):
+        of_task = [k for k, measure in enumerate(MEASURES) if measure.task == task]
+        groups.append((task, of_task[0] + 1 + len(MODULES), len(of_task)))
+    for name, first, count in groups:
+        left, right = edges[first], edges[first + count]
+        axes.text((left + right) / 2, height - 0.45 * LINE, name, size=8.5, weight="bold", ha="center")
+        axes.plot([left + 0.05, right - 0.05], [height - 0.8 * LINE] * 2, color=GREY, linewidth=0.7)
+    names = ["", *MODULES, *(measure.header for measure in MEASURES)]
+    for k, name in enumerate(names):
+        axes.text((edges[k] + edges[k + 1]) / 2, height - 1.5 * LINE, name, size=7.2, ha="center", color=INK)
+    axes.plot([0, edges[-1]], [height - 1.95 * LINE] * 2, color=INK, linewidth=0.9)
+    axes.plot([0, edges[-1]], [0.05 * LINE] * 2, color=INK, linewidth=0.9)
+
+
+def draw_row(axes: Axes, row: Row, rows: Sequence[Row], edges: np.ndarray, *, y: float) -> None:
+    """A setting's name, its modules, and its cells with their intervals below."""
+    axes.text(0.05, y, row.name, size=8.5, va="center")
+    axes.plot([0, edges[-1]], [y - LINE / 2] * 2, color=PALE, linewidth=0.4, zorder=0)
+    for k, has in enumerate(row.modules, 1):
+        if has:
+            axes.text((edges[k] + edges[k + 1]) / 2, y, TICK, size=9, ha="center", va="center")
+    for k, (one, measure) in enumerate(zip(row.cells, MEASURES, strict=True)):
+        x = (edges[k + 1 + len(MODULES)] + edges[k + 2 + len(MODULES)]) / 2
+        if one is None:
+            axes.text(x, y, NOTHING, size=8, ha="center", va="center", color=GREY)
+            continue
+        weight = "bold" if row is best(rows, k) else "normal"
+        up = 0.13 * LINE if one.low is not None else 0.0
+        axes.text(x, y + up, measure.written(one.mean), size=8.2, ha="center", va="center", weight=weight)
+        if one.low is not None:
+            text = interval(one, measure)
+            axes.text(x, y - 0.24 * LINE, text, size=5.6, ha="center", va="center", color=GREY)
+
+
+def write(rows: Sequence[Row], about: str, folder: Path) -> list[Path]:
+    """Writes `planning_table2` as Markdown, SVG and PNG; returns their paths."""
+    paths = save(draw(rows, about), folder, "planning_table2")
+    text = folder / "planning_table2.md"
+    text.write_text(f"{about}\n\n{markdown(rows)}\n{FOOTNOTE}\n")
+    return [text, *paths]
