@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
+from attnsweep.figures import episode
 from attnsweep.figures import planning as script
 from attnsweep.results.store import Store, load
 from attnsweep.space import plan
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
 from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
@@ -90,10 +94,24 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     last = list(run(trial, options))[-1]
     Store(where.results).write_trial({**last["row"], "status": last["status"]})
     asked = (where.results, "--episode", trial.trial_id, "--data", tmp_path)
+    draw_said, drawn = episode.draw_said, []
+    monkeypatch.setattr(
+        episode, "draw_said", lambda axes, *args: (drawn.append(args[1]), draw_said(axes, *args))
+    )
     assert called(monkeypatch, *asked, "--map", 1) == 0
     strip = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.png")
     film = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.gif")
     assert film.n_frames == 27, "one for each half second from 1.5 s to 14.5 s"
     assert strip.width > 3 * film.width
+    assert set(drawn) == {last["row"]["test_f1_threshold"]}  # that of the trial's own detections
     assert called(monkeypatch, *asked, "--map", 2) == 2
     assert "--map 2 is out of range; use 0 to 1" in capsys.readouterr().err
+
+
+def test_agents_below_the_threshold_are_not_drawn() -> None:
+    box = torch.zeros(1, 4, 6) + torch.tensor([5.0, 0, 1, 0, 4, 2])
+    agents = Agents(torch.logit(torch.tensor([[0.9, 0.7, 0.5, 0.1]])), box, torch.zeros(1, 4, 2), None)
+    for threshold, count in ((0.05, 4), (0.6, 2), (0.95, 0)):
+        axes = Figure().subplots()
+        episode.draw_said(axes, Prediction(torch.zeros(1, 8, 3), agents=agents), threshold)
+        assert len(axes.patches) == count

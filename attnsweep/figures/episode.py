@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -20,11 +21,13 @@ from PIL import Image
 from torch import nn
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.labels import model_name
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas
 from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
+from attnsweep.tasks import own
 from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
-from attnsweep.tasks.driving.judging.readout import said_of
+from attnsweep.tasks.driving.judging.readout import CONFIDENT, said_of
 from attnsweep.tasks.driving.judging.score import course_of, score_drive
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of
@@ -47,7 +50,6 @@ FOOTNOTE = (
     "Squares: returns of the last four sweeps, the older the paler; grey: paint; red: stop lines. "
     "Dashes: the route that it was given. Dotted boxes: where the others really were, which it was not told."
 )
-SURE = 0.4  # from which on an agent is drawn
 GRID = Grid()
 BACK, AHEAD, BESIDE = -14.0, 46.0, 24.0  # m, of what is shown
 PLAN, FOUND, TRUTH = "#D55E00", "#0072B2", "#8A8A8A"
@@ -61,6 +63,7 @@ class Frame:
     time: float
     seen: Samples
     said: Prediction
+    threshold: float  # from which confidence on an agent is detected
     others: Floats  # (n, 5), boxes in the ego's frame
     size: Floats  # (2,) of the ego
 
@@ -71,16 +74,21 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     """
     place = plan.place(results, data)
     row = find_trial(results, trial_id)
-    if row["model"] not in ("planning", "ego_mlp") or row["plan"] == "off" or row["status"] != "done":
+    learnt = row["model"] in ("planning", "ego_mlp", "route_mlp") or own.is_own(row["model"])
+    if not (learnt and row["task"] == "driving") or row["plan"] == "off" or row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
+    own.check_owner(row["model"])
     one = trial_of(row, place.data)
     preset = scenes.find(one.config["dataset"])
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
     model = trained(row, one, runs=place.checkpoints, data=place.data)
-    frames, outcome = episode(model, preset, number, one.config)
+    threshold = CONFIDENT if pd.isna(row["test_f1_threshold"]) else float(row["test_f1_threshold"])
+    frames, outcome = episode(model, preset, number, one.config, threshold=threshold)
     name = f"episode-{one.trial_id}-{number}"
-    who = f"{row['model']} {row['stages'] or ''}" + (" by cameras" if rig_of(one.config) else "")
+    who = f"{model_name(row['model'])} {row['stages'] or ''}".strip() + (
+        " by cameras" if rig_of(one.config) else ""
+    )
     title = f"{who} on test map {number} of {preset.name}: {outcome}"
     folder.mkdir(parents=True, exist_ok=True)
     return [film(frames, title, folder / f"{name}.gif"), strip(frames, title, folder / f"{name}.png")]
@@ -90,9 +98,16 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
 
 
 def episode(
-    model: nn.Module, preset: scenes.Preset, number: int, config: Mapping[str, Any]
+    model: nn.Module,
+    preset: scenes.Preset,
+    number: int,
+    config: Mapping[str, Any],
+    *,
+    threshold: float,
 ) -> tuple[list[Frame], str]:
-    """The key frames of a drive over a test map, and how it went, in words."""
+    """The key frames of a drive over a test map, and how it went, in words; agents are detected whose
+    confidence reaches the threshold.
+    """
     road_map = draw_map(preset.seeds("test")[number], kinds=preset.kinds, full=preset.full)
     cast = draw_cast(road_map, preset.crowd, dt=DT)
     heard: list[tuple[Samples, Prediction]] = []
@@ -104,7 +119,7 @@ def episode(
 
     driven = drive([road_map], [cast], policy, rig=rig_of(config))
     scores = score_drive(driven, course_of([road_map], [cast]).expected)
-    frames = [frame(driven, SWEEPS - 1 + k, seen, said) for k, (seen, said) in enumerate(heard)]
+    frames = [frame(driven, SWEEPS - 1 + k, *one, threshold=threshold) for k, one in enumerate(heard)]
     events = {
         "collision": scores.at_fault,
         "off the road": scores.off_road,
@@ -114,13 +129,13 @@ def episode(
     return frames, ", ".join([f"score {scores.score[0]:.2f}", *happened])
 
 
-def frame(driven: Drive, key: int, seen: Samples, said: Prediction) -> Frame:
+def frame(driven: Drive, key: int, seen: Samples, said: Prediction, *, threshold: float) -> Frame:
     """The key frame of that number, counted from the start."""
     at = key * round(KEY_S / driven.dt)
     ego, there = driven.state[at, 0, EGO, :3], driven.active[at, 0].copy()
     there[EGO] = False
     others = np.concatenate([in_frame(driven.state[at, 0, :, :3], ego), driven.size[0]], axis=1)
-    return Frame(key * KEY_S, seen, said, others[there], driven.size[0, EGO])
+    return Frame(key * KEY_S, seen, said, threshold, others[there], driven.size[0, EGO])
 
 
 # --- Draw ---
@@ -170,7 +185,7 @@ def draw(axes: Axes, one: Frame) -> None:
     axes.set_yticks([])
     axes.set_title(f"{one.time:.1f} s", loc="left", size=9)
     draw_sensor(axes, one.seen["bev"][0])
-    draw_said(axes, one.said)
+    draw_said(axes, one.said, one.threshold)
     for box in one.others:
         axes.add_patch(outline(box, edgecolor=TRUTH, linestyle=":", linewidth=0.9))
     axes.add_patch(outline(np.array([0, 0, 0, *one.size]), facecolor=PLAN, edgecolor="white", zorder=6))
@@ -193,11 +208,13 @@ def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
         )
 
 
-def draw_said(axes: Axes, said: Prediction) -> None:
-    """Where it will be occupied, agents that were found, and their likeliest futures."""
+def draw_said(axes: Axes, said: Prediction, threshold: float) -> None:
+    """Where it will be occupied, the agents whose confidence reaches the threshold, and their likeliest
+    futures.
+    """
     if said.agents is None:
         return
-    sure = said.agents.logit[0].sigmoid() > SURE
+    sure = said.agents.logit[0].sigmoid() >= threshold
     if said.occupancy is not None and sure.any():
         covered = said.occupancy[0][:, sure].sigmoid().amax(dim=(0, 1))
         low, side = GRID.corner, GRID.cells * GRID.size

@@ -47,6 +47,7 @@ RULES = {
     "constant_velocity": "constant velocity", "stop": "stop",
 }  # fmt: skip
 OURS, OTHERS = "#0072B2", "#777777"
+LEAST_REACH = 0.04  # of an axis, so that one without any bar has round numbers
 NEEDED = ("stages", "params", "test_score", "test_map_scores", "test_at_fault", "test_off_road", "test_l2_3s")
 
 
@@ -167,7 +168,7 @@ def draw(lines: Sequence[Line], about: str, against: str) -> Figure:
     """A row per setting; panels for the score, its gain, at-fault collisions, leaving the road, and the
     distance after 3 s.
     """
-    layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.3, 0.5), left=2.9, right=0.3, above=0.85, below=0.75)
+    layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.4, 0.5), left=2.9, right=0.3, above=0.85, below=0.75)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 5), layout, title="Which stages help to drive", subtitle=about, footnote=footnote(against)
@@ -224,7 +225,7 @@ def bars(
         text = table2.NOTHING if np.isnan(value) else f"{100 * value:.0f}%" if percent else f"{value:.2f}"
         axes.text(np.nan_to_num(value), y, f" {text}", va="center", size=8, color=INK)
     finish(axes, name)
-    axes.set_xlim(0, 1.25 * max(known.max(), 1e-3))
+    axes.set_xlim(0, 1.25 * max(known.max(), LEAST_REACH))
     if percent:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
 

@@ -28,26 +28,32 @@ NOTHING, TICK = "-", "✓"
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the table: its task, its name, the columns of results that it is the mean of, and how its
-    numbers are written.
+    """A column of the table: its task, its name, the columns of results that it is the mean of, and the unit
+    and the digits that its numbers are written with.
     """
 
     task: str
     name: str
     columns: tuple[str, ...]
+    unit: str = ""
     digits: int = 2
-    percent: bool = False
 
     @property
     def better(self) -> str | None:
         return BETTER[self.columns[0]]
 
     @property
-    def header(self) -> str:
-        return f"{self.name}{' (%)' * self.percent} {ARROWS[self.better]}".strip()
+    def below(self) -> str:
+        """What stands after the name: unit and direction."""
+        unit = f"({self.unit})" if self.unit else ""
+        return f"{unit} {ARROWS[self.better]}".strip()
 
     def written(self, value: float) -> str:
-        return f"{100 * value if self.percent else value:.{self.digits}f}"
+        return f"{100 * value if self.unit == '%' else value:.{self.digits}f}"
+
+
+def percent(task: str, name: str, *columns: str) -> Measure:
+    return Measure(task, name, columns, "%", digits=1)
 
 
 MODULES = {  # what a configuration has: UniAD ticks tracking, which detection alone stands in for
@@ -57,26 +63,28 @@ MODULES = {  # what a configuration has: UniAD ticks tracking, which detection a
     "Occ.": ("occ", ("head", "former")),
     "Plan": ("plan", ("on",)),
 }
+TRACKING, MAPPING, MOTION, OCCUPANCY = "Tracking", "Mapping", "Motion forecasting", "Occupancy prediction"
+OPEN, CLOSED = "Planning, open loop", "Planning, closed loop"
 MEASURES = (
-    Measure("Tracking", "AMOTA", ("test_amota",)),
-    Measure("Tracking", "AMOTP (m)", ("test_amotp",)),
-    Measure("Tracking", "IDS", ("test_ids",), digits=0),
-    Measure("Mapping", "IoU road", ("test_map_iou_drivable",), 1, percent=True),
-    Measure("Mapping", "IoU border", ("test_map_iou_border",), 1, percent=True),
-    Measure("Mapping", "IoU divider", ("test_map_iou_divider",), 1, percent=True),
-    Measure("Motion forecasting", "minADE (m)", ("test_min_ade6",)),
-    Measure("Motion forecasting", "minFDE (m)", ("test_min_fde6",)),
-    Measure("Motion forecasting", "MR", ("test_miss_rate",)),
-    Measure("Motion forecasting", "EPA", ("test_epa",)),
-    Measure("Occupancy prediction", "IoU near", ("test_occ_iou_near",), 1, percent=True),
-    Measure("Occupancy prediction", "IoU far", ("test_occ_iou_far",), 1, percent=True),
-    Measure("Occupancy prediction", "VPQ near", ("test_vpq_near",), 1, percent=True),
-    Measure("Occupancy prediction", "VPQ far", ("test_vpq_far",), 1, percent=True),
-    Measure("Planning, open loop", "avg. L2 (m)", tuple(f"test_l2_{k}s" for k in (1, 2, 3))),
-    Measure("Planning, open loop", "avg. col.", tuple(f"test_col_{k}s" for k in (1, 2, 3)), 1, percent=True),
-    Measure("Planning, closed loop", "score", ("test_score",), 1, percent=True),
-    Measure("Planning, closed loop", "at fault", ("test_at_fault",), 1, percent=True),
-    Measure("Planning, closed loop", "off road", ("test_off_road",), 1, percent=True),
+    Measure(TRACKING, "AMOTA", ("test_amota",)),
+    Measure(TRACKING, "AMOTP", ("test_amotp",), "m"),
+    Measure(TRACKING, "IDS", ("test_ids",), digits=0),
+    percent(MAPPING, "IoU road", "test_map_iou_drivable"),
+    percent(MAPPING, "IoU border", "test_map_iou_border"),
+    percent(MAPPING, "IoU divider", "test_map_iou_divider"),
+    Measure(MOTION, "minADE", ("test_min_ade6",), "m"),
+    Measure(MOTION, "minFDE", ("test_min_fde6",), "m"),
+    Measure(MOTION, "miss rate", ("test_miss_rate",)),
+    Measure(MOTION, "EPA", ("test_epa",)),
+    percent(OCCUPANCY, "IoU near", "test_occ_iou_near"),
+    percent(OCCUPANCY, "IoU far", "test_occ_iou_far"),
+    percent(OCCUPANCY, "VPQ near", "test_vpq_near"),
+    percent(OCCUPANCY, "VPQ far", "test_vpq_far"),
+    Measure(OPEN, "avg. L2", ("test_l2_1s", "test_l2_2s", "test_l2_3s"), "m"),
+    percent(OPEN, "avg. collision", "test_col_1s", "test_col_2s", "test_col_3s"),
+    percent(CLOSED, "score", "test_score"),
+    percent(CLOSED, "at fault", "test_at_fault"),
+    percent(CLOSED, "off road", "test_off_road"),
 )
 
 
@@ -118,8 +126,18 @@ def cell(group: pd.DataFrame, measure: Measure) -> Cell | None:
     if values.empty:
         return None
     if len(values) > 1:
-        return of_seeds(values.to_numpy())
-    return of_maps(float(values.iloc[0]), map_values(group.loc[values.index[0]], measure))
+        return within(of_seeds(values.to_numpy()), measure)
+    maps = map_values(group.loc[values.index[0]], measure)
+    return within(of_maps(float(values.iloc[0]), maps), measure)
+
+
+def within(one: Cell, measure: Measure) -> Cell:
+    """The cell with its interval cut to the values that there can be."""
+    if one.low is None or one.high is None:
+        return one
+    least = -np.inf if measure.name == "EPA" else 0.0
+    most = np.inf if measure.unit == "m" or measure.name == "IDS" else 1.0
+    return Cell(one.mean, float(np.clip(one.low, least, most)), float(np.clip(one.high, least, most)))
 
 
 def of_seeds(values: np.ndarray) -> Cell:
@@ -155,19 +173,12 @@ def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
     return known * len(known) if names == ["ids"] else known
 
 
-def best(rows: Sequence[Row], k: int) -> Row | None:
-    """Of the stacks the one that is best in measure `k`, where several have it."""
-    known = [row for row in rows if row.modules and row.cells[k] is not None]
-    if len(known) < 2 or MEASURES[k].better is None:
-        return None
-    sign = -1 if MEASURES[k].better == "lower" else 1
-    return max(known, key=lambda row: sign * mean_of(row, k))
-
-
-def mean_of(row: Row, k: int) -> float:
-    one = row.cells[k]
-    assert one is not None
-    return one.mean
+def best(rows: Sequence[Row], k: int) -> str:
+    """The best that any stack has in measure `k`, as it is written; nothing where fewer than two have it."""
+    known = [one.mean for row in rows if row.modules and (one := row.cells[k]) is not None]
+    if len(known) < 2:
+        return ""
+    return MEASURES[k].written(min(known) if MEASURES[k].better == "lower" else max(known))
 
 
 # --- Write ---
@@ -175,24 +186,25 @@ def mean_of(row: Row, k: int) -> float:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as Markdown, the best of each measure in bold."""
-    headers = ["ID", *MODULES, *(f"{measure.task}: {measure.header}" for measure in MEASURES)]
+    headers = ["ID", *MODULES, *(f"{one.task}: {one.name} {one.below}" for one in MEASURES)]
     lines = [headers, ["---", *[":-:"] * len(MODULES), *["--:"] * len(MEASURES)]]
     firsts = [best(rows, k) for k in range(len(MEASURES))]
     for row in rows:
         ticks = [TICK * has for has in row.modules] or [""] * len(MODULES)
         cells = [
-            in_words(one, measure, bold=row is first)
+            in_words(one, measure, best=first if row.modules else "")
             for one, measure, first in zip(row.cells, MEASURES, firsts, strict=True)
         ]
         lines.append([row.name, *ticks, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def in_words(one: Cell | None, measure: Measure, *, bold: bool) -> str:
+def in_words(one: Cell | None, measure: Measure, *, best: str) -> str:
     """Such as `**0.51** [0.48, 0.54]`."""
     if one is None:
         return NOTHING
-    mean = f"**{measure.written(one.mean)}**" if bold else measure.written(one.mean)
+    mean = measure.written(one.mean)
+    mean = f"**{mean}**" if mean == best else mean
     return mean if one.low is None else f"{mean} {interval(one, measure)}"
 
 
@@ -243,9 +255,10 @@ def draw_header(axes: Axes, edges: np.ndarray, height: float) -> None:
         left, right = edges[first], edges[first + count]
         axes.text((left + right) / 2, height - 0.45 * LINE, name, size=8.5, weight="bold", ha="center")
         axes.plot([left + 0.05, right - 0.05], [height - 0.8 * LINE] * 2, color=GREY, linewidth=0.7)
-    names = ["", *MODULES, *(measure.header for measure in MEASURES)]
+    names = ["", *MODULES, *(f"{measure.name}\n{measure.below}" for measure in MEASURES)]
     for k, name in enumerate(names):
-        axes.text((edges[k] + edges[k + 1]) / 2, height - 1.5 * LINE, name, size=7.2, ha="center", color=INK)
+        x = (edges[k] + edges[k + 1]) / 2
+        axes.text(x, height - 1.4 * LINE, name, size=7.2, ha="center", va="center", linespacing=1.3)
     axes.plot([0, edges[-1]], [height - 1.95 * LINE] * 2, color=INK, linewidth=0.9)
     axes.plot([0, edges[-1]], [0.05 * LINE] * 2, color=INK, linewidth=0.9)
 
@@ -262,9 +275,9 @@ def draw_row(axes: Axes, row: Row, rows: Sequence[Row], edges: np.ndarray, *, y:
         if one is None:
             axes.text(x, y, NOTHING, size=8, ha="center", va="center", color=GREY)
             continue
-        weight = "bold" if row is best(rows, k) else "normal"
-        up = 0.13 * LINE if one.low is not None else 0.0
-        axes.text(x, y + up, measure.written(one.mean), size=8.2, ha="center", va="center", weight=weight)
+        mean, up = measure.written(one.mean), 0.13 * LINE if one.low is not None else 0.0
+        weight = "bold" if row.modules and mean == best(rows, k) else "normal"
+        axes.text(x, y + up, mean, size=8.2, ha="center", va="center", weight=weight)
         if one.low is not None:
             text = interval(one, measure)
             axes.text(x, y - 0.24 * LINE, text, size=5.6, ha="center", va="center", color=GREY)

@@ -52,8 +52,8 @@ def complete(
     given: Config,
     task_defaults: Mapping[str, Value] | None = None,
 ) -> Config:
-    """The configuration of a user's model, of a task with these `axes`, this `recipe` and defaults of its own;
-    `given` is what its data set decides.
+    """The configuration of a user's model, of a task with these `axes`, this `recipe` and defaults of its
+    own; `given` is what its data set decides.
 
     Raises UserError where file, class or an argument is wrong.
     """

@@ -31,8 +31,9 @@ class Curve:
 
 
 def measure_agents(said: Readout, samples: Samples) -> dict[str, float]:
-    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, `f1_2m` and its `f1_threshold`; where futures are foretold also
-    `min_ade6`, `min_fde6`, `miss_rate`, `epa`. Nothing where no agents are sought; NaN where there are none.
+    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, `f1_2m` and its `f1_threshold`; where futures are
+    foretold also `min_ade6`, `min_fde6`, `miss_rate`, `epa`. Nothing where no agents are sought; NaN where
+    there are none.
     """
     if said.confidence is None or said.box is None:
         return {}
