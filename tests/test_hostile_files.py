@@ -308,17 +308,15 @@ def test_a_file_that_may_not_be_read_is_left_where_it_is(
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Has Python and pyarrow refuse to open files of that name, as the system does."""
-    import builtins
+    """Has the system refuse to open files of that name."""
+    opened = os.open
 
-    opened, parquet = builtins.open, pq.ParquetFile
-
-    def guard(path: Any) -> None:
+    def guard(path: Any, *arguments: Any, **named: Any) -> int:
         if str(path).endswith(name):
             raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
 
-    monkeypatch.setattr(builtins, "open", lambda path, *a, **k: guard(path) or opened(path, *a, **k))
-    monkeypatch.setattr(pq, "ParquetFile", lambda path, *a, **k: guard(path) or parquet(path, *a, **k))
+    monkeypatch.setattr(os, "open", guard)
 
 
 def test_a_flipped_bit_is_noticed_or_changes_nothing(folder: Path, finished: Path) -> None:

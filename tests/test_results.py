@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import itertools
 import logging
@@ -20,7 +21,6 @@ from pyarrow import fs
 
 from attnsweep.core import columns
 from attnsweep.core.errors import UserError
-from attnsweep.results import store as results
 from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
 from attnsweep.results.store import Row, Store, load
 from attnsweep.space.trials import make_trial
@@ -178,16 +178,17 @@ def test_a_table_is_read_while_another_file_is_being_written(
     store: Store, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write("trials", [row("a", depth=1)], "a")
-    seen, write_table = [], pq.write_table
+    seen, rename = [], os.replace
 
-    def halfway(content: pa.Table, target: str, **options: Any) -> None:
-        write_table(content, target, **options)
-        whole = Path(target).read_bytes()
-        Path(target).write_bytes(whole[: len(whole) // 2])
+    def halfway(source: str, target: str, **folders: int) -> None:
+        scratch = Path(store.base) / source
+        whole = scratch.read_bytes()
+        scratch.write_bytes(whole[: len(whole) // 2])
         seen.append(read_by(reader, store, "depth"))
-        Path(target).write_bytes(whole)
+        scratch.write_bytes(whole)
+        rename(source, target, **folders)
 
-    monkeypatch.setattr(results.pq, "write_table", halfway)
+    monkeypatch.setattr(os, "replace", halfway)
     store.write("trials", [row("b", depth=2)], "b")
     store.write("trials", [row("a", depth=3)], "a")
     assert seen == [{"a": 1}, {"a": 1, "b": 2}]
@@ -301,9 +302,7 @@ def test_files_and_folders_that_are_not_parquet_are_no_part_of_a_table(store: St
 
 
 def test_a_file_of_an_older_schema_has_nulls_for_what_it_lacks(store: Store) -> None:
-    older = pa.table(
-        {"status": ["done"], "trial_id": ["old"], "depth": pa.array([3], pa.int32()), "gone": [1]}
-    )
+    older = pa.table({"status": ["done"], "trial_id": ["old"], "depth": pa.array([3], pa.int32())})
     store.write("trials", [row("new", depth=4, lr=0.5)], "new")
     pq.write_table(older, Path(store.base) / "trials/old.parquet")
     content = store.read("trials")
@@ -321,15 +320,13 @@ def test_a_file_of_an_older_schema_has_nulls_for_what_it_lacks(store: Store) -> 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each file is cut off in the middle, and then there is no room."""
-    write_table = pq.write_table
 
-    def write(content: pa.Table, target: str, **options: Any) -> None:
-        write_table(content, target, **options)
-        os.truncate(target, 100)
+    def write(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        os.truncate(os.open(source, os.O_WRONLY, dir_fd=src_dir_fd), 100)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(results.pq, "write_table", write)
+        patched.setattr(os, "replace", write)
         yield
 
 
@@ -393,13 +390,13 @@ def test_what_a_killed_driver_left_of_a_write_disturbs_nobody_and_is_cleared(
 
 
 def test_a_file_appears_in_its_folder_in_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, write_table = [], pq.write_table
+    written, rename = [], os.replace
 
-    def note(content: pa.Table, target: str, **options: Any) -> None:
-        written.append(Path(target))
-        write_table(content, target, **options)
+    def note(source: str, target: str, **folders: int) -> None:
+        written.extend(path for path in Path(store.base).rglob("*") if path.is_file())
+        rename(source, target, **folders)
 
-    monkeypatch.setattr(results.pq, "write_table", note)
+    monkeypatch.setattr(os, "replace", note)
     store.write("trials", [row("a")], "a")
     assert [path.parent for path in written] == [Path(store.base)], "scratch lies outside the table's folder"
     assert not written[0].exists()
@@ -474,16 +471,19 @@ class Killed(BaseException):
     """The end of the process, as the code that is running sees it."""
 
 
-class Deletions(fs.LocalFileSystem):
-    """The local disk, until so many files have been deleted."""
+@contextlib.contextmanager
+def killed_after(deletions: int) -> Iterator[None]:
+    """The process ends when it has deleted so many files."""
+    left, unlink = iter(range(deletions)), os.unlink
 
-    left = 0
-
-    def delete_file(self, path: str) -> None:
-        if self.left == 0:
+    def until_killed(path: str, *, dir_fd: int) -> None:
+        if next(left, None) is None:
             raise Killed
-        self.left -= 1
-        super().delete_file(path)
+        unlink(path, dir_fd=dir_fd)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "unlink", until_killed)
+        yield
 
 
 @pytest.mark.parametrize("deleted", range(4))
@@ -491,9 +491,7 @@ def test_compaction_that_is_cut_off_loses_and_doubles_nothing(store: Store, dele
     expected = {f"{i}": i for i in range(4)}
     for trial_id, depth in expected.items():
         store.write("trials", [row(trial_id, depth=depth)], trial_id)
-    store.files = Deletions()
-    store.files.left = deleted
-    with pytest.raises(Killed):
+    with pytest.raises(Killed), killed_after(deleted):
         store.compact()
     assert len(files(store)) == 1 + 4 - deleted
     assert column(store, "depth") == expected
@@ -547,13 +545,8 @@ def test_however_trials_end_and_tables_are_compacted_each_trial_has_its_last_row
 
 def cut_off(store: Store) -> None:
     """A compaction by a process that dies after its first deletion."""
-    dying = Store(store.root)
-    dying.files = Deletions()
-    dying.files.left = 1
-    try:
-        dying.compact()
-    except Killed:
-        return
+    with contextlib.suppress(Killed), killed_after(1):
+        Store(store.root).compact()
 
 
 # Changing rows

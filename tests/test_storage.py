@@ -4,9 +4,14 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +23,7 @@ from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster, latency
 from attnsweep.engine.runner import sole_writer
-from attnsweep.results import lock, storage
+from attnsweep.results import conditional, lock, storage
 from attnsweep.results.store import Store, load
 from attnsweep.space.plan import place
 from attnsweep.space.sweep import Sweep
@@ -232,7 +237,8 @@ def test_the_doctor_tries_to_write_where_results_are_to_go(objects: Objects) -> 
 
 def another(path: str, **holder: object) -> None:
     """Writes the lock of another driver."""
-    storage.write(path, json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "at": 0, **holder}).encode())
+    known = {"host": "elsewhere", "pid": 1, "since": "noon", "machine": "x", "id": "x", **holder}
+    storage.write(path, json.dumps(known).encode())
 
 
 def test_two_drivers_on_two_machines_do_not_write_to_the_same_bucket(
@@ -240,9 +246,12 @@ def test_two_drivers_on_two_machines_do_not_write_to_the_same_bucket(
 ) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.2)
     store = Store(objects.uri("locked/results"))
+    said = (
+        rf"another sweep is writing to s3://bucket/locked/results from .* \(process {os.getpid()}, since 20"
+    )
     with sole_writer(store, tmp_path / "one"):
         monkeypatch.setattr(lock, "is_dead", lambda one: False)
-        with pytest.raises(UserError, match="another sweep is writing to s3://bucket/locked/results from"):
+        with pytest.raises(UserError, match=said):
             with sole_writer(store, tmp_path / "other"):
                 pass
     assert objects.below("locked") == []
@@ -250,12 +259,112 @@ def test_two_drivers_on_two_machines_do_not_write_to_the_same_bucket(
         pass
 
 
+@pytest.mark.parametrize("begun", [None, b"what an abandoned lock holds"])
+def test_of_two_that_see_the_same_lock_one_gets_it(objects: Objects, begun: bytes | None) -> None:
+    path = objects.uri("instant/runs/lock")
+    one, other = conditional.conditional_object(path), conditional.conditional_object(path)
+    if begun:
+        storage.write(path, begun)
+    seen = [there.read() for there in (one, other)]
+    states = [found and found[1] for found in seen]
+    assert states[0] == states[1] and (states[0] is None) == (begun is None)
+    assert one.write(b"one", states[0])
+    assert other.write(b"other", states[1]) is None
+    assert storage.read(path) == b"one"
+    one.delete()
+    assert objects.below("instant") == [], "what it was tried with is gone"
+
+
+def test_a_write_whose_answer_was_lost_is_known_for_ours(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = conditional.conditional_object(objects.uri("answer/runs/lock"))
+    put = obstore.put
+
+    def twice(*arguments: Any, **named: Any) -> Any:
+        put(*arguments, **named)
+        return put(*arguments, **named)
+
+    monkeypatch.setattr(obstore, "put", twice)
+    state = there.write(b"one", None)
+    assert state and there.write(b"two", state)
+    assert there.write(b"three", state) is None
+    assert storage.read(objects.uri("answer/runs/lock")) == b"two"
+    there.delete()
+
+
+def heedless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that knows no conditions, as older ones that speak S3."""
+    put = obstore.put
+    monkeypatch.setattr(obstore, "put", lambda *a, mode, **named: put(*a, **named))
+
+
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """obstore has no key, pyarrow has."""
+    monkeypatch.setattr(
+        conditional, "s3_settings", lambda path: {"access_key_id": "", "skip_signature": False}
+    )
+
+    def put(*arguments: Any, **named: Any) -> None:
+        raise obstore.exceptions.PermissionDeniedError("AccessDenied")
+
+    monkeypatch.setattr(obstore, "put", put)
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        (heedless, "overwrites what it was asked not to"),
+        (missing, "pip install obstore"),
+        (refused, "AccessDenied"),
+    ],
+)
+def test_without_conditions_a_lock_is_held_with_a_warning(
+    objects: Objects,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    why: Callable[[pytest.MonkeyPatch], None],
+    reason: str,
+) -> None:
+    why(monkeypatch)
+    monkeypatch.setattr(lock, "BEAT_S", 0.2)
+    store = Store(objects.uri("plain/results"))
+    with sole_writer(store, tmp_path / "one"):
+        assert reason in caplog.text and "may both take it" in caplog.text
+        monkeypatch.setattr(lock, "is_dead", lambda one: False)
+        with (
+            pytest.raises(UserError, match="another sweep is writing"),
+            sole_writer(store, tmp_path / "other"),
+        ):
+            pass
+    assert objects.below("plain") == []
+
+
+def test_a_driver_whose_lock_was_taken_over_ends_and_leaves_the_other_s(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    store = Store(objects.uri("asleep/results"))
+    with pytest.raises(
+        Interrupted, match=r"taken over by elsewhere \(process 1, since noon\); finished rows"
+    ):
+        with sole_writer(store, tmp_path):
+            another(objects.uri("asleep/runs/lock"))
+            time.sleep(30)
+    assert objects.below("asleep/runs") == ["lock"]
+
+
 def test_the_lock_of_a_driver_that_is_dead_is_taken_over(
     objects: Objects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = objects.uri("dead/runs/lock")
     pid = os.spawnlp(os.P_WAIT, "true", "true") or 2**22 + 1  # no process has it
-    another(path, host=lock.socket.gethostname(), pid=pid)
+    another(path, machine=lock.machine(), pid=pid)
     with lock.held(path):
         assert "whether it still does" not in caplog.text
     another(path)  # of a machine that is gone
@@ -264,12 +373,41 @@ def test_the_lock_of_a_driver_that_is_dead_is_taken_over(
         assert "looking for 1 s whether it still does" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"[]", b'{"host": 1}'])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"[]", b'{"host": 1}', b'{"host": "a", "pid": "b"}'])
 def test_a_lock_that_says_nothing_is_none(objects: Objects, content: bytes) -> None:
     path = objects.uri("foreign/runs/lock")
     storage.write(path, content)
     with lock.held(path):
         pass
+
+
+def test_the_lock_of_an_earlier_version_is_one(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, content = objects.uri("earlier/runs/lock"), {"host": "elsewhere", "pid": 1, "id": "x"}
+    monkeypatch.setattr(lock, "WATCH_S", 5.0)
+    storage.write(path, json.dumps({**content, "at": 1}).encode())
+    later = threading.Timer(1, lambda: storage.write(path, json.dumps({**content, "at": 2}).encode()))
+    later.start()
+    with pytest.raises(lock.Held, match="elsewhere"), lock.held(path):
+        pass
+    later.join()
+
+
+def test_the_key_in_a_uri_opens_the_lock_too(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyarrow takes key, region and server from the URI, so does the lock."""
+    server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    uri = f"s3://key:sec%2Fret@bucket/named/runs/lock?scheme=http&endpoint_override={server}&region=us-east-1"
+    settings = conditional.s3_settings(uri)
+    assert settings == {
+        "region": "us-east-1",
+        "endpoint": f"http://{server}",
+        "access_key_id": "key",
+        "secret_access_key": "sec/ret",
+    }
+    with lock.held(uri) as held:
+        assert isinstance(held.object, conditional.ConditionalObject)
+        assert lock.holder_of(held.object) == held.me
 
 
 # A sweep

@@ -2,15 +2,25 @@
 
 import contextlib
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
+from attnsweep.core.clean import clean
 
-class UserError(ValueError):
+
+class Sentence(Exception):
+    """What is shown as it is: its text is clean, whatever a file has put into it."""
+
+    def __str__(self) -> str:
+        return clean(super().__str__(), lines=True)
+
+
+class UserError(Sentence, ValueError):
     """A value, file or address that cannot be used; the message names it and says what to do."""
 
 
-class Interrupted(RuntimeError):
+class Interrupted(Sentence, RuntimeError):
     """A sweep that ended early for a reason outside it, such as a full disk; what is finished stays."""
 
 
@@ -26,9 +36,10 @@ def writing(where: object) -> Iterator[None]:
     except Unreachable as error:
         raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
     except OSError as error:
+        remedy = "Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Mend that"
         raise Interrupted(
-            f"{where} cannot be written ({error.strerror or error}); finished rows are intact. "
-            "Make room, then the same command goes on"
+            f"{error.filename or where} cannot be written ({error.strerror or error}); finished rows are "
+            f"intact. {remedy}, then the same command goes on"
         ) from error
 
 

@@ -5,7 +5,7 @@ checkpoints, so the same command goes on from wherever it was cut off.
 """
 
 import contextlib
-import fcntl
+import errno
 import logging
 import time
 from collections import Counter
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from ray.exceptions import RayError
 from rich.console import Console
 
-from attnsweep.core import text
-from attnsweep.core.errors import Interrupted, Unreachable, UserError
+from attnsweep.core import files, text
+from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster, console
 from attnsweep.engine.executor import RayWorkers
@@ -81,7 +81,7 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
     looked = look(sweep, where.data)
     refuse_invalid(looked[1])
-    with sole_writer(store, where.runs):
+    with sole_writer(store, where.runs) as held:
         plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
         for name in wanted_data(plan):
             find(name).ensure(where.data)
@@ -90,6 +90,8 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
         try:
             command.work(address=address, latency=latency)
         except KeyboardInterrupt:
+            if held:
+                held.check()
             interrupted = True
         except RayError as error:
             cause = str(error).strip().splitlines()[-1]
@@ -199,30 +201,50 @@ def measure(results: str | Path, *, address: str | None) -> int:
 
 
 @contextlib.contextmanager
-def sole_writer(store: Store, runs: Path) -> Iterator[None]:
-    """Holds the lock on the results, and mends what an earlier driver may have left.
+def sole_writer(store: Store, runs: Path) -> Iterator[lock.Lock | None]:
+    """Holds the lock on the results, and mends what an earlier driver, or an earlier version, has left. Of a
+    store that is not a disk it yields the lock, which can be lost.
 
     Raises UserError while another driver holds it, or where the folder cannot be written.
     """
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        here = open(runs / "lock", "a")
-    except OSError as error:
-        raise UserError(
-            f"results={store.root!r}: cannot write beside it ({error}); choose another folder"
-        ) from error
-    with here, contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as locks:
         try:
-            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            runs, held = files.make_folder(runs), None
+            files.refuse_link_of_others(store.base if store.is_local else runs)
+            locks.enter_context(lock.held_here(runs / "lock"))
             if not store.is_local:
-                locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
-        except (BlockingIOError, lock.Held) as error:
-            on = f" from {error}" if isinstance(error, lock.Held) else ""
+                held = locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
+        except lock.Held as error:
             raise UserError(
-                f"another sweep is writing to {store.root}{on}; wait for it, or name another --results"
+                f"another sweep is writing to {store.root} from {error}; wait for it, or name another --results"
             ) from None
+        except Unreachable:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"results={store.root!r}: {error.filename or runs} cannot be written "
+                f"({error.strerror or error}); choose another folder{of_group(error)}"
+            ) from error
+        mend(store, runs)
+        try:
+            yield held
+        except KeyboardInterrupt:
+            if held:
+                held.check()
+            raise
+
+
+def of_group(error: OSError) -> str:
+    """What a group that shares a folder sets, where a file in it is another member's."""
+    if error.errno != errno.EACCES:
+        return ""
+    return "; a group that shares one sets `chmod g+ws` on it, and each of its members `umask 002`"
+
+
+def mend(store: Store, runs: Path) -> None:
+    """Puts away what stops readers of the tables: scratch files, torn files, files of older versions."""
+    with writing(store.root):
         store.clear_scratch()
         for path in store.set_aside_unreadable(runs / "unreadable"):
             log.warning("%s is not a readable Parquet file; it was moved to %s", path, runs / "unreadable")
         store.upgrade()
-        yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep.results.schema import FINAL, KEYS, OWN
-from attnsweep.results.store import Row, Store
+from attnsweep.results.store import Row, Store, keys_of, matching
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -32,19 +32,37 @@ def merge(source: str | Path, into: str | Path) -> int:
         if row["trial_id"] in wanted or row["trial_id"] not in known
     ]
     final = {row["trial_id"] for row in trials if row["status"] in FINAL}
+    curves = without_newer(ours, theirs, "epochs", curves, ["trial_id"])
     for trial_id, curve in by_trial(curves).items():
         if trial_id not in final:
             ours.write("epochs", curve, trial_id)
     ours.supersede("epochs", [row for row in curves if row["trial_id"] in final], ["trial_id"])
     for table in OWN:
         measures = [row for row in theirs.read(table).to_pylist() if row["trial_id"] in wanted]
-        ours.supersede(table, measures, KEYS[table])
-    for row in trials:
+        ours.supersede(table, without_newer(ours, theirs, table, measures, KEYS[table]), KEYS[table])
+    rest = without_newer(ours, theirs, "trials", trials, KEYS["trials"])
+    for row in rest:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])
-    ours.supersede("trials", [row for row in trials if row["status"] in FINAL], KEYS["trials"])
-    ours.supersede("latency", news(ours, theirs, "latency", when_measured), KEYS["latency"])
+    ours.supersede("trials", [row for row in rest if row["status"] in FINAL], KEYS["trials"])
+    measured = news(ours, theirs, "latency", when_measured)
+    measured = without_newer(ours, theirs, "latency", measured, KEYS["latency"])
+    ours.supersede("latency", measured, KEYS["latency"])
     return len(trials)
+
+
+def without_newer(
+    ours: Store, theirs: Store, table: str, rows: Sequence[Row], keys: Sequence[str]
+) -> list[Row]:
+    """The rows that no file of a newer version has. Those that one has are added to our store here, with the
+    columns that this version does not know.
+    """
+    wanted, added = {tuple(row[key] for key in keys) for row in rows}, set()
+    for content in theirs.newer(table):
+        there = matching(content, keys, wanted)
+        ours.adopt(table, there, keys)
+        added |= set(keys_of(there, keys))
+    return [row for row in rows if tuple(row[key] for key in keys) not in added]
 
 
 def known_trials(store: Store) -> set[str]:

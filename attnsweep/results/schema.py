@@ -4,12 +4,26 @@ Here are the columns that all tasks share; those of one task alone are in its ro
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from attnsweep.core.columns import BOOL, FLOAT, INT, STR, TIME, Column
 from attnsweep.tasks.registry import AXES, COLUMNS
+
+
+
+@dataclass(frozen=True)
+class Move:
+    """Columns that earlier versions had in the table `out_of`, and that are in the table `into` now: a row for
+    each row of the other that has a value there. The other has the key of `into`, too.
+    """
+
+    columns: tuple[str, ...]
+    out_of: str
+    into: str
+
 
 SCHEMA_VERSION = 4
 STATUSES = ("done", "failed", "stopped", "diverged")
@@ -189,6 +203,10 @@ MEASURES = {  # the columns of a trial's row, wherever they stand, that can be c
     column.name: column
     for column in (*TABLES["trials"], *(column for columns in OWN.values() for column in columns))
 }
+MOVED = tuple(  # since version 4
+    Move(tuple(column.name for column in columns[1:-1]), out_of="trials", into=table)
+    for table, columns in OWN.items()
+)
 SCHEMAS = {
     table: pa.schema(
         [pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]

@@ -6,9 +6,7 @@ found out is worth more than a minute: it is asked again and again before anythi
 
 import contextlib
 import logging
-import os
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +14,9 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from attnsweep.core import files as on_disk
 from attnsweep.core.errors import Unreachable
+from attnsweep.core.clean import clean
 
 T = TypeVar("T")
 PATIENCE_S = 90.0  # with a store that fails; pyarrow alone gives up after 6 s where nobody listens
@@ -71,9 +71,9 @@ def patiently(files: fs.FileSystem, call: Callable[[], T]) -> T:
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def short(error: OSError) -> str:
+def short(error: Exception) -> str:
     """What a store said, without the parts that only it can read."""
-    return str(error).splitlines()[0].partition(" (Request ID")[0].partition("; Details")[0]
+    return clean(str(error).partition("\n")[0].partition(" (Request ID")[0].partition("; Details")[0])
 
 
 def put(files: fs.FileSystem, path: str, content: "bytes | pa.Buffer") -> None:
@@ -87,7 +87,7 @@ def put(files: fs.FileSystem, path: str, content: "bytes | pa.Buffer") -> None:
 def delete(files: fs.FileSystem, path: str) -> None:
     """Deletes a file; of a store, one that an earlier attempt has deleted already is no error."""
     if is_local(files):
-        files.delete_file(path)
+        on_disk.delete(path)
         return
     with contextlib.suppress(FileNotFoundError):
         patiently(files, lambda: files.delete_file(path))
@@ -96,6 +96,8 @@ def delete(files: fs.FileSystem, path: str) -> None:
 def read(path: str) -> bytes:
     """The content of a file by its path or URI. Raises FileNotFoundError, or another OSError."""
     files, inner = opened(path)
+    if is_local(files):
+        return on_disk.read(inner)
 
     def download() -> bytes:
         with files.open_input_file(inner) as file:
@@ -110,15 +112,8 @@ def write(path: str, content: bytes) -> None:
     if not is_local(files):
         patiently(files, lambda: put(files, inner, content))
         return
-    target = Path(inner)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        scratch.write_bytes(content)
-        os.replace(scratch, target)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    Path(inner).parent.mkdir(parents=True, exist_ok=True)
+    on_disk.replace(inner, content)
 
 
 def drop(folder: str, stem: str) -> None:
@@ -128,6 +123,9 @@ def drop(folder: str, stem: str) -> None:
     """
     with contextlib.suppress(OSError):
         files, inner = opened(folder)
+        if is_local(files):
+            on_disk.drop(inner, f"{stem}.")
+            return
         there = files.get_file_info(fs.FileSelector(inner, allow_not_found=True))
         doomed = [info for info in there if info.base_name.startswith(f"{stem}.")]
         if there and len(doomed) == len(there):

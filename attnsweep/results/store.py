@@ -7,31 +7,30 @@ compaction moves what is final into one file, because a thousand files take seco
 milliseconds.
 """
 
-import functools
+import contextlib
 import hashlib
 import logging
-import os
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from attnsweep.core.errors import UserError
+from attnsweep.core import files
+from attnsweep.core.errors import Unreachable, UserError
 from attnsweep.results import storage
+from attnsweep.results.parquet import (
+    Layout, Part, Source, as_bytes, is_parquet, layout_of, of_this_version, origins, parquet_file, read_part,
+    read_raw,
+)  # fmt: skip
 from attnsweep.results.schema import FINAL, KEYS, OWN, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES, by_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ID = r"^[^/\\\x00-\x1f]{1,200}$"
-FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
-FEW_ROWS = 20
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -47,7 +46,7 @@ class Store:
         try:
             self.files, self.base = storage.opened(self.root)
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"results={self.root!r} cannot be opened: {error}") from error
+            raise UserError(f"results={self.root!r} cannot be opened: {error}") from None  # it has the key
 
     @property
     def is_local(self) -> bool:
@@ -66,20 +65,12 @@ class Store:
             self.write(table, [part], row["trial_id"])
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
-        target = f"{self.base}/{table}/{name}.parquet"
+        target, written = f"{self.base}/{table}/{name}.parquet", as_bytes(content)
         if not self.is_local:
-            sink = pa.BufferOutputStream()
-            write_parquet(content, sink)
-            storage.patiently(self.files, lambda: storage.put(self.files, target, sink.getvalue()))
+            storage.patiently(self.files, lambda: storage.put(self.files, target, written))
             return
-        self.files.create_dir(f"{self.base}/{table}", recursive=True)
-        scratch = f"{self.base}/.{table}-{name}-{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            write_parquet(content, scratch, filesystem=self.files)
-            os.replace(scratch, target)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        files.replace(target, written, scratch_in=self.base)
 
     def paths(self, table: str) -> list[str]:
         """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
@@ -94,21 +85,31 @@ class Store:
         """
         for _ in range(READS):
             try:
-                parts = [part for _, part in (*self._measures_in_trials(table), *self._sources(table))]
+                parts = self._rows_of(table)
             except FileNotFoundError:  # compacted between the listing and now: list again
                 continue
             return newest(table, pa.concat_tables([SCHEMAS[table].empty_table(), *parts]))
         raise OSError(f"the files of {self.base}/{table} vanish as fast as they are listed")
 
-    def _read(self, table: str, path: str) -> pa.Table | None:
-        source = path if self.is_local else pa.BufferReader(self._download(path))
+    def _rows_of(self, table: str) -> list[pa.Table]:
+        """The rows of a table in each readable file, those that an older version has in another table first."""
+        moved = [part for origin in origins(table) for part in self._older(origin)]
+        return [part.tables[table] for part in (*moved, *self._parts(table)) if table in part.tables]
+
+    def _older(self, table: str) -> list[Part]:
+        """The readable files of a table that are of an older version."""
+        stale = [path for path in self.paths(table) if self._layout(table, path) == "older"]
+        return [part for path in stale if (part := self._part(table, path)) is not None]
+
+    def _parts(self, table: str) -> list[Part]:
+        """The readable files of a table, oldest first."""
+        return [part for path in self.paths(table) if (part := self._part(table, path)) is not None]
+
+    def _part(self, table: str, path: str) -> Part | None:
         try:
-            files = self.files if self.is_local else None
-            file = pq.ParquetFile(source, filesystem=files, page_checksum_verification=True)
-            return conform(
-                file.read(use_threads=False), SCHEMAS[table], KEYS[table]
-            )  # small: threads cost more
-        except FileNotFoundError:  # compacted between the listing and now: for `read` to list again
+            with self._opened(path) as source:
+                return read_part(source, table, path)
+        except (FileNotFoundError, Unreachable):  # compacted between the listing and now: to be listed again
             raise
         except Exception as error:  # whatever types that other packages have registered with Arrow raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -117,110 +118,149 @@ class Store:
             )
             return None
 
-    def _measures_in_trials(self, table: str) -> Iterator[tuple[str, pa.Table]]:
-        """The files of `trials` that hold measures which have a `table` of their own since schema version 4,
-        with those measures.
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[Source]:
+        """A file to read from. Where a store fails this raises OSError: the file is no torn one, and its rows
+        are not to be taken for missing.
         """
-        measures = {column.name for column in OWN.get(table, ())[1:-1]}
-        for path in self.paths("trials") if measures else ():
-            names = measures & {*self._names(path)}
-            if names and (part := self._read(table, path)) is not None:
-                known = functools.reduce(pc.or_, (pc.is_valid(part[name]) for name in sorted(names)))
-                yield path, part.filter(known)
-
-    def _names(self, path: str) -> list[str]:
-        """The columns of a file; none where it cannot be read, of which `_read` warns."""
-        try:
-            with self.files.open_input_file(path) as file:
-                return list(pq.read_schema(file).names)
-        except (OSError, pa.ArrowInvalid):
-            return []
-
-    def upgrade(self) -> None:
-        """Writes measures that an older version left in `trials` into their own tables, and those files of
-        `trials` again without them. To be called by the only writer, before it writes.
-        """
-        for table in OWN:
-            known = ids(self._read_all(table))
-            for path, part in list(self._measures_in_trials(table)):
-                new = part.filter(pc.invert(pc.is_in(part["trial_id"], pa.array(sorted(known), pa.string()))))
-                if len(new):
-                    self._write(table, new, Path(path).stem)
-                if (trials := self._read("trials", path)) is not None:
-                    self._write("trials", trials, Path(path).stem)
-
-    def _read_all(self, table: str) -> pa.Table:
-        """All rows in the files of a table."""
-        return pa.concat_tables([SCHEMAS[table].empty_table(), *(part for _, part in self._sources(table))])
-
-    def _download(self, path: str) -> pa.Buffer:
-        """The content of a file. Where the store fails this raises OSError: the file is no torn one, and its
-        rows are not to be taken for missing.
-        """
+        if self.is_local:
+            with files.reading(path, follow=True) as file:
+                yield file
+            return
 
         def download() -> pa.Buffer:
             with self.files.open_input_file(path) as file:
                 return file.read_buffer()
 
-        return storage.patiently(self.files, download)
+        yield pa.BufferReader(storage.patiently(self.files, download))
+
+    def upgrade(self) -> None:
+        """Rewrites the files of older versions by this one's schema, so that polars and duckdb, too, read each
+        table as it is. Files of newer versions stay as they are.
+        """
+        for table in TABLES:
+            if stale := {path for path in self.paths(table) if self._layout(table, path) == "older"}:
+                parts = self._parts(table)
+                for part, kept in zip(parts, latest(table, [one.tables[table] for one in parts]), strict=True):
+                    if part.path in stale:
+                        self._upgrade(table, part, kept)
+
+    def _layout(self, table: str, path: str) -> Layout | None:
+        """Which version a file is of; None where it cannot be read."""
+        try:
+            with self._opened(path) as source:
+                return layout_of(parquet_file(source), table)
+        except Unreachable:
+            raise
+        except Exception:  # as in `_part`
+            return None
+
+    def _upgrade(self, table: str, part: Part, kept: pa.Table) -> None:
+        """Writes what has moved to other tables there, unless newer rows are, and then the file anew with the
+        rows `kept`.
+        """
+        for other in part.tables.keys() - {table}:
+            keys = KEYS[other]
+            known = {key for rows in self._parts(other) for key in keys_of(rows.tables[other], keys)}
+            moved = part.tables[other]
+            new = moved.filter(pa.array([key not in known for key in keys_of(moved, keys)], pa.bool_()))
+            if len(new):
+                self._write(other, of_this_version(new), bundle_name([part.path]))
+        self._rewrite(table, part.path, of_this_version(kept))
+
+    def _rewrite(self, table: str, path: str, rows: pa.Table) -> None:
+        """Leaves these rows of a file's; none: no file."""
+        if len(rows):
+            self._write(table, rows, Path(path).stem)
+        else:
+            storage.delete(self.files, path)
 
     def compact(self) -> None:
         """Moves final rows of each table into one file; what a retry would replace stays where it is."""
-        trials = self._sources("trials")
-        ended = [part.filter(pc.is_in(part["status"], pa.array(FINAL))) for _, part in trials]
-        final = set().union(*(ids(part) for part in ended))
-        self._merge("trials", [(path, part) for path, part in trials if ids(part) <= final])
-        for table in ("epochs", *OWN):
-            self._merge(table, [(path, part) for path, part in self._sources(table) if ids(part) <= final])
-        self._merge("latency", self._sources("latency"))
+        self.upgrade()
+        parts = {table: self._parts(table) for table in TABLES}
+        trials = [part.tables["trials"] for part in parts["trials"]]
+        ended = [rows.filter(pc.is_in(rows["status"], pa.array(FINAL))) for rows in trials]
+        final = set().union(*map(ids, ended))
+        for table, keys in KEYS.items():
+            ours = [(part, part.tables[table]) for part in parts[table] if part.layout != "newer"]
+            of_trials = "trial_id" in keys
+            self._merge(table, [part for part, rows in ours if not of_trials or ids(rows) <= final])
+
+    def _ours(self, table: str) -> list[Part]:
+        """The readable files of a table that this version may rewrite or delete: all but a newer one's."""
+        return [part for part in self._parts(table) if part.layout != "newer"]
 
     def bundle(self, table: str, rows: Sequence[Row], names: Sequence[str]) -> None:
         """Writes final rows as one file in place of the files `names`, in which they stand already."""
         if not names:
             return
         self.write(table, rows, bundle_name(names))
-        for name in names:
-            storage.delete(self.files, f"{self.base}/{table}/{name}.parquet")
+        for path in (f"{self.base}/{table}/{name}.parquet" for name in names):
+            if self._layout(table, path) != "newer":
+                storage.delete(self.files, path)
 
     def supersede(self, table: str, rows: Sequence[Row], keys: Sequence[str]) -> None:
         """Writes final rows as one file, then takes rows of the same `keys` out of the older files."""
         if not rows:
             return
+        self.upgrade()
         written = {tuple(row[key] for key in keys) for row in rows}
-        older, name = self._sources(table), "part-" + uuid.uuid4().hex[:12]
+        older, name = self._ours(table), "part-" + uuid.uuid4().hex[:12]
         self.write(table, rows, name)
-        for path, part in older:
-            stays = [key not in written for key in zip(*(part[key].to_pylist() for key in keys), strict=True)]
-            if not any(stays):
-                storage.delete(self.files, path)
-            elif not all(stays):
-                self._write(table, part.filter(pa.array(stays)), Path(path).stem)
+        self._take_out(table, older, written, keys)
 
-    def _sources(self, table: str) -> list[tuple[str, pa.Table]]:
-        """The readable files of a table with their rows."""
-        return [(path, part) for path in self.paths(table) if (part := self._read(table, path)) is not None]
+    def _take_out(
+        self, table: str, parts: Iterable[Part], keys: Collection[tuple[Any, ...]], names: Sequence[str]
+    ) -> None:
+        """Takes the rows out of files that have one of the `keys` in the columns `names`."""
+        for part in parts:
+            rows = part.tables[table]
+            stays = [key not in keys for key in keys_of(rows, names)]
+            if not all(stays):
+                self._rewrite(table, part.path, rows.filter(pa.array(stays)))
 
-    def _merge(self, table: str, sources: Sequence[tuple[str, pa.Table]]) -> None:
-        """One file in place of several. A file is deleted only when all its rows stand in the new one."""
-        if len(sources) < 2:
+    def newer(self, table: str) -> list[pa.Table]:
+        """The rows of files of newer versions, with all their columns, that no later file replaces."""
+        parts = self._parts(table)
+        found = []
+        for part, kept in zip(parts, latest(table, [one.tables[table] for one in parts]), strict=True):
+            if part.layout == "newer" and len(kept):
+                with self._opened(part.path) as source:
+                    found.append(matching(read_raw(source), KEYS[table], set(keys_of(kept, KEYS[table]))))
+        return found
+
+    def adopt(self, table: str, content: pa.Table, keys: Sequence[str]) -> None:
+        """Writes rows of a newer version as they are, then takes rows of the same `keys` out of our files."""
+        if not len(content):
             return
-        name = bundle_name([path for path, _ in sources])
-        self._write(table, newest(table, pa.concat_tables([part for _, part in sources])), name)
-        for path, _ in sources:
-            storage.delete(self.files, path)
+        self.upgrade()
+        ours = self._ours(table)
+        self._write(table, content, "part-" + uuid.uuid4().hex[:12])
+        self._take_out(table, ours, set(keys_of(content, keys)), keys)
+
+    def _merge(self, table: str, parts: Sequence[Part]) -> None:
+        """One file in place of several. A file is deleted only when all its rows stand in the new one."""
+        if len(parts) < 2:
+            return
+        name = bundle_name([part.path for part in parts])
+        self._write(table, newest(table, pa.concat_tables([part.tables[table] for part in parts])), name)
+        for part in parts:
+            storage.delete(self.files, part.path)
 
     def update_trials(self, changes: Mapping[str, Row]) -> None:
         """Rewrites, file by file, the rows of the trials named in `changes` with those columns changed."""
-        for path in self.paths("trials"):
-            part = self._read("trials", path)
-            if part is None or not set(part["trial_id"].to_pylist()) & changes.keys():
-                continue
-            rows = [{**row, **changes.get(row["trial_id"], {})} for row in part.to_pylist()]
-            self._write("trials", pa.Table.from_pylist(rows, schema=SCHEMAS["trials"]), Path(path).stem)
+        self.upgrade()
+        for part in self._ours("trials"):
+            if ids(part.tables["trials"]) & changes.keys():
+                rows = part.tables["trials"].to_pylist()
+                changed = [{**row, **changes.get(row["trial_id"], {})} for row in rows]
+                content = pa.Table.from_pylist(changed, schema=SCHEMAS["trials"])
+                self._write("trials", content, Path(part.path).stem)
 
     def clear_scratch(self) -> None:
         """Deletes what a driver that was killed in the middle of a write has left."""
-        for path in Path(self.base).glob(".*.tmp") if self.is_local else ():
+        for path in Path(self.base).glob(f".*{files.SCRATCH}") if self.is_local else ():
             path.unlink(missing_ok=True)
 
     def set_aside_unreadable(self, folder: Path) -> list[str]:
@@ -232,7 +272,7 @@ class Store:
             for path in self.paths(table):
                 if not is_parquet(path):
                     folder.mkdir(parents=True, exist_ok=True)
-                    os.replace(path, folder / f"{table}-{Path(path).name}")
+                    files.move(path, folder / f"{table}-{Path(path).name}")
                     moved.append(path)
         return moved
 
@@ -245,30 +285,6 @@ def path_of(info: fs.FileInfo) -> str:
         return ""
 
 
-def is_parquet(path: str) -> bool:
-    """Whether the file's footer can be parsed; also where the system does not give the file, which says
-    nothing.
-    """
-    try:
-        with open(path, "rb") as file:
-            pq.read_metadata(file)
-    except OSError as error:  # of Arrow's own ones, about the content, none has a number
-        return error.errno is not None
-    except Exception:  # as in `Store._read`
-        return False
-    return True
-
-
-def write_parquet(content: pa.Table, where: Any, **options: Any) -> None:
-    """Writes a table to a path or sink. A few rows gain nothing by dictionaries and statistics per column,
-    which are a quarter of the time that they take to write.
-    """
-    many = len(content) > FEW_ROWS
-    pq.write_table(
-        content, where, write_page_checksum=True, use_dictionary=many, write_statistics=many, **options
-    )
-
-
 def bundle_name(names: Iterable[str]) -> str:
     """A name for the file that takes the place of `names`."""
     return "part-" + hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
@@ -279,53 +295,29 @@ def ids(part: pa.Table) -> set[str]:
     return set(part["trial_id"].to_pylist())
 
 
-def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
-    """`part` with exactly the columns of `schema`: null where it lacks one.
-
-    Raises ArrowInvalid if a key is missing, a column is there twice, or a value is none of a row of ours.
-    """
-    if not part.schema.equals(schema):
-        if lacking := [key for key in keys if key not in part.column_names]:
-            raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
-        twice = [name for name, times in Counter(part.column_names).items() if times > 1]
-        if twice:
-            raise pa.ArrowInvalid(f"several columns {', '.join(twice)}: not a file of this table")
-        columns = [
-            part[field.name].cast(field.type)
-            if field.name in part.column_names
-            else pa.nulls(len(part), field.type)
-            for field in schema
-        ]
-        part = pa.table(columns, schema=schema)
-    part.validate(full=True)  # text that is none would stop whoever reads it
-    check_values(part, keys)
-    return part
+def keys_of(rows: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What each row has in the named columns."""
+    return list(zip(*(rows[name].to_pylist() for name in names), strict=True))
 
 
-def check_values(part: pa.Table, keys: Iterable[str]) -> None:
-    """Raises ArrowInvalid for a null in a key, an id that is none, or a time that Python has no word for."""
-    for name in keys:
-        if part[name].null_count:
-            raise pa.ArrowInvalid(f"a row without {name}: not a file of this table")
-        if name.endswith("_id") and not all_true(pc.match_substring_regex(part[name], ID)):  # it names files
-            raise pa.ArrowInvalid(f"{name} holds something that is no id: not a file of this table")
-    for field in part.schema:
-        if pa.types.is_timestamp(field.type):
-            times = part[field.name].cast(pa.int64())
-            if not all_true(pc.and_(pc.less(FIRST_US, times), pc.less(times, LAST_US))):
-                raise pa.ArrowInvalid(f"{field.name} lies thousands of years away: not a file of this table")
-
-
-def all_true(values: pa.ChunkedArray) -> bool:
-    """Whether none is false; nulls are not."""
-    return pc.all(values, min_count=0).as_py() is not False
+def matching(rows: pa.Table, names: Sequence[str], keys: Collection[tuple[Any, ...]]) -> pa.Table:
+    """The rows that have one of the keys in the named columns."""
+    return rows.filter(pa.array([key in keys for key in keys_of(rows, names)], pa.bool_()))
 
 
 def newest(table: str, content: pa.Table) -> pa.Table:
     """The last row of each key, in order of first appearance of those rows."""
-    keys = list(zip(*(content[key].to_pylist() for key in KEYS[table]), strict=True))
+    keys = keys_of(content, KEYS[table])
     last = {key: i for i, key in enumerate(keys)}
     return content if len(last) == len(keys) else content.take(sorted(last.values()))
+
+
+def latest(table: str, contents: Sequence[pa.Table]) -> list[pa.Table]:
+    """Of each file's rows, oldest file first, those that no later row of the same key replaces."""
+    keys = [keys_of(rows, KEYS[table]) for rows in contents]
+    last = {key: (i, j) for i, part in enumerate(keys) for j, key in enumerate(part)}
+    kept = [[last[key] == (i, j) for j, key in enumerate(part)] for i, part in enumerate(keys)]
+    return [rows.filter(pa.array(flags, pa.bool_())) for rows, flags in zip(contents, kept, strict=True)]
 
 
 def load(
