@@ -210,6 +210,7 @@ def test_a_parquet_file_of_any_content_costs_no_good_row(
     make: Callable[[], pa.Table], folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in KEYS:
+        (folder / f"results/{name}").mkdir(exist_ok=True)
         pq.write_table(make(), folder / f"results/{name}/aaa.parquet")
     before = {path for path in folder.parent.rglob("*")}
     looked_at(folder, monkeypatch)

@@ -273,6 +273,10 @@ def one_text_in_each_row() -> pa.Table:
     return pa.table({"trial_id": [f"{i}" for i in range(200)], "error": text})
 
 
+def wide() -> pa.Table:
+    return pa.table({"trial_id": ["a"], **{f"x{i}": [1] for i in range(10_000)}})
+
+
 BOMBS: dict[str, tuple[Callable[[], pa.Table], dict[str, Any]]] = {
     "a million equal rows": (million_rows, {}),
     "a million equal rows, in many row groups": (million_rows, {"row_group_size": 1000}),
@@ -280,9 +284,8 @@ BOMBS: dict[str, tuple[Callable[[], pa.Table], dict[str, Any]]] = {
     "several long texts": (lambda: long_text(rows=7), {"compression": "gzip", "use_dictionary": False}),
     "one text in each row": (one_text_in_each_row, {"compression": "zstd"}),
     "a column of zeros": (lambda: pa.table({"trial_id": ["a"] * 9_000_000}), {"compression": "zstd"}),
-    "ten thousand columns": (lambda: pa.table({"trial_id": ["a"], **{f"x{i}": [1] for i in range(10_000)}}), {}),
-}  # fmt: skip
-
+    "ten thousand columns": (wide, {}),
+}
 
 POOLS: list[pa.MemoryPool] = []  # Arrow frees into them until the process ends
 

@@ -1,8 +1,8 @@
 """Text that is shown: rows, names of files and errors may hold whatever somebody else has put there.
 
-A terminal obeys escape sequences (it can be cleared, its title set, its answers typed for the user), and marks
-of direction let text read as another. So what a terminal would not print as a character is written as an
-escape, as Python's `repr` does. Passwords and keys in a URI are left out.
+A terminal obeys escape sequences (it can be cleared, its title set, its answers typed for the user), and
+marks of direction let text read as another. So what a terminal would not print as a character is written as
+an escape, as Python's `repr` does. Passwords and keys in a URI are left out.
 """
 
 import logging

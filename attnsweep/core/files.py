@@ -152,8 +152,8 @@ def drop(where: str | Path, prefix: str) -> None:
 
 
 def append(path: str | Path, text: str) -> None:
-    """Adds to the end of a log, which is made where there is none. Raises OSError; also where it is a link, or
-    has a second name elsewhere.
+    """Adds to the end of a log, which is made where there is none. Raises OSError; also where it is a link,
+    or has a second name elsewhere.
     """
     with opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, alone=True) as descriptor:
         with os.fdopen(os.dup(descriptor), "ab") as file:

@@ -216,7 +216,8 @@ def sole_writer(store: Store, runs: Path) -> Iterator[lock.Lock | None]:
                 held = locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
         except lock.Held as error:
             raise UserError(
-                f"another sweep is writing to {store.root} from {error}; wait for it, or name another --results"
+                f"another sweep is writing to {store.root} from {error}; "
+                "wait for it, or name another --results"
             ) from None
         except Unreachable:
             raise

@@ -1,5 +1,5 @@
-"""An object that is written only where it is as it was last seen: S3's If-None-Match and If-Match, which pyarrow
-cannot ask for and obstore can.
+"""An object that is written only where it is as it was last seen: S3's If-None-Match and If-Match, which
+pyarrow cannot ask for and obstore can.
 """
 
 import os
@@ -72,7 +72,7 @@ def state_of(meta: Any) -> State:
 
 
 def as_os_error(error: Exception) -> OSError:
-    """What obstore raises as the error of a store that may be well again soon. Raises Unreachable elsewhere."""
+    """What obstore raises, as the error of a store that may be well again. Raises Unreachable elsewhere."""
     refuse_hopeless(error)
     return OSError(storage.short(error))
 
@@ -85,8 +85,8 @@ def refuse_hopeless(error: Exception) -> None:
 
 
 def conditional_object(path: str) -> ConditionalObject:
-    """The object at a URI. Raises Unconditional where its store does not heed conditions, found by trying on an
-    object beside it; OSError where the store fails.
+    """The object at a URI. Raises Unconditional where its store does not heed conditions, found by trying on
+    an object beside it; OSError where the store fails.
     """
     store, name = store_of(path)
     probe = ConditionalObject(store, f"{name}-{uuid.uuid4().hex[:8]}")
@@ -101,7 +101,9 @@ def conditional_object(path: str) -> ConditionalObject:
 
 
 def store_of(path: str) -> tuple[Any, str]:
-    """The folder of a URI as obstore's store, and the name below it. Raises Unconditional where there is none."""
+    """The folder of a URI as obstore's store, and the name below it. Raises Unconditional where there is
+    none.
+    """
     try:
         import obstore.store
     except ImportError:

@@ -1,10 +1,10 @@
 """One driver at a time writes to results: a lock on this machine, and one in an object store.
 
-On this machine it is a file that its holder has locked. An object store knows no such thing: there the lock is
-an object that its holder renews every few seconds, and whoever finds one and cannot tell that its holder is
-dead watches it for a while. It is written only where it is as it was last seen, so of two drivers that begin,
-or take it over, in the same instant one succeeds. In a store that heeds no such conditions they look again
-after a moment, which leaves a race; a warning says so.
+On this machine it is a file that its holder has locked. An object store knows no such thing: there the lock
+is an object that its holder renews every few seconds, and whoever finds one and cannot tell that its holder
+is dead watches it for a while. It is written only where it is as it was last seen, so of two drivers that
+begin, or take it over, in the same instant one succeeds. In a store that heeds no such conditions they look
+again after a moment, which leaves a race; a warning says so.
 """
 
 import _thread
@@ -154,8 +154,8 @@ class Lock:
         """Raises Interrupted where somebody else has taken the lock over."""
         if self.taken_by is not None:
             raise Interrupted(
-                f"the lock on the results was taken over by {self.taken_by}; finished rows are intact, the same "
-                "command goes on"
+                f"the lock on the results was taken over by {self.taken_by}; finished rows are intact, "
+                "the same command goes on"
             )
 
     def keep(self) -> None:
@@ -183,8 +183,8 @@ class Lock:
 
 @contextlib.contextmanager
 def held(path: str) -> Iterator[Lock]:
-    """Holds the lock at a URI. Raises Held, and OSError where the store cannot be written. Where somebody else
-    takes it over, the main thread is interrupted as by Ctrl-C; the lock's `check` says so.
+    """Holds the lock at a URI. Raises Held, and OSError where the store cannot be written. Where somebody
+    else takes it over, the main thread is interrupted as by Ctrl-C; the lock's `check` says so.
     """
     me, there = this_process(), object_at(path)
     store, _ = storage.opened(path)
@@ -214,8 +214,8 @@ def object_at(path: str) -> Object:
     except OSError as error:
         reason = storage.short(error)
     storage.log.warning(
-        "the lock %s cannot be written conditionally (%s): two sweeps that begin in the same instant may both "
-        "take it",
+        "the lock %s cannot be written conditionally (%s): "
+        "two sweeps that begin in the same instant may both take it",
         path,
         reason,
     )
@@ -236,7 +236,9 @@ def wait_for_abandoned(there: Object) -> Any:
     holder = first and holder_in(first[0])
     if first is None or holder is None or is_dead(holder):
         return first and first[1]
-    storage.log.warning("a sweep on %s wrote there; looking for %.0f s whether it still does", holder, WATCH_S)
+    storage.log.warning(
+        "a sweep on %s wrote there; looking for %.0f s whether it still does", holder, WATCH_S
+    )
     until = time.monotonic() + WATCH_S
     while time.monotonic() < until:
         now = there.read()

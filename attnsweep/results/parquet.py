@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +29,7 @@ VALUE_BYTES = 8  # of a number, and of where a text ends
 ROW_BYTES = 256  # of a row's key as Python's objects
 ARROW_SCHEMA = b"ARROW:schema"
 Layout = Literal["ours", "older", "newer"]
-Source = BinaryIO | pa.NativeFile
+Source = Any  # a file that is open: Python's, or Arrow's
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,6 @@ def known_columns(table: str) -> set[str]:
     return {*SCHEMAS[table].names, *gone}
 
 
-def origins(table: str) -> list[str]:
-    """The tables whose older files hold columns of a table."""
-    return list(dict.fromkeys(move.out_of for move in MOVED if move.into == table))
-
-
 def by_table(rows: pa.Table, table: str) -> dict[str, pa.Table]:
     """The rows of a file of a table, and of tables that some of its columns have moved to: one for each row
     that has a value there.
@@ -222,8 +217,8 @@ def all_true(values: pa.ChunkedArray) -> bool:
 
 
 def as_bytes(content: pa.Table) -> pa.Buffer:
-    """A table as the bytes of a file. A few rows gain nothing by dictionaries and statistics per column, which
-    are a quarter of the time that they take to write.
+    """A table as the bytes of a file. A few rows gain nothing by dictionaries and statistics per column,
+    which are a quarter of the time that they take to write.
     """
     sink, many = pa.BufferOutputStream(), len(content) > FEW_ROWS
     pq.write_table(content, sink, write_page_checksum=True, use_dictionary=many, write_statistics=many)

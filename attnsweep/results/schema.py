@@ -13,11 +13,10 @@ from attnsweep.core.columns import BOOL, FLOAT, INT, STR, TIME, Column
 from attnsweep.tasks.registry import AXES, COLUMNS
 
 
-
 @dataclass(frozen=True)
 class Move:
-    """Columns that earlier versions had in the table `out_of`, and that are in the table `into` now: a row for
-    each row of the other that has a value there. The other has the key of `into`, too.
+    """Columns that earlier versions had in the table `out_of`, and that are in the table `into` now: a row
+    for each row of the other that has a value there. The other has the key of `into`, too.
     """
 
     columns: tuple[str, ...]

@@ -11,26 +11,48 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from attnsweep.core import files
 from attnsweep.core.errors import Unreachable, UserError
 from attnsweep.results import storage
 from attnsweep.results.parquet import (
-    Layout, Part, Source, as_bytes, is_parquet, layout_of, of_this_version, origins, parquet_file, read_part,
+    Layout,
+    Part,
+    Source,
+    as_bytes,
+    columns_of,
+    is_parquet,
+    layout_of,
+    of_this_version,
+    parquet_file,
+    read_part,
     read_raw,
 )  # fmt: skip
-from attnsweep.results.schema import FINAL, KEYS, OWN, SCHEMA_VERSION, SCHEMAS, STATUSES, TABLES, by_table
+from attnsweep.results.schema import (
+    FINAL,
+    KEYS,
+    MOVED,
+    OWN,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    STATUSES,
+    TABLES,
+    Move,
+    by_table,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -92,14 +114,21 @@ class Store:
         raise OSError(f"the files of {self.base}/{table} vanish as fast as they are listed")
 
     def _rows_of(self, table: str) -> list[pa.Table]:
-        """The rows of a table in each readable file, those that an older version has in another table first."""
-        moved = [part for origin in origins(table) for part in self._older(origin)]
-        return [part.tables[table] for part in (*moved, *self._parts(table)) if table in part.tables]
+        """The rows of a table in each readable file; those that an older version has elsewhere come first."""
+        moved = [part for move in MOVED if move.into == table for part in self._holding(move)]
+        return [part.tables[table] for part in (*moved, *self._parts(table))]
 
-    def _older(self, table: str) -> list[Part]:
-        """The readable files of a table that are of an older version."""
-        stale = [path for path in self.paths(table) if self._layout(table, path) == "older"]
-        return [part for path in stale if (part := self._part(table, path)) is not None]
+    def _holding(self, move: Move) -> list[Part]:
+        """The readable files of an older version with columns that are in another table now."""
+        found = []
+        for path in self.paths(move.out_of):
+            if self._names(path) & {*move.columns} and (part := self._part(move.out_of, path)) is not None:
+                found.append(part)
+        return found
+
+    def _names(self, path: str) -> set[str]:
+        """The columns of a file; none where it cannot be read, of which `_part` warns."""
+        return self._ask(path, lambda file: {*columns_of(file)}) or set()
 
     def _parts(self, table: str) -> list[Part]:
         """The readable files of a table, oldest first."""
@@ -135,21 +164,27 @@ class Store:
         yield pa.BufferReader(storage.patiently(self.files, download))
 
     def upgrade(self) -> None:
-        """Rewrites the files of older versions by this one's schema, so that polars and duckdb, too, read each
-        table as it is. Files of newer versions stay as they are.
+        """Rewrites the files of older versions by this one's schema, so that polars and duckdb, too, read
+        each table as it is. Files of newer versions stay as they are.
         """
         for table in TABLES:
             if stale := {path for path in self.paths(table) if self._layout(table, path) == "older"}:
                 parts = self._parts(table)
-                for part, kept in zip(parts, latest(table, [one.tables[table] for one in parts]), strict=True):
+                for part, kept in zip(
+                    parts, latest(table, [one.tables[table] for one in parts]), strict=True
+                ):
                     if part.path in stale:
                         self._upgrade(table, part, kept)
 
     def _layout(self, table: str, path: str) -> Layout | None:
         """Which version a file is of; None where it cannot be read."""
+        return self._ask(path, lambda file: layout_of(file, table))
+
+    def _ask(self, path: str, question: Callable[[pq.ParquetFile], T]) -> T | None:
+        """The answer of a file that is open; None where it cannot be read."""
         try:
             with self._opened(path) as source:
-                return layout_of(parquet_file(source), table)
+                return question(parquet_file(source))
         except Unreachable:
             raise
         except Exception:  # as in `_part`
