@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attnsweep.core import files
-from attnsweep.core.errors import Interrupted
 from attnsweep.core.clean import clean
+from attnsweep.core.errors import Interrupted
 from attnsweep.results import conditional, storage
 
 BEAT_S = 10.0  # between two renewals

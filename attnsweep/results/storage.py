@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from attnsweep.core import files as on_disk
-from attnsweep.core.errors import Unreachable
 from attnsweep.core.clean import clean
+from attnsweep.core.errors import Unreachable
 
 T = TypeVar("T")
 PATIENCE_S = 90.0  # with a store that fails; pyarrow alone gives up after 6 s where nobody listens

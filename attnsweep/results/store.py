@@ -22,20 +22,8 @@ from pyarrow import fs
 
 from attnsweep.core import files
 from attnsweep.core.errors import Unreachable, UserError
-from attnsweep.results import storage
-from attnsweep.results.parquet import (
-    Layout,
-    Part,
-    Source,
-    as_bytes,
-    columns_of,
-    is_parquet,
-    layout_of,
-    of_this_version,
-    parquet_file,
-    read_part,
-    read_raw,
-)  # fmt: skip
+from attnsweep.results import parquet, storage
+from attnsweep.results.parquet import Layout, Part, Source
 from attnsweep.results.schema import (
     FINAL,
     KEYS,
@@ -87,7 +75,7 @@ class Store:
             self.write(table, [part], row["trial_id"])
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
-        target, written = f"{self.base}/{table}/{name}.parquet", as_bytes(content)
+        target, written = f"{self.base}/{table}/{name}.parquet", parquet.as_bytes(content)
         if not self.is_local:
             storage.patiently(self.files, lambda: storage.put(self.files, target, written))
             return
@@ -128,7 +116,7 @@ class Store:
 
     def _names(self, path: str) -> set[str]:
         """The columns of a file; none where it cannot be read, of which `_part` warns."""
-        return self._ask(path, lambda file: {*columns_of(file)}) or set()
+        return self._ask(path, lambda file: {*parquet.columns_of(file)}) or set()
 
     def _parts(self, table: str) -> list[Part]:
         """The readable files of a table, oldest first."""
@@ -137,7 +125,7 @@ class Store:
     def _part(self, table: str, path: str) -> Part | None:
         try:
             with self._opened(path) as source:
-                return read_part(source, table, path)
+                return parquet.read_part(source, table, path)
         except (FileNotFoundError, Unreachable):  # compacted between the listing and now: to be listed again
             raise
         except Exception as error:  # whatever types that other packages have registered with Arrow raise
@@ -178,13 +166,13 @@ class Store:
 
     def _layout(self, table: str, path: str) -> Layout | None:
         """Which version a file is of; None where it cannot be read."""
-        return self._ask(path, lambda file: layout_of(file, table))
+        return self._ask(path, lambda file: parquet.layout_of(file, table))
 
     def _ask(self, path: str, question: Callable[[pq.ParquetFile], T]) -> T | None:
         """The answer of a file that is open; None where it cannot be read."""
         try:
             with self._opened(path) as source:
-                return question(parquet_file(source))
+                return question(parquet.parquet_file(source))
         except Unreachable:
             raise
         except Exception:  # as in `_part`
@@ -200,8 +188,8 @@ class Store:
             moved = part.tables[other]
             new = moved.filter(pa.array([key not in known for key in keys_of(moved, keys)], pa.bool_()))
             if len(new):
-                self._write(other, of_this_version(new), bundle_name([part.path]))
-        self._rewrite(table, part.path, of_this_version(kept))
+                self._write(other, parquet.of_this_version(new), bundle_name([part.path]))
+        self._rewrite(table, part.path, parquet.of_this_version(kept))
 
     def _rewrite(self, table: str, path: str, rows: pa.Table) -> None:
         """Leaves these rows of a file's; none: no file."""
@@ -262,7 +250,9 @@ class Store:
         for part, kept in zip(parts, latest(table, [one.tables[table] for one in parts]), strict=True):
             if part.layout == "newer" and len(kept):
                 with self._opened(part.path) as source:
-                    found.append(matching(read_raw(source), KEYS[table], set(keys_of(kept, KEYS[table]))))
+                    found.append(
+                        matching(parquet.read_raw(source), KEYS[table], set(keys_of(kept, KEYS[table])))
+                    )
         return found
 
     def adopt(self, table: str, content: pa.Table, keys: Sequence[str]) -> None:
@@ -305,7 +295,7 @@ class Store:
         moved = []
         for table in TABLES if self.is_local else ():
             for path in self.paths(table):
-                if not is_parquet(path):
+                if not parquet.is_parquet(path):
                     folder.mkdir(parents=True, exist_ok=True)
                     files.move(path, folder / f"{table}-{Path(path).name}")
                     moved.append(path)
