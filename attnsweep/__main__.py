@@ -1,6 +1,7 @@
 """The command line: `python -m attnsweep SWEEP.py`, and the words measure, pick, show, columns and doctor."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import signal
@@ -14,6 +15,7 @@ from attnsweep.core.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from attnsweep.space.plan import Place
+    from attnsweep.space.sweep import Sweep
 
 EPILOG = """other commands:
   python -m attnsweep new NAME   writes an example sweep file here; without a name lists them
@@ -52,6 +54,7 @@ def sweep_parser() -> argparse.ArgumentParser:
         "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
     )
     add_address(parser)
+    add_serial(parser)
     parser.add_argument(
         "--cluster", metavar="YAML",
         help="run on the cluster that `ray up YAML` started; its output and rows come here",
@@ -76,6 +79,14 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_serial(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that does without a cluster."""
+    parser.add_argument(
+        "--serial", action="store_true",
+        help="one trial after another in this process, without Ray: for debuggers, or where Ray fails",
+    )  # fmt: skip
+
+
 def run_sweep(arguments: Sequence[str]) -> int:
     """Runs or plans a sweep; returns the exit status."""
     options = sweep_parser().parse_intermixed_args(arguments)
@@ -85,20 +96,39 @@ def run_sweep(arguments: Sequence[str]) -> int:
         raise UserError("--stop goes with --cluster")
     if options.address and options.cluster:
         raise UserError("--address and --cluster name two clusters; use one")
-    from attnsweep.space.files import parse_override, read_sweep
+    if options.serial and (options.address or options.cluster):
+        raise UserError("--serial uses no cluster; leave --address and --cluster out")
+    if options.dry_run:
+        return plan(options)
     from attnsweep.space.plan import place
 
-    sweep = read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
     where = place(options.results, options.data)
-    if options.dry_run:
-        from attnsweep.cli.dryrun import dry_run
-
-        return dry_run(sweep, where, as_json=options.json)
     if options.cluster:
         return send(options, where)
     from attnsweep.engine import runner
 
-    return runner.execute(sweep, where, address=options.address, latency=not options.no_latency).exit_status
+    outcome = runner.execute(
+        sweep_of(options), where,
+        address=options.address, latency=not options.no_latency, in_process=options.serial,
+    )  # fmt: skip
+    return outcome.exit_status
+
+
+def sweep_of(options: argparse.Namespace) -> "Sweep":
+    """The sweep of a file, with its overrides."""
+    from attnsweep.space.files import parse_override, read_sweep
+
+    return read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Prints the plan; with --json nothing else on standard output, whatever the user's files print."""
+    from attnsweep.cli.dryrun import dry_run
+    from attnsweep.space.plan import place
+
+    where, out = place(options.results, options.data), sys.stdout
+    with contextlib.redirect_stdout(sys.stderr if options.json else out):
+        return dry_run(sweep_of(options), where, as_json=options.json, out=out)
 
 
 def send(options: argparse.Namespace, where: "Place") -> int:
@@ -118,10 +148,13 @@ def measure(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=measure.__doc__)
     add_results(parser)
     add_address(parser)
+    add_serial(parser)
     options = parser.parse_args(arguments)
+    if options.serial and options.address:
+        raise UserError("--serial uses no cluster; leave --address out")
     from attnsweep.engine import runner
 
-    return runner.measure(options.results, address=options.address)
+    return runner.measure(options.results, address=options.address, in_process=options.serial)
 
 
 def pick(arguments: Sequence[str]) -> int:

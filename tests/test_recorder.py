@@ -22,6 +22,11 @@ class Silent:
 
     def ended(self, trial_id: str, row: dict[str, Any]) -> None: ...
 
+    def waiting(self, reason: str | None) -> None: ...
+
+    def name(self, trial: Trial) -> str:
+        return "cnn"
+
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
@@ -37,7 +42,7 @@ def trials(number: int) -> list[Trial]:
 def finish(recorder: Recorder, trial: Trial, *, status: str = "done", epochs: int = 2) -> None:
     recorder.started(trial)
     curve = [{"trial_id": trial.trial_id, "epoch": epoch + 1} for epoch in range(epochs)]
-    recorder.told(trial, {"curve": curve, "status": status})
+    recorder.reported(trial, {"curve": curve, "status": status})
     recorder.ended(trial, status, trial.row())
 
 
@@ -95,7 +100,7 @@ def test_a_curve_can_be_read_while_its_trial_runs(
     (trial,) = trials(1)
     recorder.started(trial)
     for epoch in (1, 2):
-        recorder.told(trial, {"curve": [{"trial_id": trial.trial_id, "epoch": epoch}]})
+        recorder.reported(trial, {"curve": [{"trial_id": trial.trial_id, "epoch": epoch}]})
         assert list(as_pandas_reads(recorder, "epochs")["epoch"]) == list(range(1, epoch + 1))
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from attnsweep.core import text
 from attnsweep.core.trial import Invalid
@@ -16,19 +16,20 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import AXES
 
 
-def dry_run(sweep: Sweep, where: Place, *, as_json: bool) -> int:
-    """Prints the plan, for people or as one JSON object per trial; returns the exit status that the sweep
-    would begin with.
+def dry_run(sweep: Sweep, where: Place, *, as_json: bool, out: TextIO) -> int:
+    """Prints the plan, for people or to `out` as one JSON object per trial; returns the exit status that the
+    sweep would begin with.
     """
     rows = known_rows(Store(where.results), sweep)
     plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
     if as_json:
         for trial in plan.trials:
-            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}))
+            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}), file=out)
         for point in plan.open:
-            print(json.dumps(pointed(point) | {"status": "new", "reason": "to be suggested by Optuna"}))
+            row = pointed(point) | {"status": "new", "reason": "to be suggested by Optuna"}
+            print(json.dumps(row), file=out)
         for one in plan.invalid:
-            print(json.dumps(invalid_row(one)))
+            print(json.dumps(invalid_row(one)), file=out)
     else:
         screen = text.screen()
         console.show_plan(screen, plan)

@@ -17,10 +17,9 @@ from typing import Any
 import ray
 import yaml
 from ray.exceptions import RayError
-from ray.util.client import ray as client
 
 from attnsweep.core.errors import Interrupted, UserError, did_you_mean
-from attnsweep.engine import tokens
+from attnsweep.engine import ray_private, tokens
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
 NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
@@ -41,30 +40,54 @@ QUIET = {
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]:
     """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that `ray start` began on this
-    machine, else a new local one; `local` is always a new one.
+    machine, else a new local one; `local` is always a new one. What Ray itself has to say goes to the file
+    `log`.
 
     A connection that was there before stays. Raises UserError where a named cluster cannot be reached, or one
     that was named or found does not take this machine's token; Interrupted where its head dies later.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    ray_private.check_version()
     if ray.is_initialized():
-        yield
+        with messages_to(log):
+            yield
         return
     on_term, mode = signal.getsignal(signal.SIGTERM), os.environ.get(tokens.MODE)
     try:
-        connect(address or os.environ.get("RAY_ADDRESS"))
+        with messages_to(log):
+            connect(address or os.environ.get("RAY_ADDRESS"))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
-        with watched():
+        with messages_to(log), watched():
             yield
     finally:
         ray.shutdown()
         tokens.set_mode(mode)
+
+
+@contextlib.contextmanager
+def messages_to(path: Path | None) -> Iterator[None]:
+    """Has what Ray prints and logs go to a file, which is made when there is something to write; or to
+    nowhere.
+    """
+    ours = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in ours]
+    file = logging.FileHandler(path, delay=True) if path else logging.NullHandler()
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for logger in ours:
+        logger.setLevel(logging.ERROR)
+        logger.handlers[:] = [file] if logger is ours[0] else []
+    try:
+        with ray_private.messages_to(ours[0]):
+            yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+        file.close()
 
 
 @contextlib.contextmanager
@@ -74,7 +97,7 @@ def watched() -> Iterator[None]:
     Ray says nothing for a minute and then ends the process, with no exception that could be caught.
     """
     over, lost = threading.Event(), threading.Event()
-    if threading.current_thread() is threading.main_thread() and not client.is_connected():
+    if threading.current_thread() is threading.main_thread() and not ray_private.is_client():
         address = ray.get_runtime_context().gcs_address
         threading.Thread(target=watch, args=(address, over, lost), daemon=True).start()
     try:
@@ -109,10 +132,10 @@ def watch(address: str, over: threading.Event, lost: threading.Event) -> None:
 def connect(address: str | None) -> None:
     """See `connected`."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    alone: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    alone: dict[str, Any] = {**quiet, "address": "local", "include_dashboard": False}
     found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
     if found in (None, "local"):
-        ray.init(**quiet, **alone)
+        ray_private.start_on_loopback(ray.init, alone)
         return
     try:
         attach(found, quiet)
@@ -125,7 +148,7 @@ def connect(address: str | None) -> None:
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
         tokens.set_mode(mode)  # what runs no longer has left its address behind
-        ray.init(**quiet, **alone)
+        ray_private.start_on_loopback(ray.init, alone)
 
 
 def attach(address: str, quiet: Mapping[str, Any]) -> None:

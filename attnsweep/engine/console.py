@@ -33,6 +33,7 @@ MOST_LISTED = 40
 MOST_NAMED = 8
 CLOSING = tuple(name for name, column in MEASURES.items() if "closing" in column.shown)
 REFRESH_S = 0.5
+SAY_AGAIN_S = 30.0
 MARK = {
     "done": "[green]done[/]",
     "failed": "[red]failed[/]",
@@ -135,6 +136,12 @@ def show_closing(
         )
         return
     console.print(f"[bold]{ended}[/] in {duration(seconds)}; rows in {results}/trials", highlight=False)
+    if counts["stopped"]:
+        console.print(
+            f"  {counts['stopped']:,} of {counted(sum(counts.values()), 'trial')} were stopped early: "
+            "others of their model and data set learned faster",
+            highlight=False,
+        )
     if counts["failed"]:
         console.print("  the column `error` says why; the same command tries them again", highlight=False)
     if counts["done"]:
@@ -163,6 +170,30 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         yield told
 
 
+class Waits:
+    """Says what is waited for: on a terminal as `show` has it, elsewhere as a line, and ever more rarely."""
+
+    def __init__(self, console: Console, show: Callable[[str], None]) -> None:
+        self.console, self.show = console, show
+        self.since: float | None = None
+        self.next_s = 0.0
+
+    def report(self, reason: str | None) -> None:
+        """What is waited for now; None where nothing is."""
+        if reason is None:
+            if self.since is not None:
+                self.show("")
+            self.since, self.next_s = None, 0.0
+            return
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        if self.console.is_terminal:
+            self.show(f"waiting for {reason}")
+        elif now - self.since >= self.next_s:
+            self.console.print(f"  waiting for {reason}", highlight=False, markup=False)
+            self.next_s = max(SAY_AGAIN_S, 2 * self.next_s)
+
+
 class Live:
     """The running trials. A context: the bars are there inside it, and gone after it."""
 
@@ -186,6 +217,7 @@ class Live:
             console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4,
         )  # fmt: skip
         self.overall = self.progress.add_task(self._title(), total=1.0, note="")
+        self.waits = Waits(console, lambda text: self.progress.update(self.overall, note=escape(text)))
 
     def __enter__(self) -> "Live":
         self.progress.start()
@@ -225,6 +257,14 @@ class Live:
         self.ended_count += 1
         self.console.print(self._line(trial_id, row), highlight=False)
         self._refresh()
+
+    def waiting(self, reason: str | None) -> None:
+        """What trials wait for, where none runs."""
+        self.waits.report(reason)
+
+    def name(self, trial: Trial) -> str:
+        """A short name of a trial of this sweep."""
+        return label(trial, self.keys)
 
     def _leave(self, trial_id: str, share: float) -> None:
         """Notes the share of a trial that is still to be done; the sums follow, as there may be many."""

@@ -1,20 +1,19 @@
-"""The latency phase: every architecture once per kind of device, alone on its node, each in a process of its
-own.
+"""The latency phase: every architecture once per kind of device, alone on its machine, each in a process of
+its own.
 """
 
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnsweep.core.errors import UserError, writing
 from attnsweep.core.trial import short_hash
+from attnsweep.engine import presence
+from attnsweep.engine.engine import Bench, Measured, Report, Unmeasurable
 from attnsweep.results.schema import ARCHITECTURE, LATENCY_OF_TRIAL
 from attnsweep.results.store import Row, Store
 from attnsweep.space.trials import arch_id_of
@@ -24,47 +23,9 @@ from attnsweep.tasks.registry import buildable
 LATENCY_BATCH = 1
 THROUGHPUT_BATCH = 256
 BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
-GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
-FAULTS = (
-    *GONE, ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError,
-    UserError,  # the file of one's own model is gone
-)  # fmt: skip
+PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
 THREADS = 1  # of a forward pass on a CPU, as in training
 log = logging.getLogger("attnsweep")
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node that stands for its kind of device, and what to ask of Ray to have it alone."""
-
-    measured_on: str
-    node_id: str
-    cpus: float
-    gpus: float
-
-    def alone(self, function: Callable[..., Any]) -> Any:
-        """`function` as a Ray task that takes all CPUs of the node, in a process that ends with the call."""
-        where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        task = ray.remote(max_calls=1)(function)
-        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, scheduling_strategy=where)
-
-
-def nodes(*, gpus: bool) -> list[Node]:
-    """One node per distinct kind of device in the cluster, those with GPUs first."""
-    there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-    ones = [Node("", node["NodeID"], *alone(node["Resources"], gpus=gpus)) for node in there]
-    asked = [(one, one.alone(device_name).remote(one.gpus)) for one in ones]
-    named = []
-    for one, answer in asked:
-        with contextlib.suppress(*GONE):  # another of its kind may be there
-            named.append(replace(one, measured_on=ray.get(answer)))
-    named.sort(key=lambda one: (-one.gpus, one.measured_on))
-    return list({one.measured_on: one for one in reversed(named)}.values())[::-1]
-
-
-def alone(resources: Mapping[str, float], *, gpus: bool) -> tuple[float, float]:
-    """The CPUs and GPUs that a measurement takes of a node: all CPUs, so that nothing else runs there."""
-    return resources["CPU"], float(gpus and resources.get("GPU", 0) >= 1)
 
 
 def device_name(gpus: float) -> str:
@@ -85,27 +46,27 @@ def measure_once(
     precision: str,
     batches: Sequence[int],
     source: str | None,
-) -> list[Row]:
-    """The rows of `latency` for one architecture, measured in the process that this runs in; a batch that
-    does not fit has none.
-    """
+) -> Measured:
+    """Measures one architecture in the process that this runs in; a batch that does not fit has no row."""
     from attnsweep.measuring import measure
 
     rows, device = [], measure.pick_device(gpus)
-    for batch in batches:
-        with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
-            rows.append(
-                measure.measure_architecture(
-                    config,
-                    arch_id,
-                    device=device,
-                    batch=batch,
-                    precision=precision,
-                    threads=THREADS,
-                    source=source,
+    with presence.alone(PATIENCE_S) as is_alone:
+        disturbed_by = presence.other_work() if is_alone else "another sweep trains there"
+        for batch in batches:
+            with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
+                rows.append(
+                    measure.measure_architecture(
+                        config,
+                        arch_id,
+                        device=device,
+                        batch=batch,
+                        precision=precision,
+                        threads=THREADS,
+                        source=source,
+                    )
                 )
-            )
-    return rows
+    return Measured(rows, disturbed_by)
 
 
 def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], dict[str, Any]]:
@@ -140,18 +101,25 @@ def is_ours(arch_id: str, config: Mapping[str, Any], *, named: bool) -> bool:
 
 
 def measure_all(
-    store: Store, trials: Mapping[str, str] | None, *, gpus: bool, told: Callable[[str], None]
+    store: Store, trials: Mapping[str, str] | None, benches: Sequence[Bench], report: Report
 ) -> None:
-    """Measures what is not in the table yet, and joins latency into the rows of `trials` (see `wanted`)."""
+    """Measures what is not in the table yet, and joins latency into the rows of `trials` (see `wanted`).
+    `report` gets a line per architecture.
+    """
     architectures = wanted(store, trials)
-    for node in reversed(nodes(gpus=gpus)):  # the first kind comes last: its figures stay in `trials`
-        missing = list(unmeasured(store, architectures, node.measured_on))
+    for bench in reversed(benches):  # the first kind comes last: its figures stay in `trials`
+        missing, remarks = list(unmeasured(store, architectures, bench.measured_on)), set[str]()
         for number, (arch_id, precision, batches) in enumerate(missing, 1):
-            told(f"latency {number}/{len(missing)} on {node.measured_on}")
+            report(f"latency {number}/{len(missing)} on {bench.measured_on}")
             config = architectures[arch_id, precision]
-            measure_at(store, node, config=config, arch_id=arch_id, precision=precision, batches=batches)
+            disturbed_by = measure_at(
+                store, bench, config=config, arch_id=arch_id, precision=precision, batches=batches
+            )
+            if disturbed_by and not remarks:
+                remarks.add(disturbed_by)
+                log.warning("latency on %s may be measured too high: %s", bench.measured_on, disturbed_by)
         with writing(store.root):
-            store.update_trials(dict(joined(store, architectures, node.measured_on)))
+            store.update_trials(dict(joined(store, architectures, bench.measured_on)))
 
 
 def unmeasured(
@@ -169,41 +137,39 @@ def unmeasured(
 
 def measure_at(
     store: Store,
-    node: Node,
+    bench: Bench,
     *,
     config: dict[str, Any],
     arch_id: str,
     precision: str,
-    batches: Sequence[int],
-) -> None:
-    """Measures one architecture and writes its rows; what cannot be measured is warned about and has none."""
+    batches: list[int],
+) -> str:
+    """Measures one architecture and writes its rows; what cannot be measured is warned about and has none.
+    Returns what disturbed the measurement.
+    """
     try:
-        once, source = node.alone(measure_once), own.source_of(config)
-        rows = ray.get(once.remote(config, arch_id, node.gpus, precision, batches, source))
-    except FAULTS as error:
-        log.warning("the latency of architecture %s was not measured: %s", arch_id, last_line(error))
-        return
-    for row in rows:
+        source = own.source_of(config)
+        measured = bench.measure(config, arch_id, precision=precision, batches=batches, source=source)
+    except (Unmeasurable, UserError) as error:  # UserError: the file of one's own model is gone
+        log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
+        return ""
+    for row in measured.rows:
         name = short_hash(dict(zip("adbp", key_of(row), strict=True)))
         with writing(store.root):
             store.write("latency", [row], name)
-    for batch in {*batches} - {row["batch"] for row in rows}:
+    for batch in {*batches} - {row["batch"] for row in measured.rows}:
         log.warning(
             "architecture %s at batch %d does not fit into the memory of %s",
             arch_id,
             batch,
-            node.measured_on,
+            bench.measured_on,
         )
+    return measured.disturbed_by
 
 
 def key_of(row: Row) -> tuple[str, str, int, str]:
     """What identifies a row of `latency`."""
     return row["arch_id"], row["measured_on"], row["batch"], row["precision"]
-
-
-def last_line(error: Exception) -> str:
-    """The last line of an error's text, which in Ray's is the cause."""
-    return str(error).strip().splitlines()[-1]
 
 
 def joined(

@@ -1,4 +1,4 @@
-"""Writes what trials tell into the tables: the driver is their only writer."""
+"""Writes what trials report into the tables: the driver is their only writer."""
 
 import logging
 import time
@@ -17,6 +17,7 @@ from attnsweep.results.schema import FINAL, by_table
 from attnsweep.results.store import Row, Store
 
 BUNDLE = 100  # trials
+RAY_LOG = "ray.log"  # what Ray itself has to say, beside the results
 CURVE_S = 5.0  # how often the learning curve of a running trial is written
 log = logging.getLogger("attnsweep")
 
@@ -34,7 +35,7 @@ class Recorder:
         self.curves: dict[str, list[Row]] = {}
         self.written: dict[str, float] = {}
         self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
-        self.starts_log = runs / "starts.log"
+        self.starts_log, self.ray_log = runs / "starts.log", runs / RAY_LOG
         self.starts = Counter(provenance.contents(self.starts_log).split())
 
     def started(self, trial: Trial) -> None:
@@ -46,16 +47,16 @@ class Recorder:
         self.written[trial.trial_id] = time.monotonic()
         self.live.started(trial)
 
-    def told(self, trial: Trial, event: Mapping[str, Any]) -> None:
+    def reported(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """Keeps the epochs of the learning curve and writes them now and then."""
         curve = self.curves[trial.trial_id]
-        curve += event.get("curve", ())
-        if (warning := event.get("warning")) and warning not in self.warned:
+        curve += report.get("curve", ())
+        if (warning := report.get("warning")) and warning not in self.warned:
             self.warned.add(warning)
             log.warning("%s; a trial that is cut off starts over", warning)
         share = len(curve) / trial.config["epochs"]
-        self.live.advanced(trial.trial_id, event.get("progress", share), event.get("quality"))
-        if "curve" in event and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
+        self.live.advanced(trial.trial_id, report.get("progress", share), report.get("quality"))
+        if "curve" in report and time.monotonic() - self.written[trial.trial_id] > CURVE_S:
             self._write_curve(trial.trial_id)
 
     def ended(self, trial: Trial, status: str, row: Row) -> None:
@@ -73,6 +74,15 @@ class Recorder:
             self.final.append((full, curve))
         if len(self.final) == BUNDLE:
             self._bundle()
+
+    def failed(self, trial: Trial, error: str) -> None:
+        """Says that the worker of a trial died, which starts again."""
+        more = f"; more in {self.ray_log}" if self.ray_log.exists() else ""
+        log.warning("%s: its worker died (%s); it starts again%s", self.live.name(trial), error, more)
+
+    def waiting(self, waits_for: str | None) -> None:
+        """Shows what trials wait for, where none runs."""
+        self.live.waiting(waits_for)
 
     def _bundle(self) -> None:
         """Puts what ended lately into one file per table: a thousand files take seconds to read."""

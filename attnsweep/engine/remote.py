@@ -35,6 +35,7 @@ from rich.console import Console
 
 from attnsweep.core import text
 from attnsweep.core.errors import Interrupted, UserError
+from attnsweep.engine import ray_private
 from attnsweep.results import merge, provenance
 from attnsweep.results.store import Store
 from attnsweep.space.files import own_files, read_sweep
@@ -50,18 +51,16 @@ STEADY_S = 30.0  # a connection that lasted that long was one
 PATIENCE_S = 600.0  # with one that does not come back
 START_S = 60.0  # for a tunnel to open
 LOCK_S = 60.0  # for another command to stop writing to the results here
-CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
-RAY = (sys.executable, "-m", "ray.scripts.scripts")
 TUNNEL = """
 import os, signal, sys, threading
-from ray.scripts.scripts import main
+from attnsweep.engine.ray_private import run_command
 pipe = os.dup(0)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 def watch():  # whoever opened the tunnel may be killed; ssh would stay
     os.read(pipe, 1)
     os.killpg(0, signal.SIGTERM)
 threading.Thread(target=watch, daemon=True).start()
-main()
+run_command()
 """
 ENTRY = (
     "sent=$PWD; mkdir -p ~/{folder} && cd ~/{folder}"
@@ -311,7 +310,7 @@ def connect(url: str) -> "JobSubmissionClient":
 
     from attnsweep.engine import tokens
 
-    for name in CHATTY:
+    for name in ray_private.CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client: JobSubmissionClient = asked(JobSubmissionClient, url, headers=tokens.header())
@@ -431,7 +430,8 @@ def answers(port: int) -> bool:
 
 def ray(*words: str) -> tuple[bool, str]:
     """Whether one of Ray's commands succeeds, and what it prints."""
-    done = subprocess.run([*RAY, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    command = [*ray_private.command(), *words]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.returncode == 0, done.stdout + done.stderr
 
 

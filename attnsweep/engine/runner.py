@@ -10,21 +10,23 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ray.exceptions import RayError
 from rich.console import Console
 
 from attnsweep.core import files, text
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
-from attnsweep.engine import cluster, console
-from attnsweep.engine.executor import RayWorkers
+from attnsweep.engine import console, serial
+from attnsweep.engine.engine import Backend, Queue, Settings
+from attnsweep.engine.halving import Halving
 from attnsweep.engine.latency import measure_all
-from attnsweep.engine.recorder import Recorder, tidy
-from attnsweep.engine.tune import Queue, spread
+from attnsweep.engine.loop import run_trials
+from attnsweep.engine.recorder import RAY_LOG, Recorder, tidy
+from attnsweep.engine.restored import restored
 from attnsweep.results import lock, storage
 from attnsweep.results.store import Store, load
 from attnsweep.space.files import read_sweep
@@ -62,21 +64,29 @@ def run(
     data: str | Path | None = None,
     address: str | None = None,
     latency: bool = True,
+    serial: bool = False,
 ) -> "pd.DataFrame":
     """Runs the trials of a sweep that are not done yet; returns the sweep's rows of `trials`, of any status.
 
-    `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line.
+    `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line. With
+    `serial` trials run one after another in this process, without Ray: for a debugger, or where Ray does not
+    run. What the process has set, such as loggers, signal handlers and random numbers, is afterwards as it
+    was.
+
     Raises UserError where the sweep cannot start, KeyboardInterrupt where it was cut off.
     """
-    sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
-    outcome = execute(sweep, place(results, data), address=address, latency=latency)
-    if outcome.interrupted:
-        raise KeyboardInterrupt
-    rows = load(results, status=None)
+    with restored():
+        sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
+        outcome = execute(sweep, place(results, data), address=address, latency=latency, in_process=serial)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        rows = load(results, status=None)
     return rows[rows["trial_id"].isin([trial.trial_id for trial in outcome.trials])].reset_index(drop=True)
 
 
-def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -> Outcome:
+def execute(
+    sweep: Sweep, where: Place, *, address: str | None, latency: bool, in_process: bool = False
+) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
     looked = look(sweep, where.data)
@@ -88,16 +98,11 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
         console.show_plan(screen, plan)
         command, interrupted = Command(sweep, plan, search, store, where, screen), False
         try:
-            command.work(address=address, latency=latency)
+            command.work(address=address, latency=latency, in_process=in_process)
         except KeyboardInterrupt:
             if held:
                 held.check()
             interrupted = True
-        except RayError as error:
-            cause = str(error).strip().splitlines()[-1]
-            raise Interrupted(
-                f"the Ray cluster was lost ({cause}); finished rows are intact, the same command goes on"
-            ) from error
         except Unreachable as error:
             raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
@@ -105,6 +110,24 @@ def execute(sweep: Sweep, where: Place, *, address: str | None, latency: bool) -
     seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
     console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
     return outcome
+
+
+def backend(
+    *, in_process: bool, address: str | None, where: Place, waits: console.Waits
+) -> AbstractContextManager[Backend]:
+    """The place where a command works: this process, or the Ray cluster at an address.
+
+    Raises UserError where Ray is wanted and cannot be imported.
+    """
+    if in_process:
+        return serial.opened()
+    try:
+        from attnsweep.engine import on_ray  # here: --serial does without Ray
+    except ImportError as error:
+        raise UserError(
+            f"Ray cannot be imported ({error}); install it (pip install 'ray[tune]'), or run with --serial"
+        ) from error
+    return on_ray.opened(address, log=where.runs / RAY_LOG, report=waits.report)
 
 
 @dataclass(frozen=True)
@@ -123,32 +146,45 @@ class Command:
         """All trials of the sweep, as far as they are known."""
         return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
 
-    def work(self, *, address: str | None, latency: bool) -> None:
-        """Trains what is not done and measures what was not measured yet, on the cluster."""
+    def work(self, *, address: str | None, latency: bool, in_process: bool) -> None:
+        """Trains what is not done and measures what was not measured yet."""
         to_train = bool(self.plan.new or self.plan.open)
         if not to_train and not latency:
             return
-        with cluster.connected(address):
-            asked = cluster.request(self.sweep.resources)
-            if to_train:
-                self.prepare()
-                self.train(asked)
-            if latency:
-                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
-                measure_latency(self.store, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
+        with self.screen.status("starting") as status:
+            waits = console.Waits(self.screen, status.update)
+            with backend(in_process=in_process, address=address, where=self.where, waits=waits) as place:
+                status.stop()
+                asked = place.request(self.sweep.resources)
+                if to_train:
+                    self.prepare(place)
+                    self.train(place, asked)
+                if latency:
+                    arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                    measure_latency(self.store, place, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
 
-    def prepare(self) -> None:
-        """Computes what trials read and is not there yet, on the cluster's CPUs: scenes are recorded."""
+    def prepare(self, place: Backend) -> None:
+        """Computes what trials read and is not there yet: scenes are recorded."""
         for name in wanted_data(self.plan):
             with console.counting(self.screen, f"preparing {name}") as progress:
-                find(name).prepare(self.where.data, workers=RayWorkers, progress=progress)
+                find(name).prepare(self.where.data, workers=place.workers, progress=progress)
 
-    def train(self, asked: dict[str, float]) -> None:
-        """Trains what is not done, spread over the cluster."""
-        slots = cluster.slots(asked)
+    def train(self, place: Backend, asked: dict[str, float]) -> None:
+        """Trains what is not done."""
+        slots = place.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
         console.show_time(self.screen, self.plan, slots)
+        source = self.search or Queue(self.plan.new)
+        engine = place.engine(self.settings(asked, ahead=source.ahead), asked)
+        with console.Live(self.screen, self.plan, slots=slots) as live:
+            recorder = Recorder(
+                self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
+            )
+            run_trials(engine, source, recorder, self.halving())
+
+    def settings(self, asked: Mapping[str, float], *, ahead: float) -> Settings:
+        """How the trials of the sweep run."""
         options = {
             "data_dir": str(self.where.data),
             "runs_dir": self.where.checkpoints,
@@ -156,12 +192,15 @@ class Command:
             "gpu": asked["gpu"],
             "keep_weights": self.sweep.keep_weights,
         }
-        source, scheduler = self.search or Queue(self.plan.new), self.sweep.scheduler
-        with console.Live(self.screen, self.plan, slots=slots) as live:
-            recorder = Recorder(
-                self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
-            )
-            spread(source, recorder, options=options, asked=asked, slots=slots, scheduler=scheduler)
+        return Settings(options, self.sweep.trial_timeout, ahead)
+
+    def halving(self) -> Halving | None:
+        """What stops trials early, going on from what earlier commands have left in the table `epochs`."""
+        if self.sweep.scheduler != "asha":
+            return None
+        halving = Halving()
+        halving.refill(self.plan.trials, self.store.read("epochs").to_pylist())
+        return halving
 
     def count(self) -> Counter[str]:
         """How many trials ended how; `new` are those that have not ended."""
@@ -177,21 +216,26 @@ def wanted_data(plan: Plan) -> list[str]:
     return list(dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)))
 
 
-def measure_latency(store: Store, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console) -> None:
+def measure_latency(
+    store: Store, place: Backend, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console
+) -> None:
     """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
     with screen.status("latency") as status:
-        told = status.update if screen.is_terminal else screen.print
-        measure_all(store, trials, gpus=gpus, told=told)
+        report = status.update if screen.is_terminal else screen.print
+        measure_all(store, trials, place.benches(gpus=gpus), report)
 
 
-def measure(results: str | Path, *, address: str | None) -> int:
+def measure(results: str | Path, *, address: str | None, in_process: bool = False) -> int:
     """Measures latency of every architecture in the results on this hardware; returns the exit status."""
     screen, store, where = text.screen(), Store(results), place(results)
     done = load(results)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
-    with sole_writer(store, where.runs), cluster.connected(address):
-        measure_latency(store, None, gpus=cluster.request(None)["gpu"] > 0, screen=screen)
+    with sole_writer(store, where.runs), screen.status("starting") as status:
+        waits = console.Waits(screen, status.update)
+        with backend(in_process=in_process, address=address, where=where, waits=waits) as there:
+            status.stop()
+            measure_latency(store, there, None, gpus=there.request(None)["gpu"] > 0, screen=screen)
         tidy(store)
     screen.print(
         f"measured {done['arch_id'].nunique()} architectures; rows in {where.results}/latency",

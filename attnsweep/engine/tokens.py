@@ -6,15 +6,10 @@ after 20 s; one that sends a token to the second kind is let in and then loses i
 named, whatever the cluster asks for. Hence the cluster is asked first, which takes some milliseconds.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
-
-from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
 
 from attnsweep.core.errors import UserError
+from attnsweep.engine import ray_private
 
 MODE = "RAY_AUTH_MODE"
 HOW = (
@@ -28,8 +23,7 @@ def running() -> str | None:
 
     One that another driver began for itself does not count: it ends with that driver.
     """
-    address: str | None = services.find_bootstrap_address(None)
-    return address
+    return ray_private.found_on_this_machine()
 
 
 def agree(address: str) -> None:
@@ -39,45 +33,33 @@ def agree(address: str) -> None:
     Raises UserError where the token is missing or is not the cluster's, or where RAY_AUTH_MODE contradicts
     the cluster; RayError where what listens there is no cluster.
     """
-    said = os.environ.get(MODE, "").lower()
-    if accepted(address, "disabled"):
-        if said == "token":
+    mode = os.environ.get(MODE, "").lower()
+    is_open = accepted(address, "disabled")
+    if is_open is None:  # it cannot be asked: Ray is left to itself
+        set_mode(mode or None)
+        return
+    if is_open:
+        if mode == "token":
             raise UserError(
                 f"the Ray cluster at {address} asks for no token, but {MODE}=token; "
                 f"start it with {MODE}=token (then it does), or unset {MODE}"
             )
         set_mode("disabled")
         return
-    if said not in ("", "token"):
-        raise UserError(f"the Ray cluster at {address} asks for a token, but {MODE}={said}; unset it")
-    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if mode not in ("", "token"):
+        raise UserError(f"the Ray cluster at {address} asks for a token, but {MODE}={mode}; unset it")
+    if ray_private.token() is None:
         raise UserError(f"the Ray cluster at {address} asks for a token and there is none here; {HOW}")
     if not accepted(address, "token"):
         raise UserError(f"the Ray cluster at {address} refuses the token that was found here; {HOW}")
 
 
-def accepted(address: str, mode: str) -> bool:
-    """Whether the cluster answers a client in this mode, which this process is in from now on."""
+def accepted(address: str, mode: str) -> bool | None:
+    """Whether the cluster answers a client in this mode, which this process is in from now on; None where it
+    cannot be asked.
+    """
     set_mode(mode)
-    try:
-        with without_stderr():
-            GcsClient(address).internal_kv_get(b"attnsweep", None)
-    except AuthenticationError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def without_stderr() -> Iterator[None]:
-    """Nothing reaches standard error: Ray's C++ part reports every refusal there, whatever its log level."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+    return ray_private.answers(address)
 
 
 def set_mode(mode: str | None) -> None:
@@ -86,13 +68,10 @@ def set_mode(mode: str | None) -> None:
         os.environ.pop(MODE, None)
     else:
         os.environ[MODE] = mode
-    Config.initialize("")  # Ray has read the variable already
-    AuthenticationTokenLoader.instance().reset_cache()
+    ray_private.read_environment_again()
 
 
 def header() -> dict[str, str]:
     """The HTTP header that shows this machine's token to a dashboard; empty where there is no token."""
-    loader = AuthenticationTokenLoader.instance()
-    if not loader.has_token(ignore_auth_mode=True):
-        return {}
-    return {"Authorization": f"Bearer {loader.get_raw_token(ignore_auth_mode=True)}"}
+    token = ray_private.token()
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,37 +1,51 @@
-"""Ray Tune: spreads trials over the cluster's workers, and hands what comes back to a recorder.
+"""Ray Tune as an engine: it spreads trials over the cluster's workers.
 
 A worker is an actor that is reused from trial to trial, so torch is imported and a data set read once per
-worker, and a trial costs Tune some milliseconds. Tune's own loggers, checkpoints and restoring are off: rows
-and checkpoints are ours.
+worker, and a trial costs Tune some milliseconds. Tune's own loggers, checkpoints and retries are off: rows,
+checkpoints and retries are ours.
+
+`tune.run` returns when all is over and calls back meanwhile. It runs in a thread of its own, which takes
+turns with the main thread (see `turns`): while an event of a trial is dealt with there Tune waits, so that a
+trial that is stopped then does not begin another epoch.
 """
 
-import contextlib
+import faulthandler
 import functools
 import logging
-import math
 import os
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.registry import _global_registry as registry
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnsweep.core.trial import Trial
+from attnsweep.engine import ray_private
 from attnsweep.engine.cluster import ray_name
-from attnsweep.results.store import Row
-from attnsweep.tasks.registry import AXES
+from attnsweep.engine.engine import Event, Failed, Ready, Reported, Settings, Started, Tick, overdue
+from attnsweep.engine.presence import at_work
+from attnsweep.engine.turns import Turns
+from attnsweep.results import provenance
 
-BLANK = TuneTrial("", stub=True).run_metadata
 NICENESS = 15  # of training, as Ray has it: the driver goes first, and whoever works on this machine
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
+TICK_S = 1.0
+PATIENCE_S = 2.0  # without a running trial, until it is asked what the others wait for
+GRACE_S = 30.0  # beyond the limit of a trial, until a worker that nobody could end ends itself
+STDERR = 2
+EXIT = "exit detail: "  # in what Ray says of a dead worker, before the cause
+MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 log = logging.getLogger("attnsweep")
+
+
+# --- In the workers ---
 
 
 class Worker(tune.Trainable):
@@ -43,6 +57,7 @@ class Worker(tune.Trainable):
         return bundle(tuple(config["asked"].items()))
 
     def setup(self, config: dict[str, Any]) -> None:
+        self.presence = at_work()
         limit_threads(config["options"]["cpu"])
         self.reset_config(config)
         os.nice(max(0, NICENESS - os.nice(0)))
@@ -51,15 +66,18 @@ class Worker(tune.Trainable):
         """Begins another trial in this process; True tells Tune that no new actor is needed."""
         from attnsweep.training import trial  # here, in the worker: the driver has no need of torch
 
+        if limit_s := new_config.get("trial_timeout"):
+            faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True, file=STDERR)
         options = trial.Options(**new_config["options"])
         self.events: Iterator[dict[str, Any]] = trial.run(new_config["trial"], options)
         return True
 
     def step(self) -> dict[str, Any]:
         event = next(self.events)
-        seen: dict[str, Any] = {key: event[key] for key in ("epoch", "quality") if key in event}
+        if "status" in event:
+            faulthandler.cancel_dump_traceback_later()
         # a list hides the numbers from Tune, which would keep statistics of each: 20 MB per 100 trials
-        return {"event": [event], "done": "status" in event, **seen}
+        return {"event": [event]}
 
 
 def limit_threads(cpu: float) -> None:
@@ -82,195 +100,263 @@ def bundle(asked: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{ray_name(key): n for key, n in asked if n}])
 
 
-class Source(Protocol):
-    """Where trials come from."""
+# --- In the driver ---
+
+
+class TuneEngine:
+    """Trials on Ray Tune's workers: an `Engine`. A worker that dies is replaced.
+
+    `waits_for` says what trials wait for that do not begin.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        asked: Mapping[str, float],
+        *,
+        slots: int,
+        waits_for: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.settings, self.asked, self.slots, self.waits_for = settings, asked, slots, waits_for
+        self.most_ahead = min(settings.ahead, spare(slots))
+        self.queue: deque[Trial] = deque()  # started by `start`, and not given to Tune yet
+        self.given: dict[str, Trial] = {}  # to Tune, and not ended
+        self.running: dict[str, tuple[TuneTrial, float]] = {}  # of these: Tune's record, and since when
+        self.known: set[str] = set()
+        self.suspects: set[str] = set()  # each of them runs alone
+        self.began = 0  # how many trials have begun so far
+        self.quiet_since = self.ticked = time.monotonic()
+        self.turns = Turns[Event](self._run)
+
+    def start(self, trial: Trial) -> None:
+        """See `Engine`."""
+        again = trial.trial_id in self.known
+        self.known.add(trial.trial_id)
+        (self.queue.appendleft if again else self.queue.append)(trial)
+
+    def events(self) -> Iterator[Event]:
+        """See `Engine`."""
+        return iter(self.turns)
+
+    def stop(self, trial: Trial) -> None:
+        """See `Engine`. A trial whose report is being dealt with does not begin its next step, and its worker
+        stays; the worker of any other is killed.
+        """
+        record, _ = self.running[trial.trial_id]
+        reporting = self.reporting is record
+        self._leave(trial)
+        if not reporting and (worker := ray_private.worker_of(record)):
+            import ray
+
+            ray.kill(worker)
+
+    # What Tune calls
+
+    reporting: TuneTrial | None = None
+
+    def next_trial(self) -> Trial | None:
+        """The next trial for Tune, if there is room for one."""
+        trial = self._next_suspect() if self._is_careful() else self._next()
+        if trial:
+            self.given[trial.trial_id] = trial
+        return trial
 
     @property
-    def ahead(self) -> float:
-        """How many may be taken before a worker is free."""
+    def is_finished(self) -> bool:
+        return not self.given and not self.queue
 
-    def take(self, *, last: bool) -> Trial | None:
-        """The next trial, or the last of those that are known; None where there is none now."""
+    def on_start(self, record: TuneTrial) -> None:
+        """A worker has taken a trial on."""
+        if trial := self._ours(record):
+            self.began += 1
+            self.running[trial.trial_id] = (record, time.monotonic())
+            self.turns.hand_over(Started(trial))
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether there is none ever again."""
+    def on_report(self, record: TuneTrial, result: Mapping[str, Any]) -> bool:
+        """A trial has reported; returns whether it goes on."""
+        trial = self._ours(record)
+        if trial is None:  # it was stopped, and no worker could be killed
+            return False
+        report = result["event"].pop()  # Tune keeps the last result of every trial
+        if "status" in report:
+            self._leave(trial)
+        self.reporting = record
+        self.turns.hand_over(Reported(trial, report))
+        self.reporting = None
+        return trial.trial_id in self.given
 
-    def ended(self, trial: Trial, status: str, row: Row) -> None:
-        """Hears how a trial ended."""
+    def on_error(self, record: TuneTrial) -> None:
+        """The worker of a trial has died."""
+        if trial := self._ours(record):
+            self._leave(trial)
+            self.turns.hand_over(Failed(trial, worker_death(record)))
 
+    def on_step_end(self, records: list[TuneTrial]) -> None:
+        """Tune has dealt with one event, or with none for a tenth of a second."""
+        self.turns.check()
+        ray_private.forget(records)
+        self.slots = max(self.slots, len(self.running))  # more as nodes join
+        now = time.monotonic()
+        if self.running:
+            self.quiet_since = now
+        if now - self.ticked > TICK_S:
+            self.ticked = now
+            self._end_overdue(now)
+            is_quiet = now - self.quiet_since > PATIENCE_S
+            self.turns.hand_over(Tick(self.waits_for() if is_quiet and self.given else None))
 
-class Queue:
-    """A source of trials that are known beforehand."""
+    # Inside
 
-    ahead = math.inf
+    def _next(self) -> Trial | None:
+        """The next trial of the queue, which is filled where a slot is free. Else one for a worker that may
+        join, which waits. So there is a new trial as a worker becomes free, and it asks for none: asking the
+        cluster for a worker and withdrawing the request costs as much as writing a row.
+        """
+        waiting, free = len(self.given) - len(self.running), self.slots - len(self.running)
+        if not self.queue and waiting < free + self.most_ahead:
+            # at first the slots are filled; then those ahead wait, and a free slot is for the next in line
+            self.turns.hand_over(Ready(spare=not free if self.began else waiting >= free))
+        return self.queue.popleft() if self.queue else None
 
-    def __init__(self, trials: Iterable[Trial]) -> None:
-        self.waiting = deque(trials)
+    def _is_careful(self) -> bool:
+        """Whether a trial that may have ended the last call of Tune has not ended yet."""
+        return any(trial.trial_id in self.suspects for trial in (*self.given.values(), *self.queue))
 
-    def take(self, *, last: bool) -> Trial | None:
-        if not self.waiting:
+    def _next_suspect(self) -> Trial | None:
+        """One suspect after another, each of them alone."""
+        trial = next((one for one in self.queue if one.trial_id in self.suspects), None)
+        if self.given or trial is None:
             return None
-        return self.waiting.pop() if last else self.waiting.popleft()
+        self.queue.remove(trial)
+        return trial
 
-    @property
-    def exhausted(self) -> bool:
-        return not self.waiting
+    def _ours(self, record: TuneTrial) -> Trial | None:
+        """The trial of one of Tune's records, unless it has ended."""
+        return self.given.get(trial_of(record).trial_id)
 
-    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
+    def _leave(self, trial: Trial) -> None:
+        del self.given[trial.trial_id]
+        self.running.pop(trial.trial_id, None)
+
+    def _end_overdue(self, now: float) -> None:
+        """Ends trials that have taken too long, and with each its worker."""
+        limit_s = self.settings.trial_timeout
+        for trial_id, (_, since) in list(self.running.items()) if limit_s else ():
+            if limit_s and now - since > limit_s:
+                trial = self.given[trial_id]
+                self.stop(trial)
+                self.turns.hand_over(Failed(trial, overdue(limit_s), final=True))
+
+    def _run(self) -> None:
+        """Calls Tune until no trial is left: a call ends before that where Ray kills a worker for memory."""
+        while True:
+            before = self.began
+            try:
+                self._call_tune()
+            except Exception as error:
+                if self.began == before:
+                    raise
+                self._break_down(why(error))
+            else:
+                if self.is_finished:
+                    return
+                raise RuntimeError(f"Ray Tune ended with {len(self.given)} trials not started")
+
+    def _break_down(self, cause: str) -> None:
+        """What was running goes on alone, one by one: one of them is to blame, the others are not."""
+        log.warning("%s; what was running goes on one by one", cause)
+        running = [trial for trial_id, trial in self.given.items() if trial_id in self.running]
+        waiting = [trial for trial_id, trial in self.given.items() if trial_id not in self.running]
+        self.given.clear()
+        self.running.clear()
+        self.queue.extendleft(reversed(waiting))
+        self.suspects = {trial.trial_id for trial in running}
+        for trial in reversed(running):
+            self.turns.hand_over(Failed(trial, cause))
+
+    def _call_tune(self) -> None:
+        """One call of Tune, which ends when `is_finished`."""
+        most = self.slots + spare(self.slots)  # by default 200: each pending one costs every round
+        before = os.environ.get(MOST_PENDING)
+        os.environ[MOST_PENDING] = str(most)
+        scratch_folder = tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True)
+        try:
+            with scratch_folder as scratch, ray_private.remembered_classes():
+                self._tune_run(scratch)
+        finally:
+            os.environ.pop(MOST_PENDING)
+            if before is not None:
+                os.environ[MOST_PENDING] = before
+
+    def _tune_run(self, scratch: str) -> None:
+        config = {
+            "options": dict(self.settings.options),
+            "asked": dict(self.asked),
+            "trial_timeout": self.settings.trial_timeout,
+        }
+        tune.run(  # and no Tuner, whose ResultGrid would hold every trial once more
+            Worker,
+            config=config,
+            search_alg=Suggestions(self),
+            num_samples=-1,  # until the suggestions end
+            scheduler=LatestFirst(self),
+            reuse_actors=True,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[Callbacks(self)],
+            max_failures=0,
+            raise_on_failed_trial=False,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        )
 
 
-class Record(Protocol):
-    """Who is told what happens to trials."""
+class Callbacks(tune.Callback):
+    """Passes Tune's callbacks on."""
 
-    def started(self, trial: Trial) -> None: ...
-
-    def told(self, trial: Trial, event: Mapping[str, Any]) -> None: ...
-
-    def ended(self, trial: Trial, status: str, row: Row) -> None: ...
-
-
-class Messenger(tune.Callback):
-    """Passes Tune's callbacks on, and keeps what was begun and has not ended."""
-
-    def __init__(self, source: Source, record: Record, *, slots: int) -> None:
-        self.source, self.record, self.slots = source, record, slots
-        self.ahead, self.running = min(source.ahead, spare(slots)), 0
-        self.left: dict[str, Trial] = {}
-        self.starts: Counter[str] = Counter()
-        self.rows: dict[str, Row] = {}  # of running trials, as far as they have come
-        self.error: Exception | None = None  # raised by the record, say by a full disk
+    def __init__(self, engine: TuneEngine) -> None:
+        self.engine = engine
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks beside its own state; neither is needed again
 
-    def take(self) -> Trial | None:
-        """The next trial of the source where a slot is free. Else one of its last, which asks the cluster for
-        a worker that may join, and waits. So there is a new trial as a worker becomes free, and it asks for
-        none: a request, taken back, costs as much as a row. None where enough wait.
-        """
-        waiting, free = len(self.left) - self.running, self.slots - self.running
-        if waiting >= free + self.ahead:
-            return None
-        # at first the slots are filled; then those ahead wait, and a free slot is for the next in line
-        last = not free if self.starts else waiting >= free
-        if trial := self._call(self.source.take, last=last):
-            self.left[trial.trial_id] = trial
-        return trial
-
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        if ours := self._ours(trial):
-            self.starts[ours.trial_id] += 1
-            self._call(self.record.started, ours)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Passes an event on; one with a status is the last of its trial."""
-        if ours := self._ours(trial):
-            event = result["event"].pop()  # Tune keeps the last result of every trial
-            self.rows[ours.trial_id] = event.get("row", self.rows.get(ours.trial_id, ours.row()))
-            self._call(self.record.told, ours, event)
-            if "status" in event:
-                self._end(ours, event["status"], {})
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """A trial that has not ended by itself was stopped by the scheduler."""
-        if ours := self._ours(trial):
-            self._end(ours, "stopped", {})
+        self.engine.on_start(trial)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Tune has given a trial up."""
-        if ours := self._ours(trial):
-            error = worker_death(trial, self.starts[ours.trial_id])
-            self._end(ours, "failed", {"error": error})
+        self.engine.on_error(trial)
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        forget(trials)
-        self.running = sum(one.status == TuneTrial.RUNNING for one in trials)
-        self.slots = max(self.slots, self.running)  # more as nodes join
-
-    def give_up(self) -> None:
-        """Ends trials that were started too often."""
-        for trial_id, trial in list(self.left.items()):
-            if self.starts[trial_id] >= MOST_STARTS:
-                self._end(
-                    trial, "failed", {"error": f"its worker died {MOST_STARTS} times; was the memory enough?"}
-                )
-
-    def _ours(self, trial: TuneTrial) -> Trial | None:
-        """The trial, unless it has ended."""
-        return self.left.get(trial_of(trial).trial_id)
-
-    def _end(self, trial: Trial, status: str, extra: Row) -> None:
-        row = {**self.rows.pop(trial.trial_id, trial.row()), **extra}
-        self._call(self.record.ended, trial, status, row)
-        self._call(self.source.ended, trial, status, row)
-        del self.left[trial.trial_id]
-
-    def _call(self, told: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        try:
-            return told(*args, **options)
-        except Exception as error:  # Tune wraps what its callbacks raise; this is the original
-            self.error = error
-            raise
+        self.engine.on_step_end(trials)
 
 
-class Feed(Searcher):
-    """Gives Tune one trial after another, those that an earlier call of Tune has left first. After a call
-    that broke down these are what was under way, each of them `alone`: one is to blame, the others are not.
-    """
+class Suggestions(Searcher):
+    """Gives Tune one trial after another."""
 
-    def __init__(self, messenger: Messenger, *, alone: bool = False) -> None:
+    def __init__(self, engine: TuneEngine) -> None:
         super().__init__()
-        left = [one for one in messenger.left.values() if not alone or messenger.starts[one.trial_id]]
-        self.messenger, self.again, self.alone, self.given = messenger, deque(left), alone, ""
-        messenger.running = 0
+        self.engine = engine
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The configuration of the next trial; None where Tune is to ask again later."""
-        if self.alone and self.given in self.messenger.left:
-            return None
-        trial = self.again.popleft() if self.again else None if self.alone else self.messenger.take()
-        if trial:
-            self.given = trial.trial_id
+        if trial := self.engine.next_trial():
             return {"trial": trial}
-        return Searcher.FINISHED if self.alone or self.messenger.source.exhausted else None
+        return Searcher.FINISHED if self.engine.is_finished else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing to do: the messenger knows."""
+        """Nothing to do: the engine knows."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing to keep: what is done stands in the tables."""
 
 
-def forget(trials: list[TuneTrial]) -> None:
-    """Empties Tune's records of trials that have ended: it keeps them all, and turns them into JSON at its
-    end, some 20 kB each.
-
-    Tune goes on with the very list that it passes to its callbacks, and cannot do without a last trial in it.
-    """
-    for trial in [one for one in trials[:-1] if one.is_finished()]:
-        trials.remove(trial)
-        trial.config, trial.evaluated_params, trial.run_metadata = {}, {}, BLANK
-        trial.storage, trial.experiment_tag = None, ""
-        for private in {"_Trial__unresolved_config", "_state_json"} & vars(trial).keys():
-            setattr(trial, private, "")
-
-
-def worker_death(trial: TuneTrial, starts: int) -> str:
-    """Why Tune gave a trial up, in one line."""
-    lines = str(trial.get_error() or "").splitlines()
-    causes = (line.strip() for line in reversed(lines) if "Error" in line or "exit detail" in line)
-    return f"its worker failed, at {starts} starts: {next(causes, 'the process ended')[:300]}"
-
-
-class Patient(FIFOScheduler):
-    """Gives a free worker the trial that came last, of those that wait.
+class LatestFirst(FIFOScheduler):
+    """Has trials stopped as the engine says, and gives a free worker the trial that came last, of those that
+    wait.
 
     Tune has asked for a worker for each of the others, and would take that back: the one that it is starting,
     say, which with trials shorter than a start, as on a node that is slow to import torch, would never come
@@ -278,83 +364,30 @@ class Patient(FIFOScheduler):
     instead.
     """
 
+    def __init__(self, engine: TuneEngine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        goes_on = self.engine.on_report(trial, result)
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         trials = tune_controller.get_trials()
         if all(one.status == TuneTrial.PENDING for one in trials):
             return None  # at the beginning workers are asked for in the trials' order
-        return next((one for one in reversed(trials) if waits(one)), None)
+        waiting = [one for one in trials if one.status == TuneTrial.PENDING]
+        if not all(map(ray_private.sees_workers, waiting)):
+            return super().choose_trial_to_run(tune_controller)
+        return next((one for one in reversed(waiting) if not ray_private.worker_of(one)), None)
 
 
-def waits(trial: TuneTrial) -> bool:
-    """Whether Tune has given the trial no worker yet."""
-    return bool(trial.status == TuneTrial.PENDING and not trial.temporary_state.ray_actor)
-
-
-class GroupedASHA(Patient):
-    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934) among trials of one model and data
-    set only.
-
-    Between architectures of different size it would be unfair: the larger ones learn later.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.groups: dict[tuple[str, str], ASHAScheduler] = {}
-
-    def _group(self, trial: TuneTrial) -> ASHAScheduler:
-        config = trial_of(trial).config
-        key = config["model"], config["dataset"]
-        if key not in self.groups:
-            self.groups[key] = ASHAScheduler(
-                time_attr="epoch", metric="quality", mode="max", max_t=int(AXES["epochs"].high)
-            )
-        return self.groups[key]
-
-    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        self._group(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        if "quality" not in result:  # mere progress, or the end
-            return TrialScheduler.CONTINUE
-        return self._group(trial).on_trial_result(tune_controller, trial, result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        if "quality" in result:
-            self._group(trial).on_trial_complete(tune_controller, trial, result)
-
-
-def spread(
-    source: Source,
-    record: Record,
-    *,
-    options: Mapping[str, Any],
-    asked: Mapping[str, float],
-    slots: int,
-    scheduler: str | None,
-) -> None:
-    """Runs the trials of a source to their ends. A worker that dies is replaced; what it was at starts again,
-    `MOST_STARTS` times at most.
-
-    Raises what the record raises, and KeyboardInterrupt.
-    """
-    most = slots + spare(slots)  # by default 200: each pending one costs every round
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)
-    messenger, alone = Messenger(source, record, slots=slots), False
-    while messenger.left or not source.exhausted:
-        before = messenger.starts.total()
-        try:
-            feed, alone = Feed(messenger, alone=alone), False
-            fit(messenger, feed, options=options, asked=asked, scheduler=scheduler)
-        except Exception as error:  # Tune's whole fit ends where Ray kills one worker for memory
-            if messenger.error:
-                raise messenger.error from None
-            if messenger.starts.total() == before:
-                raise
-            alone = True
-            log.warning("%s; what was running goes on one by one", why(error))
-        if messenger.starts.total() == before and (messenger.left or not source.exhausted):
-            raise RuntimeError(f"Ray Tune ended with {len(messenger.left)} trials not started")
-        messenger.give_up()
+def worker_death(record: TuneTrial) -> str:
+    """Why Tune gave a trial up, in one line."""
+    lines = provenance.contents(Path(record.error_file or "/")).splitlines()
+    causes = (line.strip() for line in reversed(lines) if "Error" in line or EXIT in line)
+    _, _, cause = next(causes, "the process ended").rpartition(EXIT)
+    return cause.partition(" Some common causes")[0][:300]
 
 
 def spare(slots: int) -> int:
@@ -371,66 +404,12 @@ def why(error: BaseException) -> str:
     return f"Ray Tune stopped ({next(iter(str(error).splitlines()), type(error).__name__)})"
 
 
-def fit(
-    messenger: Messenger,
-    feed: Feed,
-    *,
-    options: Mapping[str, Any],
-    asked: Mapping[str, float],
-    scheduler: str | None,
-) -> None:
-    """One call of Tune."""
-    scratch_folder = tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True)
-    with scratch_folder as scratch, remembered_classes():
-        tune.run(  # and no Tuner, whose ResultGrid would hold every trial once more
-            Worker,
-            config={"options": dict(options), "asked": dict(asked)},
-            search_alg=feed,
-            num_samples=-1,  # until the feed ends
-            scheduler=GroupedASHA() if scheduler == "asha" else Patient(),
-            reuse_actors=True,
-            trial_name_creator=name_of,
-            trial_dirname_creator=name_of,
-            name="sweep",
-            storage_path=scratch,
-            verbose=0,
-            callbacks=[messenger],
-            max_failures=MOST_STARTS - 1,
-            raise_on_failed_trial=False,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        )
+def trial_of(record: TuneTrial) -> Trial:
+    """Our trial in one of Tune's records."""
+    trial: Trial = record.config["trial"]
+    return trial
 
 
-@contextlib.contextmanager
-def remembered_classes() -> Iterator[None]:
-    """Has Tune remember the class that it trains by, for which it asks the cluster's head five times per
-    trial: 3 ms in which the driver does nothing else.
-    """
-    ask, has = registry.get, registry.contains
-    known: dict[tuple[str, str], Any] = {}
-
-    def get(category: str, key: str) -> Any:
-        if (category, key) not in known:
-            known[category, key] = ask(category, key)
-        return known[category, key]
-
-    def contains(category: str, key: str) -> bool:
-        return (category, key) in known or has(category, key)
-
-    vars(registry).update(get=get, contains=contains)  # these go before the methods of its class
-    try:
-        yield
-    finally:
-        for name in ("get", "contains"):
-            del vars(registry)[name]
-
-
-def trial_of(trial: TuneTrial) -> Trial:
-    """Our trial in one of Tune's."""
-    ours: Trial = trial.config["trial"]
-    return ours
-
-
-def name_of(trial: TuneTrial) -> str:
+def name_of(record: TuneTrial) -> str:
     """The name that Tune's own files give a trial."""
-    return trial_of(trial).trial_id
+    return trial_of(record).trial_id

@@ -15,7 +15,9 @@ from attnsweep.tasks import own
 from attnsweep.tasks.registry import AXES, takes
 
 MOST_TRIALS = 100_000
-OPTIONS = ("name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights")
+OPTIONS = (
+    "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
+)  # fmt: skip
 OBJECTIVES = {  # in the words of Optuna
     name: {"higher": "maximize", "lower": "minimize"}[column.better]
     for name, column in MEASURES.items()
@@ -32,9 +34,12 @@ class Sweep:
 
     `resources` is what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. By default one CPU, and a quarter
     of a GPU where there are GPUs. `num_samples` is how often domains are drawn for each cell of the grid:
-    sample i of a key is the same in every cell and every run. `scheduler="asha"` stops trials early,
-    comparing those of one model and data set only. `keep_weights=True` leaves the weights of each trial's
-    selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained it.
+    sample i of a key is the same in every cell and every run. `scheduler="asha"` stops trials early: of one
+    model and data set those whose configuration is not among the best quarter after 1, 4, 16 ... epochs, its
+    seeds taken together; trials of this sweep that stand in the results count, too. `keep_weights=True`
+    leaves the weights of each trial's selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained
+    it. `trial_timeout=600` ends a trial that has not ended 600 s after it was started: it is `failed` with
+    that reason, its worker is replaced, and the same command tries it again, from its last checkpoint.
 
     `search="optuna"` has Optuna choose in the domains, for each cell of the grid by itself, until it has
     `num_samples` trials that are good in the `objectives`: columns of `trials`, of which accuracy is to be
@@ -54,6 +59,7 @@ class Sweep:
         keep_weights: bool = False,
         search: str | None = None,
         objectives: str | Sequence[str] = ("val_acc", "params"),
+        trial_timeout: float | None = None,
         **shared: Any,
     ) -> None:
         parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
@@ -79,6 +85,7 @@ class Sweep:
             raise UserError(f"keep_weights={keep_weights!r} is neither True nor False")
         if scheduler not in (None, "asha"):
             raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
+        self.trial_timeout = checked_timeout(trial_timeout)
         self.search = search
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         check_search(self)
@@ -163,6 +170,17 @@ def check_search(sweep: Sweep) -> None:
         raise UserError(
             "search='optuna' has nothing to choose; write a domain, such as depth=tune.randint(1, 9)"
         )
+
+
+def checked_timeout(seconds: float | None) -> float | None:
+    """The most seconds that a trial may take, None for no limit. Raises UserError for anything but a positive
+    number.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise UserError(f"trial_timeout={seconds!r} is out of range; use a number of seconds above 0")
+    return float(seconds)
 
 
 def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -1,0 +1,268 @@
+"""What this package relies on inside Ray and Ray does not promise. All of it is here, tested with Ray 2.60.
+
+Each function says what it relies on and what is done where that is gone; nothing here is needed to run a
+sweep. A newer Ray than the tested one is a warning (`check_version`).
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.core.versions import warn_if_newer
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial as TuneTrial
+
+TESTED = (2, 60)
+GONE = (ImportError, AttributeError)
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
+log = logging.getLogger("attnsweep")
+
+
+def check_version() -> None:
+    """Warns where Ray is newer than the version that this file was tested with."""
+    warn_if_newer("ray", TESTED)
+
+
+# --- Tune's records of trials ---
+
+
+def forget(trials: "list[TuneTrial]") -> None:
+    """Empties Tune's records of trials that have ended: it keeps them all, and turns them into JSON at its
+    end, some 20 kB each.
+
+    Relies on Tune going on with the very list that it passes to its callbacks (it cannot do without a last
+    trial in it), and on the attributes that a record is made of. Without them the driver's memory grows.
+    """
+    for trial in [one for one in trials[:-1] if one.is_finished()]:
+        trials.remove(trial)
+        empty: dict[str, Any] = {"config": {}, "evaluated_params": {}, "_Trial__unresolved_config": {}}
+        empty |= {"storage": None, "experiment_tag": "", "_state_json": "", "run_metadata": blank_metadata()}
+        for name in empty.keys() & vars(trial).keys():
+            setattr(trial, name, empty[name])
+
+
+def blank_metadata() -> Any:
+    """What Tune keeps of the results of a trial that has none; relies on `Trial.run_metadata`."""
+    from ray.tune.experiment import Trial
+
+    if not BLANK:
+        BLANK.append(getattr(Trial("", stub=True), "run_metadata", None))
+    return BLANK[0]
+
+
+BLANK: list[Any] = []  # one for all trials
+
+
+def worker_of(trial: "TuneTrial") -> Any:
+    """The actor that Tune has given a trial; None where it has none yet, or where that cannot be seen.
+
+    Relies on `Trial.temporary_state.ray_actor`. Without it a free worker gets whichever trial Tune chooses,
+    which costs a request to the cluster now and then, and a trial that takes too long is ended by its own
+    worker some seconds later (see `tune.Worker`).
+    """
+    return getattr(getattr(trial, "temporary_state", None), "ray_actor", None)
+
+
+def sees_workers(trial: "TuneTrial") -> bool:
+    """Whether `worker_of` can tell."""
+    return hasattr(getattr(trial, "temporary_state", None), "ray_actor")
+
+
+@contextlib.contextmanager
+def remembered_classes() -> Iterator[None]:
+    """Has Tune remember the class that it trains by, for which it asks the cluster's head five times per
+    trial: 3 ms in which the driver does nothing else.
+
+    Relies on `ray.tune.registry._global_registry` with `get` and `contains`; without it Tune goes on asking.
+    """
+    try:
+        from ray.tune.registry import _global_registry as registry
+
+        ask, has = registry.get, registry.contains
+    except GONE:
+        yield
+        return
+    known: dict[tuple[str, str], Any] = {}
+
+    def get(category: str, key: str) -> Any:
+        if (category, key) not in known:
+            known[category, key] = ask(category, key)
+        return known[category, key]
+
+    def contains(category: str, key: str) -> bool:
+        return (category, key) in known or has(category, key)
+
+    vars(registry).update(get=get, contains=contains)  # these go before the methods of its class
+    try:
+        yield
+    finally:
+        for name in ("get", "contains"):
+            del vars(registry)[name]
+
+
+# --- Clusters ---
+
+
+def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Starts a cluster that listens on this machine's loopback only.
+
+    Relies on the argument `_node_ip_address` of `ray.init`; without it the cluster listens on the machine's
+    own address, behind Ray's token.
+    """
+    try:
+        init(**options, _node_ip_address="127.0.0.1")
+    except (RuntimeError, TypeError) as error:
+        if "_node_ip_address" not in str(error):
+            raise
+        init(**options)
+
+
+def is_client() -> bool:
+    """Whether this process reaches its cluster through Ray's client (`ray://`), without a raylet of its own.
+
+    Relies on `ray.util.client.ray`; without it the head of such a cluster is not watched.
+    """
+    try:
+        from ray.util.client import ray as client
+
+        return bool(client.is_connected())
+    except GONE:
+        return True
+
+
+def found_on_this_machine() -> str | None:
+    """The address (host:port) of the cluster that `ray start` began on this machine, if it did.
+
+    Relies on `services.find_bootstrap_address`; without it, such a cluster has to be named.
+    """
+    try:
+        from ray._private import services
+
+        address: str | None = services.find_bootstrap_address(None)
+        return address
+    except GONE:
+        return None
+
+
+# --- Messages ---
+
+
+@contextlib.contextmanager
+def messages_to(log_file: logging.Logger) -> Iterator[None]:
+    """Has what Ray prints on standard output, such as a page of advice where a worker was killed, go to a
+    logger instead.
+
+    Relies on `ray._private.worker.print_to_stdstream`; without it, such messages are printed.
+    """
+    try:
+        from ray._private import worker
+
+        before = worker.print_to_stdstream
+    except GONE:
+        yield
+        return
+
+    def to_log(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        log_file.error("(%s) %s", data.get("pid"), "\n".join(data.get("lines", ())))
+
+    worker.print_to_stdstream = to_log
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+# --- Tokens ---
+
+
+def token() -> str | None:
+    """The token of this machine's user, whatever the mode; None where there is none.
+
+    Relies on `AuthenticationTokenLoader`; without it, no token is sent to dashboards.
+    """
+    try:
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+        loader = AuthenticationTokenLoader.instance()
+        if not loader.has_token(ignore_auth_mode=True):
+            return None
+        return str(loader.get_raw_token(ignore_auth_mode=True))
+    except GONE:
+        return None
+
+
+def read_environment_again() -> None:
+    """Has Ray read the variables of its tokens again, which it has read when it was imported.
+
+    Relies on `Config.initialize` and the token loader's cache; without them a mode holds only for the
+    processes that are started from now on.
+    """
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    except GONE:
+        return
+
+
+def answers(address: str) -> bool | None:
+    """Whether the head at `address` (host:port) answers this process as it is: False where it wants another
+    token, None where it cannot be asked. Raises RayError where what listens there is no cluster.
+
+    Relies on `ray._raylet.GcsClient`; without it Ray's own rules decide whether a token is sent.
+    """
+    from ray.exceptions import AuthenticationError
+
+    try:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        with without_stderr():
+            GcsClient(address).internal_kv_get(b"attnsweep", None)
+        return True
+    except AuthenticationError:
+        return False
+    except GONE:
+        return None
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+    """Nothing reaches standard error: Ray's C++ part reports every refusal there, whatever its log level."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+# --- The command `ray` ---
+
+
+def command() -> list[str]:
+    """The beginning of a command of Ray's: that of this very environment, whatever $PATH says.
+
+    Relies on the module `ray.scripts.scripts`; without it, on a `ray` that $PATH finds.
+    """
+    if importlib.util.find_spec("ray.scripts.scripts"):
+        return [sys.executable, "-m", "ray.scripts.scripts"]
+    return [shutil.which("ray") or "ray"]
+
+
+def run_command() -> None:
+    """Runs one of Ray's commands in this process, by its arguments in `sys.argv`; see `command`."""
+    try:
+        from ray.scripts.scripts import main
+    except GONE:
+        sys.exit(subprocess.call([*command(), *sys.argv[1:]]))
+    main()

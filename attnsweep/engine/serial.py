@@ -1,0 +1,229 @@
+"""Everything in this process, without Ray: trials one after another, so that a debugger stops in a model's
+forward pass, and sweeps run where Ray does not.
+
+Only latency is measured elsewhere, each architecture in a fresh process, as it is on a cluster: what this
+process has loaded and computed before would play a part.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
+from attnsweep.engine.engine import (
+    Bench,
+    Engine,
+    Event,
+    Failed,
+    Measured,
+    Ready,
+    Reported,
+    Settings,
+    Started,
+    Unmeasurable,
+    overdue,
+)  # fmt: skip
+from attnsweep.engine.latency import device_name
+from attnsweep.engine.presence import at_work
+from attnsweep.results import provenance
+
+ASK_AGAIN_S = 1.0  # a model that catches everything is interrupted again
+T = TypeVar("T")
+
+
+class Here:
+    """This process as a `Backend`."""
+
+    def request(self, resources: Mapping[str, float] | None) -> dict[str, float]:
+        """What a trial takes: CPUs say on how many threads it computes; there is a GPU or there is none."""
+        asked = {"cpu": 1.0, "gpu": 1.0, **(resources or {})}
+        if asked["gpu"] and not has_gpu():
+            asked["gpu"] = 0
+        if asked["cpu"] > (most := len(os.sched_getaffinity(0))):
+            raise UserError(f"resources: cpu={asked['cpu']:g} is more than this machine has ({most})")
+        return asked
+
+    def slots(self, asked: Mapping[str, float]) -> int:
+        return 1
+
+    def engine(self, settings: Settings, asked: Mapping[str, float]) -> Engine:
+        return SerialEngine(settings)
+
+    def workers(self) -> concurrent.futures.Executor:
+        return AtOnce()
+
+    def waiting(self) -> str:
+        return ""
+
+    def benches(self, *, gpus: bool) -> Sequence[Bench]:
+        return [FreshProcess(device_name(float(gpus)), float(gpus))]
+
+
+def has_gpu() -> bool:
+    """Whether torch computes on a GPU here."""
+    from attnsweep.measuring import measure
+
+    return measure.pick_device(1) != "cpu"
+
+
+class SerialEngine:
+    """Trials one after another in this process: an `Engine`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.queue: deque[Trial] = deque()
+        self.stopped: set[str] = set()
+
+    def start(self, trial: Trial) -> None:
+        """See `Engine`."""
+        self.queue.appendleft(trial)
+
+    def stop(self, trial: Trial) -> None:
+        """See `Engine`: it can only be called while the trial waits for its event to be dealt with."""
+        self.stopped.add(trial.trial_id)
+
+    def events(self) -> Iterator[Event]:
+        """See `Engine`."""
+        presence = at_work()
+        try:
+            while True:
+                if not self.queue:
+                    yield Ready()
+                if not self.queue:
+                    return
+                yield from self._run(self.queue.popleft())
+        finally:
+            if presence:
+                presence.close()
+
+    def _run(self, trial: Trial) -> Iterator[Event]:
+        from attnsweep.training.trial import Options, run
+
+        yield Started(trial)
+        limit = Limit(self.settings.trial_timeout)
+        with few_threads(self.settings.options["cpu"]):
+            reports = run(trial, Options(**self.settings.options))
+            try:
+                while report := limit.call(lambda: next(reports, None)):
+                    yield Reported(trial, report)
+                    if trial.trial_id in self.stopped:
+                        reports.close()  # type: ignore[attr-defined]
+                        return
+            except Overdue:
+                yield Failed(trial, overdue(limit.seconds), final=True)
+
+
+class Overdue(BaseException):
+    """A trial has taken too long. No Exception: the trial would take it for a failure of its own."""
+
+
+class Limit:
+    """The time that a trial has. It cannot be told from time in a debugger, so there it does not pass.
+
+    In another thread than the main one nothing can be interrupted: there the time is looked at between two
+    calls.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds or 0.0
+        self.until = time.monotonic() + self.seconds
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The function's result. Raises Overdue once the time is over."""
+        if not self.seconds or sys.gettrace():
+            return function()
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise Overdue
+        if threading.current_thread() is not threading.main_thread():
+            return function()
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, left, ASK_AGAIN_S)
+        try:
+            return function()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def interrupt(number: int, frame: Any) -> None:
+    raise Overdue
+
+
+@contextlib.contextmanager
+def few_threads(cpu: float) -> Iterator[None]:
+    """The libraries of this process compute on as many threads as trials have CPUs, and afterwards on as many
+    as before.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before, threads = torch.get_num_threads(), max(1, int(cpu))
+    with threadpool_limits(threads):
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class AtOnce(concurrent.futures.Executor):
+    """Runs what is submitted at once, in this thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+@dataclass(frozen=True)
+class FreshProcess:
+    """This machine as a `Bench`: a process per architecture."""
+
+    measured_on: str
+    gpus: float
+
+    def measure(
+        self, config: dict[str, Any], arch_id: str, *, precision: str, batches: list[int], source: str | None
+    ) -> Measured:
+        """See `Bench`."""
+        with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
+            answer = Path(folder) / "answer"
+            asked = pickle.dumps((config, arch_id, self.gpus, precision, batches, source))
+            ended = subprocess.run(
+                [sys.executable, "-m", "attnsweep.engine.measuring_process", str(answer)],
+                input=asked, capture_output=True, env=with_this_package(),
+            )  # fmt: skip
+            if ended.returncode:
+                lines = ended.stderr.decode(errors="replace").strip().splitlines()
+                raise Unmeasurable(lines[-1] if lines else f"its process ended with {ended.returncode}")
+            measured: Measured = pickle.loads(answer.read_bytes())  # of our own process
+            return measured
+
+
+def with_this_package() -> dict[str, str]:
+    """The environment of a process that is to import this very package."""
+    paths = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Here]:
+    """This process, to work in."""
+    yield Here()

@@ -1,0 +1,228 @@
+"""What is used of Ray's insides, and what happens where it is gone."""
+
+import importlib.metadata
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune import registry
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+
+import attnsweep
+from attnsweep.core import versions
+from attnsweep.engine import ray_private, tokens
+from attnsweep.engine.tune import LatestFirst
+
+from commands import TINY, finish, raw_ids, start, write_sweep
+from test_tune_engine import Driven, controller_of, one_of_tunes, ours
+
+PACKAGE = Path(attnsweep.__file__).parent
+
+
+def ended(seed: int, status: str = TuneTrial.TERMINATED) -> TuneTrial:
+    record = one_of_tunes(ours(seed), status=status)
+    record.update_last_result({"event": [], "val_acc": 0.5, "config": {"trial": ours(seed)}})
+    return record
+
+
+def test_nothing_else_in_the_package_imports_what_ray_keeps_to_itself() -> None:
+    private = re.compile(r"(from|import) ray[\w.]*\._\w+|from ray[\w.]* import _\w+|\bray\._\w+|temporary_state")
+    found = {
+        str(path.relative_to(PACKAGE)): match[0]
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "ray_private.py" and (match := private.search(path.read_text()))
+    }
+    assert found == {}
+
+
+# --- Records of trials ---
+
+
+def test_what_tune_keeps_of_ended_trials_is_a_shell() -> None:
+    trials = [ended(seed) for seed in range(3)]
+    every = list(trials)
+    ray_private.forget(trials)
+    assert trials == every[-1:], "Tune cannot do without a last one"
+    (state, result), (other_state, other_result), last = (one.get_json_state() for one in every)
+    assert (state, other_state) == ("", "") and result is other_result
+    assert "val_acc" in last[1] and "val_acc" not in result
+    assert every[0].config == every[0].evaluated_params == {}
+
+
+def test_trials_that_have_not_ended_are_left_as_they_are() -> None:
+    statuses = (TuneTrial.RUNNING, TuneTrial.ERROR, TuneTrial.PENDING, TuneTrial.TERMINATED)
+    trials = [ended(seed, status) for seed, status in enumerate(statuses)]
+    ray_private.forget(trials)
+    assert [one.status for one in trials] == [TuneTrial.RUNNING, TuneTrial.PENDING, TuneTrial.TERMINATED]
+    assert [one.config["trial"].config["seed"] for one in trials] == [0, 2, 3]
+    assert trials[0].last_result["val_acc"] == 0.5
+
+
+@pytest.mark.parametrize("private", ["_state_json", "_Trial__unresolved_config", "run_metadata", "experiment_tag"])
+def test_a_tune_that_keeps_other_things_is_no_error(private: str) -> None:
+    trials = [ended(seed) for seed in range(2)]
+    is_finished = trials[0].is_finished()
+    delattr(trials[0], private)
+    ray_private.forget(trials)
+    assert is_finished and len(trials) == 1
+
+
+def test_without_a_sight_of_workers_tune_chooses_the_next_trial_itself() -> None:
+    trials = [one_of_tunes(ours(seed), status=status) for seed, status in enumerate(["RUNNING", "PENDING"])]
+    del trials[1].temporary_state.ray_actor
+    assert ray_private.worker_of(trials[1]) is None
+    tunes_choice = FIFOScheduler().choose_trial_to_run(controller := controller_of(trials))
+    assert LatestFirst(Driven(0, slots=1).engine).choose_trial_to_run(controller) is tunes_choice
+
+
+def test_tune_remembers_its_classes_for_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(type(registry._global_registry), "get", lambda self, *key: asked.append(key[1]) or 1)
+    with ray_private.remembered_classes():
+        assert [registry._global_registry.get("a", "b") for _ in range(3)] == [1, 1, 1]
+    assert asked == ["b"]
+    assert "get" not in vars(registry._global_registry)
+
+
+def test_without_a_registry_nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(registry, "_global_registry")
+    with ray_private.remembered_classes():
+        pass
+
+
+# --- Messages ---
+
+
+def test_what_ray_prints_goes_to_a_logger(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    with ray_private.messages_to(logging.getLogger("test")):
+        said = {"lines": ["advice", "more"], "pid": "raylet", "is_err": False}
+        worker.print_to_stdstream(said, ignore_prefix=False)
+    assert caplog.messages == ["(raylet) advice\nmore"] and capsys.readouterr().out == ""
+    assert worker.print_to_stdstream is before
+
+
+def test_where_ray_prints_by_other_means_that_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ray._private.worker.print_to_stdstream")
+    with ray_private.messages_to(logging.getLogger("test")):
+        pass
+
+
+# --- Clusters and tokens ---
+
+
+def test_a_ray_that_cannot_be_kept_on_loopback_is_started_all_the_same() -> None:
+    asked = []
+
+    def init(**options: Any) -> None:
+        asked.append(options)
+        if "_node_ip_address" in options:
+            raise RuntimeError("Unknown keyword argument(s): _node_ip_address")
+
+    ray_private.start_on_loopback(init, {"address": "local"})
+    assert asked == [{"address": "local", "_node_ip_address": "127.0.0.1"}, {"address": "local"}]
+
+
+def test_another_error_of_the_start_is_raised() -> None:
+    def init(**options: Any) -> None:
+        raise RuntimeError("no space left")
+
+    with pytest.raises(RuntimeError, match="no space left"):
+        ray_private.start_on_loopback(init, {})
+
+
+@pytest.fixture
+def without_raylet_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AuthenticationTokenLoader", "Config", "GcsClient"):
+        monkeypatch.delattr(f"ray._raylet.{name}")
+    yield
+
+
+@pytest.mark.usefixtures("without_raylet_names")
+def test_without_rays_token_loader_ray_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tokens.MODE, "token")
+    tokens.agree("127.0.0.1:1")
+    assert tokens.os.environ[tokens.MODE] == "token"
+    assert tokens.header() == {}
+
+
+def test_without_its_services_a_cluster_on_this_machine_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ray._private.services.find_bootstrap_address")
+    assert tokens.running() is None
+
+
+def test_without_a_sight_of_its_client_the_head_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not ray_private.is_client()
+    monkeypatch.delattr("ray.util.client.ray")
+    assert ray_private.is_client()
+
+
+def test_rays_command_is_that_of_this_environment_or_else_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ray_private.command()[:2] == [sys.executable, "-m"]
+    ended = subprocess.run([*ray_private.command(), "--version"], capture_output=True, text=True)
+    assert "version 2." in ended.stdout
+    monkeypatch.setitem(sys.modules, "ray.scripts.scripts", None)
+    assert len(ray_private.command()) == 1 and ray_private.command()[0].endswith("ray")
+
+
+# --- Versions ---
+
+
+def test_a_newer_ray_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "2.99.1")
+    versions.warn_if_newer.cache_clear()
+    ray_private.check_version()
+    ray_private.check_version()
+    versions.warn_if_newer.cache_clear()
+    assert len(caplog.messages) == 1 and "ray 2.99.1 is newer than 2.60" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("version", ["2.60.5", "2.9.0", "nightly"])
+def test_other_versions_are_none(
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
+    versions.warn_if_newer.cache_clear()
+    ray_private.check_version()
+    versions.warn_if_newer.cache_clear()
+    assert not caplog.messages
+
+
+WITHOUT = """
+import sys
+from ray import tune
+from ray._private import worker
+from ray.tune import registry
+from ray.tune.experiment import trial
+from attnsweep.engine import tune as ours
+
+assert registry._global_registry
+hidden = registry.__dict__.pop("_global_registry")  # what remembered_classes looks for; Tune's modules have it
+del worker.print_to_stdstream
+ours.ray_private.worker_of = lambda trial: None
+ours.ray_private.sees_workers = lambda trial: False
+ours.ray_private.forget = lambda trials: None
+registry._global_registry = hidden
+ours.ray_private.remembered_classes = __import__("contextlib").nullcontext
+from attnsweep.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_without_any_of_it(tmp_path: Path) -> None:
+    (tmp_path / "without.py").write_text(WITHOUT)
+    sweep = write_sweep(tmp_path, f"model='vit', seed=tune.grid_search(range(6)), epochs=1, {TINY}")
+    status, out, err = finish(start(sweep, program=(str(tmp_path / "without.py"),)))
+    assert (status, len(raw_ids(tmp_path / "results"))) == (0, 6), err
+    assert "6 done in" in out
