@@ -21,6 +21,9 @@ def __getattr__(name: str) -> Any:
     """`attnsweep.run`, which imports Ray, when it is first asked for."""
     if name != "run":
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
-    from attnsweep.engine.runner import run
+    from attnsweep.engine.restored import restored
+
+    with restored():  # packages draw random numbers, and more, when they are imported
+        from attnsweep.engine.runner import run
 
     return run

@@ -22,7 +22,9 @@ def epoch(trial: Trial, number: int, val_acc: float) -> dict[str, object]:
     return {"trial_id": trial.trial_id, "epoch": number, "val_acc": val_acc, "val_loss": 1 - val_acc}
 
 
-def stream(chance: random.Random, trials: list[Trial], epochs: int) -> Generator[tuple[Trial, int, float], bool, None]:
+def stream(
+    chance: random.Random, trials: list[Trial], epochs: int
+) -> Generator[tuple[Trial, int, float], bool, None]:
     """Epochs of trials that run side by side, three at a time, in an order of chance; what is sent says
     whether the trial goes on.
     """
@@ -51,7 +53,9 @@ def test_without_seeds_the_decisions_are_those_of_rays_scheduler(seed: int) -> N
     while event:
         trial, number, quality = event
         expected = theirs.on_trial_result(
-            None, records[trial.trial_id], {"epoch": number, "quality": quality}  # type: ignore[arg-type]
+            None,
+            records[trial.trial_id],
+            {"epoch": number, "quality": quality},  # type: ignore[arg-type]
         )
         stops = halving.stops(trial, epoch(trial, number, quality))
         assert stops == (expected == TrialScheduler.STOP)
@@ -110,7 +114,7 @@ def test_trials_of_different_models_and_data_sets_are_not_compared() -> None:
 
 
 def test_what_stands_in_the_table_of_epochs_refills_the_rungs() -> None:
-    """Four good ones in one command; the bad ones of the next are stopped as they would have been in the first."""
+    """Four good ones in one command; the bad ones of the next are stopped as if all had been in one."""
     good, bad = ([one(lr=lr * scale) for lr in (1e-3, 2e-3, 3e-3, 4e-3)] for scale in (1, 1e-3))
     rows = [epoch(trial, number, 0.9) for trial in good for number in (1, 2, 3)]
     halving = Halving()

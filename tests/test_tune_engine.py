@@ -32,10 +32,14 @@ def one_of_tunes(trial: Trial, *, status: str = TuneTrial.RUNNING) -> TuneTrial:
 
 
 class Driven:
-    """An engine whose events are dealt with at once: there are `trials` to run, and what fails starts again."""
+    """An engine whose events are dealt with at once: so many trials are to run, what fails starts again."""
 
-    def __init__(self, trials: int, *, slots: int, timeout: float | None = None, ahead: float = math.inf) -> None:
-        self.engine = TuneEngine(Settings({}, timeout, ahead), {"cpu": 1}, slots=slots, waits_for=lambda: "room")
+    def __init__(
+        self, trials: int, *, slots: int, timeout: float | None = None, ahead: float = math.inf
+    ) -> None:
+        self.engine = TuneEngine(
+            Settings({}, timeout, ahead), {"cpu": 1}, slots=slots, waits_for=lambda: "room"
+        )
         self.engine.turns.hand_over = self.deal_with  # type: ignore[method-assign]
         self.source, self.events = Queue([ours(seed) for seed in range(trials)]), list[Event]()
         self.suggestions = Suggestions(self.engine)
@@ -221,7 +225,10 @@ def test_a_breakdown_for_memory_is_told_in_one_line() -> None:
             "SYSTEM_ERROR Worker exit detail: End of file. Some common causes include: (1) ...\n",
             "End of file.",
         ),
-        ("Traceback (most recent call last):\n  File x\nValueError: no such thing\n", "ValueError: no such thing"),
+        (
+            "Traceback (most recent call last):\n  File x\nValueError: no such thing\n",
+            "ValueError: no such thing",
+        ),
         ("", "the process ended"),
     ],
 )

@@ -47,8 +47,9 @@ class Halving:
                 self.stops(trial, epoch)
 
     def stops(self, trial: Trial, epoch: Row) -> bool:
-        """Notes an epoch of a trial at the highest rung that it has reached and does not stand at yet; returns
-        whether the trial is to be stopped there.
+        """Notes an epoch of a trial at the highest rung that it has reached and does not stand at yet.
+
+        Returns whether the trial is to be stopped there.
         """
         group = (trial.config["model"], trial.config["dataset"], trial.data_sha256)
         configuration = self._configuration(trial)

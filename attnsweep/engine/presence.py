@@ -90,7 +90,7 @@ def cpu_times() -> tuple[int, int] | None:
     """
     try:
         ticks = [int(word) for word in STAT.read_text().splitlines()[0].split()[1:9]]
+        _, _, _, idle, waiting_for_disks, *_ = ticks
     except (OSError, ValueError, IndexError):
         return None
-    idle = ticks[3] + ticks[4]
-    return sum(ticks) - idle, sum(ticks)
+    return sum(ticks) - idle - waiting_for_disks, sum(ticks)

@@ -22,7 +22,7 @@ def restored() -> Iterator[None]:
     afterwards as they are now.
     """
     undo = [
-        *environment(), *interpreter(), *loggers(), *signals(), *random_numbers(), *defaults_of_torch(),
+        *defaults_of_torch(), *random_numbers(), *loggers(), *signals(), *interpreter(), *environment(),
     ]  # fmt: skip
     try:
         with warnings.catch_warnings():
@@ -123,16 +123,18 @@ def defaults_of_torch() -> Iterator[Undo]:
         return
     import torch
 
-    threads, kind, grads = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-    exact = torch.are_deterministic_algorithms_enabled()
-    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
-    precision = torch.get_float32_matmul_precision()
+    settings: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    ]
+    before = [get() for get, _ in settings]
 
     def put_back() -> None:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(kind)
-        torch.set_grad_enabled(grads)
-        torch.use_deterministic_algorithms(exact, warn_only=lenient)
-        torch.set_float32_matmul_precision(precision)
+        for (get, put), value in zip(settings, before, strict=True):
+            if get() != value:  # some of these import half of torch
+                put(value)
 
     yield put_back

@@ -1,0 +1,282 @@
+"""Sweeps in this process, and where Ray cannot be imported."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import attnsweep
+from attnsweep import Sweep, UserError
+from attnsweep.__main__ import main
+from attnsweep.engine import latency, serial
+from attnsweep.engine.engine import Failed, Queue, Settings
+from attnsweep.engine.serial import AtOnce, FreshProcess, Here, Limit, Overdue, SerialEngine
+from attnsweep.training import trial as training
+
+from commands import UNDISTURBED
+
+TINY = dict(model="vit", depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, batch_size=500, epochs=2)
+SEEDS = {"grid_search": [0, 1]}
+WITHOUT_RAY = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+sys.meta_path.insert(0, Blocked())
+from attnsweep.__main__ import main
+status = main(sys.argv[1:])
+assert not any(name.partition(".")[0] == "ray" for name in sys.modules)
+sys.exit(status)
+"""
+HANGING = """
+import time
+from torch import nn
+
+class Hanging(nn.Module):
+    def __init__(self, *, image_size, channels, num_classes, hangs=False):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+        self.hangs = hangs
+
+    def forward(self, x):
+        while self.hangs and self.training:
+            time.sleep(0.05)
+        return self.layers(x)
+"""
+BREAKPOINT = """
+from torch import nn
+
+STACK = []
+
+class Watched(nn.Module):
+    def __init__(self, *, image_size, channels, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+
+    def forward(self, x):
+        import inspect, os, threading
+        if self.training:
+            names = {frame.function for frame in inspect.stack()}
+            assert "test_a_debugger_stops_in_a_models_forward" in names, names
+            assert threading.current_thread() is threading.main_thread()
+        return self.layers(x)
+"""
+
+
+def run(folder: Path, sweep: Sweep, **options: Any) -> pd.DataFrame:
+    return attnsweep.run(sweep, folder / "results", serial=True, **{"latency": False, **options})
+
+
+def without_ray(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "without_ray.py").write_text(WITHOUT_RAY)
+    command = [sys.executable, str(folder / "without_ray.py"), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+
+
+def test_a_serial_sweep_leaves_the_rows_of_any_sweep_and_runs_once(tmp_path: Path) -> None:
+    rows = run(tmp_path, Sweep(**TINY, seed=SEEDS))
+    assert list(rows["status"]) == ["done", "done"]
+    assert rows[["val_acc", "test_acc", "train_s", "host"]].notna().all(axis=None)
+    assert len(attnsweep.load(tmp_path / "results", "epochs")) == 4
+    assert set(run(tmp_path, Sweep(**TINY, seed=SEEDS))["attempts"]) == {1}
+
+
+def test_a_debugger_stops_in_a_models_forward(tmp_path: Path) -> None:
+    """The call stack of a forward pass reaches down to whoever called `run`, in the main thread."""
+    (tmp_path / "watched.py").write_text(BREAKPOINT)
+    rows = run(tmp_path, Sweep(model=f"{tmp_path}/watched.py:Watched", epochs=1, batch_size=500))
+    assert list(rows["status"]) == ["done"], rows["error"].item()
+
+
+def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) -> None:
+    words = ", ".join(f"{key}={value!r}" for key, value in TINY.items())
+    (tmp_path / "s.py").write_text(f"from attnsweep import Sweep\nsweep = Sweep({words})\n")
+    done = without_ray(tmp_path, "s.py", "--serial")
+    assert (done.returncode, "1 done in" in done.stdout) == (0, True), done.stderr
+    row = pd.read_parquet(tmp_path / "results/trials").iloc[0]
+    assert row["status"] == "done" and row["latency_ms_p50"] > 0 and row["throughput_per_s"] > 0
+    assert set(pd.read_parquet(tmp_path / "results/latency")["batch"]) == {1, 256}
+
+
+def test_where_ray_cannot_be_imported_a_sentence_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='cnn')\n")
+    done = without_ray(tmp_path, "s.py")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "Ray cannot be imported" in done.stderr and "--serial" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--address", "auto"], ["--cluster", "cluster.yaml"]])
+def test_serial_and_a_cluster_contradict_each_other(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep.py", "--serial", *words]) == 2
+    assert "--serial uses no cluster" in capsys.readouterr().err
+
+
+def test_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(HANGING.replace("time.sleep(0.05)", "raise OSError('gone')"))
+    sweep = Sweep(model=f"{tmp_path}/broken.py:Hanging", hangs={"grid_search": [True, False]}, epochs=1)
+    rows = run(tmp_path, sweep).sort_values("status")
+    assert list(rows["status"]) == ["done", "failed"]
+    assert "gone" in rows["error"].iloc[1]
+
+
+def test_a_trial_that_hangs_is_failed_the_sweep_goes_on_and_a_rerun_tries_it_again(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    sweep = Sweep(
+        model=f"{tmp_path}/hanging.py:Hanging",
+        hangs={"grid_search": [True, False]},
+        epochs=1,
+        trial_timeout=1.5,
+    )
+    rows = run(tmp_path, sweep).sort_values("status")
+    assert list(rows["status"]) == ["done", "failed"]
+    assert rows["error"].iloc[1].startswith("it took longer than trial_timeout=1.5 s")
+    assert sorted(run(tmp_path, sweep)["attempts"]) == [1, 2]
+
+
+def test_a_trial_that_catches_everything_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial, "ASK_AGAIN_S", 0.05)
+    caught = []
+
+    def stubborn() -> None:
+        for _ in range(3):
+            try:
+                time.sleep(10)
+            except BaseException as error:
+                caught.append(error)
+        time.sleep(10)
+
+    with pytest.raises(Overdue):
+        Limit(0.05).call(stubborn)
+    assert len(caught) == 3
+
+
+def test_a_limit_that_is_kept_leaves_nothing_behind() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    assert Limit(10.0).call(lambda: 5) == 5 and Limit(None).call(lambda: 6) == 6
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_in_another_thread_the_time_is_looked_at_between_two_reports() -> None:
+    found: list[Any] = []
+
+    def other() -> None:
+        limit = Limit(0.05)
+        found.append(limit.call(lambda: time.sleep(0.1)))
+        try:
+            limit.call(lambda: None)
+        except Overdue:
+            found.append("overdue")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == [None, "overdue"]
+
+
+def test_ctrl_c_goes_on_from_the_checkpoint_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(**{**TINY, "epochs": 4}, seed=SEEDS)
+    undisturbed = run(tmp_path / "calm", sweep)
+    options = functools.partial(training.Options, checkpoint_s=0.0)
+    monkeypatch.setattr(training, "Options", options)
+    judge, judged = training.Training._judge, []
+
+    def interrupted(self: Any, effort: Any) -> Any:
+        judged.append(1)
+        if len(judged) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return judge(self, effort)
+
+    monkeypatch.setattr(training.Training, "_judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, sweep)
+    assert len(list((tmp_path / "runs").glob("*/checkpoint.pt"))) == 1
+    rows = run(tmp_path, sweep)
+    assert len(judged) == 3 + 2 + 4, "two epochs of the first trial were left, and all of the second"
+    pd.testing.assert_frame_equal(rows[UNDISTURBED], undisturbed[UNDISTURBED])
+
+
+def test_a_stopped_trial_does_not_train_on(tmp_path: Path) -> None:
+    rates = {"grid_search": [1e-2, 1e-6, 1e-7]}
+    sweep = Sweep({**TINY, "epochs": 6, "lr_gamma": 1, "batch_size": 100}, lr=rates, scheduler="asha")
+    rows = run(tmp_path, sweep).set_index("lr")
+    epochs = attnsweep.load(tmp_path / "results", "epochs").groupby("trial_id").size()
+    assert rows.loc[1e-2, "status"] == "done"
+    for trial_id in rows.loc[rows["status"] == "stopped", "trial_id"]:
+        assert epochs[trial_id] == 1
+    assert (rows["status"] == "stopped").sum() == 2
+
+
+def test_halving_goes_on_from_an_earlier_command(tmp_path: Path) -> None:
+    """The same rates stop, whether in one command or the good ones first."""
+    rates = [1e-2, 9e-3, 1e-6, 1e-7]
+    sweep = Sweep(
+        {**TINY, "epochs": 3, "lr_gamma": 1, "batch_size": 100}, lr={"grid_search": rates}, scheduler="asha"
+    )
+    run(tmp_path, sweep.override({"lr": rates[:1]}))
+    rows = run(tmp_path, sweep).set_index("lr")
+    assert list(rows.loc[[1e-6, 1e-7], "status"]) == ["stopped", "stopped"]
+
+
+def test_data_are_prepared_in_this_process() -> None:
+    with AtOnce() as workers:
+        assert workers.submit(os.getpid).result() == os.getpid()
+        with pytest.raises(ZeroDivisionError):
+            workers.submit(lambda: 1 / 0).result()
+
+
+def test_a_request_is_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial, "has_gpu", lambda: False)
+    assert Here().request({"cpu": 1, "gpu": 0.5}) == {"cpu": 1, "gpu": 0}
+    with pytest.raises(UserError, match="cpu=1000 is more than this machine has"):
+        Here().request({"cpu": 1000})
+
+
+def test_trials_compute_on_as_many_threads_as_they_have_cpus() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with serial.few_threads(0.5):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_what_fails_in_the_measuring_process_is_why_nothing_was_measured() -> None:
+    bench = FreshProcess("here", 0.0)
+    with pytest.raises(latency.Unmeasurable, match="KeyError"):
+        bench.measure({}, "0" * 12, precision="fp32", batches=[1], source=None)
+
+
+def test_a_trial_that_takes_too_long_is_told_by_an_event() -> None:
+    engine = SerialEngine(Settings({"cpu": 1, "data_dir": "."}, trial_timeout=1e-9))
+    events = []
+    source = Queue([trial_of_digits()])
+    for event in engine.events():
+        if isinstance(event, serial.Ready):
+            if trial := source.take(last=False):
+                engine.start(trial)
+        else:
+            events.append(event)
+    assert isinstance(events[-1], Failed) and events[-1].final
+
+
+def trial_of_digits() -> Any:
+    from attnsweep.space.trials import make_trial
+    from attnsweep.tasks.registry import resolve
+
+    return make_trial(resolve(TINY), Path("."))
