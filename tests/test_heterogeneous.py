@@ -2,11 +2,13 @@
 threads a trial has. Its nodes are processes of this machine; each has a CPU of another name.
 """
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import attnsweep
 from attnsweep import Sweep, UserError
-from attnsweep.engine import cluster, latency
+from attnsweep.engine import cluster, latency, on_ray
+from attnsweep.engine.engine import Measured
+from attnsweep.engine.on_ray import Node, RayCluster
 from attnsweep.results.store import Store
 
 NOTED = '''
@@ -131,18 +135,19 @@ def test_latency_is_measured_once_on_each_kind_of_device(
 ) -> None:
     monkeypatch.setattr(latency, "BATCHES", (latency.LATENCY_BATCH,))  # the other one takes seconds more
     rows = ran(tmp_path, {"cpu": 2, "alpha": 1})
-    store, told = Store(tmp_path / "results"), list[str]()
+    store, reports = Store(tmp_path / "results"), list[str]()
     arch_ids = dict(zip(rows["trial_id"], rows["arch_id"], strict=True))
     for _ in range(2):
-        latency.measure_all(store, arch_ids, gpus=False, told=told.append)
-    assert told == ["latency 1/1 on Beta, 1 thread", "latency 1/1 on Alpha, 1 thread"]
+        benches = RayCluster(lambda reason: None).benches(gpus=False)
+        latency.measure_all(store, arch_ids, benches, reports.append)
+    assert reports == ["latency 1/1 on Beta, 1 thread", "latency 1/1 on Alpha, 1 thread"]
     measured = store.read("latency").to_pandas()
     assert sorted(measured["measured_on"]) == ["Alpha, 1 thread", "Beta, 1 thread"]
     assert set(attnsweep.load(tmp_path / "results")["measured_on"]) == {"Alpha, 1 thread"}
 
 
 def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None:
-    one = next(node for node in latency.nodes(gpus=False) if node.measured_on.startswith("Alpha"))
+    one = alpha(reports := [])
     where = NodeAffinitySchedulingStrategy(one.node_id, soft=False)
 
     @ray.remote(num_cpus=0.5, scheduling_strategy=where)
@@ -159,14 +164,67 @@ def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None
     while not started.exists():
         time.sleep(0.05)
     started.unlink()
-    measuring = one.alone(now).remote()
+    measuring = one.task(now, one.cpus).remote()
     assert ray.get(measuring) >= ray.get(training)
+    assert reports == []
+
+
+def alpha(reports: list[str]) -> Node:
+    """The node Alpha as a bench, which reports to a list."""
+    benches = RayCluster(reports.append).benches(gpus=False)
+    (one,) = (bench for bench in benches if bench.measured_on.startswith("Alpha"))
+    assert isinstance(one, Node)
+    return one
+
+
+def test_a_measurement_that_waits_for_its_node_says_so(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "SAY_S", 0.3)
+    monkeypatch.setattr(on_ray, "begin_and_measure", begin_and_say)
+    one = alpha(reports := [])
+    with held({"CPU": 1, "alpha": 0.5}, seconds=2):
+        measured = one.measure({}, "0" * 12, precision="fp32", batches=[1], source=None)
+    assert measured.disturbed_by == "nothing"
+    assert "Alpha, 1 thread, where other work of the cluster runs; free are cpu" in reports[0]
+
+
+def begin_and_say(*arguments: object) -> Iterator[Measured | None]:
+    yield None
+    yield Measured([], "nothing")
+
+
+@contextlib.contextmanager
+def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
+    """Other work, which has these resources for a while."""
+    others = {key: amount for key, amount in resources.items() if key != "CPU"}
+
+    @ray.remote(num_cpus=resources["CPU"], resources=others)
+    class Other:
+        def work(self) -> None:
+            time.sleep(seconds)
+
+    other = Other.remote()
+    working = other.work.remote()
+    while ray.available_resources().get(next(iter(others)), 0):
+        time.sleep(0.05)
+    yield
+    ray.get(working)
+
+
+def test_trials_that_find_no_room_say_what_they_wait_for(
+    nodes: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held({"CPU": 1, "alpha": 1}, seconds=8):
+        rows = ran(tmp_path, {"cpu": 1, "alpha": 1})
+    assert set(rows["cpu"]) == {"Alpha"}
+    out = capsys.readouterr().out
+    assert "waiting for room in the cluster: a trial takes cpu 1, alpha 1; free are cpu" in out
+    assert "alpha 0 of 1" in out
 
 
 def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    gone = latency.Node("Gone, 1 thread", "ab" * 28, 1.0, 0.0)
+    gone = Node("Gone, 1 thread", "ab" * 28, 1.0, 0.0, lambda reason: None)
     store = Store("/nowhere")
-    found = {"arch_id": "0123456789ab", "precision": "fp32", "batches": [1]}
+    found: dict[str, Any] = {"arch_id": "0123456789ab", "precision": "fp32", "batches": [1]}
     latency.measure_at(store, gone, config={"model": "vit"}, **found)
     assert "the latency of architecture 0123456789ab was not measured" in caplog.text
 

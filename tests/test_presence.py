@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from attnsweep.engine import latency, presence
+from attnsweep.engine.engine import Measured
 from attnsweep.measuring import measure
+from attnsweep.results.store import Store
 
 WORKS = """
 import sys
@@ -103,3 +105,23 @@ def test_a_measurement_beside_a_sweep_says_so(monkeypatch: pytest.MonkeyPatch) -
     file.close()
     monkeypatch.setattr(presence, "other_work", lambda: "other work takes 2 of its 4 CPUs")
     assert latency.measure_once({}, "0" * 12, 0, "fp32", [1], None).disturbed_by.startswith("other work")
+
+
+def test_what_disturbs_measurements_is_told_once_per_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Disturbed:
+        measured_on = "CPU, 1 thread"
+
+        def measure(self, config: object, arch_id: str, **options: object) -> Measured:
+            return Measured([], "another sweep trains there")
+
+    monkeypatch.setattr(latency, "wanted", lambda store, trials: {("a" * 12, "fp32"): {}, ("b" * 12, "fp32"): {}})
+    monkeypatch.setattr(latency, "unmeasured", lambda *_: [("a" * 12, "fp32", []), ("b" * 12, "fp32", [])])
+    monkeypatch.setattr("attnsweep.tasks.own.source_of", lambda config: None)
+    reports: list[str] = []
+    latency.measure_all(Store(tmp_path / "results"), None, [Disturbed()], reports.append)
+    assert reports == ["latency 1/2 on CPU, 1 thread", "latency 2/2 on CPU, 1 thread"]
+    assert caplog.messages == [
+        "latency on CPU, 1 thread may be measured too high: another sweep trains there"
+    ]

@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
-from attnsweep.core import versions
+from attnsweep.core import tested
 from attnsweep.engine import ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
@@ -188,10 +188,10 @@ def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
 
 def test_a_newer_ray_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "2.99.1")
-    versions.warn_if_newer.cache_clear()
+    tested.warn_if_newer.cache_clear()
     ray_private.check_version()
     ray_private.check_version()
-    versions.warn_if_newer.cache_clear()
+    tested.warn_if_newer.cache_clear()
     assert len(caplog.messages) == 1 and "ray 2.99.1 is newer than 2.60" in caplog.messages[0]
 
 
@@ -200,9 +200,9 @@ def test_other_versions_are_none(
     version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
-    versions.warn_if_newer.cache_clear()
+    tested.warn_if_newer.cache_clear()
     ray_private.check_version()
-    versions.warn_if_newer.cache_clear()
+    tested.warn_if_newer.cache_clear()
     assert not caplog.messages
 
 

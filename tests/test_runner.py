@@ -1,5 +1,6 @@
 """Real sweeps on a real Ray of this machine's, through the command line and through `attnsweep.run`."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,23 @@ from commands import (
     write_sweep,
 )  # fmt: skip
 from disturbed import Reference
+
+
+HANGING = """
+import re
+from torch import nn
+
+class Hanging(nn.Module):
+    def __init__(self, *, image_size, channels, num_classes, hangs=False):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+        self.hangs = hangs
+
+    def forward(self, x):
+        if self.hangs and self.training:
+            re.match("(a+)+$", "a" * 60 + "b")
+        return self.layers(x)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +164,35 @@ def test_ctrl_c_keeps_finished_rows_ends_the_workers_and_exits_with_130(
     assert 1 <= len(raw_ids(tmp_path / "results")) < 3
     assert finish(start(sweep))[0] == 0
     pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed.metrics)
+
+
+def test_a_killed_worker_puts_one_sentence_of_ours_on_the_screen(tmp_path: Path) -> None:
+    process = start(write_sweep(tmp_path, SLOW))
+    worker = training(process)[0]
+    os.kill(worker, signal.SIGKILL)
+    starts = tmp_path / "runs/starts.log"
+    wait_for(lambda: len(starts.read_text().split()) > 2)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 130 and "raylet" not in out and "Traceback" not in out
+    (line,) = err.splitlines()
+    assert line.startswith("attnsweep: vit seed=") and "its worker died" in line and "it starts again" in line
+    assert line.endswith(str(tmp_path / "runs/ray.log"))
+    assert "Traceback" in (tmp_path / "runs/ray.log").read_text()
+
+
+def test_a_trial_that_hangs_is_failed_and_its_worker_replaced(tmp_path: Path) -> None:
+    """In C code that holds Python's lock, where nothing but the end of the process helps."""
+    (tmp_path / "hanging.py").write_text(HANGING)
+    spaces = "hangs=tune.grid_search([True, False]), epochs=1, seed=tune.grid_search([0, 1])"
+    sweep = write_sweep(tmp_path, f"model='hanging.py:Hanging', {spaces}, trial_timeout=20")
+    status, _, err = finish(start(sweep))
+    rows = attnsweep.load(tmp_path / "results", status=None)
+    assert (status, err) == (1, "")
+    assert Counter(rows["status"]) == {"done": 2, "failed": 2}
+    errors = rows.loc[rows["status"] == "failed", "error"]
+    assert all(error.startswith("it took longer than trial_timeout=20 s") for error in errors)
+    assert set(rows["attempts"]) == {1}
 
 
 def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core.versions import warn_if_newer
+from attnsweep.core.tested import warn_if_newer
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial as TuneTrial
