@@ -1,4 +1,6 @@
+import copy
 import functools
+import math
 import random
 import re
 import subprocess
@@ -27,15 +29,28 @@ OTHER: dict[str, Any] = dict(
     depth=5, heads=4, dim=48, dim_head=16, mlp_dim=192, patch_size=14, dropout=0.5, emb_dropout=0.5
 )
 AXES = (*SMALL, "patch_size")
-# What the logits do not depend on: the last block's part for tokens that nothing reads after it, and a
-# constant that the softmax cancels.
+# What the logits do not depend on: the last block's part for tokens that nothing reads after it.
 UNTRAINED = {
-    "crossformer": r".*dpb\.9\.bias",
     "regionvit": r".*layers\.3\.2\.local_rel_pos_bias.*",
     "rvt": r".*layers\.3\.0\.to_q\.conv.*",
     "simple_vit_with_specialized_cls": r"transformer\.(layers\.3\.1\.)?norm\.fns\.1\..*",
     "wwt": r"layers\.3\.(attns\.0\.(to_out_tokens|mlp_mask|tokens_gate)|mlps\.0)\..*",
 }
+
+# What a softmax cancels or a norm takes away: what is left as a gradient is rounding, on some CPUs 0.
+CANCELLED = {
+    "cct": r"classifier\.attention_pool\.bias",
+    "cross_vit": r"sm_image_embedder\.to_patch_embedding\.1\.weight",  # of the digits, in patches of a pixel
+    "crossformer": r".*dpb\.[79]\.bias",
+    "levit": r".*\.bias",
+    "max_vit": r".*\.bias",
+    "max_vit_with_registers": r".*\.bias",
+    "mobile_vit": r".*\.bias",
+    "nest": r"layers\.1\.0\.pos_emb",
+    "xcit": r".*\.fn\.net\.2\.bias",
+}
+ONLY_FLOAT32 = ("crossformer", "normalized_vit")
+ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-10}  # of a gradient, by the largest of the model
 
 every_mechanism = pytest.mark.parametrize("model", MECHANISMS)
 every_input = pytest.mark.parametrize("dataset", INPUTS)
@@ -61,13 +76,15 @@ def images_for(config: dict[str, Any], n: int = 3) -> Tensor:
 
 @functools.cache
 def built(model: str, dataset: str) -> tuple[nn.Module, Tensor]:
-    """A mechanism moved off its initial values, some of which hide gradients, and images for it."""
+    """A mechanism moved off its initial values, some of which hide gradients, and images for it; in float64,
+    where no two tokens are as significant but for rounding.
+    """
     check(config := configured(model, dataset))
-    net = seeded(config)
+    net, images = seeded(config), images_for(config)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return net, images_for(config)
+    return (net, images) if model in ONLY_FLOAT32 else (net.double(), images.double())
 
 
 def parameters(net: nn.Module) -> int:
@@ -92,19 +109,24 @@ def test_the_loss_is_finite_and_every_parameter_learns(model: str, dataset: str)
     loss = F.cross_entropy(logits, torch.arange(3))
     assert loss.isfinite()
     loss.backward()
-    untrained = set()
-    for name, parameter in net.named_parameters():
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros(1)
-        assert gradient.isfinite().all(), name
-        if parameter.numel() and not gradient.any():
-            untrained.add(name)
-    known = {name for name, _ in net.named_parameters() if re.fullmatch(UNTRAINED.get(model, "-"), name)}
-    assert untrained <= known if model == "crossformer" else untrained == known
+    sizes = {
+        name: p.grad.abs().max() if p.grad is not None else 0
+        for name, p in net.named_parameters()
+        if p.numel()
+    }
+    assert all(math.isfinite(size) for size in sizes.values())
+    least = ROUNDING[images.dtype] * max(sizes.values())
+    idle = {name for name, size in sizes.items() if size <= least}
+    unread, cancelled = (
+        {name for name in sizes if re.fullmatch(names.get(model, "-"), name)}
+        for names in (UNTRAINED, CANCELLED)
+    )
+    assert unread <= idle <= unread | cancelled
 
 
 @every_mechanism
 def test_every_mechanism_learns_in_bf16(model: str) -> None:
-    net, images = built(model, "mnist")
+    net, images = (one.float() for one in copy.deepcopy(built(model, "mnist")))
     net.train().zero_grad()
     with measure.precision_of("cpu", "bf16"):
         loss = F.cross_entropy(net(images).float(), torch.arange(3))
@@ -121,7 +143,8 @@ def test_evaluation_is_deterministic_and_sees_each_image_alone(model: str, datas
     with torch.inference_mode():
         logits = net(images)
         assert torch.equal(logits, net(images))
-        torch.testing.assert_close(logits[1:2], net(images[1:2]), rtol=1e-4, atol=1e-4)
+        close = 1e-4 if model in ONLY_FLOAT32 else 1e-9
+        torch.testing.assert_close(logits[1:2], net(images[1:2]), rtol=close, atol=close)
 
 
 @every_input
@@ -306,7 +329,7 @@ def test_a_navit_gives_the_logits_that_it_gives_packed() -> None:
     net = seeded(configured("na_vit", "cifar10")).eval()
     images = images_for(configured("na_vit", "cifar10"), n=5)
     with torch.inference_mode():
-        torch.testing.assert_close(net(images), net.navit(list(images)))
+        torch.testing.assert_close(net(images), net.navit(list(images)), rtol=1e-4, atol=1e-4)
 
 
 def test_token_sampling_keeps_the_tokens_at_the_quantiles_of_significance() -> None:
@@ -335,8 +358,8 @@ def test_fused_attention_is_the_explicit_one() -> None:
         for model in ("simple_vit", "simple_flash_attn_vit")
     )
     fused.load_state_dict(explicit.state_dict())
-    tokens = torch.randn(3, 5, SMALL["dim"])
-    torch.testing.assert_close(fused(tokens), explicit(tokens))
+    tokens = torch.randn(3, 5, SMALL["dim"], dtype=torch.float64)
+    torch.testing.assert_close(fused.double()(tokens), explicit.double()(tokens))
 
 
 def test_a_jumbo_vit_has_the_widths_that_were_asked_for() -> None:
