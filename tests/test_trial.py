@@ -62,13 +62,24 @@ def test_another_seed_gives_other_numbers() -> None:
     assert len(losses) == 2
 
 
-def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy() -> None:
-    happened = events(tiny(epochs=5))
-    row, epochs = happened[-1]["row"], curve(happened)
-    best = max(range(5), key=lambda i: (epochs[i]["val_acc"], -i))
-    assert row["best_epoch"] == best + 1
-    assert (row["val_acc"], row["test_acc"]) == (epochs[best]["val_acc"], epochs[best]["test_acc"])
-    assert row["test_acc_best"] == max(epoch["test_acc"] for epoch in epochs)
+def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
+    """Has the epochs that are trained from now on judged with these accuracies, one after another."""
+    epochs = iter(
+        {"val_acc": one, "test_acc": 0.1 * n, "val_loss": 1.0} for n, one in enumerate(accuracies, 1)
+    )
+
+    def judge(*_: object) -> dict[str, float]:
+        return next(epochs)
+
+    monkeypatch.setattr(procedure("images"), "judge", judge)
+
+
+def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged(monkeypatch, 0.5, 0.75, 0.25, 0.75, 0.5)
+    row = events(tiny(epochs=5))[-1]["row"]
+    assert (row["best_epoch"], row["val_acc"], row["test_acc"], row["test_acc_best"]) == (2, 0.75, 0.2, 0.5)
 
 
 def test_training_learns_real_digits() -> None:
@@ -171,12 +182,15 @@ def kept_weights(trial: Trial, runs: Path, *, cut_after: int = 0) -> tuple[int, 
     return row["best_epoch"], torch.load(weights_path(runs, trial.trial_id), weights_only=True)
 
 
-def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(tmp_path: Path) -> None:
+def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where the trial was cut off after that epoch: a trial that ends there has the same ones."""
-    point = dict(lr=0.05, seed=1)
-    selected, weights = kept_weights(tiny(epochs=6, **point), tmp_path / "long", cut_after=5)
-    last, same = kept_weights(tiny(epochs=selected, **point), tmp_path / "short")
-    assert last == selected
+    judged(monkeypatch, 0.5, 0.75, 0.25, 0.75, 0.5, 0.25)
+    selected, weights = kept_weights(tiny(epochs=6), tmp_path / "long", cut_after=5)
+    judged(monkeypatch, 0.5, 0.75)
+    last, same = kept_weights(tiny(epochs=2), tmp_path / "short")
+    assert last == selected == 2
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
