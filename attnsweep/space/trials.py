@@ -31,7 +31,8 @@ def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[I
 def make_trial(config: Config, data_dir: Path) -> Trial:
     """The trial of a configuration in full, with its ids and its cost."""
     dataset = find(config["dataset"])
-    data_sha256, numerics = dataset.checksum(data_dir), TASKS[config["task"]].numerics
+    data_sha256, task = dataset.checksum(data_dir), TASKS[config["task"]]
+    numerics = task.numerics + task.revision(config)
     identity = identity_of(config)
     if dataset.is_folder:
         identity["dataset"] = "folder"

@@ -41,6 +41,7 @@ TASK = Task(
     dataset_names=tuple(PROBLEMS),
     find=PROBLEMS.get,
     complete=space.complete,
+    revision=space.revision,
     cost=encoder_decoder,
     build=build,
     procedure=procedure,

@@ -1,20 +1,30 @@
 """Sequence problems with exact answers: drawn, never stored, the same for every trial.
 
 A token is a number: 0 pads, 1 begins an answer, 2 ends it, the symbols of a problem follow.
+
+No question of validation is one of test, and no question of either is in a training epoch, which draws
+another in its place. Where a length has few questions, validation and test have a tenth of them each; a length
+with fewer than LEAST_QUESTIONS is refused.
 """
 
+import functools
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from attnsweep.core.errors import UserError
+
 PAD, BEGIN, END, FIRST = 0, 1, 2, 3
 BRACKETS = 4  # kinds of bracket in `dyck`
 HELD_OUT = ("val", "test", "long")
 SIGNS = {"addition": "0123456789+", "dyck": "([{<)]}>"}  # of the symbols; those of the others are numbers
 GENERATOR = 1  # raised when a change to this file changes what is drawn: finished trials then run again
+LEAST_QUESTIONS = 50  # of a length that can be trained on and judged
+HELD_OUT_ONE_IN = 10  # validation, and test, have at most one in so many of the questions of their length
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -23,12 +33,14 @@ class Problem:
     """One problem; `draw(lengths, rng)` gives as many questions (n, s) and their answers (n, t), int64.
 
     A question has as many symbols as its length says. Both are padded on the right. An answer ends with END,
-    and has at most one token more than its question.
+    and has at most one token more than its question. `count(length)` is the number of questions of a
+    length, where not every sequence of symbols is one.
     """
 
     name: str
     symbols: int
     draw: Callable[[np.ndarray, np.random.Generator], Pair]
+    count: Callable[[int], int] | None = None
     train_size: int = 20_000  # fresh examples in each epoch
     val_size: int = 500
     test_size: int = 1_000
@@ -38,6 +50,15 @@ class Problem:
     def num_classes(self) -> int:
         """The words of the vocabulary."""
         return FIRST + self.symbols
+
+    def questions(self, length: int) -> int:
+        """The number of different questions of a length."""
+        return self.count(length) if self.count else self.symbols**length
+
+    @property
+    def shortest(self) -> int:
+        """The least length with LEAST_QUESTIONS questions."""
+        return next(n for n in itertools.count(1) if self.questions(n) >= LEAST_QUESTIONS)
 
     @property
     def sha256(self) -> str:
@@ -138,13 +159,23 @@ def dyck(lengths: np.ndarray, rng: np.random.Generator) -> Pair:
     return padded(question, lengths), ended(closing, height)
 
 
+@functools.cache
+def bracket_strings(length: int) -> int:
+    """The number of questions of `dyck`: a bracket of any kind opens, only the one opened last closes."""
+    strings = [1]  # by how many brackets are open: 0, 1, ...
+    for _ in range(length):
+        opening, closing = [0, *(BRACKETS * number for number in strings)], [*strings[1:], 0, 0]
+        strings = [one + other for one, other in zip(opening, closing, strict=True)]
+    return sum(strings)
+
+
 PROBLEMS = {
     problem.name: problem
     for problem in (
         Problem("reverse", 10, reverse),
         Problem("sort", 32, sort),
-        Problem("addition", 11, addition),
-        Problem("dyck", 2 * BRACKETS, dyck),
+        Problem("addition", 11, addition, lambda length: 100 ** ((length - 1) // 2) if length >= 3 else 0),
+        Problem("dyck", 2 * BRACKETS, dyck, bracket_strings),
     )
 }
 
@@ -159,15 +190,63 @@ def sign(problem: Problem, token: int) -> str:
 def epoch(problem: Problem, length: int, number: int) -> Pair:
     """The training examples of one epoch: half of them of `length` symbols, half of 1 to `length`.
 
-    A batch is as wide as its longest example, so the long ones cost nothing.
+    None of the questions is one of `val` or `test` at this length. A batch is as wide as its longest example,
+    so the long ones cost nothing.
     """
     rng, size = np.random.default_rng((GENERATOR, number)), problem.train_size
     lengths = np.where(rng.random(size) < 0.5, length, rng.integers(1, length + 1, size))
-    return problem.draw(lengths, rng)
+    questions, answers = problem.draw(lengths, rng)
+    rows = held_out_rows(problem, length, questions)
+    while rows.size:  # all of the greatest length, so that what is drawn for them is as wide
+        questions[rows], answers[rows] = problem.draw(lengths[rows], rng)
+        rows = rows[held_out_rows(problem, length, questions[rows])]
+    return questions, answers
+
+
+def held_out_rows(problem: Problem, length: int, questions: np.ndarray) -> np.ndarray:
+    """Which of the questions (n, s) are held out, ascending."""
+    judging = keys(problem, length, "val") | keys(problem, length, "test")
+    return np.flatnonzero([question.tobytes() in judging for question in questions])
+
+
+@functools.lru_cache(maxsize=16)
+def keys(problem: Problem, length: int, part: str) -> frozenset[bytes]:
+    """The questions of a part, each as the bytes of its tokens."""
+    return frozenset(question.tobytes() for question in held_out(problem, length, part)[0])
 
 
 def held_out(problem: Problem, length: int, part: str) -> Pair:
-    """The examples that judge: `val` and `test` of exactly `length` symbols, `long` of twice as many."""
-    size = problem.test_size if part == "test" else problem.val_size
+    """The examples that judge: `val` and `test` of exactly `length` symbols, `long` of twice as many.
+
+    No question is in a part twice, nor in both `val` and `test`. A part is smaller than the problem says
+    where its length has few questions. Raises UserError as `check_length` does.
+    """
+    check_length(problem, length)
     rng = np.random.default_rng((GENERATOR, 2**32 + HELD_OUT.index(part)))  # no epoch has that number
-    return problem.draw(np.full(size, 2 * length if part == "long" else length), rng)
+    others = keys(problem, length, "val") if part == "test" else frozenset()
+    length = 2 * length if part == "long" else length
+    wanted = problem.test_size if part == "test" else problem.val_size
+    size = min(wanted, problem.questions(length) // HELD_OUT_ONE_IN)
+    return distinct(problem, length, size, rng, others)
+
+
+def distinct(
+    problem: Problem, length: int, size: int, rng: np.random.Generator, others: frozenset[bytes]
+) -> Pair:
+    """The first `size` examples drawn whose questions differ from one another and from `others`."""
+    found: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    while len(found) < size:
+        for question, answer in zip(*problem.draw(np.full(size, length), rng), strict=True):
+            if (key := question.tobytes()) not in others:
+                found.setdefault(key, (question, answer))
+    questions, answers = zip(*itertools.islice(found.values(), size), strict=True)
+    return np.stack(questions), np.stack(answers)
+
+
+def check_length(problem: Problem, length: int) -> None:
+    """Raises UserError for a length that has fewer than LEAST_QUESTIONS questions."""
+    if length < problem.shortest:
+        raise UserError(
+            f"length={length} leaves {problem.name} {problem.questions(length)} questions, too few to train "
+            f"on some and to test on others; use {problem.shortest} or more"
+        )

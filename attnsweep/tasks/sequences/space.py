@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.sequences.axes import KNOWN
-from attnsweep.tasks.sequences.problems import PROBLEMS, Problem
+from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
 
 DEFAULT_DATASET = "reverse"
 MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
@@ -19,11 +19,20 @@ DEFAULTS: dict[str, Value] = {
 }  # fmt: skip
 
 
+UNCHANGED_FROM = 16  # below this length, the examples changed when those that judge were kept out of training
+
+
+def revision(config: Config) -> int:
+    """See `tasks.task`."""
+    return int(config["length"] < UNCHANGED_FROM)
+
+
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a transformer. Raises UserError where a value does not fit."""
     problem = find_problem(point)
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
     config |= {"dataset": problem.name, "num_classes": problem.num_classes}
+    check_length(problem, config["length"])
     if config["dim"] % config["heads"]:
         divisors = [n for n in range(1, config["dim"] + 1) if config["dim"] % n == 0]
         near = sorted(sorted(divisors, key=lambda n: abs(n - config["heads"]))[:4])
