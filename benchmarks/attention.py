@@ -68,7 +68,7 @@ class Shape:
 
     @property
     def mmac(self) -> float:
-        return self.batch * multi_head(self.dim, self.tokens, self.tokens).macs / 1e6
+        return self.batch * multi_head(self.dim, self.tokens, self.tokens, inner=self.dim).macs / 1e6
 
 
 # --- The three ways ---

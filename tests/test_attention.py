@@ -1,7 +1,9 @@
 """The pieces of the transformer against torch.nn's layers with the same weights, and by their properties."""
 
 import copy
+import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -241,6 +243,69 @@ def test_without_keys_there_is_nothing_to_read(attention: str) -> None:
 def test_a_mask_that_is_not_boolean_is_refused() -> None:
     with pytest.raises(TypeError, match=r"float32; make it torch\.bool, True where"):
         MultiHeadAttention(D, heads=H)(torch.randn(B, N, D), mask=torch.ones(N, N))
+
+
+ALL_AXES = (B, H, N, M)
+FITTING = [
+    *itertools.product((1, N), (1, M)),
+    *itertools.product((1, B), (1, N), (1, M)),
+    *itertools.product((1, B), (1, H), (1, N), (1, M)),
+]
+
+
+@pytest.mark.parametrize("shape", FITTING, ids=str)
+def test_a_mask_may_have_any_axis_of_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    tokens, others = torch.randn(B, N, D), torch.randn(B, M, D)
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    whole = mask.reshape({2: (1, 1), 3: (len(mask), 1), 4: shape[:2]}[len(shape)] + shape[-2:]).expand(
+        ALL_AXES
+    )
+    for attention in KERNELS:
+        layer = MultiHeadAttention(D, heads=H, attention=attention)
+        torch.testing.assert_close(layer(tokens, others, mask=mask), layer(tokens, others, mask=whole))
+        torch.testing.assert_close(
+            layer.weights(tokens, others, mask=mask), layer.weights(tokens, others, mask=whole)
+        )
+
+
+WRONG = [
+    (), (M,), (B, M), (H, M), (M, N), (N, N), (B, N), (B, M, N), (H, N, M), (B, H, M), (B, N, M, 1),
+    (H, B, N, M), (B, H, N, N), (2, 1, 1, M), (B, 0, N, M), (1, B, H, N, M),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", WRONG, ids=str)
+def test_a_mask_of_another_shape_is_refused_by_both_kernels_alike(shape: tuple[int, ...]) -> None:
+    """Though torch would stretch some of them, such as a row of keys (m,)."""
+    q, k, v = torch.randn(B, H, N, 4), torch.randn(B, H, M, 4), torch.randn(B, H, M, 4)
+    mask = torch.ones(shape, dtype=torch.bool)
+    refusal = re.escape(
+        f"the mask is {shape}, but attention has b={B}, h={H}, n={N}, m={M}; make the mask (n, m)"
+    )
+    for kernel in KERNELS.values():
+        with pytest.raises(ValueError, match=refusal):
+            kernel(q, k, v, mask=mask, dropout=0.0)
+    with pytest.raises(ValueError, match=refusal):
+        attention_weights(q, k, mask=mask)
+
+
+@kernels
+def test_a_mask_of_more_queries_than_there_are_is_refused(attention: str) -> None:
+    layer, tokens = MultiHeadAttention(D, heads=H, attention=attention), torch.randn(B, 3, D)
+    with pytest.raises(ValueError, match=rf"the mask is \(3, 3\), but attention has b={B}, h={H}, n=1, m=3"):
+        layer(tokens[:, :1], tokens, mask=causal_mask(3, 3))
+    assert layer(tokens[:, :1], tokens, mask=causal_mask(1, 3)).shape == (B, 1, D)
+
+
+@kernels
+def test_two_axes_are_queries_and_keys_even_where_there_are_as_many_examples_as_queries(
+    attention: str,
+) -> None:
+    layer, tokens = MultiHeadAttention(D, heads=H, attention=attention), torch.randn(N, N, D)
+    mask = causal_mask(N, N)
+    torch.testing.assert_close(layer(tokens, mask=mask), layer(tokens, mask=mask.expand(N, N, N)))
+    assert not torch.allclose(layer(tokens, mask=mask), layer(tokens, mask=mask[:, None]), atol=1e-2)
 
 
 # --- Properties ---

@@ -62,6 +62,16 @@ def test_heads_that_do_not_divide_dim_are_answered_with_the_nearest_that_do() ->
     assert refusal(heads=5) == "heads=5 does not divide dim=16; use 1, 2, 4, 8"
 
 
+def test_heads_of_a_width_of_their_own_need_not_divide_dim() -> None:
+    assert resolve({**TINY, "heads": 5, "dim_head": 3})["dim_head"] == 3
+    assert resolve({**TINY, "heads": 8})["dim_head"] == 2
+
+
+def test_the_width_of_a_head_that_is_named_is_the_trial_where_it_is_the_papers() -> None:
+    named, derived, other = (resolve({**TINY, **point}) for point in ({"dim_head": 8}, {}, {"dim_head": 7}))
+    assert named == derived != other
+
+
 def test_images_and_sequences_are_not_mixed() -> None:
     assert refusal(dataset="mnist") == (
         "dataset='mnist' has no sequences for transformer; use dataset='reverse'"
@@ -139,7 +149,10 @@ def test_an_answer_is_as_long_as_was_asked_whatever_is_decoded(beams: int) -> No
 # What it costs
 
 
-@pytest.mark.parametrize("point", [{}, {"norm": "post", "positions": "learned"}, {"attention": "explicit"}])
+@pytest.mark.parametrize(
+    "point",
+    [{}, {"norm": "post", "positions": "learned"}, {"attention": "explicit"}, {"heads": 3, "dim_head": 5}],
+)
 def test_the_closed_form_is_what_is_counted(point: dict[str, object]) -> None:
     config = resolve({**TINY, **point})
     assert count(build(config), *sequences.example(config, 1)) == cost_of(config)

@@ -110,6 +110,15 @@ def test_the_closed_form_is_what_torch_counts(norm: str, positions: str, attenti
     assert encoder_decoder(config) == counted(config)
 
 
+@pytest.mark.parametrize("heads", [3, 4, 6])
+@pytest.mark.parametrize("dim_head", [1, 4, 5])
+def test_heads_may_have_a_width_of_their_own(heads: int, dim_head: int) -> None:
+    config = CONFIG | dict(heads=heads, dim_head=dim_head)
+    assert encoder_decoder(config) == counted(config)
+    source = sources(n=7)
+    assert transformer(config)(source, source).shape == (len(source), 7, VOCABULARY)
+
+
 @pytest.mark.parametrize(
     ("dim", "mlp_dim", "heads", "millions"), [(512, 2048, 8, 65), (1024, 4096, 16, 213)], ids=["base", "big"]
 )

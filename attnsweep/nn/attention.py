@@ -10,8 +10,9 @@ writes with them.
 Shapes: b examples, n queries, m keys, h heads, d the width of a token, or of a head where h stands before.
 
 One convention for masks: boolean, True where the query may attend to the key; (n, m), or (b, n, m), or
-(b, h, n, m) where heads differ, each axis of full length or 1. `&` joins two of them. A query that may attend
-to nothing has weights of zero and gets zeros, with gradients of zero, where the softmax would say 0/0.
+(b, h, n, m) where heads differ, each axis of full length or 1. A mask of two axes is always (n, m): what is
+known of the keys (b, m) becomes a mask by `padding_mask`, (b, 1, m). `&` joins two of them. A query that may
+attend to nothing has weights of zero and gets zeros, with gradients of zero, where the softmax would say 0/0.
 """
 
 import math
@@ -35,14 +36,21 @@ class Kernel(Protocol):
     def __call__(
         self, queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None, dropout: float
     ) -> Tensor:
-        """What each query reads from the values, (b, h, n, d). `dropout` is a rate on the weights."""
+        """What each query reads from the values, (b, h, n, d). `dropout` is a rate on the weights.
+
+        Raises as `four_axes` does where the mask does not fit.
+        """
 
 
 def attention_weights(queries: Tensor, keys: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """softmax(Q K^T / sqrt(d)): how much each query attends to each key, (b, h, n, m); rows sum to one."""
+    """softmax(Q K^T / sqrt(d)): how much each query attends to each key, (b, h, n, m); rows sum to one.
+
+    Raises as `four_axes` does where the mask does not fit.
+    """
     scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
     if mask is None:
         return scores.softmax(dim=-1)
+    mask = four_axes(mask, queries, keys)
     least = torch.finfo(scores.dtype).min  # not -inf, of which a row makes NaN
     return scores.masked_fill(~mask, least).softmax(dim=-1).masked_fill(~mask, 0)
 
@@ -64,6 +72,7 @@ def fused(
     """
     if mask is None:
         return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+    mask = four_axes(mask, queries, keys)
     idle = ~mask.any(dim=-1, keepdim=True)  # not every kernel of torch is sure to give zeros for such rows
     read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask | idle, dropout_p=dropout)
     return read.masked_fill(idle, 0)
@@ -84,13 +93,27 @@ def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def over_heads(mask: Tensor | None) -> Tensor | None:
-    """The mask in the shape that the kernels take. Raises TypeError where it is not boolean."""
-    if mask is not None and mask.dtype != torch.bool:
+def four_axes(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """A mask of queries (b, h, n, d) and keys (b, h, m, d) with all four axes, each of full length or 1.
+
+    Raises TypeError where it is not boolean, ValueError where it is not (n, m), (b, n, m) or (b, h, n, m).
+    """
+    if mask.dtype != torch.bool:
         raise TypeError(
             f"the mask is {mask.dtype}; make it torch.bool, True where a query may attend to a key"
         )
-    return rearrange(mask, "b n m -> b 1 n m") if mask is not None and mask.ndim == 3 else mask
+    given, full = tuple(mask.shape), (*queries.shape[:3], keys.shape[2])
+    if mask.ndim == 2:
+        mask = rearrange(mask, "n m -> 1 1 n m")
+    elif mask.ndim == 3:
+        mask = rearrange(mask, "b n m -> b 1 n m")
+    if mask.ndim != 4 or any(axis not in (1, most) for axis, most in zip(mask.shape, full, strict=True)):
+        sizes = ", ".join(f"{axis}={length}" for axis, length in zip("bhnm", full, strict=True))
+        raise ValueError(
+            f"the mask is {given}, but attention has {sizes}; make the mask (n, m), (b, n, m) or "
+            "(b, h, n, m), each axis of that length or 1"
+        )
+    return mask
 
 
 # --- Multi-head attention ---
@@ -124,7 +147,7 @@ class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
     `dim_head` is dim // heads if not given, as in the paper. `dropout` is a rate on the weights in training.
-    Raises UserError for an unknown kernel and for heads that do not divide dim.
+    Raises UserError for an unknown kernel, and without `dim_head` for heads that do not divide dim.
     """
 
     def __init__(
@@ -138,7 +161,7 @@ class MultiHeadAttention(nn.Module):
         attention: str = "fused",
     ) -> None:
         super().__init__()
-        inner = heads * (dim_head or width_of_head(dim, heads))
+        inner = heads * (width_of_head(dim, heads) if dim_head is None else dim_head)
         self.heads, self.dropout = heads, dropout
         self.kernel = KERNELS[known("attention", attention, KERNELS)]
         self.to_queries, self.to_keys, self.to_values = (linear(dim, inner, bias=bias) for _ in range(3))
@@ -157,17 +180,21 @@ class MultiHeadAttention(nn.Module):
 
         With a cache, self-attention reads from the earlier calls' tokens too, which count as the first of the
         m keys; attention to others computes their keys and values in the first call, and reads those in all.
+        The mask is as the head of this file says. Raises as `four_axes` does where it does not fit.
         """
         q = self.split(self.to_queries(queries))
         k, v = self.keys_values(queries if keys is None else keys, cache, crosses=keys is not None)
         dropout = self.dropout if self.training else 0.0
-        read = self.kernel(q, k, v, mask=over_heads(mask), dropout=dropout)
+        read = self.kernel(q, k, v, mask=mask, dropout=dropout)
         return self.to_output(rearrange(read, "b h n d -> b n (h d)"))
 
     def weights(self, queries: Tensor, keys: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """The weights (b, h, n, m) with which `forward` reads, whichever the kernel; without dropout."""
+        """The weights (b, h, n, m) with which `forward` reads, whichever the kernel; without dropout.
+
+        Raises as `four_axes` does where the mask does not fit.
+        """
         q, k = self.to_queries(queries), self.to_keys(queries if keys is None else keys)
-        return attention_weights(self.split(q), self.split(k), mask=over_heads(mask))
+        return attention_weights(self.split(q), self.split(k), mask=mask)
 
     def keys_values(self, tokens: Tensor, cache: Cache | None, *, crosses: bool) -> tuple[Tensor, Tensor]:
         """The keys and values (b, h, m, d) to read from."""

@@ -82,12 +82,13 @@ class EncoderBlock(nn.Module):
         *,
         heads: int,
         mlp_dim: int,
+        dim_head: int | None = None,
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
     ) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(dim, heads=heads, attention=attention)
+        self.attention = MultiHeadAttention(dim, heads=heads, dim_head=dim_head, attention=attention)
         self.feed_forward = FeedForward(dim, mlp_dim)
         self.around_attention, self.around_feed_forward = (
             Residual(dim, norm=norm, dropout=dropout) for _ in range(2)
@@ -108,13 +109,14 @@ class DecoderBlock(nn.Module):
         *,
         heads: int,
         mlp_dim: int,
+        dim_head: int | None = None,
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
     ) -> None:
         super().__init__()
         self.attention, self.cross_attention = (
-            MultiHeadAttention(dim, heads=heads, attention=attention) for _ in range(2)
+            MultiHeadAttention(dim, heads=heads, dim_head=dim_head, attention=attention) for _ in range(2)
         )
         self.feed_forward = FeedForward(dim, mlp_dim)
         self.around_attention, self.around_cross_attention, self.around_feed_forward = (

@@ -33,9 +33,10 @@ def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool
     return norm(dim) + linear(dim, 3 * inner, tokens=tokens, bias=False) + products + back
 
 
-def multi_head(dim: int, queries: int, keys: int) -> Cost:
-    """Attention of `queries` tokens to `keys` tokens, heads x dim_head = dim, all four projections with
+def multi_head(dim: int, queries: int, keys: int, *, inner: int) -> Cost:
+    """Attention of `queries` tokens to `keys` tokens, heads x dim_head = `inner`, all four projections with
     bias. Masked pairs count too.
     """
-    read, written = linear(dim, dim, tokens=keys), linear(dim, dim, tokens=queries)
-    return read * 2 + written * 2 + Cost(0, 2 * queries * keys * dim)
+    to_keys_and_values = linear(dim, inner, tokens=keys) * 2
+    to_queries, to_output = linear(dim, inner, tokens=queries), linear(inner, dim, tokens=queries)
+    return to_keys_and_values + to_queries + to_output + Cost(0, 2 * queries * keys * inner)

@@ -3,8 +3,8 @@
 A token is a number: 0 pads, 1 begins an answer, 2 ends it, the symbols of a problem follow.
 
 No question of validation is one of test, and no question of either is in a training epoch, which draws
-another in its place. Where a length has few questions, validation and test have a tenth of them each; a length
-with fewer than LEAST_QUESTIONS is refused.
+another in its place. Where a length has few questions, validation and test have a tenth of them each; a
+length with fewer than LEAST_QUESTIONS is refused.
 """
 
 import functools

@@ -8,14 +8,19 @@ from attnsweep.tasks.sequences.axes import KNOWN
 from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
 
 DEFAULT_DATASET = "reverse"
-MODELS = {"transformer": ("depth", "heads", "dim", "mlp_dim", "attention", "norm", "positions", "length")}
+MODELS = {
+    "transformer": (
+        "depth", "heads", "dim", "dim_head", "mlp_dim", "attention", "norm", "positions", "length",
+    ),
+}  # fmt: skip
 RECIPE = (
     "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
     "epochs", "precision", "seed",
 )  # fmt: skip
 DEFAULTS: dict[str, Value] = {
     "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
-    "dropout": 0.0,  # no example comes twice
+    "dropout": 0.0,  # few examples come twice
+    "dim_head": None,  # dim // heads
 }  # fmt: skip
 
 
@@ -33,13 +38,18 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
     config |= {"dataset": problem.name, "num_classes": problem.num_classes}
     check_length(problem, config["length"])
-    if config["dim"] % config["heads"]:
-        divisors = [n for n in range(1, config["dim"] + 1) if config["dim"] % n == 0]
-        near = sorted(sorted(divisors, key=lambda n: abs(n - config["heads"]))[:4])
-        raise UserError(
-            f"heads={config['heads']} does not divide dim={config['dim']}; use {', '.join(map(str, near))}"
-        )
-    return config | {"dim_head": config["dim"] // config["heads"]}
+    if config["dim_head"] is None:
+        config["dim_head"] = width_of_head(config["dim"], config["heads"])
+    return config
+
+
+def width_of_head(dim: int, heads: int) -> int:
+    """dim // heads, as in the paper. Raises UserError, naming heads that would, where these do not divide dim."""
+    if dim % heads:
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+        near = sorted(sorted(divisors, key=lambda n: abs(n - heads))[:4])
+        raise UserError(f"heads={heads} does not divide dim={dim}; use {', '.join(map(str, near))}")
+    return dim // heads
 
 
 def find_problem(point: Mapping[str, object]) -> Problem:

@@ -25,7 +25,8 @@ class Transformer(nn.Module):
     norm "post" (the paper's) or "pre", which ends each of the two stacks with a norm of its own; positions
     "sinusoidal" or "learned", the same for source and target; attention "explicit" or "fused". The weights
     begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which sqrt(d) times
-    are N(0, 1), as are the logits. Raises UserError where a word is unknown or heads do not divide dim.
+    are N(0, 1), as are the logits. `dim_head` is dim // heads if not given. Raises UserError where a word is
+    unknown, or heads do not divide dim and no `dim_head` is given.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Transformer(nn.Module):
         depth: int,
         heads: int,
         mlp_dim: int,
+        dim_head: int | None = None,
         dropout: float = 0.1,
         norm: str = "post",
         positions: str = "sinusoidal",
@@ -47,7 +49,7 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         self.positions, self.dropout = Positions(longest, dim, kind=positions), nn.Dropout(dropout)
         sizes: dict[str, Any] = dict(
-            heads=heads, mlp_dim=mlp_dim, dropout=dropout, norm=norm, attention=attention
+            heads=heads, mlp_dim=mlp_dim, dim_head=dim_head, dropout=dropout, norm=norm, attention=attention
         )
         self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes) for _ in range(depth))
         self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes) for _ in range(depth))
@@ -101,6 +103,7 @@ def transformer(config: Mapping[str, Any]) -> Transformer:
     return Transformer(
         vocabulary=config["num_classes"],
         longest=positions_for(config["length"]),
+        dim_head=config.get("dim_head"),
         **{key: config[key] for key in ("dim", "depth", "heads", "mlp_dim", "dropout")},
         **{key: config[key] for key in ("norm", "positions", "attention")},
     )
