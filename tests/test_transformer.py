@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from typing import ClassVar
+import random
 
 import numpy as np
 import pytest
@@ -395,14 +395,11 @@ def test_the_beams_of_a_batch_are_those_of_a_search_over_lists(width: int, alpha
 
 
 class Table(nn.Module):
-    """Stands in for a transformer: the next token's probabilities are read off the last one, in a table."""
+    """Stands in for a transformer: the next token's logits are read off the last one, in a table (v, v)."""
 
-    NEXT: ClassVar[dict[int, dict[int, float]]] = {
-        BEGIN: {3: 0.6, 4: 0.4},
-        3: {5: 0.5, END: 0.5 - 1e-3},  # the more probable first step leads to where nothing is certain
-        4: {END: 0.99},
-        5: {END: 0.5},
-    }
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
 
     def encode(self, source: Tensor) -> Tensor:
         return torch.zeros(*source.shape, 1)
@@ -411,20 +408,74 @@ class Table(nn.Module):
         return None
 
     def decode(self, target: Tensor, memory: Tensor, *, memory_mask: Tensor, caches: None) -> Tensor:
-        logits = torch.full((*target.shape, 6), -torch.inf)
-        for token, following in self.NEXT.items():
-            row = torch.tensor([following.get(i, 1e-6) for i in range(6)]).log()
-            logits[target == token] = row
-        return logits
+        return self.logits[target]
+
+
+NEXT = {
+    BEGIN: {3: 0.6, 4: 0.4},
+    3: {5: 0.5, END: 0.5 - 1e-3},  # the more probable first step leads to where nothing is certain
+    4: {END: 0.99},
+    5: {END: 0.5},
+}
+
+
+def of_probabilities(following: dict[int, dict[int, float]]) -> Table:
+    """A table of six tokens, each of which may be followed by any other."""
+    rows = [[following.get(token, {}).get(next, 1e-6) for next in range(6)] for token in range(6)]
+    return Table(torch.tensor(rows).log())
 
 
 def test_a_beam_finds_the_likelier_target_that_greedy_passes_by() -> None:
-    model, source = Table(), torch.full((2, 1), 3)
+    model, source = of_probabilities(NEXT), torch.full((2, 1), 3)
     first, best = greedy(model, source, longest=4), beam(model, source, longest=4, width=2, alpha=0.0)
     assert first.tokens.tolist() == [[3, 5, END]] * 2
     assert [written_tokens(best, row) for row in range(2)] == [(4, END)] * 2
     assert (best.log_p > first.log_p).all()
     torch.testing.assert_close(best.log_p, torch.full((2,), 0.4 * 0.99).log(), atol=0.02, rtol=0)
+
+
+CHOICES = 4
+
+
+def of_equals(seed: int, vocabulary: int = 24) -> list[list[int]]:
+    """For each token CHOICES tokens that may follow, all with the same probability, ascending."""
+    draw = random.Random(seed)
+    return [sorted(draw.sample(range(END, vocabulary), CHOICES)) for _ in range(vocabulary)]
+
+
+def first_of_equals(following: list[list[int]], width: int) -> tuple[int, ...]:
+    """The beam search over lists, where all targets of as many tokens are equally good, and shorter ones better."""
+    pool: list[tuple[int, ...]] = [(BEGIN,)]
+    for _ in range(LONGEST):
+        grown = [
+            (*tokens, token)
+            for tokens in pool
+            for token in (following[tokens[-1]] if tokens[-1] != END else [END])
+        ]
+        grown = [tokens[:-1] if tokens[-2:] == (END, END) else tokens for tokens in grown]
+        pool = sorted(grown, key=len)[:width]  # stable: the first of equals stays the first
+    return pool[0][1:]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7])
+@pytest.mark.parametrize("seed", range(10))
+def test_of_equally_good_choices_the_first_is_taken(width: int, seed: int) -> None:
+    following = of_equals(seed)
+    logits = torch.full((24, 24), -torch.inf)
+    for token, others in enumerate(following):
+        logits[token, others] = 0
+    model, source = Table(logits), torch.full((2, 1), 3)
+    written = beam(model, source, longest=LONGEST, width=width, alpha=0.0)
+    assert [written_tokens(written, row) for row in range(2)] == [first_of_equals(following, width)] * 2
+    if width == 1:
+        assert torch.equal(written.tokens, greedy(model, source, longest=LONGEST).tokens)
+
+
+def test_a_beam_of_width_one_is_greedy_where_the_best_differ_by_less_than_their_sums_can_hold() -> None:
+    logits = 1e-6 * torch.randn(500, 500, generator=torch.Generator().manual_seed(0))
+    model, source = Table(logits), torch.full((1, 1), 3)
+    one, other = beam(model, source, longest=LONGEST, width=1), greedy(model, source, longest=LONGEST)
+    assert torch.equal(one.tokens, other.tokens) and torch.equal(one.log_p, other.log_p)
 
 
 # --- Learning ---

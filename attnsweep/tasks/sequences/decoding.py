@@ -1,7 +1,8 @@
 """How a transformer writes: greedily, or with the beam search of "Attention Is All You Need" (section 6.1).
 
 A target begins with BEGIN and ends with END. What is written leaves out BEGIN, has END, then padding. Neither
-padding nor BEGIN is ever chosen. `cached=False` computes all earlier tokens anew for each, with the same
+padding nor BEGIN is ever chosen. Of equally good choices the first is taken: the hypothesis that was better
+before, then the lower token id. `cached=False` computes all earlier tokens anew for each, with the same
 result. Shapes: b examples, n source tokens, t written tokens, w hypotheses in a beam, v the vocabulary.
 """
 
@@ -85,11 +86,13 @@ def beam(
     cached: bool = True,
 ) -> Written:
     """Keeps the `width` best hypotheses, finished or not, until all are finished or have `longest` tokens;
-    returns the best.
+    returns the best. Width 1 is `greedy`.
 
     Best is the log-probability divided by ((5 + l) / 6)^alpha, l being the number of tokens with END
-    (https://arxiv.org/abs/1609.08144, eq. 14, without coverage). Width 1 is `greedy`.
+    (https://arxiv.org/abs/1609.08144, eq. 14, without coverage).
     """
+    if width == 1:  # by sums, rounding would make equal what differs by little
+        return greedy(model, source, longest=longest, cached=cached)
     writer = Writer(model, source, width=width, cached=cached)
     first = torch.arange(len(source), device=source.device)[:, None] * width
     total = torch.full((len(source), width), -torch.inf, device=source.device)
@@ -100,7 +103,7 @@ def beam(
         penalty = rearrange(((5 + lengths) / 6) ** alpha, "(b w) -> b w 1", w=width)
         totals = rearrange(total[..., None] + log_p, "b w v -> b (w v)")
         scores = rearrange((total[..., None] + log_p) / penalty, "b w v -> b (w v)")
-        chosen = scores.topk(width).indices
+        chosen = scores.argsort(dim=-1, descending=True, stable=True)[:, :width]  # topk takes any of a tie
         total = totals.gather(1, chosen)
         writer.choose((first + chosen // log_p.shape[-1]).flatten())
         writer.write((chosen % log_p.shape[-1]).flatten())

@@ -44,7 +44,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 
 def width_of_head(dim: int, heads: int) -> int:
-    """dim // heads, as in the paper. Raises UserError, naming heads that would, where these do not divide dim."""
+    """dim // heads, as in the paper. Raises UserError, naming heads that do, where these do not divide it."""
     if dim % heads:
         divisors = [n for n in range(1, dim + 1) if dim % n == 0]
         near = sorted(sorted(divisors, key=lambda n: abs(n - heads))[:4])

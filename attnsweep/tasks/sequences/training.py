@@ -15,7 +15,7 @@ from einops import repeat
 from torch import Tensor
 
 from attnsweep.tasks.sequences import problems
-from attnsweep.tasks.sequences.decoding import Writer, beam, greedy
+from attnsweep.tasks.sequences.decoding import Writer, beam
 from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
 from attnsweep.tasks.sequences.transformer import Transformer
 
@@ -129,11 +129,7 @@ def judge_part(model: Transformer, examples: Examples, config: Mapping[str, Any]
 
 def decode(model: Transformer, questions: Tensor, config: Mapping[str, Any], *, longest: int) -> Tensor:
     """The model's answers (b, longest), each with its END and then padding."""
-    width: int = config["beam"]
-    if width == 1:
-        written = greedy(model, questions, longest=longest)
-    else:
-        written = beam(model, questions, longest=longest, width=width)
+    written = beam(model, questions, longest=longest, width=config["beam"])
     return F.pad(written.tokens, (0, longest - written.tokens.shape[1]), value=PAD)
 
 
