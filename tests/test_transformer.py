@@ -444,7 +444,7 @@ def of_equals(seed: int, vocabulary: int = 24) -> list[list[int]]:
 
 
 def first_of_equals(following: list[list[int]], width: int) -> tuple[int, ...]:
-    """The beam search over lists, where targets of as many tokens are equally good, and shorter ones better."""
+    """The beam search over lists, where targets of one length are equally good, and shorter ones better."""
     pool: list[tuple[int, ...]] = [(BEGIN,)]
     for _ in range(LONGEST):
         grown = [

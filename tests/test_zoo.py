@@ -18,7 +18,8 @@ from attnsweep.measuring import measure
 from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import cost_of, expand
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.images.models.zoo import MECHANISMS, parts, rules
+from attnsweep.tasks.images.models.zoo import MECHANISMS, UNTRAINED, parts, rules
+from attnsweep.tasks.images.models.zoo.arguments import flat
 from attnsweep.tasks.images.space import patch_size
 from attnsweep.tasks.images.zoo_sizes import LEAST, MULTIPLES, TAKES, check, default_patch, patches
 from attnsweep.tasks.registry import resolve
@@ -29,14 +30,6 @@ OTHER: dict[str, Any] = dict(
     depth=5, heads=4, dim=48, dim_head=16, mlp_dim=192, patch_size=14, dropout=0.5, emb_dropout=0.5
 )
 AXES = (*SMALL, "patch_size")
-# What the logits do not depend on: the last block's part for tokens that nothing reads after it.
-UNTRAINED = {
-    "regionvit": r".*layers\.3\.2\.local_rel_pos_bias.*",
-    "rvt": r".*layers\.3\.0\.to_q\.conv.*",
-    "simple_vit_with_specialized_cls": r"transformer\.(layers\.3\.1\.)?norm\.fns\.1\..*",
-    "wwt": r"layers\.3\.(attns\.0\.(to_out_tokens|mlp_mask|tokens_gate)|mlps\.0)\..*",
-}
-
 # What a softmax cancels or a norm takes away: what is left as a gradient is rounding, on some CPUs 0.
 CANCELLED = {
     "cct": r"classifier\.attention_pool\.bias",
@@ -365,6 +358,24 @@ def test_a_jumbo_vit_has_the_widths_that_were_asked_for() -> None:
     net = seeded(configured("jumbo_vit", dim=40, mlp_dim=57))
     assert net.layers[0][1][1].out_features == 57
     assert net.jumbo_ff[1][1].out_features == 2 * 6 * 40
+
+
+PUBLISHED = {
+    "rvt": flat("rvt.RvT"),
+    "simple_vit_with_specialized_cls": flat("simple_vit_with_specialized_cls.SimpleViT"),
+    "vit_with_patch_merger": flat("vit_with_patch_merger.ViT", {"patch_merge_layer": 2}),
+    "wwt": flat("wwt.WWT", {"num_slots": 8}),
+}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_what_is_left_out_changes_no_logit(model: str) -> None:
+    config = configured(model, "cifar10")
+    ours = seeded(config).eval()
+    torch.manual_seed(0)
+    whole = PUBLISHED[model](config).eval()
+    assert parameters(ours) < parameters(whole)
+    torch.testing.assert_close(ours(images_for(config)), whole(images_for(config)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["cct", "look_vit", "sep_vit"])

@@ -11,7 +11,7 @@ from attnsweep.core.labels import model_name
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, TASKS, architecture, find, resolve
+from attnsweep.tasks.registry import AXES, REVISED_MODELS, TASKS, architecture, find, resolve
 
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
@@ -51,7 +51,8 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
-    identity = {**config, "model": model_name(config["model"])}
+    model = config["model"]
+    identity = {**config, "model": model_name(model), "revision": REVISED_MODELS.get(model)}
     return {key: value for key, value in identity.items() if key not in AXES or AXES[key].before != value}
 
 

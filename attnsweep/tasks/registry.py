@@ -21,6 +21,7 @@ TASKS: dict[str, Task] = {
 AXES = by_name(SHARED.values(), *(task.axes for task in TASKS.values()))
 COLUMNS: tuple[Column, ...] = tuple(column for task in TASKS.values() for column in task.columns)
 TASK_OF = {model: task for task in TASKS.values() for model in task.models}
+REVISED_MODELS = {name: n for task in TASKS.values() for name, n in task.revised_models.items()}
 ALWAYS = ("task", "model", "dataset")
 
 

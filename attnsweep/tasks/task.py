@@ -6,7 +6,7 @@ imported when `procedure` is asked for it.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,3 +117,4 @@ class Task:
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results
     revision: Callable[[Config], int] = lambda config: 0  # added to `numerics` where some trials' numbers changed
+    revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than at first: new ids

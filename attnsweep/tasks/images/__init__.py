@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, space
+from attnsweep.tasks.images import datasets, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
 from attnsweep.tasks.images.cost import cost
 from attnsweep.tasks.task import Procedure, Task
@@ -47,4 +47,5 @@ TASK = Task(
     procedure=procedure,
     of_data=space.OF_DATA,
     own_models=True,
+    revised_models=zoo_sizes.REVISIONS,
 )

@@ -103,6 +103,12 @@ LEAST: dict[str, dict[str, int]] = {
     "twins_svt": {"depth": 4},
     "vit_with_keel_post_ln": {"depth": 2},
 }
+REVISIONS = {  # of mechanisms that are built otherwise than at first: raised, their trials run again
+    model: 2
+    for model in (
+        "rvt", "simple_vit_with_specialized_cls", "vit_with_patch_merger", "wwt",
+    )
+}  # fmt: skip
 FINER = ("cross_vit", "look_vit", "pit")  # cut a second time, with finer or overlapping patches
 
 

@@ -41,11 +41,14 @@ from attnsweep.tasks.images.models.zoo.uniform import (
     looped_vit,
     na_vit,
     normalized_vit,
+    rvt,
     simple_flash_attn_vit,
     simple_vit_with_fft,
     simple_vit_with_qk_norm,
     simple_vit_with_relative_proj_pos_bias,
+    simple_vit_with_specialized_cls,
     vit_with_patch_merger,
+    wwt,
 )
 
 MECHANISMS: dict[str, Builder] = {
@@ -75,7 +78,7 @@ MECHANISMS: dict[str, Builder] = {
     "parallel_vit": flat("parallel_vit.ViT"),  # arXiv:2203.09795
     "pit": pit,
     "regionvit": regionvit,
-    "rvt": flat("rvt.RvT"),  # arXiv:2104.09864
+    "rvt": rvt,
     "scalable_vit": scalable_vit,
     "sep_vit": sep_vit,
     "simple_flash_attn_vit": simple_flash_attn_vit,
@@ -94,7 +97,7 @@ MECHANISMS: dict[str, Builder] = {
     "simple_vit_with_register_tokens": flat("simple_vit_with_register_tokens.SimpleViT"),  # arXiv:2309.16588
     "simple_vit_with_relative_proj_pos_bias": simple_vit_with_relative_proj_pos_bias,
     "simple_vit_with_sparse_gating": flat("simple_vit_with_sparse_gating.SimpleViTWithSparseGating"),
-    "simple_vit_with_specialized_cls": flat("simple_vit_with_specialized_cls.SimpleViT"),  # arXiv:2602.08626
+    "simple_vit_with_specialized_cls": simple_vit_with_specialized_cls,
     "simple_vit_with_value_residual": flat("simple_vit_with_value_residual.SimpleViT"),  # arXiv:2410.17897
     "t2t": t2t,
     "twins_svt": twins_svt,
@@ -104,6 +107,22 @@ MECHANISMS: dict[str, Builder] = {
     "vit_with_keel_post_ln": flat("vit_with_keel_post_ln.ViT"),  # arXiv:2601.19895
     "vit_with_patch_dropout": flat("vit_with_patch_dropout.ViT"),  # arXiv:2208.07220
     "vit_with_patch_merger": vit_with_patch_merger,
-    "wwt": flat("wwt.WWT", {"num_slots": 8}),  # arXiv:2605.12021
+    "wwt": wwt,
     "xcit": rgb("xcit.XCiT", {"cls_depth": 2}),  # arXiv:2106.09681
+}
+
+# Parameters that are counted though no logit depends on them, at some size or at all, by their names in
+# the mechanism. Nearly all are biases that a batch norm or a softmax cancels; they stay, as published.
+# What nothing reads is left out by the builders.
+UNTRAINED = {
+    "cct": r"classifier\.attention_pool\.bias",
+    "cross_vit": r"sm_image_embedder\.to_patch_embedding\.1\.weight",  # the norm of a patch of a single value
+    "crossformer": r".*\.dpb\.[79]\.bias",
+    "levit": r".*\.(to_k\.1|to_out\.1|net\.3)\.bias",
+    "max_vit": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.net\.4)\.bias",
+    "max_vit_with_registers": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.1\.4)\.bias",
+    "mobile_vit": r".*(\.conv\.7|\.net\.4)\.bias",
+    "nest": r"layers\.1\.0\.pos_emb",  # one number per place, which the norm over channels cancels
+    "regionvit": r".*\.local_rel_pos_bias\.weight",  # of windows of one place; of the last block
+    "xcit": r".*\.net\.2\.bias",
 }

@@ -132,3 +132,43 @@ class OneSize(nn.Module):
         x = net.transformer(net.dropout(net.to_patch_embedding(x) + positions))
         query = repeat(net.attn_pool_queries, "d -> b 1 d", b=len(images))
         return net.mlp_head((net.attn_pool(query, context=x) + query)[:, 0])
+
+
+class ClassQueries(nn.Module):
+    """Queries for an attention of RvT of which only the class token's output is read: all by the projection
+    of that token, none by the convolution over the patches.
+    """
+
+    def __init__(self, of_class: nn.Module) -> None:
+        super().__init__()
+        self.of_class = of_class
+
+    def forward(self, tokens: Tensor, fmap_dims: Any) -> Tensor:
+        return self.of_class(tokens)
+
+
+class SlotsOnly(nn.Module):
+    """The last block of a WWT with one kind of slots (https://arxiv.org/abs/2605.12021), of which only the
+    slots are read: without what would give new tokens, and masks for a next block.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        attention, self.norms, self.mlp = block.attns[0], block.norms, block.mlps[1]
+        self.to_queries_values, self.gate, self.to_slots = (
+            attention.to_q_v_tokens, attention.slots_gate, attention.to_out_slots,
+        )  # fmt: skip
+        self.heads, self.scale = attention.heads, attention.scale
+        to_keys, _ = attention.to_k_v_slots.weight.chunk(2)
+        self.to_keys = nn.Linear(to_keys.shape[1], to_keys.shape[0], bias=False)
+        self.to_keys.weight = nn.Parameter(to_keys.detach().clone())
+
+    def forward(self, x: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Tokens (b, t, d), slots (b, s, d) and a mask of scores (b, 1, h, t, s), with new slots."""
+        tokens, slots = (norm(seq) for norm, seq in zip(self.norms, x, strict=True))
+        q, v = rearrange(self.to_queries_values(tokens), "b t (two h d) -> two b h t d", two=2, h=self.heads)
+        k = rearrange(self.to_keys(slots), "b s (h d) -> b h s d", h=self.heads)
+        scores = einsum(q, k, "b h t d, b h s d -> b h t s") * self.scale + masks[0][:, 0]
+        read = einsum(scores.softmax(dim=-1), v, "b h t s, b h t d -> b h s d") * self.gate(slots)
+        summed = x[1] + self.to_slots(rearrange(read, "b h s d -> b s (h d)"))
+        return [x[0], summed + self.mlp(summed)], masks

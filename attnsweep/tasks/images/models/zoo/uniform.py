@@ -7,10 +7,12 @@ from torch import nn
 from attnsweep.tasks.images.models.zoo.arguments import Config, flat, load, sizes
 from attnsweep.tasks.images.models.zoo.parts import (
     ChannelNorm,
+    ClassQueries,
     FusedAttention,
     LinearTransformer,
     OneSize,
     SinglePrecision,
+    SlotsOnly,
     TokenSampling,
 )
 from attnsweep.tasks.images.models.zoo.rules import exact, finer
@@ -140,9 +142,48 @@ def simple_vit_with_relative_proj_pos_bias(config: Config) -> nn.Module:
     return flat("simple_vit_with_relative_proj_pos_bias.SimpleViT", {"max_dist": side})(config)
 
 
+def rvt(config: Config) -> nn.Module:
+    """RvT: rotary positions, queries by convolution (https://arxiv.org/abs/2104.09864).
+
+    In the last block the convolution for the queries of patches, whose outputs nothing reads, is left out.
+    """
+    net = flat("rvt.RvT")(config)
+    last, _ = net.transformer.layers[-1]
+    last.to_q = ClassQueries(last.to_q.cls_proj)
+    return net
+
+
+def simple_vit_with_specialized_cls(config: Config) -> nn.Module:
+    """SimpleViT whose class token has norms and projections of its own (https://arxiv.org/abs/2602.08626).
+
+    The patches' two norms after the last attention, whose outputs nothing reads, are left out.
+    """
+    net = flat("simple_vit_with_specialized_cls.SimpleViT")(config)
+    _, feed_forward = net.transformer.layers[-1]
+    for norm in (feed_forward.norm, net.transformer.norm):
+        norm.fns[1] = nn.Identity()
+    return net
+
+
 def vit_with_patch_merger(config: Config) -> nn.Module:
-    """A ViT whose tokens are merged to eight halfway (https://arxiv.org/abs/2202.12015)."""
-    return flat("vit_with_patch_merger.ViT", {"patch_merge_layer": max(1, config["depth"] // 2)})(config)
+    """A ViT whose tokens are merged to eight halfway (https://arxiv.org/abs/2202.12015).
+
+    It has no class token; the position of one is left out.
+    """
+    net = flat("vit_with_patch_merger.ViT", {"patch_merge_layer": max(1, config["depth"] // 2)})(config)
+    net.pos_embedding = nn.Parameter(net.pos_embedding[:, :-1].detach().clone())
+    return net
+
+
+def wwt(config: Config) -> nn.Module:
+    """WWT: tokens and eight slots attend to each other (https://arxiv.org/abs/2605.12021).
+
+    The logits are read off the slots: what the last block would compute for the tokens and for a next block,
+    an eighth of the parameters, is left out.
+    """
+    net = flat("wwt.WWT", {"num_slots": 8})(config)
+    net.layers[-1] = SlotsOnly(net.layers[-1])
+    return net
 
 
 def simple_vit_with_fft(config: Config) -> nn.Module:
