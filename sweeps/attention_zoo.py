@@ -19,7 +19,8 @@ WIDTHS = {
     124: "na_vit", 112: "hybrid local_vit", 106: "rvt", 104: "cct", 100: "cait xcit",
     88: "simple_vit_attn_residual", 86: "wwt", 84: "parallel_vit", 78: "cross_vit", 72: "look_vit",
     64: "nest", 48: "jumbo_vit mobile_vit", 44: "pit", 33: "crossformer",
-    32: "max_vit max_vit_with_registers", 16: "levit regionvit sep_vit", 15: "cvt", 14: "twins_svt", 8: "scalable_vit",
+    32: "max_vit max_vit_with_registers", 16: "levit regionvit sep_vit", 15: "cvt",
+    14: "twins_svt", 8: "scalable_vit",
 }  # fmt: skip
 
 sweep = Sweep(

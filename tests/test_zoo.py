@@ -1,6 +1,8 @@
 import copy
 import functools
+import importlib.util
 import math
+import pkgutil
 import random
 import re
 import subprocess
@@ -21,7 +23,15 @@ from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.models.zoo import MECHANISMS, UNTRAINED, parts, rules
 from attnsweep.tasks.images.models.zoo.arguments import flat
 from attnsweep.tasks.images.space import patch_size
-from attnsweep.tasks.images.zoo_sizes import LEAST, MULTIPLES, TAKES, check, default_patch, patches
+from attnsweep.tasks.images.zoo_sizes import (
+    LEAST,
+    MULTIPLES,
+    NOT_CARRIED,
+    TAKES,
+    check,
+    default_patch,
+    patches,
+)
 from attnsweep.tasks.registry import resolve
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
@@ -90,6 +100,16 @@ def parameters(net: nn.Module) -> int:
 def test_every_mechanism_says_what_it_takes() -> None:
     assert MECHANISMS.keys() == TAKES.keys()
     assert all(set(takes) <= set(AXES) for takes in TAKES.values())
+
+
+def test_every_module_of_vit_pytorch_is_carried_or_has_a_reason_why_not() -> None:
+    """Fails with its name where a new release has one more: carry it, or say why not."""
+    folder = importlib.util.find_spec("vit_pytorch").submodule_search_locations  # type: ignore[union-attr]
+    carried = {*TAKES, "vit", "deepvit"}
+    installed = {module.name for module in pkgutil.iter_modules(folder)}
+    assert installed - carried - NOT_CARRIED.keys() == set()
+    assert carried <= installed and not carried & NOT_CARRIED.keys()
+    assert all(NOT_CARRIED.values())
 
 
 @every_input

@@ -64,6 +64,45 @@ TAKES: dict[str, tuple[str, ...]] = {
     "xcit": FULL,
 }
 
+# The other modules of vit-pytorch, each with the reason why no model here is built from it; `vit` and `deepvit`
+# have files of their own.
+VIDEO = "takes video or volumes, not images"
+PRETRAINING = "trains another model without labels and classifies nothing itself"
+ANY_AXES = "takes arrays of any number of axes and is built from their shape; two axes are not set up here"
+NOT_CARRIED: dict[str, str] = {
+    "accept_video_wrapper": VIDEO,
+    "cct_3d": VIDEO,
+    "dino": PRETRAINING,
+    "distill": "trains a model on the answers of another that has been trained before",
+    "es_vit": PRETRAINING,
+    "extractor": "reads out the embeddings inside another model",
+    "lejepa": PRETRAINING,
+    "levjepa": PRETRAINING,
+    "levjepa_nd": PRETRAINING,
+    "mae": PRETRAINING,
+    "mp3": PRETRAINING,
+    "mpp": PRETRAINING,
+    "na_vit_nested_tensor": "is na_vit for images of many sizes in a batch; a data set here has one size",
+    "na_vit_nested_tensor_3d": VIDEO,
+    "recorder": "reads out the attention maps inside another model",
+    "simmim": PRETRAINING,
+    "simple_flash_attn_vit_3d": VIDEO,
+    "simple_vit_1d": "takes series, not images",
+    "simple_vit_3d": VIDEO,
+    "vaat": "takes video and sound and gives actions of a robot",
+    "vat_siglip": "takes views and joint angles of a robot and gives its actions",
+    "vit_1d": "takes series, not images",
+    "vit_3d": VIDEO,
+    "vit_detpool": "attends and pools within a mask of the object; without one it is a ViT with mean pooling",
+    "vit_nd": ANY_AXES,
+    "vit_nd_masking": "has the causal masks of the modules for any number of axes, and no model",
+    "vit_nd_pope": ANY_AXES,
+    "vit_nd_rotary": ANY_AXES,
+    "vit_with_decorr": "is the ViT with a second loss, on correlated features; a model here has one loss",
+    "vivit": VIDEO,
+    "vivit_with_moss": VIDEO,
+}
+
 SINES = [  # positions are sines and cosines of two coordinates
     "attn_residual_with_dca_simple_vit",
     "jumbo_vit",
