@@ -64,11 +64,10 @@ TAKES: dict[str, tuple[str, ...]] = {
     "xcit": FULL,
 }
 
-# The other modules of vit-pytorch, each with the reason why no model here is built from it; `vit` and `deepvit`
-# have files of their own.
+# The other modules of vit-pytorch, each with the reason why no model here is built from it. `vit` and
+# `deepvit` have files of their own.
 VIDEO = "takes video or volumes, not images"
 PRETRAINING = "trains another model without labels and classifies nothing itself"
-ANY_AXES = "takes arrays of any number of axes and is built from their shape; two axes are not set up here"
 NOT_CARRIED: dict[str, str] = {
     "accept_video_wrapper": VIDEO,
     "cct_3d": VIDEO,
@@ -94,10 +93,10 @@ NOT_CARRIED: dict[str, str] = {
     "vit_1d": "takes series, not images",
     "vit_3d": VIDEO,
     "vit_detpool": "attends and pools within a mask of the object; without one it is a ViT with mean pooling",
-    "vit_nd": ANY_AXES,
+    "vit_nd": "is vit for arrays of any number of axes",
     "vit_nd_masking": "has the causal masks of the modules for any number of axes, and no model",
-    "vit_nd_pope": ANY_AXES,
-    "vit_nd_rotary": ANY_AXES,
+    "vit_nd_pope": "is vit_nd with polar instead of rotary positions",
+    "vit_nd_rotary": "is vit_nd with rotary positions; for images rvt has them",
     "vit_with_decorr": "is the ViT with a second loss, on correlated features; a model here has one loss",
     "vivit": VIDEO,
     "vivit_with_moss": VIDEO,
