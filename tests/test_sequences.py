@@ -74,9 +74,10 @@ def test_the_width_of_a_head_that_is_named_is_the_trial_where_it_is_the_papers()
 
 def test_images_and_sequences_are_not_mixed() -> None:
     assert refusal(dataset="mnist") == (
-        "dataset='mnist' has no sequences for transformer; use dataset='reverse'"
+        "dataset='mnist' is for images and model='transformer' for sequences; "
+        "use dataset='reverse', or model='cnn'"
     )
-    assert refusal(model="vit", dataset="sort").startswith("dataset='sort' has no images for vit; ")
+    assert refusal(model="vit", dataset="sort").startswith("dataset='sort' is for sequences and model='vit'")
     assert refusal(task="images") == "task='images' has no model transformer; leave task out"
 
 

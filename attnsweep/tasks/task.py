@@ -116,5 +116,5 @@ class Task:
     own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results
-    revision: Callable[[Config], int] = lambda config: 0  # added to `numerics` where some trials' numbers changed
+    revision: Callable[[Config], int] = lambda config: 0  # added to `numerics`: of trials that changed alone
     revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than at first: new ids
