@@ -177,7 +177,9 @@ def alpha(reports: list[str]) -> Node:
     return one
 
 
-def test_a_measurement_that_waits_for_its_node_says_so(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_that_waits_for_its_node_says_so(
+    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(on_ray, "SAY_S", 0.3)
     monkeypatch.setattr(on_ray, "begin_and_measure", begin_and_say)
     one = alpha(reports := [])

@@ -27,6 +27,7 @@ import attnsweep
 from attnsweep import Sweep
 from attnsweep.cli import inspection
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.source import digest
 from attnsweep.core.trial import Trial
 from attnsweep.engine import latency
 from attnsweep.figures import front, table
@@ -37,7 +38,6 @@ from attnsweep.results.store import Store
 from attnsweep.space.plan import make_plan
 from attnsweep.space.rerun import rerun_line
 from attnsweep.space.trials import expand, make_trial
-from attnsweep.tasks import own
 from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
@@ -395,7 +395,7 @@ def model_file(folder: Path, canary: Path) -> Path:
 
 def of_own_model(path: Path) -> Trial:
     """A trial of the model in a file, with ids as this package would give them."""
-    named = {"model": f"{path}:Evil", "model_sha256": own.digest(path.read_text())}
+    named = {"model": f"{path}:Evil", "model_sha256": digest(path.read_text())}
     config = {**TRIALS[0].config, **named}
     from attnsweep.space.trials import arch_id_of
 

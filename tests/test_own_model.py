@@ -1,4 +1,10 @@
 import json
+import os
+import pickle
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +20,13 @@ from attnsweep.engine import latency
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
 from attnsweep.space.labels import label, varying
+from attnsweep.space.rerun import rerun_line
 from attnsweep.space.trials import cost_of, expand, make_trial
+from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
+ROOT = str(Path(__file__).parents[1])
 NET = """
 import torch
 from torch import nn
@@ -95,7 +104,7 @@ def test_the_model_is_built_with_the_arguments_of_its_configuration(net: str) ->
             {"colour": 3},
             "takes no colour; its arguments are image_size, channels, num_classes, ",
         ),
-        ("Net", {"depth": 0}, "depth=0 is out of range"),
+        ("Net", {"epochs": 0}, "epochs=0 is out of range"),
         ("Net", {"width": torch.nn.ReLU}, "cannot be recorded; use a number, a string, True, False or None"),
         ("Net", {"width": float("nan")}, "width=nan cannot be recorded"),
         ("Net", {"dataset": "reverse"}, "dataset='reverse' is for sequences"),
@@ -121,6 +130,152 @@ def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path) -> None:
 def test_a_misspelt_key_is_still_refused_where_no_model_is_ones_own() -> None:
     with pytest.raises(UserError, match="'widht' is not a key of a sweep"):
         Sweep(model="vit", widht=3)
+
+
+# Arguments that bear the name of an axis
+
+
+def keeper(folder: Path, parameter: str) -> str:
+    """The name of a model that keeps what it is given for one parameter."""
+    name = parameter.partition(":")[0].partition("=")[0].strip()
+    (folder / "keeper.py").write_text(
+        "from torch import nn\n"
+        "class Keeper(nn.Sequential):\n"
+        f"    def __init__(self, {parameter}, *, num_classes=10):\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        f"        self.kept = {name}\n"
+    )
+    return f"{folder}/keeper.py:Keeper"
+
+
+OF_ITS_OWN: dict[
+    str, tuple[str, dict[str, Any], Any]
+] = {  # parameter, what the sweep says, what the class gets
+    "a number for a word": ("stages: int = 3", {}, 3),
+    "a number for a word, swept": ("stages: int = 3", {"stages": 4}, 4),
+    "a truth for a word": ("attention: bool = True", {"attention": False}, False),
+    "another word": ("attention: str = 'explicit'", {"attention": "linear"}, "linear"),
+    "another word by default": ("attention: str = 'window'", {"attention": "fused"}, "fused"),
+    "another task's word": ("norm: str = 'rms'", {}, "rms"),
+    "another task's own word": ("norm: str = 'post'", {"norm": "pre"}, "pre"),
+    "another task's number": ("lines: int = 1000", {"lines": 2000}, 2000),
+    "another task's length": ("length: int = 5000", {}, 5000),
+    "another task's truth": ("plan: bool = False", {"plan": True}, True),
+    "out of range": ("heads: int = 4", {"heads": 0}, 0),
+    "out of range by default": ("depth: int = 0", {}, 0),
+    "a share that is none": ("dropout: float = 1.5", {}, 1.5),
+    "a fraction": ("dim: float = 0.5", {"dim": 1.5}, 1.5),
+    "a truth for a number": ("depth: bool = True", {}, True),
+    "nothing": ("mlp_dim: int | None = None", {}, None),
+    "sizes of stages": ("depth=(2, 2, 6, 2)", {}, (2, 2, 6, 2)),
+    "sizes of stages, swept": ("depth=(2, 2, 6, 2)", {"depth": (1, [1, 3])}, (1, (1, 3))),
+    "a list": ("dim=None", {"dim": [16, 32]}, [16, 32]),
+    "widths": ("channels=(16, 32)", {}, (16, 32)),
+    "a width": ("channels=16", {"channels": 32}, 32),
+    "two sides": ("image_size=(8, 8)", {}, (8, 8)),
+    "a class": ("norm=nn.LayerNorm", {}, "LayerNorm"),
+    "a class by an axis's name": ("attention=nn.MultiheadAttention", {}, "MultiheadAttention"),
+    "an infinity": ("lr: float = float('inf')", {}, float("inf")),
+    "another optimiser": ("optimizer: str = 'lion'", {}, "lion"),
+    "another precision": ("precision: int = 16", {"precision": 32}, 32),
+    "no seed": ("seed: str = 'none'", {"seed": "some"}, "some"),
+    "a rate that is none": ("lr: str = 'auto'", {"lr": "slow"}, "slow"),
+    "no model": ("model: str = 'resnet'", {}, "resnet"),
+    "no task": ("task: str = 'segment'", {}, "segment"),
+    "no data set": ("dataset: str = 'coco'", {}, "coco"),
+    "no name of ours": ("name: str = 'x'", {"name": "y"}, "y"),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ITS_OWN)
+def test_what_does_not_fit_an_axis_is_an_argument_of_the_classs_own(kind: str, tmp_path: Path) -> None:
+    parameter, point, expected = OF_ITS_OWN[kind]
+    one = trial(keeper(tmp_path, parameter), **point)
+    kept: Any = build(one.config).kept
+    assert getattr(kept, "__name__", kept) == expected
+    assert isinstance(kept, type) or type(kept) is type(expected)
+    name = parameter.partition(":")[0].partition("=")[0]
+    assert expected is None or one.config.get(name) != expected, "the column is the axis's"
+    store = Store(tmp_path / "results")
+    store.write("trials", [{**one.row(), "sweep": "s", "status": "done"}], one.trial_id)
+    (row,) = store.read("trials").to_pylist()
+    recorded = json.loads(row["model_args"] or "{}")
+    if point:
+        assert recorded[name] == json.loads(json.dumps(expected))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "point", "expected"),
+    [
+        ("depth", {}, 6),
+        ("depth: int = 2", {}, 2),
+        ("depth: int = 2", {"depth": 3.0}, 3),
+        ("depth=None", {"depth": 3}, 3),
+        ("attention='explicit'", {"attention": "fused"}, "fused"),
+        ("dropout=0", {}, 0),
+        ("lr: float = 0.1", {}, 0.1),
+        ("lr: float = 0.1", {"lr": 0.2}, 0.2),
+        ("lr", {"lr": 0.2}, 0.2),
+        ("epochs", {"epochs": 3}, 3),
+        ("batch_size: int = 32", {"batch_size": 16}, 16),
+        ("seed: int = 1", {"seed": 5}, 5),
+        ("channels", {}, 1),
+        ("channels=None", {"channels": 1}, 1),
+        ("image_size: int = 224", {}, 8),
+    ],
+)
+def test_what_fits_an_axis_stands_in_its_column(
+    parameter: str, point: dict[str, Any], expected: Any, tmp_path: Path
+) -> None:
+    name = parameter.partition(":")[0].partition("=")[0]
+    one = trial(keeper(tmp_path, parameter), **point)
+    assert (one.config[name], build(one.config).kept) == (expected, expected)
+    assert one.config["model_args"] is None
+
+
+def test_a_value_that_fits_is_the_recipes_even_where_the_class_means_something_else(tmp_path: Path) -> None:
+    one = trial(keeper(tmp_path, "lr: str = 'auto'"), lr=0.5)
+    assert (one.config["lr"], build(one.config).kept) == (0.5, 0.5)
+    assert trial(keeper(tmp_path, "lr: str = 'auto'")).config["lr"] == 1e-4
+
+
+def test_rates_and_seeds_that_a_class_takes_are_no_other_architectures(tmp_path: Path) -> None:
+    model = keeper(tmp_path, "lr: float = 0.1")
+    trials = [trial(model, lr=lr, seed=seed) for lr in (0.1, 0.2) for seed in (0, 1)]
+    assert len({one.trial_id for one in trials}) == 4 and len({one.arch_id for one in trials}) == 1
+
+
+def test_values_of_the_classs_own_are_swept(tmp_path: Path) -> None:
+    model = keeper(tmp_path, "attention: str = 'linear'")
+    sweep = Sweep(model=model, attention=tune.grid_search(["linear", "window", "fused"]))
+    trials, invalid = expand(sweep.points(), tmp_path)
+    assert not invalid
+    assert len({one.trial_id for one in trials}) == 3
+    assert [label(one, varying(trials)).split()[-1] for one in trials] == [
+        "attention=linear",
+        "attention=window",
+        "attention=fused",
+    ]
+
+
+def test_the_line_that_runs_a_trial_again_gives_every_argument(tmp_path: Path) -> None:
+    model = keeper(tmp_path, "dim=None, attention='linear', name='x', stages=3")
+    one = trial(model, dim=[16, 32], attention="window", name="y", stages=4)
+    line = rerun_line({**one.row(), "sweep": "s"})
+    swept: list[Sweep] = []
+    code = shlex.split(line)[-1].replace("attnsweep.run(", "swept.append(").replace(", results='rerun'", "")
+    exec(code, {"swept": swept})
+    (again,), _ = expand(swept[0].points(), tmp_path)
+    assert again.trial_id == one.trial_id
+
+
+def test_a_class_without_a_constructor_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from torch import nn\n"
+        "class Bare(nn.Module):\n"
+        "    def forward(self, x): return x.new_zeros(len(x), 10)\n"
+    )
+    assert trial(f"{tmp_path}/bare.py:Bare").params == 0
 
 
 # What identifies it
@@ -163,6 +318,201 @@ def test_the_cost_of_an_architecture_is_counted_once(net: str, monkeypatch: pyte
     one = trial(f"{net}:Net", width=11)
     monkeypatch.setattr("attnsweep.tasks.counting.build", None)
     assert cost_of(trial(f"{net}:Net", width=11, lr=1e-2, seed=3).config).params == one.params
+
+
+# The modules that it imports from beside itself
+
+USES_BLOCKS = """
+from torch import nn
+from blocks import head
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes=10):
+        super().__init__(nn.Flatten(), head(num_classes))
+"""
+BLOCKS = """
+from torch import nn
+from parts.sizes import WIDTH
+
+def head(classes):
+    return nn.Sequential(nn.Linear(64, WIDTH), nn.Linear(WIDTH, classes))
+"""
+
+
+def project(folder: Path, width: int, *, net: str = USES_BLOCKS) -> str:
+    """The name of a model whose file imports a module beside it, which imports a package there."""
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    (folder / "net.py").write_text(net)
+    (folder / "blocks.py").write_text(BLOCKS)
+    (folder / "parts" / "__init__.py").write_text("")
+    (folder / "parts" / "sizes.py").write_text(f"WIDTH = {width}\n")
+    (folder / "unused.py").write_text("raise RuntimeError('nobody imports this')\n")
+    return f"{folder}/net.py:Net"
+
+
+def params_of(width: int) -> int:
+    return 64 * width + width + 10 * width + 10
+
+
+def test_modules_beside_the_file_are_imported_and_belong_to_its_project_alone(tmp_path: Path) -> None:
+    before = {*sys.modules}
+    models = {width: project(tmp_path / str(width), width) for width in (3, 5)}
+    for width in (3, 5, 3):
+        assert trial(models[width]).params == params_of(width)
+        assert sum(one.numel() for one in build(trial(models[width]).config).parameters()) == params_of(width)
+    assert not {"blocks", "parts", "parts.sizes"} & ({*sys.modules} - before)
+
+
+def test_an_edit_of_an_imported_module_is_another_trial_at_once(tmp_path: Path) -> None:
+    model = project(tmp_path, 3)
+    before = trial(model)
+    (tmp_path / "parts" / "sizes.py").write_text("WIDTH = 4\n")
+    after = trial(model)
+    assert (before.params, after.params) == (params_of(3), params_of(4))
+    assert before.trial_id != after.trial_id and before.arch_id != after.arch_id
+    with pytest.raises(UserError, match="has changed since"):
+        build(before.config)
+    (tmp_path / "unused.py").write_text("")
+    assert trial(model).trial_id == after.trial_id
+
+
+def test_a_project_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    one, other = (trial(project(tmp_path / name, 3)) for name in ("here", "there"))
+    assert one.trial_id == other.trial_id
+
+
+def test_the_modules_travel_with_the_trial(tmp_path: Path) -> None:
+    """A worker on another machine has none of the files, in a process that has never seen them."""
+    planned = trial(project(tmp_path / "gone", 3), epochs=1)
+    (tmp_path / "trial").write_bytes(pickle.dumps(planned))
+    shutil.rmtree(tmp_path / "gone")
+    code = (
+        "import pickle, sys; from attnsweep.training.trial import Options, run\n"
+        "trial = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print([*run(trial, Options(data_dir='.'))][-1]['status'])"
+    )
+    command, environment = (
+        [sys.executable, "-c", code, f"{tmp_path}/trial"],
+        {**os.environ, "PYTHONPATH": ROOT},
+    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.strip() == "done", done.stderr
+
+
+THREE = "width = 3"
+IMPORTS: dict[str, tuple[str, dict[str, str]]] = {  # how the file gets its width, and the files beside it
+    "a module": ("import blocks; width = blocks.width", {"blocks.py": THREE}),
+    "a module by another name": ("import blocks as b; width = b.width", {"blocks.py": THREE}),
+    "everything": ("from blocks import *", {"blocks.py": THREE}),
+    "a package": (
+        "from blocks import width",
+        {"blocks/__init__.py": "from .a import width", "blocks/a.py": THREE},
+    ),
+    "a module of a package": (
+        "import blocks.a; width = blocks.a.width",
+        {"blocks/__init__.py": "", "blocks/a.py": THREE},
+    ),
+    "a module of a folder": ("from blocks.a import width", {"blocks/a.py": THREE}),
+    "a relative import": ("from .blocks import width", {"blocks.py": THREE}),
+    "a relative module": ("from . import blocks; width = blocks.width", {"blocks.py": THREE}),
+    "from above, within its package": (
+        "from ..common import width",
+        {"__init__.py": "", "../__init__.py": "", "../common.py": THREE},
+    ),
+    "by the name of its package": (
+        "from mine.nets.blocks import width",
+        {"__init__.py": "", "../__init__.py": "", "blocks.py": THREE},
+    ),
+    "in turn": ("from a import width", {"a.py": "from b import width", "b.py": f"import a\n{THREE}"}),
+    "by a word": (
+        "import importlib; width = importlib.import_module('blocks').width",
+        {"blocks.py": THREE},
+    ),
+    "what may be missing": (
+        "try:\n    from blocks import width\nexcept ImportError:\n    width = 4",
+        {"blocks.py": THREE},
+    ),
+    "another encoding": ("from blocks import width", {"blocks.py": f"# coding: latin-1\n# \u00e9\n{THREE}"}),
+    "like an installed package": ("from optuna import width", {"optuna.py": THREE}),
+    "not a folder of an installed package's name": (
+        "import einops; width = 3 + ('rearrange' not in dir(einops))",
+        {"einops/data.txt": ""},
+    ),
+    "not a module of the standard library's": (
+        "import colorsys; width = 3 + ('hsv_to_rgb' not in dir(colorsys))",
+        {"colorsys.py": "raise RuntimeError"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IMPORTS)
+def test_whatever_python_would_import_is_imported(kind: str, tmp_path: Path) -> None:
+    line, files = IMPORTS[kind]
+    folder = tmp_path / "mine" / "nets"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="latin-1")
+    (folder / "net.py").write_text(
+        f"import dataclasses\nfrom torch import nn\n{line}\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, num_classes))\n"
+    )
+    one = trial(f"{folder}/net.py:Net")
+    assert one.params == params_of(3)
+    for name in [name for name, text in files.items() if THREE in text]:
+        (folder / name).write_text((folder / name).read_text("latin-1").replace("= 3", "= 5"), "latin-1")
+        assert trial(f"{folder}/net.py:Net").trial_id != one.trial_id
+
+
+def test_an_import_that_waits_for_the_constructor_or_the_images_is_found(tmp_path: Path) -> None:
+    model = project(
+        tmp_path,
+        3,
+        net="from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__()\n"
+        "        from blocks import head\n"
+        "        self.head = head(num_classes)\n"
+        "    def forward(self, x):\n"
+        "        from parts import sizes\n"
+        "        return self.head(x.flatten(1)) * sizes.WIDTH\n",
+    )
+    planned = trial(model, epochs=1)
+    shutil.rmtree(tmp_path)
+    assert list(run(planned, Options(data_dir="nowhere")))[-1]["status"] == "done"
+
+
+def test_a_module_on_the_python_path_belongs_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = project(tmp_path / "nets", 3)
+    (tmp_path / "lib").mkdir()
+    for name in ("blocks.py", "parts"):
+        shutil.move(tmp_path / "nets" / name, tmp_path / "lib" / name)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    before = trial(model)
+    (tmp_path / "lib" / "parts" / "sizes.py").write_text("WIDTH = 4")
+    assert (before.params, trial(model).params) == (params_of(3), params_of(4))
+
+
+def test_a_module_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    model = project(tmp_path, 3)
+    (tmp_path / "parts" / "sizes.py").write_text("WIDTH = \n")
+    assert "cannot be imported (SyntaxError: " in refusal(model)
+    (tmp_path / "blocks.py").unlink()
+    assert "cannot be imported (ModuleNotFoundError: No module named 'blocks')" in refusal(model)
+    (tmp_path / "blocks.py").write_bytes(b"# coding: utf-8\n\xff")
+    assert "is no text" in refusal(model)
+
+
+def test_an_imported_module_of_somebody_else_is_not_run_for_a_row(tmp_path: Path) -> None:
+    model = project(tmp_path, 3)
+    own.check_owner(model)
+    (tmp_path / "parts" / "sizes.py").chmod(0o666)
+    with pytest.raises(UserError, match=r"sizes\.py may be somebody else's code"):
+        own.check_owner(model)
 
 
 # In a sweep

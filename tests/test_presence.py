@@ -116,7 +116,9 @@ def test_what_disturbs_measurements_is_told_once_per_device(
         def measure(self, config: object, arch_id: str, **options: object) -> Measured:
             return Measured([], "another sweep trains there")
 
-    monkeypatch.setattr(latency, "wanted", lambda store, trials: {("a" * 12, "fp32"): {}, ("b" * 12, "fp32"): {}})
+    monkeypatch.setattr(
+        latency, "wanted", lambda store, trials: {("a" * 12, "fp32"): {}, ("b" * 12, "fp32"): {}}
+    )
     monkeypatch.setattr(latency, "unmeasured", lambda *_: [("a" * 12, "fp32", []), ("b" * 12, "fp32", [])])
     monkeypatch.setattr("attnsweep.tasks.own.source_of", lambda config: None)
     reports: list[str] = []

@@ -118,3 +118,47 @@ def test_a_disk_that_is_full_while_bundling_loses_no_row(
     with pytest.raises(Interrupted, match="No space left on device"):
         finish(recorder, several[-1])
     assert len(as_pandas_reads(recorder, "trials")) == BUNDLE
+
+
+UNWRITABLE: dict[str, Any] = {
+    "a truth for a word": {"attention": True},
+    "a word for a number": {"depth": "many"},
+    "a number beyond all": {"params": 2**80},
+    "a list": {"seed": [1, 2]},
+    "a time that is none": {"started_at": "soon"},
+    "a measure that nobody declared": {"val_charm": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_row_that_cannot_be_written_is_a_failed_trial_and_others_go_on(
+    kind: str, recorder: Recorder
+) -> None:
+    bad, good = trials(2)
+    recorder.started(bad)
+    recorder.told(bad, {"curve": [{"trial_id": bad.trial_id, "epoch": 1, "val_acc": 0.5}]})
+    recorder.ended(bad, "done", {**bad.row(), **UNWRITABLE[kind]})
+    finish(recorder, good)
+    rows = as_pandas_reads(recorder, "trials").set_index("trial_id")
+    (name,) = UNWRITABLE[kind]
+    assert rows.loc[bad.trial_id, "status"] == "failed"
+    assert f"its row cannot be written, for {name}=" in rows.loc[bad.trial_id, "error"]
+    assert rows.loc[bad.trial_id, "model"] == "cnn" and rows.loc[good.trial_id, "status"] == "done"
+
+
+def test_a_text_that_is_none_is_written_with_its_bytes_escaped(recorder: Recorder) -> None:
+    (bad,) = trials(1)
+    recorder.started(bad)
+    recorder.ended(bad, "failed", {**bad.row(), "error": "RuntimeError: gr\udcf6\udcdfe"})
+    (row,) = as_pandas_reads(recorder, "trials").to_dict("records")
+    assert (row["status"], row["error"]) == ("failed", "RuntimeError: gr\\udcf6\\udcdfe")
+
+
+def test_an_epoch_that_cannot_be_written_loses_what_no_column_holds(recorder: Recorder) -> None:
+    (bad,) = trials(1)
+    recorder.started(bad)
+    epoch = {"trial_id": bad.trial_id, "epoch": 1, "val_acc": "high", "train_loss": 0.5, "charm": 1}
+    recorder.told(bad, {"curve": [epoch]})
+    recorder.ended(bad, "done", bad.row())
+    (row,) = as_pandas_reads(recorder, "epochs").to_dict("records")
+    assert (row["epoch"], row["train_loss"]) == (1, 0.5) and pd.isna(row["val_acc"])

@@ -69,6 +69,20 @@ def test_a_model_of_ones_own_travels_from_beside_the_sweep_and_is_part_of_the_na
     assert errand().name != before
 
 
+def test_the_modules_that_a_model_imports_travel_with_it() -> None:
+    Path("my sweep.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net')\n")
+    Path("net.py").write_text(f"import blocks.heads\n{NET}")
+    Path("blocks").mkdir()
+    Path("blocks/heads.py").write_text("import widths\n")
+    Path("widths.py").write_text("WIDTH = 3\n")
+    Path("sent").mkdir()
+    remote.pack(errand(), Path("sent"))
+    assert Path("sent/sweep/blocks/heads.py").is_file() and Path("sent/sweep/widths.py").is_file()
+    before = errand().name
+    Path("widths.py").write_text("WIDTH = 4\n")
+    assert errand().name != before
+
+
 def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far/net.py").write_text(NET)

@@ -34,7 +34,6 @@ from commands import (
 )  # fmt: skip
 from disturbed import Reference
 
-
 HANGING = """
 import re
 from torch import nn

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import functools
 import importlib.util
@@ -33,6 +34,7 @@ from attnsweep.tasks.images.zoo_sizes import (
     patches,
 )
 from attnsweep.tasks.registry import resolve
+from attnsweep.training import kernels
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
@@ -122,6 +124,26 @@ def test_the_loss_is_finite_and_every_parameter_learns(model: str, dataset: str)
 
 
 @every_mechanism
+def test_the_faster_layers_give_every_mechanism_its_gradients(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "mkl_falls_behind", torch.backends.mkldnn.is_available)
+    monkeypatch.setattr(kernels, "LEAST_WORK", 0)
+    net, images = (one.float() for one in copy.deepcopy(built(model, "mnist")))
+    images = images.to(memory_format=torch.channels_last)
+    found = []
+    for layers in (contextlib.nullcontext, kernels.faster_layers):
+        torch.manual_seed(0)  # some draw patches
+        net.train().zero_grad()
+        with layers():
+            F.cross_entropy(net(images), torch.arange(3)).backward()
+        found.append([parameter.grad for parameter in net.parameters() if parameter.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
+@every_mechanism
+@pytest.mark.filterwarnings("error")
 def test_every_mechanism_learns_in_bf16(model: str) -> None:
     net, images = (one.float() for one in copy.deepcopy(built(model, "mnist")))
     net.train().zero_grad()
@@ -392,6 +414,15 @@ def test_the_norm_of_a_map_is_over_its_channels() -> None:
     x = torch.randn(2, 6, 3, 4)
     expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(parts.ChannelNorm(6)(x), expected)
+
+
+def test_a_norm_in_bf16_is_torchs_in_the_type_of_its_weight() -> None:
+    torch.manual_seed(0)
+    norm, tokens = parts.RMSNorm(32, 1e-6), torch.randn(4, 5, 32).bfloat16()
+    nn.init.normal_(norm.weight)
+    exact = F.rms_norm(tokens.double(), (32,), norm.weight.double(), 1e-6)
+    assert norm(tokens).dtype == torch.bfloat16
+    torch.testing.assert_close(norm(tokens), exact.bfloat16())
 
 
 def test_memory_tokens_are_learnt_with_the_rest() -> None:

@@ -10,17 +10,20 @@ def screen() -> Console:
     return Console(soft_wrap=True, force_jupyter=False)
 
 
-def amount(value: float) -> str:
-    """A count as people write it: 1,800,000 as `1.8 M`."""
+def amount(value: float | None) -> str:
+    """A count as people write it: 1,800,000 as `1.8 M`; `?` for what could not be counted."""
+    if value is None:
+        return "?"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
 
 
-def span(values: Sequence[float]) -> str:
-    """`0.6 M` or `0.6 M to 1.8 M`."""
-    low, high = amount(min(values)), amount(max(values))
+def span(values: Sequence[float | None]) -> str:
+    """`0.6 M` or `0.6 M to 1.8 M`, of the values that are known."""
+    known = [value for value in values if value is not None]
+    low, high = (amount(end(known, default=None)) for end in (min, max))
     return low if low == high else f"{low} to {high}"
 
 

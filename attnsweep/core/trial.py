@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from attnsweep.core.source import Source
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -17,9 +19,9 @@ class Trial:
     config: Mapping[str, Any]  # every axis to its value; it cannot be changed
     data_sha256: str
     params: int
-    macs: int
+    macs: int | None  # None where a user's own model cannot be counted
     numerics: int = 0  # the version of what its task computes
-    source: str | None = None  # the text of the file of one's own model, for workers that have no such file
+    source: Source | None = None  # the text of a user's own model, for workers that have no such file
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 from attnsweep.results.store import Row
 
@@ -110,7 +111,13 @@ class Bench(Protocol):
         """The device's name and the number of threads, as in the column of that name."""
 
     def measure(
-        self, config: dict[str, Any], arch_id: str, *, precision: str, batches: list[int], source: str | None
+        self,
+        config: dict[str, Any],
+        arch_id: str,
+        *,
+        precision: str,
+        batches: list[int],
+        source: Source | None,
     ) -> "Measured":
         """The rows of `latency` of one architecture, measured in a fresh process.
 

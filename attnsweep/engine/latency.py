@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from attnsweep.core.errors import UserError, writing
+from attnsweep.core.source import Source
 from attnsweep.core.trial import short_hash
 from attnsweep.engine import presence
 from attnsweep.engine.engine import Bench, Measured, Report, Unmeasurable
@@ -45,7 +46,7 @@ def measure_once(
     gpus: float,
     precision: str,
     batches: Sequence[int],
-    source: str | None,
+    source: Source | None,
 ) -> Measured:
     """Measures one architecture in the process that this runs in; a batch that does not fit has no row."""
     from attnsweep.measuring import measure

@@ -16,6 +16,7 @@ from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnsweep.core.errors import Interrupted, UserError
+from attnsweep.core.source import Source
 from attnsweep.engine import cluster, latency
 from attnsweep.engine.engine import Bench, Engine, Measured, Report, Settings, Unmeasurable
 from attnsweep.engine.tune import TuneEngine
@@ -126,7 +127,13 @@ class Node:
         return self.task(latency.device_name, 0).remote(self.gpus)
 
     def measure(
-        self, config: dict[str, Any], arch_id: str, *, precision: str, batches: list[int], source: str | None
+        self,
+        config: dict[str, Any],
+        arch_id: str,
+        *,
+        precision: str,
+        batches: list[int],
+        source: Source | None,
     ) -> Measured:
         """See `Bench`. While other work has the node, that is reported."""
         try:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from attnsweep.core.errors import writing
+from attnsweep.core.errors import reason, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live
 from attnsweep.results import provenance, storage
-from attnsweep.results.schema import FINAL, by_table
-from attnsweep.results.store import Row, Store
+from attnsweep.results.schema import FINAL, MEASURES, SCHEMAS, by_table
+from attnsweep.results.store import UNFIT, Row, Store, fitting
 
 BUNDLE = 100  # trials
 RAY_LOG = "ray.log"  # what Ray itself has to say, beside the results
@@ -66,7 +66,12 @@ class Recorder:
         full = {**row, **self.origin, "sweep": self.sweep, "status": status}
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):
-            self.store.write_trial(full)
+            try:
+                self.store.write_trial(full)
+            except UNFIT as error:
+                full = failed(full, error)
+                self.store.write_trial(full)
+        status = full["status"]
         if status != "stopped":  # a sweep without a scheduler would go on from there
             storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
         self.live.ended(trial.trial_id, full)
@@ -101,8 +106,24 @@ class Recorder:
     def _write_curve(self, trial_id: str) -> None:
         if curve := self.curves.get(trial_id):
             with writing(self.store.root):
-                self.store.write("epochs", curve, trial_id)
+                try:
+                    self.store.write("epochs", curve, trial_id)
+                except UNFIT:
+                    types = {field.name: field.type for field in SCHEMAS["epochs"]}
+                    curve[:] = [fitting(epoch, types) for epoch in curve]
+                    self.store.write("epochs", curve, trial_id)
             self.written[trial_id] = time.monotonic()
+
+
+def failed(row: Row, error: Exception) -> Row:
+    """A row that cannot be written, without what no column can hold; where that is anything, its trial
+    failed.
+    """
+    kept = fitting(row, {name: column.type for name, column in MEASURES.items()})
+    if lost := sorted(row.keys() - kept.keys()):
+        values = ", ".join(f"{key}={str(row[key])[:100]!r}" for key in lost)
+        kept |= {"status": "failed", "error": f"its row cannot be written, for {values} ({reason(error)})"}
+    return kept
 
 
 def tidy(store: Store) -> None:

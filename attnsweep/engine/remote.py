@@ -38,7 +38,7 @@ from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import ray_private
 from attnsweep.results import merge, provenance
 from attnsweep.results.store import Store
-from attnsweep.space.files import own_files, read_sweep
+from attnsweep.space.files import own_sources, read_sweep
 from attnsweep.space.plan import Place
 
 if TYPE_CHECKING:
@@ -93,13 +93,21 @@ class Errand:
 
     @functools.cached_property
     def files(self) -> list[Path]:
-        """The sweep file and the user's own models, all of one folder. Raises UserError where one is not."""
-        others = own_files(read_sweep(self.sweep))
-        for file in others:
-            if file.resolve().parent != self.sweep.resolve().parent:
+        """The sweep file, the user's own models beside it, and the modules that those import, beside it or
+        below.
+
+        Raises UserError where one lies elsewhere.
+        """
+        folder, sources = self.sweep.resolve().parent, own_sources(read_sweep(self.sweep))
+        models = [Path(source.file) for source in sources]
+        modules = [Path(module.file) for source in sources for module in source.modules if module.file]
+        for file in (*models, *modules):
+            here = file.resolve().parent
+            if here != folder and (file in models or not here.is_relative_to(folder)):
                 raise UserError(
                     f"{file} does not lie beside {self.sweep}; put it there, so that it can travel"
                 )
+        others = list(dict.fromkeys((*models, *modules)))
         return [self.sweep, *others]
 
     @property
@@ -368,9 +376,10 @@ def pack(errand: Errand, folder: Path) -> None:
     """Lays out what travels: the package's source, the sweep file, and the rows that are known here."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(provenance.PACKAGE, folder / "attnsweep", ignore=ignore)
-    (folder / "sweep").mkdir()
     for file in errand.files:
-        shutil.copy(file, folder / "sweep")
+        place = folder / "sweep" / file.resolve().relative_to(errand.sweep.resolve().parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
     if errand.is_fetched:
         merge.extract(errand.where.results, folder / "known")
 

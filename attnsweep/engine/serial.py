@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 from attnsweep.engine.engine import (
     Bench,
@@ -200,7 +201,13 @@ class FreshProcess:
     gpus: float
 
     def measure(
-        self, config: dict[str, Any], arch_id: str, *, precision: str, batches: list[int], source: str | None
+        self,
+        config: dict[str, Any],
+        arch_id: str,
+        *,
+        precision: str,
+        batches: list[int],
+        source: Source | None,
     ) -> Measured:
         """See `Bench`."""
         with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:

@@ -23,9 +23,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.core.containment import ensured
+from attnsweep.core.source import Source
 from attnsweep.results import provenance
 from attnsweep.results.schema import ARCHITECTURE
 from attnsweep.results.store import Row
+from attnsweep.tasks import own
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.registry import AXES, build, procedure
 
@@ -206,9 +209,14 @@ def memory_named(batch: int, where: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if not ran_out_of_memory(error):
             raise
         raise MemoryError(f"batch={batch} does not fit into the memory of {where}; not measured") from error
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is why a device raised."""
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def precision_of(device: str, precision: str) -> torch.autocast:
@@ -226,13 +234,35 @@ class Measurement:
     peak_mem_mb: float
 
 
-def time_model(call: Call, *, device: str, precision: str) -> Measurement:
-    """Times a call that computes on the device, where its model and inputs lie already.
-
-    Under inference mode autocast casts the weights anew in every call, and that is part of the time.
+def placed(model: nn.Module, config: Mapping[str, Any], device: str) -> nn.Module:
+    """The model on the device, in the memory format that serves built-in models; one of the user's own stays
+    in its own: a `view` in its forward pass may not be compatible with another.
     """
+    if own.is_own(config["model"]):
+        return model.to(device)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def time_model(call: Call, *, device: str, precision: str) -> Measurement:
+    """Times a call that computes on the device, where its model and inputs lie already: in inference mode, or
+    for a model that differentiates as it answers, and so raises there, without gradients only.
+
+    Under both autocast casts the weights anew in every call, and that is part of the time.
+    """
+    try:
+        return timed_in(torch.inference_mode(), call, device=device, precision=precision)
+    except RuntimeError as error:
+        if ran_out_of_memory(error):
+            raise
+        return timed_in(torch.no_grad(), call, device=device, precision=precision)
+
+
+def timed_in(
+    mode: contextlib.AbstractContextManager[Any], call: Call, *, device: str, precision: str
+) -> Measurement:
+    """See `time_model`."""
     memory = PeakMemory(device)
-    with torch.inference_mode(), precision_of(device, precision), no_garbage_collection():
+    with mode, precision_of(device, precision), no_garbage_collection():
         timings = time_calls(call, torch.get_device_module(device).synchronize)
         device_ms = event_ms(call, calls=len(timings.ns)) if device == "cuda" else None
     return Measurement(timings, device_ms, memory.mb())
@@ -256,7 +286,7 @@ def measure(
     where, task = provenance.device_name(device, threads), procedure(config["task"])
     cost = count(model, *task.example(config, 1))
     with cpu_threads(threads), memory_named(batch, where):
-        ready = model.eval().to(device).to(memory_format=torch.channels_last)
+        ready = placed(model.eval(), config, device)
         inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
         timed = time_model(task.answer(ready, inputs, config), device=device, precision=precision)
     return {
@@ -299,17 +329,18 @@ def measure_architecture(
     batch: int,
     precision: str = "fp32",
     threads: int = 1,
-    source: str | None = None,
+    source: Source | None = None,
 ) -> Row:
     """The row of `latency` for the model that `config` and `source` (see `registry.build`) describe; like
     `measure`.
     """
-    return measure(
-        build(config, source),
-        config=config,
-        arch_id=arch_id,
-        device=device,
-        batch=batch,
-        precision=precision,
-        threads=threads,
-    )
+    with ensured():
+        return measure(
+            build(config, source),
+            config=config,
+            arch_id=arch_id,
+            device=device,
+            batch=batch,
+            precision=precision,
+            threads=threads,
+        )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+UNFIT = (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of a row
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -308,6 +309,24 @@ def path_of(info: fs.FileInfo) -> str:
         return str(info.path)
     except UnicodeDecodeError:
         return ""
+
+
+def fitting(row: Row, types: Mapping[str, pa.DataType]) -> Row:
+    """The values of a row that columns of these types can hold; in texts, what is no UTF-8 is escaped."""
+    texts = {
+        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for key, value in row.items()
+    }
+    return {key: value for key, value in texts.items() if key in types and is_held(value, types[key])}
+
+
+def is_held(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column of that type can hold a value."""
+    try:
+        pa.array([value], kind)
+    except UNFIT:
+        return False
+    return True
 
 
 def bundle_name(names: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ def work(trial: Trial) -> float:
     """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
     batch = trial.config["batch_size"] or 1_000  # of what learns nothing: only judged
     steps = math.ceil(find(trial.config["dataset"]).train_size / batch) * trial.config["epochs"]
-    return float(steps * (batch * trial.macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
+    macs = trial.params if trial.macs is None else trial.macs  # each weight takes part once, at least
+    return float(steps * (batch * macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
 
 
 class Speed:

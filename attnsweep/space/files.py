@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean, reason
+from attnsweep.core.source import Source
 from attnsweep.space.grid import Point, grid
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks import own
@@ -58,10 +59,10 @@ def read_sweep(path: str | Path) -> Sweep:
     return sweep if sweep.name else sweep.override({"name": [path.stem]})
 
 
-def own_files(sweep: Sweep) -> list[Path]:
-    """The files of the user's own models in a sweep."""
+def own_sources(sweep: Sweep) -> list[Source]:
+    """The texts of the user's own models in a sweep. Raises UserError where one cannot be read."""
     models = itertools.chain.from_iterable(grid(part.get("model")) for part in sweep.parts)
-    return list(dict.fromkeys(Path(own.split(model)[0]) for model in models if own.is_own(model)))
+    return [own.read(model) for model in dict.fromkeys(models) if own.is_own(model)]
 
 
 def beside(part: Point, folder: Path) -> Point:

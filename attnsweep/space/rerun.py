@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.trial import Trial
 from attnsweep.results.store import load
+from attnsweep.space.sweep import OPTIONS
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, TASKS, find
 
@@ -59,9 +60,16 @@ def rerun_line(row: Mapping[str, Any]) -> str:
     known = {key: AXES[key].kind(row[key]) for key in AXES if key not in derived and not pd.isna(row[key])}
     if not pd.isna(row["model_args"]):
         known |= arguments_of(row["model_args"])
-    space = ", ".join(f"{key}={value!r}" for key, value in known.items())
+    space = ", ".join(f"{key}={as_code(value)}" for key, value in known.items())
+    if known.keys() & OPTIONS:  # arguments of one's own model, by names that a sweep has for itself
+        space = f"dict({space})"
     code = f"import attnsweep; attnsweep.run(attnsweep.Sweep({space}), results='rerun')"
     return f"python -c {quoted(code)}"
+
+
+def as_code(value: Any) -> str:
+    """A value as a sweep takes it: a list is one value only within a grid."""
+    return repr({"grid_search": [value]} if isinstance(value, list) else value)
 
 
 def arguments_of(text: str) -> dict[str, Any]:

@@ -1,28 +1,45 @@
 """A user's own model, `FILE.py:CLASS`: any nn.Module class that takes its hyperparameters by name.
 
-Of its constructor's parameters, image_size, channels and num_classes come from the data set, those that are
-axes stand in their columns, and all others in the column `model_args`. The file's hash is part of a trial's
-id: an edited model is another one.
+Of its constructor's parameters, image_size, channels and num_classes come from the data set; what is an axis
+of the task's models by its name, type and range stands in the axis's column; all others stand in the column
+`model_args`. The hash of the file, and of the modules that it imports from beside itself, is part of a
+trial's id: an edited model is another one.
 """
 
+import contextlib
 import functools
-import hashlib
 import inspect
 import json
+import linecache
 import math
 import os
 import stat
 import sys
 import types
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from attnsweep.core import importing
 from attnsweep.core.axes import Axis, Config, Value, filled
+from attnsweep.core.containment import Contained, ensured, seeded
 from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.source import Source
+from attnsweep.core.source import read as read_source
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OF_EVERY_SWEEP = ("task", "model", "dataset")  # keys that mean no argument, whatever the class has
 PLAIN = (bool, int, float, str, type(None))
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+MISSING = inspect.Parameter.empty
+Parameters = Mapping[str, inspect.Parameter]
+Axes = Mapping[str, Axis]
+Point = Mapping[str, object]
 
 
 def is_own(model: object) -> bool:
@@ -44,48 +61,117 @@ def located(model: str, folder: Path) -> str:
 
 
 def complete(
-    point: Mapping[str, object],
+    point: Point,
     model: str,
     *,
-    axes: Mapping[str, Axis],
+    axes: Axes,
     recipe: Sequence[str],
-    given: Config,
+    of_data: Callable[[Point], Config],
     task_defaults: Mapping[str, Value] | None = None,
 ) -> Config:
-    """The configuration of a user's model, of a task with these `axes`, this `recipe` and defaults of its
-    own; `given` is what its data set decides.
+    """The configuration of a user's model, of a task whose models have these `axes`, this `recipe` and
+    defaults of its own; `of_data` gives what a point's data set decides.
 
     Raises UserError where file, class or an argument is wrong.
     """
     source = read(model)
     parameters = signature(model, source)
-    ours = [name for name in parameters if name in axes and name not in given]
-    defaults = {name: p.default for name in ours if (p := parameters[name]).default is not p.empty}
-    defaults = {**(task_defaults or {}), **defaults}
-    config = filled(axes, (*recipe, *ours), point, defaults) | {"model_sha256": digest(source)} | given
-    for name in ours:
-        if config[name] is None:
-            raise UserError(f"{model} wants {name}; give it a value in the sweep, or a default in the class")
-    others = {name: p for name, p in parameters.items() if name not in axes}
-    arguments = {name: argument(point, model, p) for name, p in others.items()}
-    if arguments:
-        config["model_args"] = json.dumps(arguments, sort_keys=True)
-    return config
+    bearing = bearers(parameters, axes)
+    meant = {key: value for key, value in point.items() if is_meant(key, value, parameters, axes, recipe)}
+    data = of_data(meant)
+    columns = [name for name in bearing if stands_in_column(name, point, parameters, axes=axes, data=data)]
+    of_class = {name: parameters[name].default for name in columns if has_default(parameters[name])}
+    defaults = {**(task_defaults or {}), **of_class}
+    config = filled(axes, (*recipe, *columns), meant, defaults) | {"model_sha256": source.sha256} | data
+    if lacking := next((name for name in columns if config[name] is None), None):
+        raise wanting(model, lacking)
+    others = [parameter for name, parameter in parameters.items() if name not in columns]
+    arguments = {one.name: argument(point, model, one, axes) for one in others}
+    recorded = {name: value for name, value in arguments.items() if value is not MISSING}
+    return config | ({"model_args": json.dumps(recorded, sort_keys=True)} if recorded else {})
 
 
-def argument(point: Mapping[str, object], model: str, parameter: inspect.Parameter) -> Any:
-    """The value of a parameter that is no axis: the point's, else the constructor's default."""
-    name = parameter.name
-    value = point.get(name, parameter.default)
-    if value is parameter.empty:
-        raise UserError(f"{model} wants {name}; give it a value in the sweep, or a default in the class")
-    value = value.item() if hasattr(value, "item") else value  # numpy's, as domains draw them
-    if not isinstance(value, PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
-        raise UserError(f"{name}={value!r} cannot be recorded; use a number, a string, True, False or None")
+def bearers(parameters: Parameters, axes: Axes) -> list[str]:
+    """The parameters that mean what the axes of their names mean: those whose default, if there is one, the
+    axis admits. With another default, all values are the class's own.
+    """
+    return [
+        name
+        for name, parameter in parameters.items()
+        if name in axes and (not has_default(parameter) or fits(axes[name], parameter.default))
+    ]
+
+
+def has_default(parameter: inspect.Parameter) -> bool:
+    """Whether the class names a value for a parameter; None is none."""
+    return parameter.default is not MISSING and parameter.default is not None
+
+
+def fits(axis: Axis, value: object) -> bool:
+    """Whether an axis admits a value."""
+    try:
+        axis.check(value)
+    except UserError:
+        return False
+    return True
+
+
+def is_meant(key: str, value: object, parameters: Parameters, axes: Axes, recipe: Collection[str]) -> bool:
+    """Whether a value of the point is for the column of its key, and not only an argument of that name."""
+    if key not in parameters or key in OF_EVERY_SWEEP or value is None:
+        return True
+    return key in axes and (key in recipe or key in bearers(parameters, axes)) and fits(axes[key], value)
+
+
+def stands_in_column(name: str, point: Point, parameters: Parameters, *, axes: Axes, data: Config) -> bool:
+    """Whether the value of a parameter that bears an axis is that of the axis: one that the axis does not
+    admit is the class's own, and so is one that is not what the data set decides, such as other `channels`.
+    """
+    given, default = point.get(name), parameters[name].default
+    if name in data:
+        return given is None or given == data[name]
+    value = default if given is None else given
+    return value is MISSING or (value is not None and fits(axes[name], value))
+
+
+def argument(point: Point, model: str, parameter: inspect.Parameter, axes: Axes) -> Any:
+    """What `model_args` says of a parameter: the point's value, else the constructor's default; MISSING where
+    that is no value that a row can record: it is part of the file.
+    """
+    name, default = parameter.name, parameter.default
+    given = point.get(name, MISSING) if name not in OF_EVERY_SWEEP else MISSING
+    if given is None and name in axes:  # as for built-in models: it has none
+        given = MISSING
+    if given is MISSING:
+        if default is MISSING:
+            raise wanting(model, name)
+        value = plain(default)
+        return MISSING if isinstance(value, list) else value
+    if (value := plain(given)) is MISSING:
+        raise UserError(
+            f"{name}={given!r} cannot be recorded; "
+            "use a number, a string, True, False or None, or a list of these"
+        )
     return value
 
 
-def refuse_strangers(point: Mapping[str, object], model: str, axes: Container[str]) -> None:
+def plain(value: Any) -> Any:
+    """A value as JSON holds it, tuples as lists; MISSING where it cannot."""
+    value = value.item() if isinstance(value, np.generic) else value  # numpy's, as domains draw them
+    if isinstance(value, list | tuple):
+        items = [plain(item) for item in value]
+        return MISSING if any(item is MISSING for item in items) else items
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if isinstance(value, PLAIN) and finite else MISSING
+
+
+def wanting(model: str, name: str) -> UserError:
+    """The refusal of a model whose constructor gets no value for an argument."""
+    given = "" if name in OF_EVERY_SWEEP else "a value in the sweep, or "
+    return UserError(f"{model} wants {name}; give it {given}a default in the class")
+
+
+def refuse_strangers(point: Point, model: str, axes: Container[str]) -> None:
     """Raises UserError for a key of the point that is neither an axis nor a parameter of the class."""
     parameters = signature(model, read(model))
     for key in point:
@@ -94,22 +180,29 @@ def refuse_strangers(point: Mapping[str, object], model: str, axes: Container[st
             raise UserError(f"{model} takes no {key}{hint}")
 
 
-def signature(model: str, source: str) -> Mapping[str, inspect.Parameter]:
+@functools.lru_cache(maxsize=64)
+def signature(model: str, source: Source) -> Parameters:
     """The constructor's parameters by name. Raises UserError where one cannot be given by name."""
-    parameters = inspect.signature(load_class(model, source)).parameters
+    with contextlib.redirect_stdout(sys.stderr), Contained():  # standard output is for what was asked for
+        found = load_class(model, source)
+    from torch import nn
+
+    if found.__init__ is nn.Module.__init__:  # type: ignore[misc]
+        return {}
+    parameters = inspect.signature(found).parameters
     for parameter in parameters.values():
         if parameter.kind not in KINDS:
             raise UserError(f"{model} takes {parameter}; name each argument, so that a row can record it")
     return parameters
 
 
-def load_class(model: str, source: str) -> type:
-    """The class itself; its file, whose text is `source`, is run.
+def load_class(model: str, source: Source) -> type:
+    """The class itself; its file is run.
 
     Raises UserError where that fails, or the class is no nn.Module.
     """
     file, name = split(model)
-    names = run_file(file, source)
+    names = run_file(source)
     if name not in names:
         hint = did_you_mean(name, [key for key, value in names.items() if isinstance(value, type)])
         raise UserError(f"{file} has no class {name!r}{hint}")
@@ -121,68 +214,158 @@ def load_class(model: str, source: str) -> type:
     return found
 
 
-@functools.lru_cache(maxsize=64)
-def run_file(file: str, source: str) -> dict[str, Any]:
-    """What the text of a Python file defines, run once in a process as a module of its own.
+def run_file(source: Source) -> dict[str, Any]:
+    """What a Python file defines, run as a module of its own and anew each time: what one trial has left in
+    it is nothing to the next.
 
-    The text travels with a trial, so that the worker needs no file, and trains what was planned.
+    The state of the process is to be contained: its importer stays active. The global generators begin at the
+    same place each time, and go on afterwards where they were. Raises UserError.
     """
-    module = types.ModuleType(f"attnsweep_own_{digest(source)[:12]}")
-    module.__file__ = file
+    import torch
+
+    module = types.ModuleType(f"attnsweep_own_{source.sha256[:12]}")
+    module.__file__, module.__package__ = source.file, source.package
     sys.modules[module.__name__] = module  # dataclasses look there
+    linecache.cache[source.file] = len(source.text), None, source.text.splitlines(True), source.file
+    importing.activate([importing.Importer(source.modules)] if source.modules else [])
+    sys.argv[:] = [source.file]  # for a script that parses its arguments
     try:
-        exec(compile(source, file, "exec"), vars(module))
-    except Exception as error:
-        raise UserError(f"{file} cannot be imported ({type(error).__name__}: {error}); mend it") from error
+        with seeded(0), torch.enable_grad():
+            exec(compile(source.text, source.file, "exec", dont_inherit=True), vars(module))
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise UserError(
+            f"{source.file} ends the program when it is imported (SystemExit: {error}); "
+            "put that below if __name__ == '__main__'"
+        ) from error
+    except BaseException as error:
+        raise UserError(
+            f"{source.file} cannot be imported ({type(error).__name__}: {error}); mend it"
+        ) from error
     return vars(module)
 
 
-def read(model: str) -> str:
-    """The text of the model's file. Raises UserError where there is none."""
-    file = Path(split(model)[0])
+def read(model: str) -> Source:
+    """The text of the model's file, and of the modules that it imports from beside itself.
+
+    Raises UserError where there is none.
+    """
+    file = split(model)[0]
     try:
-        return file.read_text()
+        return read_source(file)
+    except (SyntaxError, UnicodeError) as error:
+        raise UserError(f"{file} or a module that it imports is no text ({error}); mend it") from error
     except OSError as error:
         raise UserError(
             f"model={model!r}: there is no file {file}; name it from here, or from the sweep file"
         ) from error
 
 
-def digest(source: str) -> str:
-    """SHA-256 of the text of a file."""
-    return hashlib.sha256(source.encode()).hexdigest()
+def source_of(config: Mapping[str, Any]) -> Source | None:
+    """The text of a user's own model, None for any other model.
 
-
-def source_of(config: Mapping[str, Any]) -> str | None:
-    """The text of the file of a user's own model, None for any other model.
-
-    Raises UserError where the file is gone, or is not the one that the configuration was made of.
+    Raises UserError where the file is gone, or it or a module that it imports is not what the configuration
+    was made of.
     """
     if not is_own(config["model"]):
         return None
     source = read(config["model"])
-    if digest(source) != config["model_sha256"]:
+    if source.sha256 != config["model_sha256"]:
         raise UserError(f"{config['model']} has changed since; run the sweep again, or restore the file")
     return source
 
 
 def check_owner(model: str) -> None:
-    """Raises UserError where somebody else may have written the file of a user's own model: a row of results
-    that came from elsewhere can name any file.
+    """Raises UserError where somebody else may have written the file of a user's own model, or a module that
+    it imports: a row of results that came from elsewhere can name any file.
     """
     if not is_own(model):
         return
     file = Path(split(model)[0])
     try:
-        info = file.stat()
-    except (OSError, ValueError) as error:
+        imported = [Path(module.file) for module in read_source(file).modules if module.file]
+        owners = [(one, one.stat()) for one in (file, *imported)]
+    except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"there is no file {file}") from error
-    if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
-        raise UserError(f"{file} may be somebody else's code; make it yours alone (chown, chmod o-w)")
+    for one, info in owners:
+        if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
+            raise UserError(f"{one} may be somebody else's code; make it yours alone (chown, chmod o-w)")
 
 
-def build(config: Mapping[str, Any], source: str) -> Any:
-    """The model of a configuration, whose file has the text `source`."""
-    model, arguments = config["model"], json.loads(config["model_args"] or "{}")
-    columns = {name: config[name] for name in signature(model, source) if name not in arguments}
-    return load_class(model, source)(**columns, **arguments)
+def build(
+    config: Mapping[str, Any],
+    source: Source | None,
+    *,
+    axes: Axes,
+    example: Callable[[], tuple[Any, ...]],
+) -> "nn.Module":
+    """The model of a configuration, ready to be trained on inputs like `example`; `source` is its text, by
+    default that of its file as it is now. Raises UserError.
+    """
+    source = source or source_of(config)
+    assert source, "every model of one's own has a text"
+    import torch
+
+    with ensured(), torch.enable_grad():  # afterwards too, whatever its constructor sets
+        return made_ready(construct(config, source, axes), example)
+
+
+def construct(config: Mapping[str, Any], source: Source, axes: Axes) -> "nn.Module":
+    """An object of the class, with the arguments that the configuration gives."""
+    model, recorded = config["model"], json.loads(config["model_args"] or "{}")
+    parameters = signature(model, source)
+    tuples = {name for name, one in parameters.items() if isinstance(one.default, tuple)}
+    arguments = {
+        name: as_tuple(value) if name in tuples else value
+        for name, value in recorded.items()
+        if not is_default(value, parameters[name])
+    }
+    arguments |= {name: config[name] for name in bearers(parameters, axes) if name not in recorded}
+    found: nn.Module = load_class(model, source)(**arguments)
+    return found
+
+
+def is_default(value: Any, parameter: inspect.Parameter) -> bool:
+    """Whether a recorded value is that of the class's default, which is then left to the class: it may be of
+    a type that JSON does not have.
+    """
+    default = MISSING if parameter.default is MISSING else plain(parameter.default)
+    return default is not MISSING and json.dumps(value) == json.dumps(default)
+
+
+def as_tuple(value: Any) -> Any:
+    """Lists as tuples, which JSON does not have."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
+
+
+def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "nn.Module":
+    """The model itself, whose lazy layers have seen an example, and which is given inputs in its own type:
+    where all its parameters are of float64, say, inputs of float64.
+    """
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    kinds = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    if kinds and kinds != {torch.float32} and len(kinds) == 1:
+        model.register_forward_pre_hook(functools.partial(cast_inputs, dtype=kinds.pop()))
+    if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
+        device = torch.empty(0).device  # the default one, on which the model was made
+        with torch.no_grad():
+            model.eval()(*(changed(one, lambda one: one.to(device)) for one in example()))
+        model.train()
+    return model
+
+
+def cast_inputs(model: "nn.Module", inputs: tuple[Any, ...], *, dtype: "torch.dtype") -> tuple[Any, ...]:
+    """A hook that gives a model its inputs in another floating-point type."""
+    return tuple(
+        changed(one, lambda one: one.to(dtype) if one.is_floating_point() else one) for one in inputs
+    )
+
+
+def changed(inputs: Any, change: "Callable[[torch.Tensor], torch.Tensor]") -> Any:
+    """A tensor, or a dictionary of tensors, each of them changed."""
+    return (
+        {key: change(one) for key, one in inputs.items()} if isinstance(inputs, Mapping) else change(inputs)
+    )

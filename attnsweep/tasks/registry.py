@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attnsweep.core.axes import SHARED, Config, by_name
 from attnsweep.core.columns import Column
 from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.task import DataSet, Point, Procedure, Task
 
@@ -113,12 +114,12 @@ def buildable(sizes: Mapping[str, Any]) -> Config:
     return {**others, **sizes}
 
 
-def build(config: Mapping[str, object], source: str | None = None) -> "nn.Module":
+def build(config: Mapping[str, object], source: Source | None = None) -> "nn.Module":
     """The freshly initialised model of a configuration (see `resolve`).
 
     What goes in and comes out is for its task to say: `Procedure.example` gives inputs. `source` is the text
-    of the file of a user's own model, by default that of the file itself. Raises UserError where that is
-    needed, and is gone or has changed.
+    of a user's own model, by default that of its file as it is now. Raises UserError where that is needed,
+    and is gone or has changed.
     """
     return TASKS[str(config["task"])].build(dict(config), source)
 

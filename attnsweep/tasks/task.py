@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attnsweep.core.axes import Axis, Config
 from attnsweep.core.columns import Column
 from attnsweep.core.cost import Cost
+from attnsweep.core.source import Source
 
 if TYPE_CHECKING:
     import torch
@@ -109,10 +110,11 @@ class Task:
     find: Callable[[str], DataSet | None]  # the data set of that name; None where it is none of this task
     complete: Callable[[Point, str], Config]  # of a point and its model; raises UserError where it cannot be
     cost: Callable[[Config], Cost | None]  # in closed form; None where there is none
-    build: "Callable[[Config, str | None], nn.Module]"  # with the text of the file of one's own model
+    build: "Callable[[Config, Source | None], nn.Module]"  # with the text of a user's own model
     procedure: Callable[[], Procedure]
     of_data: Sequence[str] = ()  # axes that the data set decides
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
+    rehearse: "Callable[[nn.Module, Config, str], None] | None" = None  # tries such a model on a device
     own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results

@@ -10,13 +10,17 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
+from attnsweep.core import containment
 from attnsweep.core.columns import FLOAT
 from attnsweep.results.schema import EPOCHS, SCHEMAS
 
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
+PLAIN = (bool, int, float, str, type(None))
 FINITE = tuple(column.name for column in EPOCHS if column.type == FLOAT)
 
 
@@ -31,16 +35,19 @@ def read(content: bytes, device: str) -> dict[str, Any]:
     return state
 
 
-def check(state: Mapping[str, Any], *, trial_id: str, epochs: int, settings: list[dict[str, Any]]) -> None:
+def check(
+    state: Mapping[str, Any], *, trial_id: str, epochs: int, model: nn.Module, settings: list[dict[str, Any]]
+) -> None:
     """Raises ValueError where a state is none that a trial of so many epochs can have left before its end;
-    `settings` are the parameter groups of its optimiser.
+    `model` is the freshly made one, `settings` are the parameter groups of its optimiser.
     """
     check_curve(state["curve"], trial_id=trial_id, epochs=epochs)
     best = state["best_weights"] or state["model"]
     if shapes(best) != shapes(state["model"]):
         raise ValueError("its best weights are those of another model")
-    parts = state["model"], state["optimizer"]["state"], best
-    if not all(torch.isfinite(tensor).all() for part in parts for tensor in tensors(part)):
+    masks = {name for name, value in model.state_dict().items() if not is_finite(value)}  # of attention, say
+    weights = [value for part in (state["model"], best) for name, value in part.items() if name not in masks]
+    if not all(map(is_finite, [*weights, *tensors(state["optimizer"]["state"])])):
         raise ValueError("its weights are not finite")
     theirs = [group_of(group) for group in state["optimizer"]["param_groups"]]
     if theirs != [group_of(group) for group in settings]:
@@ -70,9 +77,14 @@ def group_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in OF_OPTIMIZER}
 
 
-def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    """The shape of each weight."""
-    return {name: weight.shape for name, weight in weights.items()}
+def shapes(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of each weight; the type of what a model keeps beside them."""
+    return {name: getattr(weight, "shape", type(weight)) for name, weight in weights.items()}
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all numbers of a tensor are finite; what is no tensor has none that are not."""
+    return not isinstance(value, torch.Tensor) or bool(torch.isfinite(value).all())
 
 
 def tensors(part: Any) -> Iterator[torch.Tensor]:
@@ -81,3 +93,68 @@ def tensors(part: Any) -> Iterator[torch.Tensor]:
         yield part
     for value in part.values() if isinstance(part, Mapping) else ():
         yield from tensors(value)
+
+
+def generators() -> dict[str, Any]:
+    """The states of the global generators of torch, numpy and Python, in tensors and plain values."""
+    states = containment.generators()
+    _, keys, *of_numpy = states["numpy"]
+    version, words, gauss = states["python"]
+    return {
+        "torch": states["torch"],
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), *of_numpy],
+        "python": [version, torch.tensor(words), gauss],
+    }
+
+
+def set_generators(states: Mapping[str, Any]) -> None:
+    """Puts the generators where `generators` found them. Raises ValueError and the like for what is none."""
+    keys, position, *gaussian = states["numpy"]
+    if not 0 <= position <= len(keys):  # numpy would read beyond them
+        raise ValueError(f"its generator is at {position} of {len(keys)}")
+    version, words, gauss = states["python"]
+    known = {
+        "torch": states["torch"].cpu(),
+        "numpy": ("MT19937", keys.cpu().numpy().astype(np.uint32), position, *gaussian),
+        "python": (version, tuple(words.tolist()), gauss),
+    }
+    containment.set_generators(known)
+
+
+def attributes(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """What each module of a model, by its name, keeps in attributes that its state_dict leaves out: numbers
+    and words, such as a count of steps.
+    """
+    return {
+        name: {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, PLAIN) and key != "training"
+        }
+        for name, module in model.named_modules()
+    }
+
+
+def changes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The attributes of each module that are not what they were."""
+    return {
+        name: changed
+        for name, known in after.items()
+        if (changed := dict(known.items() - before.get(name, {}).items()))
+    }
+
+
+def set_attributes(model: nn.Module, wanted: Mapping[str, dict[str, Any]]) -> None:
+    """Gives modules the attributes that they had. Raises TypeError where one of them is no plain value."""
+    for name, values in wanted.items():
+        here = vars(model.get_submodule(name))
+        for key, value in values.items():
+            if not isinstance(value, PLAIN) or not isinstance(here.get(key), PLAIN):
+                raise TypeError(f"its {name}.{key} is no number")
+            here[key] = value
+
+
+def passing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a state_dict leaves out."""
+    kept = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}

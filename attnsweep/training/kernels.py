@@ -1,29 +1,57 @@
-"""Layers that compute what torch's own do, and take less time to train on a CPU.
+"""Faster forward passes of three of torch's layers on a CPU, for the time of a training step.
 
-`quicken` makes a model's layers such ones: its linear maps by oneDNN where MKL falls behind, its dropout from
-16-bit draws, its max-pooling with gradients in the layout of its inputs. Parameters, their names and the
-function stay as they are; a trial's numbers differ from those of torch's layers by rounding, and by which
-units are dropped. Latency is measured without it: it is to be that of the model as its user will run it.
+Within `faster_layers` a linear layer multiplies by oneDNN where MKL falls behind, dropout draws 16 bits per
+unit, and max-pooling hands on gradients in the layout of its inputs. What is replaced is `forward` of torch's
+own classes, so a model's modules keep their classes, parameters, hooks and attributes: a model cannot tell.
+The function is torch's; a trial's numbers differ by rounding, and by which units are dropped. Tensors that
+are not ordinary ones (of a subclass, traced, compiled, transformed by torch.func) take torch's own way.
+Latency is measured without all this: it is to be that of the model as its user will run it.
 """
 
+import contextlib
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd import forward_ad
 
 from attnsweep.results import provenance
 
 LEAST_WORK = 2_000_000  # multiply-accumulates of a product: below, calling oneDNN costs more than it spares
 LEVELS, DRAWS = 1 << 16, 4  # of a draw for dropout; how many of them a 64-bit integer holds
+ORDINARY = (Tensor, nn.Parameter)
+TORCHS: dict[Any, Any] = {kind: kind.forward for kind in (nn.Linear, nn.Dropout, nn.MaxPool2d)}
 
 
-def quicken(model: nn.Module) -> nn.Module:
-    """The model itself, whose layers of exactly torch's classes compute in these ways from now on."""
-    for module in model.modules():
-        module.__class__ = QUICK.get(type(module), type(module))
-    return model
+@contextlib.contextmanager
+def faster_layers() -> Iterator[None]:
+    """Within it torch's linear layers, dropout and max-pooling run the functions of this module."""
+    before = {kind: kind.forward for kind in FASTER}
+    try:
+        for kind, forward in FASTER.items():
+            if before[kind] is TORCHS[kind]:  # and not something that a user has put there
+                kind.forward = forward
+        yield
+    finally:
+        for kind, forward in before.items():
+            kind.forward = forward
+
+
+def ordinary(*tensors: Tensor) -> bool:
+    """Whether torch computes at once, and all are dense tensors on the CPU."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not transforming()
+        and all(type(one) in ORDINARY and one.layout is torch.strided and one.is_cpu for one in tensors)
+    )
+
+
+# Whether a transform of torch.func (vmap, grad, jvp) is active. Private, but what torch.autograd.Function
+# asks (torch 2.0 to 2.14); with a torch that lacks it every layer is torch's own.
+transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 @functools.cache
@@ -36,27 +64,44 @@ def mkl_falls_behind() -> bool:
     return both and wide and "Intel" not in provenance.cpu_name()
 
 
+def linear(layer: nn.Linear, input: Tensor) -> Tensor:
+    """`nn.Linear.forward`, by oneDNN where that is faster."""
+    if type(layer) is nn.Linear and serves_one_dnn(input, layer.weight, layer.bias) and mkl_falls_behind():
+        return cast(Tensor, LinearMap.apply(input, layer.weight, layer.bias))
+    return cast(Tensor, TORCHS[nn.Linear](layer, input))
+
+
+def serves_one_dnn(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether this is a large product of float32, without tangents of forward-mode differentiation."""
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    return (
+        ordinary(*tensors)
+        and all(one.dtype == torch.float32 for one in tensors)
+        and not torch.is_autocast_enabled("cpu")
+        and input.dim() > 1
+        and input.numel() * len(weight) >= max(1, LEAST_WORK)
+        and all(forward_ad.unpack_dual(one).tangent is None for one in tensors)
+    )
+
+
 def one_dnn(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`inputs @ weight.T + bias` of float32 by oneDNN; torch has no public name for it. Only `inputs` is
-    copied where it is not contiguous.
+    copied where it is not contiguous. Like `nn.functional.linear` it returns a tensor that is no view, which
+    a layer may change in place.
     """
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return product
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.flatten(0, -2), weight, bias, "none", [], "")
+    return cast(Tensor, torch.ops.aten._unsafe_view(product, [*inputs.shape[:-1], weight.shape[0]]))
 
 
 class LinearMap(torch.autograd.Function):
     """`inputs` (..., n) @ `weight` (m, n).T + `bias` (m) or None, by oneDNN forwards and backwards."""
 
-    generate_vmap_rule = True  # for a user's model that maps over its layers
-
     @staticmethod
-    def forward(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        of_inputs, of_weight, _ = ctx.needs_input_grad
+        # as torch does: what no gradient needs may be changed in place before the backward pass
+        ctx.save_for_backward(inputs if of_weight else None, weight if of_inputs else None)
         return one_dnn(inputs, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        rows, weight, _ = inputs
-        ctx.save_for_backward(rows, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -64,10 +109,10 @@ class LinearMap(torch.autograd.Function):
         of_inputs, of_weight, of_bias = ctx.needs_input_grad
         # a gradient that will be differentiated itself needs products that torch can differentiate
         product = nn.functional.linear if torch.is_grad_enabled() else one_dnn
-        grads, rows = grad.flatten(0, -2), inputs.flatten(0, -2)
+        grads = grad.flatten(0, -2)
         return (
             product(grad, weight.t()) if of_inputs else None,
-            product_over_rows(product, grads, rows) if of_weight else None,
+            product_over_rows(product, grads, inputs.flatten(0, -2)) if of_weight else None,
             grads.sum(0) if of_bias else None,
         )
 
@@ -75,28 +120,16 @@ class LinearMap(torch.autograd.Function):
 def product_over_rows(product: Any, one: Tensor, other: Tensor) -> Tensor:
     """`one.T @ other` of matrices of as many rows; copies the narrower of the two."""
     if one.shape[1] <= other.shape[1]:
-        return product(one.t(), other.t())
-    return product(other.t(), one.t()).t()
+        return cast(Tensor, product(one.t(), other.t()))
+    return cast(Tensor, product(other.t(), one.t()).t())
 
 
-class Linear(nn.Linear):
-    """By oneDNN where that is faster."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        plain = input.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        large = input.dim() > 1 and input.numel() * self.out_features >= LEAST_WORK
-        if plain and large and input.device.type == "cpu" and mkl_falls_behind():
-            return LinearMap.apply(input, self.weight, self.bias)
-        return super().forward(input)
-
-
-class Dropout(nn.Dropout):
-    """From a quarter of the random bits that torch draws, and in fewer passes."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and 0 < self.p < 1 and not self.inplace and input.device.type == "cpu":
-            return input * dropout_mask(input, self.p)
-        return super().forward(input)
+def dropout(layer: nn.Dropout, input: Tensor) -> Tensor:
+    """`nn.Dropout.forward`, from a quarter of the random bits that torch draws, and in fewer passes."""
+    drops = type(layer) is nn.Dropout and layer.training and 0 < layer.p < 1 and not layer.inplace
+    if drops and ordinary(input) and input.is_floating_point():
+        return input * dropout_mask(input, layer.p)
+    return cast(Tensor, TORCHS[nn.Dropout](layer, input))
 
 
 def dropout_mask(like: Tensor, p: float) -> Tensor:
@@ -104,31 +137,28 @@ def dropout_mask(like: Tensor, p: float) -> Tensor:
     shape, type and layout of `like`. Draws from torch's generator.
     """
     n, dropped = like.numel(), min(round(p * LEVELS), LEVELS - 1)
-    words = torch.empty(-(-n // DRAWS), dtype=torch.int64).random_(-(2**63), None)
-    mask = torch.empty_like(like)  # dense, in whatever layout: filled as it lies in memory
+    words = torch.empty(-(-n // DRAWS), dtype=torch.int64, device="cpu").random_(-(2**63), None)
+    mask = torch.empty_like(
+        like, requires_grad=False
+    )  # dense, in whatever layout: filled as it lies in memory
     lowest = torch.iinfo(torch.int16).min
     torch.ge(words.view(torch.int16)[:n], lowest + dropped, out=mask.as_strided((n,), (1,)))
     return mask.mul_(LEVELS / (LEVELS - dropped))
 
 
-class MaxPool2d(nn.MaxPool2d):
-    """Gives its backward a gradient in channels-last where its output is: in the other layout that takes
-    ten times as long.
+def max_pool(layer: nn.MaxPool2d, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """`nn.MaxPool2d.forward`; gives its backward a gradient in channels-last where its output is: in the
+    other layout that takes ten times as long.
     """
-
-    def forward(self, input: Tensor) -> Tensor:
-        pooled: Tensor = super().forward(input)
-        if pooled.requires_grad and pooled.is_contiguous(memory_format=torch.channels_last):
-            pooled.register_hook(channels_last)
-        return pooled
+    pooled: Any = TORCHS[nn.MaxPool2d](layer, input)
+    hooks = type(layer) is nn.MaxPool2d and not layer.return_indices and ordinary(pooled)
+    if hooks and pooled.requires_grad and pooled.is_contiguous(memory_format=torch.channels_last):
+        pooled.register_hook(channels_last)
+    return cast(Tensor, pooled)
 
 
 def channels_last(grad: Tensor) -> Tensor:
     return grad.contiguous(memory_format=torch.channels_last)
 
 
-QUICK: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: Linear,
-    nn.Dropout: Dropout,
-    nn.MaxPool2d: MaxPool2d,
-}
+FASTER: dict[Any, Any] = {nn.Linear: linear, nn.Dropout: dropout, nn.MaxPool2d: max_pool}

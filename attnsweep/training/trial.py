@@ -6,13 +6,15 @@ It yields a dict per epoch, with the epoch's row and the trial's row so far, and
 progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
 """
 
+import contextlib
+import copy
 import io
 import logging
 import math
 import statistics
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +23,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.core.containment import contained, seed_all
 from attnsweep.core.errors import reason
 from attnsweep.core.trial import Trial
 from attnsweep.measuring import measure
 from attnsweep.results import provenance, storage
 from attnsweep.results.schema import JUDGED
 from attnsweep.results.store import Row
+from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, procedure
 from attnsweep.training import checkpoint, kernels
 
@@ -55,7 +59,15 @@ class Diverged(Exception):
 
 
 def run(trial: Trial, options: Options) -> Iterator[Event]:
-    """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one."""
+    """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one.
+
+    What a user's own model changes in the process, such as torch's default dtype, holds for its trial only.
+    """
+    return contained(events(trial, options))
+
+
+def events(trial: Trial, options: Options) -> Generator[Event]:
+    """See `run`."""
     training = None
     try:
         training = start(trial, options)
@@ -66,7 +78,9 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
     except Diverged as error:
         assert training is not None
         yield {"status": "diverged", "row": {**training.row(), "error": str(error)}, "curve": training.news()}
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a user's own model may end the program, too
         row = training.row() if training else trial.row()
         log.debug("trial %s failed\n%s", trial.trial_id, traceback.format_exc())
         yield {"status": "failed", "row": {**row, "error": f"{reason(error)} ({place(error)})"}}
@@ -103,13 +117,16 @@ class Training:
         self.task = procedure(self.config["task"])
         self.data = self.task.load_for(self.config, options.data_dir, self.device)
         self.memory = measure.PeakMemory(self.device)
-        torch.manual_seed(self.config["seed"])
-        self.order = torch.Generator().manual_seed(self.config["seed"])
-        model = build(self.config, trial.source).to(self.device).to(memory_format=torch.channels_last)
-        self.model = kernels.quicken(model) if self.device == "cpu" else model
-        built = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        assert built == trial.params, f"the model has {built} parameters, its closed form {trial.params}"
-        self.learns = built > 0
+        seed_all(self.config["seed"])
+        self.order = torch.Generator("cpu").manual_seed(self.config["seed"])
+        self.model = measure.placed(build(self.config, trial.source), self.config, self.device)
+        self.layers = kernels.faster_layers if self.device == "cpu" else contextlib.nullcontext
+        self.params = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        assert self.params == trial.params or trial.source, (  # a user's own model may draw its shape
+            f"the model has {self.params} parameters, its closed form {trial.params}"
+        )
+        self.attributes = checkpoint.attributes(self.model)
+        self.learns = self.params > 0
         if self.learns:
             self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
             self.steps = math.ceil(self.data.train_size / self.config["batch_size"])  # of an epoch
@@ -148,14 +165,7 @@ class Training:
         batches = self.task.batches(self.data, config, epoch=done, order=self.order)
         for step, batch in enumerate(batches, 1):
             self._set_rate(done * self.steps + step - 1)
-            self.optimizer.zero_grad(set_to_none=True)
-            with measure.precision_of(self.device, config["precision"]):
-                loss = self.task.loss(self.model, batch, config)
-            loss.backward()
-            if self.task.CLIP_NORM:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.task.CLIP_NORM)
-            self.optimizer.step()
-            total += loss.detach() * len(batch[-1])
+            total += self._step(batch) * len(batch[-1])
             if step % FINITE_CHECK_STEPS == 0:
                 self._check_finite(total)
             if time.perf_counter() - told > PROGRESS_S:
@@ -170,6 +180,20 @@ class Training:
             "samples_per_s": self.data.train_size / epoch_s,
         }
 
+    def _step(self, batch: Any) -> torch.Tensor:
+        """One step on a batch; returns its mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.layers():  # backwards too: what is checkpointed runs forwards once more
+            with measure.precision_of(self.device, self.config["precision"]):
+                loss = self.task.loss(self.model, batch, self.config)
+            loss.backward()
+        for group in self.optimizer.param_groups:
+            densify(group["params"])
+        if self.task.CLIP_NORM:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.task.CLIP_NORM)
+        self.optimizer.step()
+        return loss.detach()
+
     def _set_rate(self, step: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.learning_rate(self.config, step, self.steps)
@@ -181,8 +205,7 @@ class Training:
     def _judge(self, effort: Row) -> Row:
         """The row of the epoch whose training took this effort."""
         began = time.perf_counter()
-        self.model.eval()
-        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
+        with self._judging():
             quality = self.task.judge(self.model, self.data, self.config)
         return {
             "trial_id": self.trial.trial_id,
@@ -193,6 +216,15 @@ class Training:
             "finished_at": now(),
         }
 
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        """The model in evaluation mode, as it is judged."""
+        self.model.eval()
+        # a user's own model may train with what it computes here, or differentiate: no inference mode for it
+        quick = torch.no_grad() if own.is_own(self.config["model"]) else torch.inference_mode()
+        with quick, self.layers(), measure.precision_of(self.device, self.config["precision"]):
+            yield
+
     @property
     def selected(self) -> Row:
         """The first epoch of the highest quality on validation."""
@@ -201,15 +233,14 @@ class Training:
     def _keep_best(self) -> None:
         wanted = self.options.keep_weights or self.task.examine is not None
         if wanted and self.selected is self.curve[-1]:
-            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = {name: copied(value) for name, value in self.model.state_dict().items()}
 
     def examine(self) -> None:
         """Judges what is judged once: the model of the selected epoch."""
         if self.task.examine is None:
             return
         self.model.load_state_dict(self.best_weights or {})
-        self.model.eval()
-        with torch.inference_mode(), measure.precision_of(self.device, self.config["precision"]):
+        with self._judging():
             self.examined = self.task.examine(self.model, self.data, self.config)
 
     def leave_weights(self) -> None:
@@ -219,7 +250,7 @@ class Training:
 
     def row(self) -> Row:
         """The trial's row, as far as it has come."""
-        row = self.trial.row()
+        row = self.trial.row() | {"params": self.params}
         row |= provenance.worker(self.device, threads=torch.get_num_threads())
         row |= {"started_at": self.started_at, "finished_at": now(), "peak_mem_mb": self.memory.mb()}
         row["train_s"] = self.train_s + time.perf_counter() - self.clock
@@ -241,13 +272,15 @@ class Training:
         cannot be written is a warning: it only spares time.
         """
         path, began = checkpoint_path(self.trial, self.options), time.perf_counter()
-        if path is None:
+        if path is None or not self.learns:
             return 0.0
         state = {
             "model": self.model.state_dict(),
+            "buffers": checkpoint.passing_buffers(self.model),
+            "attributes": checkpoint.changes(self.attributes, checkpoint.attributes(self.model)),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
-            "rng": torch.get_rng_state(),
+            "rng": checkpoint.generators(),
             "cuda_rng": torch.cuda.get_rng_state() if self.device == "cuda" else None,
             "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
             "train_s": self.train_s + time.perf_counter() - self.clock,
@@ -266,12 +299,20 @@ class Training:
 
         Raises KeyError, RuntimeError and the like where it does not fit.
         """
-        epochs, settings = self.config["epochs"], self.optimizer.param_groups
-        checkpoint.check(state, trial_id=self.trial.trial_id, epochs=epochs, settings=settings)
+        checkpoint.check(
+            state,
+            trial_id=self.trial.trial_id,
+            epochs=self.config["epochs"],
+            model=self.model,
+            settings=self.optimizer.param_groups,
+        )
         self.model.load_state_dict(state["model"])
+        for name, buffer in state["buffers"].items():
+            self.model.get_buffer(name).copy_(buffer)
+        checkpoint.set_attributes(self.model, state["attributes"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"].cpu())
-        torch.set_rng_state(state["rng"].cpu())
+        checkpoint.set_generators(state["rng"])
         if self.device == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu())
         self.curve = [
@@ -286,12 +327,38 @@ class Training:
 def optimizer(
     model: nn.Module, config: Mapping[str, Any], *, adam: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of the configuration, in its fused form; `adam` are the task's own settings."""
-    recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"], "fused": True}
+    """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; `adam`
+    are the task's own settings.
+    """
+    parameters = list(model.parameters())
+    recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
+    recipe["fused"] = all(map(fuses, parameters))
     if config["optimizer"] == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=0.9, **recipe)
+        return torch.optim.SGD(parameters, momentum=0.9, **recipe)
     kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), **recipe, **adam)
+    return kind(parameters, **recipe, **adam)
+
+
+def fuses(parameter: nn.Parameter) -> bool:
+    """Whether the fused kernels take a parameter: real numbers, without gaps in memory. With gaps, as in
+    every other column of a matrix, they write what is in between (torch 2.14).
+    """
+    dense = parameter.layout is torch.strided and parameter.stride() == torch.empty_like(parameter).stride()
+    return dense and parameter.is_floating_point()
+
+
+def densify(parameters: Sequence[nn.Parameter]) -> None:
+    """Makes sparse gradients, as of `nn.Embedding(sparse=True)`, dense ones: Adam and the fused kernels take
+    no others.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+            parameter.grad = torch.zeros_like(parameter).add_(parameter.grad)
+
+
+def copied(value: Any) -> Any:
+    """A copy of a weight on the CPU; what else a state_dict holds as it is."""
+    return value.cpu().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
 
 
 def checkpoint_path(trial: Trial, options: Options) -> str | None:

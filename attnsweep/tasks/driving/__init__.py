@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config
 from attnsweep.core.cost import Cost
+from attnsweep.core.source import Source
 from attnsweep.tasks.driving import datasets, space
 from attnsweep.tasks.driving.axes import AXES
 from attnsweep.tasks.driving.columns import COLUMNS
@@ -23,11 +24,11 @@ def cost(config: Config) -> Cost | None:
     return None
 
 
-def build(config: Config, source: str | None) -> "nn.Module":
+def build(config: Config, source: Source | None) -> "nn.Module":
     """From the arrays of a sample that `batches.inputs_of` names to a `prediction.Prediction`."""
     from attnsweep.tasks.driving import planners
 
-    return planners.build(config, source)
+    return planners.build(config, source, example=lambda: procedure().example(config, 1))
 
 
 def procedure() -> Procedure:

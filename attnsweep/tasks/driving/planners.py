@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.driving.judging.baselines import STEADY, ConstantVelocity, EgoMLP, RouteFollowing, Stop
 from attnsweep.tasks.driving.own_planner import OwnPlanner
 from attnsweep.tasks.driving.records.batches import inputs_of
 from attnsweep.tasks.driving.records.samples import FUTURE
+from attnsweep.tasks.driving.space import OF_MODELS
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.stack.stack import Stack
 
@@ -34,10 +36,15 @@ PLANNERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
 }
 
 
-def build(config: Mapping[str, Any], source: str | None) -> nn.Module:
-    """The planner of a configuration; `source` is the text of the file of one's own."""
-    model = config["model"]
+def build(
+    config: Mapping[str, Any], source: Source | None, *, example: Callable[[], tuple[Tensor, ...]]
+) -> nn.Module:
+    """The planner of a configuration; `source` is the text of one's own, `example` gives inputs."""
+    model, names = config["model"], inputs_of(config)
     if not own.is_own(model):
         return PLANNERS[model](config)
-    net = own.build(config, source or own.source_of(config) or "")
-    return OwnPlanner(net, inputs_of(config), name=model)
+
+    def sample() -> tuple[dict[str, Tensor]]:
+        return (dict(zip(names, example(), strict=True)),)
+
+    return OwnPlanner(own.build(config, source, axes=OF_MODELS, example=sample), names, name=model)

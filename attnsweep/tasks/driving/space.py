@@ -1,5 +1,6 @@
 """Driving: which planner takes which axes, and which stages of the planning stack fit together."""
 
+import itertools
 from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
@@ -26,6 +27,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "steady": (),
     "expert": (),
 }
+OF_MODELS = {name: KNOWN[name] for name in (*RECIPE, *itertools.chain(*MODELS.values()))}
 OWN_RECIPE = TRAINING[1:]  # dropout is for the class to take
 RECIPE_DEFAULTS: dict[str, Value] = {
     "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "warmup_steps": 100, "batch_size": 32,
@@ -51,11 +53,20 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 def complete_own(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a planner of one's own; it sees what its data set was recorded with."""
-    found = scene_set(point)
-    given = {"dataset": found.name, "sensor": "cameras" if found.cameras else None}
     return own.complete(
-        point, model, axes=KNOWN, recipe=(*OWN_RECIPE, *RECIPE), given=given, task_defaults=RECIPE_DEFAULTS
+        point,
+        model,
+        axes=OF_MODELS,
+        recipe=(*OWN_RECIPE, *RECIPE),
+        of_data=of_scenes,
+        task_defaults=RECIPE_DEFAULTS,
     )
+
+
+def of_scenes(point: Mapping[str, object]) -> Config:
+    """The columns that the data set decides."""
+    found = scene_set(point)
+    return {"dataset": found.name, "sensor": "cameras" if found.cameras else None}
 
 
 def scene_set(point: Mapping[str, object], *, default: str = DEFAULT_DATASET) -> "datasets.Scenes":

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config
+from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
@@ -13,13 +14,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build(config: Config, source: str | None) -> "nn.Module":
+def build(config: Config, source: Source | None) -> "nn.Module":
     """From images (b, channels, image_size, image_size) to logits (b, num_classes)."""
     if own.is_own(config["model"]):
-        return own.build(config, source or own.source_of(config) or "")
+        return own.build(config, source, axes=space.OF_MODELS, example=lambda: procedure().example(config, 1))
     from attnsweep.tasks.images.models import MODELS  # here: vit-pytorch takes seconds to import
 
     return MODELS[config["model"]](config)
+
+
+def rehearse(model: "nn.Module", config: Config, device: str) -> None:
+    """See `rehearsal.rehearse`."""
+    from attnsweep.tasks.images import rehearsal
+
+    rehearsal.rehearse(model, config, device)
 
 
 def procedure() -> Procedure:
@@ -48,4 +56,5 @@ TASK = Task(
     of_data=space.OF_DATA,
     own_models=True,
     revised_models=zoo_sizes.REVISIONS,
+    rehearse=rehearse,
 )

@@ -3,6 +3,7 @@
 The side of the image decides which patches there are; the data set decides side, channels and classes.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,13 +24,14 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
+OF_MODELS = {name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values()))}
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
 
 
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a model. Raises UserError where a value does not fit."""
     if own.is_own(model):
-        return own.complete(point, model, axes=KNOWN, recipe=RECIPE, given=of_images(point))
+        return own.complete(point, model, axes=OF_MODELS, recipe=RECIPE, of_data=of_images)
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point) | {"model": model} | of_images(point)
     if feature_side(config) < 1:
         raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")

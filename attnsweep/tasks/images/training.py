@@ -106,7 +106,7 @@ def batches(
     """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
     smaller.
     """
-    index = torch.randperm(len(data.train), generator=order).to(data.train.labels.device)
+    index = torch.randperm(len(data.train), generator=order, device="cpu").to(data.train.labels.device)
     for chosen in index.split(config["batch_size"]):
         yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
 
@@ -154,7 +154,8 @@ def quality(epoch: Mapping[str, Any]) -> float:
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:
     """The same normal noise each time, (b, channels, image_size, image_size), from a generator of its own."""
     shape = (batch, config["channels"], config["image_size"], config["image_size"])
-    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
+    chance = torch.Generator("cpu").manual_seed(0)
+    return (torch.randn(shape, generator=chance, device="cpu", dtype=torch.float32),)
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config
+from attnsweep.core.source import Source
 from attnsweep.tasks.sequences import space
 from attnsweep.tasks.sequences.axes import AXES
 from attnsweep.tasks.sequences.columns import COLUMNS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build(config: Config, source: str | None) -> "nn.Module":
+def build(config: Config, source: Source | None) -> "nn.Module":
     """From token ids (b, n) and (b, m) to logits (b, m, num_classes)."""
     from attnsweep.tasks.sequences.transformer import transformer
 

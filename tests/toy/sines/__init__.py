@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attnsweep.core.axes import SHARED, Axis, Config, by_name, filled
 from attnsweep.core.columns import FLOAT, Column
 from attnsweep.core.cost import Cost
+from attnsweep.core.source import Source
 from attnsweep.nn.cost import linear
 from attnsweep.tasks.task import Procedure, Task
 
@@ -52,7 +53,7 @@ def cost(config: Config) -> Cost:
     return linear(1, config["dim"]) + linear(config["dim"], 1)
 
 
-def build(config: Config, source: str | None) -> "nn.Module":
+def build(config: Config, source: Source | None) -> "nn.Module":
     from torch import nn
 
     return nn.Sequential(nn.Linear(1, config["dim"]), nn.Tanh(), nn.Linear(config["dim"], 1))

@@ -32,6 +32,7 @@ from attnsweep.tasks.images.models.zoo.staged import (
 )
 from attnsweep.tasks.images.models.zoo.uniform import (
     ats_vit,
+    attn_residual_with_dca_simple_vit,
     efficient,
     jet_vit,
     jumbo_vit,
@@ -53,9 +54,7 @@ from attnsweep.tasks.images.models.zoo.uniform import (
 
 MECHANISMS: dict[str, Builder] = {
     "ats_vit": ats_vit,
-    "attn_residual_with_dca_simple_vit": flat(  # arXiv:2502.06785
-        "attn_residual_with_dca_simple_vit.SimpleViT"
-    ),
+    "attn_residual_with_dca_simple_vit": attn_residual_with_dca_simple_vit,
     "cait": rgb("cait.CaiT", {"cls_depth": 2}),  # arXiv:2103.17239
     "cct": cct,
     "cross_vit": cross_vit,

@@ -31,6 +31,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """In the type of its weight, whatever autocast made of the tokens: torch's kernel wants one type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 class SinglePrecision(nn.Module):
     """Tensors in fp32, whatever autocast made of them."""
 

@@ -11,6 +11,7 @@ from attnsweep.tasks.images.models.zoo.parts import (
     FusedAttention,
     LinearTransformer,
     OneSize,
+    RMSNorm,
     SinglePrecision,
     SlotsOnly,
     TokenSampling,
@@ -25,6 +26,16 @@ def ats_vit(config: Config) -> nn.Module:
     net = flat("ats_vit.ViT", {"max_tokens_per_depth": keep})(config)
     for attention, _ in net.transformer.layers:
         attention.ats = TokenSampling(attention.output_num_tokens)
+    return net
+
+
+def attn_residual_with_dca_simple_vit(config: Config) -> nn.Module:
+    """SimpleViT whose blocks attend to all earlier ones (https://arxiv.org/abs/2502.06785)."""
+    net = flat("attn_residual_with_dca_simple_vit.SimpleViT")(config)
+    for module in [*net.modules()]:
+        for name, norm in module.named_children():
+            if isinstance(norm, nn.RMSNorm):
+                setattr(module, name, RMSNorm(norm.normalized_shape, norm.eps))
     return net
 
 

@@ -1,0 +1,185 @@
+"""The state of the process that other people's code may change, and how it is put back.
+
+The file of a user's own model may set torch's default dtype, seed the global generators, change the folder or
+`sys.argv`: all of that holds for this model, and none of it for what runs before and after it in the process.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, TypeVar
+
+from attnsweep.core import importing
+
+Item = TypeVar("Item")
+Setting = tuple[Callable[[], Any], Callable[[Any], object]]  # how it is read, and how it is set
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+within: ContextVar[bool] = ContextVar("within", default=False)  # whether the state is contained already
+
+
+class Contained:
+    """A context that can be entered again and again: what code changes in it holds in it only."""
+
+    def __init__(self) -> None:
+        self.changed: dict[int, Any] = {}  # settings, by their place in `settings`, to what they are inside
+
+    def __enter__(self) -> None:
+        self.token = within.set(True)
+        self.outside = values()
+        restore(self.changed)
+
+    def __exit__(self, *_: object) -> None:
+        inside = dict(enumerate(values()))
+        self.changed = {i: value for i, value in inside.items() if not same(value, self.outside[i])}
+        restore({i: self.outside[i] for i in self.changed})
+        within.reset(self.token)
+
+
+def contained(items: Generator[Item]) -> Iterator[Item]:
+    """What a generator yields. All its steps run in one contained state."""
+    state = Contained()
+    try:
+        while True:
+            with state:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+    finally:
+        with state:
+            items.close()
+
+
+def ensured() -> contextlib.AbstractContextManager[None]:
+    """A contained state: a new one, or where the caller is in one already, that."""
+    return contextlib.nullcontext() if within.get() else Contained()
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the global generators of torch, numpy and Python."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Every global generator begins at `seed`; afterwards it goes on where it was."""
+    before = generators()
+    seed_all(seed)
+    try:
+        yield
+    finally:
+        set_generators(before)
+
+
+def generators() -> dict[str, Any]:
+    """The states of the global generators of torch (on the CPU), numpy and Python."""
+    import numpy as np
+    import torch
+
+    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+
+
+def set_generators(states: dict[str, Any]) -> None:
+    """Puts the generators where `generators` found them."""
+    import numpy as np
+    import torch
+
+    torch.set_rng_state(states["torch"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
+
+
+def values() -> list[Any]:
+    """The value of every setting, in the order of `settings`."""
+    return [get() for get, _ in settings()]
+
+
+def restore(wanted: dict[int, Any]) -> None:
+    """Gives settings, by their place in `settings`, other values."""
+    known = settings()
+    for place, value in wanted.items():
+        known[place][1](value)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; what cannot be compared as a whole, such as arrays, counts as changed."""
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError):
+        return False
+
+
+@functools.cache
+def settings() -> tuple[Setting, ...]:
+    """Everything that is contained."""
+    import numpy as np
+    import torch
+
+    return (
+        (generators, set_generators),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, set_default_device),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+        (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+        (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+        (np.geterr, lambda errors: np.seterr(**errors)),
+        (folder, os.chdir),
+        (lambda: dict(os.environ), set_environment),
+        (lambda: [*sys.argv], lambda words: sys.argv.__setitem__(slice(None), words)),
+        (lambda: [*sys.path], lambda paths: sys.path.__setitem__(slice(None), paths)),
+        (importing.active, importing.activate),
+        (lambda: [*warnings.filters], set_filters),
+        (lambda: logging.root.manager.disable, logging.disable),
+        (sys.getrecursionlimit, sys.setrecursionlimit),
+        (lambda: (sys.stdout, sys.stderr), set_streams),
+        *((partial(signal.getsignal, one), partial(signal.signal, one)) for one in SIGNALS),
+    )
+
+
+def set_default_device(device: Any) -> None:
+    """Sets torch's default device. The CPU is set as none: else every call of torch would be looked into."""
+    import torch
+
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def folder() -> str:
+    """The working directory, or the root where somebody has deleted it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+def set_environment(wanted: dict[str, str]) -> None:
+    """Makes the environment variables those that are wanted."""
+    for key in os.environ.keys() - wanted.keys():
+        del os.environ[key]
+    os.environ.update(wanted)
+
+
+def set_filters(known: list[Any]) -> None:
+    """Sets which warnings are shown."""
+    warnings.filters[:] = known  # type: ignore[index]
+
+
+def set_streams(streams: tuple[Any, Any]) -> None:
+    """Sets where standard output and standard error go."""
+    sys.stdout, sys.stderr = streams

@@ -1,0 +1,81 @@
+"""Imports from texts: the modules that a user's file imports from beside itself, without their files.
+
+`blocks` of one project is not that of another, nor an installed package of that name: the modules stand in
+`sys.modules` only while their importer is active.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Python module: its name, its file, its text, and whether it is a package."""
+
+    name: str
+    file: str
+    text: str
+    is_package: bool = False
+
+
+class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
+    """Finds and runs the modules that it was made of, while it is active."""
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        self.known: Mapping[str, Module] = {module.name: module for module in modules}
+        self.tops = {name.partition(".")[0] for name in self.known}
+        self.loaded: dict[str, types.ModuleType] = {}
+        self.hidden: dict[str, types.ModuleType] = {}
+
+    def enter(self) -> None:
+        """Its modules can be imported from now on, and no others of their names."""
+        self.hidden = self._taken_out()
+        sys.modules.update(self.loaded)
+        sys.meta_path.insert(0, self)
+
+    def leave(self) -> None:
+        """Undoes `enter`."""
+        sys.meta_path.remove(self)
+        self.loaded = self._taken_out()
+        sys.modules.update(self.hidden)
+
+    def _taken_out(self) -> dict[str, types.ModuleType]:
+        names = [name for name in [*sys.modules] if name.partition(".")[0] in self.tops]
+        return {name: sys.modules.pop(name) for name in names}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self.known:
+            return None
+        spec = importlib.util.spec_from_loader(fullname, self, is_package=self.is_package(fullname))
+        if spec and spec.submodule_search_locations:
+            spec.submodule_search_locations.clear()  # a file that lies there, but is not known, is not found
+        return spec
+
+    def get_filename(self, fullname: str) -> str:
+        return self.known[fullname].file
+
+    def get_source(self, fullname: str) -> str:
+        return self.known[fullname].text
+
+    def is_package(self, fullname: str) -> bool:
+        return self.known[fullname].is_package
+
+
+def active() -> list[Importer]:
+    """The importers that are active."""
+    return [finder for finder in sys.meta_path if isinstance(finder, Importer)]
+
+
+def activate(importers: Sequence[Importer]) -> None:
+    """Makes these the active ones, and no others."""
+    for importer in active():
+        importer.leave()
+    for importer in importers:
+        importer.enter()

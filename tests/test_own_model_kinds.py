@@ -1,0 +1,525 @@
+"""Whatever trains in a plain PyTorch loop trains here, however odd it is."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnsweep.core.containment import values
+from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import build, resolve
+from attnsweep.training import kernels
+from attnsweep.training.trial import Options, run
+
+HEAD = """
+import math, random
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+"""
+# What each class does in its constructor and in its forward pass of digits (b, 1, 8, 8); 64 numbers each.
+MODELS: dict[str, str] = {
+    "a view of a convolution's output": """
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 10)
+        def forward(self, x):
+            x = F.relu(self.conv(x))
+            return self.head(x.view(x.size(0), -1))""",
+    "a four-dimensional parameter that is viewed": """
+        def __init__(self):
+            super().__init__()
+            self.places, self.head = nn.Parameter(torch.randn(1, 4, 8, 8)), nn.Linear(256, 10)
+        def forward(self, x):
+            return self.head(x.expand(-1, 4, 8, 8).flatten(1) + self.places.view(1, -1))""",
+    "a convolution in three dimensions": """
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv3d(1, 2, (1, 3, 3)), nn.Linear(72, 10)
+        def forward(self, x):
+            return self.head(self.conv(x[:, :, None]).flatten(1))""",
+    "pooling with indices": """
+        def __init__(self):
+            super().__init__()
+            self.pool, self.back = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            return self.head(self.back(*self.pool(x)).flatten(1))""",
+    "in place after a linear layer": """
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Sequential(nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 8))
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            x = self.mix(x.squeeze(1))
+            x += 1
+            return self.head(x.flatten(1))""",
+    "a look at the class of its layers": """
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.1), nn.Linear(16, 10))
+        def forward(self, x):
+            assert [type(layer) for layer in self.net] == [nn.Flatten, nn.Linear, nn.Dropout, nn.Linear]
+            return self.net(x)""",
+    "a look at values": """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            assert torch.isfinite(x).all()
+            if x.sum() > 0:
+                x = 2 * x
+            return self.head(x.flatten(1)) * float(x.abs().max() > 0)""",
+    "a mask that is made in passing": """
+        def __init__(self):
+            super().__init__()
+            self.q, self.head = nn.Linear(8, 8), nn.Linear(64, 10)
+        def forward(self, x):
+            x = x.squeeze(1)
+            mask = torch.ones(8, 8).tril() == 0
+            scores = (self.q(x) @ x.mT).masked_fill(mask, float("-inf"))
+            return self.head((scores.softmax(-1) @ x).flatten(1))""",
+    "numpy on the way": """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            scale = torch.from_numpy(np.abs(x.detach().numpy()).max(axis=(1, 2, 3)))
+            return self.head(x.flatten(1) / (scale[:, None] + 1))""",
+    "a mask of minus infinity as a buffer": """
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.full((8, 8), float("-inf")).triu(1))
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(64, 10)
+        def forward(self, x):
+            x = x.squeeze(1)
+            return self.head(self.attention(x, x, x, attn_mask=self.mask)[0].flatten(1))""",
+    "a cache that judging fills": """
+        def __init__(self):
+            super().__init__()
+            self.scale, self.head, self.cache = nn.Linear(1, 64), nn.Linear(64, 10), {}
+        def forward(self, x):
+            if not self.training and "ones" not in self.cache:
+                self.cache["ones"] = torch.ones(1, 1)
+            return self.head(x.flatten(1) * self.scale(self.cache.get("ones", torch.ones(1, 1))))""",
+    "a derivative in its forward pass": """
+        def __init__(self):
+            super().__init__()
+            self.energy = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 1))
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.flatten(1).requires_grad_()
+                (force,) = torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)
+            return self.head(x + force)""",
+    "transforms of torch.func": """
+        def __init__(self):
+            super().__init__()
+            self.energy = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            x = x.squeeze(1)
+            force = torch.vmap(torch.vmap(torch.func.grad(lambda row: self.energy(row).sum())))(x)
+            _, along = torch.func.jvp(self.energy, (x,), (force,))
+            return self.head((x + along).flatten(1))""",
+    "tangents of forward mode": """
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head = nn.Sequential(nn.Linear(64, 64), nn.Tanh()), nn.Linear(64, 10)
+        def forward(self, x):
+            x = x.flatten(1)
+            with torch.autograd.forward_ad.dual_level():
+                dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+                along = torch.autograd.forward_ad.unpack_dual(self.mix(dual)).tangent
+            return self.head(x + along)""",
+    "checkpointed activations": """
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5), nn.Tanh())
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            x = torch.utils.checkpoint.checkpoint(self.mix, x.flatten(1), use_reentrant=False)
+            return self.head(x)""",
+    "layers that learn their sizes": """
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+        def forward(self, x):
+            return self.net(x)""",
+    "normalised weights": """
+        def __init__(self):
+            super().__init__()
+            from torch.nn.utils import parametrizations
+            self.a = parametrizations.weight_norm(nn.Linear(64, 32))
+            self.b = parametrizations.spectral_norm(nn.Linear(32, 32))
+            self.c, self.head = parametrizations.orthogonal(nn.Linear(32, 32)), nn.Linear(32, 10)
+        def forward(self, x):
+            return self.head(self.c(self.b(self.a(x.flatten(1)))))""",
+    "weights normalised the old way": """
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.utils.weight_norm(nn.Linear(64, 32))
+            self.b = torch.nn.utils.spectral_norm(nn.Linear(32, 10))
+        def forward(self, x):
+            return self.b(self.a(x.flatten(1)))""",
+    "tied weights and hooks": """
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+            self.b.weight, self.seen = self.a.weight, []
+            self.a.register_forward_hook(lambda module, args, out: 2 * out)
+            self.b.register_full_backward_hook(lambda module, into, out: None)
+        def forward(self, x):
+            return self.head(self.b(self.a(x.flatten(1))))""",
+    "double precision": """
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.1), nn.Linear(16, 10))
+            self.double()
+        def forward(self, x):
+            return self.net(x)""",
+    "double precision that it casts to itself": """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 10, dtype=torch.float64)
+        def forward(self, x):
+            return self.head(x.double().flatten(1)).float()""",
+    "two precisions": """
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head = nn.Linear(64, 64), nn.Linear(64, 10, dtype=torch.float64)
+        def forward(self, x):
+            return self.head(self.mix(x.flatten(1)).double())""",
+    "half precision": """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 10).bfloat16()
+        def forward(self, x):
+            return self.head(x.flatten(1))""",
+    "complex weights": """
+        def __init__(self):
+            super().__init__()
+            self.filter = nn.Parameter(torch.randn(8, 5, dtype=torch.complex64))
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            x = torch.fft.irfft2(torch.fft.rfft2(x.squeeze(1)) * self.filter, s=(8, 8))
+            return self.head(x.flatten(1))""",
+    "sparse gradients": """
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(20, 4, sparse=True), nn.Linear(256, 10)
+        def forward(self, x):
+            return self.head(self.words((4 * x).clamp(-9, 9).long().flatten(1) + 9).flatten(1))""",
+    "a weight with gaps in memory": """
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(64, 20)[:, ::2] / 8)
+        def forward(self, x):
+            return x.flatten(1) @ self.weight""",
+    "frozen, unused and empty parameters": """
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.unused = nn.Linear(64, 64).requires_grad_(False), nn.Linear(3, 3)
+            self.empty, self.index = nn.Parameter(torch.zeros(0)), nn.Parameter(torch.arange(64), False)
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            x = self.frozen(x.flatten(1))
+            x.add_(1)
+            return self.head(x[:, self.index])""",
+    "nothing to learn": """
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.randn(64, 10))
+        def forward(self, x):
+            return x.flatten(1) @ self.weight""",
+    "a recurrent layer": """
+        def __init__(self):
+            super().__init__()
+            self.rows, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 10)
+        def forward(self, x):
+            return self.head(self.rows(x.squeeze(1))[0][:, -1])""",
+    "a scripted layer": """
+        def __init__(self):
+            super().__init__()
+            self.net = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+        def forward(self, x):
+            return self.net(x)""",
+    "attributes that change": """
+        def __init__(self):
+            super().__init__()
+            self.steps, self.gain, self.head = 0, 1.0, nn.Linear(64, 10)
+            self.register_buffer("total", torch.zeros(()), persistent=False)
+        def forward(self, x):
+            if self.training:
+                self.steps += 1
+                self.gain = 1 / math.sqrt(self.steps)
+                self.total += x.mean()
+            return self.head(x.flatten(1)) * (1 + self.gain + self.total)""",
+    "state beside the weights": """
+        def __init__(self):
+            super().__init__()
+            self.seen, self.head = {"batches": 0}, nn.Linear(64, 10)
+        def get_extra_state(self):
+            return self.seen
+        def set_extra_state(self, state):
+            self.seen = state
+        def forward(self, x):
+            self.seen["batches"] += self.training
+            return self.head(x.flatten(1)) / (1 + self.seen["batches"])""",
+    "every generator": """
+        def __init__(self):
+            super().__init__()
+            self.order = torch.from_numpy(np.random.permutation(64))
+            self.keep, self.head = random.sample(range(64), 48), nn.Linear(48, 10)
+        def forward(self, x):
+            x = x.flatten(1)[:, self.order][:, self.keep]
+            if self.training:
+                x = x * random.uniform(0.9, 1.1) + float(np.random.normal(scale=0.1)) + 0.1 * torch.randn(())
+            return self.head(x)""",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_dnn_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's CPU is, and however small the layer."""
+    monkeypatch.setattr(kernels, "mkl_falls_behind", torch.backends.mkldnn.is_available)
+    monkeypatch.setattr(kernels, "LEAST_WORK", 0)
+
+
+def written(body: str, folder: Path, *, head: str = HEAD) -> str:
+    """The name of a model whose class has that body."""
+    (folder / "net.py").write_text(
+        head + "class Net(nn.Module):" + textwrap.indent(textwrap.dedent(body), "    ")
+    )
+    return f"{folder}/net.py:Net"
+
+
+def trial(model: str, **point: Any) -> Trial:
+    return make_trial(
+        resolve({"model": model, "batch_size": 256, "epochs": 2, "lr": 1e-2, **point}), Path(".")
+    )
+
+
+def last(one: Trial, **options: Any) -> dict[str, Any]:
+    return list(run(one, Options(data_dir=".", **options)))[-1]
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    """What of a row does not depend on when and how fast it was made."""
+    return {key: value for key, value in row.items() if not key.endswith(("_s", "_at", "_mb"))}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", MODELS)
+def test_it_is_planned_and_trained_and_resumed_to_the_bit(kind: str, tmp_path: Path) -> None:
+    one = trial(written(MODELS[kind], tmp_path))
+    whole = last(one)
+    assert whole["status"] == "done", whole["row"].get("error")
+    assert 0 <= whole["row"]["test_acc"] <= 1 and whole["row"]["macs"] is not None
+    cut = run(one, Options(data_dir=".", runs_dir=str(tmp_path), checkpoint_s=0))
+    next(cut)
+    cut.close()
+    assert timeless(last(one, runs_dir=str(tmp_path))["row"]) == timeless(whole["row"])
+
+
+# What a model must answer
+
+PLAIN = """
+        def __init__(self{}):
+            super().__init__()
+            self.head = nn.Linear(64, {})
+        def forward(self, x):
+            logits = self.head(x.flatten(1))
+            {}"""
+LOGITS = "wanted is one tensor of logits of the shape (2, 10)"
+ANSWERS: dict[str, tuple[str, str, str]] = {  # the head's width, what comes after the logits, the sentence
+    "a pair": (
+        "10",
+        "return logits, x",
+        "a tuple of a tensor (2, 10) of float32 and a tensor (2, 1, 8, 8) of float32",
+    ),
+    "a list": ("10", "return [logits]", "a list of a tensor (2, 10) of float32"),
+    "a dict": ("10", "return {'logits': logits}", "a dict of 'logits': a tensor (2, 10) of float32"),
+    "nothing": ("10", "pass", "returns nothing, for 2 images"),
+    "a number": ("10", "return 1.0", "returns a float, for 2 images"),
+    "five classes": ("5", "return logits", "a tensor (2, 5) of float32, for 2 images of 10 classes"),
+    "one logit": ("1", "return logits[:, 0]", "a tensor (2,) of float32"),
+    "logits for each token": ("10", "return logits[:, None]", "a tensor (2, 1, 10) of float32"),
+    "classes": ("10", "return logits.argmax(1)", "a tensor (2,) of int64"),
+    "whole numbers": ("10", "return logits.long()", "a tensor (2, 10) of int64"),
+    "complex numbers": ("10", "return logits + 1j", "a tensor (2, 10) of complex64"),
+    "the images as a batch of one": ("10", "return logits.flatten()[None]", "a tensor (1, 20) of float32"),
+    "a pair in training": (
+        "10",
+        "return (logits, x) if self.training else logits",
+        "(2, 1, 8, 8) of float32 in training, for 2 images",
+    ),
+    "a dict in judging": ("10", "return logits if self.training else {'out': logits}", "a dict of 'out': "),
+}
+
+
+def refusal(model: str, **point: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        trial(model, **point)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_an_answer_that_is_no_tensor_of_logits_is_refused(kind: str, tmp_path: Path) -> None:
+    width, end, sentence = ANSWERS[kind]
+    found = refusal(written(PLAIN.format("", width, end), tmp_path))
+    assert sentence in found and LOGITS in found
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ("return logits.detach()", "returns logits without gradients, so it cannot learn"),
+        ("return self.head(x)", "fails on 2 images (RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("return x.exp_() * 0 + self.tail(logits)", "(AttributeError: 'Net' object has no attribute 'tail')"),
+        ("return logits.sigmoid().mul_(2).sigmoid_()", "modified by an inplace operation"),
+        ("raise SystemExit('enough')", "fails on 2 images (SystemExit: enough)"),
+    ],
+)
+def test_a_step_that_fails_is_refused(end: str, sentence: str, tmp_path: Path) -> None:
+    assert sentence in refusal(written(PLAIN.format("", 10, end), tmp_path))
+
+
+def test_more_outputs_than_classes_are_fine_where_they_were_asked_for(tmp_path: Path) -> None:
+    model = written(PLAIN.format(", num_classes", "num_classes", "return logits"), tmp_path)
+    assert trial(model, num_classes=12).params == 65 * 12
+
+
+@pytest.mark.parametrize("times", ["exit()", "sys.exit(3)", "raise KeyError", "raise Stop"])
+def test_a_program_that_ends_in_training_is_a_failed_trial(times: str, tmp_path: Path) -> None:
+    body = PLAIN.format(
+        "",
+        10,
+        f"""self.steps = getattr(self, "steps", 0) + 1
+            if self.steps > 4:
+                {times}
+            return logits""",
+    )
+    head = HEAD + "import sys\nclass Stop(BaseException): pass\n"
+    assert last(trial(written(body, tmp_path, head=head)))["status"] == "failed"
+
+
+# What a model may do to the process
+
+CHANGES: dict[str, str] = {
+    "torch's default dtype": "torch.set_default_dtype(torch.float64)",
+    "torch's default device": "torch.set_default_device('cpu')",
+    "no gradients": "torch.set_grad_enabled(False)",
+    "threads": "torch.set_num_threads(3)",
+    "precision of products": "torch.set_float32_matmul_precision('medium')",
+    "deterministic algorithms": "torch.use_deterministic_algorithms(True)",
+    "anomalies": "torch.autograd.set_detect_anomaly(True)",
+    "seeds": "torch.manual_seed(7); np.random.seed(7); random.seed(7)",
+    "draws": "torch.rand(3); np.random.rand(3); random.random()",
+    "the folder": "os.chdir('/')",
+    "arguments": "sys.argv.append('--wrong')",
+    "the path": "sys.path.insert(0, '/nowhere')",
+    "the environment": "os.environ['NET'] = '1'; os.environ.pop('HOME', None)",
+    "warnings": "warnings.simplefilter('ignore')",
+    "numpy's errors": "np.seterr(all='ignore')",
+    "logging": "logging.disable(logging.CRITICAL)",
+    "recursion": "sys.setrecursionlimit(5_000)",
+    "output": "sys.stdout = sys.stderr = io.StringIO()",
+    "signals": "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+}
+IMPORTS = "\nimport io, logging, os, signal, sys, warnings\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_model_changes_in_the_process_holds_for_the_model_only(change: str, tmp_path: Path) -> None:
+    body = PLAIN.format("", 10, "return logits").replace(
+        "super().__init__()", f"super().__init__(); {change}"
+    )
+    model = written(body, tmp_path, head=f"{HEAD}{IMPORTS}{change}\n")
+    before = values()
+    one = trial(model, epochs=1)
+    events = run(one, Options(data_dir="."))
+    for event in events:  # noqa: B007
+        assert all(map(same, values(), before)), change
+    assert event["status"] == "done", event["row"].get("error")
+    build(one.config)
+    assert all(map(same, values(), before)), change
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal, those that hold arrays by their text."""
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError):
+        return str(one) == str(other)
+
+
+def test_what_a_file_sets_holds_for_its_model_whenever_it_runs(tmp_path: Path) -> None:
+    head = f"{HEAD}torch.set_default_dtype(torch.float64)\n"
+    body = PLAIN.format("", 10, "return logits * torch.ones(1)").replace(
+        "self.head", "assert torch.get_default_dtype() == torch.float64; self.head", 1
+    )
+    one = trial(written(body, tmp_path, head=head))
+    assert last(one)["status"] == "done"
+    assert {parameter.dtype for parameter in build(one.config).parameters()} == {torch.float64}
+    assert {parameter.dtype for parameter in build(trial("vit").config).parameters()} == {torch.float32}
+
+
+def test_a_file_may_parse_arguments_that_nobody_gave(tmp_path: Path) -> None:
+    head = HEAD + (
+        "import argparse\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--width', type=int, default=10)\n"
+        "WIDTH = parser.parse_args().width\n"
+    )
+    assert (
+        last(trial(written(PLAIN.format("", "WIDTH", "return logits"), tmp_path, head=head)))["status"]
+        == "done"
+    )
+
+
+@pytest.mark.parametrize("end", ["import sys; sys.exit(0)", "raise SystemExit", "exit()"])
+def test_a_file_that_ends_the_program_is_refused(end: str, tmp_path: Path) -> None:
+    sentence = refusal(written(PLAIN.format("", 10, "return logits"), tmp_path, head=f"{HEAD}{end}\n"))
+    assert "ends the program when it is imported" in sentence
+
+
+def test_what_a_model_prints_is_not_for_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = PLAIN.format("", 10, "print('forward'); return logits")
+    trial(written(body, tmp_path, head=f"{HEAD}print('imported')\n"))
+    out, err = capsys.readouterr()
+    assert out == "" and "imported" in err and "forward" in err
+
+
+# What makes a trial the same each time
+
+
+def test_a_trial_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> None:
+    """Not on the position of a generator, nor on what an earlier trial left in the module."""
+    head = HEAD + "DRAWS, SEEN = np.random.default_rng(0), []\nORDER = torch.randperm(64)\n"
+    body = PLAIN.format("", 10, "SEEN.append(1); return logits * (1 + 1 / len(SEEN))").replace(
+        "self.head =", "self.gain = float(DRAWS.normal()) + random.random() + np.random.rand(); self.head ="
+    )
+    model = written(body.replace("x.flatten(1)", "x.flatten(1)[:, ORDER] * self.gain"), tmp_path, head=head)
+    first = timeless(last(trial(model))["row"])
+    torch.rand(5), last(trial("cnn", epochs=1)), last(trial(model, seed=1))
+    assert timeless(last(trial(model))["row"]) == first
+    assert timeless(last(trial(model, seed=1))["row"])["train_loss"] != first["train_loss"]
+
+
+def test_a_trial_leaves_the_generators_of_its_caller_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    last(trial("cnn", epochs=1))
+    assert torch.equal(torch.rand(4), expected)
