@@ -73,7 +73,7 @@ class Engine(Protocol):
         """Ends a trial, whatever it is doing. No event of it follows."""
 
 
-class Source(Protocol):
+class TrialSource(Protocol):
     """Where trials come from."""
 
     @property

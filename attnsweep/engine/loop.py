@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from attnsweep.core.trial import Trial
-from attnsweep.engine.engine import Engine, Event, Failed, Ready, Reported, Source, Started, Tick
+from attnsweep.engine.engine import Engine, Event, Failed, Ready, Reported, Started, Tick, TrialSource
 from attnsweep.engine.halving import Halving
 from attnsweep.results.store import Row
 
@@ -38,7 +38,7 @@ class Record(Protocol):
     def waiting(self, waits_for: str | None) -> None: ...
 
 
-def run_trials(engine: Engine, source: Source, record: Record, halving: Halving | None = None) -> None:
+def run_trials(engine: Engine, source: TrialSource, record: Record, halving: Halving | None = None) -> None:
     """Runs the trials of a source to their ends. A trial whose worker dies starts again, `MOST_STARTS` times
     at most.
 
@@ -56,7 +56,7 @@ def run_trials(engine: Engine, source: Source, record: Record, halving: Halving 
 class Loop:
     """The trials under way: what decides about each event."""
 
-    def __init__(self, engine: Engine, source: Source, record: Record, halving: Halving | None) -> None:
+    def __init__(self, engine: Engine, source: TrialSource, record: Record, halving: Halving | None) -> None:
         self.engine, self.source, self.record, self.halving = engine, source, record, halving
         self.rows: dict[str, Row] = {}  # of trials under way, as far as they have come
         self.failures: Counter[str] = Counter()

@@ -36,7 +36,7 @@ log = logging.getLogger("attnsweep")
 
 
 class Search:
-    """A source of trials (see `spread.Source`) that Optuna suggests.
+    """A source of trials (see `engine.TrialSource`) that Optuna suggests.
 
     Raises UserError where Optuna is missing, or a domain is of a kind that it does not know.
     """
