@@ -1,3 +1,4 @@
+import pickle
 import re
 import urllib.error
 from pathlib import Path
@@ -9,7 +10,7 @@ import torchvision.datasets
 from PIL import Image
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import datasets, decoding
 from attnsweep.tasks.images.datasets import DATASETS, ImageSet
 from attnsweep.tasks.registry import find, resolve
 
@@ -151,6 +152,90 @@ def test_files_that_are_not_the_official_ones_are_refused_before_they_are_decode
     assert f"dataset={name!r}: the files in {(tmp_path / DATASETS[name].files[0]).parent}" in str(
         caught.value
     )
+
+
+def idx(values: np.ndarray) -> bytes:
+    """An array of bytes as a file of MNIST's."""
+    return b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+
+
+def fashion(folder: Path, shade: int = 7) -> ImageSet:
+    """A small set in the layout of FashionMNIST, of which no official checksum is known."""
+    one = DATASETS["fashion_mnist"]
+    for file, values in zip(one.files, (*parts_of(5, shade), *parts_of(2, shade)), strict=True):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(idx(values))
+    return one
+
+
+def parts_of(count: int, shade: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((count, 28, 28), shade, np.uint8), np.arange(count, dtype=np.uint8)
+
+
+def test_files_in_the_format_of_mnist_are_decoded(tmp_path: Path) -> None:
+    parts = datasets.read(fashion(tmp_path), tmp_path, 28)
+    images, labels = parts["train"]
+    assert images.shape == (5, 1, 28, 28) and set(images.flat) == {7}
+    assert (images.dtype, labels.dtype, labels.tolist()) == (np.uint8, np.int64, [0, 1, 2, 3, 4])
+    assert parts["test"][0].shape == (2, 1, 28, 28)
+
+
+BROKEN = {
+    "empty": b"", "torn in its head": b"\0\0\x08\x03", "torn": idx(np.zeros((5, 28, 28), np.uint8))[:-1],
+    "labels for images": idx(np.zeros((4,), np.uint8)), "of floats": b"\0\0\x0d\x01\0\0\0\x01" + bytes(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_file_that_is_none_of_a_data_set_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    one = fashion(tmp_path)
+    (tmp_path / one.files[0]).write_bytes(content)
+    with pytest.raises(UserError, match=f"dataset='fashion_mnist': a file in {tmp_path} is none of it"):
+        datasets.read(one, tmp_path, 28)
+
+
+def test_what_is_decoded_is_what_was_hashed(tmp_path: Path) -> None:
+    """A set that was planned with, and replaced before it is read."""
+    one = fashion(tmp_path)
+    datasets.checksum(one, tmp_path)
+    fashion(tmp_path, shade=8)
+    with pytest.raises(UserError, match="have changed since the plan was made; run the sweep again"):
+        datasets.read(one, tmp_path, 28)
+
+
+def test_a_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at a name another file can take it."""
+    one, opened = fashion(tmp_path), []
+    datasets.checksum(one, tmp_path)
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read_bytes(path))
+    datasets.read(one, tmp_path, 28)
+    assert sorted(opened) == sorted(Path(file).name for file in one.files)
+
+
+class Touch:
+    """Pickled, a command that makes a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.canary,)
+
+
+def test_a_pickle_of_cifar_gets_arrays_and_plain_values() -> None:
+    pixels = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
+    batch = pickle.dumps({"data": pixels, "labels": [3, 1], "filenames": ["a", "b"]}, protocol=4)
+    images, labels = decoding.cifar_batch(batch)
+    assert np.array_equal(images, pixels.reshape(2, 3, 32, 32)) and labels.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_no_code_in_a_pickle_of_cifar_is_run(tmp_path: Path, protocol: int) -> None:
+    hostile = pickle.dumps({"data": Touch(tmp_path / "canary"), "labels": []}, protocol)
+    with pytest.raises(pickle.UnpicklingError, match="which no file of CIFAR does"):
+        decoding.cifar_batch(hostile)
+    assert not (tmp_path / "canary").exists()
 
 
 def test_files_that_arrive_after_the_plan_are_checked_too(tmp_path: Path) -> None:
@@ -349,6 +434,17 @@ def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) 
     pixels = parts["train"][0][::5] / np.float32(255)
     assert pixels.mean(axis=(0, 2, 3)) == pytest.approx(one.mean, abs=5e-3)
     assert pixels.std(axis=(0, 2, 3)) == pytest.approx(one.std, abs=5e-3)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+def test_real_data_is_decoded_as_torchvision_decodes_it(data_dir: Path, name: str) -> None:
+    ours: dict[str, Any] = datasets.read(DATASETS[name], data_dir, DATASETS[name].image_size)
+    for part, (images, labels) in ours.items():
+        theirs = CLASS_OF[name](str(data_dir), train=part == "train")
+        pixels = np.asarray(theirs.data)
+        expected = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+        assert np.array_equal(images, expected) and np.array_equal(labels, theirs.targets)
 
 
 @pytest.mark.data

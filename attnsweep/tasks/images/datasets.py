@@ -1,14 +1,17 @@
 """The sets of images by name: what is known of each before it is read, where its files lie, their checksum,
 and their pixels.
 
-torchvision decodes and, where a network exists, downloads; it is imported only when pixels are wanted.
+Where a network exists torchvision downloads them; what is decoded are the bytes that were hashed.
 """
 
 import functools
+import gzip
 import hashlib
 import importlib.util
+import io
 import itertools
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,16 +207,11 @@ def checksum_of_files(dataset: ImageSet, data_dir: Path) -> str:
     if not all(path.is_file() for path in files):
         raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
     root = Path(dataset.name.removeprefix(FOLDER)) if dataset.is_folder else None
-    digest = hashlib.sha256()
-    for path in files:
-        name = path.relative_to(root).as_posix() if root else f"{path.parent.name}/{path.name}"
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    if dataset.sha256 and digest.hexdigest() != dataset.sha256:
-        raise UserError(
-            f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
-        )
-    return digest.hexdigest()
+    names = (path.relative_to(root).as_posix() if root else named(path) for path in files)
+    found = digest_of(zip(names, (path.read_bytes() for path in files), strict=True))
+    if dataset.sha256 and found != dataset.sha256:
+        raise UserError(not_official(dataset, files))
+    return found
 
 
 def missing_files(dataset: ImageSet, data_dir: Path) -> str:
@@ -246,12 +244,11 @@ def read(dataset: ImageSet, data_dir: Path, image_size: int) -> "dict[str, tuple
     """The parts `train` and `test`, each as images (n, channels, height, width) of uint8 and labels (n,) of
     int64.
     """
-    checksum(dataset, data_dir)  # before anything is decoded: CIFAR's files are pickles
     if dataset.name == "digits":
         return read_digits()
     if dataset.is_folder:
         return read_folder(dataset, image_size)
-    return read_torchvision(dataset, data_dir)
+    return read_official(dataset, data_dir)
 
 
 def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
@@ -261,27 +258,65 @@ def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
     """
     import numpy as np
 
-    (path,) = paths(DATASETS["digits"], Path())  # read here: importing scikit-learn takes half a second
-    table = np.loadtxt(path, delimiter=",", dtype=np.int64)  # 64 grey values and a label in each row
+    (packed,) = hashed(DATASETS["digits"], Path())  # read here: importing scikit-learn takes half a second
+    text = io.BytesIO(gzip.decompress(packed))
+    table = np.loadtxt(text, delimiter=",", dtype=np.int64)  # 64 grey values and a label in each row
     images, labels = (table[:, :64] * 15).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, 64]
     test = np.arange(len(labels)) % 5 == 4
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
 
 
-def read_torchvision(dataset: ImageSet, data_dir: Path) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100 as torchvision decodes them."""
-    import numpy as np
-    import torchvision.datasets
+def read_official(dataset: ImageSet, data_dir: Path) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100, decoded from the very bytes that have its checksum.
 
-    parts = {}
-    for part in ("train", "test"):
-        decoded = getattr(torchvision.datasets, dataset.torchvision_class)(
-            str(data_dir), train=part == "train"
-        )
-        pixels = np.asarray(decoded.data)
-        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        parts[part] = (np.ascontiguousarray(pixels), np.asarray(decoded.targets, dtype="int64"))
-    return parts
+    Raises UserError where the files have another, or are none of the data set's.
+    """
+    from attnsweep.tasks.images import decoding  # here: it needs numpy
+
+    contents = hashed(dataset, data_dir)
+    decode = decoding.cifar if dataset.torchvision_class.startswith("CIFAR") else decoding.mnist
+    try:
+        return decode(contents)
+    except (ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"dataset={dataset.name!r}: a file in {data_dir} is none of it ({error})") from error
+
+
+def hashed(dataset: ImageSet, data_dir: Path) -> list[bytes]:
+    """The content of each file. Raises UserError where together they do not have the checksum."""
+    files, expected = paths(dataset, data_dir), dataset.sha256 or checksum(dataset, data_dir)
+    if not all(path.is_file() for path in files):
+        raise UserError(missing_files(dataset, data_dir))
+    contents = [path.read_bytes() for path in files]
+    if digest_of(zip(map(named, files), contents, strict=True)) != expected:
+        raise UserError(not_official(dataset, files) if dataset.sha256 else changed(dataset, files))
+    return contents
+
+
+def changed(dataset: ImageSet, files: Sequence[Path]) -> str:
+    """The sentence for files that were replaced after the plan had been made."""
+    return (
+        f"dataset={dataset.name!r}: the files in {files[0].parent} have changed since the plan was made; "
+        "run the sweep again"
+    )
+
+
+def not_official(dataset: ImageSet, files: Sequence[Path]) -> str:
+    """The sentence for files that have another checksum than the official ones."""
+    return f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
+
+
+def named(path: Path) -> str:
+    """The name of an official file in the checksum."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 over the names, sizes and contents of files."""
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def read_folder(dataset: ImageSet, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
