@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import attnsweep
+from attnsweep.core import files
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
@@ -147,6 +148,5 @@ def write_table(faults: Sequence[Fault], path: Path) -> None:
         f"{platform.python_version()}, Ray {version('ray')}, torch {version('torch')}, "
         f"pyarrow {version('pyarrow')}, moto {version('moto')}"
     )
-    path.write_text(
-        TEXT.replace("{made}", made).replace("{table}", "\n".join([*HEAD, *sorted(lines.values())]))
-    )
+    text = TEXT.replace("{made}", made).replace("{table}", "\n".join([*HEAD, *sorted(lines.values())]))
+    files.replace(path, text.encode())

@@ -35,9 +35,11 @@ def new(name: str | None, folder: Path) -> int:
         )
     for path in with_models(known, name):
         target = folder / path.name
-        if target.exists():
-            raise UserError(f"{target} is there already; move it, or go to another folder")
-        target.write_text(path.read_text())
+        try:
+            with target.open("x") as file:  # through no link either
+                file.write(path.read_text())
+        except FileExistsError:
+            raise UserError(f"{target} is there already; move it, or go to another folder") from None
         print(f"wrote {target}")
     print(f"look at what it would run: python -m attnsweep {name}.py --dry-run")
     return 0

@@ -36,6 +36,14 @@ def read(path: str | Path) -> bytes:
         return file.read()
 
 
+def words(path: str | Path) -> list[str]:
+    """The words of a log; none where there is no log that can be read."""
+    try:
+        return read(path).decode(errors="replace").split()
+    except OSError:
+        return []
+
+
 @contextlib.contextmanager
 def reading(path: str | Path, *, follow: bool = False) -> Iterator[BinaryIO]:
     """A file to read from; of a link, what it leads to, only with `follow`. Raises OSError as `read` does."""
@@ -161,15 +169,15 @@ def append(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, note: str) -> Iterator[None]:
-    """Holds the lock that is a file of this machine, in which `note` stands meanwhile.
+def locked(path: str | Path, note: str, *, wait: bool = False) -> Iterator[None]:
+    """Holds the lock that is a file of this machine, in which `note` stands meanwhile; waits for it, or
+    raises BlockingIOError, whose message is the note of its holder, where somebody else has it.
 
-    Raises BlockingIOError, whose message is the note of its holder, where somebody else holds it; OSError as
-    `append` does.
+    Raises OSError as `append` does.
     """
     with opened(path, os.O_RDWR | os.O_CREAT, alone=True) as descriptor:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             theirs = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
             raise BlockingIOError(errno.EWOULDBLOCK, theirs, str(path)) from error

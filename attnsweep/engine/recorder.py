@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from attnsweep.core import files
 from attnsweep.core.errors import reason, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live
@@ -36,13 +37,13 @@ class Recorder:
         self.written: dict[str, float] = {}
         self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
         self.starts_log, self.ray_log = runs / "starts.log", runs / RAY_LOG
-        self.starts = Counter(provenance.contents(self.starts_log).split())
+        self.starts = Counter(files.words(self.starts_log))
 
     def started(self, trial: Trial) -> None:
         """Counts the attempt, in a log that outlives the driver."""
         self.starts[trial.trial_id] += 1
-        with writing(self.starts_log), open(self.starts_log, "a") as file:
-            file.write(f"{trial.trial_id}\n")
+        with writing(self.starts_log):
+            files.append(self.starts_log, f"{trial.trial_id}\n")
         self.curves[trial.trial_id] = []
         self.written[trial.trial_id] = time.monotonic()
         self.live.started(trial)

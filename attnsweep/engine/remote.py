@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from attnsweep.core import text
+from attnsweep.core import files, text
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import ray_private
 from attnsweep.results import merge, provenance
@@ -203,7 +203,7 @@ class Visit:
         if not known:
             return None
         last = known[-1]
-        seen = self.collected.read_text().split() if self.collected.exists() else []
+        seen = files.words(self.collected)
         if is_over(last) and (mark(last) in seen or last.driver_exit_code not in (0, 1)):
             return None
         self.screen.print(
@@ -254,8 +254,7 @@ class Visit:
             time.sleep(0.5)
         self._fetch(wait_s=LOCK_S)
         self.collected.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.collected, "a") as file:
-            file.write(f"{mark(details)}\n")
+        files.append(self.collected, f"{mark(details)}\n")
         if details.status == "STOPPED":
             self.screen.print("stopped; the same command goes on", highlight=False)
             return 130

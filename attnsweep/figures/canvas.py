@@ -1,15 +1,19 @@
 """What the figures have in common: their type, their colours, the texts around their panels, their files."""
 
+import io
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from attnsweep.core import files
+from attnsweep.core.errors import UserError
 from attnsweep.figures.placement import GREY
 
 # One look per model, the same in every figure; a model not named here takes a spare one. Colours after
@@ -25,6 +29,7 @@ STYLE: Any = {
     "xtick.color": "#777777", "ytick.color": "#777777", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "svg.hashsalt": "attnsweep",
 }  # fmt: skip
+UNDATED = {"Date": None}  # so that equal figures are equal files
 EDGE = 0.3  # inches that no text goes into on the right
 
 
@@ -75,9 +80,24 @@ def canvas(
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes the figure as `name`.svg and `name`.png; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
     with matplotlib.rc_context(STYLE):
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=150)
-    return paths
+        return [
+            write(folder, f"{name}.svg", lambda file: figure.savefig(file, format="svg", metadata=UNDATED)),
+            write(folder, f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=150)),
+        ]
+
+
+def write(folder: Path, name: str, draw: Callable[[BinaryIO], object]) -> Path:
+    """Writes what `draw` draws as a file in place of the one that has its name; returns its path.
+
+    Raises UserError where it cannot be written.
+    """
+    content = io.BytesIO()
+    draw(content)
+    try:
+        files.replace(files.make_folder(folder) / name, content.getvalue())
+    except OSError as error:
+        raise UserError(
+            f"{folder / name} cannot be written ({error.strerror or error}); name another folder with --out"
+        ) from error
+    return folder / name

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -22,7 +22,7 @@ from torch import nn
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
-from attnsweep.figures.canvas import INK, STYLE, Layout, canvas
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, write
 from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks import own
@@ -90,8 +90,10 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
         " by cameras" if rig_of(one.config) else ""
     )
     title = f"{who} on test map {number} of {preset.name}: {outcome}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return [film(frames, title, folder / f"{name}.gif"), strip(frames, title, folder / f"{name}.png")]
+    return [
+        write(folder, f"{name}.gif", lambda file: film(frames, title, file)),
+        write(folder, f"{name}.png", lambda file: strip(frames, title, file)),
+    ]
 
 
 # --- Drive ---
@@ -141,23 +143,21 @@ def frame(driven: Drive, key: int, seen: Samples, said: Prediction, *, threshold
 # --- Draw ---
 
 
-def strip(frames: Sequence[Frame], title: str, path: Path) -> Path:
-    """Some of the frames side by side, evenly spaced in time."""
+def strip(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
+    """Writes some of the frames side by side, evenly spaced in time, as a PNG."""
     chosen = [
         frames[i] for i in np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
     ]
     with matplotlib.rc_context(STYLE):
         figure = pictures(chosen, title, footnote=FOOTNOTE)
-        figure.savefig(path, dpi=150)
-    return path
+        figure.savefig(file, format="png", dpi=150)
 
 
-def film(frames: Sequence[Frame], title: str, path: Path) -> Path:
-    """All frames one after another, at twice the speed of life."""
+def film(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
+    """Writes all frames one after another, at twice the speed of life, as a GIF."""
     with matplotlib.rc_context(STYLE):
         images = [picture_of(pictures([one], title, footnote="")) for one in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
-    return path
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
 
 
 def picture_of(figure: Figure) -> Image.Image:

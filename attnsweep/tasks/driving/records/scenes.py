@@ -8,13 +8,12 @@ Any `Source` of scenes is kept that way.
 import collections
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attnsweep.core import files
 from attnsweep.core.errors import UserError, did_you_mean, writing
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, Samples, SceneLog, samples_of
 from attnsweep.tasks.driving.world.cameras import Rig
@@ -285,7 +285,8 @@ def ensure(
     with writing(where), alone(where) as first:
         if not first:  # another process of this machine has recorded it meanwhile
             return where
-        draft = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+        draft = where.parent / f".{where.name}-{secrets.token_hex(8)}"
+        draft.mkdir()
         own = contextlib.nullcontext(workers) if workers else pool(processes or len(os.sched_getaffinity(0)))
         try:
             with own as hands:
@@ -300,8 +301,7 @@ def ensure(
 def alone(where: Path) -> Iterator[bool]:
     """While no other process of this machine records; tells whether the set is still to be recorded."""
     where.parent.mkdir(parents=True, exist_ok=True)
-    with open(where.parent.with_suffix(".lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(where.parent.with_suffix(".lock"), where.name, wait=True):
         yield not (where / "manifest.json").is_file()
 
 
