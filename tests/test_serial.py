@@ -100,8 +100,13 @@ def test_a_debugger_stops_in_a_models_forward(tmp_path: Path) -> None:
 
 
 def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) -> None:
-    words = ", ".join(f"{key}={value!r}" for key, value in TINY.items())
-    (tmp_path / "s.py").write_text(f"from attnsweep import Sweep\nsweep = Sweep({words})\n")
+    words = ", ".join(f"{key}={value!r}" for key, value in {**TINY, "epochs": 1}.items())
+    lines = [
+        "from ray import tune",
+        "from attnsweep import Sweep",
+        f"sweep = Sweep({words}, lr=tune.choice([1e-3]))",
+    ]
+    (tmp_path / "s.py").write_text("\n".join(lines))
     done = without_ray(tmp_path, "s.py", "--serial")
     assert (done.returncode, "1 done in" in done.stdout) == (0, True), done.stderr
     row = pd.read_parquet(tmp_path / "results/trials").iloc[0]

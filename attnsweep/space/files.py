@@ -8,6 +8,7 @@ from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean, reason
 from attnsweep.core.source import Source
+from attnsweep.space import words
 from attnsweep.space.grid import Point, grid
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks import own
@@ -42,7 +43,8 @@ def read_sweep(path: str | Path) -> Sweep:
         near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
         raise UserError(f"there is no sweep file {path}{near}")
     try:
-        names = runpy.run_path(str(path))
+        with words.spoken():
+            names = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         raise UserError(f"{path}{line_of(error, path)}: {reason(error)}") from error
     if not isinstance(names.get("sweep"), Sweep):
