@@ -47,7 +47,10 @@ from attnsweep.results import provenance
 
 TINY = dict(model="vit", dataset="digits", depth=1, dim=16, heads=1, dim_head=16, mlp_dim=32, epochs=1)
 NO_DATA = "."  # the digits come with scikit-learn
-MOST_GAP_MS, LEAST_RATIO, MOST_FIRST_S, MOST_MB_PER_100 = 20, 50, 8, 1
+# Targets are ratios, which hold on a slower machine, too: of the gap to the training of such a trial in a
+# plain loop, and of naive Tune's gap to ours; of the first step to naive Tune's; of what 100 more trials take
+# to the driver's memory.
+MOST_GAP_SHARE, LEAST_RATIO, MOST_FIRST_SHARE, MOST_MEMORY_SHARE = 0.2, 50, 0.9, 0.01
 FEW, MANY = 64, 1_000  # trials; the gap at MANY is to be like that at FEW:
 MOST_GROWTH = 1.25
 LINE = "{:<11}{:>7}{:>9}{:>8}{:>10}{:>11}{:>9}{:>8}{:>8}{:>9}{:>8}{:>9}"
@@ -266,19 +269,33 @@ def line(one: Figures, naive: Figures | None) -> str:
 Verdict = tuple[bool, str, str]  # whether a target is met, what it is, what was reached
 
 
-def targets(sweeps: Sequence[Figures], naive: Figures | None) -> Iterator[Verdict]:
+def targets(sweeps: Sequence[Figures], loop: Figures, naive: Figures | None) -> Iterator[Verdict]:
     """Each target that these figures can judge."""
-    largest, first_s = max(sweeps, key=lambda one: one.trials), max(one.first_s for one in sweeps)
+    largest = max(sweeps, key=lambda one: one.trials)
     few = min((one for one in sweeps if one.trials >= FEW), key=lambda one: one.trials, default=largest)
-    gap = f"{largest.gap_ms:.1f} ms with {largest.trials:,} trials"
-    yield largest.gap_ms <= MOST_GAP_MS, f"gap at most {MOST_GAP_MS} ms", gap
+    yield short_gap(largest, loop)
     if naive:
         yield below_naive(largest, naive)
-    yield first_s <= MOST_FIRST_S, f"first step within {MOST_FIRST_S} s", f"{first_s:.1f} s at the longest"
+        yield sooner_than_naive(sweeps, naive)
     if largest.trials >= MANY and few.trials == FEW:
         yield like_few(few, largest)
     if largest.trials > few.trials:
         yield memory_growth(few, largest)
+
+
+def short_gap(ours: Figures, loop: Figures) -> Verdict:
+    """How the gap compares with the training of a trial that nothing disturbs."""
+    share = ours.gap_ms / loop.train_ms
+    reached = f"{share:.1%} ({ours.gap_ms:.1f} ms / {loop.train_ms:.0f} ms with {ours.trials:,} trials)"
+    return share <= MOST_GAP_SHARE, f"gap at most {MOST_GAP_SHARE:.0%} of a tiny trial's training", reached
+
+
+def sooner_than_naive(sweeps: Sequence[Figures], naive: Figures) -> Verdict:
+    """How long the first step takes to come, by naive Tune's first."""
+    longest = max(one.first_s for one in sweeps)
+    wanted = f"first step after at most {MOST_FIRST_SHARE:g} times as long as with naive Tune"
+    reached = f"{longest / naive.first_s:.2f} times ({longest:.1f} s at the longest / {naive.first_s:.1f} s)"
+    return longest <= MOST_FIRST_SHARE * naive.first_s, wanted, reached
 
 
 def below_naive(ours: Figures, naive: Figures) -> Verdict:
@@ -297,9 +314,9 @@ def like_few(few: Figures, many: Figures) -> Verdict:
 
 def memory_growth(few: Figures, many: Figures) -> Verdict:
     """By how much the driver's peak memory grows with 100 more trials."""
-    growth = 100 * (many.peak_mb - few.peak_mb) / (many.trials - few.trials)
-    wanted = f"the driver's peak memory grows by at most {MOST_MB_PER_100} MB per 100 trials"
-    return growth <= MOST_MB_PER_100, wanted, f"{growth:.2f} MB from {few.trials} to {many.trials:,} trials"
+    growth = 100 * (many.peak_mb / few.peak_mb - 1) / (many.trials - few.trials)
+    wanted = f"the driver's peak memory grows by at most {MOST_MEMORY_SHARE:.0%} per 100 trials"
+    return growth <= MOST_MEMORY_SHARE, wanted, f"{growth:.2%} from {few.trials} to {many.trials:,} trials"
 
 
 def compare(sizes: Sequence[int], *, naive_trials: int) -> None:
@@ -314,7 +331,7 @@ def compare(sizes: Sequence[int], *, naive_trials: int) -> None:
         sweeps.append(in_process_of_its_own("attnsweep", size))
         print(line(sweeps[-1], naive), flush=True)
     print()
-    for met, wanted, reached in targets(sweeps, naive):
+    for met, wanted, reached in targets(sweeps, loop, naive):
         print(f"{'met   ' if met else 'MISSED'}  {wanted}: {reached}")
 
 

@@ -14,7 +14,7 @@ import attnsweep
 
 import naps
 
-PATIENCE_S = 300  # with what is certain to happen, however busy the machine is
+PATIENCE_S = 600  # with what is certain to happen, however busy the machine is
 TINY = "depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16"
 UNDISTURBED = ["trial_id", "val_acc", "test_acc", "test_acc_best", "best_epoch", "val_loss", "train_loss"]
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE_S
+
 REPOSITORY = Path(__file__).parent.parent
 NEEDED = {"sshd": "openssh-server", "rsync": "rsync", "ssh": "openssh-client", "ip": "iproute2"}
 OWN = ("--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
@@ -73,7 +75,7 @@ class Machine:
         return [*enter, "env", "--ignore-environment", *pairs, *words]
 
     def run(
-        self, *words: str, folder: str = "/root", timeout_s: float = 120, **environment: str
+        self, *words: str, folder: str = "/root", timeout_s: float = PATIENCE_S, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command on it to its end."""
         return subprocess.run(
@@ -154,7 +156,7 @@ def machine(name: str, address: str) -> Iterator[Machine]:
         yield Machine(name, address, int(children[0]))
     finally:
         process.stdin.close()  # its first process reads from it, and the others end with the first
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE_S)
 
 
 def plug_in(machine: Machine, first: Machine) -> None:

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,21 +15,15 @@ from attnsweep.results import provenance
 from attnsweep.results.store import Store
 
 import hosts
+from commands import PATIENCE_S, wait_for
 from hosts import REPOSITORY, Machine
 
 pytestmark = pytest.mark.cluster
 
 FILE = "/root/work/cluster-local.yaml"
-QUICK = (
-    "sweeps/quickstart.py",
-    "model=vit,cnn",
-    "seed=0,1,2",
-    "epochs=16",
-    "--no-latency",
-    "--cluster",
-    FILE,
-)
-TRIALS = 12
+EPOCHS, TRIALS = 24, 12  # enough for a command to begin, and to join or stop them, while trials are left
+SWEEP = ("sweeps/quickstart.py", "model=vit,cnn", "--no-latency", "--cluster", FILE)
+QUICK = (*SWEEP, "seed=0,1,2", f"epochs={EPOCHS}")
 
 
 class Laptop:
@@ -61,8 +54,8 @@ class Command:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def finish(self, seconds: float = 240) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=seconds)
+    def finish(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out, err
 
     def signal(self, number: int) -> None:
@@ -82,13 +75,6 @@ class Command:
         pytest.fail(
             f"it ended without {word!r}:\n{seen}\n{self.process.stderr and self.process.stderr.read()}"
         )
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.5)
 
 
 def cluster_file(head: Machine, worker: Machine) -> str:
@@ -122,7 +108,7 @@ def laptop(machines: list[Machine]) -> Laptop:
     assert laptop.ray("get-auth-token", "--generate").returncode == 0
     up = laptop.ray("up", "--yes", FILE)
     assert up.returncode == 0, up.stdout + up.stderr
-    wait_until(lambda: "0.0/2.0 CPU" in laptop.ray("exec", FILE, "attnsweep/health").stdout)
+    wait_for(lambda: "0.0/2.0 CPU" in laptop.ray("exec", FILE, "attnsweep/health").stdout)
     return laptop
 
 
@@ -155,7 +141,7 @@ def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of
     first.wait_for("done  val")
     first.signal(signal.SIGKILL)
     first.finish()
-    wait_until(lambda: laptop.machine.run("pgrep", "-x", "ssh").stdout == "", 20)  # no tunnel is left
+    wait_for(lambda: laptop.machine.run("pgrep", "-x", "ssh").stdout == "")  # no tunnel is left
     status, out, err = laptop.attnsweep(*QUICK).finish()
     assert status == 0, out + err
     assert "joining: attnsweep-quickstart-" in out and "submitted" not in out
@@ -171,7 +157,7 @@ def test_a_sweep_from_a_laptop_outlives_connection_and_laptop_and_leaves_rows_of
         places = ("/root/attnsweep", "/root/work", "/tmp/ray")
         found = machine.run("grep", "--recursive", "--files-with-matches", "--text", secret, *places)
         assert found.stdout == "", "the token is in no row and no log"
-    assert (epochs.groupby("trial_id").size() == 16).all() and epochs["trial_id"].nunique() == TRIALS
+    assert (epochs.groupby("trial_id").size() == EPOCHS).all() and epochs["trial_id"].nunique() == TRIALS
 
 
 def test_a_finished_sweep_runs_nothing_again_even_on_a_new_head(
@@ -185,11 +171,11 @@ def test_a_finished_sweep_runs_nothing_again_even_on_a_new_head(
 
 
 def test_ctrl_c_detaches_and_stop_ends_the_sweep_and_keeps_what_was_done(laptop: Laptop) -> None:
-    long = [word.replace("seed=0,1,2", "seed=3,4,5") for word in QUICK]
+    long = (*SWEEP, "seed=3,4,5", f"epochs={2 * EPOCHS}")
     command = laptop.attnsweep(*long)
     command.wait_for("done  val")
     command.signal(signal.SIGINT)
-    status, out, err = command.finish(30)
+    status, out, err = command.finish()
     assert status == 130 and "the sweep goes on there" in out and "Traceback" not in err
     status, out, err = laptop.attnsweep(*long, "--stop").finish()
     assert status == 130 and "stopped" in out, out + err
@@ -207,4 +193,4 @@ def test_a_cluster_that_is_down_is_never_replaced_by_a_local_one(
     status, out, err = laptop.attnsweep(*QUICK).finish()
     assert (status, out) == (2, "") and f"ray up {FILE}" in err and "Traceback" not in err
     assert "gcs_server" not in machines[1].run("ps", "-eo", "comm").stdout
-    wait_until(lambda: "raylet" not in machines[2].run("ps", "-eo", "comm").stdout, 120)
+    wait_for(lambda: "raylet" not in machines[2].run("ps", "-eo", "comm").stdout)

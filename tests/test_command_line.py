@@ -15,6 +15,8 @@ from attnsweep.results.store import Store
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, resolve
 
+from commands import PATIENCE_S
+
 NET = """
 from torch import nn
 class Net(nn.Sequential):
@@ -218,7 +220,7 @@ def test_where_there_are_no_results_the_way_to_get_some_is_named(
 def test_a_cluster_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     body = sweep_file("sweep = Sweep(model='cnn', epochs=1)")
     command = [sys.executable, "-m", "attnsweep", body, "--address", "127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster answers at address='127.0.0.1:1'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -40,6 +40,7 @@ from disturbed import Fault, Moment, Reference, undisturbed_sweep
 from naps import NAP_S
 from objects import Objects, served
 
+pytestmark = pytest.mark.ray
 # Epochs of a trial that has checkpoints: a second of them, one under way, one while a checkpoint is written
 UNSAVED = round(1 / NAP_S) + 3
 QUICK = napping(epochs=2)

@@ -23,6 +23,7 @@ from attnsweep.engine.engine import Measured
 from attnsweep.engine.on_ray import Node, RayCluster
 from attnsweep.results.store import Store
 
+pytestmark = pytest.mark.ray
 NOTED = '''
 import json, os, time
 from pathlib import Path

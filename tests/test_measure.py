@@ -276,16 +276,17 @@ def test_a_known_sleep_is_timed() -> None:
 
 
 def test_the_median_agrees_with_the_benchmark_timer_of_torch() -> None:
+    """Whose clock is the processor's here: the mean of its blocks would hold the time that others take."""
     model, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.randn(8, 3, 32, 32)
-    ratios = []
-    for _ in range(5):  # a busy machine may disturb one of the two
+    names, ratios = {"model": model, "x": images}, []
+    for _ in range(5):  # the processor's own speed varies
         with measure.cpu_threads(1):
             call = functools.partial(model, images)
             ours = measure.time_model(call, device="cpu", precision="fp32").timings.ms(50)
-            timer = Timer("with torch.inference_mode(): model(x)", globals={"model": model, "x": images})
-            theirs = timer.adaptive_autorange(max_run_time=1).median * 1e3
+            timer = Timer("with torch.inference_mode(): model(x)", globals=names, timer=time.process_time)
+            theirs = timer.blocked_autorange(min_run_time=0.2).median * 1e3
         ratios.append(ours / theirs)
-        if 0.5 < ratios[-1] < 2:
+        if 1 / 3 < ratios[-1] < 3:
             return
     pytest.fail(f"ours / theirs: {ratios}")
 

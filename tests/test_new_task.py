@@ -11,6 +11,8 @@ import pytest
 
 import attnsweep
 
+from commands import PATIENCE_S
+
 HERE = Path(__file__).parent
 SWEEP = """
 from attnsweep import Sweep
@@ -37,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(home: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, *command], cwd=home, env={**os.environ, "PYTHONPATH": str(home)}, text=True,
-        capture_output=True, timeout=300,
+        capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -48,6 +50,7 @@ def swept(home: Path) -> str:
     return run(home, "-m", "attnsweep", "sweep.py", "--address", "local")
 
 
+@pytest.mark.ray
 def test_it_is_swept_and_stored(home: Path, swept: str) -> None:
     assert "2 done" in swept and "val 0." in swept
     rows = pd.read_parquet(home / "results/trials").set_index("dim")
@@ -56,11 +59,13 @@ def test_it_is_swept_and_stored(home: Path, swept: str) -> None:
     assert len(pd.read_parquet(home / "results/epochs")) == 40
 
 
+@pytest.mark.ray
 def test_it_is_picked_and_shown(home: Path, swept: str) -> None:
     assert "test_r2" in run(home, "-m", "attnsweep", "pick", "--params", "100")
     assert "sines: explained variance" in run(home, "-m", "attnsweep", "columns")
 
 
+@pytest.mark.ray
 def test_it_is_drawn(home: Path, swept: str) -> None:
     assert "on the front" in run(home, str(HERE.parent / "analysis/pareto.py"), "results")
     assert (home / "figures/pareto.png").stat().st_size > 10_000

@@ -545,7 +545,7 @@ def test_the_plan_names_the_keys_that_mean_nothing_to_a_model(net: str) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_model_of_ones_own_is_trained_measured_and_written(
     net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,8 @@ from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
 from attnsweep.tasks.driving.world.traffic import DT, World
 
+from commands import PATIENCE_S
+
 NOWHERE = np.zeros((0, 2))
 PERFECT = Scanner(noise=0.0, lost=0.0, ghosts=0.0, paint_lost=0.0)
 TINY = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
@@ -306,12 +308,12 @@ except UserError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_ray_cluster_records_the_bytes_that_one_process_does(on_disk: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "one.xml").write_text("<commonRoad")
     command = [sys.executable, "-c", OVER_RAY, str(tmp_path), str(tmp_path / "bad")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     told, error = json.loads(done.stdout)
     assert told == [1, 2, 3, 4, 5, 6]
     assert error.startswith(str(tmp_path)) and "is not well-formed XML" in error and "\n" not in error

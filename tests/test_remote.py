@@ -17,6 +17,7 @@ from attnsweep.space.plan import place
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
 
+from commands import PATIENCE_S
 from hosts import REPOSITORY
 
 SWEEP = """from ray import tune
@@ -140,7 +141,7 @@ def test_a_cluster_that_is_not_up_is_said_to_be_and_no_local_one_is_started(tmp_
     file = str(REPOSITORY / "cluster-local.yaml")
     environment = {**os.environ, "RAY_TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "attnsweep", "my sweep.py", "--cluster", file]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert f"start it with: ray up {file}" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("ray/session*")) and not (tmp_path / "results").exists()

@@ -34,6 +34,8 @@ from commands import (
 )  # fmt: skip
 from disturbed import Reference
 
+pytestmark = pytest.mark.ray
+
 HANGING = """
 import re
 from torch import nn

@@ -249,6 +249,7 @@ def test_a_dry_run_says_how_many_trials_are_to_be_suggested(
     assert lines[-1]["trial_id"] is lines[-1]["depth"] is None and lines[-1]["model"] == "vit"
 
 
+@pytest.mark.ray
 def test_a_real_search_trains_its_number_and_goes_on_where_it_is_lengthened(tmp_path: Path) -> None:
     space: dict[str, Any] = dict(
         model="vit", depth=tune.randint(1, 4), lr=tune.loguniform(1e-4, 1e-2), dim=16

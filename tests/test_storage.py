@@ -413,6 +413,7 @@ def test_the_key_in_a_uri_opens_the_lock_too(objects: Objects, monkeypatch: pyte
 # A sweep
 
 
+@pytest.mark.ray
 def test_a_sweep_into_a_bucket_runs_resumes_and_is_read_like_any_other(
     objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE_S
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -18,11 +20,13 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The console script of an environment that holds the wheel, and sees the dependencies of this one."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True, timeout=300)
+    offline = ["--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "wheel", *offline, "--wheel-dir", folder, ROOT], check=True, timeout=PATIENCE_S)
     venv.create(folder / "env", with_pip=False)
     python = folder / "env/bin/python"
     (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True, timeout=300)
+    install = [*pip, "--python", python, "install", "--no-deps", wheel]
+    subprocess.run(install, check=True, timeout=PATIENCE_S)
     (packages,) = (folder / "env/lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "env/bin/attnsweep"
@@ -31,12 +35,13 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(script: Path, folder: Path, *arguments: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [script, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [script, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.ray
 def test_an_example_is_written_run_and_answered_without_a_checkout(script: Path, tmp_path: Path) -> None:
     assert "Does depth buy accuracy" in run(script, tmp_path, "new")
     assert "wrote" in run(script, tmp_path, "new", "quickstart")
