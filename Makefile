@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-cluster test-faults lint unit docs clean
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: quickstart test test-quick test-cluster test-faults lint unit docs clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m attnsweep sweeps/quickstart.py
@@ -13,6 +16,9 @@ quickstart: $(VENV)/installed
 
 test: lint unit
 
+test-quick: lint
+	$(RUN) -m pytest $(PARALLEL) -m 'not slow and not ray and not data and not cluster and not faults'
+
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -20,7 +26,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/lint-imports
 
 unit: $(VENV)/installed-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 test-cluster: $(VENV)/installed-test
 	$(RUN) -m pytest -m cluster -rs
