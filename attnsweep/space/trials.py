@@ -8,7 +8,6 @@ from attnsweep.core.axes import Config
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
-from attnsweep.core.source import Source
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
@@ -37,8 +36,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
     identity = identity_of(config)
     if dataset.is_folder:
         identity["dataset"] = "folder"
-    source = own.source_of(config)
-    amount = cost_of(config, source)
+    amount = cost_of(config)
     return Trial(
         trial_id=short_hash({"numerics": numerics, "data_sha256": data_sha256, **identity}),
         arch_id=arch_id_of(config),
@@ -47,7 +45,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
         params=amount.params,
         macs=amount.macs,
         numerics=numerics,
-        source=source,
+        source=own.source_of(config),
     )
 
 
@@ -63,9 +61,8 @@ def arch_id_of(config: Mapping[str, Any]) -> str:
     return short_hash(architecture(identity_of(config)))
 
 
-def cost_of(config: Config, source: Source | None = None) -> Cost:
-    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch;
-    `source` is the text of a user's own model.
+def cost_of(config: Config) -> Cost:
+    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
 
     Raises UserError where it cannot be built.
     """
@@ -73,4 +70,4 @@ def cost_of(config: Config, source: Source | None = None) -> Cost:
         return closed
     from attnsweep.tasks.counting import counted  # here: torch takes seconds to import
 
-    return counted(config, source or own.source_of(config))
+    return counted(config, own.source_of(config))
