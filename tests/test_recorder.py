@@ -136,7 +136,7 @@ def test_a_row_that_cannot_be_written_is_a_failed_trial_and_others_go_on(
 ) -> None:
     bad, good = trials(2)
     recorder.started(bad)
-    recorder.told(bad, {"curve": [{"trial_id": bad.trial_id, "epoch": 1, "val_acc": 0.5}]})
+    recorder.reported(bad, {"curve": [{"trial_id": bad.trial_id, "epoch": 1, "val_acc": 0.5}]})
     recorder.ended(bad, "done", {**bad.row(), **UNWRITABLE[kind]})
     finish(recorder, good)
     rows = as_pandas_reads(recorder, "trials").set_index("trial_id")
@@ -158,7 +158,7 @@ def test_an_epoch_that_cannot_be_written_loses_what_no_column_holds(recorder: Re
     (bad,) = trials(1)
     recorder.started(bad)
     epoch = {"trial_id": bad.trial_id, "epoch": 1, "val_acc": "high", "train_loss": 0.5, "charm": 1}
-    recorder.told(bad, {"curve": [epoch]})
+    recorder.reported(bad, {"curve": [epoch]})
     recorder.ended(bad, "done", bad.row())
     (row,) = as_pandas_reads(recorder, "epochs").to_dict("records")
     assert (row["epoch"], row["train_loss"]) == (1, 0.5) and pd.isna(row["val_acc"])
