@@ -1,5 +1,6 @@
 """The driving task: planners as models of a sweep, trained and judged on a few small scenes."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving import training as driving
-from attnsweep.tasks.driving.columns import COLUMNS
+from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.stack.design import STAGES
 from attnsweep.tasks.registry import build, procedure, resolve
@@ -65,7 +66,7 @@ def test_a_set_of_stages_fills_the_toggles_and_a_toggle_of_ones_own_wins() -> No
 def test_toggles_that_make_no_sense_together_are_refused_with_what_to_do() -> None:
     assert "set track='offset' or motion='none'" in refusal(stages="id10", motion="former")
     assert "did you mean 'id12'" in refusal(stages="id122")
-    assert "has no scenes for planning; use dataset='driving:small'" in refusal(dataset="digits")
+    assert "use dataset='driving:small', or model='cnn'" in refusal(dataset="digits")
     assert "did you mean 'driving:small'" in refusal(dataset="driving:smal")
     assert "is not a folder" in refusal(dataset="commonroad:/nowhere/at/all")
 
@@ -110,6 +111,10 @@ def test_the_expert_drives_without_fault_and_is_its_own_measure(data_dir: Path) 
 
 def test_a_planner_ends_with_every_column_of_driving(full: dict[str, Any]) -> None:
     row = full["row"]
+    maps = json.loads(row["test_map_measures"])
+    assert {"amota", "map_iou_drivable", "min_ade6", "l2_3s", "at_fault"} <= set(maps) <= set(BY_MAP)
+    assert {len(values) for values in maps.values()} == {2}  # driving:tiny has two test maps
+    assert np.mean(maps["off_road"]) == pytest.approx(row["test_off_road"], abs=1e-4)
     lacking = {column.name for column in COLUMNS} - set(row)
     few = {
         "test_finish_s",

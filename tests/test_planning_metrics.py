@@ -19,7 +19,7 @@ from attnsweep.tasks.driving.judging.perception import (
     match,
     measure_agents,
 )
-from attnsweep.tasks.driving.judging.readout import Readout, read_out
+from attnsweep.tasks.driving.judging.readout import Readout, read_out, scenes_of
 from attnsweep.tasks.driving.judging.surroundings import chamfer, measure_surroundings, no_nearer
 from attnsweep.tasks.driving.judging.tracking import clips_of, count, join, measure_tracks, nearest_first
 from attnsweep.tasks.driving.records import scenes
@@ -557,3 +557,15 @@ def test_an_empty_scene_has_no_figures_for_agents(recorded: Samples) -> None:
     said = read_out(Teller(), recorded)
     assert all(np.isnan(value) for value in measure_tracks(said, empty).values())
     assert np.isnan(measure_agents(said, empty)["ap"])
+
+
+def test_the_rows_of_each_scene_stand_by_themselves(recorded: Samples) -> None:
+    rows = len(recorded["plan"])
+    said = Readout(np.arange(rows * 24.0).reshape(rows, 8, 3), confidence=np.zeros((rows, 2)))
+    parts = list(scenes_of(said, recorded))
+    assert [part["scene"][0] for _, part in parts] == list(dict.fromkeys(recorded["scene"].tolist()))
+    np.testing.assert_array_equal(np.concatenate([one.plan for one, _ in parts]), said.plan)
+    for one, part in parts:
+        assert len(one.plan) == len(part["plan"]) == len(set(part["time"].tolist()))
+        assert part["previous"].tolist() == list(range(-1, len(part["plan"]) - 1))
+        assert one.box is None

@@ -86,9 +86,8 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     threshold = CONFIDENT if pd.isna(row["test_f1_threshold"]) else float(row["test_f1_threshold"])
     frames, outcome = episode(model, preset, number, one.config, threshold=threshold)
     name = f"episode-{one.trial_id}-{number}"
-    who = f"{model_name(row['model'])} {row['stages'] or ''}".strip() + (
-        " by cameras" if rig_of(one.config) else ""
-    )
+    stages = "" if pd.isna(row["stages"]) else f" {row['stages']}"
+    who = model_name(row["model"]) + stages + (" by cameras" if rig_of(one.config) else "")
     title = f"{who} on test map {number} of {preset.name}: {outcome}"
     return [
         write(folder, f"{name}.gif", lambda file: film(frames, title, file)),

@@ -163,11 +163,15 @@ def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str
     drives, with its sensor and without.
     """
     said = read_out(model, data.test, inputs=inputs_of(config))
-    columns = {f"test_{name}": value for name, value in measured(said, data.test).items()}
+    columns: dict[str, Any] = {f"test_{name}": value for name, value in measured(said, data.test).items()}
+    outcomes: dict[str, Floats] = {}  # on each map
     if config["plan"] != "off":
         columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
-        columns |= of_drives(model, data, config)
-    columns["test_map_measures"] = by_map(said, data.test, config, columns.pop("map_outcomes", {}))
+        run = data.course("test")
+        scores = drives(model, data.test, run, config)
+        columns |= of_drives(model, data, config, run, scores)
+        outcomes = {name: getattr(scores, name) for name in ("at_fault", "off_road")} if run else {}
+    columns["test_map_measures"] = by_map(said, data.test, config, outcomes)
     known = {column.name for column in COLUMNS}
     return {name: value for name, value in columns.items() if name in known and value == value}
 
@@ -207,17 +211,16 @@ def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict
     return columns | {"score_4s": float(replay.score_plans(samples, plans).score.mean())}
 
 
-def of_drives(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of driving on the test part, with the sensor and without it."""
-    run = data.course("test")
-    scores = drives(model, data.test, run, config)
+def of_drives(
+    model: nn.Module, data: Data, config: Mapping[str, Any], run: Course | None, scores: Scores
+) -> dict[str, Any]:
+    """The columns of driving on the test part: of `scores` with the sensor, and without it."""
     low, high = interval(scores.score)
     columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.means().items()}
     columns |= {"test_score_low": low, "test_score_high": high}
     for part, where in (run.slices if run else open_loop.slices(data.test)).items():
         columns[f"test_score_{part}"] = scores.means(where)["score"]
     if run:
-        columns["map_outcomes"] = {"at_fault": scores.at_fault, "off_road": scores.off_road}
         columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
     if config["model"] == "planning" or own.is_own(config["model"]):  # those that look at all
         blank = drives(model, data.test, run, config, blind=True).means()["score"]

@@ -45,11 +45,11 @@ def scenes_of(said: Readout, samples: Samples) -> Iterator[tuple[Readout, Sample
         part = {name: array[first:last] for name, array in samples.items()}
         previous = part["previous"].astype(np.int64)
         part["previous"] = np.where(previous >= 0, previous - first, -1)
-        own = {field.name: getattr(said, field.name) for field in fields(Readout)}
-        yield (
-            Readout(**{name: None if own[name] is None else own[name][first:last] for name in own}),
-            part,
-        )
+        own: dict[str, Any] = {field.name: getattr(said, field.name) for field in fields(Readout)}
+        cut: dict[str, Any] = {
+            name: None if values is None else values[first:last] for name, values in own.items()
+        }
+        yield Readout(**cut), part
 
 
 def read_out(
