@@ -228,7 +228,7 @@ def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCapt
     gone = Node("Gone, 1 thread", "ab" * 28, 1.0, 0.0, lambda reason: None)
     store = Store("/nowhere")
     found: dict[str, Any] = {"arch_id": "0123456789ab", "precision": "fp32", "batches": [1]}
-    latency.measure_at(store, gone, config={"model": "vit"}, **found)
+    latency.measure_at(store, gone, latency.Architecture({"model": "vit"}, None), **found)
     assert "the latency of architecture 0123456789ab was not measured" in caplog.text
 
 

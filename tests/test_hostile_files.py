@@ -426,7 +426,7 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
         row = {**trial.row(), "trial_id": TRIALS[2].trial_id, "arch_id": arch_id, "status": "done"}
         store.write("trials", [row], TRIALS[2].trial_id)
         configs = latency.wanted(store, ours).values()
-        assert all(config["model"] == "vit" for config in configs)
+        assert all(one.config["model"] == "vit" for one in configs)
 
 
 def test_a_log_of_starts_that_is_no_text_is_no_error(folder: Path) -> None:

@@ -301,7 +301,7 @@ def model(shared: Path) -> Path:
 
 
 def read(path: Path) -> str:
-    return own.read(f"{path}:Net", trusted=True)
+    return own.read(f"{path}:Net", trusted=True).text
 
 
 def test_code_of_one_s_own_is_read(model: Path) -> None:
@@ -446,7 +446,7 @@ def test_measure_builds_the_text_that_was_checked(model: Path, shared: Path) -> 
     store.write("trials", [{**trial.row(), "status": "done"}], trial.trial_id)
     (one,) = latency.wanted(store, None).values()
     model.write_text("evil")
-    assert one.source == good
+    assert one.source and one.source.text == good
     assert latency.wanted(store, None) == {}
 
 

@@ -15,14 +15,16 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnsweep.core import files
 from attnsweep.core.importing import Module
 
 FOLDER = "attnsweep_folder"  # the package that a file is in, where its folder is none: for relative imports
 LIBRARIES = {*sys.stdlib_module_names, "attnsweep"}
+Reader = Callable[[str | Path], bytes]
 STANDARD = sysconfig.get_paths()["stdlib"]
 
 
@@ -49,28 +51,34 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read(file: str | Path) -> Source:
-    """The file and the modules that it imports, as they are now.
+def read(file: str | Path, *, trusted: bool = False) -> Source:
+    """The file and the modules that it imports, as they are now; `trusted`: where nobody but this user and
+    root can have written any of them.
 
-    Raises OSError, and SyntaxError or UnicodeError where the bytes of one of them are no text.
+    Raises OSError, which is `files.Unsafe` where somebody else can, and SyntaxError or UnicodeError where the
+    bytes of one of them are no text.
     """
-    text, package, places = text_of(file), package_of(file), roots(file)
+    bytes_of = files.read_trusted if trusted else bytes_in
+    text, package, places = decode(bytes_of(file)), package_of(file), roots(file)
     there = functools.cache(functools.partial(places_of, places=places))
     known: dict[str, Module] = {}
     waiting = [*imports(text, package)]
     while waiting:
         name = waiting.pop()
-        if name not in known and (module := found(name, there(name.partition(".")[0]))):
+        if name not in known and (module := found(name, there(name.partition(".")[0]), bytes_of)):
             known[name] = module
             waiting += imports(module.text, name if module.is_package else name.rpartition(".")[0])
     modules = sorted([*without_init(known), *known.values()], key=lambda module: module.name)
     return Source(str(file), text, package, tuple(modules))
 
 
-def text_of(file: str | Path) -> str:
-    """The text of a Python file, by the encoding that it declares."""
+def bytes_in(file: str | Path) -> bytes:
+    """What a file holds."""
     with open(file, "rb") as opened:
-        return importlib.util.decode_source(opened.read())
+        return opened.read()
+
+
+decode = importlib.util.decode_source  # the text of a Python file, by the encoding that it declares
 
 
 def package_of(file: str | Path) -> str:
@@ -106,22 +114,22 @@ def places_of(top: str, places: Sequence[str]) -> list[str]:
     return [path for path in paths if os.path.isdir(path) or os.path.isfile(f"{path}.py")]
 
 
-def found(name: str, places: Sequence[str]) -> Module | None:
+def found(name: str, places: Sequence[str], bytes_of: Reader) -> Module | None:
     """The first module of that name; None where it is none of the user's. `places` are those of its `top`."""
     top, _, rest = name.partition(".")
     for place in places if rest or top != FOLDER else ():
-        module = module_at(name, os.path.join(place, *rest.split(".")) if rest else place)
+        module = module_at(name, os.path.join(place, *rest.split(".")) if rest else place, bytes_of)
         regular = top == FOLDER or os.path.isfile(os.path.join(place, "__init__.py"))
         if module and (not rest or regular or not is_installed(top)):
             return module
     return None
 
 
-def module_at(name: str, path: str) -> Module | None:
+def module_at(name: str, path: str, bytes_of: Reader) -> Module | None:
     """The module of that name, where its file without the `.py`, or its folder, is at a path."""
     for file, is_package in ((os.path.join(path, "__init__.py"), True), (f"{path}.py", False)):
         if os.path.isfile(file):
-            return Module(name, file, text_of(file), is_package)
+            return Module(name, file, decode(bytes_of(file)), is_package)
     return None
 
 

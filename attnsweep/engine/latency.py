@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -70,8 +71,16 @@ def measure_once(
     return Measured(rows, disturbed_by)
 
 
-def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """(arch_id, precision) to configuration, of the done ones among `trials`, their ids to those of their
+@dataclass(frozen=True)
+class Architecture:
+    """What is measured: a configuration, and the text of a user's own model as it was checked."""
+
+    config: dict[str, Any]
+    source: Source | None
+
+
+def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], Architecture]:
+    """(arch_id, precision) to what is measured, of the done ones among `trials`, their ids to those of their
     architectures (None: of all in the results).
     """
     rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
@@ -82,23 +91,23 @@ def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, st
         if asked and row["params"]:  # a rule without parameters costs nothing
             config = {key: row[key] for key in keys}
             found[row["arch_id"], row["precision"]] = buildable(config)
-    return {key: config for key, config in found.items() if is_ours(key[0], config, named=trials is not None)}
+    named = trials is not None
+    read = {key: architecture(key[0], config, named=named) for key, config in found.items()}
+    return {key: one for key, one in read.items() if one is not None}
 
 
-def is_ours(arch_id: str, config: Mapping[str, Any], *, named: bool) -> bool:
-    """Whether a row's configuration is that of its architecture, and safe to build: a file of code that no
-    sweep of ours has `named` must be our own.
+def architecture(arch_id: str, config: dict[str, Any], *, named: bool) -> Architecture | None:
+    """What a row's configuration describes; None, with a warning, where that is another architecture, or not
+    safe to build: a file of code that no sweep of ours has `named` must be our own.
     """
     if arch_id_of(config) != arch_id:
         log.warning("the latency of architecture %s was not measured: its row describes another", arch_id)
-        return False
+        return None
     try:
-        if not named:
-            own.check_owner(config["model"])
-    except UserError as error:
+        return Architecture(config, own.source_of(config, trusted=not named))
+    except UserError as error:  # or the file is gone
         log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
-        return False
-    return True
+        return None
 
 
 def measure_all(
@@ -112,9 +121,9 @@ def measure_all(
         missing, remarks = list(unmeasured(store, architectures, bench.measured_on)), set[str]()
         for number, (arch_id, precision, batches) in enumerate(missing, 1):
             report(f"latency {number}/{len(missing)} on {bench.measured_on}")
-            config = architectures[arch_id, precision]
+            one = architectures[arch_id, precision]
             disturbed_by = measure_at(
-                store, bench, config=config, arch_id=arch_id, precision=precision, batches=batches
+                store, bench, one, arch_id=arch_id, precision=precision, batches=batches
             )
             if disturbed_by and not remarks:
                 remarks.add(disturbed_by)
@@ -139,8 +148,8 @@ def unmeasured(
 def measure_at(
     store: Store,
     bench: Bench,
+    one: Architecture,
     *,
-    config: dict[str, Any],
     arch_id: str,
     precision: str,
     batches: list[int],
@@ -149,9 +158,8 @@ def measure_at(
     Returns what disturbed the measurement.
     """
     try:
-        source = own.source_of(config)
-        measured = bench.measure(config, arch_id, precision=precision, batches=batches, source=source)
-    except (Unmeasurable, UserError) as error:  # UserError: the file of one's own model is gone
+        measured = bench.measure(one.config, arch_id, precision=precision, batches=batches, source=one.source)
+    except (Unmeasurable, UserError) as error:
         log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
         return ""
     for row in measured.rows:

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.canvas import write as write_file
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.tasks.driving.columns import COLUMNS
 
@@ -285,7 +286,6 @@ def draw_row(axes: Axes, row: Row, rows: Sequence[Row], edges: np.ndarray, *, y:
 
 def write(rows: Sequence[Row], about: str, folder: Path) -> list[Path]:
     """Writes `planning_table2` as Markdown, SVG and PNG; returns their paths."""
-    paths = save(draw(rows, about), folder, "planning_table2")
-    text = folder / "planning_table2.md"
-    text.write_text(f"{about}\n\n{markdown(rows)}\n{FOOTNOTE}\n")
-    return [text, *paths]
+    text = f"{about}\n\n{markdown(rows)}\n{FOOTNOTE}\n".encode()
+    table = write_file(folder, "planning_table2.md", lambda file: file.write(text))
+    return [table, *save(draw(rows, about), folder, "planning_table2")]

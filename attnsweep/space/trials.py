@@ -8,6 +8,7 @@ from attnsweep.core.axes import Config
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
+from attnsweep.core.source import Source
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
@@ -28,15 +29,18 @@ def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[I
     return list(trials.values()), invalid
 
 
-def make_trial(config: Config, data_dir: Path) -> Trial:
-    """The trial of a configuration in full, with its ids and its cost."""
+def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Trial:
+    """The trial of a configuration in full, with its ids and its cost; with `trusted`, a user's own model is
+    read as `own.source_of` says.
+    """
     dataset = find(config["dataset"])
     data_sha256, task = dataset.checksum(data_dir), TASKS[config["task"]]
     numerics = task.numerics + task.revision(config)
     identity = identity_of(config)
     if dataset.is_folder:
         identity["dataset"] = "folder"
-    amount = cost_of(config)
+    source = own.source_of(config, trusted=trusted)
+    amount = cost_of(config, source)
     return Trial(
         trial_id=short_hash({"numerics": numerics, "data_sha256": data_sha256, **identity}),
         arch_id=arch_id_of(config),
@@ -45,7 +49,7 @@ def make_trial(config: Config, data_dir: Path) -> Trial:
         params=amount.params,
         macs=amount.macs,
         numerics=numerics,
-        source=own.source_of(config),
+        source=source,
     )
 
 
@@ -61,8 +65,9 @@ def arch_id_of(config: Mapping[str, Any]) -> str:
     return short_hash(architecture(identity_of(config)))
 
 
-def cost_of(config: Config) -> Cost:
-    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch.
+def cost_of(config: Config, source: Source | None = None) -> Cost:
+    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch;
+    `source` is the text of a user's own model.
 
     Raises UserError where it cannot be built.
     """
@@ -70,4 +75,4 @@ def cost_of(config: Config) -> Cost:
         return closed
     from attnsweep.tasks.counting import counted  # here: torch takes seconds to import
 
-    return counted(config, own.source_of(config))
+    return counted(config, source or own.source_of(config))

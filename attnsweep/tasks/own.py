@@ -12,8 +12,6 @@ import inspect
 import json
 import linecache
 import math
-import os
-import stat
 import sys
 import types
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnsweep.core import importing
+from attnsweep.core import files, importing
 from attnsweep.core.axes import Axis, Config, Value, filled
 from attnsweep.core.containment import Contained, ensured, seeded
 from attnsweep.core.errors import UserError, did_you_mean
@@ -246,51 +244,37 @@ def run_file(source: Source) -> dict[str, Any]:
     return vars(module)
 
 
-def read(model: str) -> Source:
+def read(model: str, *, trusted: bool = False) -> Source:
     """The text of the model's file, and of the modules that it imports from beside itself.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none; `trusted`, also where somebody else may have written one of them.
     """
     file = split(model)[0]
     try:
-        return read_source(file)
+        return read_source(file, trusted=trusted)
+    except files.Unsafe as error:
+        raise UserError(f"{file} may be somebody else's code ({error.filename}: {error.strerror})") from error
     except (SyntaxError, UnicodeError) as error:
         raise UserError(f"{file} or a module that it imports is no text ({error}); mend it") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(
             f"model={model!r}: there is no file {file}; name it from here, or from the sweep file"
         ) from error
 
 
-def source_of(config: Mapping[str, Any]) -> Source | None:
+def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | None:
     """The text of a user's own model, None for any other model.
 
     Raises UserError where the file is gone, or it or a module that it imports is not what the configuration
-    was made of.
+    was made of; `trusted`, also where somebody else may have written one of them: a row of results that came
+    from elsewhere can name any file.
     """
     if not is_own(config["model"]):
         return None
-    source = read(config["model"])
+    source = read(config["model"], trusted=trusted)
     if source.sha256 != config["model_sha256"]:
         raise UserError(f"{config['model']} has changed since; run the sweep again, or restore the file")
     return source
-
-
-def check_owner(model: str) -> None:
-    """Raises UserError where somebody else may have written the file of a user's own model, or a module that
-    it imports: a row of results that came from elsewhere can name any file.
-    """
-    if not is_own(model):
-        return
-    file = Path(split(model)[0])
-    try:
-        imported = [Path(module.file) for module in read_source(file).modules if module.file]
-        owners = [(one, one.stat()) for one in (file, *imported)]
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"there is no file {file}") from error
-    for one, info in owners:
-        if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
-            raise UserError(f"{one} may be somebody else's code; make it yours alone (chown, chmod o-w)")
 
 
 def build(

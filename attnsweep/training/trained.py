@@ -27,7 +27,7 @@ def trained(
     Raises UserError where kept weights cannot be read, or where training again fails.
     """
     kernel = {"attention": attention} if attention else {}
-    model = build({**one.config, **kernel}).eval()
+    model = build({**one.config, **kernel}, one.source).eval()
     try:
         fill(model, trial.weights_path(runs, one.trial_id))
     except FileNotFoundError:
