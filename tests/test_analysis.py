@@ -279,6 +279,21 @@ def test_a_setting_that_a_model_lacks_is_a_dash(tmp_path):
     assert "\u00b1" not in done.stdout
 
 
+def test_the_table_says_how_many_trials_a_scheduler_has_stopped(tmp_path):
+    rows = [trial("vit", "mnist", seed, lr=lr) for lr in (1e-3, 1e-4, 1e-5) for seed in range(3)]
+    assert "Stopped early" not in run("table", written(tmp_path / "all", rows)).stdout
+    for row in (*rows[4:6], *rows[6:]):  # two seeds of one setting, all of another
+        row["status"] = "stopped"
+    out = run("table", written(tmp_path / "results", rows)).stdout
+    assert (
+        "Stopped early by a scheduler, and not in the table: 5 of 9 trials; of these 2 of 3 seeds of vit"
+        in out
+    )
+    assert "lr=0.0001: their means are of the others." in out
+    few = run("table", tmp_path / "results", "--where", "lr == 1e-3").stdout
+    assert "Stopped early" not in few
+
+
 def test_axes_that_do_not_tell_two_settings_apart_are_refused(tmp_path):
     rows = [trial("vit", "mnist", 0, depth=2, lr=lr) for lr in (1e-3, 1e-4)]
     folder = written(tmp_path / "results", rows)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from attnsweep import Sweep
 from attnsweep.__main__ import main
 from attnsweep.results.schema import TABLES
 from attnsweep.results.store import Store
+from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, resolve
 
@@ -141,6 +143,31 @@ def test_json_of_a_dry_run_has_one_object_per_trial_and_nothing_else(
     wanted = {"trial_id", "arch_id", "status", "reason", "params", "macs", *AXES}
     assert all(wanted <= set(line) for line in lines)
     assert lines[1]["depth"] == 3 and lines[1]["params"] > lines[0]["params"]
+
+
+def test_what_a_users_files_print_does_not_come_between_the_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("net.py").write_text("print('a model')\n" + NET)
+    width = "tune.sample_from(lambda: print('drawn') or 4)"
+    body = f"print('a sweep')\nsweep = Sweep(model='net.py:Net', width={width})"
+    status, out, err = said(capsys, sweep_file(body), "--dry-run", "--json")
+    assert status == 0 and [json.loads(line)["status"] for line in out.splitlines()] == ["new"]
+    assert all(words in err for words in ("a sweep", "a model", "drawn"))
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "soon", "inf", "true"])
+def test_a_limit_for_trials_is_a_number_of_seconds(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sweep_file("sweep = Sweep(model='cnn')")
+    status, _, err = said(capsys, file, f"trial_timeout={value}", "--dry-run")
+    assert status == 2 and "trial_timeout=" in err and "seconds above 0" in err
+    assert said(capsys, file, "trial_timeout=90", "--dry-run")[0] == 0
+
+
+def test_a_limit_for_trials_changes_no_id() -> None:
+    one, other = (read_sweep(sweep_file("sweep = Sweep(model='cnn')")), Sweep(model="cnn", trial_timeout=3))
+    assert [list(sweep.points()) for sweep in (one, other)] == [[{"model": "cnn"}]] * 2
+    assert other.override({"seed": [1]}).trial_timeout == 3
 
 
 def test_a_dry_run_says_what_is_new_and_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,11 @@ def test_where_ray_cannot_be_imported_a_sentence_says_what_to_do(tmp_path: Path)
     assert "Ray cannot be imported" in done.stderr and "--serial" in done.stderr
 
 
+def test_the_doctor_finds_that_ray_is_missing(tmp_path: Path) -> None:
+    done = without_ray(tmp_path, "doctor")
+    assert done.returncode == 1 and "sweeps run with --serial only" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("words", [["--address", "auto"], ["--cluster", "cluster.yaml"]])
 def test_serial_and_a_cluster_contradict_each_other(
     words: list[str], capsys: pytest.CaptureFixture[str]

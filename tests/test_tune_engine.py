@@ -40,10 +40,14 @@ class Driven:
         self.engine = TuneEngine(
             Settings({}, timeout, ahead), {"cpu": 1}, slots=slots, waits_for=lambda: "room"
         )
-        self.engine.turns.hand_over = self.deal_with  # type: ignore[method-assign]
+        self.engine.turns.hand_over = self.take_turn  # type: ignore[method-assign]
         self.source, self.events = Queue([ours(seed) for seed in range(trials)]), list[Event]()
         self.suggestions = Suggestions(self.engine)
         self.records: dict[int, TuneTrial] = {}
+
+    def take_turn(self, batch: list[Event]) -> None:
+        for event in self.engine.delivered(batch):
+            self.deal_with(event)
 
     def deal_with(self, event: Event) -> None:
         self.events.append(event)
@@ -128,7 +132,7 @@ def test_a_trial_that_is_stopped_in_its_report_does_not_go_on() -> None:
         if isinstance(event, Reported) and event.report["epoch"] == 2:
             driven.engine.stop(event.trial)
 
-    driven.engine.turns.hand_over = stop  # type: ignore[method-assign]
+    driven.deal_with = stop  # type: ignore[method-assign]
     assert driven.report(0, {"epoch": 1})
     assert not driven.report(0, {"epoch": 2})
     assert driven.report(1, {"epoch": 1})
@@ -190,9 +194,10 @@ def test_a_suspect_that_is_given_up_holds_nobody_up() -> None:
     driven = Driven(4, slots=1)
     assert driven.given() == 0
     driven.begin(0)
-    driven.engine.turns.hand_over = lambda event: None  # type: ignore[method-assign]  # never started again
-    driven.engine._break_down("a node ran out of memory")
-    driven.engine.turns.hand_over = driven.deal_with  # type: ignore[method-assign]
+    deal_with, driven.deal_with = driven.deal_with, lambda event: None  # type: ignore[method-assign]
+    driven.engine._break_down("a node ran out of memory")  # which is the last straw
+    driven.deal_with = deal_with  # type: ignore[method-assign]
+    driven.engine.declined = False
     assert driven.given() in (1, 2, 3)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attnsweep.core import text
-from attnsweep.engine import cluster
 from attnsweep.results import storage
 from attnsweep.space.plan import Place, place
 from attnsweep.tasks.registry import TASKS
@@ -41,12 +40,21 @@ def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
         here = "here" if dataset.is_here(data_dir) else f"not in {data_dir}; made or fetched when first used"
         yield True, f"data set {dataset.name}: {here}"
     yield True, f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free on the disk of {Path.cwd()}"
-    with cluster.connected(address):
+    yield ray_finding(address)
+
+
+def ray_finding(address: str | None) -> tuple[bool, str]:
+    """What the cluster at an address has."""
+    try:
         import ray
 
+        from attnsweep.engine import cluster  # here: --serial does without Ray
+    except ImportError as error:
+        return False, f"Ray cannot be imported ({error}): sweeps run with --serial only"
+    with cluster.connected(address):
         total = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
-        yield True, f"Ray: nodes {nodes}, CPUs {total.get('CPU', 0):g}, GPUs {total.get('GPU', 0):g}"
+        return True, f"Ray: nodes {nodes}, CPUs {total.get('CPU', 0):g}, GPUs {total.get('GPU', 0):g}"
 
 
 def store_findings(where: Place) -> Iterator[tuple[bool, str]]:

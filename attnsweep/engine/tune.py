@@ -125,8 +125,10 @@ class TuneEngine:
         self.known: set[str] = set()
         self.suspects: set[str] = set()  # each of them runs alone
         self.began = 0  # how many trials have begun so far
+        self.declined = False  # whether the last `Ready` was not answered, and nothing has happened since
+        self.outbox: list[Event] = []  # what can wait for the next turn, which takes the threads some time
         self.quiet_since = self.ticked = time.monotonic()
-        self.turns = Turns[Event](self._run)
+        self.turns = Turns[list[Event]](self._run)
 
     def start(self, trial: Trial) -> None:
         """See `Engine`."""
@@ -136,7 +138,18 @@ class TuneEngine:
 
     def events(self) -> Iterator[Event]:
         """See `Engine`."""
-        return iter(self.turns)
+        for batch in self.turns:
+            yield from self.delivered(batch)
+
+    def delivered(self, batch: list[Event]) -> Iterator[Event]:
+        """Events that Tune's thread has handed over, and `Ready` where there is room after them."""
+        for event in batch:
+            self.declined &= isinstance(event, Started)
+            yield event
+        while not self.declined and not self._is_careful() and (ready := self._ready()):
+            before = len(self.queue)
+            yield ready
+            self.declined = len(self.queue) == before
 
     def stop(self, trial: Trial) -> None:
         """See `Engine`. A trial whose report is being dealt with does not begin its next step, and its worker
@@ -170,7 +183,7 @@ class TuneEngine:
         if trial := self._ours(record):
             self.began += 1
             self.running[trial.trial_id] = (record, time.monotonic())
-            self.turns.hand_over(Started(trial))
+            self.outbox.append(Started(trial))
 
     def on_report(self, record: TuneTrial, result: Mapping[str, Any]) -> bool:
         """A trial has reported; returns whether it goes on."""
@@ -181,7 +194,7 @@ class TuneEngine:
         if "status" in report:
             self._leave(trial)
         self.reporting = record
-        self.turns.hand_over(Reported(trial, report))
+        self._hand_over(Reported(trial, report))
         self.reporting = None
         return trial.trial_id in self.given
 
@@ -189,7 +202,7 @@ class TuneEngine:
         """The worker of a trial has died."""
         if trial := self._ours(record):
             self._leave(trial)
-            self.turns.hand_over(Failed(trial, worker_death(record)))
+            self._hand_over(Failed(trial, worker_death(record)))
 
     def on_step_end(self, records: list[TuneTrial]) -> None:
         """Tune has dealt with one event, or with none for a tenth of a second."""
@@ -203,19 +216,31 @@ class TuneEngine:
             self.ticked = now
             self._end_overdue(now)
             is_quiet = now - self.quiet_since > PATIENCE_S
-            self.turns.hand_over(Tick(self.waits_for() if is_quiet and self.given else None))
+            self._hand_over(Tick(self.waits_for() if is_quiet and self.given else None))
 
     # Inside
 
-    def _next(self) -> Trial | None:
-        """The next trial of the queue, which is filled where a slot is free. Else one for a worker that may
-        join, which waits. So there is a new trial as a worker becomes free, and it asks for none: asking the
-        cluster for a worker and withdrawing the request costs as much as writing a row.
+    def _hand_over(self, *events: Event) -> None:
+        """Has events dealt with, after those that have waited for that."""
+        batch, self.outbox = [*self.outbox, *events], []
+        self.turns.hand_over(batch)
+
+    def _ready(self) -> Ready | None:
+        """Asks for a trial where a slot is free, else for one for a worker that may join, which waits. So there
+        is a new trial as a worker becomes free, and it asks for none: asking the cluster for a worker and
+        withdrawing the request costs as much as writing a row.
         """
-        waiting, free = len(self.given) - len(self.running), self.slots - len(self.running)
-        if not self.queue and waiting < free + self.most_ahead:
-            # at first the slots are filled; then those ahead wait, and a free slot is for the next in line
-            self.turns.hand_over(Ready(spare=not free if self.began else waiting >= free))
+        waiting = len(self.queue) + len(self.given) - len(self.running)
+        free = self.slots - len(self.running)
+        if waiting >= free + self.most_ahead:
+            return None
+        # at first the slots are filled; then those ahead wait, and a free slot is for the next in line
+        return Ready(spare=not free if self.began else waiting >= free)
+
+    def _next(self) -> Trial | None:
+        """The next trial of the queue, which is filled first where it is empty."""
+        if not self.queue and not self.declined and self._ready():
+            self._hand_over()
         return self.queue.popleft() if self.queue else None
 
     def _is_careful(self) -> bool:
@@ -245,7 +270,7 @@ class TuneEngine:
             if limit_s and now - since > limit_s:
                 trial = self.given[trial_id]
                 self.stop(trial)
-                self.turns.hand_over(Failed(trial, overdue(limit_s), final=True))
+                self._hand_over(Failed(trial, overdue(limit_s), final=True))
 
     def _run(self) -> None:
         """Calls Tune until no trial is left: a call ends before that where Ray kills a worker for memory."""
@@ -272,7 +297,7 @@ class TuneEngine:
         self.queue.extendleft(reversed(waiting))
         self.suspects = {trial.trial_id for trial in running}
         for trial in reversed(running):
-            self.turns.hand_over(Failed(trial, cause))
+            self._hand_over(Failed(trial, cause))
 
     def _call_tune(self) -> None:
         """One call of Tune, which ends when `is_finished`."""

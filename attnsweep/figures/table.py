@@ -25,6 +25,7 @@ PUBLISHED_COLUMNS = (
 )  # fmt: skip
 MODELS = ("cnn", "vit", "deepvit", "hybrid")  # the published order; others follow by name
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+MOST_NAMED = 3  # settings in a note
 MISSING = "\u2013"
 Show = Callable[[pd.Series], str]
 
@@ -307,6 +308,27 @@ def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     return pareto.over_seeds(pareto.of_device(frame, options.measured_on))
 
 
+def stopped_notes(rows: pd.DataFrame) -> list[str]:
+    """How many of how many trials a scheduler has stopped, and of which settings it has stopped some seeds;
+    nothing where none was. `rows` are those of trials, of any status.
+    """
+    is_stopped = rows["status"] == "stopped"
+    if not is_stopped.any():
+        return []
+    keys = [name for name in pareto.SETTING if name in rows]
+    counts = rows.assign(stopped=is_stopped, seeds=1).groupby(keys, dropna=False)[["stopped", "seeds"]].sum()
+    some = counts[(counts["stopped"] > 0) & (counts["stopped"] < counts["seeds"])].reset_index()
+    axes = pareto.distinguishing(rows)
+    named = [
+        f"{row['stopped']} of {row['seeds']} seeds of {' '.join([row['model'], *pareto.words(row, axes)])}"
+        for _, row in some.head(MOST_NAMED).iterrows()
+    ]
+    more = [f"{len(some) - MOST_NAMED} more settings"] if len(some) > MOST_NAMED else []
+    parts = f"; of these {', '.join([*named, *more])}: their means are of the others" if named else ""
+    stopped = f"{is_stopped.sum()} of {len(rows)} trials"
+    return [f"Stopped early by a scheduler, and not in the table: {stopped}{parts}."]
+
+
 def run(options: argparse.Namespace) -> None:
     by = [name.strip() for name in options.by.split(",") if name.strip()]
     if by and options.published:
@@ -317,6 +339,9 @@ def run(options: argparse.Namespace) -> None:
     ours = ours_of(table)
     print(settings_line(table) + markdown([cells(line, ours) for line in table.lines]) + "\n")
     for note in (*notes(table), *(published_notes(table, published) if published is not None else ())):
+        print(f"- {note}")
+    every = load(options.results, status=None, all_columns=True)
+    for note in stopped_notes(pareto.where(every, options.where) if options.where else every):
         print(f"- {note}")
 
 
