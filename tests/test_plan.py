@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def test_a_dry_run_in_json_is_one_object_per_trial(where: Place, capsys: pytest.CaptureFixture[str]) -> None:
     trials = trials_of(DEPTHS)
     Store(where.results).write("trials", rows_of(trials, "done"), "one")
-    assert dry_run(DEPTHS, where, as_json=True) == 0
+    assert dry_run(DEPTHS, where, as_json=True, out=sys.stdout) == 0
     assert lines(capsys) == [
         {**trial.row(), "status": status, "reason": None}
         for trial, status in zip(trials, ("done", "new", "new"), strict=True)
@@ -232,7 +233,7 @@ def test_a_dry_run_in_json_says_why_a_point_is_invalid(
     where: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = Sweep(model="vit", patch_size=grid(2, 3), lr=1e-3)
-    assert dry_run(sweep, where, as_json=True) == 2
+    assert dry_run(sweep, where, as_json=True, out=sys.stdout) == 2
     valid, invalid = lines(capsys)
     assert valid["status"] == "new"
     assert valid.keys() - {"data_sha256"} == invalid.keys()
@@ -251,14 +252,17 @@ def test_a_dry_run_in_json_says_why_a_point_is_invalid(
 def test_any_invalid_value_fits_into_json(
     where: Place, capsys: pytest.CaptureFixture[str], value: object
 ) -> None:
-    assert dry_run(Sweep(model="cnn", batch_size=grid(value), epochs=0), where, as_json=True) == 2
+    assert (
+        dry_run(Sweep(model="cnn", batch_size=grid(value), epochs=0), where, as_json=True, out=sys.stdout)
+        == 2
+    )
     assert set(AXES) < lines(capsys)[0].keys()
 
 
 def test_an_invalid_number_is_json_that_any_reader_takes(
     where: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dry_run(Sweep(model="vit", lr=float("nan")), where, as_json=True)
+    dry_run(Sweep(model="vit", lr=float("nan")), where, as_json=True, out=sys.stdout)
     json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
@@ -267,7 +271,7 @@ def test_a_dry_run_for_people_says_how_many_trials_what_they_cost_and_how_long(
 ) -> None:
     sweep = Sweep(model="vit", depth=grid(1, 2), patch_size=grid(2, 3), name="mine")
     Store(where.results).write("trials", rows_of(trials_of(sweep), "done"), "one")
-    assert dry_run(sweep, where, as_json=False) == 2
+    assert dry_run(sweep, where, as_json=False, out=sys.stdout) == 2
     text = capsys.readouterr().out
     assert "mine: 4 trials (1 new, 1 done, 2 invalid)" in text
     assert "invalid (2): patch_size=3 does not divide" in text
@@ -277,7 +281,7 @@ def test_a_dry_run_for_people_says_how_many_trials_what_they_cost_and_how_long(
 
 
 def test_a_dry_run_writes_nothing(where: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dry_run(DEPTHS, where, as_json=False)
+    dry_run(DEPTHS, where, as_json=False, out=sys.stdout)
     assert "3 new" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -287,5 +291,7 @@ def test_the_estimate_divides_by_the_trials_that_run_at_a_time(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(plan.Speed, "estimate", lambda self, trials: 90.0)
-    dry_run(Sweep(model="vit", depth=grid(1, 2, 3), resources={"cpu": 4}), where, as_json=False)
+    dry_run(
+        Sweep(model="vit", depth=grid(1, 2, 3), resources={"cpu": 4}), where, as_json=False, out=sys.stdout
+    )
     assert "about 45 s at 2 trials at a time" in capsys.readouterr().out

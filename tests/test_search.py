@@ -241,9 +241,9 @@ def test_a_dry_run_says_how_many_trials_are_to_be_suggested(
     where = place(tmp_path / "results", tmp_path)
     rows = run(Search(Sweep(**DEPTHS, num_samples=2), [], NOWHERE))
     Store(where.results).write("trials", rows, "two")
-    assert dry_run(Sweep(**DEPTHS, num_samples=5), where, as_json=False) == 0
+    assert dry_run(Sweep(**DEPTHS, num_samples=5), where, as_json=False, out=sys.stdout) == 0
     assert "5 trials (3 to be suggested, 2 done)" in capsys.readouterr().out
-    assert dry_run(Sweep(**DEPTHS, num_samples=5), where, as_json=True) == 0
+    assert dry_run(Sweep(**DEPTHS, num_samples=5), where, as_json=True, out=sys.stdout) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["done"] * 2 + ["new"] * 3
     assert lines[-1]["trial_id"] is lines[-1]["depth"] is None and lines[-1]["model"] == "vit"
