@@ -236,7 +236,7 @@ def test_a_dry_run_in_json_says_why_a_point_is_invalid(
     assert dry_run(sweep, where, as_json=True, out=sys.stdout) == 2
     valid, invalid = lines(capsys)
     assert valid["status"] == "new"
-    assert valid.keys() - {"data_sha256"} == invalid.keys()
+    assert valid.keys() - {"data_sha256", "numerics"} == invalid.keys()
     assert invalid["status"] == "invalid"
     assert invalid["reason"].startswith("patch_size=3 does not divide")
     assert (invalid["model"], invalid["patch_size"], invalid["lr"], invalid["depth"]) == (
