@@ -226,9 +226,9 @@ class TuneEngine:
         self.turns.hand_over(batch)
 
     def _ready(self) -> Ready | None:
-        """Asks for a trial where a slot is free, else for one for a worker that may join, which waits. So there
-        is a new trial as a worker becomes free, and it asks for none: asking the cluster for a worker and
-        withdrawing the request costs as much as writing a row.
+        """Asks for a trial where a slot is free, else for one for a worker that may join, which waits. So a
+        new trial is there as a worker becomes free, and Tune asks the cluster for none: asking for a worker
+        and withdrawing the request costs as much as writing a row.
         """
         waiting = len(self.queue) + len(self.given) - len(self.running)
         free = self.slots - len(self.running)
