@@ -116,9 +116,9 @@ def run_sweep(arguments: Sequence[str]) -> int:
 
 def sweep_of(options: argparse.Namespace) -> "Sweep":
     """The sweep of a file, with its overrides."""
-    from attnsweep.space.files import parse_override, read_sweep
+    from attnsweep.space.files import parse_overrides, read_sweep
 
-    return read_sweep(options.sweep).override(dict(parse_override(text) for text in options.overrides))
+    return read_sweep(options.sweep).override(parse_overrides(options.overrides))
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -28,11 +28,16 @@ def span(values: Sequence[float | None]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `8 s`, `4 min` or `2 h 05 min`."""
+    """Seconds as `8 s`, `4 min`, `2 h 05 min`, `3 days` or `1.5 years`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 100:
+        return f"{minutes} min"
+    days = minutes / (24 * 60)
+    if days < 2:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{days:.0f} days" if days < 365 else f"{days / 365.25:.1f} years"
 
 
 def counted(number: int, noun: str) -> str:

@@ -66,6 +66,9 @@ def show_plan(console: Console, plan: "Plan") -> None:
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
         console.print(f"  {models} on {sets}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
+    if plan.repeated:
+        points = counted(len(plan.trials) + plan.repeated, "point")
+        console.print(f"  {points}, {plan.repeated:,} of them the same trial as another", highlight=False)
     for keys, models in grouped(plan.unused).items():
         console.print(f"  without {keys}: {models}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):

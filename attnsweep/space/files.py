@@ -3,6 +3,7 @@
 import itertools
 import runpy
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ def parse_override(text: str) -> tuple[str, list[Any]]:
     if not sign or not values:
         raise UserError(f"{text!r} is not an override; write key=value, such as epochs=2 or seed=0,1,2")
     return key, [literal(value) for value in values.split(",")]
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """The overrides of a command line. Raises UserError where a key is named twice."""
+    found: dict[str, list[Any]] = {}
+    for key, values in map(parse_override, texts):
+        if key in found:
+            both = ",".join(map(str, [*found[key], *values]))
+            raise UserError(f"{key}= is given twice; for a grid write {key}={both}")
+        found[key] = values
+    return found
 
 
 def literal(text: str) -> Any:

@@ -5,20 +5,37 @@ reading and checking a sweep needs neither Ray nor torch.
 """
 
 import functools
-import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from attnsweep.core.errors import UserError
 
+MOST_TRIALS = 100_000
 Point = dict[str, Any]  # a key of a sweep to its value
 
 
 def fixed(part: Mapping[str, Any]) -> Point:
-    """The part with each grid as a list: `tune.grid_search` takes an iterator too, which can be read once."""
-    return {key: {"grid_search": grid(value)} if is_grid(value) else value for key, value in part.items()}
+    """The part with each grid as a list: `tune.grid_search` takes an iterator too, which can be read once.
+
+    Raises UserError where a grid has more than MOST_TRIALS values, or is no collection.
+    """
+    return {
+        key: {"grid_search": listed(key, value["grid_search"])} if is_grid(value) else value
+        for key, value in part.items()
+    }
+
+
+def listed(key: str, values: Any) -> list[Any]:
+    """The values of a grid; see `fixed`."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(
+            f"{key}: tune.grid_search takes a list, not {values!r}; write tune.grid_search([...])"
+        )
+    found = list(itertools.islice(values, MOST_TRIALS + 1))
+    if len(found) > MOST_TRIALS:
+        raise UserError(f"{key}: the grid has more than {MOST_TRIALS:,} values, the most; narrow it")
+    return found
 
 
 def is_grid(value: object) -> bool:
@@ -47,44 +64,28 @@ def crossed(part: Point) -> Iterator[Point]:
         yield dict(zip(part, values, strict=True))
 
 
-def draw(cell: Point, sample: int) -> Point:
-    """The cell with its domains drawn; functions of the others (`tune.sample_from`) come last."""
-    domains = sorted(
-        (key for key in cell if is_domain(cell[key])), key=lambda key: hasattr(cell[key], "func")
-    )
-    drawn = {key: value for key, value in cell.items() if key not in domains}
-    for key in domains:
-        seed = int.from_bytes(hashlib.sha256(f"{key}:{sample}".encode()).digest()[:4])
-        drawn[key] = cell[key].sample(config=dict(drawn), random_state=seeded(seed))
-    return drawn
-
-
-@functools.cache
-def generator() -> "np.random.RandomState":
-    """One for all draws: making one takes 80 us, seeding it 1 us."""
-    import numpy as np
-
-    return np.random.RandomState()
-
-
-def seeded(seed: int) -> "np.random.RandomState":
-    """The generator at the beginning of the stream of a seed."""
-    generator().seed(seed)
-    return generator()
+def is_function(value: object) -> bool:
+    """Whether `value` was made by `tune.sample_from`."""
+    return hasattr(value, "func")
 
 
 def narrow(parts: Sequence[Point], key: str, values: Sequence[Any]) -> list[Point]:
     """The parts with `key` narrowed to `values`, or set to them; see `Sweep.override`."""
     own = [value for part in parts if key in part and not is_domain(part[key]) for value in grid(part[key])]
-    if not all(value in own for value in values):
+    if not all(among(value, own) for value in values):
         return [{**part, key: {"grid_search": list(values)}} for part in parts]
     kept = []
     for part in parts:
         if key in part and is_domain(part[key]):
             kept.append({**part, key: {"grid_search": list(values)}})
         elif key in part:
-            left = [value for value in grid(part[key]) if value in values]
+            left = [value for value in grid(part[key]) if among(value, values)]
             kept += [{**part, key: {"grid_search": left}}] if left else []
         else:
             kept.append(part)
     return kept
+
+
+def among(value: object, values: Iterable[object]) -> bool:
+    """Whether the value is one of these; True is not 1."""
+    return any(other == value and isinstance(other, bool) == isinstance(value, bool) for other in values)

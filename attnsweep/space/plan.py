@@ -70,6 +70,7 @@ class Plan:
     state: Mapping[str, str]
     speed: Speed
     unused: Mapping[str, Sequence[str]]  # model to the keys of the sweep that mean nothing to it
+    repeated: int = 0  # points that are the same trial as an earlier one
     open: tuple[Point, ...] = ()
     samples: tuple[Trial, ...] = ()
 
@@ -104,7 +105,8 @@ def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
     trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
     speed = speed_from(rows, trials)
-    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused())
+    repeated = 0 if sweep.search else sweep.size - len(trials) - len(invalid)
+    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused(), repeated)
 
 
 def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:

@@ -13,14 +13,16 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row
-from attnsweep.space.grid import Point, draw, is_domain
+from attnsweep.space.draws import draw, seed_of
+from attnsweep.space.grid import Point, is_domain, is_function
 from attnsweep.space.plan import Expansion, Plan, make_plan
 from attnsweep.space.sweep import OBJECTIVES, Sweep
 from attnsweep.space.trials import expand, make_trial
@@ -81,7 +83,8 @@ class Cell:
 
     def __init__(self, cell: Point, sweep: Sweep, known: Mapping[str, Row | None], data_dir: Path) -> None:
         self.constants = {key: value for key, value in cell.items() if not is_domain(value)}
-        self.space = {key: distribution(key, value) for key, value in cell.items() if searched(value)}
+        self.domains = {key: value for key, value in cell.items() if searched(value)}
+        self.space = {key: distribution(key, domain) for key, domain in self.domains.items()}
         self.others = {key: value for key, value in cell.items() if key not in self.space}
         self.objectives, self.known, self.data_dir = sweep.objectives, known, data_dir
         self.samples = sweep.num_samples if self.space else 1
@@ -165,12 +168,20 @@ class Cell:
 
     def _params(self, row: Row) -> Point:
         known = {**row, **json.loads(row.get("model_args") or "{}")}
-        return {key: stand_in(kind, known.get(key)) for key, kind in self.space.items()}
+        found = {key: stand_in(kind, known.get(key)) for key, kind in self.space.items()}
+        return {
+            key: multiple(value, getattr(self.space[key], "step", None))
+            if isinstance(value, float)
+            else value
+            for key, value in found.items()
+        }
 
     def _trial(self, params: Mapping[str, Any]) -> Trial | None:
-        """The trial at a point of the space; None where the point is invalid."""
+        """The trial at a point, at which functions draw anew; None where the point is invalid."""
+        point = {key: as_drawn(self.domains[key], value) for key, value in params.items()}
+        sample = seed_of(repr(sorted(point.items())))
         try:
-            return make_trial(resolve(draw({**self.others, **params}, 0)), self.data_dir)
+            return make_trial(resolve(draw({**self.others, **point}, sample)), self.data_dir)
         except UserError:
             return None
 
@@ -236,28 +247,60 @@ def state(values: Sequence[float] | None, row: Row) -> Any:
 
 def searched(value: object) -> bool:
     """Whether Optuna is to choose the value; a function of others (`tune.sample_from`) follows from them."""
-    return is_domain(value) and not hasattr(value, "func")
+    return is_domain(value) and not is_function(value)
 
 
 def distribution(key: str, domain: Any) -> Any:
-    """One of Ray Tune's domains as Optuna's distribution. Raises UserError where Optuna has none like it."""
+    """One of Ray Tune's domains as Optuna's distribution, over the same values (see `as_drawn`).
+
+    Raises UserError where Optuna has none like it, or where it has no values.
+    """
     from ray.tune.search import sample
 
     kinds, sampler = imported().distributions, domain.get_sampler()
     step = getattr(sampler, "q", None)
     shape = sampler.sampler if step else sampler
     log = isinstance(shape, sample.LogUniform)
-    if isinstance(domain, sample.Categorical) and isinstance(shape, sample.Uniform):
-        return kinds.CategoricalDistribution(domain.categories)
-    if not (log or isinstance(shape, sample.Uniform)) or (log and step not in (None, 1)):
+    plain = isinstance(shape, sample.Uniform) or (log and step in (None, 1))
+    if isinstance(domain, sample.Categorical):
+        plain = plain and not any(map(is_domain, domain.categories))
+    elif isinstance(domain, sample.Integer):
+        plain = plain and step in (None, int(step or 1))
+    if not plain:
         raise UserError(
             f"{key}: Optuna cannot search this domain of Ray Tune's; use tune.choice, uniform, quniform, "
             "loguniform, randint, qrandint or lograndint"
         )
-    if isinstance(domain, sample.Integer):
-        above = 0 if step else 1  # with a step Ray Tune's upper end is included
-        return kinds.IntDistribution(domain.lower, domain.upper - above, log=log, step=int(step or 1))
-    return kinds.FloatDistribution(domain.lower, domain.upper, log=log, step=step)
+    try:
+        if isinstance(domain, sample.Categorical):
+            return kinds.CategoricalDistribution(domain.categories)
+        if isinstance(domain, sample.Float):
+            low, high = (multiple(bound, step) for bound in (domain.lower, domain.upper))
+            return kinds.FloatDistribution(low, high, log=log, step=step)
+        low, high = whole_range(domain.lower, domain.upper, int(step or 1))
+        return kinds.IntDistribution(low, high, log=log, step=int(step or 1))
+    except ValueError as error:
+        raise UserError(f"{key}: {reason(error)}") from error
+
+
+def whole_range(lower: int, upper: int, step: int) -> tuple[int, int]:
+    """The least and the greatest multiple of a step in Ray Tune's bounds, of step 1 below the upper one."""
+    above = 1 if step == 1 else 0
+    return -(-lower // step) * step, (upper - above) // step * step
+
+
+def multiple(value: float, step: float | None) -> float:
+    """The value as Optuna has it: the multiple of a step as it is written in decimals, 0.3 for 3 * 0.1."""
+    if step is None:
+        return value
+    near = float(round(value / step) * Decimal(str(step)))
+    return near if math.isclose(near, value) else value
+
+
+def as_drawn(domain: Any, value: Any) -> Any:
+    """A value of Optuna's as Ray Tune would draw it, to the last bit: 3 * 0.1 for 0.3."""
+    step = getattr(domain.get_sampler(), "q", None)
+    return round(value / step) * step if step and isinstance(value, float) else value
 
 
 def stand_in(kind: Any, value: Any) -> Any:

@@ -10,11 +10,22 @@ from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
-from attnsweep.space.grid import Point, cells, crossed, draw, fixed, grid, is_domain, is_grid, narrow
+from attnsweep.space.draws import draw
+from attnsweep.space.grid import (
+    MOST_TRIALS,
+    Point,
+    cells,
+    crossed,
+    fixed,
+    grid,
+    is_domain,
+    is_function,
+    is_grid,
+    narrow,
+)
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import AXES, takes
 
-MOST_TRIALS = 100_000
 OPTIONS = (
     "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
 )  # fmt: skip
@@ -90,11 +101,15 @@ class Sweep:
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         check_search(self)
 
+    @property
+    def size(self) -> int:
+        """The number of points; several may be the same trial."""
+        return sum(cells(part) for part in self.parts) * self.num_samples
+
     def points(self) -> Iterator[Point]:
         """Every cell of every part's grid, `num_samples` times, with the domains drawn."""
-        total = sum(cells(part) for part in self.parts) * self.num_samples
-        if total > MOST_TRIALS:
-            raise UserError(f"the sweep has {total:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
+        if self.size > MOST_TRIALS:
+            raise UserError(f"the sweep has {self.size:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
             for sample in range(self.num_samples):
                 for cell in crossed(part):
@@ -166,7 +181,8 @@ def check_search(sweep: Sweep) -> None:
         raise UserError(f"objectives={list(sweep.objectives)} is no set of columns; name each once")
     if sweep.search and sweep.scheduler:
         raise UserError("search='optuna' judges finished trials; leave scheduler='asha' out")
-    if sweep.search and not any(is_domain(value) for part in sweep.parts for value in part.values()):
+    values = [value for part in sweep.parts for value in part.values()]
+    if sweep.search and not any(is_domain(value) and not is_function(value) for value in values):
         raise UserError(
             "search='optuna' has nothing to choose; write a domain, such as depth=tune.randint(1, 9)"
         )
