@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import functools
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep import __version__
 from attnsweep.core.errors import Interrupted, UserError
+from attnsweep.core.text import print_anything
 
 if TYPE_CHECKING:
     from attnsweep.space.plan import Place
@@ -239,15 +242,24 @@ def main(arguments: Sequence[str]) -> int:
 
     A user's mistake becomes a sentence on standard error and status 2.
     """
+    print_anything()
     logging.basicConfig(format="attnsweep: %(message)s", level=logging.WARNING)
+    hung_up: list[int] = []
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not where `nohup` has it ignored
+        signal.signal(signal.SIGHUP, functools.partial(hang_up, hung_up))
     command, rest = (
         (COMMANDS[arguments[0]], arguments[1:])
         if arguments and arguments[0] in COMMANDS
         else (run_sweep, arguments)
     )
     try:
-        return command(rest)
+        status = command(rest)
+        sys.stdout.flush()
+        return 128 + signal.SIGHUP if hung_up else status
+    except BrokenPipeError:
+        leave_pipe(quiet="--dry-run" in rest or command is not run_sweep)
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"attnsweep: {error}", file=sys.stderr)
         return 2
@@ -256,11 +268,27 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("attnsweep: cut off", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGHUP if hung_up else signal.SIGINT)
+
+
+def leave_pipe(*, quiet: bool) -> None:
+    """Writes no more to a pipe that nobody reads, as after `| head`; a sweep says so on standard error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not quiet:
+        print(
+            "attnsweep: cut off: nobody reads its output; finished rows are intact, the same command goes on",
+            file=sys.stderr,
+        )
 
 
 def stop(number: int, frame: Any) -> None:
     """A polite kill ends a sweep as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def hang_up(received: list[int], number: int, frame: Any) -> None:
+    """So does a terminal that is closed."""
+    received.append(number)
     raise KeyboardInterrupt
 
 

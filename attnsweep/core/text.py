@@ -1,13 +1,30 @@
 """Numbers as people write them, and the screen that they are written to."""
 
+import errno
+import io
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
 
+class Screen(Console):
+    """A console that leaves it to its user to say that nobody reads it: rich would end the process with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
+
+
 def screen() -> Console:
     """Standard output. A notebook gets plain lines: a live table there would need widgets."""
-    return Console(soft_wrap=True, force_jupyter=False)
+    return Screen(soft_wrap=True, force_jupyter=False, emoji=False)
+
+
+def print_anything() -> None:
+    """Has standard output and error write what their encoding lacks as `\\xf6`, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def amount(value: float | None) -> str:

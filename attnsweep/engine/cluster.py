@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -135,7 +136,7 @@ def connect(address: str | None) -> None:
     alone: dict[str, Any] = {**quiet, "address": "local", "include_dashboard": False}
     found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
     if found in (None, "local"):
-        ray_private.start_on_loopback(ray.init, alone)
+        start_here(alone)
         return
     try:
         attach(found, quiet)
@@ -148,7 +149,21 @@ def connect(address: str | None) -> None:
                 "--address and RAY_ADDRESS out to run on this machine"
             ) from error
         tokens.set_mode(mode)  # what runs no longer has left its address behind
-        ray_private.start_on_loopback(ray.init, alone)
+        start_here(alone)
+
+
+def start_here(options: Mapping[str, Any]) -> None:
+    """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long."""
+    try:
+        ray_private.start_on_loopback(ray.init, options)
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise UserError(
+            f"TMPDIR={folder!r} is too long for the sockets of Ray below it; "
+            "set a shorter one, as TMPDIR=/tmp"
+        ) from error
 
 
 def attach(address: str, quiet: Mapping[str, Any]) -> None:

@@ -53,7 +53,8 @@ def show_plan(console: Console, plan: "Plan") -> None:
         if states[state] or (state == "new" and not plan.samples)
     ]
     console.print(
-        f"[bold]{plan.name}[/]: {counted(states.total(), 'trial')} ({', '.join(parts)})", highlight=False
+        f"[bold]{escape(plan.name)}[/]: {counted(states.total(), 'trial')} ({', '.join(parts)})",
+        highlight=False,
     )
     if trials:
         models, sets = (
@@ -64,13 +65,13 @@ def show_plan(console: Console, plan: "Plan") -> None:
         if plan.samples:
             architectures += " among points drawn at random"
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
-        console.print(f"  {models} on {sets}; {architectures}", highlight=False)
+        console.print(f"  {escape(models)} on {escape(sets)}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
     if plan.repeated:
         points = counted(len(plan.trials) + plan.repeated, "point")
         console.print(f"  {points}, {plan.repeated:,} of them the same trial as another", highlight=False)
     for keys, models in grouped(plan.unused).items():
-        console.print(f"  without {keys}: {models}", style="dim", highlight=False)
+        console.print(f"  without {escape(keys)}: {escape(models)}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
 
@@ -113,7 +114,9 @@ def show_trials(console: Console, plan: "Plan") -> None:
         table.add_column(title, justify="right")
     for trial in plan.trials[:MOST_LISTED]:
         state = plan.state[trial.trial_id]
-        table.add_row(trial.trial_id, label(trial, keys), state, f"{trial.params:,}", amount(trial.macs))
+        table.add_row(
+            trial.trial_id, escape(label(trial, keys)), state, f"{trial.params:,}", amount(trial.macs)
+        )
     console.print(table)
     if len(plan.trials) > MOST_LISTED:
         console.print(
@@ -138,7 +141,9 @@ def show_closing(
             f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with {left}"
         )
         return
-    console.print(f"[bold]{ended}[/] in {duration(seconds)}; rows in {results}/trials", highlight=False)
+    console.print(
+        f"[bold]{ended}[/] in {duration(seconds)}; rows in {escape(results)}/trials", highlight=False
+    )
     if counts["stopped"]:
         console.print(
             f"  {counts['stopped']:,} of {counted(sum(counts.values()), 'trial')} were stopped early: "
@@ -150,7 +155,7 @@ def show_closing(
     if counts["done"]:
         commands = dict.fromkeys(TASKS[task].draws for task in tasks)
         for command in commands:
-            console.print(f"  next: python -m attnsweep {command} {results}", highlight=False)
+            console.print(f"  next: python -m attnsweep {command} {escape(results)}", highlight=False)
 
 
 @contextmanager
@@ -162,12 +167,12 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    task = progress.add_task(what, total=None)
+    task = progress.add_task(escape(what), total=None)
 
     def told(done: int, total: int) -> None:
         progress.update(task, completed=done, total=total)
         if progress.disable and 10 * done // total > 10 * (done - 1) // total:
-            console.print(f"  {what}: {done}/{total}", highlight=False)
+            console.print(f"  {what}: {done}/{total}", highlight=False, markup=False)
 
     with progress:
         yield told
@@ -237,7 +242,7 @@ class Live:
             self._leave(trial_id, 1.0)
         self.seen[trial_id] = (0.0, time.monotonic())
         if trial_id not in self.bars:
-            name = label(trial, self.keys)
+            name = escape(label(trial, self.keys))
             self.bars[trial_id] = self.progress.add_task(name, total=1.0, note="")
 
     def advanced(self, trial_id: str, share: float, quality: float | None = None) -> None:

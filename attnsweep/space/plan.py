@@ -47,8 +47,16 @@ def place(results: str | Path = "results", data: str | Path | None = None) -> Pl
     is_uri = "://" in str(results)
     name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
     parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
-    folder = data or os.environ.get("ATTNSWEEP_DATA") or "~/.cache/attnsweep"
+    folder = data or os.environ.get("ATTNSWEEP_DATA") or default_data(parent)
     return Place(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
+
+
+def default_data(parent: Path) -> Path:
+    """~/.cache/attnsweep; `data` beside the results for a user without a home directory."""
+    try:
+        return Path("~/.cache/attnsweep").expanduser()
+    except RuntimeError:
+        return parent / "data"
 
 
 def runs_name(name: str) -> str:

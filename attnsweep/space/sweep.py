@@ -213,4 +213,6 @@ def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float]
             raise UserError(f"resources: {key!r} is written {right!r}")
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
             raise UserError(f"resources: {key}={amount!r} is out of range; use a number from 0")
+        if key == "cpu" and amount == 0:
+            raise UserError("resources: cpu=0 is out of range; every trial takes some, such as 0.5 or 1")
     return {"cpu": 1, **resources}
