@@ -1,3 +1,4 @@
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+
+from attnsweep.training import trial
 
 from commands import SLOW, write_sweep
 from disturbed import Fault, Reference, undisturbed_sweep, write_table
@@ -18,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start Ray clusters come first: of several workers none ends alone with the longest."""
     of_ray = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in of_ray)
+
+
+@pytest.fixture(autouse=True)
+def epochs_alone_are_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial in this process yields an event per epoch however slow the machine is: those of mere progress
+    come by the clock.
+    """
+    monkeypatch.setattr(trial, "PROGRESS_S", math.inf)
 
 
 @pytest.fixture(scope="session")
