@@ -32,7 +32,7 @@ from attnsweep.core.axes import Config
 from attnsweep.measuring import measure
 from attnsweep.results import provenance
 from attnsweep.tasks.driving.judging.baselines import policy_of
-from attnsweep.tasks.driving.judging.score import course, judge
+from attnsweep.tasks.driving.judging.course import course, judge
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of, rows, tensors
 from attnsweep.tasks.driving.stack import losses

@@ -7,6 +7,7 @@ import pytest
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.judging import stock
+from attnsweep.tasks.driving.judging.closed_loop import Drive
 from attnsweep.tasks.driving.judging.score import score_drive
 from attnsweep.tasks.driving.records.samples import LEFT, STRAIGHT, Samples
 from attnsweep.tasks.driving.world import kinematics
@@ -47,7 +48,7 @@ def test_a_step_of_the_ego_is_the_bicycles_in_a_right_handed_frame() -> None:
 
 
 @pytest.fixture(scope="module")
-def driven() -> tuple[stock.Drive, list[Samples]]:
+def driven() -> tuple[Drive, list[Samples]]:
     """Each environment once, along its route at the speed of the takeover, and what was seen."""
     seen: list[Samples] = []
 
@@ -58,16 +59,18 @@ def driven() -> tuple[stock.Drive, list[Samples]]:
     return stock.drive_stock(policy, episodes=1, seconds=9.0), seen
 
 
-def test_who_follows_the_route_keeps_to_it_and_to_the_road(driven: tuple[stock.Drive, list[Samples]]) -> None:
+def test_who_follows_the_route_keeps_to_it_and_to_the_road(driven: tuple[Drive, list[Samples]]) -> None:
     drive, _ = driven
-    assert (drive.aside.max(axis=0) < 1.0).all()  # m
-    assert (drive.depth > 0).all() and (drive.lost == 0).all()
+    assert (drive.lateral_offset.max(axis=0) < 1.0).all()  # m
+    assert not drive.placement.off_road.any() and (drive.lost == 0).all()
+    assert (drive.placement.with_traffic > -0.1).all()  # m against traffic
+    assert drive.placement.at_junction.any(axis=0).tolist() == [True, False, False, False]
     driven_m = np.hypot(*np.diff(drive.state[:, :, EGO, :2], axis=0).transpose(2, 0, 1)).sum(axis=0)
     np.testing.assert_allclose(drive.progress[-1], driven_m, rtol=0.03, atol=1.0)
     assert (drive.progress[-1] > [50, 50, 150, 150]).all()
 
 
-def test_what_is_seen_is_like_what_samples_hold(driven: tuple[stock.Drive, list[Samples]]) -> None:
+def test_what_is_seen_is_like_what_samples_hold(driven: tuple[Drive, list[Samples]]) -> None:
     drive, seen = driven
     assert len(seen) == 15  # from 1.5 s on each half second, to 8.5 s
     first = seen[0]
@@ -124,8 +127,7 @@ def test_plans_that_cannot_be_driven_brake_and_are_counted() -> None:
     np.testing.assert_allclose(np.diff(speed[15:25]), -0.4, atol=1e-6)
 
 
-def test_without_highway_env_there_is_a_sentence_and_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_highway_env_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert stock.highway_env_score(steady) is None
     with pytest.raises(UserError, match="highway-env is not installed"):
         stock.drive_stock(steady)

@@ -27,8 +27,9 @@ from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks import own
 from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
-from attnsweep.tasks.driving.judging.readout import CONFIDENT, said_of
-from attnsweep.tasks.driving.judging.score import course_of, score_drive
+from attnsweep.tasks.driving.judging.course import course_of
+from attnsweep.tasks.driving.judging.readout import CONFIDENT, predict
+from attnsweep.tasks.driving.judging.score import score_drive
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of
 from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, in_frame
@@ -113,7 +114,7 @@ def episode(
     heard: list[tuple[Samples, Prediction]] = []
 
     def policy(seen: Samples) -> Floats:
-        said = said_of(model, [seen[name] for name in inputs_of(config)])
+        said = predict(model, [seen[name] for name in inputs_of(config)])
         heard.append((seen, said))
         return np.asarray(said.plan.double())
 

@@ -6,7 +6,7 @@ from typing import Literal
 from attnsweep.core.columns import BOOL, FLOAT, STR, Column, Place
 
 TABLE = "driving"  # one row per trial
-CLOSED_LOOP = "closed-loop score of NAVSIM's shape, mean over the unseen"
+CLOSED_LOOP = "closed-loop score of NAVSIM 2's shape, mean over the unseen"
 PARTS = "mean over test maps of the score's part"
 SLICES = ("moving", "turn", "interactive", "hard")
 BY_MAP = (  # measures that stand in test_map_measures, too
@@ -63,11 +63,17 @@ COLUMNS = (
     measure("test_score_interactive", "of maps on which the expert must stop"),
     measure("test_score_hard", "of maps where constant velocity soon fails"),
     measure("test_no_collision", f"{PARTS} for no collision at fault"),
+    measure("test_direction", f"{PARTS} for driving in the direction of traffic"),
+    measure("test_made_progress", f"{PARTS} for making progress and holding nobody up"),
     measure("test_ttc", f"{PARTS} for time to collision"),
-    measure("test_progress", f"{PARTS} for progress against the expert's"),
+    measure("test_progress", f"{PARTS} for progress against the expert's, since the handover"),
+    measure("test_lane_keeping", f"{PARTS} for lane keeping"),
     measure("test_comfort", f"{PARTS} for comfort"),
     LOW("test_at_fault", "share of test maps with an at-fault collision"),
     LOW("test_off_road", "share of test maps on which it leaves the road"),
+    LOW("test_ran_red", "share of test maps on which it runs a red light"),
+    LOW("test_rough", "share of test maps with a ride that is rough in most of its seconds"),
+    LOW("test_impeding", "share of the time in which it holds up traffic without need"),
     LOW("test_wrong_route", "share of test maps on which it leaves its route"),
     measure("test_success", "share of test maps with score > 0, progress >= 0.8"),
     LOW("test_lost", "share of plans that cannot be driven (NaN, far off)"),
@@ -85,7 +91,7 @@ COLUMNS = (
     measure("test_f1_2m", "detection F1 at 2 m"),
     measure("test_f1_threshold", "the confidence from which on a detection counts there", better=None),
     measure("test_amota", "average multi-object tracking accuracy at 2 m"),
-    METRES("test_amotp", "average multi-object tracking precision"),
+    METRES("test_amotp", "average multi-object tracking precision, at most 2 m"),
     measure("test_idf1", "F1 of identities kept over frames"),
     LOW("test_ids", "identity switches on the test part, at the threshold of the highest MOTA", unit=""),
     *(measure(f"test_map_iou_{kind}", f"map IoU, {kind}") for kind in ("drivable", "border", "divider")),
@@ -98,12 +104,12 @@ COLUMNS = (
         for name, meaning in (("occ_iou", "IoU over 4 s"), ("vpq", "video panoptic quality"))
         for area in ("near", "far")
     ),
-    METRES("test_min_ade6", "minADE of 6 futures of agents that were found"),
+    METRES("test_min_ade6", "minADE of 6 motion forecasts of agents that were detected"),
     METRES("test_min_fde6", "minFDE of the same"),
-    LOW("test_miss_rate", "share whose best future strays by more than 2 m"),
+    LOW("test_miss_rate", "share whose best forecast strays by more than 2 m"),
     measure("test_epa", "end-to-end prediction accuracy, (TP - FP / 2) / agents"),
     measure("test_score_blank", "test_score with a sensor that sees nothing", better=None),
     Column("shortcut", BOOL, "", "driving: whether the score falls by less than 0.05 without the sensor",
            table=TABLE),
-    measure("highway_env_score", "the score in highway-env's own environments"),
+    measure("highway_env_score", "the score in highway-env's environments, by measure --highway-env"),
 )  # fmt: skip

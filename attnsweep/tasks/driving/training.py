@@ -22,11 +22,11 @@ from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
 from attnsweep.tasks.driving.judging import open_loop, replay
 from attnsweep.tasks.driving.judging.baselines import policy_of
 from attnsweep.tasks.driving.judging.closed_loop import Policy
+from attnsweep.tasks.driving.judging.course import Course, course
+from attnsweep.tasks.driving.judging.course import judge as drive_course
 from attnsweep.tasks.driving.judging.perception import measure_agents
 from attnsweep.tasks.driving.judging.readout import Readout, read_out, scenes_of
-from attnsweep.tasks.driving.judging.score import Course, Scores, course, interval
-from attnsweep.tasks.driving.judging.score import judge as drive_course
-from attnsweep.tasks.driving.judging.stock import highway_env_score
+from attnsweep.tasks.driving.judging.score import Scores, interval
 from attnsweep.tasks.driving.judging.surroundings import measure_surroundings
 from attnsweep.tasks.driving.judging.tracking import measure_tracks
 from attnsweep.tasks.driving.records import scenes
@@ -40,7 +40,6 @@ from attnsweep.tasks.driving.world.geometry import Floats
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
 CLIP_NORM: float | None = 1.0
 JUDGE_BATCH = 100
-TRIAL_RUN = "driving:tiny"  # judged on a few maps of its own and nowhere else
 SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -105,14 +104,14 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
 # --- Judging ---
 
 
-def driver(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
-    """Who drives in closed loop; None is the expert."""
+def policy(model: nn.Module, config: Mapping[str, Any]) -> Policy | None:
+    """What drives in closed loop; None is the expert."""
     return None if config["model"] == "expert" else policy_of(model, inputs_of(config))
 
 
-def plans_of(said: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
+def plans_of(readout: Readout, samples: Samples, config: Mapping[str, Any]) -> Floats:
     """The plans (s, 8, 3) that a planner made; the expert's are what was recorded."""
-    return replay.extended(samples) if config["model"] == "expert" else np.asarray(said.plan, np.float64)
+    return replay.extended(samples) if config["model"] == "expert" else np.asarray(readout.plan, np.float64)
 
 
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
@@ -139,9 +138,9 @@ def drives(
     if run is None:
         shown = samples | nothing(sensed, len(samples["plan"])) if blind else samples
         return replay.score_plans(samples, plans_of(read_out(model, shown, inputs=inputs), samples, config))
-    policy = driver(model, config)
+    plan = policy(model, config)
     rig = None if blind else rig_of(config)
-    return drive_course(run, blanked(policy, sensed) if blind and policy else policy, rig)
+    return drive_course(run, blanked(plan, sensed) if blind and plan else plan, rig)
 
 
 def mean_loss(model: nn.Module, data: Data, config: Mapping[str, Any]) -> float:
@@ -159,29 +158,31 @@ def quality(epoch: Mapping[str, Any]) -> float:
 
 
 def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything about the test part: what was found and foretold, plans against the expert's, and how it
+    """Everything about the test part: detections and forecasts, plans against the expert's, and how it
     drives, with its sensor and without.
     """
-    said = read_out(model, data.test, inputs=inputs_of(config))
-    columns: dict[str, Any] = {f"test_{name}": value for name, value in measured(said, data.test).items()}
+    readout = read_out(model, data.test, inputs=inputs_of(config))
+    columns: dict[str, Any] = {f"test_{name}": value for name, value in measured(readout, data.test).items()}
     outcomes: dict[str, Floats] = {}  # on each map
     if config["plan"] != "off":
-        columns |= {f"test_{name}": value for name, value in of_plans(said, data.test, config).items()}
+        columns |= {f"test_{name}": value for name, value in of_plans(readout, data.test, config).items()}
         run = data.course("test")
         scores = drives(model, data.test, run, config)
         columns |= of_drives(model, data, config, run, scores)
         outcomes = {name: getattr(scores, name) for name in ("at_fault", "off_road")} if run else {}
-    columns["test_map_measures"] = by_map(said, data.test, config, outcomes)
+    columns["test_map_measures"] = by_map(readout, data.test, config, outcomes)
     known = {column.name for column in COLUMNS}
     return {name: value for name, value in columns.items() if name in known and value == value}
 
 
-def by_map(said: Readout, samples: Samples, config: Mapping[str, Any], outcomes: Mapping[str, Floats]) -> str:
+def by_map(
+    readout: Readout, samples: Samples, config: Mapping[str, Any], outcomes: Mapping[str, Floats]
+) -> str:
     """The measures of `BY_MAP` on each scene of the test part by itself, and the `outcomes` of closed loop on
     each map, as JSON; null where a scene has none.
     """
     rows: list[dict[str, float]] = []
-    for of_scene, part in scenes_of(said, samples):
+    for of_scene, part in scenes_of(readout, samples):
         rows.append(measured(of_scene, part))
         if config["plan"] != "off":
             rows[-1] |= open_loop.summary(open_loop.measures(part, plans_of(of_scene, part, config)))
@@ -195,14 +196,15 @@ def by_map(said: Readout, samples: Samples, config: Mapping[str, Any], outcomes:
     )
 
 
-def measured(said: Readout, samples: Samples) -> dict[str, float]:
+def measured(readout: Readout, samples: Samples) -> dict[str, float]:
     """What the stages before the planner are worth."""
-    return measure_agents(said, samples) | measure_tracks(said, samples) | measure_surroundings(said, samples)
+    agents, tracks = measure_agents(readout, samples), measure_tracks(readout, samples)
+    return agents | tracks | measure_surroundings(readout, samples)
 
 
-def of_plans(said: Readout, samples: Samples, config: Mapping[str, Any]) -> dict[str, float]:
+def of_plans(readout: Readout, samples: Samples, config: Mapping[str, Any]) -> dict[str, float]:
     """Plans against what was recorded: all measures of all samples, distance and collisions by slice."""
-    plans = plans_of(said, samples, config)
+    plans = plans_of(readout, samples, config)
     found = open_loop.measures(samples, plans)
     columns = open_loop.summary(found)
     for part, where in open_loop.slices(samples).items():
@@ -225,27 +227,17 @@ def of_drives(
     if config["model"] == "planning" or own.is_own(config["model"]):  # those that look at all
         blank = drives(model, data.test, run, config, blind=True).means()["score"]
         columns |= {"test_score_blank": blank, "shortcut": columns["test_score"] - blank < SHORTCUT}
-    if data.dataset.name.startswith(TRIAL_RUN) or rig_of(config):  # there are no views out there
-        return columns
-    return columns | outside(driver(model, config))
+    return columns
 
 
-def blanked(policy: Policy, sensed: str) -> Policy:
+def blanked(plan: Policy, sensed: str) -> Policy:
     """The policy with a sensor that sees nothing; `sensed` is what it gives."""
-    return lambda seen: policy(seen | nothing(sensed, len(seen["route"])))
+    return lambda seen: plan(seen | nothing(sensed, len(seen["route"])))
 
 
 def nothing(sensed: str, samples: int) -> Samples:
     """What a sensor gives that sees nothing."""
     return {sensed: np.zeros((samples, *SHAPES[sensed]), np.uint8)}
-
-
-def outside(policy: Policy | None) -> dict[str, float]:
-    """The score in highway-env's stock environments, which nobody trained in; nothing where they are not
-    installed.
-    """
-    score = highway_env_score(policy) if policy else None
-    return {} if score is None else {"highway_env_score": score}
 
 
 # --- Measuring ---
@@ -262,7 +254,7 @@ def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
-    """One forward pass: from the sensor to all that the stack says."""
+    """One forward pass: from the sensor to all that the stack predicts."""
     return functools.partial(model, *inputs)
 
 

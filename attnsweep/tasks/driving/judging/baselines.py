@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.tasks.driving.judging.closed_loop import Policy
-from attnsweep.tasks.driving.judging.readout import said_of
+from attnsweep.tasks.driving.judging.readout import predict
 from attnsweep.tasks.driving.records.batches import INPUTS
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, ROUTE_POINTS, Samples
 from attnsweep.tasks.driving.stack.prediction import Prediction
@@ -22,7 +22,7 @@ from attnsweep.tasks.driving.stack.route import along, curve
 from attnsweep.tasks.driving.world.geometry import Floats
 
 STEADY = 6.0  # m/s, of the planner `steady`
-FASTEST, ASIDE = 20.0, 2.0  # m/s and m, the most that the head of `EgoMLP` can say
+FASTEST, FARTHEST_OFF = 20.0, 2.0  # m/s and m, the most that the head of `EgoMLP` can plan
 MOTION = 4  # of the ego's state: speed, two accelerations, yaw rate
 
 
@@ -79,7 +79,7 @@ class EgoMLP(nn.Module):
         known = torch.cat([ego_state[:, : self.motion * MOTION] / 10, route.flatten(1) / 48], dim=1)
         speed, lateral = self.net(known).chunk(2, dim=1)  # (b, 8) each
         progress = KEY_S * FASTEST * torch.sigmoid(speed - 1).cumsum(dim=1)
-        return Prediction(plan=along(curve(route), progress, ASIDE * torch.tanh(lateral)))
+        return Prediction(plan=along(curve(route), progress, FARTHEST_OFF * torch.tanh(lateral)))
 
 
 def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
@@ -88,7 +88,6 @@ def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
     """
 
     def plan(seen: Samples) -> Floats:
-        said = said_of(planner, [seen[name] for name in inputs])
-        return np.asarray(said.plan.double().cpu())
+        return np.asarray(predict(planner, [seen[name] for name in inputs]).plan.double().cpu())
 
     return plan

@@ -1,4 +1,4 @@
-"""How well agents are found and foretold: average precision, F1, displacement errors, EPA.
+"""How well agents are detected and their motion is forecast: average precision, F1, displacement errors, EPA.
 
 All agents are of one class here; truth is what samples hold of agents that could be seen.
 """
@@ -13,16 +13,16 @@ from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.world.geometry import Floats
 
 REACHES = (0.5, 1.0, 2.0, 4.0)  # m, between centres
-REACH = 2.0  # m, of F1, tracking and what is foretold
+REACH = 2.0  # m, of F1, tracking and motion forecasts
 LEAST = 0.1  # of recall and precision, below which nuScenes does not count
-FALSE_WEIGHT = 0.5  # of what is found and not there, in EPA
+FALSE_WEIGHT = 0.5  # of false positives, in EPA
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is found, the most confident first: `confidence` (k,), which are `right` (k,), of `count` agents
-    that there are.
+    """Detections, the most confident first: `confidence` (k,), which are `right` (k,), of `count` agents that
+    there are.
     """
 
     confidence: Floats
@@ -30,14 +30,14 @@ class Curve:
     count: int
 
 
-def measure_agents(said: Readout, samples: Samples) -> dict[str, float]:
-    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, `f1_2m` and its `f1_threshold`; where futures are
-    foretold also `min_ade6`, `min_fde6`, `miss_rate`, `epa`. Nothing where no agents are sought; NaN where
+def measure_agents(readout: Readout, samples: Samples) -> dict[str, float]:
+    """`ap_05`, `ap_1`, `ap_2`, `ap_4` and their mean `ap`, `f1_2m` and its `f1_threshold`; with motion
+    forecasts also `min_ade6`, `min_fde6`, `miss_rate`, `epa`. Nothing where no agents are detected; NaN where
     there are none.
     """
-    if said.confidence is None or said.box is None:
+    if readout.confidence is None or readout.box is None:
         return {}
-    confidence, off = said.confidence, gaps(said.box, samples)
+    confidence, off = readout.confidence, gaps(readout.box, samples)
     found = {
         f"ap_{f'{reach:g}'.replace('.', '')}": average_precision(
             curve(confidence, match(confidence, off, reach), samples)
@@ -48,21 +48,21 @@ def measure_agents(said: Readout, samples: Samples) -> dict[str, float]:
     matched = match(confidence, off, REACH)
     found["f1_2m"], threshold = best_f1(curve(confidence, matched, samples))
     found["f1_threshold"] = threshold
-    if said.futures is not None:
-        found |= measure_futures(said, samples, confidence >= threshold, matched)
+    if readout.futures is not None:
+        found |= measure_futures(readout, samples, confidence >= threshold, matched)
     return found
 
 
 def gaps(box: Floats, samples: Samples) -> Floats:
-    """Distances (s, q, n) between the centres of what is found (s, q, 6) and what is there; inf: no agent."""
+    """Distances (s, q, n) between the centres of detections (s, q, 6) and agents; inf: there is no agent."""
     truth = samples["box"][:, None, :, :2].astype(np.float64)
     off = np.hypot(*np.moveaxis(box[:, :, None, :2] - truth, -1, 0))
     return np.where(samples["mask"][:, None].astype(bool), off, np.inf)
 
 
 def match(confidence: Floats, off: Floats, reach: float) -> Indices:
-    """Which agent (s, q) each finding is, or -1: the most confident first, each the nearest (s, q, n) that is
-    not taken yet, if it is less than `reach` away.
+    """Which agent (s, q) each detection is, or -1: the most confident first, each the nearest (s, q, n) that
+    is not taken yet, if it is less than `reach` away.
 
     The rule of nuScenes' detection task (Caesar et al., CVPR 2020; `eval/detection/algo.py` of its devkit).
     """
@@ -78,14 +78,14 @@ def match(confidence: Floats, off: Floats, reach: float) -> Indices:
 
 
 def curve(confidence: Floats, matched: Indices, samples: Samples) -> Curve:
-    """All that is found, the most confident first."""
+    """All detections, the most confident first."""
     order = np.argsort(-confidence.ravel(), kind="stable")
     return Curve(confidence.ravel()[order], matched.ravel()[order] >= 0, int(samples["mask"].sum()))
 
 
 def average_precision(curve: Curve) -> float:
     """The area under precision over recall, from 0 to 1, of what of either exceeds 0.1, at 100 recalls, as
-    nuScenes has it; NaN where there is nothing to be found.
+    nuScenes has it; NaN where there are no agents.
     """
     if not curve.count:
         return float("nan")
@@ -104,27 +104,27 @@ def best_f1(curve: Curve) -> tuple[float, float]:
     if not curve.count or not len(curve.right):
         return float("nan") if not curve.count else 0.0, 1.0
     f1 = 2 * np.cumsum(curve.right) / (np.arange(1, len(curve.right) + 1) + curve.count)
-    last = np.append(curve.confidence[1:] != curve.confidence[:-1], True)  # equals are found together
+    last = np.append(curve.confidence[1:] != curve.confidence[:-1], True)  # equals are detected together
     best = int(np.where(last, f1, -1).argmax())
     return float(f1[best]), float(curve.confidence[best])
 
 
 def measure_futures(
-    said: Readout, samples: Samples, confident: NDArray[np.bool_], matched: Indices
+    readout: Readout, samples: Samples, confident: NDArray[np.bool_], matched: Indices
 ) -> dict[str, float]:
-    """Of the confident findings (s, q) that are agents, with the best of their modes: the mean over agents of
-    the mean distance (m) and of the last one, and the share that is ever more than 2 m off; and `epa`, those
-    foretold to 2 m at the end, less half of what is found and not there, per agent (Gu et al., "ViP3D", CVPR
+    """Of the confident detections (s, q) that are agents, with the best of their modes: the mean over agents
+    of the mean distance (m) and of the last one, and the share that is ever more than 2 m off; and `epa`,
+    those predicted to 2 m at the end, less half of the false positives, per agent (Gu et al., "ViP3D", CVPR
     2023).
     """
-    assert said.futures is not None and said.box is not None
+    assert readout.futures is not None and readout.box is not None
     s, q = np.nonzero(confident & (matched >= 0))
     n = matched[s, q]
     known = samples["future_mask"][s, n].astype(bool)
     s, q, n, known = (values[known.any(axis=1)] for values in (s, q, n, known))
-    foretold = said.futures[s, q] + said.box[s, q, None, None, :2]
+    predicted = readout.futures[s, q] + readout.box[s, q, None, None, :2]
     truth = samples["future"][s, n].astype(np.float64) + samples["box"][s, n, None, :2].astype(np.float64)
-    off = np.hypot(*np.moveaxis(foretold - truth[:, None], -1, 0))  # (k, m, 8)
+    off = np.hypot(*np.moveaxis(predicted - truth[:, None], -1, 0))  # (k, m, 8)
     off = np.where(known[:, None], off, 0.0)
     last = known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
     end = np.take_along_axis(off, last[:, None, None], axis=2)[..., 0].min(axis=1)

@@ -1,4 +1,4 @@
-"""What a planner says about many samples, compact and in numpy, so that it can be measured."""
+"""What a planner predicts about many samples, compact and in numpy, so that it can be measured."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
 from attnsweep.tasks.driving.world.geometry import Floats
 
-CONFIDENT = 0.4  # from which on an agent counts as found where no threshold is sought; UniAD's for new tracks
+CONFIDENT = 0.4  # from which on an agent counts as detected for occupancy; UniAD's for new tracks
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Readout:
     agent is there, its `box` (s, q, 6), `velocity` (s, q, 2), `offset` (s, q, 2) and `futures` (s, q, m, 8,
     2); `line_class` (s, l, 3) probabilities of centre, border and divider, `line_points` (s, l, 10, 2);
     `map` (s, 3, g, g) bool; `instances` (s, 5, g, g) uint8: 1 + the query that most covers the cell, of those
-    found with a confidence of 0.4, 0 where none does. None where the planner has no such stage.
+    with a confidence of 0.4, 0 where none does. None where the planner has no such stage.
     """
 
     plan: Floats
@@ -38,14 +38,14 @@ class Readout:
     instances: NDArray[np.uint8] | None = None
 
 
-def scenes_of(said: Readout, samples: Samples) -> Iterator[tuple[Readout, Samples]]:
+def scenes_of(readout: Readout, samples: Samples) -> Iterator[tuple[Readout, Samples]]:
     """The rows of each scene by themselves, in the order of the samples, whose scenes are not mixed."""
     starts = np.flatnonzero(np.diff(samples["scene"].astype(np.int64), prepend=-1))
     for first, last in zip(starts, [*starts[1:], len(samples["scene"])], strict=True):
         part = {name: array[first:last] for name, array in samples.items()}
         previous = part["previous"].astype(np.int64)
         part["previous"] = np.where(previous >= 0, previous - first, -1)
-        own: dict[str, Any] = {field.name: getattr(said, field.name) for field in fields(Readout)}
+        own: dict[str, Any] = {field.name: getattr(readout, field.name) for field in fields(Readout)}
         cut: dict[str, Any] = {
             name: None if values is None else values[first:last] for name, values in own.items()
         }
@@ -55,25 +55,25 @@ def scenes_of(said: Readout, samples: Samples) -> Iterator[tuple[Readout, Sample
 def read_out(
     planner: nn.Module, samples: Samples, *, inputs: Iterable[str] = INPUTS, batch_size: int = 64
 ) -> Readout:
-    """What the planner, which reads `inputs`, says about all samples, on the device that it is on."""
+    """What the planner, which reads `inputs`, predicts about all samples, on the device that it is on."""
     parts = []
     for first in range(0, len(samples["plan"]), batch_size):
         rows = slice(first, first + batch_size)
-        parts.append(compact(said_of(planner, [samples[name][rows] for name in inputs])))
+        parts.append(compact(predict(planner, [samples[name][rows] for name in inputs])))
     return joined(parts)
 
 
-def said_of(planner: nn.Module, inputs: Iterable[NDArray[np.generic]]) -> Prediction:
-    """What the planner says about its inputs, in evaluation mode and without gradients, on the device that it
-    is on.
+def predict(planner: nn.Module, inputs: Iterable[NDArray[np.generic]]) -> Prediction:
+    """What the planner predicts from its inputs, in evaluation mode and without gradients, on the device that
+    it is on.
     """
     device = next((p.device for p in planner.parameters()), torch.device("cpu"))
     was = planner.training
     planner.eval()
     with torch.no_grad():
-        said: Prediction = planner(*(torch.from_numpy(np.array(array)).to(device) for array in inputs))
+        prediction: Prediction = planner(*(torch.from_numpy(np.array(array)).to(device) for array in inputs))
     planner.train(was)
-    return said
+    return prediction
 
 
 def joined(parts: list[Readout]) -> Readout:
@@ -85,11 +85,11 @@ def joined(parts: list[Readout]) -> Readout:
     return Readout(**arrays)
 
 
-def compact(said: Prediction) -> Readout:
+def compact(prediction: Prediction) -> Readout:
     """The readout of one prediction."""
-    agents, lines, futures = said.agents, said.lines, said.futures
+    agents, lines, futures = prediction.agents, prediction.lines, prediction.futures
     return Readout(
-        plan=said.plan.double().cpu().numpy(),
+        plan=prediction.plan.double().cpu().numpy(),
         confidence=numpy_of(agents.logit.sigmoid() if agents else None),
         box=numpy_of(agents.box if agents else None),
         velocity=numpy_of(agents.velocity if agents else None),
@@ -97,8 +97,8 @@ def compact(said: Prediction) -> Readout:
         futures=numpy_of(futures.offsets if futures else None),
         line_class=numpy_of(lines.logits.softmax(dim=2)[..., :3] if lines else None),
         line_points=numpy_of(lines.points if lines else None),
-        map=None if said.map is None else (said.map > 0).cpu().numpy(),
-        instances=None if said.occupancy is None else instances(said.occupancy, agents),
+        map=None if prediction.map is None else (prediction.map > 0).cpu().numpy(),
+        instances=None if prediction.occupancy is None else instances(prediction.occupancy, agents),
     )
 
 
@@ -109,7 +109,7 @@ def numpy_of(values: Tensor | None) -> Floats | None:
 def instances(occupancy: Tensor, agents: Agents | None) -> NDArray[np.uint8]:
     """1 + the query (b, 5, g, g) whose logit (b, 5, q, g, g) is the highest and above 0, else 0."""
     if agents:
-        found = agents.logit.sigmoid() >= CONFIDENT
-        occupancy = occupancy.masked_fill(~found[:, None, :, None, None], -torch.inf)
+        detected = agents.logit.sigmoid() >= CONFIDENT
+        occupancy = occupancy.masked_fill(~detected[:, None, :, None, None], -torch.inf)
     best, query = occupancy.max(dim=2)
     return torch.where(best > 0, query + 1, 0).to(torch.uint8).cpu().numpy()

@@ -3,26 +3,36 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.judging.closed_loop import LOST_BRAKING, Drive, drivable_plan, progress_along
+from attnsweep.tasks.driving.judging.closed_loop import (
+    LOST_BRAKING,
+    Drive,
+    Flags,
+    drivable_plan,
+    progress_along,
+)
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
-from attnsweep.tasks.driving.records.samples import DEEPEST, FUTURE, KEY_S, Samples, plan_mask
+from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples, plan_mask
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
 from attnsweep.tasks.driving.world.geometry import Floats, corners, wrap
+from attnsweep.tasks.driving.world.ground import Placement
 from attnsweep.tasks.driving.world.sensor import Grid
 from attnsweep.tasks.driving.world.traffic import DT
 
 WHEELBASE = 0.6  # of the length
 BEYOND = 30.0  # m, by which a route that is known for 48 m goes straight on
+LANE = 1.75  # m from the middle of a lane, within which one is on it
+CROSSING = 0.5  # rad, between lanes that cross and do not run side by side
 
 
 def score_plans(samples: Samples, plans: Floats) -> Scores:
     """The scores of plans (s, 8, 3), each driven for 4 s in the frame of its sample.
 
     The others go where they went, whatever the ego does. Progress is measured by that of the expert's plan,
-    driven in the same way. Samples tell no kinds of those hidden, so hitting what is parked costs all. Where
-    the recording of the expert ends earlier (`plan_mask`), so does the drive; where there is none at all, it
-    is driven to its end, and any progress will do.
+    driven in the same way. Samples do not say which lights are red, nor of what kind the others are: no red
+    light is run, and hitting what is parked costs all. Nobody is held up, for nobody reacts. The border of
+    the road is that of `depth`, to about 0.2 m. Where the recording of the expert ends earlier (`plan_mask`),
+    so does the drive; where there is none at all, it is driven to its end, and any progress will do.
     """
     expert = replay(samples, extended(samples))
     return score_drive(replay(samples, plans), gained(expert, counted(expert)))
@@ -41,18 +51,20 @@ def replay(samples: Samples, plans: Floats) -> Drive:
     routes = [
         progress_along(ego[:, b, :2], way_of(route), start=0.0) for b, route in enumerate(samples["route"])
     ]
-    boxes = np.concatenate([ego[..., :3], np.broadcast_to(own[:, 0], (*ego.shape[:2], 2))], axis=-1)
-    depth = depth_at(samples["depth"], np.moveaxis(corners(boxes), 0, 1))  # (s, t, 4)
     there = np.concatenate([recorded(samples)[..., None], there], axis=2)
+    never = np.zeros(state.shape[:2], dtype=bool)
     return Drive(
         dt=DT,
         state=state,
         active=there,
         kind=np.full((count, agents), CAR),
         size=size,
+        handover=0,
+        placement=placement(samples, ego),
         progress=np.stack([progress for progress, _ in routes], axis=1),
-        aside=np.stack([aside for _, aside in routes], axis=1),
-        depth=depth.min(axis=2).T,
+        lateral_offset=np.stack([lateral_offset for _, lateral_offset in routes], axis=1),
+        ran_red=never,
+        impeding=never,
         way=np.full(count, np.inf),
         to_stop=np.full(state.shape[:2], np.inf),
         lost=lost.astype(float),
@@ -75,6 +87,45 @@ def extended(samples: Samples) -> Floats:
         onward = 2 * plan[:, k] - plan[:, max(k - 1, 0)]
         plan[:, k + 1] = np.where(known[:, k, None], plan[:, k + 1], onward)
     return plan[:, 1:]
+
+
+def placement(samples: Samples, ego: Floats) -> Placement:
+    """Where egos with states (t, s, 5) are, arrays (t, s), by the depth of the road and the middles of lanes
+    that samples hold; their widths they do not, so that nobody is between lanes.
+    """
+    size = np.broadcast_to(samples["size"].astype(float), (*ego.shape[:2], 2))
+    edges = np.moveaxis(corners(np.concatenate([ego[..., :3], size], axis=-1)), 0, 1)
+    with_traffic, at_junction = along_lanes(samples, ego[..., :2])
+    return Placement(
+        off_road=np.any(depth_at(samples["depth"], edges) < 0, axis=2).T,
+        between_lanes=np.zeros(ego.shape[:2], dtype=bool),
+        at_junction=at_junction,
+        with_traffic=with_traffic,
+    )
+
+
+def along_lanes(samples: Samples, xy: Floats) -> tuple[Floats, Flags]:
+    """By how many metres egos at positions (t, s, 2) moved in the direction of traffic since the entry
+    before, by the lane they are on that fits best, 0 off all lanes; and whether they are where lanes cross,
+    (t, s) each.
+    """
+    step = np.diff(xy, axis=0, prepend=xy[:1])
+    moved, crosses = np.zeros(xy.shape[:2]), np.zeros(xy.shape[:2], dtype=bool)
+    for b, (lines, kind) in enumerate(zip(samples["lines"], samples["line_kind"], strict=True)):
+        middles = lines[kind == CENTRE].astype(float)
+        if not len(middles):
+            continue
+        start, way = middles[:, :-1].reshape(-1, 2), np.diff(middles, axis=1).reshape(-1, 2)
+        length = np.maximum(np.hypot(*way.T), 1e-6)
+        off = xy[:, b, None] - start  # (t, k, 2)
+        share = np.clip((off * way).sum(axis=2) / length**2, 0, 1)
+        on = np.hypot(*np.moveaxis(off - share[..., None] * way, -1, 0)) < LANE
+        along = np.where(on, (step[:, b, None] * way).sum(axis=2) / length, -np.inf).max(axis=1)
+        moved[:, b] = np.where(on.any(axis=1), along, 0.0)
+        double = 2 * np.arctan2(way[:, 1], way[:, 0])  # of which lines that run side by side have the same
+        spread = np.abs(wrap(double - double[on.argmax(axis=1)][:, None]))
+        crosses[:, b] = (on & (spread > 2 * CROSSING)).any(axis=1)
+    return moved, crosses
 
 
 def track(samples: Samples, plans: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -105,21 +156,27 @@ def motion(state: Floats, slip: Floats) -> Floats:
 
 def between(boxes: Floats, there: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
     """States (t, s, n, 5) each 0.1 s, from 0 to 4 s, of boxes (s, 8, n, 5) each half second, and who was
-    there (t, s, n): at constant velocity from key frame to key frame, and so before the first.
+    there (t, s, n): at constant velocity from key frame to key frame, and so before the first. One that was
+    there at a single key frame is there at that entry, and stands.
     """
     every = round(KEY_S / DT)
     entries = FUTURE * every + 1
     state = np.zeros((entries, *boxes[:, 0].shape))
     known = np.zeros((entries, *there[:, 0].shape), dtype=bool)
+    for k in range(FUTURE):
+        state[(k + 1) * every, ..., :3] = boxes[:, k, :, :3]
+        known[(k + 1) * every] = there[:, k]
     for k in range(FUTURE - 1):  # from one key frame to the next, the first of them from 0 s on
         rows = slice((k + 1) * every if k else 0, (k + 2) * every + 1)
         share = (np.arange(entries)[rows] / every - 1 - k)[:, None, None]
-        one, other = boxes[:, k], boxes[:, k + 1]
+        one, other, both = boxes[:, k], boxes[:, k + 1], there[:, k] & there[:, k + 1]
         step = other[..., :2] - one[..., :2]
-        state[rows, ..., :2] = one[..., :2] + share[..., None] * step
-        state[rows, ..., 2] = one[..., 2] + share * wrap(other[..., 2] - one[..., 2])
-        state[rows, ..., 3:] = step / KEY_S
-        known[rows] = there[:, k] & there[:, k + 1]
+        xy = one[..., :2] + share[..., None] * step
+        yaw = one[..., 2] + share * wrap(other[..., 2] - one[..., 2])
+        velocity = np.broadcast_to(step / KEY_S, xy.shape)
+        moving = np.concatenate([xy, yaw[..., None], velocity], axis=-1)
+        state[rows] = np.where(both[..., None], moving, state[rows])
+        known[rows] |= both
     return state, known
 
 

@@ -24,35 +24,20 @@ from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.judging.closed_loop import (
-    LOST_BRAKING,
+    HANDOVER,
     Drive,
+    PlanFollower,
     Policy,
-    corner_depth,
-    drivable_plan,
     progress_along,
+    stacked,
 )
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
-from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, ego_state, navigation
+from attnsweep.tasks.driving.records.samples import SWEEPS, Samples, ego_state, navigation
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
-from attnsweep.tasks.driving.world.geometry import (
-    Floats,
-    distinct,
-    from_frame,
-    project,
-    resample,
-    stations,
-    wrap,
-)
-from attnsweep.tasks.driving.world.roads import (
-    SHOULDER,
-    SPACING,
-    DrivableArea,
-    dashed,
-    drivable_area,
-    ribbon,
-    rounded,
-)
+from attnsweep.tasks.driving.world.geometry import Floats, distinct, project, resample, stations, wrap
+from attnsweep.tasks.driving.world.ground import Ground, Strip
+from attnsweep.tasks.driving.world.roads import SHOULDER, SPACING, dashed, ribbon, rounded
 from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, scan
 from attnsweep.tasks.driving.world.traffic import DT
 
@@ -68,27 +53,31 @@ NOTHING = np.zeros((0, 2))
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What does not move in an environment: where one can drive, and points (n, 2) of what is painted."""
+class Scenery:
+    """What does not move in an environment: the road, and points (n, 2) of what is painted."""
 
-    drivable: DrivableArea
+    ground: Ground
     paint: Floats
-
-
-def highway_env_score(policy: Policy, *, episodes: int = 5, seconds: float = 15.0) -> float | None:
-    """The mean score of a policy in the stock environments, from 0 to 1; None without highway-env."""
-    if importlib.util.find_spec("highway_env") is None:
-        return None
-    return float(score_stock(policy, episodes=episodes, seconds=seconds).score.mean())
 
 
 def score_stock(policy: Policy | None, *, episodes: int = 5, seconds: float = 15.0) -> Scores:
     """The scores of a policy, `episodes` scenes of each of `STOCK` one after the other, against the progress
     of highway-env's IDM driver, who drives if there is no policy.
+
+    There are no lights here, and nobody tells when an ego holds up traffic. Raises UserError where
+    highway-env is not installed.
     """
     idm = idm_drive(episodes, seconds)
     driven = drive_stock(policy, episodes=episodes, seconds=seconds) if policy else idm
     return score_drive(driven, gained(idm, counted(idm)))
+
+
+def require_highway_env() -> None:
+    """Raises UserError where highway-env is not installed."""
+    if importlib.util.find_spec("highway_env") is None:
+        raise UserError(
+            "highway-env is not installed, whose environments this test drives; pip install highway-env"
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -105,19 +94,16 @@ def drive_stock(
 
     Raises UserError where highway-env is not installed.
     """
-    if importlib.util.find_spec("highway_env") is None:
-        raise UserError(
-            "highway-env is not installed, whose environments this test drives; pip install highway-env"
-        )
+    require_highway_env()
     runs = [Episode(name, seed) for name in names for seed in range(episodes)]
-    driver = Driver(runs, policy) if policy else None
+    follower = PlanFollower(policy, Senses(runs).observe) if policy else None
     entries = [snapshots(runs)]
     for step in range(round(seconds / DT)):
-        commands = driver.commands(step) if driver else None
+        commands = follower.command(step, *bicycles(runs)) if follower else None
         for b, run in enumerate(runs):
             run.step(None if commands is None else commands[b])
         entries.append(snapshots(runs))
-    return drive_of(runs, entries, driver.lost_share if driver else np.zeros(len(runs)))
+    return drive_of(runs, entries, follower.lost_share if follower else np.zeros(len(runs)))
 
 
 # --- One environment ---
@@ -130,13 +116,14 @@ class Episode:
         self.env = make(name)
         self.env.reset(seed=seed)
         self.name, self.road, self.steps = name, self.env.road, 0
-        self.ground = ground(name)
+        self.scenery = scenery(name)
         self.put_ego(self.driver_class.create_from(self.env.vehicle))
         self.ego.enable_lane_change = False
         self.agents: list[Any] = [self.ego]
         self.route, self.way = route_of(self.env, name, self.ego)
         self.start = float(project(self.position[None], self.route)[0][0])
         self.meet()
+        self.before = self.motion()[0][EGO]  # of the ego, a step ago
 
     @property
     def driver_class(self) -> Any:
@@ -160,7 +147,7 @@ class Episode:
         self.road.vehicles[at] = self.env.vehicle = self.ego = ego
 
     def hand_over(self) -> None:
-        """From now on the ego does what it is told."""
+        """From now on the ego follows commands."""
         from highway_env.vehicle.kinematics import Vehicle
 
         if type(self.ego) is not Vehicle:
@@ -171,6 +158,7 @@ class Episode:
         """Moves everything on by DT; `command` (2,) is the acceleration and steering of the ego, or None as
         long as the IDM drives.
         """
+        self.before = self.motion()[0][EGO]
         if self.arrived:
             return
         if command is not None:
@@ -219,22 +207,25 @@ def make(name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=len(STOCK))
-def ground(name: str) -> Ground:
-    """The ground of an environment, which is the same for all seeds."""
+def scenery(name: str) -> Scenery:
+    """The scenery of an environment, which is the same for all seeds."""
     from highway_env.road.lane import LineType
 
     network = make(name).road.network
-    ribbons, paint = [], []
-    for lane in network.lanes_list():
-        half = lane.width_at(0.0) / 2
-        ribbons.append(ribbon(beside(lane, 0.0), half + SHOULDER))
-        for line, side in zip(lane.line_types, (-half, half), strict=True):
+    lanes = network.lanes_dict()
+    places = list(lanes)
+    strips, paint = [], []
+    for (start, end, _), lane in lanes.items():
+        width = lane.width_at(0.0)
+        onward = tuple(i for i, (beyond, *_) in enumerate(places) if beyond == end)
+        strips.append(Strip(beside(lane, 0.0), width, onward, inside=str(start).startswith("ir")))
+        for line, side in zip(lane.line_types, (-width / 2, width / 2), strict=True):
             if line == LineType.STRIPED:
                 paint.append(dashed(beside(lane, side)))
             elif line != LineType.NONE:
                 paint.append(resample(beside(lane, side), 0.5))
-    ribbons += joints(network)
-    return Ground(drivable_area(ribbons), np.unique(np.concatenate(paint), axis=0))
+    road = Ground(strips, joints(network), shoulder=SHOULDER)
+    return Scenery(road, np.unique(np.concatenate(paint), axis=0))
 
 
 def joints(network: Any) -> list[Floats]:
@@ -309,41 +300,25 @@ def sizes(runs: Sequence[Episode], places: int) -> tuple[Floats, NDArray[np.int6
     return size, kind
 
 
-class Driver:
-    """Steers the egos by a policy, once they have been driven for three key frames."""
+def bicycles(runs: Sequence[Episode]) -> tuple[Floats, Floats]:
+    """The egos as bicycles (b, 4), x, y, yaw and speed, and their wheelbases (b,): highway-env's is as long
+    as the vehicle.
+    """
+    states = [[*run.position, -run.ego.heading, run.ego.speed] for run in runs]
+    return np.array(states, dtype=float), np.array([run.ego.LENGTH for run in runs], dtype=float)
 
-    def __init__(self, runs: Sequence[Episode], policy: Policy) -> None:
-        self.runs, self.policy = runs, policy
+
+class Senses:
+    """What egos sense: `observe` is `samples.Observer.observe` in these environments."""
+
+    def __init__(self, runs: Sequence[Episode]) -> None:
+        self.runs = runs
         self.grid, self.scanner = Grid(), Scanner()
-        self.every = round(KEY_S / DT)
         self.scans: list[list[Scan]] = []
-        self.before: Floats | None = None
-        self.plan: Floats | None = None  # (b, 9, 2) in the world, from where the ego was
-        self.lost = np.zeros(len(runs), dtype=bool)
-        self.plans, self.losses = 0, np.zeros(len(runs))
 
-    @property
-    def lost_share(self) -> Floats:
-        return self.losses / max(self.plans, 1)
-
-    def commands(self, step: int) -> Floats | None:
-        """The acceleration and steering (b, 2) of each ego at a step, or None as long as the IDM drives."""
+    def observe(self) -> Samples:
+        """What is sensed now; nothing yet at the first three key frames."""
         state, active = snapshots(self.runs)
-        ego, since = state[:, EGO], step % self.every
-        if since == 0:
-            self.look(state, active, ego if self.before is None else self.before)
-        self.before = ego
-        if self.plan is None:
-            return None
-        wheelbase = np.array([run.ego.LENGTH for run in self.runs])
-        bicycles = np.concatenate([ego[:, :3], [[run.ego.speed] for run in self.runs]], axis=1)
-        followed = kinematics.pursue(
-            bicycles, self.plan, elapsed=since * DT, wheelbase=wheelbase, spacing=KEY_S
-        )
-        return np.where(self.lost[:, None], np.array([LOST_BRAKING, 0.0]), followed)
-
-    def look(self, state: Floats, active: NDArray[np.bool_], before: Floats) -> None:
-        """Senses, and plans once there is enough to plan by."""
         pose = np.ascontiguousarray(state[:, EGO, :3])
         size, _ = sizes(self.runs, state.shape[1])
         present = active.copy()
@@ -353,29 +328,21 @@ class Driver:
                 pose,
                 np.concatenate([state[..., :3], size], axis=-1),
                 present,
-                paint=[run.ground.paint for run in self.runs],
+                paint=[run.scenery.paint for run in self.runs],
                 seeds=[(FIRST_SEED + b, len(self.scans)) for b in range(len(self.runs))],
                 scanner=self.scanner,
             )
         )
         if len(self.scans) < SWEEPS:
-            return
-        local, self.lost = drivable_plan(self.policy(self.seen(state[:, EGO], before)))
-        self.plan = from_frame(np.pad(local, ((0, 0), (1, 0), (0, 0))), pose[:, None])
-        self.plans += 1
-        self.losses += self.lost
-
-    def seen(self, ego: Floats, before: Floats) -> Samples:
-        """What `samples.Observer` would tell, of egos in states (b, 5) now and a step before."""
+            return {}
         recent = self.scans[-SWEEPS:]
-        grids = [
-            layers([one[b] for one in recent], NOTHING, ego[b, :3], self.grid) for b in range(len(self.runs))
-        ]
-        ways = [navigation(run.route, ego[b : b + 1, :3]) for b, run in enumerate(self.runs)]
+        grids = [layers([one[b] for one in recent], NOTHING, pose[b], self.grid) for b in range(len(pose))]
+        ways = [navigation(run.route, pose[b : b + 1]) for b, run in enumerate(self.runs)]
+        before = np.stack([run.before for run in self.runs])
         return {
             "bev": np.stack(grids),
             **{name: np.concatenate([way[name] for way in ways]) for name in ways[0]},
-            "ego_state": ego_state(ego, before, DT),
+            "ego_state": ego_state(state[:, EGO], before, DT),
         }
 
 
@@ -389,17 +356,23 @@ def drive_of(runs: Sequence[Episode], entries: list[tuple[Floats, NDArray[np.boo
     for t, (one, there) in enumerate(entries):
         state[t, :, : one.shape[1]], active[t, :, : one.shape[1]] = one, there
     size, kind = sizes(runs, places)
-    along = [progress_along(state[:, b, EGO, :2], run.route, start=run.start) for b, run in enumerate(runs)]
-    depth = [corner_depth(state[:, b, EGO], size[b, EGO], run.ground.drivable) for b, run in enumerate(runs)]
+    ego = state[:, :, EGO]
+    along = [progress_along(ego[:, b, :2], run.route, start=run.start) for b, run in enumerate(runs)]
+    places = [run.scenery.ground.placement(ego[:, b], size[b, EGO]) for b, run in enumerate(runs)]
+    progress, lateral_offset = (np.stack(part, axis=1) for part in zip(*along, strict=True))
+    never = np.zeros(active.shape[:2], dtype=bool)
     return Drive(
         dt=DT,
         state=state,
         active=active,
         kind=kind,
         size=size,
-        progress=np.stack([progress for progress, _ in along], axis=1),
-        aside=np.stack([aside for _, aside in along], axis=1),
-        depth=np.stack(depth, axis=1),
+        handover=HANDOVER,
+        placement=stacked(places),
+        progress=progress,
+        lateral_offset=lateral_offset,
+        ran_red=never,
+        impeding=never,
         way=np.array([run.way for run in runs]),
         to_stop=np.full(active.shape[:2], np.inf),
         lost=lost,

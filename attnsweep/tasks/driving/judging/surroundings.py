@@ -1,4 +1,4 @@
-"""How well the map and what will be occupied are told: IoU, F1 of lines, video panoptic quality."""
+"""How well the map and occupancy are predicted: IoU, F1 of lines, video panoptic quality."""
 
 from dataclasses import dataclass
 
@@ -14,24 +14,24 @@ from attnsweep.tasks.driving.world.sensor import Grid
 LAYERS = ("drivable", "border", "divider")
 CHAMFER = (0.5, 1.0, 1.5)  # m
 NEAR = 15.0  # m along and across, from the ego
-LEAST_IOU = 0.5  # of a segment that counts as found
+LEAST_IOU = 0.5  # of a segment that counts as matched
 
 
-def measure_surroundings(said: Readout, samples: Samples) -> dict[str, float]:
-    """What the planner tells of: `map_iou_drivable`, `_border`, `_divider`; `line_f1_05`, `_1`, `_15`;
+def measure_surroundings(readout: Readout, samples: Samples) -> dict[str, float]:
+    """What the planner predicts of: `map_iou_drivable`, `_border`, `_divider`; `line_f1_05`, `_1`, `_15`;
     `occ_iou_near` (30 m x 30 m about the ego) and `occ_iou_far` (the whole grid), `vpq_near` and `vpq_far`.
     """
     found: dict[str, float] = {}
-    if said.map is not None:
-        found |= map_iou(said.map, samples["map"])
-    if said.line_class is not None and said.line_points is not None:
-        found |= line_f1(said.line_class, said.line_points, samples)
-    if said.instances is not None:
+    if readout.map is not None:
+        found |= map_iou(readout.map, samples["map"])
+    if readout.line_class is not None and readout.line_points is not None:
+        found |= line_f1(readout.line_class, readout.line_points, samples)
+    if readout.instances is not None:
         known = occupancy_mask(samples)[..., None, None]
-        cells = taken_cells(said.instances * known, samples["occupancy"].astype(np.uint8) * known)
+        cells = taken_cells(readout.instances * known, samples["occupancy"].astype(np.uint8) * known)
         for name, reach in (("near", NEAR), ("far", np.inf)):
             some = cells.within(reach)
-            found[f"occ_iou_{name}"] = iou(some.told > 0, some.truth > 0)
+            found[f"occ_iou_{name}"] = iou(some.predicted > 0, some.truth > 0)
             found[f"vpq_{name}"] = panoptic_quality(some)
     return found
 
@@ -42,15 +42,15 @@ def finer(values: NDArray[np.uint8 | np.bool_], cells: int) -> NDArray[np.uint8 
     return values.repeat(times, axis=-1).repeat(times, axis=-2)
 
 
-def iou(told: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Cells in both over cells in either; NaN where there are none."""
-    either = int((told | truth).sum())
-    return float((told & truth).sum() / either) if either else float("nan")
+    either = int((predicted | truth).sum())
+    return float((predicted & truth).sum() / either) if either else float("nan")
 
 
-def map_iou(told: NDArray[np.bool_], truth: NDArray[np.generic]) -> dict[str, float]:
+def map_iou(predicted: NDArray[np.bool_], truth: NDArray[np.generic]) -> dict[str, float]:
     """The IoU of each layer of maps (s, 3, g, g)."""
-    fine, real = finer(told, truth.shape[-1]).astype(bool), truth.astype(bool)
+    fine, real = finer(predicted, truth.shape[-1]).astype(bool), truth.astype(bool)
     return {f"map_iou_{name}": iou(fine[:, k], real[:, k]) for k, name in enumerate(LAYERS)}
 
 
@@ -59,20 +59,20 @@ def map_iou(told: NDArray[np.bool_], truth: NDArray[np.generic]) -> dict[str, fl
 
 def line_f1(line_class: Floats, points: Floats, samples: Samples) -> dict[str, float]:
     """F1 of lines at three Chamfer distances: the most confident first, each the nearest of its class that is
-    not taken (the matching of Liao et al., "MapTR", ICLR 2023). A line counts as told whose class is
+    not taken (the matching of Liao et al., "MapTR", ICLR 2023). A line counts as predicted whose class is
     more probable than that there is none.
     """
     kind, confidence = line_class.argmax(axis=2), line_class.max(axis=2)
-    told = line_class.sum(axis=2) > 0.5
+    predicted = line_class.sum(axis=2) > 0.5
     truth = samples["line_kind"].astype(np.int64)
-    alike = told[..., None] & (kind[..., None] == truth[:, None])
+    alike = predicted[..., None] & (kind[..., None] == truth[:, None])
     gap = np.full(alike.shape, np.inf)
     lines = samples["lines"].astype(np.float64)
     s, i, j = np.nonzero(alike)
     near = no_nearer(points[s, i], lines[s, j]) < max(CHAMFER)
     s, i, j = s[near], i[near], j[near]
     gap[s, i, j] = chamfer(points[s, i], lines[s, j])
-    total = int(told.sum() + (truth >= 0).sum())
+    total = int(predicted.sum() + (truth >= 0).sum())
     found = {}
     for reach in CHAMFER:
         right = int((match(confidence, gap, reach) >= 0).sum())
@@ -112,58 +112,58 @@ def to_line(points: Floats, line: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells (c,) that an instance takes or is told to take, at one of `images` times of all samples: which
-    one, the instance told and the true one, 0 where there is none, and how far off the ego the cell is, along
-    or across (m).
+    """Cells (c,) that an instance takes or is predicted to take, at one of `images` times of all samples:
+    which one, the predicted instance and the true one, 0 where there is none, and how far off the ego the
+    cell is, along or across (m).
     """
 
     images: int
     image: NDArray[np.int64]
-    told: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     truth: NDArray[np.int64]
     off: Floats
 
     def within(self, reach: float) -> "Cells":
         """Those nearer than that."""
         near = self.off < reach
-        return Cells(self.images, self.image[near], self.told[near], self.truth[near], self.off[near])
+        return Cells(self.images, self.image[near], self.predicted[near], self.truth[near], self.off[near])
 
 
-def taken_cells(told: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Cells:
+def taken_cells(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Cells:
     """The cells that instances (s, 5, g, g) take, or that they truly (s, 5, cells, cells) take."""
     size = truth.shape[-1]
-    one, other = (values.reshape(-1, size * size) for values in (finer(told, size), truth))
+    one, other = (values.reshape(-1, size * size) for values in (finer(predicted, size), truth))
     image, cell = np.nonzero((one > 0) | (other > 0))
     off = np.abs(Grid(cells=size).centres()).max(axis=-1).ravel()[cell]
-    told_there, truly_there = (values[image, cell].astype(np.int64) for values in (one, other))
-    return Cells(len(one), image, told_there, truly_there, off)
+    predicted_there, truly_there = (values[image, cell].astype(np.int64) for values in (one, other))
+    return Cells(len(one), image, predicted_there, truly_there, off)
 
 
 def panoptic_quality(cells: Cells) -> float:
     """The panoptic quality over the five times of each sample; NaN where there are no instances.
 
-    A segment is found by one with which it shares more than half of their union, and that is the same
-    instance as found it before; else both are wrong (Kim et al., "Video panoptic segmentation", CVPR 2020, as
-    Hu et al., "FIERY", ICCV 2021, apply it to agents).
+    A segment is matched by one with which it shares more than half of their union, and that is the same
+    instance as matched it before; else both are wrong (Kim et al., "Video panoptic segmentation", CVPR 2020,
+    as Hu et al., "FIERY", ICCV 2021, apply it to agents).
     """
     shared = together(cells)  # (s, 5, i, j)
-    truths, tolds = shared.sum(axis=2), shared.sum(axis=3)
-    union = tolds[..., None] + truths[..., None, :] - shared
+    truths, predictions = shared.sum(axis=2), shared.sum(axis=3)
+    union = predictions[..., None] + truths[..., None, :] - shared
     found = np.where(union > 0, shared / np.maximum(union, 1), 0.0)[:, :, 1:, 1:]
     total = 0.0
-    known = np.zeros((len(found), found.shape[3]), dtype=np.int64)  # by whom each was found last
+    known = np.zeros((len(found), found.shape[3]), dtype=np.int64)  # by whom each was matched last
     for t in range(OCCUPANCY):
         s, i, j = np.nonzero(found[:, t] > LEAST_IOU)
         same = (known[s, j] == 0) | (known[s, j] == i + 1)
         known[s, j] = i + 1
         total += found[s, t, i, j][same].sum()
-    segments = int((truths[:, :, 1:] > 0).sum() + (tolds[:, :, 1:] > 0).sum())
+    segments = int((truths[:, :, 1:] > 0).sum() + (predictions[:, :, 1:] > 0).sum())
     return float(2 * total / segments) if segments else float("nan")
 
 
 def together(cells: Cells) -> NDArray[np.int64]:
-    """How many cells (s, 5, i, j) are told to be of instance i and are of j."""
-    first, second = int(cells.told.max(initial=0)) + 1, int(cells.truth.max(initial=0)) + 1
-    index = (cells.image * first + cells.told) * second + cells.truth
+    """How many cells (s, 5, i, j) are predicted to be of instance i and are of j."""
+    first, second = int(cells.predicted.max(initial=0)) + 1, int(cells.truth.max(initial=0)) + 1
+    index = (cells.image * first + cells.predicted) * second + cells.truth
     counts = np.bincount(index, minlength=cells.images * first * second)
     return counts.reshape(-1, OCCUPANCY, first, second)

@@ -1,6 +1,6 @@
-"""Who is who over the key frames of a scene, and how well that is told: AMOTA, AMOTP, IDF1.
+"""Who is who over the key frames of a scene, and how well that is predicted: AMOTA, AMOTP, IDF1.
 
-Findings are joined to tracks by where they say they were a key frame ago (Zhou et al., "Tracking objects as
+Detections are joined to tracks by where they say they were a key frame ago (Zhou et al., "Tracking objects as
 points", ECCV 2020). All scenes, and all thresholds of confidence, are gone through side by side.
 """
 
@@ -10,41 +10,47 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from attnsweep.tasks.driving.judging.perception import REACH, Indices, curve, gaps, match
+from attnsweep.tasks.driving.judging.perception import REACH, Indices, gaps
 from attnsweep.tasks.driving.judging.readout import Readout
 from attnsweep.tasks.driving.records.samples import KEY_S, Samples
 from attnsweep.tasks.driving.world.geometry import Floats, from_frame
 
-RECALLS = np.linspace(0.1, 1.0, 40)
-PATIENCE = 2  # key frames for which a track that is not found goes on
+Flags = NDArray[np.bool_]
+RECALLS = np.linspace(0.1, 1.0, 40).round(12)
+PATIENCE = 2  # key frames for which a track that is not detected goes on
 
 
-def measure_tracks(said: Readout, samples: Samples) -> dict[str, float]:
-    """`amota`, `amotp` (m), `idf1` and `ids`, the identity switches, both at the threshold of the highest
-    MOTA, as nuScenes reports them; nothing where no agents are sought, NaN where there are none.
+def measure_tracks(readout: Readout, samples: Samples) -> dict[str, float]:
+    """`amota`, `amotp` (m), `idf1` and `ids`, the identity switches; nothing where no agents are detected,
+    NaN where there are none.
+
+    AMOTA and AMOTP are those of nuScenes' devkit 1.2 (`eval/tracking/algo.py`, `metrics.py`), of one class
+    at 2 m: means over 40 recalls of MOTAR, 1 less false positives per match, and of the mean distance, with
+    the worst value, 0 or 2 m, where a recall is not reached. Its truth is interpolated where a box is
+    missing in the middle of a track, and filtered by range; here it is the agents that could be seen. IDF1
+    and switches are those at the threshold of the highest MOTA.
     """
-    if said.confidence is None or said.box is None:
+    if readout.confidence is None or readout.box is None:
         return {}
     if not samples["mask"].any():
         return dict.fromkeys(("amota", "amotp", "idf1", "ids"), float("nan"))
-    clips = clips_of(samples)
-    confidence, off = said.confidence, gaps(said.box, samples)
-    tracks = join(said, samples, clips)
-    thresholds = at_recalls(confidence, off, samples)
+    clips, off = clips_of(samples), gaps(readout.box, samples)
+    tracks = join(readout, samples, clips)
+    score = track_scores(tracks, readout.confidence, clips)
+    thresholds = at_recalls(score, tracks, off, clips)
     reached = np.isfinite(thresholds)
-    tally = count(tracks, confidence, off, clips, thresholds[reached])
-    motar = np.maximum(0.0, 1 - (tally.switches + tally.wrong) / np.maximum(tally.right, 1))
-    gap = tally.distance / np.maximum(tally.right, 1)
-    unreached = len(RECALLS) - int(reached.sum())
-    found = {
-        "amota": float(motar.sum() / len(RECALLS)),
-        "amotp": float((gap.sum() + REACH * unreached) / len(RECALLS)),
-    }
     if not reached.any():
-        return found | {"idf1": 0.0, "ids": 0.0}
-    best = int((tally.right - tally.switches - tally.wrong).argmax())
-    shown = confidence >= thresholds[reached][best]
-    return found | {"idf1": idf1(tracks, shown, off, clips), "ids": float(tally.switches[best])}
+        return {"amota": 0.0, "amotp": REACH, "idf1": 0.0, "ids": 0.0}
+    shown = score >= thresholds[reached][:, None, None]
+    tally = count(tracks, shown, off, clips)
+    unreached = len(RECALLS) - int(reached.sum())
+    best = len(tally.matches) - 1 - int((tally.matches - tally.false_positives)[::-1].argmax())
+    return {
+        "amota": float(tally.motar.sum() / len(RECALLS)),
+        "amotp": float((tally.motp.sum() + REACH * unreached) / len(RECALLS)),
+        "idf1": idf1(tracks, shown[best], off, clips),
+        "ids": float(tally.switches[best]),
+    }
 
 
 @dataclass(frozen=True)
@@ -78,20 +84,20 @@ def clips_of(samples: Samples) -> Clips:
     return Clips(clip, at, before, agent)
 
 
-# --- Joining findings to tracks ---
+# --- Joining detections to tracks ---
 
 
-def join(said: Readout, samples: Samples, clips: Clips) -> Indices:
-    """The track (s, q) of each finding, numbers that are unique in its clip.
+def join(readout: Readout, samples: Samples, clips: Clips) -> Indices:
+    """The track (s, q) of each detection, numbers that are unique in its clip.
 
-    The most confident first, a finding goes on with the nearest track of less than 2 m from where it says it
-    was; else it begins one. Without offsets it says so by its velocity. A track that is not found goes on at
-    its velocity for two key frames.
+    The most confident first, a detection goes on with the nearest track of less than 2 m from where it says
+    it was; else it begins one. Without offsets it says so by its velocity. A track that is not detected goes
+    on at its velocity for two key frames.
     """
-    assert said.confidence is not None and said.box is not None and said.velocity is not None
-    xy, velocity = said.box[..., :2], said.velocity
-    offset = -KEY_S * velocity if said.offset is None else said.offset
-    rank = np.argsort(-said.confidence, axis=1, kind="stable")
+    assert readout.confidence is not None and readout.box is not None and readout.velocity is not None
+    xy, velocity = readout.box[..., :2], readout.velocity
+    offset = -KEY_S * velocity if readout.offset is None else readout.offset
+    rank = np.argsort(-readout.confidence, axis=1, kind="stable")
     count, queries = rank.shape
     tracks = np.full((count, queries), -1)
     store = Store.empty(count, (1 + PATIENCE) * queries)
@@ -123,7 +129,7 @@ def join(said: Readout, samples: Samples, clips: Clips) -> Indices:
 
 @dataclass(frozen=True)
 class Store:
-    """Tracks (s, k): where, how fast, which, and for how many key frames not found; beyond 2: none."""
+    """Tracks (s, k): where, how fast, which, and for how many key frames not detected; beyond 2: none."""
 
     xy: Floats
     velocity: Floats
@@ -157,7 +163,7 @@ class Store:
         )
 
     def left(self, free: Floats, places: int) -> "Store":
-        """Those that were not found, the latest first, moved on by their velocity."""
+        """Those that were not detected, the latest first, moved on by their velocity."""
         age = np.where(free == 0, self.age + 1, PATIENCE + 1)
         order = np.argsort(age, axis=1, kind="stable")[:, :places]
         xy, velocity = (np.take_along_axis(one, order[..., None], axis=1) for one in (self.xy, self.velocity))
@@ -170,79 +176,106 @@ class Store:
 
 @dataclass(frozen=True)
 class Tally:
-    """At each threshold (k,): agents found, changes of who they are, findings that are none, and the sum of
-    the distances (m) of the first.
+    """At each threshold (k,): agents that are matched with the track that they had before, switches, those
+    that are matched with another, false positives, and the sum of the distances (m) of both.
     """
 
-    right: Floats
-    switches: Floats
-    wrong: Floats
+    matches: Indices
+    switches: Indices
+    false_positives: Indices
     distance: Floats
 
+    @property
+    def motar(self) -> Floats:
+        """MOTA at the recall that is reached, from 0 to 1; as nuScenes counts recall, without switches."""
+        return np.maximum(0.0, 1 - self.false_positives / np.maximum(self.matches, 1)) * (self.matches > 0)
 
-def at_recalls(confidence: Floats, off: Floats, samples: Samples) -> Floats:
-    """The confidence (40,) at which each recall from 0.1 to 1 is reached; NaN where it never is."""
-    found = curve(confidence, match(confidence, off, REACH), samples)
-    recall = np.cumsum(found.right)[found.right] / found.count
+    @property
+    def motp(self) -> Floats:
+        """The mean distance (m); 2 m where nothing is matched."""
+        found = self.matches + self.switches
+        return np.where(found > 0, self.distance / np.maximum(found, 1), REACH)
+
+
+def count(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> Tally:
+    """What is right and wrong with only the detections that are shown (k, s, q)."""
+    agent, switched = associate(tracks, shown, off, clips)
+    k, s, q = np.nonzero(agent >= 0)
+    distance = np.bincount(k, off[s, q, agent[k, s, q]], minlength=len(shown)).astype(float)
+    matched, within = agent >= 0, (1, 2)
+    return Tally(
+        (matched & ~switched).sum(axis=within),
+        switched.sum(axis=within),
+        (shown & ~matched).sum(axis=within),
+        distance,
+    )
+
+
+def track_scores(tracks: Indices, confidence: Floats, clips: Clips) -> Floats:
+    """The mean confidence (s, q) of the track that each detection is part of, as nuScenes has it."""
+    longest = int(tracks.max(initial=0)) + 1
+    number = (clips.clip[:, None] * longest + tracks).ravel()
+    total, size = np.bincount(number, confidence.ravel()), np.bincount(number)
+    return (total / np.maximum(size, 1))[number].reshape(tracks.shape)
+
+
+def at_recalls(score: Floats, tracks: Indices, off: Floats, clips: Clips) -> Floats:
+    """The scores (40,) at which each recall from 0.1 to 1 is reached; NaN where it never is. Recall counts
+    the matches, without switches, that all detections have.
+    """
+    agent, switched = associate(tracks, np.ones((1, *score.shape), dtype=bool), off, clips)
+    scores = -np.sort(-score[(agent[0] >= 0) & ~switched[0]])
+    recall = np.arange(1, len(scores) + 1) / (clips.agent >= 0).sum()
     if not len(recall):
         return np.full(len(RECALLS), np.nan)
-    place = np.searchsorted(recall, RECALLS - 1e-9)
-    reached = found.confidence[found.right][np.minimum(place, len(recall) - 1)]
-    return np.where(place < len(recall), reached, np.nan)
+    return np.where(RECALLS > recall[-1], np.nan, np.interp(RECALLS, recall, scores, right=0))
 
 
-def count(tracks: Indices, confidence: Floats, off: Floats, clips: Clips, thresholds: Floats) -> Tally:
-    """What is right and wrong with only the findings of each threshold (k,).
+def associate(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> tuple[Indices, Flags]:
+    """Which agent each of the detections that are shown (k, s, q) is, or -1, and whether the agent was of
+    another track when it was matched last.
 
-    As in CLEAR MOT (Bernardin and Stiefelhagen, 2008): an agent stays with its track while that is less than
-    2 m away; the others are joined nearest first, and a change of track is a switch.
+    CLEAR MOT (Bernardin and Stiefelhagen, 2008): an agent stays with its track while that is less than 2 m
+    away; of the rest as many as possible are matched, at the least sum of distances.
     """
-    totals = np.zeros((4, len(thresholds)))
-    last = np.full((len(thresholds), int(clips.clip.max()) + 1, max(int(clips.agent.max()) + 1, 1)), -1)
-    every = np.arange(len(thresholds))[:, None, None]
+    every = np.arange(len(shown))[:, None, None]
+    last = np.full((len(shown), int(clips.clip.max()) + 1, max(int(clips.agent.max()) + 1, 1)), -1)
+    found, switched = np.full(shown.shape, -1), np.zeros(shown.shape, dtype=bool)
     for rows in clips.moments():
-        shown = confidence[rows] >= thresholds[:, None, None]  # (k, r, q)
-        gap = np.where(shown[..., None] & (off[rows] < REACH), off[rows], np.inf)  # (k, r, q, n)
+        gap = np.where(shown[:, rows, :, None] & (off[rows] < REACH), off[rows], np.inf)  # (k, r, q, n)
         agent, clip = clips.agent[rows], clips.clip[rows][:, None]
         before = np.where(agent >= 0, last[every, clip, agent], -1)  # (k, r, n)
-        same = tracks[rows][None, :, :, None] == before[:, :, None, :]
-        stays = nearest_first(np.where(same, gap, np.inf))
-        taken = (stays >= 0)[:, :, :, None] | taken_agents(stays, agent.shape[1])[:, :, None, :]
-        joined = np.maximum(stays, nearest_first(np.where(taken, np.inf, gap)))  # (k, r, q)
-        k, r, q = np.nonzero(joined >= 0)
-        n = joined[k, r, q]
+        same = np.isfinite(gap) & (tracks[rows][None, :, :, None] == before[:, :, None, :])
+        same &= np.cumsum(same, axis=3) == 1  # two agents that were of one track
+        rest = ~same.any(axis=3, keepdims=True) & ~same.any(axis=2, keepdims=True)
+        matched = same | assigned(np.where(rest, gap, np.inf))
+        k, r, q, n = np.nonzero(matched)
         now, was = tracks[rows][r, q], before[k, r, n]
         last[k, clip[r, 0], agent[r, n]] = now
-        totals[0] += np.bincount(k, minlength=len(thresholds))
-        totals[1] += np.bincount(k, (was >= 0) & (was != now), minlength=len(thresholds))
-        totals[2] += (shown & (joined < 0)).sum(axis=(1, 2))
-        totals[3] += np.bincount(k, gap[k, r, q, n], minlength=len(thresholds))
-    return Tally(*totals)
+        found[k, rows[r], q] = n
+        switched[k, rows[r], q] = (was >= 0) & (was != now)
+    return found, switched
 
 
-def nearest_first(gap: Floats) -> Indices:
-    """Which column (..., q) each row of distances (..., q, n) is joined to, or -1, the nearest pairs first;
-    inf: never.
+def assigned(gap: Floats) -> Flags:
+    """Which pairs of rows and columns of distances (..., q, n) are matched, inf: never: as many as possible,
+    at the least sum.
     """
-    gap, joined = gap.copy(), np.full(gap.shape[:-1], -1)
-    while np.isfinite(gap).any():
-        column, row = gap.argmin(axis=-1), gap.argmin(axis=-2)  # (..., q), (..., n)
-        mutual = np.take_along_axis(row, column, axis=-1) == np.arange(gap.shape[-2])
-        mutual &= np.isfinite(np.take_along_axis(gap, column[..., None], axis=-1)[..., 0])
-        joined = np.where(mutual, column, joined)
-        gap[mutual] = np.inf
-        gap = np.where(taken_agents(np.where(mutual, column, -1), gap.shape[-1])[..., None, :], np.inf, gap)
-    return joined
+    matched = np.isfinite(gap)
+    crowded = (matched.sum(axis=-1) > 1).any(axis=-1) | (matched.sum(axis=-2) > 1).any(axis=-1)
+    for place in np.argwhere(crowded):
+        pairs = matched[tuple(place)]
+        some = np.ix_(pairs.any(axis=1), pairs.any(axis=0))
+        cost = np.where(pairs[some], gap[tuple(place)][some], REACH * gap.shape[-1] + 1)
+        chosen = np.zeros_like(pairs[some])
+        chosen[linear_sum_assignment(cost)] = True
+        pairs[some] &= chosen
+    return matched
 
 
-def taken_agents(joined: Indices, agents: int) -> NDArray[np.bool_]:
-    """Which of the agents (..., n) some finding (..., q) is joined to."""
-    return np.asarray((joined[..., None] == np.arange(agents)).any(axis=-2))
-
-
-def idf1(tracks: Indices, shown: NDArray[np.bool_], off: Floats, clips: Clips) -> float:
-    """Twice the findings that are of the agent to which their track belongs, per agents and findings, with
-    the best assignment of tracks to agents (Ristani et al., 2016).
+def idf1(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> float:
+    """Twice the detections that are of the agent to which their track belongs, per agents and detections,
+    with the best assignment of tracks to agents (Ristani et al., 2016).
     """
     s, q, n = np.nonzero(shown[..., None] & (off < REACH))
     agents, own = int(clips.agent.max()) + 1, 0.0

@@ -80,7 +80,8 @@ def pursue(state: Floats, plan: Floats, *, elapsed: float, wheelbase: Floats, sp
     Point k of a plan (b, n, 2), in the world, is due `k * spacing` seconds after the plan was made, which was
     `elapsed` seconds ago; point 0 is where the vehicle was then. It accelerates so as to be in a second where
     the plan is in a second, within -6 and 3 m/s2, and steers onto the arc through a point ahead on the plan
-    (pure pursuit, Coulter, 1992, here about the centre of the bicycle).
+    (pure pursuit, Coulter, 1992, here about the centre of the bicycle). There is no reverse gear: where the
+    plan is in a second behind the vehicle, it brakes.
     """
     x, y, yaw, speed = (state[:, i] for i in range(4))
     lengths = np.hypot(np.diff(plan[..., 0]), np.diff(plan[..., 1]))
@@ -89,7 +90,9 @@ def pursue(state: Floats, plan: Floats, *, elapsed: float, wheelbase: Floats, sp
     at = (elapsed + 1.0) / spacing
     k = min(int(at), s.shape[1] - 2)  # beyond the end of the plan it goes on as it ends
     due = s[:, k] + (at - k) * (s[:, k + 1] - s[:, k])
-    acceleration = np.clip(2 * (due - now - speed), -6.0, 3.0)
+    goal = plan[:, k] + (at - k) * (plan[:, k + 1] - plan[:, k])
+    ahead = (goal[:, 0] - x) * np.cos(yaw) + (goal[:, 1] - y) * np.sin(yaw) > 0
+    acceleration = np.clip(2 * (np.where(ahead, due - now, 0.0) - speed), -6.0, 3.0)
     aim = point_at(plan, s, now + np.clip(0.5 * speed, 2.0, 6.0))
     dx, dy = aim[:, 0] - x, aim[:, 1] - y
     angle, distance = wrap(np.arctan2(dy, dx) - yaw), np.hypot(dx, dy)

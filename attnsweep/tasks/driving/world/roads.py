@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from attnsweep.tasks.driving.world.geometry import Floats, headings, offset, overlap, resample, stations, wrap
+from attnsweep.tasks.driving.world.geometry import (
+    Floats,
+    headings,
+    offset,
+    overlap,
+    resample,
+    stations,
+    wrap,
+)
+from attnsweep.tasks.driving.world.ground import Ground, Strip
 
 SPACING = 0.5  # m, between the points of a path
 METRE = round(1 / SPACING)  # points
@@ -127,6 +136,16 @@ class RoadMap:
     def drivable(self) -> "DrivableArea":
         lanes = [lane for lane in self.lanes if not lane.on_foot]
         return drivable_area([*(ribbon(lane.xy, lane.width / 2 + SHOULDER) for lane in lanes), *self.areas])
+
+    @functools.cached_property
+    def ground(self) -> Ground:
+        """The road and its lanes as exact polygons."""
+        kept = [i for i, lane in enumerate(self.lanes) if not lane.on_foot]
+        strips = [
+            Strip(lane.xy, lane.width, tuple(kept.index(k) for k in lane.successors), lane.inside)
+            for lane in (self.lanes[i] for i in kept)
+        ]
+        return Ground(strips, self.areas, shoulder=SHOULDER, smallest_hole=SMALLEST_GAP)
 
     @functools.cached_property
     def paint(self) -> Floats:

@@ -77,6 +77,7 @@ class World:
         self.stood = np.zeros(self.active.shape)  # s, at the place where a driver lets someone out
         self.slip = np.zeros(self.active.shape)
         self.acceleration = np.zeros(self.active.shape)
+        self.wish = np.zeros(self.active.shape)  # m/s2, what drivers want before the pedals' limits
         self.held = np.full(self.active.shape, np.inf)  # m to where each driver last had to stop
         self.wanted = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *self.active.shape))
         self.before = self.motion  # a step ago
@@ -187,6 +188,7 @@ class World:
         rests = self.waits(s) | ((to_stop < CREEP) & (speed < 1.0))
         wanted = np.where(rests, -2.0 * speed, np.clip(wanted, -HARDEST, self.most))
         wanted = np.maximum(wanted, -(0.7 + 2.0 * speed))  # the last of it is taken gently
+        self.wish = wanted
         at_once = (wanted < EMERGENCY) | (self.kind == PEDESTRIAN)
         down = np.where(at_once, EMERGENCY_JERK, JERK) * DT
         return np.clip(wanted, self.acceleration - down, self.acceleration + JERK * DT)

@@ -1,0 +1,120 @@
+"""Policies that nobody would ride with: what a score must put below one that at least follows its route."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from attnsweep.tasks.driving.judging.closed_loop import Policy
+from attnsweep.tasks.driving.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
+from attnsweep.tasks.driving.world.geometry import Floats, offset
+
+SECONDS = np.arange(1, 9) / 2  # from a plan's making to each of its points
+LANE = 3.5  # m
+
+
+def along(seen: Samples, metres: Floats, lateral: float = 0.0) -> Floats:
+    """Plans (b, 8, 3) through points `metres` (8,) along the route, `lateral` metres to its left; behind the
+    ego straight back.
+    """
+    stations = ROUTE_STEP * np.arange(-1, ROUTE_POINTS + 1)
+    plans = np.zeros((len(seen["route"]), len(SECONDS), 3))
+    for b, points in enumerate(seen["route"].astype(float)):
+        line = np.concatenate([[[-ROUTE_STEP, 0.0], [0.0, 0.0]], points])
+        line[2:] = offset(line, lateral)[2:]
+        plans[b, :, :2] = np.stack([np.interp(metres, stations, line[:, k]) for k in range(2)], axis=1)
+    return plans
+
+
+def stop(seen: Samples) -> Floats:
+    """Stays where it is."""
+    return along(seen, 0 * SECONDS)
+
+
+def creep(seen: Samples) -> Floats:
+    """Follows the route at 1.5 m/s."""
+    return along(seen, 1.5 * SECONDS)
+
+
+def nan(seen: Samples) -> Floats:
+    """Has no plan."""
+    return np.full((len(seen["route"]), len(SECONDS), 3), np.nan)
+
+
+def off_the_map(seen: Samples) -> Floats:
+    """Leaves the road to the left at 8 m/s."""
+    return along({"route": np.zeros((len(seen["route"]), ROUTE_POINTS, 2))}, 0 * SECONDS) + np.stack(
+        [8 * SECONDS * np.cos(0.8), 8 * SECONDS * np.sin(0.8), np.full(len(SECONDS), 0.8)], axis=1
+    )
+
+
+def reverse(seen: Samples) -> Floats:
+    """Drives backwards at 3 m/s, its points ever farther behind."""
+    plans = np.zeros((len(seen["route"]), len(SECONDS), 3))
+    plans[..., 0] = -3.0 * SECONDS
+    return plans
+
+
+def behind(seen: Samples) -> Floats:
+    """Wants to be on the route, from 10 m behind itself on."""
+    plans = along(seen, 6.0 * SECONDS)
+    plans[..., 0] -= 10.0 + 6.0 * 4
+    return plans
+
+
+def wrong_lane(seen: Samples) -> Floats:
+    """Follows the route at 8 m/s in the lane to its left."""
+    return along(seen, 8.0 * SECONDS, LANE)
+
+
+def runs_red(seen: Samples) -> Floats:
+    """Waits while no light that is not green is in sight, and goes on at 10 m/s when one is."""
+    red = seen["bev"][:, 5].any(axis=(1, 2))
+    return np.where(red[:, None, None], along(seen, 10.0 * SECONDS), along(seen, 0 * SECONDS))
+
+
+class Alternate:
+    """Follows the route, in turn at 12 m/s and at a stop."""
+
+    def __init__(self) -> None:
+        self.plans = 0
+
+    def __call__(self, seen: Samples) -> Floats:
+        self.plans += 1
+        return along(seen, 12.0 * (self.plans % 2) * SECONDS)
+
+
+class Weave:
+    """Follows the route at 8 m/s, in turn to its left and to its right."""
+
+    def __init__(self) -> None:
+        self.plans = 0
+
+    def __call__(self, seen: Samples) -> Floats:
+        self.plans += 1
+        return along(seen, 8.0 * SECONDS, 1.2 if self.plans // 2 % 2 else -1.2)
+
+
+DEGENERATE: dict[str, Callable[[], Policy]] = {
+    "stop": lambda: stop,
+    "creep": lambda: creep,
+    "nan": lambda: nan,
+    "alternate": Alternate,
+    "weave": Weave,
+    "reverse": lambda: reverse,
+    "behind": lambda: behind,
+    "wrong lane": lambda: wrong_lane,
+    "runs red": lambda: runs_red,
+    "off the map": lambda: off_the_map,
+}
+MOST = {  # the highest score that each may have, in any preset
+    "stop": 0.1,
+    "creep": 0.15,
+    "nan": 0.1,
+    "alternate": 0.1,
+    "weave": 0.1,
+    "reverse": 0.1,
+    "behind": 0.1,
+    "wrong lane": 0.2,
+    "runs red": 0.15,
+    "off the map": 0.1,
+}
