@@ -1,0 +1,104 @@
+"""`measure --highway-env`: which planners are driven, and that their rows keep everything else."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attnsweep.__main__ import main
+from attnsweep.cli import highway_env
+from attnsweep.results.store import Store, load
+from attnsweep.space.plan import place
+from attnsweep.space.rerun import trial_of
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.driving.judging.closed_loop import Policy
+from attnsweep.tasks.registry import build, resolve
+from attnsweep.training.trial import weights_path, write_whole
+
+pytest.importorskip("highway_env")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    score: np.ndarray
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
+    """The policies that are driven, in place of minutes in the environments."""
+    policies: list[Policy] = []
+
+    def score_stock(policy: Policy) -> Outcome:
+        policies.append(policy)
+        return Outcome(np.array([0.25, 0.75]))
+
+    monkeypatch.setattr(highway_env, "score_stock", score_stock)
+    return policies
+
+
+def finished(results: Path, **point: Any) -> str:
+    """Writes the rows of a finished trial; returns its id."""
+    one = make_trial(resolve({"dataset": "driving:tiny", **point}), Path("nowhere"))
+    store = Store(results)
+    store.write("trials", [{**one.row(), "status": "done", "test_score": 0.5}], one.trial_id)
+    store.write("driving", [{"trial_id": one.trial_id, "test_ttc": 0.9}], one.trial_id)
+    return one.trial_id
+
+
+def measured(results: Path) -> int:
+    return main(["measure", "--highway-env", "--results", str(results)])
+
+
+def scores(results: Path) -> dict[str, float]:
+    """Of the trials that have one."""
+    rows = load(results, all_columns=True).dropna(subset="highway_env_score")
+    return dict(zip(rows["trial_id"], rows["highway_env_score"], strict=True))
+
+
+def test_rules_and_planners_whose_weights_were_kept_are_driven_once(
+    tmp_path: Path, driven: list[Policy]
+) -> None:
+    results = tmp_path / "results"
+    rule = finished(results, model="stop")
+    kept, lost = (finished(results, model="ego_mlp", dim=16, seed=seed) for seed in (0, 1))
+    finished(results, model="expert")
+    model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
+    write_whole(model.state_dict(), weights_path(place(results).checkpoints, kept))
+    assert measured(results) == 0
+    assert scores(results) == {rule: 0.5, kept: 0.5} and lost not in scores(results)
+    rows = load(results, all_columns=True)
+    assert (rows["test_ttc"] == 0.9).all() and (rows["test_score"] == 0.5).all()
+    assert len(driven) == 2
+    assert measured(results) == 2 and len(driven) == 2  # the one that is left has no weights
+
+
+def test_without_weights_there_is_a_sentence(
+    tmp_path: Path, driven: list[Policy], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(tmp_path / "results", model="ego_mlp", dim=16)
+    assert measured(tmp_path / "results") == 2
+    assert "run their sweep with keep_weights=True" in capsys.readouterr().err and not driven
+
+
+def test_without_highway_env_there_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert measured(tmp_path / "results") == 2
+    assert "pip install highway-env" in capsys.readouterr().err
+
+
+def test_a_driven_planner_has_the_weights_that_were_kept(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    kept = finished(results, model="ego_mlp", dim=16)
+    model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
+    write_whole(model.state_dict(), weights_path(place(results).checkpoints, kept))
+    one = trial_of(load(results, all_columns=True).iloc[0], Path("nowhere"))
+    loaded = highway_env.with_weights(one, place(results).checkpoints)
+    assert loaded is not None and not loaded.training
+    for mine, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
