@@ -167,6 +167,20 @@ def test_the_test_part_is_opened_once_at_the_selected_epoch(
     assert len(calls) == 1 and torch.equal(calls[0], weights[0]) and not torch.equal(calls[0], weights[2])
 
 
+def test_of_epochs_with_one_score_the_one_with_the_lowest_loss_is_selected(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = iter([(0.4, 3.0), (0.5, 2.0), (0.5, 1.0), (0.5, 1.5)])
+
+    def judge(model: torch.nn.Module, data: Any, config: Any) -> dict[str, float]:
+        return dict(zip(("val_score", "val_loss"), next(epochs), strict=True))
+
+    monkeypatch.setattr(procedure("driving"), "judge", judge)
+    monkeypatch.setattr(procedure("driving"), "examine", None)
+    row = last(data_dir, model="ego_mlp", epochs=4)["row"]
+    assert (row["best_epoch"], row["val_score"], row["val_loss"]) == (3, 0.5, 1.0)
+
+
 @pytest.mark.parametrize(("sensed", "shape"), [("bev", (6, 64, 64)), ("cams", (6, 3, 64, 112))])
 def test_a_blank_sensor_is_blank_and_nothing_else_changes(sensed: str, shape: tuple[int, ...]) -> None:
     heard: list[dict[str, Any]] = []

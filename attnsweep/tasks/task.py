@@ -120,3 +120,4 @@ class Task:
     draws: str = "plot"  # the command that draws its results
     revision: Callable[[Config], int] = lambda config: 0  # added to `numerics`: of trials that changed alone
     revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than at first: new ids
+    tie_breaker: str = ""  # the column of which less decides between epochs of one quality; none: the first

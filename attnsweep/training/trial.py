@@ -31,7 +31,7 @@ from attnsweep.results import provenance, storage
 from attnsweep.results.schema import JUDGED
 from attnsweep.results.store import Row
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import build, procedure
+from attnsweep.tasks.registry import TASKS, build, procedure
 from attnsweep.training import checkpoint, kernels
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
@@ -227,8 +227,11 @@ class Training:
 
     @property
     def selected(self) -> Row:
-        """The first epoch of the highest quality on validation."""
-        return max(self.curve, key=self.task.quality)
+        """The epoch of the highest quality on validation; of several the one that its task's tie breaker
+        prefers, else the first.
+        """
+        tie_breaker = TASKS[self.config["task"]].tie_breaker
+        return max(self.curve, key=lambda row: (self.task.quality(row), -row.get(tie_breaker, 0.0)))
 
     def _keep_best(self) -> None:
         wanted = self.options.keep_weights or self.task.examine is not None
