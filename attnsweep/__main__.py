@@ -101,6 +101,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
         raise UserError("--address and --cluster name two clusters; use one")
     if options.serial and (options.address or options.cluster):
         raise UserError("--serial uses no cluster; leave --address and --cluster out")
+    check_home()
     if options.dry_run:
         return plan(options)
     from attnsweep.space.plan import place
@@ -122,6 +123,14 @@ def sweep_of(options: argparse.Namespace) -> "Sweep":
     from attnsweep.space.files import parse_overrides, read_sweep
 
     return read_sweep(options.sweep).override(parse_overrides(options.overrides))
+
+
+def check_home() -> None:
+    """Raises UserError for a user without a home directory, for whom Ray cannot even be imported."""
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError("this user has no home directory; set one, as HOME=/tmp/me") from error
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from attnsweep import Sweep
+from attnsweep.__main__ import main
 from attnsweep.core.errors import UserError
 from attnsweep.space import plan
 
@@ -77,6 +78,20 @@ def test_a_user_without_a_home_directory_has_data_beside_the_results(
     monkeypatch.delenv("ATTNSWEEP_DATA", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert plan.place(tmp_path / "results").data == tmp_path / "data"
+
+
+def test_a_sweep_of_a_user_without_a_home_directory_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "one.py").write_text(SWEEP.format(n=2, name="one"))
+    monkeypatch.setattr(Path, "home", homeless)
+    assert main([str(tmp_path / "one.py"), "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        "attnsweep: this user has no home directory; set one, as HOME=/tmp/me\n"
+    )
 
 
 def test_a_trial_takes_some_of_a_cpu() -> None:
