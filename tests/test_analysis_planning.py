@@ -94,9 +94,9 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     last = list(run(trial, options))[-1]
     Store(where.results).write_trial({**last["row"], "status": last["status"]})
     asked = (where.results, "--episode", trial.trial_id, "--data", tmp_path)
-    draw_said, drawn = episode.draw_said, []
+    draw_prediction, drawn = episode.draw_prediction, []
     monkeypatch.setattr(
-        episode, "draw_said", lambda axes, *args: (drawn.append(args[1]), draw_said(axes, *args))
+        episode, "draw_prediction", lambda axes, *args: (drawn.append(args[1]), draw_prediction(axes, *args))
     )
     assert called(monkeypatch, *asked, "--map", 1) == 0
     strip = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.png")
@@ -113,5 +113,5 @@ def test_agents_below_the_threshold_are_not_drawn() -> None:
     agents = Agents(torch.logit(torch.tensor([[0.9, 0.7, 0.5, 0.1]])), box, torch.zeros(1, 4, 2), None)
     for threshold, count in ((0.05, 4), (0.6, 2), (0.95, 0)):
         axes = Figure().subplots()
-        episode.draw_said(axes, Prediction(torch.zeros(1, 8, 3), agents=agents), threshold)
+        episode.draw_prediction(axes, Prediction(torch.zeros(1, 8, 3), agents=agents), threshold)
         assert len(axes.patches) == count

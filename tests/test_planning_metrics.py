@@ -270,7 +270,7 @@ def test_displacements_are_of_the_best_mode_and_of_known_steps() -> None:
     assert found["min_ade6"] == pytest.approx((2.25 + 0.0 + 1.0) / 3)
     assert found["min_fde6"] == pytest.approx((4.0 + 0.0 + 1.0) / 3)
     assert found["miss_rate"] == pytest.approx(1 / 3)
-    assert found["epa"] == pytest.approx((2 - 0.5) / 3)  # two foretold to 2 m, one that is not there
+    assert found["epa"] == pytest.approx((2 - 0.5) / 3)  # two predicted to 2 m, one that is not there
 
 
 # --- Tracking ---

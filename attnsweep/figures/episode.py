@@ -1,4 +1,4 @@
-"""A planner's drive over one test map as a film and as a strip of pictures: what it saw and what it said.
+"""A planner's drive over one test map as a film and as a strip of pictures: what it saw and predicted.
 
 Every picture is drawn in the frame of the ego at a key frame, which looks up; the scale is that of its grid.
 """
@@ -59,11 +59,11 @@ COVERED = LinearSegmentedColormap.from_list("covered", ["#FFFFFF00", "#E69F00C0"
 
 @dataclass(frozen=True)
 class Frame:
-    """One key frame: what was sensed and said, rows of a batch of one, and where the others were."""
+    """One key frame: what was sensed and predicted, rows of a batch of one, and where the others were."""
 
     time: float
     seen: Samples
-    said: Prediction
+    prediction: Prediction
     threshold: float  # from which confidence on an agent is detected
     others: Floats  # (n, 5), boxes in the ego's frame
     size: Floats  # (2,) of the ego
@@ -114,9 +114,9 @@ def episode(
     heard: list[tuple[Samples, Prediction]] = []
 
     def policy(seen: Samples) -> Floats:
-        said = predict(model, [seen[name] for name in inputs_of(config)])
-        heard.append((seen, said))
-        return np.asarray(said.plan.double())
+        prediction = predict(model, [seen[name] for name in inputs_of(config)])
+        heard.append((seen, prediction))
+        return np.asarray(prediction.plan.double())
 
     driven = drive([road_map], [cast], policy, rig=rig_of(config))
     scores = score_drive(driven, course_of([road_map], [cast]).expected)
@@ -130,13 +130,13 @@ def episode(
     return frames, ", ".join([f"score {scores.score[0]:.2f}", *happened])
 
 
-def frame(driven: Drive, key: int, seen: Samples, said: Prediction, *, threshold: float) -> Frame:
+def frame(driven: Drive, key: int, seen: Samples, prediction: Prediction, *, threshold: float) -> Frame:
     """The key frame of that number, counted from the start."""
     at = key * round(KEY_S / driven.dt)
     ego, there = driven.state[at, 0, EGO, :3], driven.active[at, 0].copy()
     there[EGO] = False
     others = np.concatenate([in_frame(driven.state[at, 0, :, :3], ego), driven.size[0]], axis=1)
-    return Frame(key * KEY_S, seen, said, threshold, others[there], driven.size[0, EGO])
+    return Frame(key * KEY_S, seen, prediction, threshold, others[there], driven.size[0, EGO])
 
 
 # --- Draw ---
@@ -168,7 +168,7 @@ def picture_of(figure: Figure) -> Image.Image:
 
 def pictures(frames: Sequence[Frame], title: str, *, footnote: str) -> Figure:
     """The frames side by side."""
-    about = SUBTITLES[frames[0].said.agents is not None]
+    about = SUBTITLES[frames[0].prediction.agents is not None]
     figure, grid = canvas((1, len(frames)), LAYOUT, title=title, subtitle=about, footnote=footnote)
     for one, axes in zip(frames, grid.flat, strict=True):
         draw(axes, one)
@@ -184,13 +184,13 @@ def draw(axes: Axes, one: Frame) -> None:
     axes.set_yticks([])
     axes.set_title(f"{one.time:.1f} s", loc="left", size=9)
     draw_sensor(axes, one.seen["bev"][0])
-    draw_said(axes, one.said, one.threshold)
+    draw_prediction(axes, one.prediction, one.threshold)
     for box in one.others:
         axes.add_patch(outline(box, edgecolor=TRUTH, linestyle=":", linewidth=0.9))
     axes.add_patch(outline(np.array([0, 0, 0, *one.size]), facecolor=PLAN, edgecolor="white", zorder=6))
     route = np.concatenate([[[0, 0]], one.seen["route"][0]])
     axes.plot(route[:, 1], route[:, 0], color=TRUTH, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-    way = np.concatenate([[[0, 0]], one.said.plan[0, :, :2]])
+    way = np.concatenate([[[0, 0]], one.prediction.plan[0, :, :2]])
     axes.plot(way[:, 1], way[:, 0], "-o", color=PLAN, linewidth=1.6, markersize=2.6, zorder=7)
 
 
@@ -207,27 +207,27 @@ def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
         )
 
 
-def draw_said(axes: Axes, said: Prediction, threshold: float) -> None:
+def draw_prediction(axes: Axes, prediction: Prediction, threshold: float) -> None:
     """Where it will be occupied, the agents whose confidence reaches the threshold, and their likeliest
     futures.
     """
-    if said.agents is None:
+    if prediction.agents is None:
         return
-    sure = said.agents.logit[0].sigmoid() >= threshold
-    if said.occupancy is not None and sure.any():
-        covered = said.occupancy[0][:, sure].sigmoid().amax(dim=(0, 1))
+    sure = prediction.agents.logit[0].sigmoid() >= threshold
+    if prediction.occupancy is not None and sure.any():
+        covered = prediction.occupancy[0][:, sure].sigmoid().amax(dim=(0, 1))
         low, side = GRID.corner, GRID.cells * GRID.size
         extent = (low[1], low[1] + side, low[0], low[0] + side)
         axes.imshow(covered.numpy(), origin="lower", extent=extent, cmap=COVERED, vmin=0.2, vmax=1, zorder=0)
         axes.set_xlim(BESIDE, -BESIDE)
         axes.set_ylim(BACK, AHEAD)
     for query in torch.nonzero(sure)[:, 0]:
-        x, y, cos, sin, length, width = said.agents.box[0, query].tolist()
+        x, y, cos, sin, length, width = prediction.agents.box[0, query].tolist()
         box = np.array([x, y, np.arctan2(sin, cos), length, width])
         axes.add_patch(outline(box, edgecolor=FOUND, linewidth=1.3, zorder=4))
-        if said.futures is not None:
-            mode = int(said.futures.logits[0, query].argmax())
-            way = said.futures.offsets[0, query, mode].numpy()
+        if prediction.futures is not None:
+            mode = int(prediction.futures.logits[0, query].argmax())
+            way = prediction.futures.offsets[0, query, mode].numpy()
             axes.plot([y, *(y + way[:, 1])], [x, *(x + way[:, 0])], color=FOUND, linewidth=1.0, zorder=4)
 
 

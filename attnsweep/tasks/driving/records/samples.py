@@ -32,7 +32,7 @@ from attnsweep.tasks.driving.world.traffic import DT, World
 
 KEY_S = 0.5  # s, from key frame to key frame
 SWEEPS = 4  # laid over one another in a sample
-FUTURE = 8  # key frames that are to be foretold
+FUTURE = 8  # key frames that are to be predicted
 AGENTS = 24  # places for agents in a sample
 LINES, LINE_POINTS = 32, 10  # places for map lines, and points on each
 OCCUPANCY = 5  # times, a second apart

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from attnsweep.nn.attention import MultiHeadAttention, linear
 from attnsweep.nn.blocks import Residual
 from attnsweep.tasks.driving.stack.encoder import FINE, Above, Features, convolution
-from attnsweep.tasks.driving.stack.places import SIDE, Place
+from attnsweep.tasks.driving.stack.places import SIDE, PositionEmbedding
 from attnsweep.tasks.driving.world.cameras import Rig, pixels_of
 from attnsweep.tasks.driving.world.geometry import Floats
 from attnsweep.tasks.driving.world.sensor import Grid
@@ -44,7 +44,7 @@ class CameraEncoder(nn.Module):
         self.deeper = nn.Sequential(convolution(width, dim, stride=2), convolution(dim, dim))
         self.to_key = linear(width + dim, dim)
         self.height = nn.Parameter(torch.randn(len(HEIGHTS), dim) * dim**-0.5)
-        self.to_query = Place(dim)
+        self.to_query = PositionEmbedding(dim)
         self.attention = MultiHeadAttention(dim, heads=config["heads"], attention=config["attention"])
         self.around = Residual(dim, norm="pre", dropout=config["dropout"])
         self.to_near = convolution(dim, width)

@@ -103,7 +103,7 @@ VECTORS = ("vector", "both")
 AGENTS = ("det", "offset")
 NEEDS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     # a toggle that is not none or off, the stage that it needs, as what, and why
-    ("motion", "track", AGENTS, "foretells the agents that were found"),
+    ("motion", "track", AGENTS, "predicts the agents that were found"),
     ("occ", "track", AGENTS, "says which cells each agent that was found will cover"),
     ("agent_agent", "motion", ("former",), "is an attention of the motion stage"),
     ("agent_map", "motion", ("former",), "is an attention of the motion stage"),

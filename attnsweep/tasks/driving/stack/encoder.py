@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attnsweep.nn.attention import linear
 from attnsweep.nn.blocks import EncoderBlock
 from attnsweep.tasks.driving.stack.design import reads_fine
-from attnsweep.tasks.driving.stack.places import Place, centres
+from attnsweep.tasks.driving.stack.places import PositionEmbedding, centres
 
 LAYERS = 6  # of the sensor's grids
 COARSE, FINE = 16, 32  # cells along a side of the tokens and of the fine map
@@ -61,7 +61,7 @@ class BEVEncoder(nn.Module):
 
     def forward(self, bev: Tensor) -> Features:
         """Of the sensor's grids (b, 6, 64, 64)."""
-        return self.above(self.down(torch.log1p(bev.to(self.above.to_place.frequency.dtype))))
+        return self.above(self.down(torch.log1p(bev.to(self.above.embed_position.frequency.dtype))))
 
 
 class Above(nn.Module):
@@ -75,7 +75,7 @@ class Above(nn.Module):
         self.further = nn.Sequential(convolution(width, dim, stride=2), convolution(dim, dim))
         self.place: Tensor
         self.register_buffer("place", centres(COARSE), persistent=False)
-        self.to_place = Place(dim)
+        self.embed_position = PositionEmbedding(dim)
         self.blocks = nn.ModuleList(
             window(config, layer)
             if config["bev_attention"] == "window"
@@ -89,7 +89,7 @@ class Above(nn.Module):
 
     def forward(self, near: Tensor) -> Features:
         """Of what was seen near each cell (b, c, 32, 32)."""
-        tokens = rearrange(self.further(near), "b d x y -> b (x y) d") + self.to_place(self.place)
+        tokens = rearrange(self.further(near), "b d x y -> b (x y) d") + self.embed_position(self.place)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)

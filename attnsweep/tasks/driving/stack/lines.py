@@ -13,7 +13,7 @@ from attnsweep.nn.attention import linear
 from attnsweep.nn.blocks import DecoderBlock
 from attnsweep.tasks.driving.records.samples import LINE_POINTS, LINES
 from attnsweep.tasks.driving.stack.encoder import Features, convolution, sizes
-from attnsweep.tasks.driving.stack.places import GRID, SIDE, Place
+from attnsweep.tasks.driving.stack.places import GRID, SIDE, PositionEmbedding
 from attnsweep.tasks.driving.stack.prediction import Lines
 
 KINDS = 3  # of lines
@@ -27,20 +27,20 @@ class MapFormer(nn.Module):
         dim = config["dim"]
         self.content = nn.Parameter(torch.randn(LINES, dim) * dim**-0.5)
         self.at = nn.Parameter(torch.rand(LINES, 2) * SIDE + torch.tensor([GRID.back, -SIDE / 2]))
-        self.to_place = Place(dim)
+        self.embed_position = PositionEmbedding(dim)
         self.blocks = nn.ModuleList(DecoderBlock(dim, **sizes(config)) for _ in range(config["depth"]))
         self.norm = nn.LayerNorm(dim)
         self.to_line = linear(dim, KINDS + 1 + 2 * LINE_POINTS)
 
     def forward(self, features: Features) -> tuple[Lines, Tensor]:
         """The lines and their queries (b, 32, d)."""
-        queries = (self.content + self.to_place(self.at)).expand(len(features.tokens), -1, -1)
+        queries = (self.content + self.embed_position(self.at)).expand(len(features.tokens), -1, -1)
         for block in self.blocks:
             queries = block(queries, features.tokens)
         queries = self.norm(queries)
-        said = self.to_line(queries)
-        points = rearrange(said[..., KINDS + 1 :], "b l (p two) -> b l p two", two=2)
-        return Lines(said[..., : KINDS + 1], self.at[:, None] + SIDE / 4 * points), queries
+        output = self.to_line(queries)
+        points = rearrange(output[..., KINDS + 1 :], "b l (p two) -> b l p two", two=2)
+        return Lines(output[..., : KINDS + 1], self.at[:, None] + SIDE / 4 * points), queries
 
 
 class DenseMap(nn.Module):

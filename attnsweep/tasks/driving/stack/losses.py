@@ -107,7 +107,7 @@ def heat_target(batch: Batch, cells: int) -> Tensor:
 
 
 def agent_losses(agents: Agents, pairs: Matching, batch: Batch) -> dict[str, Tensor]:
-    """Whether agents are found, and what is said of those that are."""
+    """Whether agents are found, and what is predicted of those that are."""
     there = torch.zeros_like(agents.logit)
     there[pairs.example, pairs.query] = 1
     count = batch["mask"].sum().clamp(min=1)
@@ -187,12 +187,17 @@ def map_loss(logits: Tensor, batch: Batch) -> Tensor:
 def line_losses(lines: Lines, batch: Batch) -> dict[str, Tensor]:
     """What kind lines are, and where, after a matching of their own; a line may run either way."""
     kind, mask = batch["line_kind"].long(), batch["line_kind"] >= 0
-    said, wanted = (rearrange(x, "b l p two -> b l (p two)") for x in (lines.points, batch["lines"]))
+    predicted, wanted = (rearrange(x, "b l p two -> b l (p two)") for x in (lines.points, batch["lines"]))
     back = rearrange(batch["lines"].flip(2), "b l p two -> b l (p two)")
-    apart = torch.minimum(torch.cdist(said, wanted, p=1), torch.cdist(said, back, p=1)) / said.shape[-1]
-    likely = lines.logits.softmax(dim=-1).gather(2, kind.clamp(min=0)[:, None].expand(-1, said.shape[1], -1))
+    apart = (
+        torch.minimum(torch.cdist(predicted, wanted, p=1), torch.cdist(predicted, back, p=1))
+        / predicted.shape[-1]
+    )
+    likely = lines.logits.softmax(dim=-1).gather(
+        2, kind.clamp(min=0)[:, None].expand(-1, predicted.shape[1], -1)
+    )
     pairs = match(2 * -likely + 0.5 * apart, mask)
-    target = torch.full(said.shape[:2], KINDS, device=said.device)
+    target = torch.full(predicted.shape[:2], KINDS, device=predicted.device)
     target[pairs.example, pairs.query] = pairs.of_targets(kind)
     off = apart[pairs.example, pairs.query, pairs.target].sum() / mask.sum().clamp(min=1)
     rarely = lines.logits.new_tensor([1.0] * KINDS + [0.2])

@@ -1,7 +1,7 @@
 """Where each agent goes: MotionFormer, section 3.2 of UniAD (https://arxiv.org/abs/2212.10156).
 
 A query per agent and mode attends to the agents, to the map, and to the features around the end of the way
-that it foretold last (agent-goal), each of which can be left out.
+that it predicted last (agent-goal), each of which can be left out.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from attnsweep.nn.attention import MultiHeadAttention, linear
 from attnsweep.nn.blocks import FeedForward, Residual
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S
 from attnsweep.tasks.driving.stack.encoder import Features
-from attnsweep.tasks.driving.stack.places import Place, read
+from attnsweep.tasks.driving.stack.places import PositionEmbedding, read
 from attnsweep.tasks.driving.stack.prediction import MODES, Agents, Futures
-from attnsweep.tasks.driving.stack.track import REACH, Found
+from attnsweep.tasks.driving.stack.track import REACH, Detections
 
 AROUND = 4  # points around an end that are looked at
 SPREAD = 8.0  # m, the farthest from the end
 
 
 @dataclass(frozen=True)
-class Moves:
-    """The futures, and the queries of agents (b, q, m, d) and of the ego (b, 1, m, d) that foretold them;
+class MotionForecasts:
+    """The futures, and the queries of agents (b, q, m, d) and of the ego (b, 1, m, d) that predict them;
     `ends` (b, q, m, 2) of the ways, in metres.
     """
 
@@ -42,25 +42,26 @@ class MotionFormer(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         dim = config["dim"]
-        self.modes, self.to_place = nn.Parameter(torch.randn(MODES, dim) * dim**-0.5), Place(dim)
+        self.modes = nn.Parameter(torch.randn(MODES, dim) * dim**-0.5)
+        self.embed_position = PositionEmbedding(dim)
         self.blocks = nn.ModuleList(MotionBlock(config) for _ in range(config["depth"]))
         self.norm = nn.LayerNorm(dim)
         self.to_way, self.to_logit = linear(dim, 2 * FUTURE), linear(dim, 1, bias=False)
 
-    def forward(self, found: Found, features: Features, lines: Tensor | None) -> Moves:
+    def forward(self, found: Detections, features: Features, lines: Tensor | None) -> MotionForecasts:
         """Of the agents that were found, the features and the queries of lines (b, l, d)."""
         agents = torch.cat([found.queries, found.ego], dim=1)
         place = torch.cat([found.agents.box[..., :2], torch.zeros_like(found.ego[..., :2])], dim=1).detach()
-        coded = agents + self.to_place(place)
+        coded = agents + self.embed_position(place)
         queries = rearrange(coded[:, :, None] + self.modes, "b a m d -> b (a m) d")
         offsets = straight_on(found.agents)
         for block in self.blocks:
             ends = self.ends(place, offsets.detach()).flatten(1, 2)
             queries = block(queries, agents=coded, lines=lines, fine=features.fine, ends=ends)
             offsets = self.ways(self.norm(queries), found.agents)
-        said = rearrange(self.norm(queries), "b (a m) d -> b a m d", m=MODES)
-        futures = Futures(self.to_logit(said[:, :-1])[..., 0], offsets)
-        return Moves(futures, said[:, :-1], said[:, -1:], self.ends(place, offsets)[:, :-1])
+        output = rearrange(self.norm(queries), "b (a m) d -> b a m d", m=MODES)
+        futures = Futures(self.to_logit(output[:, :-1])[..., 0], offsets)
+        return MotionForecasts(futures, output[:, :-1], output[:, -1:], self.ends(place, offsets)[:, :-1])
 
     def ways(self, queries: Tensor, agents: Agents) -> Tensor:
         """Offsets (b, q, m, 8, 2): what the queries add, in the agent's frame, to going straight on."""

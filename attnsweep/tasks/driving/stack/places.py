@@ -17,7 +17,7 @@ SIDE = GRID.cells * GRID.size  # m
 WAVES = tuple(2.0**k for k in range(1, 8))  # m: the wave lengths of the code, up to twice the side
 
 
-class Place(nn.Module):
+class PositionEmbedding(nn.Module):
     """Points (..., k) to vectors (..., d): sines and cosines of their coordinates, then a linear layer."""
 
     def __init__(self, dim: int, *, coordinates: int = 2) -> None:

@@ -18,11 +18,11 @@ from attnsweep.nn.attention import MultiHeadAttention, linear
 from attnsweep.nn.blocks import FeedForward, Residual
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, ROUTE_POINTS, ROUTE_STEP
 from attnsweep.tasks.driving.stack.encoder import COARSE, Features
-from attnsweep.tasks.driving.stack.motion import Moves
-from attnsweep.tasks.driving.stack.places import Place, centres, read
+from attnsweep.tasks.driving.stack.motion import MotionForecasts
+from attnsweep.tasks.driving.stack.places import PositionEmbedding, centres, read
 from attnsweep.tasks.driving.stack.prediction import Choice, Lines
 from attnsweep.tasks.driving.stack.route import Curve, along, curve, project
-from attnsweep.tasks.driving.stack.track import Found
+from attnsweep.tasks.driving.stack.track import Detections
 
 STATES = 5  # numbers of the ego's state
 SCALE = (10.0, 3.0, 3.0, 0.5, 0.2)  # what is much, of each
@@ -39,10 +39,10 @@ class Scene:
     """What the planner may read; None where no stage found it."""
 
     features: Features
-    found: Found | None
+    found: Detections | None
     lines: Lines | None
     line_queries: Tensor | None
-    moves: Moves | None
+    forecasts: MotionForecasts | None
 
 
 class Planner(nn.Module):
@@ -59,8 +59,8 @@ class Planner(nn.Module):
         self.reads_state, self.drops_state = config["ego_state"] != "none", config["ego_state"] == "dropout"
         if self.reads_state:
             self.to_state = nn.Sequential(linear(STATES, dim), nn.ReLU(), linear(dim, dim))
-        self.to_place = nn.ModuleDict({link: Place(dim) for link in self.links})
-        self.to_way = nn.ModuleDict({link: Place(dim) for link in self.links if self.along})
+        self.embed_position = nn.ModuleDict({link: PositionEmbedding(dim) for link in self.links})
+        self.to_way = nn.ModuleDict({link: PositionEmbedding(dim) for link in self.links if self.along})
         self.to_near = linear(dim // 2, dim) if "plan_bev" in self.links else None
         self.centres: Tensor
         self.register_buffer("centres", centres(COARSE), persistent=False)
@@ -95,18 +95,18 @@ class Planner(nn.Module):
             query = query + scene.features.tokens.mean(dim=1)
         if scene.found is not None and "plan_agents" in self.links:
             query = query + scene.found.ego[:, 0]
-        if scene.moves is not None and "plan_motion" in self.links:
-            query = query + scene.moves.ego[:, 0].amax(dim=1)
+        if scene.forecasts is not None and "plan_motion" in self.links:
+            query = query + scene.forecasts.ego[:, 0].amax(dim=1)
         if self.reads_state:
             query = query + self.known(state)
         return query
 
     def known(self, state: Tensor) -> Tensor:
         """What the ego's state (b, 5) says (b, d); in training not in all examples, where so configured."""
-        said = self.to_state(state / state.new_tensor(SCALE))
+        state_embedding = self.to_state(state / state.new_tensor(SCALE))
         if not (self.drops_state and self.training):
-            return said
-        return said * (torch.rand(len(state), 1, device=state.device) >= DROPPED)
+            return state_embedding
+        return state_embedding * (torch.rand(len(state), 1, device=state.device) >= DROPPED)
 
     def ahead(self, way: Curve) -> Tensor:
         """Points (b, n, 2) on the route and on both sides of it, at which the fine map is read; straight on
@@ -125,7 +125,7 @@ class Planner(nn.Module):
             near = self.ahead(way)
             tokens = torch.cat([tokens, self.to_near(read(scene.features.fine, near))], dim=1)
             points = torch.cat([points, near], dim=1)
-        keys = tokens + self.to_place[link](points)
+        keys = tokens + self.embed_position[link](points)
         return keys + self.to_way[link](project(way, points)) if self.along else keys
 
 
@@ -158,8 +158,8 @@ def lines(scene: Scene, _: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def futures(scene: Scene, _: Tensor) -> tuple[Tensor, Tensor]:
-    assert scene.moves is not None
-    return scene.moves.queries.flatten(1, 2), scene.moves.ends.flatten(1, 2)
+    assert scene.forecasts is not None
+    return scene.forecasts.queries.flatten(1, 2), scene.forecasts.ends.flatten(1, 2)
 
 
 def cells(scene: Scene, middles: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,10 +219,10 @@ class Steps(nn.Module):
 
 def yaws(step: Tensor) -> Tensor:
     """The direction (b, t) of steps (b, t, 2), of short ones that of the last that was not; 0 at first."""
-    moves = step.detach().norm(dim=-1) > STANDING
+    forecasts = step.detach().norm(dim=-1) > STANDING
     order = torch.arange(1, step.shape[1] + 1, device=step.device)
-    last = torch.where(moves, order, 0).cummax(dim=1).values
-    safe = torch.where(moves[..., None], step, step.new_tensor([1.0, 0.0]))
+    last = torch.where(forecasts, order, 0).cummax(dim=1).values
+    safe = torch.where(forecasts[..., None], step, step.new_tensor([1.0, 0.0]))
     return F.pad(torch.atan2(safe[..., 1], safe[..., 0]), (1, 0)).gather(1, last)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-MODES = 6  # futures that are foretold for each agent
+MODES = 6  # futures that are predicted for each agent
 
 
 @dataclass(frozen=True)

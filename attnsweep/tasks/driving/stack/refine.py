@@ -1,7 +1,7 @@
 """Mending a plan by the agents that were found, when it is judged: never in training.
 
 UniAD minimises a cost of its occupancy with a solver (https://arxiv.org/abs/2212.10156, section 3.4);
-SparseDrive scores candidates by the boxes that it foretold (https://arxiv.org/abs/2405.19620, section 3.3).
+SparseDrive scores candidates by the boxes that it predicted (https://arxiv.org/abs/2405.19620, section 3.3).
 Here both go by boxes, for a whole batch at once, and slow the plan down on its way: candidates to its sides
 left the road in 4 of 100 scenes.
 """

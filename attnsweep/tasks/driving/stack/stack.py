@@ -16,12 +16,12 @@ from attnsweep.tasks.driving.stack.camera_encoder import CameraEncoder
 from attnsweep.tasks.driving.stack.design import complete, is_on
 from attnsweep.tasks.driving.stack.encoder import BEVEncoder
 from attnsweep.tasks.driving.stack.lines import DenseMap, MapFormer
-from attnsweep.tasks.driving.stack.motion import MotionFormer, Moves
+from attnsweep.tasks.driving.stack.motion import MotionForecasts, MotionFormer
 from attnsweep.tasks.driving.stack.occupancy import OccFormer, OccupancyHead
 from attnsweep.tasks.driving.stack.planner import Planner, Scene
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.stack.refine import MEND, boxes_ahead
-from attnsweep.tasks.driving.stack.track import Found, TrackFormer
+from attnsweep.tasks.driving.stack.track import Detections, TrackFormer
 
 
 class Stack(nn.Module):
@@ -51,8 +51,8 @@ class Stack(nn.Module):
         features = seen.detach() if self.grad_stop == "queries" else seen
         found = self.track(features, seen.fine) if self.track else None
         lines, line_queries = self.lines(features) if self.lines else (None, None)
-        moves = self.motion(found, features, line_queries) if self.motion else None
-        scene = Scene(features, found, lines, line_queries, moves)
+        forecasts = self.motion(found, features, line_queries) if self.motion else None
+        scene = Scene(features, found, lines, line_queries, forecasts)
         if self.grad_stop == "bev":
             scene = stopped(scene)
         plan, choice = route.new_full((len(route), FUTURE, 3), math.nan), None
@@ -60,39 +60,44 @@ class Stack(nn.Module):
             plan, choice = self.planner(scene, route, command, ego_state)
         occupancy = None
         if self.occupancy and found:
-            occupancy = self.occupancy(who(found, None if self.apart else moves), features)
-        said = Prediction(
+            occupancy = self.occupancy(who(found, None if self.apart else forecasts), features)
+        prediction = Prediction(
             plan=plan,
             agents=found.agents if found else None,
             lines=lines,
-            futures=moves.futures if moves else None,
+            futures=forecasts.futures if forecasts else None,
             heat=found.heat if found else None,
             map=self.dense_map(seen.fine) if self.dense_map else None,
             occupancy=occupancy,
             choice=choice,
             planned=self.planner is not None,
         )
-        return said if self.training else self.mended(said)
+        return prediction if self.training else self.mended(prediction)
 
-    def mended(self, said: Prediction) -> Prediction:
+    def mended(self, prediction: Prediction) -> Prediction:
         """The prediction with its plan mended, where that is configured."""
-        if self.post == "none" or said.agents is None:
-            return said
-        return replace(said, plan=MEND[self.post](said.plan, *boxes_ahead(said.agents, said.futures)))
+        if self.post == "none" or prediction.agents is None:
+            return prediction
+        return replace(
+            prediction,
+            plan=MEND[self.post](prediction.plan, *boxes_ahead(prediction.agents, prediction.futures)),
+        )
 
 
-def who(found: Found, moves: Moves | None) -> Tensor:
+def who(found: Detections, forecasts: MotionForecasts | None) -> Tensor:
     """Agents (b, q, d) as the occupancy stage knows them: who they are, and the strongest of their modes."""
-    return found.queries if moves is None else found.queries + moves.queries.amax(dim=2)
+    return found.queries if forecasts is None else found.queries + forecasts.queries.amax(dim=2)
 
 
 def stopped(scene: Scene) -> Scene:
     """The scene without gradients."""
-    found, moves = scene.found, scene.moves
+    found, forecasts = scene.found, scene.forecasts
     return Scene(
         features=scene.features.detach(),
         found=replace(found, queries=found.queries.detach(), ego=found.ego.detach()) if found else None,
         lines=scene.lines,
         line_queries=None if scene.line_queries is None else scene.line_queries.detach(),
-        moves=replace(moves, queries=moves.queries.detach(), ego=moves.ego.detach()) if moves else None,
+        forecasts=replace(forecasts, queries=forecasts.queries.detach(), ego=forecasts.ego.detach())
+        if forecasts
+        else None,
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnsweep.nn.attention import linear
 from attnsweep.nn.blocks import DecoderBlock
 from attnsweep.tasks.driving.stack.encoder import FINE, Features, convolution, sizes
-from attnsweep.tasks.driving.stack.places import GRID, SIDE, Place, centres
+from attnsweep.tasks.driving.stack.places import GRID, SIDE, PositionEmbedding, centres
 from attnsweep.tasks.driving.stack.prediction import Agents
 
 QUERIES = 20  # of agents
@@ -25,7 +25,7 @@ REACH = 4.0  # m, the unit of what a box says against its query's place
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The agents, their heat map, and their queries (b, 20, d), the ego's (b, 1, d) apart: as they came out
     of the decoder, or, where each stage works by itself, as they went in.
     """
@@ -53,25 +53,26 @@ class TrackFormer(nn.Module):
             self.to_query = linear(width, dim)
         self.cells: Tensor
         self.register_buffer("cells", centres(FINE), persistent=False)
-        self.ego, self.to_place = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5), Place(dim)
+        self.ego = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
+        self.embed_position = PositionEmbedding(dim)
         self.blocks = nn.ModuleList(DecoderBlock(dim, **sizes(config)) for _ in range(config["depth"]))
         self.norm = nn.LayerNorm(dim)
         self.to_agent = linear(dim, 9 + 2 * (config["track"] == "offset"))
 
-    def forward(self, features: Features, heated: Tensor) -> Found:
+    def forward(self, features: Features, heated: Tensor) -> Detections:
         """Of the features, and the fine map (b, c, 32, 32) that the heat map is read off."""
         heat = None if self.learned else self.to_heat(heated)[:, 0] + self.rare
         content, place = self.begin(features, heat)
         b = len(content)
-        ego = self.ego.expand(b, 1, -1) + self.to_place(place.new_zeros(b, 1, 2))
-        start = torch.cat([content + self.to_place(place), ego], dim=1)
+        ego = self.ego.expand(b, 1, -1) + self.embed_position(place.new_zeros(b, 1, 2))
+        start = torch.cat([content + self.embed_position(place), ego], dim=1)
         queries = start
         for block in self.blocks:
             queries = block(queries, features.tokens)
         queries = self.norm(queries)
         agents = boxes(self.to_agent(queries[:, :-1]), place)
         handed = start if self.apart else queries
-        return Found(agents, heat, handed[:, :-1], handed[:, -1:])
+        return Detections(agents, heat, handed[:, :-1], handed[:, -1:])
 
     def begin(self, features: Features, heat: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the queries (b, 20, d) hold at first, and where they stand (b, 20, 2)."""
@@ -90,14 +91,14 @@ def peaks(heat: Tensor) -> Tensor:
     return seen.masked_fill(~top, torch.finfo(seen.dtype).min).flatten(1).topk(QUERIES).indices
 
 
-def boxes(said: Tensor, place: Tensor) -> Agents:
+def boxes(output: Tensor, place: Tensor) -> Agents:
     """The agents that queries at places (b, q, 2) tell of in numbers (b, q, 9 or 11)."""
-    xy = place + REACH * said[..., 1:3]
-    facing = F.normalize(said[..., 3:5] + said.new_tensor([1e-3, 0.0]), dim=-1)
-    size = said.new_tensor(TYPICAL) * said[..., 5:7].clamp(-3, 2).exp()
+    xy = place + REACH * output[..., 1:3]
+    facing = F.normalize(output[..., 3:5] + output.new_tensor([1e-3, 0.0]), dim=-1)
+    size = output.new_tensor(TYPICAL) * output[..., 5:7].clamp(-3, 2).exp()
     return Agents(
-        logit=said[..., 0],
+        logit=output[..., 0],
         box=torch.cat([xy, facing, size], dim=-1),
-        velocity=REACH * said[..., 7:9],
-        offset=REACH * said[..., 9:11] if said.shape[-1] > 9 else None,
+        velocity=REACH * output[..., 7:9],
+        offset=REACH * output[..., 9:11] if output.shape[-1] > 9 else None,
     )
