@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 STR, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
-Place = Literal["closing", "pick", "curve"]
+View = Literal["closing", "pick", "curve"]
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,4 @@ class Column:
     over_seeds: Literal["mean", "median", "first"] | None = None  # how a setting's seeds become one value
     same: tuple[str, ...] = ()  # columns that must be equal where values of this one are compared
     objective: bool = False  # whether an adaptive search may aim at it: known once a trial has been trained
-    shown: tuple[Place, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`
+    shown: tuple[View, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`

@@ -204,7 +204,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def memory_named(batch: int, where: str) -> Iterator[None]:
+def explained_out_of_memory(batch: int, where: str) -> Iterator[None]:
     """Turns any device's way of running out of memory into a MemoryError that names batch and device."""
     try:
         yield
@@ -285,7 +285,7 @@ def measure(
     """
     where, task = provenance.device_name(device, threads), procedure(config["task"])
     cost = count(model, *task.example(config, 1))
-    with cpu_threads(threads), memory_named(batch, where):
+    with cpu_threads(threads), explained_out_of_memory(batch, where):
         ready = placed(model.eval(), config, device)
         inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
         timed = time_model(task.answer(ready, inputs, config), device=device, precision=precision)

@@ -23,9 +23,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError, known
+
+Mask = Bool[Tensor, "n m"] | Bool[Tensor, "b n m"] | Bool[Tensor, "b h n m"]
 
 # --- Scaled dot-product attention ---
 
@@ -34,15 +37,23 @@ class Kernel(Protocol):
     """Eq. 1, Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, of Q (b, h, n, d), K and V (b, h, m, d)."""
 
     def __call__(
-        self, queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None, dropout: float
-    ) -> Tensor:
+        self,
+        queries: Float[Tensor, "b h n d"],
+        keys: Float[Tensor, "b h m d"],
+        values: Float[Tensor, "b h m d"],
+        *,
+        mask: Mask | None,
+        dropout: float,
+    ) -> Float[Tensor, "b h n d"]:
         """What each query reads from the values, (b, h, n, d). `dropout` is a rate on the weights.
 
         Raises as `four_axes` does where the mask does not fit.
         """
 
 
-def attention_weights(queries: Tensor, keys: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def attention_weights(
+    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b h m d"], *, mask: Mask | None = None
+) -> Float[Tensor, "b h n m"]:
     """softmax(Q K^T / sqrt(d)): how much each query attends to each key, (b, h, n, m); rows sum to one.
 
     Raises as `four_axes` does where the mask does not fit.
@@ -56,15 +67,25 @@ def attention_weights(queries: Tensor, keys: Tensor, *, mask: Tensor | None = No
 
 
 def explicit(
-    queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
+    queries: Float[Tensor, "b h n d"],
+    keys: Float[Tensor, "b h m d"],
+    values: Float[Tensor, "b h m d"],
+    *,
+    mask: Mask | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h n d"]:
     """Eq. 1 as it is written. Holds all weights (b, h, n, m) in memory."""
     return F.dropout(attention_weights(queries, keys, mask=mask), dropout) @ values
 
 
 def fused(
-    queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
+    queries: Float[Tensor, "b h n d"],
+    keys: Float[Tensor, "b h m d"],
+    values: Float[Tensor, "b h m d"],
+    *,
+    mask: Mask | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h n d"]:
     """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights.
 
     On a CPU there is such a kernel for a dropout of zero only; with dropout torch computes step by step and
@@ -83,12 +104,12 @@ KERNELS: dict[str, Kernel] = {"explicit": explicit, "fused": fused}
 # --- Masks ---
 
 
-def padding_mask(tokens: Tensor, *, padding: int = 0) -> Tensor:
+def padding_mask(tokens: Int[Tensor, "b m"], *, padding: int = 0) -> Bool[Tensor, "b 1 m"]:
     """Every query may attend to the keys that are not padding: (b, 1, m) of token ids (b, m)."""
     return rearrange(tokens != padding, "b m -> b 1 m")
 
 
-def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> Tensor:
+def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> Bool[Tensor, "n m"]:
     """A query may attend to itself and what came before; the queries are the last of the keys: (n, m)."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
@@ -130,7 +151,9 @@ class Cache:
         """How many tokens are held."""
         return self.held[0].shape[2] if self.held else 0
 
-    def grow(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def grow(
+        self, keys: Float[Tensor, "b h m d"], values: Float[Tensor, "b h m d"]
+    ) -> tuple[Float[Tensor, "b h m2 d"], Float[Tensor, "b h m2 d"]]:
         """All that is held, now with these at the end."""
         if self.held:
             keys, values = (torch.cat(pair, dim=2) for pair in zip(self.held, (keys, values), strict=True))
@@ -169,12 +192,12 @@ class MultiHeadAttention(nn.Module):
 
     def forward(
         self,
-        queries: Tensor,
-        keys: Tensor | None = None,
+        queries: Float[Tensor, "b n d"],
+        keys: Float[Tensor, "b m d"] | None = None,
         *,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         cache: Cache | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "b n d"]:
         """What the tokens `queries` (b, n, d) read from the tokens `keys` (b, m, d), or from themselves:
         (b, n, d).
 
@@ -188,7 +211,13 @@ class MultiHeadAttention(nn.Module):
         read = self.kernel(q, k, v, mask=mask, dropout=dropout)
         return self.to_output(rearrange(read, "b h n d -> b n (h d)"))
 
-    def weights(self, queries: Tensor, keys: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        queries: Float[Tensor, "b n d"],
+        keys: Float[Tensor, "b m d"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Float[Tensor, "b h n m"]:
         """The weights (b, h, n, m) with which `forward` reads, whichever the kernel; without dropout.
 
         Raises as `four_axes` does where the mask does not fit.
@@ -203,7 +232,7 @@ class MultiHeadAttention(nn.Module):
         k, v = self.split(self.to_keys(tokens)), self.split(self.to_values(tokens))
         return cache.grow(k, v) if cache else (k, v)
 
-    def split(self, tokens: Tensor) -> Tensor:
+    def split(self, tokens: Float[Tensor, "b n hd"]) -> Float[Tensor, "b h n d"]:
         """What belongs to each head."""
         return rearrange(tokens, "b n (h d) -> b h n d", h=self.heads)
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError, known
-from attnsweep.nn.attention import Cache, MultiHeadAttention, linear
+from attnsweep.nn.attention import Cache, Mask, MultiHeadAttention, linear
 
 
 class FeedForward(nn.Sequential):
@@ -24,7 +25,7 @@ class FeedForward(nn.Sequential):
         super().__init__(linear(dim, mlp_dim), nn.ReLU(), linear(mlp_dim, dim))
 
 
-def sinusoids(longest: int, dim: int) -> Tensor:
+def sinusoids(longest: int, dim: int) -> Float[Tensor, "n d"]:
     """PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(the same), (longest, d); section 3.5."""
     position = torch.arange(longest, dtype=torch.float64)
     frequency = 10_000 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
@@ -47,7 +48,7 @@ class Positions(nn.Module):
         else:
             self.register_buffer("table", sinusoids(longest, dim), persistent=False)
 
-    def forward(self, tokens: Tensor, *, start: int = 0) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "b n d"], *, start: int = 0) -> Float[Tensor, "b n d"]:
         """Of tokens (b, n, d), the first of which stands at `start`. Raises UserError past `longest`."""
         end, longest = start + tokens.shape[1], len(self.table)
         if end > longest:
@@ -66,7 +67,9 @@ class Residual(nn.Module):
         self.pre = known("norm", norm, ("post", "pre")) == "pre"
         self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "b n d"], sublayer: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b n d"]:
         """(b, n, d) to (b, n, d)."""
         if self.pre:
             return x + self.dropout(sublayer(self.norm(x)))
@@ -94,7 +97,7 @@ class EncoderBlock(nn.Module):
             Residual(dim, norm=norm, dropout=dropout) for _ in range(2)
         )
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "b n d"], *, mask: Mask | None = None) -> Float[Tensor, "b n d"]:
         """(b, n, d) to (b, n, d)."""
         x = self.around_attention(x, lambda x: self.attention(x, mask=mask))
         return self.around_feed_forward(x, self.feed_forward)
@@ -125,13 +128,13 @@ class DecoderBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        memory: Tensor,
+        x: Float[Tensor, "b n d"],
+        memory: Float[Tensor, "b m d"],
         *,
-        mask: Tensor | None = None,
-        memory_mask: Tensor | None = None,
+        mask: Mask | None = None,
+        memory_mask: Mask | None = None,
         caches: tuple[Cache, Cache] | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "b n d"]:
         """(b, n, d) to (b, n, d), with the encoder's output `memory` (b, m, d); a cache per attention."""
         own, crossed = caches or (None, None)
         x = self.around_attention(x, lambda x: self.attention(x, mask=mask, cache=own))

@@ -24,7 +24,7 @@ def merge(source: str | Path, into: str | Path) -> int:
     The curves come first: a trial is not taken again once its row is there.
     """
     theirs, ours = Store(source), Store(into)
-    trials = news(ours, theirs, "trials", worth)
+    trials = better_rows(ours, theirs, "trials", worth)
     wanted, known = {row["trial_id"] for row in trials}, known_trials(ours) | known_trials(theirs)
     curves = [
         row
@@ -45,7 +45,7 @@ def merge(source: str | Path, into: str | Path) -> int:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])
     ours.supersede("trials", [row for row in rest if row["status"] in FINAL], KEYS["trials"])
-    measured = news(ours, theirs, "latency", when_measured)
+    measured = better_rows(ours, theirs, "latency", when_measured)
     measured = without_newer(ours, theirs, "latency", measured, KEYS["latency"])
     ours.supersede("latency", measured, KEYS["latency"])
     return len(trials)
@@ -70,7 +70,7 @@ def known_trials(store: Store) -> set[str]:
     return set(store.read("trials")["trial_id"].to_pylist())
 
 
-def news(ours: Store, theirs: Store, table: str, worth: Any) -> list[Row]:
+def better_rows(ours: Store, theirs: Store, table: str, worth: Any) -> list[Row]:
     """Their rows that are worth more than ours of the same key, or have no counterpart."""
     mine = keyed(table, ours.read(table).to_pylist())
     return [

@@ -3,7 +3,7 @@
 import functools
 from typing import Literal
 
-from attnsweep.core.columns import BOOL, FLOAT, STR, Column, Place
+from attnsweep.core.columns import BOOL, FLOAT, STR, Column, View
 
 TABLE = "driving"  # one row per trial
 CLOSED_LOOP = "closed-loop score of NAVSIM 2's shape, mean over the unseen"
@@ -25,7 +25,7 @@ def measure(
     table: str = TABLE,
     per_epoch: bool = False,
     objective: bool = False,
-    shown: tuple[Place, ...] = (),
+    shown: tuple[View, ...] = (),
 ) -> Column:
     """A number that seeds average; by default a fraction, 0..1, of which more is better."""
     return Column(

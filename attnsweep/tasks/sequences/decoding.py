@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnsweep.nn.attention import padding_mask
@@ -21,8 +22,8 @@ from attnsweep.tasks.sequences.transformer import Transformer
 class Written:
     """Token ids (b, t), and the sum (b,) of their log-probabilities in nats, up to and with END."""
 
-    tokens: Tensor
-    log_p: Tensor
+    tokens: Int[Tensor, "b t"]
+    log_p: Float[Tensor, " b"]
 
 
 class Writer:
@@ -61,7 +62,7 @@ class Writer:
 
 
 @torch.inference_mode()
-def greedy(model: Transformer, source: Tensor, *, longest: int, cached: bool = True) -> Written:
+def greedy(model: Transformer, source: Int[Tensor, "b n"], *, longest: int, cached: bool = True) -> Written:
     """Takes the most probable token each time, until each target has ended or has `longest` tokens.
 
     `source` (b, n); the model is best in evaluation mode.
@@ -78,7 +79,7 @@ def greedy(model: Transformer, source: Tensor, *, longest: int, cached: bool = T
 @torch.inference_mode()
 def beam(
     model: Transformer,
-    source: Tensor,
+    source: Int[Tensor, "b n"],
     *,
     longest: int,
     width: int = 4,

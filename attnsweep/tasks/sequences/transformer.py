@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import Cache, causal_mask, padding_mask
@@ -57,11 +58,11 @@ class Transformer(nn.Module):
             nn.LayerNorm(dim) if norm == "pre" else nn.Identity() for _ in range(2)
         )
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+    def forward(self, source: Int[Tensor, "b n"], target: Int[Tensor, "b m"]) -> Float[Tensor, "b m v"]:
         """Of token ids (b, n) and (b, m), logits (b, m, v) of what follows each target token."""
         return self.decode(target, self.encode(source), memory_mask=padding_mask(source, padding=PAD))
 
-    def encode(self, source: Tensor) -> Tensor:
+    def encode(self, source: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """The encoder's output (b, n, d) for token ids (b, n)."""
         x, mask = self.embed(source), padding_mask(source, padding=PAD)
         for block in self.encoder:
@@ -69,8 +70,13 @@ class Transformer(nn.Module):
         return self.encoder_norm(x)
 
     def decode(
-        self, target: Tensor, memory: Tensor, *, memory_mask: Tensor, caches: Caches | None = None
-    ) -> Tensor:
+        self,
+        target: Int[Tensor, "b m"],
+        memory: Float[Tensor, "b n d"],
+        *,
+        memory_mask: Bool[Tensor, "b 1 n"],
+        caches: Caches | None = None,
+    ) -> Float[Tensor, "b m_new v"]:
         """Logits (b, m, v) of what follows each token of `target` (b, m), given what `encode` returned.
 
         With caches, only of the tokens that they do not hold yet, which they hold from then on.
@@ -84,7 +90,7 @@ class Transformer(nn.Module):
             x = block(x, memory, mask=mask, memory_mask=memory_mask, caches=pair)
         return self.decoder_norm(x) @ self.embedding.weight.T
 
-    def embed(self, tokens: Tensor, *, start: int = 0) -> Tensor:
+    def embed(self, tokens: Int[Tensor, "b n"], *, start: int = 0) -> Float[Tensor, "b n d"]:
         """sqrt(d) times the embedding (section 3.4), plus the positions from `start` on: (b, n, d)."""
         scaled = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
         return self.dropout(self.positions(scaled, start=start))
