@@ -145,8 +145,14 @@ def plan(options: argparse.Namespace) -> int:
 
 def send(options: argparse.Namespace, where: "Place") -> int:
     """Runs a sweep on the cluster of --cluster, overrides and flags included; returns the exit status."""
+    from attnsweep.core.clean import without_secrets
     from attnsweep.engine import remote
 
+    if without_secrets(where.results) != where.results:
+        raise UserError(
+            f"--results {where.results} names a key, which Ray would keep and tell with --cluster; leave it "
+            "out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on the nodes"
+        )
     flags = ["--no-latency"] if options.no_latency else []
     data = ["--data", options.data] if options.data else []
     errand = remote.Errand(

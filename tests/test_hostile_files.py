@@ -430,7 +430,8 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
 
 
 def test_a_log_of_starts_that_is_no_text_is_no_error(folder: Path) -> None:
-    from attnsweep.engine.console import Live, screen
+    from attnsweep.core.text import screen
+    from attnsweep.engine.console import Live
     from attnsweep.engine.recorder import Recorder
 
     plan, store = make_plan(SWEEP, (TRIALS, []), []), Store(folder / "results")

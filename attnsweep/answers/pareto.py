@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import fewest, model_name
 from attnsweep.results.schema import CONFIGURATION, MEASURES
@@ -241,7 +242,9 @@ def varying(frame: pd.DataFrame) -> list[str]:
 def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
     """A name for each row: its model, and the fewest axes that tell rows apart: `vit d4` or `vit depth=4`."""
     axes = distinguishing(frame)
-    names = [" ".join([model_name(row["model"]), *words(row, axes, short)]) for _, row in frame.iterrows()]
+    names = [
+        " ".join([clean(model_name(row["model"])), *words(row, axes, short)]) for _, row in frame.iterrows()
+    ]
     return pd.Series(names, index=frame.index, dtype=object)
 
 
@@ -258,13 +261,22 @@ def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
     """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
     prefixes = ABBREVIATIONS if short else {}
     known = {name: row[name] for name in axes if not pd.isna(row[name])}
-    known |= json.loads(known.pop("model_args", "{}"))
-    return [f"{prefixes.get(name, name + '=')}{shown(value)}" for name, value in known.items()]
+    known |= arguments(known.pop("model_args", "{}"))
+    return [f"{prefixes.get(name, clean(name) + '=')}{shown(value)}" for name, value in known.items()]
+
+
+def arguments(text: str) -> dict[str, object]:
+    """The arguments of one's own model; the text as it is, where it is none that we wrote."""
+    try:
+        known = json.loads(text)
+    except (ValueError, RecursionError):
+        known = None
+    return known if isinstance(known, dict) else {"model_args": text}
 
 
 def shown(value: object) -> str:
     """A value of the configuration as it is typed: 6 and not 6.0."""
-    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else clean(value)
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:

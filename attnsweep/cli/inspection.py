@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attnsweep.answers import pareto
 from attnsweep.core import text
+from attnsweep.core.clean import clean, cleaned
 from attnsweep.results.schema import EPOCHS, MEASURES, TABLES
 from attnsweep.results.store import load
 from attnsweep.space.rerun import find_trial, rerun_line
@@ -40,7 +41,9 @@ def show(results: str, trial_id: str) -> int:
         value = row[column.name]
         if not pd.isna(value):
             screen.print(
-                f"{column.name:<20} {written(value)} {column.unit}".rstrip(), highlight=False, markup=False
+                f"{column.name:<20} {clean(written(value))} {column.unit}".rstrip(),
+                highlight=False,
+                markup=False,
             )
     epochs = load(results, "epochs")
     curve = epochs[epochs["trial_id"] == row["trial_id"]].sort_values("epoch")
@@ -72,7 +75,7 @@ def pick(
         rows = pareto.of_device(rows, measured_on)
     best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
     print(
-        best[picked_columns(best)]
+        cleaned(best[picked_columns(best)])
         .dropna(axis="columns", how="all")
         .head(10)
         .to_string(index=False, float_format="{:.4g}".format)

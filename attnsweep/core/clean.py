@@ -8,7 +8,7 @@ an escape, as Python's `repr` does. Passwords and keys in a URI are left out.
 import logging
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,21 +23,27 @@ KEY_IN_URI = re.compile(
 )
 
 
-def clean(text: object, *, lines: bool = False) -> str:
-    """`text` as it can be shown on one line, or on several with `lines`."""
-    shown = without_secrets(str(text))
-    if lines:
-        return "\n".join(map(one_line, shown.split("\n")))
-    return one_line(shown)
+def clean(text: object) -> str:
+    """`text` as it can be shown on one line; where it is far too long, its beginning."""
+    shown = str(text)
+    if len(shown) > MOST:
+        shown = f"{shown[:MOST]}... ({len(shown) - MOST:,} characters more)"
+    return printable(shown)
 
 
-def one_line(text: str) -> str:
-    """One line of text, without its end where that is far away."""
-    if len(text) > MOST:
-        text = f"{text[:MOST]}... ({len(text) - MOST:,} characters more)"
-    if text.isprintable():
-        return text
-    return "".join(char if char in KEPT else visible(char) for char in text)
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal would obey, and without keys; the ends of lines are escaped,
+    too.
+    """
+    shown = without_secrets(text)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char in KEPT else visible(char) for char in shown)
+
+
+def lines(text: str) -> str:
+    """The text as `printable` has it, with its lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def visible(char: str) -> str:
@@ -54,15 +60,26 @@ def without_secrets(text: str) -> str:
 
 def cleaned(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Rows with all their text as it can be shown."""
-    texts = frame.select_dtypes(["object", "string", "category"])
-    return frame.assign(**{name: texts[name].map(clean, na_action="ignore") for name in texts})
+    texts = [name for name in frame.select_dtypes(["object", "string", "category"]) if has_text(frame[name])]
+    return frame.assign(**{name: frame[name].astype(object).map(as_text) for name in texts})
+
+
+def has_text(column: "pd.Series[Any]") -> bool:
+    """Whether a column holds any text."""
+    return any(isinstance(value, str) for value in column)
+
+
+def as_text(value: object) -> object:
+    """A value of a row as it can be shown."""
+    return printable(value) if isinstance(value, str) else value
 
 
 class CleanRecords(logging.Filter):
     """Cleans what is logged, whoever prints it: a warning is one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = clean(record.getMessage(), lines=record.levelno < logging.WARNING)
+        message = record.getMessage()
+        record.msg = clean(message) if record.levelno >= logging.WARNING else lines(message)
         record.args = ()
         return True
 

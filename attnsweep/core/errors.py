@@ -6,14 +6,14 @@ import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from attnsweep.core.clean import clean
+from attnsweep.core.clean import printable, without_secrets
 
 
 class Sentence(Exception):
-    """What is shown as it is: its text is clean, whatever a file has put into it."""
+    """What is shown as it is, on one line, whatever a file has put into it."""
 
     def __str__(self) -> str:
-        return clean(super().__str__(), lines=True)
+        return printable(" ".join(super().__str__().split("\n")))
 
 
 class UserError(Sentence, ValueError):
@@ -61,7 +61,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 def reason(error: BaseException) -> str:
     """The error as one line: a user's mistake as its sentence, anything else with its type."""
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 

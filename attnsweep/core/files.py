@@ -58,7 +58,14 @@ def read_trusted(path: str | Path) -> bytes:
     OSError where there is no such file. Links on the way are resolved once: what is checked is what they lead
     to.
     """
-    real = Path(os.path.realpath(path))
+    try:
+        return read_checked(Path(os.path.realpath(path)))
+    except Unsafe as error:
+        raise Unsafe(error.errno, f"{error.filename}: {error.strerror}", str(path)) from None
+
+
+def read_checked(real: Path) -> bytes:
+    """The content of the file at an absolute path without links. Raises as `read_trusted` does."""
     with contextlib.ExitStack() as above:
         at = above.enter_context(folder(real.anchor))
         check_owner(at, Path(real.anchor))

@@ -4,18 +4,28 @@ import errno
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from attnsweep.core.clean import lines
 
 
 class Screen(Console):
-    """A console that leaves it to its user to say that nobody reads it: rich would end the process with 1."""
+    """Standard output, which shows text as it is, whatever somebody else has put into it.
+
+    It leaves it to its user to say that nobody reads it: rich would end the process with 1.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(lines(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
 
 
-def screen() -> Console:
+def screen() -> Screen:
     """Standard output. A notebook gets plain lines: a live table there would need widgets."""
     return Screen(soft_wrap=True, force_jupyter=False, emoji=False)
 

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from attnsweep.core.clean import clean
 from attnsweep.core.labels import model_name
 from attnsweep.core.text import amount, counted, duration, span
 from attnsweep.core.trial import Trial
@@ -286,7 +287,7 @@ class Live:
         name = escape(label(self.trials[trial_id], self.keys))
         head = f"{self.ended_count:>{width}}/{self.total} {name}"
         if row["status"] == "failed":
-            return f"{head}  {MARK['failed']}: {escape(row['error'])}"
+            return f"{head}  {MARK['failed']}: {escape(clean(row['error']))}"
         scores = [f"{key.partition('_')[0]} {row[key]:.3f}" for key in CLOSING if row.get(key) is not None]
         return "  ".join([head, MARK[row["status"]], *scores, duration(row.get("train_s") or 0)])
 

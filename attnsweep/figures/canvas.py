@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from attnsweep.core import files
+from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.figures.placement import GREY
 
@@ -62,6 +63,7 @@ def canvas(
     ]
     left, width = layout.left, layout.left + inner[0] + layout.right
     line = width - left - EDGE
+    title, subtitle = clean(title), clean(subtitle)
     subtitles, footnotes = textwrap.wrap(subtitle, int(line * 15)), textwrap.wrap(footnote, int(line * 17))
     top, bottom = layout.above + 0.16 * len(subtitles), layout.below + 0.15 * len(footnotes)
     height = bottom + inner[1] + top

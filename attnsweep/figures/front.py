@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from attnsweep.answers import pareto
+from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.canvas import STYLE, Layout, canvas, look, save
 from attnsweep.figures.placement import GREY, LabelPlacer
@@ -293,7 +294,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows with a quality on the test that the options ask for. Raises UserError where there are
     none.
     """
-    frame = load(options.results, all_columns=True).dropna(subset=list(QUALITIES), how="all")
+    frame = cleaned(load(options.results, all_columns=True)).dropna(subset=list(QUALITIES), how="all")
     if frame.empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from attnsweep.answers import pareto
+from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.labels import model_name
 from attnsweep.core.text import counted
@@ -298,7 +299,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows of driving that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results, all_columns=True)
+    frame = cleaned(load(options.results, all_columns=True))
     frame = frame[frame["task"] == "driving"]
     if frame.empty:
         raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnsweep.answers import pareto
+from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.results.store import load
 
@@ -299,7 +300,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    frame = load(options.results, all_columns=True).dropna(subset=["test_acc", "test_score"], how="all")
+    frame = cleaned(load(options.results, all_columns=True)).dropna(
+        subset=["test_acc", "test_score"], how="all"
+    )
     if frame.empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"

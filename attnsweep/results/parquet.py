@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from attnsweep.core import files
 from attnsweep.results.schema import KEYS, MOVED, SCHEMA_VERSION, SCHEMAS
 
-ID = r"^[^/\\\x00-\x1f]{1,200}$"
+ID = r"^[^/\\\x00-\x1f\x7f-\x{9f}]{1,200}$"
 FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
 FEW_ROWS = 20
 MOST_COLUMNS = 5_000

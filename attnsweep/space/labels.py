@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnsweep.core.axes import Value
+from attnsweep.core.clean import clean
 from attnsweep.core.labels import fewest, model_name
 from attnsweep.core.trial import Trial
 from attnsweep.tasks.registry import AXES
@@ -34,8 +35,8 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 def label(trial: Trial, keys: Sequence[str]) -> str:
     """A short name of a trial: its model, then those of `keys` that it has, such as `vit depth=4 seed=1`."""
     known = [key for key in keys if key != "model" and trial.config[key] is not None]
-    return " ".join(
-        [worded("model", trial.config["model"]), *(worded(key, trial.config[key]) for key in known)]
+    return clean(
+        " ".join([worded("model", trial.config["model"]), *(worded(key, trial.config[key]) for key in known)])
     )
 
 

@@ -253,7 +253,7 @@ def read(model: str, *, trusted: bool = False) -> Source:
     try:
         return read_source(file, trusted=trusted)
     except files.Unsafe as error:
-        raise UserError(f"{file} may be somebody else's code ({error.filename}: {error.strerror})") from error
+        raise UserError(f"{error.filename} may be somebody else's code ({error.strerror})") from error
     except (SyntaxError, UnicodeError) as error:
         raise UserError(f"{file} or a module that it imports is no text ({error}); mend it") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

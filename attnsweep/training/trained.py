@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 from rich.progress import Progress
 from torch import nn
 
+from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, reason
 from attnsweep.core.text import counted, screen
 from attnsweep.core.trial import Trial
@@ -62,7 +64,7 @@ def train_again(model: nn.Module, row: "pd.Series[Any]", one: Trial, *, data: Pa
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
         gpu = 0 if pd.isna(row["cuda"]) else 1
         options = trial.Options(data_dir=str(data), runs_dir=folder, keep_weights=True, gpu=gpu)
-        task = progress.add_task(one.config["model"], total=epochs)
+        task = progress.add_task(escape(clean(one.config["model"])), total=epochs)
         for event in trial.run(one, options):
             share = event.get("progress", event.get("epoch", epochs) / epochs)
             progress.update(task, completed=share * epochs)
