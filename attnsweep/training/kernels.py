@@ -39,14 +39,14 @@ def faster_layers() -> Iterator[None]:
             kind.forward = forward
 
 
-def ordinary(*tensors: Tensor) -> bool:
-    """Whether torch computes at once, and all are dense tensors on the CPU."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not transforming()
-        and all(type(one) in ORDINARY and one.layout is torch.strided and one.is_cpu for one in tensors)
-    )
+def ordinary(tensor: Tensor) -> bool:
+    """Whether it is a dense tensor on the CPU, of none but torch's own class."""
+    return type(tensor) in ORDINARY and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def at_once() -> bool:
+    """Whether torch computes what it is told now, and nothing compiles, traces or transforms it."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming())
 
 
 # Whether a transform of torch.func (vmap, grad, jvp) is active. Private, but what torch.autograd.Function
@@ -66,22 +66,22 @@ def mkl_falls_behind() -> bool:
 
 def linear(layer: nn.Linear, input: Tensor) -> Tensor:
     """`nn.Linear.forward`, by oneDNN where that is faster."""
-    if type(layer) is nn.Linear and serves_one_dnn(input, layer.weight, layer.bias) and mkl_falls_behind():
-        return cast(Tensor, LinearMap.apply(input, layer.weight, layer.bias))
+    if type(layer) is nn.Linear and at_once() and is_large(input, layer.out_features) and mkl_falls_behind():
+        tensors = (input, layer.weight) if layer.bias is None else (input, layer.weight, layer.bias)
+        if all(map(serves_one_dnn, tensors)) and not torch.is_autocast_enabled("cpu"):
+            return cast(Tensor, LinearMap.apply(input, layer.weight, layer.bias))
     return cast(Tensor, TORCHS[nn.Linear](layer, input))
 
 
-def serves_one_dnn(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether this is a large product of float32, without tangents of forward-mode differentiation."""
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    return (
-        ordinary(*tensors)
-        and all(one.dtype == torch.float32 for one in tensors)
-        and not torch.is_autocast_enabled("cpu")
-        and input.dim() > 1
-        and input.numel() * len(weight) >= max(1, LEAST_WORK)
-        and all(forward_ad.unpack_dual(one).tangent is None for one in tensors)
-    )
+def is_large(input: Tensor, outputs: int) -> bool:
+    """Whether a product takes long enough; the first question, as it is soon answered."""
+    return type(input) in ORDINARY and input.dim() > 1 and input.numel() * outputs >= max(1, LEAST_WORK)
+
+
+def serves_one_dnn(tensor: Tensor) -> bool:
+    """Whether it is ordinary, of float32, and without a tangent of forward-mode differentiation."""
+    plain = ordinary(tensor) and tensor.dtype == torch.float32
+    return plain and forward_ad.unpack_dual(tensor).tangent is None
 
 
 def one_dnn(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -127,7 +127,7 @@ def product_over_rows(product: Any, one: Tensor, other: Tensor) -> Tensor:
 def dropout(layer: nn.Dropout, input: Tensor) -> Tensor:
     """`nn.Dropout.forward`, from a quarter of the random bits that torch draws, and in fewer passes."""
     drops = type(layer) is nn.Dropout and layer.training and 0 < layer.p < 1 and not layer.inplace
-    if drops and ordinary(input) and input.is_floating_point():
+    if drops and ordinary(input) and input.is_floating_point() and at_once():
         return input * dropout_mask(input, layer.p)
     return cast(Tensor, TORCHS[nn.Dropout](layer, input))
 
@@ -151,7 +151,7 @@ def max_pool(layer: nn.MaxPool2d, input: Tensor) -> Tensor | tuple[Tensor, Tenso
     other layout that takes ten times as long.
     """
     pooled: Any = TORCHS[nn.MaxPool2d](layer, input)
-    hooks = type(layer) is nn.MaxPool2d and not layer.return_indices and ordinary(pooled)
+    hooks = type(layer) is nn.MaxPool2d and not layer.return_indices and ordinary(pooled) and at_once()
     if hooks and pooled.requires_grad and pooled.is_contiguous(memory_format=torch.channels_last):
         pooled.register_hook(channels_last)
     return cast(Tensor, pooled)
