@@ -6,22 +6,27 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attnsweep.__main__ import main
+from attnsweep.core import files
 from attnsweep.results import storage
-from attnsweep.results import store as results
 
 
 def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def half_written(content: Any, target: Any, **options: Any) -> None:
-    """Writes the first half of a Parquet file, and dies."""
-    write_table(content, target, **options)
-    os.truncate(target, os.path.getsize(target) // 2)
-    die()
+def unfinished(share: float) -> Callable[..., None]:
+    """Writes that share of a file's bytes to a scratch file, and dies."""
+
+    def write(path: str | Path, content: Any, *, scratch_in: str | Path) -> None:
+        scratch = Path(scratch_in) / f".{Path(path).name}-dying{files.SCRATCH}"
+        scratch.write_bytes(bytes(content)[: round(share * len(content))])
+        die()
+
+    return write
 
 
 def after(call: Callable[..., Any]) -> Callable[..., None]:
@@ -33,22 +38,22 @@ def after(call: Callable[..., Any]) -> Callable[..., None]:
 
 
 def at(number: int, call: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` until the `number`-th time that it is about a row of `trials`, then `last`."""
+    """`call` until the `number`-th time that it is about a file of `trials`, then `last`."""
     left = [number]
 
     def counted(*args: Any, **options: Any) -> Any:
-        left[0] -= any(mark in str(args[1]) for mark in ("/trials/", "/.trials-"))
+        left[0] -= any("/trials/" in str(one) for one in args if isinstance(one, str | Path))
         return (last if left[0] == 0 else call)(*args, **options)
 
     return counted
 
 
-write_table, replace, delete = results.pq.write_table, os.replace, storage.delete
+replace, delete = files.replace, storage.delete
 POINTS = {
-    "half-written": ("write_table", results.pq, write_table, half_written),
-    "before-rename": ("replace", results.os, replace, die),
-    "after-rename": ("replace", results.os, replace, after(replace)),
-    "compacted": ("delete", results.storage, delete, after(delete)),
+    "half-written": ("replace", files, replace, unfinished(0.5)),
+    "before-rename": ("replace", files, replace, unfinished(1)),
+    "after-rename": ("replace", files, replace, after(replace)),
+    "compacted": ("delete", storage, delete, after(delete)),
 }
 
 if __name__ == "__main__":

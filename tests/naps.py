@@ -18,7 +18,7 @@ class Naps(nn.Module):
         self.layers = nn.Sequential(flat, nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training and "DIARY" in os.environ and not images.is_meta:
+        if self.training and len(images) > 2 and "DIARY" in os.environ:  # the plan tries a step on two
             with Path(os.environ["DIARY"]).open("a") as diary:
                 diary.write("a step\n")
             time.sleep(NAP_S)

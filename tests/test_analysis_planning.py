@@ -20,6 +20,8 @@ from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
 from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
+pytestmark = pytest.mark.slow
+
 MAPS = 40
 
 

@@ -25,6 +25,8 @@ from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD, PROBLEMS, sign
 from attnsweep.training.trial import Options, run, weights_path
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = dict(depth=3, heads=2, dim=16, dim_head=8, mlp_dim=16)
 TINY_VIT: dict[str, Any] = dict(model="vit", dataset="digits", **{**SMALL, "depth": 2}, lr=1e-3, epochs=2)
 TINY_REVERSE: dict[str, Any] = dict(

@@ -19,6 +19,8 @@ from attnsweep.tasks.driving.stack.design import STAGES
 from attnsweep.tasks.registry import build, procedure, resolve
 from attnsweep.training.trial import Options, run
 
+pytestmark = pytest.mark.slow
+
 RULES = ("stop", "constant_velocity", "route_following", "expert")
 SMALL = dict(dataset="driving:tiny", dim=16, mlp_dim=16, heads=2, epochs=2, batch_size=32, warmup_steps=2)
 TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finished_at", "peak_mem_mb"}

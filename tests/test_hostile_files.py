@@ -41,6 +41,8 @@ from attnsweep.space.trials import expand, make_trial
 from attnsweep.tasks.registry import resolve
 from attnsweep.training.trial import Options, run
 
+pytestmark = pytest.mark.slow
+
 TINY = dict(model="vit", depth=1, heads=1, dim=8, dim_head=8, mlp_dim=8, batch_size=2000, epochs=2)
 SWEEP = Sweep(TINY, seed={"grid_search": [0, 1, 2]}, name="good")
 TRIALS, _ = expand(SWEEP.points(), Path("."))

@@ -266,6 +266,7 @@ def test_device_events_give_the_time_per_call_after_one_synchronisation() -> Non
 # Timing, with the real clock; no bound from above but the wall clock's own
 
 
+@pytest.mark.slow
 def test_a_known_sleep_is_timed() -> None:
     start = time.perf_counter_ns()
     timings = measure.time_calls(lambda: time.sleep(0.003), lambda: time.sleep(0.002))
@@ -275,6 +276,7 @@ def test_a_known_sleep_is_timed() -> None:
     assert len(timings.ns) >= 10 and timings.warmup_calls >= 10
 
 
+@pytest.mark.slow
 def test_the_median_agrees_with_the_benchmark_timer_of_torch() -> None:
     """Whose clock is the processor's here: the mean of its blocks would hold the time that others take."""
     model, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.randn(8, 3, 32, 32)
@@ -327,6 +329,7 @@ def row_of(model: nn.Module, *, batch: int = 1, precision: str = "fp32", threads
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_calls_are_timed_in_the_stated_circumstances(precision: str) -> None:
     model = Witness().train()
@@ -335,6 +338,7 @@ def test_calls_are_timed_in_the_stated_circumstances(precision: str) -> None:
     assert all(x is model.inputs[0] for x in model.inputs)
 
 
+@pytest.mark.slow
 def test_threads_and_garbage_collection_are_as_before() -> None:
     with measure.cpu_threads(2):
         row_of(model := Witness(), threads=1)
@@ -363,6 +367,7 @@ def test_garbage_collection_stays_off_for_who_turned_it_off() -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 def test_a_measured_architecture_fills_every_column_of_the_table() -> None:
     row = measure.measure_architecture(CONFIG, "0123456789ab", device="cpu", batch=2)
     assert row.keys() == COLUMNS
@@ -375,6 +380,7 @@ def test_a_measured_architecture_fills_every_column_of_the_table() -> None:
     assert row["arch_id"] == "0123456789ab" and row["depth"] == 1 and row["batch"] == 2
 
 
+@pytest.mark.slow
 def test_a_measured_row_comes_back_from_parquet(tmp_path: Path) -> None:
     row = row_of(Witness())
     results.Store(tmp_path).write("latency", [row], "one")

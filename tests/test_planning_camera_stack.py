@@ -25,6 +25,8 @@ from attnsweep.tasks.driving.world.sensor import Grid
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
+pytestmark = pytest.mark.slow
+
 RIG = Rig()
 CELLS = centres(FINE).numpy().astype(float)
 SMALL: dict[str, Any] = dict(

@@ -23,6 +23,8 @@ from attnsweep.tasks.driving.world.traffic import DT
 
 import policies
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"dim": 128, "depth": 2}
 EVERY_BASELINE = [name for name in PLANNERS if name not in ("planning", "expert")]
 PRESETS = ("driving:small", "driving:full")

@@ -21,6 +21,8 @@ from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import corners, project
 from attnsweep.tasks.driving.world.roads import drivable_area
 
+pytestmark = pytest.mark.slow
+
 # --- A CommonRoad file ---
 
 

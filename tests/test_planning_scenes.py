@@ -31,6 +31,8 @@ from attnsweep.tasks.driving.world.traffic import DT, World
 
 from commands import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = np.zeros((0, 2))
 PERFECT = Scanner(noise=0.0, lost=0.0, ghosts=0.0, paint_lost=0.0)
 TINY = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)

@@ -19,6 +19,8 @@ from attnsweep.tasks.driving.stack.route import at, curve, project
 from attnsweep.tasks.driving.stack.stack import Stack
 from attnsweep.tasks.driving.world.cast import Crowd
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"dim": 16, "heads": 2, "mlp_dim": 16, "depth": 1}
 INPUTS = ("bev", "route", "command", "ego_state")
 

@@ -15,6 +15,8 @@ from attnsweep.tasks.driving.world.cast import EGO, PARKED
 from attnsweep.tasks.driving.world.geometry import Floats, stations, to_frame
 from attnsweep.tasks.driving.world.sensor import Grid
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("highway_env")
 
 

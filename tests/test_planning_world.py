@@ -13,6 +13,8 @@ from attnsweep.tasks.driving.world.maps import KINDS, draw_map
 from attnsweep.tasks.driving.world.roads import GREEN_S, TYPICAL, standing
 from attnsweep.tasks.driving.world.traffic import DT, Log, World, at_fault, collisions, roll_out, time_to
 
+pytestmark = pytest.mark.slow
+
 SMALL, FULL = Crowd(drivers=12), Crowd(drivers=12, pedestrians=4, parked=6)
 
 

@@ -47,7 +47,7 @@ class Hanging(nn.Module):
         self.hangs = hangs
 
     def forward(self, x):
-        if self.hangs and self.training:
+        if self.hangs and self.training and len(x) > 2:  # the plan tries a step on two
             re.match("(a+)+$", "a" * 60 + "b")
         return self.layers(x)
 """
@@ -185,14 +185,13 @@ def test_a_killed_worker_puts_one_sentence_of_ours_on_the_screen(tmp_path: Path)
 def test_a_trial_that_hangs_is_failed_and_its_worker_replaced(tmp_path: Path) -> None:
     """In C code that holds Python's lock, where nothing but the end of the process helps."""
     (tmp_path / "hanging.py").write_text(HANGING)
-    spaces = "hangs=tune.grid_search([True, False]), epochs=1, seed=tune.grid_search([0, 1])"
-    sweep = write_sweep(tmp_path, f"model='hanging.py:Hanging', {spaces}, trial_timeout=20")
+    space = "hangs=True, epochs=1, seed=tune.grid_search([0, 1, 2]), resources={'cpu': 2}"
+    sweep = write_sweep(tmp_path, f"model='hanging.py:Hanging', {space}, trial_timeout=5")
     status, _, err = finish(start(sweep))
     rows = attnsweep.load(tmp_path / "results", status=None)
     assert (status, err) == (1, "")
-    assert Counter(rows["status"]) == {"done": 2, "failed": 2}
-    errors = rows.loc[rows["status"] == "failed", "error"]
-    assert all(error.startswith("it took longer than trial_timeout=20 s") for error in errors)
+    assert list(rows["status"]) == ["failed"] * 3, "the second and the third had workers of their own"
+    assert rows["error"].str.startswith("it took longer than trial_timeout=5 s").all()
     assert set(rows["attempts"]) == {1}
 
 

@@ -172,6 +172,7 @@ def test_what_is_timed_decodes_every_token_of_a_longest_answer(monkeypatch: pyte
     assert steps == [(6,)] * 7 and sequences.tokens(CONFIG) == 7
 
 
+@pytest.mark.slow
 def test_a_measured_transformer_has_a_latency_per_token() -> None:
     row = measure.measure_architecture(CONFIG, "0123456789ab", device="cpu", batch=1)
     assert row["latency_ms_per_token"] == pytest.approx(row["latency_ms_p50"] / 7)
@@ -188,11 +189,13 @@ def last_row(**point: Any) -> dict[str, Any]:
     return event["row"]
 
 
+@pytest.mark.slow
 def test_the_same_trial_twice_gives_the_same_numbers_to_the_bit() -> None:
     first, second = (last_row(dropout=0.1) for _ in range(2))
     assert all(first[key] == second[key] for key in ("train_loss", "val_loss", "val_token_acc"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["reverse", "sort", "addition", "dyck"])
 def test_every_problem_is_learnt_better_than_by_chance(dataset: str) -> None:
     row = last_row(dataset=dataset, length=3, dim=32, warmup_steps=100)

@@ -33,6 +33,8 @@ from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
 
 from objects import Objects, served
 
+pytestmark = pytest.mark.slow
+
 TINY = dict(depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, lr=1e-3)
 
 

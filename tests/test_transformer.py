@@ -182,6 +182,7 @@ def test_a_source_without_tokens_gives_finite_logits_and_gradients(norm: str, at
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
 
+@pytest.mark.slow
 @norms
 def test_in_bf16_it_computes_nearly_the_same(norm: str) -> None:
     source, target = sources(), sources(seed=2)
@@ -241,6 +242,7 @@ def ends(written: Written) -> set[int]:
     return {tokens.index(END) for tokens in written.tokens.tolist() if END in tokens}
 
 
+@pytest.mark.slow
 @kernels
 @norms
 @places
@@ -277,6 +279,7 @@ def written_tokens(written: Written, row: int) -> tuple[int, ...]:
     return tuple(token for token in written.tokens[row].tolist() if token != PAD)
 
 
+@pytest.mark.slow
 @norms
 def test_greedy_takes_the_most_probable_token_until_the_end(norm: str) -> None:
     model, source = writer(norm=norm), sources()
@@ -292,6 +295,7 @@ def test_greedy_takes_the_most_probable_token_until_the_end(norm: str) -> None:
         assert written.log_p[row].item() == pytest.approx(sum(most), abs=1e-4)
 
 
+@pytest.mark.slow
 @kernels
 @norms
 def test_a_beam_of_width_one_is_greedy(norm: str, attention: str) -> None:
@@ -481,6 +485,7 @@ def test_a_beam_of_width_one_is_greedy_where_the_best_differ_by_less_than_their_
 # --- Learning ---
 
 
+@pytest.mark.slow
 @norms
 @places
 def test_it_learns_to_write_backwards(norm: str, positions: str) -> None:

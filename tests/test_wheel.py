@@ -12,6 +12,8 @@ import pytest
 
 from commands import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

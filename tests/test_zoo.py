@@ -36,6 +36,8 @@ from attnsweep.tasks.images.zoo_sizes import (
 from attnsweep.tasks.registry import resolve
 from attnsweep.training import kernels
 
+pytestmark = pytest.mark.slow
+
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
 OTHER: dict[str, Any] = dict(
