@@ -36,6 +36,7 @@ from disturbed import Reference
 
 pytestmark = pytest.mark.ray
 
+BESIDE_OTHERS = "may be measured too high"  # where tests run side by side
 HANGING = """
 import re
 from torch import nn
@@ -100,7 +101,8 @@ def test_what_a_person_sees_is_ours_alone_and_names_what_is_next(finished: Path)
     out = (finished / "out.txt").read_text()
     assert out.startswith("sweep_file: 2 trials (2 new)")
     assert "2 done in " in out and "python -m attnsweep plot results" in out.splitlines()[-1]
-    assert (finished / "err.txt").read_text() == "", "Ray's own noise is off"
+    noise = [line for line in (finished / "err.txt").read_text().splitlines() if BESIDE_OTHERS not in line]
+    assert noise == [], "Ray's own noise is off"
 
 
 @pytest.mark.parametrize(("task", "command"), [("images", "plot"), ("driving", "planning")])

@@ -18,7 +18,7 @@ from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.engine import latency, serial
 from attnsweep.engine.engine import Failed, Queue, Settings
-from attnsweep.engine.serial import AtOnce, FreshProcess, Here, Limit, Overdue, SerialEngine
+from attnsweep.engine.serial import FreshProcess, InProcess, Limit, Overdue, SerialEngine, ThisProcess
 from attnsweep.training import trial as training
 
 from commands import UNDISTURBED
@@ -239,7 +239,7 @@ def test_halving_goes_on_from_an_earlier_command(tmp_path: Path) -> None:
 
 
 def test_data_are_prepared_in_this_process() -> None:
-    with AtOnce() as workers:
+    with InProcess() as workers:
         assert workers.submit(os.getpid).result() == os.getpid()
         with pytest.raises(ZeroDivisionError):
             workers.submit(lambda: 1 / 0).result()
@@ -247,9 +247,9 @@ def test_data_are_prepared_in_this_process() -> None:
 
 def test_a_request_is_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serial, "has_gpu", lambda: False)
-    assert Here().request({"cpu": 1, "gpu": 0.5}) == {"cpu": 1, "gpu": 0}
+    assert ThisProcess().request({"cpu": 1, "gpu": 0.5}) == {"cpu": 1, "gpu": 0}
     with pytest.raises(UserError, match="cpu=1000 is more than this machine has"):
-        Here().request({"cpu": 1000})
+        ThisProcess().request({"cpu": 1000})
 
 
 def test_trials_compute_on_as_many_threads_as_they_have_cpus() -> None:

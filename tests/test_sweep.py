@@ -251,6 +251,7 @@ def test_more_samples_keep_the_first_ones() -> None:
         ("heads", tune.choice([1, 2, 4]), lambda heads: heads in (1, 2, 4)),
         ("depth", tune.sample_from(lambda config: 3), lambda depth: depth == 3),
     ],
+    ids=map(str, range(9)),  # the objects' own names hold addresses, which differ from process to process
 )
 def test_every_domain_of_ray_tune_gives_valid_values_of_plain_types(
     key: str, domain: Any, allowed: Any

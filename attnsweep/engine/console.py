@@ -180,24 +180,34 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 
 
 class Waits:
-    """Says what is waited for: on a terminal as `show` has it, elsewhere as a line, and ever more rarely."""
+    """Says what is waited for: in a place on the terminal where there is one, else in lines, now and then."""
 
-    def __init__(self, console: Console, show: Callable[[str], None]) -> None:
+    def __init__(self, console: Console, show: Callable[[str], None] | None = None) -> None:
         self.console, self.show = console, show
         self.since: float | None = None
         self.next_s = 0.0
 
+    @contextmanager
+    def shown(self, show: Callable[[str], None]) -> Iterator[None]:
+        """On a terminal, `show` has the place for it meanwhile; an empty text ends the waiting."""
+        before, self.show = self.show, show
+        try:
+            yield
+        finally:
+            self.show = before
+
     def report(self, reason: str | None) -> None:
         """What is waited for now; None where nothing is."""
+        show = self.show if self.console.is_terminal else None
         if reason is None:
-            if self.since is not None:
-                self.show("")
+            if self.since is not None and show:
+                show("")
             self.since, self.next_s = None, 0.0
             return
         now = time.monotonic()
         self.since = now if self.since is None else self.since
-        if self.console.is_terminal:
-            self.show(f"waiting for {reason}")
+        if show:
+            show(f"waiting for {reason}")
         elif now - self.since >= self.next_s:
             self.console.print(f"  waiting for {reason}", highlight=False, markup=False)
             self.next_s = max(SAY_AGAIN_S, 2 * self.next_s)

@@ -174,3 +174,4 @@ def overdue(limit_s: float) -> str:
 
 
 Report = Callable[[str], None]
+WaitReport = Callable[[str | None], None]  # what is waited for, None where nothing is any more

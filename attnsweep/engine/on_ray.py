@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.source import Source
 from attnsweep.engine import cluster, latency
-from attnsweep.engine.engine import Bench, Engine, Measured, Report, Settings, Unmeasurable
+from attnsweep.engine.engine import Bench, Engine, Measured, Settings, Unmeasurable, WaitReport
 from attnsweep.engine.tune import TuneEngine
 
 GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
@@ -30,7 +30,7 @@ SAY_S = 2.0  # of waiting, until it is said what is waited for
 
 
 @contextlib.contextmanager
-def opened(address: str | None, *, log: Path, report: Report) -> "Iterator[RayCluster]":
+def opened(address: str | None, *, log: Path, report: WaitReport) -> "Iterator[RayCluster]":
     """The cluster at an address (see `cluster.connected`), whose own messages go to the file `log`; what is
     waited for is reported.
 
@@ -49,7 +49,7 @@ def opened(address: str | None, *, log: Path, report: Report) -> "Iterator[RayCl
 class RayCluster:
     """The cluster that Ray is connected to: a `Backend`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: WaitReport) -> None:
         self.report = report
         self.groups = set(placement_group_table())  # of others, and of earlier commands
         self.asked: Mapping[str, float] = {"cpu": 1.0}
@@ -114,7 +114,7 @@ class Node:
     node_id: str
     cpus: float
     gpus: float
-    report: Report
+    report: WaitReport
 
     def task(self, function: Callable[..., Any], cpus: float) -> Any:
         """`function` as a task on this node."""
@@ -144,6 +144,7 @@ class Node:
                 has = free({"cpu": 1.0})
                 self.report(f"{self.measured_on}, where other work of the cluster runs; {has}")
             ray.get(next(answers))  # it has begun
+            self.report(None)
             measured: Measured = ray.get(next(answers))
             return measured
         except FAULTS as error:

@@ -10,9 +10,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -112,22 +112,35 @@ def execute(
     return outcome
 
 
-def backend(
-    *, in_process: bool, address: str | None, where: Place, waits: console.Waits
-) -> AbstractContextManager[Backend]:
-    """The place where a command works: this process, or the Ray cluster at an address.
+@contextlib.contextmanager
+def opened(
+    screen: Console, where: Place, *, in_process: bool, address: str | None
+) -> Iterator[tuple[Backend, console.Waits]]:
+    """Where a command works, this process or the Ray cluster at an address; and who says what it waits for.
 
     Raises UserError where Ray is wanted and cannot be imported.
     """
-    if in_process:
-        return serial.opened()
+    waits = console.Waits(screen)
+    with contextlib.ExitStack() as stack, screen.status("starting") as status:
+        backend: Backend
+        if in_process:
+            backend = stack.enter_context(serial.opened())
+        else:
+            on_ray, log_file = ray_backends(), where.runs / RAY_LOG
+            backend = stack.enter_context(on_ray.opened(address, log=log_file, report=waits.report))
+        status.stop()
+        yield backend, waits
+
+
+def ray_backends() -> ModuleType:
+    """The module of Ray's clusters. Raises UserError where Ray cannot be imported."""
     try:
         from attnsweep.engine import on_ray  # here: --serial does without Ray
     except ImportError as error:
         raise UserError(
             f"Ray cannot be imported ({error}); install it (pip install 'ray[tune]'), or run with --serial"
         ) from error
-    return on_ray.opened(address, log=where.runs / RAY_LOG, report=waits.report)
+    return on_ray
 
 
 @dataclass(frozen=True)
@@ -151,32 +164,29 @@ class Command:
         to_train = bool(self.plan.new or self.plan.open)
         if not to_train and not latency:
             return
-        with self.screen.status("starting") as status:
-            waits = console.Waits(self.screen, status.update)
-            with backend(in_process=in_process, address=address, where=self.where, waits=waits) as place:
-                status.stop()
-                asked = place.request(self.sweep.resources)
-                if to_train:
-                    self.prepare(place)
-                    self.train(place, asked)
-                if latency:
-                    arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
-                    measure_latency(self.store, place, arch_ids, gpus=asked["gpu"] > 0, screen=self.screen)
+        with opened(self.screen, self.where, in_process=in_process, address=address) as (backend, waits):
+            asked = backend.request(self.sweep.resources)
+            if to_train:
+                self.prepare(backend)
+                self.train(backend, asked)
+            if latency:
+                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                measure_latency(self.store, backend, waits, arch_ids, gpus=asked["gpu"] > 0)
 
-    def prepare(self, place: Backend) -> None:
+    def prepare(self, backend: Backend) -> None:
         """Computes what trials read and is not there yet: scenes are recorded."""
         for name in wanted_data(self.plan):
             with console.counting(self.screen, f"preparing {name}") as progress:
-                find(name).prepare(self.where.data, workers=place.workers, progress=progress)
+                find(name).prepare(self.where.data, workers=backend.workers, progress=progress)
 
-    def train(self, place: Backend, asked: dict[str, float]) -> None:
+    def train(self, backend: Backend, asked: dict[str, float]) -> None:
         """Trains what is not done."""
-        slots = place.slots(asked)
+        slots = backend.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
         console.show_time(self.screen, self.plan, slots)
         source = self.search or Queue(self.plan.new)
-        engine = place.engine(self.settings(asked, ahead=source.ahead), asked)
+        engine = backend.engine(self.settings(asked, ahead=source.ahead), asked)
         with console.Live(self.screen, self.plan, slots=slots) as live:
             recorder = Recorder(
                 self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
@@ -217,12 +227,18 @@ def wanted_data(plan: Plan) -> list[str]:
 
 
 def measure_latency(
-    store: Store, place: Backend, trials: Mapping[str, str] | None, *, gpus: bool, screen: Console
+    store: Store, backend: Backend, waits: console.Waits, trials: Mapping[str, str] | None, *, gpus: bool
 ) -> None:
     """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
-    with screen.status("latency") as status:
-        report = status.update if screen.is_terminal else screen.print
-        measure_all(store, trials, place.benches(gpus=gpus), report)
+    screen, lines = waits.console, ["latency"]
+    with screen.status(lines[-1]) as status:
+
+        def report(line: str) -> None:
+            lines.append(line)
+            (status.update if screen.is_terminal else screen.print)(line)
+
+        with waits.shown(lambda text: status.update(f"{lines[-1]} {text}")):
+            measure_all(store, trials, backend.benches(gpus=gpus), report)
 
 
 def measure(results: str | Path, *, address: str | None, in_process: bool = False) -> int:
@@ -231,11 +247,9 @@ def measure(results: str | Path, *, address: str | None, in_process: bool = Fals
     done = load(results)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
-    with sole_writer(store, where.runs), screen.status("starting") as status:
-        waits = console.Waits(screen, status.update)
-        with backend(in_process=in_process, address=address, where=where, waits=waits) as there:
-            status.stop()
-            measure_latency(store, there, None, gpus=there.request(None)["gpu"] > 0, screen=screen)
+    with sole_writer(store, where.runs):
+        with opened(screen, where, in_process=in_process, address=address) as (backend, waits):
+            measure_latency(store, backend, waits, None, gpus=backend.request(None)["gpu"] > 0)
         tidy(store)
     screen.print(
         f"measured {done['arch_id'].nunique()} architectures; rows in {where.results}/latency",

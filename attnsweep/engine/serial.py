@@ -45,7 +45,7 @@ ASK_AGAIN_S = 1.0  # a model that catches everything is interrupted again
 T = TypeVar("T")
 
 
-class Here:
+class ThisProcess:
     """This process as a `Backend`."""
 
     def request(self, resources: Mapping[str, float] | None) -> dict[str, float]:
@@ -64,7 +64,7 @@ class Here:
         return SerialEngine(settings)
 
     def workers(self) -> concurrent.futures.Executor:
-        return AtOnce()
+        return InProcess()
 
     def waiting(self) -> str:
         return ""
@@ -134,8 +134,8 @@ class Overdue(BaseException):
 class Limit:
     """The time that a trial has. It cannot be told from time in a debugger, so there it does not pass.
 
-    In another thread than the main one nothing can be interrupted: there the time is looked at between two
-    calls.
+    A trial is interrupted as soon as Python runs: not inside a call of C code. In another thread than the
+    main one nothing can be interrupted; there the time is looked at between two calls.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -181,7 +181,7 @@ def few_threads(cpu: float) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-class AtOnce(concurrent.futures.Executor):
+class InProcess(concurrent.futures.Executor):
     """Runs what is submitted at once, in this thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -231,6 +231,6 @@ def with_this_package() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Here]:
+def opened() -> Iterator[ThisProcess]:
     """This process, to work in."""
-    yield Here()
+    yield ThisProcess()
