@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+STEPS, DRAWS = 0, np.random.default_rng(0)
 """
 # What each class does in its constructor and in its forward pass of digits (b, 1, 8, 8); 64 numbers each.
 MODELS: dict[str, str] = {
@@ -273,6 +274,36 @@ MODELS: dict[str, str] = {
         def forward(self, x):
             self.seen["batches"] += self.training
             return self.head(x.flatten(1)) / (1 + self.seen["batches"])""",
+    "a switch that returns nothing": """
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.head = nn.BatchNorm1d(64), nn.Linear(64, 10)
+        def train(self, mode=True):
+            super().train(mode)
+            self.frozen.eval()
+        def to(self, *args, **kwargs):
+            super().to(*args, **kwargs)
+        def forward(self, x):
+            return self.head(self.frozen(x.flatten(1)))""",
+    "generators of its own": """
+        def __init__(self):
+            super().__init__()
+            self.torch, self.numpy = torch.Generator().manual_seed(1), np.random.default_rng(2)
+            self.old, self.python = np.random.RandomState(3), random.Random(4)
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            if self.training:
+                x = x + torch.randn(1, generator=self.torch) + self.numpy.normal() + self.old.normal()
+                x = x * self.python.uniform(0.5, 1)
+            return self.head(x.flatten(1))""",
+    "what stands at the top of its file": """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+        def forward(self, x):
+            global STEPS
+            STEPS += self.training
+            return self.head(x.flatten(1)) * (1 + 1 / (1 + STEPS)) + DRAWS.normal() * self.training""",
     "every generator": """
         def __init__(self):
             super().__init__()

@@ -12,6 +12,8 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+PREFIX = "attnsweep_own_"
+
 
 @dataclass(frozen=True)
 class Module:
@@ -66,6 +68,21 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
 
     def is_package(self, fullname: str) -> bool:
         return self.known[fullname].is_package
+
+
+def main_name(sha256: str) -> str:
+    """The name in `sys.modules` of a user's own file."""
+    return f"{PREFIX}{sha256[:12]}"
+
+
+def is_own(name: str) -> bool:
+    """Whether a module of that name is a user's own file, or one that it imports from beside itself."""
+    return name.startswith(PREFIX) or name in active_names()
+
+
+def active_names() -> set[str]:
+    """The modules that can be imported from beside a user's own file."""
+    return {name for importer in active() for name in importer.known}
 
 
 def active() -> list[Importer]:

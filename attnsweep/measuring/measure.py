@@ -239,7 +239,8 @@ def placed(model: nn.Module, config: Mapping[str, Any], device: str) -> nn.Modul
     in its own: a `view` in its forward pass may not be compatible with another.
     """
     if own.is_own(config["model"]):
-        return model.to(device)
+        model.to(device)
+        return model
     return model.to(device).to(memory_format=torch.channels_last)
 
 
@@ -286,7 +287,8 @@ def measure(
     where, task = provenance.device_name(device, threads), procedure(config["task"])
     cost = count(model, *task.example(config, 1))
     with cpu_threads(threads), explained_out_of_memory(batch, where):
-        ready = placed(model.eval(), config, device)
+        model.eval()
+        ready = placed(model, config, device)
         inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
         timed = time_model(task.answer(ready, inputs, config), device=device, precision=precision)
     return {

@@ -32,9 +32,9 @@ def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     one, modes = [tensor[:1] for tensor in inputs], {part: part.training for part in model.modules()}
     with contextlib.suppress(Exception):  # a forward pass that looks at values, or a model that has no copy
-        return Cost(params, macs_of(on_meta(model).eval(), [tensor.to("meta") for tensor in one]))
+        return Cost(params, macs_of(on_meta(model), [tensor.to("meta") for tensor in one]))
     try:
-        return Cost(params, macs_of(model.eval(), one))
+        return Cost(params, macs_of(model, one))
     except Exception:  # whatever the counter stumbles over, or the model itself
         model(*one)
         return Cost(params, None)
@@ -44,9 +44,10 @@ def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
 
 
 def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
-    """The multiply-accumulates of a forward pass."""
+    """The multiply-accumulates of a forward pass of a model, which is left in evaluation mode."""
     from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
 
+    model.eval()
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = Untracked()  # type: ignore[assignment]
     with plain_operators(), torch.no_grad(), counter:

@@ -221,7 +221,7 @@ def run_file(source: Source) -> dict[str, Any]:
     """
     import torch
 
-    module = types.ModuleType(f"attnsweep_own_{source.sha256[:12]}")
+    module = types.ModuleType(importing.main_name(source.sha256))
     module.__file__, module.__package__ = source.file, source.package
     sys.modules[module.__name__] = module  # dataclasses look there
     linecache.cache[source.file] = len(source.text), None, source.text.splitlines(True), source.file
@@ -335,8 +335,9 @@ def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "n
         model.register_forward_pre_hook(functools.partial(cast_inputs, dtype=kinds.pop()))
     if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
         device = torch.empty(0).device  # the default one, on which the model was made
+        model.eval()
         with torch.no_grad():
-            model.eval()(*(changed(one, lambda one: one.to(device)) for one in example()))
+            model(*(changed(one, lambda one: one.to(device)) for one in example()))
         model.train()
     return model
 

@@ -10,17 +10,14 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
 
-from attnsweep.core import containment
 from attnsweep.core.columns import FLOAT
 from attnsweep.results.schema import EPOCHS, SCHEMAS
 
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
-PLAIN = (bool, int, float, str, type(None))
 FINITE = tuple(column.name for column in EPOCHS if column.type == FLOAT)
 
 
@@ -93,68 +90,3 @@ def tensors(part: Any) -> Iterator[torch.Tensor]:
         yield part
     for value in part.values() if isinstance(part, Mapping) else ():
         yield from tensors(value)
-
-
-def generators() -> dict[str, Any]:
-    """The states of the global generators of torch, numpy and Python, in tensors and plain values."""
-    states = containment.generators()
-    _, keys, *of_numpy = states["numpy"]
-    version, words, gauss = states["python"]
-    return {
-        "torch": states["torch"],
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), *of_numpy],
-        "python": [version, torch.tensor(words), gauss],
-    }
-
-
-def set_generators(states: Mapping[str, Any]) -> None:
-    """Puts the generators where `generators` found them. Raises ValueError and the like for what is none."""
-    keys, position, *gaussian = states["numpy"]
-    if not 0 <= position <= len(keys):  # numpy would read beyond them
-        raise ValueError(f"its generator is at {position} of {len(keys)}")
-    version, words, gauss = states["python"]
-    known = {
-        "torch": states["torch"].cpu(),
-        "numpy": ("MT19937", keys.cpu().numpy().astype(np.uint32), position, *gaussian),
-        "python": (version, tuple(words.tolist()), gauss),
-    }
-    containment.set_generators(known)
-
-
-def attributes(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """What each module of a model, by its name, keeps in attributes that its state_dict leaves out: numbers
-    and words, such as a count of steps.
-    """
-    return {
-        name: {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, PLAIN) and key != "training"
-        }
-        for name, module in model.named_modules()
-    }
-
-
-def changes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The attributes of each module that are not what they were."""
-    return {
-        name: changed
-        for name, known in after.items()
-        if (changed := dict(known.items() - before.get(name, {}).items()))
-    }
-
-
-def set_attributes(model: nn.Module, wanted: Mapping[str, dict[str, Any]]) -> None:
-    """Gives modules the attributes that they had. Raises TypeError where one of them is no plain value."""
-    for name, values in wanted.items():
-        here = vars(model.get_submodule(name))
-        for key, value in values.items():
-            if not isinstance(value, PLAIN) or not isinstance(here.get(key), PLAIN):
-                raise TypeError(f"its {name}.{key} is no number")
-            here[key] = value
-
-
-def passing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that a state_dict leaves out."""
-    kept = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}

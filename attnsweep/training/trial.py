@@ -32,7 +32,7 @@ from attnsweep.results.schema import JUDGED
 from attnsweep.results.store import Row
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, build, procedure
-from attnsweep.training import checkpoint, kernels
+from attnsweep.training import beside_weights, checkpoint, kernels
 
 PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
 CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
@@ -125,7 +125,7 @@ class Training:
         assert self.params == trial.params or trial.source, (  # a user's own model may draw its shape
             f"the model has {self.params} parameters, its closed form {trial.params}"
         )
-        self.attributes = checkpoint.attributes(self.model)
+        self.kept = beside_weights.kept(self.model)
         self.learns = self.params > 0
         if self.learns:
             self.optimizer = optimizer(self.model, self.config, adam=self.task.ADAM)
@@ -279,11 +279,11 @@ class Training:
             return 0.0
         state = {
             "model": self.model.state_dict(),
-            "buffers": checkpoint.passing_buffers(self.model),
-            "attributes": checkpoint.changes(self.attributes, checkpoint.attributes(self.model)),
+            "buffers": beside_weights.passing_buffers(self.model),
+            "kept": beside_weights.changes(self.kept, beside_weights.kept(self.model)),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
-            "rng": checkpoint.generators(),
+            "rng": beside_weights.global_generators(),
             "cuda_rng": torch.cuda.get_rng_state() if self.device == "cuda" else None,
             "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
             "train_s": self.train_s + time.perf_counter() - self.clock,
@@ -312,10 +312,10 @@ class Training:
         self.model.load_state_dict(state["model"])
         for name, buffer in state["buffers"].items():
             self.model.get_buffer(name).copy_(buffer)
-        checkpoint.set_attributes(self.model, state["attributes"])
+        beside_weights.put_back(self.model, state["kept"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"].cpu())
-        checkpoint.set_generators(state["rng"])
+        beside_weights.set_global_generators(state["rng"])
         if self.device == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu())
         self.curve = [

@@ -34,9 +34,11 @@ def rehearse(model: nn.Module, config: Mapping[str, Any], device: str) -> None:
 def step(model: nn.Module, config: Mapping[str, Any], device: str) -> None:
     """See `rehearse`."""
     images = example(config, TRIED)[0].to(device)
+    model.eval()
     with torch.no_grad():
-        check_logits(model.eval()(images), config, "")
-    logits = model.train()(images)
+        check_logits(model(images), config, "")
+    model.train()
+    logits = model(images)
     check_logits(logits, config, " in training")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return
