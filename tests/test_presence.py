@@ -117,10 +117,11 @@ def test_what_disturbs_measurements_is_told_once_per_device(
             return Measured([], "another sweep trains there")
 
     monkeypatch.setattr(
-        latency, "wanted", lambda store, trials: {("a" * 12, "fp32"): {}, ("b" * 12, "fp32"): {}}
+        latency,
+        "wanted",
+        lambda store, trials: {(name * 12, "fp32"): latency.Architecture({}, None) for name in "ab"},
     )
     monkeypatch.setattr(latency, "unmeasured", lambda *_: [("a" * 12, "fp32", []), ("b" * 12, "fp32", [])])
-    monkeypatch.setattr("attnsweep.tasks.own.source_of", lambda config: None)
     reports: list[str] = []
     latency.measure_all(Store(tmp_path / "results"), None, [Disturbed()], reports.append)
     assert reports == ["latency 1/2 on CPU, 1 thread", "latency 2/2 on CPU, 1 thread"]

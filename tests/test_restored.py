@@ -31,7 +31,7 @@ def state() -> dict[str, Any]:
         "cwd": os.getcwd(),
         "path": list(sys.path),
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
-        "timer": signal.getitimer(signal.ITIMER_REAL),
+        "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         "loggers": [
             (one.name, one.level, list(one.handlers), one.propagate, one.disabled) for one in loggers
         ],

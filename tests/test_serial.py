@@ -174,7 +174,22 @@ def test_a_limit_that_is_kept_leaves_nothing_behind() -> None:
     before = signal.getsignal(signal.SIGALRM)
     assert Limit(10.0).call(lambda: 5) == 5 and Limit(None).call(lambda: 6) == 6
     assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_alarms_of_others_go_off_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    timer = signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        Limit(10.0).call(lambda: time.sleep(0.2))
+        assert heard == [signal.SIGALRM]
+        signal.setitimer(signal.ITIMER_REAL, 100.0)
+        with pytest.raises(Overdue):
+            Limit(0.05).call(lambda: time.sleep(10))
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 90 and len(heard) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def test_in_another_thread_the_time_is_looked_at_between_two_reports() -> None:

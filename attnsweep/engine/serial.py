@@ -151,17 +151,39 @@ class Limit:
             raise Overdue
         if threading.current_thread() is not threading.main_thread():
             return function()
-        before = signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, left, ASK_AGAIN_S)
-        try:
+        with alarm(left):
             return function()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
-def interrupt(number: int, frame: Any) -> None:
-    raise Overdue
+@contextlib.contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raises Overdue in the block after so many seconds, and then again and again. The alarms of whoever else
+    uses SIGALRM go off as ever.
+    """
+    me, over, ringing = threading.get_ident(), threading.Event(), threading.Event()
+
+    def ring() -> None:
+        wait_s = seconds
+        while not over.wait(wait_s):
+            ringing.set()
+            signal.pthread_kill(me, signal.SIGALRM)
+            wait_s = ASK_AGAIN_S
+
+    def hear(number: int, frame: Any) -> None:
+        if ringing.is_set() and not over.is_set():
+            raise Overdue
+        if callable(before):
+            before(number, frame)
+
+    before = signal.signal(signal.SIGALRM, hear)
+    clock = threading.Thread(target=ring, daemon=True)
+    clock.start()
+    try:
+        yield
+    finally:
+        over.set()
+        clock.join()
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
