@@ -1,1 +1,1 @@
-"""Where and when: trials spread over a cluster by Ray Tune, their rows recorded, latency measured."""
+"""Where and when: trials run on Ray Tune or in this process, their rows recorded, latency measured."""

@@ -6,6 +6,7 @@ standard error.
 """
 
 import math
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -195,6 +196,19 @@ class Waits:
             yield
         finally:
             self.show = before
+
+    @contextmanager
+    def after(self, seconds: float, reason: str) -> Iterator[None]:
+        """Says what is waited for if the block takes longer than that."""
+        timer = threading.Timer(seconds, self.report, (reason,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+            self.report(None)
 
     def report(self, reason: str | None) -> None:
         """What is waited for now; None where nothing is."""

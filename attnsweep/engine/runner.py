@@ -38,6 +38,7 @@ from attnsweep.tasks.registry import find
 if TYPE_CHECKING:
     import pandas as pd
 
+SAY_S = 2.0  # of waiting, until that is said
 log = logging.getLogger("attnsweep")
 
 
@@ -127,7 +128,8 @@ def opened(
             backend = stack.enter_context(serial.opened())
         else:
             on_ray, log_file = ray_backends(), where.runs / RAY_LOG
-            backend = stack.enter_context(on_ray.opened(address, log=log_file, report=waits.report))
+            with waits.shown(status.update), waits.after(SAY_S, "Ray to start"):
+                backend = stack.enter_context(on_ray.opened(address, log=log_file, report=waits.report))
         status.stop()
         yield backend, waits
 
