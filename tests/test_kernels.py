@@ -310,3 +310,18 @@ def test_hooks_tied_weights_and_layers_without_a_bias_are_seen() -> None:
         grads.append(one.weight.grad)  # of both uses of the weight
     assert_equal_up_to_rounding(*grads)
     assert seen == ["before", "after", "back"] * 2
+
+
+@pytest.mark.parametrize("name", ["mkldnn", "aten"])
+def test_without_torchs_private_operators_linear_layers_are_torchs_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops, name, object())
+    assert not kernels.has_one_dnn()
+    kernels.mkl_falls_behind.cache_clear()
+    try:
+        assert not kernels.mkl_falls_behind()
+        with kernels.faster_layers():
+            assert nn.Linear(512, 512)(torch.rand(512, 512)).shape == (512, 512)
+    finally:
+        kernels.mkl_falls_behind.cache_clear()

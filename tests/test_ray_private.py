@@ -1,6 +1,5 @@
 """What is used of Ray's insides, and what happens where it is gone."""
 
-import importlib.metadata
 import logging
 import re
 import subprocess
@@ -16,7 +15,6 @@ from ray.tune.schedulers import FIFOScheduler
 from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
-from attnsweep.core import tested
 from attnsweep.engine import ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
@@ -183,28 +181,7 @@ def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
     assert len(ray_private.command()) == 1 and ray_private.command()[0].endswith("ray")
 
 
-# --- Versions ---
-
-
-def test_a_newer_ray_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: "2.99.1")
-    tested.warn_if_newer.cache_clear()
-    ray_private.check_version()
-    ray_private.check_version()
-    tested.warn_if_newer.cache_clear()
-    assert len(caplog.messages) == 1 and "ray 2.99.1 is newer than 2.60" in caplog.messages[0]
-
-
-@pytest.mark.parametrize("version", ["2.60.5", "2.9.0", "nightly"])
-def test_other_versions_are_none(
-    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
-    tested.warn_if_newer.cache_clear()
-    ray_private.check_version()
-    tested.warn_if_newer.cache_clear()
-    assert not caplog.messages
-
+# --- All together ---
 
 WITHOUT = """
 import sys

@@ -1,22 +1,34 @@
-"""Packages whose insides this one relies on, and the versions with which that was tested."""
+"""Packages whose insides this one relies on, and the newest versions with which that was tested.
+
+`pyproject.toml` bounds them so; whoever installs a newer one all the same is warned, and everything works as
+far as it can.
+"""
 
 import functools
 import importlib.metadata
 import logging
 
+NEWEST = {  # major and minor version
+    "ray": (2, 60),  # engine/ray_private.py
+    "torch": (2, 15),  # training/kernels.py
+    "vit-pytorch": (1, 26),  # tasks/images/models/zoo
+    "optuna": (5, 0),  # space/search.py
+    "highway-env": (1, 12),  # tasks/driving/judging/stock.py
+}
 log = logging.getLogger("attnsweep")
 
 
 @functools.cache
-def warn_if_newer(package: str, tested: tuple[int, int]) -> None:
-    """Warns, once in a process, where a package is newer than the major and minor version that was tested."""
-    try:
-        version = importlib.metadata.version(package)
-        found = tuple(int(part) for part in version.split(".")[:2])
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # a build from source, say
-        return
-    if found > tested:
-        log.warning(
-            "%s %s is newer than %d.%d, with which attnsweep was tested; it may be slower, or fail",
-            package, version, *tested,
-        )  # fmt: skip
+def warn_of_newer() -> None:
+    """Warns, once in a process, of packages that are newer than what was tested."""
+    for package, tested in NEWEST.items():
+        try:
+            version = importlib.metadata.version(package)
+            found = tuple(int(part) for part in version.split(".")[:2])
+        except (importlib.metadata.PackageNotFoundError, ValueError):  # a build from source, say
+            continue
+        if found > tested:
+            log.warning(
+                "%s %s is newer than %d.%d, with which attnsweep was tested; it may be slower, or fail",
+                package, version, *tested,
+            )  # fmt: skip

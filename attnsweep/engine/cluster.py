@@ -51,7 +51,6 @@ def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    ray_private.check_version()
     if ray.is_initialized():
         with messages_to(log):
             yield

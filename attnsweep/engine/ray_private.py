@@ -1,7 +1,7 @@
 """What this package relies on inside Ray and Ray does not promise. All of it is here, tested with Ray 2.60.
 
 Each function says what it relies on and what is done where that is gone; nothing here is needed to run a
-sweep. A newer Ray than the tested one is a warning (`check_version`).
+sweep. A newer Ray than the tested one is a warning (see `core.tested`).
 """
 
 import contextlib
@@ -14,20 +14,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core.tested import warn_if_newer
-
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial as TuneTrial
 
-TESTED = (2, 60)
 GONE = (ImportError, AttributeError)
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 log = logging.getLogger("attnsweep")
-
-
-def check_version() -> None:
-    """Warns where Ray is newer than the version that this file was tested with."""
-    warn_if_newer("ray", TESTED)
 
 
 # --- Tune's records of trials ---

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from attnsweep.core import files, text
+from attnsweep.core import files, tested, text
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, serial
@@ -89,6 +89,7 @@ def execute(
     sweep: Sweep, where: Place, *, address: str | None, latency: bool, in_process: bool = False
 ) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
+    tested.warn_of_newer()
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
     looked = look(sweep, where.data)
     refuse_invalid(looked[1])

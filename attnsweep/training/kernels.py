@@ -59,9 +59,16 @@ def mkl_falls_behind() -> bool:
     """Whether torch multiplies float32 by MKL on another maker's CPU with AVX-512, which MKL leaves unused:
     on an AMD EPYC a core does 110 GFLOP/s by MKL 2024.2, 240 by oneDNN 3.12 (torch 2.14).
     """
-    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and has_one_dnn()
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return both and wide and "Intel" not in provenance.cpu_name()
+
+
+def has_one_dnn() -> bool:
+    """Whether torch has the private operators of `one_dnn` (2.0 to 2.15); without them linear layers multiply
+    by MKL.
+    """
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.aten, "_unsafe_view")
 
 
 def linear(layer: nn.Linear, input: Tensor) -> Tensor:
