@@ -52,6 +52,9 @@ def sweep_parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="with --dry-run: one JSON object per trial, nothing else"
     )
     parser.add_argument("--no-latency", action="store_true", help="skip the latency phase")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images of a folder that cannot be read"
+    )
     add_results(parser)
     parser.add_argument(
         "--data", metavar="DIR", help="data sets; default $ATTNSWEEP_DATA, else ~/.cache/attnsweep"
@@ -121,8 +124,10 @@ def run_sweep(arguments: Sequence[str]) -> int:
 def sweep_of(options: argparse.Namespace) -> "Sweep":
     """The sweep of a file, with its overrides."""
     from attnsweep.space.files import parse_overrides, read_sweep
+    from attnsweep.space.sweep import SKIP_UNREADABLE
 
-    return read_sweep(options.sweep).override(parse_overrides(options.overrides))
+    skipping = SKIP_UNREADABLE if options.skip_unreadable else {}
+    return read_sweep(options.sweep).override({**skipping, **parse_overrides(options.overrides)})
 
 
 def check_home() -> None:
@@ -153,7 +158,8 @@ def send(options: argparse.Namespace, where: "Place") -> int:
             f"--results {where.results} names a key, which Ray would keep and tell with --cluster; leave it "
             "out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on the nodes"
         )
-    flags = ["--no-latency"] if options.no_latency else []
+    given = {"--no-latency": options.no_latency, "--skip-unreadable": options.skip_unreadable}
+    flags = [flag for flag, is_given in given.items() if is_given]
     data = ["--data", options.data] if options.data else []
     errand = remote.Errand(
         Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data), where

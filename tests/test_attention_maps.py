@@ -11,13 +11,13 @@ import torch
 from einops import rearrange
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
+from PIL import Image
 from torch import Tensor, nn
 
 from attnsweep.figures import attention as script
 from attnsweep.nn.attention import attention_maps
 from attnsweep.results.store import Row, Store
 from attnsweep.space.trials import make_trial
-from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images.models.cnn import convolutions
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
 from attnsweep.tasks.registry import build, resolve
@@ -422,6 +422,33 @@ def test_any_number_of_examples_stays_inside_the_figure_with_wrong_predictions_i
     assert verdicts["predicted 4"] == script.WRONG and verdicts.get("predicted 3") != script.WRONG
 
 
+def test_a_folder_is_drawn_with_images_of_all_its_classes_and_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a class with a long name", "$^$", "round"]
+    for label in names:
+        (tmp_path / "shapes" / label).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (8, 8), (9 * i, 0, 0)).save(tmp_path / f"shapes/{label}/{i:02}.png")
+    data = {"dataset": f"folder:{tmp_path / 'shapes'}", "image_size": 8}
+    row = finish(tmp_path, **{**TINY_VIT, **data, "epochs": 1})
+    status, _, err = called(capsys, monkeypatch, tmp_path, row["trial_id"], "--examples", "5")
+    assert (status, err) == (0, "")
+    model, config = model_of(tmp_path, row)
+    shown = script.pictures(model, config, Path("nowhere"), 5)
+    assert [picture.truth for picture in shown] == [0, 0, 1, 1, 2]
+    figure = script.draw_pictures(shown, make_trial(config, Path("nowhere")), row["test_acc"])
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"class a class with\N{HORIZONTAL ELLIPSIS}", "class $^$", "class round"} <= texts
+
+
+def test_classes_are_drawn_in_turn() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    assert [script.of_all_classes(labels, n).tolist() for n in (1, 3, 4, 9)] == [
+        [0], [0, 3, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4, 5],
+    ]  # fmt: skip
+
+
 # Refusals
 
 
@@ -476,8 +503,6 @@ def test_what_is_not_there_is_named(
 def test_a_data_set_that_is_gone_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     folder = tmp_path / "shapes"
     for label in ("round", "square"):
         (folder / label).mkdir(parents=True)
@@ -485,7 +510,6 @@ def test_a_data_set_that_is_gone_is_named(
             Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(folder / label / f"{i}.png")
     trial_id = unfinished(tmp_path, model="vit", dataset=f"folder:{folder}", image_size=8)
     folder.rename(tmp_path / "elsewhere")
-    datasets.folder_set.cache_clear()  # as in the process of a user
     assert "is not a folder" in refused(capsys, monkeypatch, tmp_path, trial_id)
 
 

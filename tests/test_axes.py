@@ -21,7 +21,7 @@ MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hy
 OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmup_steps"}
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
-OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS
+OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -90,7 +90,9 @@ def divisors(side: int) -> list[int]:
         ),
         ("image_size", 32, "digits, whose images are 8 wide"),
         ("image_size", True, "digits, whose images are 8 wide"),
-        ("patch_size", 3, "use 1, 2, 4, 8"),
+        ("patch_size", 3, "use 2, 4, 8"),
+        ("patch_size", 1, "would not see the image; use 2, 4, 8"),
+        ("dim", 2, "is too small for vit; use 3 or more"),
         ("patch_size", 0, "a whole number from 1 to 1024"),
     ],
 )
@@ -219,7 +221,7 @@ def test_every_default_is_a_value_that_is_allowed(model: str) -> None:
 def test_every_column_is_there_and_null_exactly_where_a_model_has_no_such_thing(model: str) -> None:
     config = resolve({"model": model})
     assert list(config) == list(AXES)
-    missing = {*BLOCKS, "attention"} - set(MODELS[model])
+    missing = {*BLOCKS, "attention"} - ({*MODELS[model]} - ({"dim"} if model == "cnn" else set()))
     assert {key for key, value in config.items() if value is None} == missing | OF_OTHERS
 
 
@@ -246,6 +248,8 @@ def valid_points(draw: st.DrawFn) -> dict[str, object]:
             low, high = axis.low, axis.high
             whole, number = st.integers(int(low), int(high)), st.floats(low, high, exclude_min=axis.open_low)
             point[axis.name] = draw(whole if axis.kind is int else number)
+    if "dim" in point:  # a CNN shares it out in quarters, a transformer norms it
+        point["dim"] = max(4, int(str(point["dim"])) // 4 * 4)
     return point
 
 
@@ -294,6 +298,7 @@ def test_a_derived_patch_is_the_largest_that_cuts_often_enough(geometry: str, cu
             side = feature_side(config)
             fitting = [size for size in divisors(side) if Fraction(side, size) >= cuts]
             assert config["patch_size"] == max(fitting, default=1)
+            assert config["patch_size"] > 1 or model == "hybrid"
 
 
 @given(st.sampled_from(("vit", "deepvit", "hybrid")), st.sampled_from(sorted(DATASETS)), st.integers(1, 60))
@@ -302,21 +307,23 @@ def test_a_patch_is_taken_if_it_divides_and_else_answered_with_the_nearest_that_
 ) -> None:
     point = {"model": model, "dataset": dataset}
     side = feature_side(resolve(point))
-    if side % asked == 0:
+    blind = model != "hybrid" and resolve(point)["channels"] == 1
+    fit = [size for size in divisors(side) if size > 1 or not blind]
+    if asked in fit:
         assert resolve({**point, "patch_size": asked})["patch_size"] == asked
         return
     sentence = refusal(**point, patch_size=asked)
-    assert f"{side} pixels wide" in sentence
+    assert f"{side} pixels wide" in sentence or (asked == 1 and "would not see the image" in sentence)
     named = [int(word) for word in sentence.rpartition("use ")[2].split(", ")]
-    assert named == sorted(named) and set(named) <= set(divisors(side))
-    assert len(named) == min(4, len(divisors(side)))
+    assert named == sorted(named) and set(named) <= set(fit)
+    assert len(named) == min(4, len(fit))
     farthest = max(abs(size - asked) for size in named)
-    assert all(abs(size - asked) >= farthest for size in set(divisors(side)) - set(named))
+    assert all(abs(size - asked) >= farthest for size in set(fit) - set(named))
 
 
 def test_a_refused_patch_says_what_it_should_have_divided() -> None:
     assert refusal(patch_size=3, dataset="mnist") == (
-        "patch_size=3 does not divide the image of vit on mnist, 28 pixels wide; use 1, 2, 4, 7"
+        "patch_size=3 does not divide the image of vit on mnist, 28 pixels wide; use 2, 4, 7, 14"
     )
     assert refusal(patch_size=5, dataset="cifar10", model="hybrid") == (
         "patch_size=5 does not divide the feature map of hybrid on cifar10, 14 pixels wide; use 1, 2, 7, 14"

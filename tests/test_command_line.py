@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from attnsweep import Sweep
 from attnsweep.__main__ import main
@@ -74,7 +75,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         ("sweep = Sweep(model='vit', depth='six')", ["depth='six' is not a whole number"]),
         ("sweep = Sweep(model='vit', lr=-1)", ["lr=-1 is out of range", "above 0"]),
         ("sweep = Sweep(model='vit', dropout=1.5)", ["dropout=1.5 is out of range"]),
-        ("sweep = Sweep(model='vit', patch_size=3)", ["patch_size=3 does not divide", "use 1, 2, 4, 8"]),
+        ("sweep = Sweep(model='vit', patch_size=3)", ["patch_size=3 does not divide", "use 2, 4, 8"]),
         ("sweep = Sweep(model='vit', resources={'gpu': -1})", ["gpu=-1 is out of range"]),
         ("sweep = Sweep(model='vit', resources=3)", ["resources=3 is not a dict"]),
         ("sweep = Sweep(model='vit', num_samples=0)", ["num_samples=0 is out of range"]),
@@ -208,6 +209,47 @@ def test_show_prints_every_known_column_the_curve_and_a_line_that_reruns_the_sam
 
     again = eval(code, {"attnsweep": type("names", (), {"Sweep": module.Sweep})})
     assert expand(again.points(), Path("nowhere"))[0][0].trial_id == row["trial_id"]
+
+
+@pytest.mark.parametrize("name", ["folder:images", "commonroad:traffic"])
+def test_show_needs_no_data(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A colleague looks at results whose images lie elsewhere."""
+    images = fill(Path("images"))
+    row = finish_trial(model="cnn", dataset="folder:images", image_size=40, epochs=2)
+    images.rename("gone")
+    if name != "folder:images":
+        Store("results").update_trials({str(row["trial_id"]): {"dataset": f"{name}", "task": "driving"}})
+    status, out, err = said(capsys, "show", str(row["trial_id"]))
+    assert (status, err) == (0, "")
+    assert f"dataset              {row['dataset'] if name == 'folder:images' else name}" in out
+    line = out.splitlines()[-1]
+    assert line.startswith("run it again: python -c") and "epochs=2" in line
+    if name == "folder:images":
+        assert "image_size=40" in line and "num_classes=2" in line
+
+
+def fill(root: Path) -> Path:
+    """A folder of two classes, ten images each."""
+    for label in ("cats", "dogs"):
+        (root / label).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(root / f"{label}/{i}.png")
+    return root
+
+
+def test_an_image_that_cannot_be_read_ends_a_dry_run_unless_it_is_skipped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (fill(Path("images")) / "cats/3.png").write_bytes(b"torn")
+    body = sweep_file("sweep = Sweep(model='cnn', dataset='folder:images')")
+    status, out, err = said(capsys, body, "--dry-run")
+    assert (status, out) == (2, "") and "1 of 20 images cannot be read: cats/3.png" in err
+    assert said(capsys, body, "--dry-run", "--json")[0] == 2
+    status, out, err = said(capsys, body, "--dry-run", "--skip-unreadable")
+    assert (status, err) == (0, "") and "left out, as they cannot be read: 1 image, cats/3.png" in out
+    status, out, _ = said(capsys, body, "--dry-run", "--skip-unreadable", "--json")
+    (one,) = map(json.loads, out.splitlines())
+    assert (status, one["unreadable"], one["images_skipped"], one["num_classes"]) == (0, "skip", 1, 2)
 
 
 def test_show_names_a_trial_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,14 +27,8 @@ GREY = {"cats": 10, "dogs": 200}  # each image of a folder is of one grey per cl
 
 @pytest.fixture(autouse=True)
 def forgetful() -> None:
-    forget()
-
-
-def forget() -> None:
-    """What was known of folders and files is read anew, as another process would."""
-    for thing in vars(datasets).values():
-        if hasattr(thing, "cache_clear"):
-            thing.cache_clear()
+    """Each test reads its files anew, as another process would."""
+    datasets.forget()
 
 
 def save(path: Path, grey: int, size: tuple[int, int] = (12, 8)) -> None:
@@ -51,32 +45,15 @@ def flat(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-@pytest.fixture(params=["test", "val"])
-def split(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """PATH/train/CLASS and PATH/test/CLASS (or PATH/val/CLASS): four and three images."""
-    for part, label, i in (
-        ("train", "cats", 0), ("train", "cats", 1), ("train", "dogs", 0), ("train", "dogs", 1),
-        (request.param, "cats", 2), (request.param, "dogs", 2), (request.param, "dogs", 3),
-    ):  # fmt: skip
-        save(tmp_path / f"split/{part}/{label}/{i}.png", GREY[label])
-    return tmp_path / "split"
-
-
 def folder(path: Path) -> ImageSet:
     return datasets.find(f"folder:{path}")
-
-
-def refusal_of_folder(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        folder(path)
-    return str(caught.value)
 
 
 # The digits, which are always here
 
 
 def test_digits_are_what_is_known_of_them_beforehand() -> None:
-    parts = datasets.read(DIGITS, Path("nowhere"), 8)
+    parts = datasets.read(DIGITS, Path("nowhere"))
     for part, size in (("train", DIGITS.train_size), ("test", DIGITS.test_size)):
         images, labels = parts[part]
         assert images.shape == (size, DIGITS.channels, DIGITS.image_size, DIGITS.image_size)
@@ -85,7 +62,7 @@ def test_digits_are_what_is_known_of_them_beforehand() -> None:
 
 
 def test_digits_use_most_of_the_range_of_a_byte_and_keep_all_grey_values() -> None:
-    images, _ = datasets.read(DIGITS, Path("nowhere"), 8)["train"]
+    images, _ = datasets.read(DIGITS, Path("nowhere"))["train"]
     assert sorted(set(images.flat)) == list(range(0, 241, 15))
 
 
@@ -93,7 +70,7 @@ def test_every_fifth_digit_is_for_the_test_and_none_is_lost() -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    parts = datasets.read(DIGITS, Path("nowhere"), 8)
+    parts = datasets.read(DIGITS, Path("nowhere"))
     assert np.array_equal(parts["test"][0].reshape(-1, 64), pixels[4::5] * 15)
     assert np.array_equal(parts["test"][1], labels[4::5])
     assert len(parts["train"][1]) + len(parts["test"][1]) == len(labels)
@@ -148,7 +125,7 @@ def test_files_that_are_not_the_official_ones_are_refused_before_they_are_decode
     files_in(tmp_path, DATASETS[name])
     monkeypatch.setattr(CLASS_OF[name], "__init__", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UserError, match=r"are not the official ones; delete them") as caught:
-        datasets.read(DATASETS[name], tmp_path, DATASETS[name].image_size)
+        datasets.read(DATASETS[name], tmp_path)
     assert f"dataset={name!r}: the files in {(tmp_path / DATASETS[name].files[0]).parent}" in str(
         caught.value
     )
@@ -173,7 +150,7 @@ def parts_of(count: int, shade: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_files_in_the_format_of_mnist_are_decoded(tmp_path: Path) -> None:
-    parts = datasets.read(fashion(tmp_path), tmp_path, 28)
+    parts = datasets.read(fashion(tmp_path), tmp_path)
     images, labels = parts["train"]
     assert images.shape == (5, 1, 28, 28) and set(images.flat) == {7}
     assert (images.dtype, labels.dtype, labels.tolist()) == (np.uint8, np.int64, [0, 1, 2, 3, 4])
@@ -191,7 +168,7 @@ def test_a_file_that_is_none_of_a_data_set_is_a_sentence(tmp_path: Path, content
     one = fashion(tmp_path)
     (tmp_path / one.files[0]).write_bytes(content)
     with pytest.raises(UserError, match=f"dataset='fashion_mnist': a file in {tmp_path} is none of it"):
-        datasets.read(one, tmp_path, 28)
+        datasets.read(one, tmp_path)
 
 
 def test_what_is_decoded_is_what_was_hashed(tmp_path: Path) -> None:
@@ -200,7 +177,7 @@ def test_what_is_decoded_is_what_was_hashed(tmp_path: Path) -> None:
     datasets.checksum(one, tmp_path)
     fashion(tmp_path, shade=8)
     with pytest.raises(UserError, match="have changed since the plan was made; run the sweep again"):
-        datasets.read(one, tmp_path, 28)
+        datasets.read(one, tmp_path)
 
 
 def test_a_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +186,7 @@ def test_a_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     datasets.checksum(one, tmp_path)
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read_bytes(path))
-    datasets.read(one, tmp_path, 28)
+    datasets.read(one, tmp_path)
     assert sorted(opened) == sorted(Path(file).name for file in one.files)
 
 
@@ -298,61 +275,12 @@ def test_one_missing_file_is_downloaded_into_the_data_folder(
     assert (tmp_path / one.files[2]).is_file()
 
 
+# A folder of images; see test_folders.py
+
+
 def test_digits_and_folders_need_no_download(flat: Path) -> None:
     datasets.ensure(DIGITS, Path("nowhere"))
     datasets.ensure(folder(flat), Path("nowhere"))
-
-
-# A folder of images
-
-
-def test_a_folder_of_class_folders_gives_every_fifth_image_of_a_class_to_the_test(flat: Path) -> None:
-    assert folder(flat) == ImageSet(f"folder:{flat}", 64, 3, num_classes=2, train_size=10, test_size=2)
-    parts = datasets.folder_parts(flat)
-    assert [(label, path.name) for label, path in parts["test"]] == [("cats", "4.png"), ("dogs", "4.png")]
-
-
-def test_a_folder_with_parts_keeps_them(split: Path) -> None:
-    assert folder(split) == ImageSet(f"folder:{split}", 64, 3, num_classes=2, train_size=4, test_size=3)
-    _, labels = datasets.read(folder(split), Path("nowhere"), 8)["test"]
-    assert labels.tolist() == [0, 1, 1]
-
-
-def test_images_of_a_folder_are_read_in_colour_at_the_size_that_was_asked_for(flat: Path) -> None:
-    for part, (images, labels) in datasets.read(folder(flat), Path("nowhere"), 6).items():
-        assert images.shape == ({"train": 10, "test": 2}[part], 3, 6, 6)
-        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
-        for image, label in zip(images, labels, strict=True):
-            grey = [GREY["cats"], GREY["dogs"]][label]
-            assert all((image[channel] == grey + channel).all() for channel in range(3))
-
-
-def test_an_image_that_is_not_square_is_cut_to_its_centre(tmp_path: Path) -> None:
-    stripes = Image.new("RGB", (30, 10), "red")
-    stripes.paste("blue", (10, 0, 20, 10))
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        for i in range(5):
-            stripes.save(tmp_path / label / f"{i}.png")
-    images, _ = datasets.read(folder(tmp_path), Path("nowhere"), 10)["train"]
-    assert (images == np.array([0, 0, 255], dtype=np.uint8).reshape(1, 3, 1, 1)).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
-def test_images_of_any_mode_become_colour_images(flat: Path, mode: str) -> None:
-    (flat / "cats/0.png").unlink()
-    Image.new(mode, (9, 9)).save(flat / "cats/0.tif")
-    images, _ = datasets.read(folder(flat), Path("nowhere"), 8)["train"]
-    assert images.shape == (10, 3, 8, 8)
-
-
-def test_what_is_no_image_is_no_member_of_a_folder(flat: Path) -> None:
-    before = folder(flat)
-    (flat / "cats/notes.txt").write_text("not an image")
-    (flat / "README.md").write_text("neither")
-    (flat / "empty").mkdir()
-    forget()
-    assert folder(flat) == before
 
 
 def test_a_folder_decides_channels_and_classes_and_leaves_the_size_to_the_sweep(flat: Path) -> None:
@@ -369,49 +297,6 @@ def test_an_image_too_small_for_the_convolutions_is_refused(flat: Path, model: s
         resolve({**point, "image_size": 5})
 
 
-def test_an_image_that_cannot_be_read_is_named(flat: Path) -> None:
-    whole = (flat / "dogs/3.png").read_bytes()
-    for torn in (b"", b"not a picture", whole[:20], whole[: len(whole) // 2]):
-        (flat / "dogs/3.png").write_bytes(torn)
-        with pytest.raises(UserError) as caught:
-            datasets.read(folder(flat), Path("nowhere"), 8)
-        assert (
-            str(caught.value)
-            == f"{flat / 'dogs/3.png'} is not an image that can be read; delete or replace it"
-        )
-
-
-def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'pest'} is not a folder" in refusal_of_folder(tmp_path / "pest")
-
-
-def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
-    assert "0 classes with images" in refusal_of_folder(tmp_path)
-    save(tmp_path / "cats/0.png", 0)
-    (tmp_path / "dogs").mkdir()
-    assert "1 classes with images" in refusal_of_folder(tmp_path)
-
-
-def test_classes_that_only_the_test_part_has_are_refused(split: Path) -> None:
-    save(next(path for path in split.iterdir() if path.name != "train") / "birds/0.png", 0)
-    assert refusal_of_folder(split).endswith("classes of the test part that the training part lacks: birds")
-
-
-def test_a_folder_without_a_test_image_is_refused(tmp_path: Path) -> None:
-    for label in ("cats", "dogs"):
-        for i in range(4):
-            save(tmp_path / f"{label}/{i}.png", GREY[label])
-    assert "test" in refusal_of_folder(tmp_path)
-
-
-def test_a_training_part_without_a_test_part_is_not_taken_for_a_class(tmp_path: Path) -> None:
-    for part in ("train", "valid"):
-        for label in ("cats", "dogs"):
-            for i in range(5):
-                save(tmp_path / f"{part}/{label}/{i}.png", GREY[label])
-    assert "test" in refusal_of_folder(tmp_path)
-
-
 def test_the_home_folder_may_be_written_as_a_tilde(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(flat.parent))
     assert datasets.find("folder:~/pets") == folder(flat)
@@ -425,7 +310,7 @@ def test_the_home_folder_may_be_written_as_a_tilde(flat: Path, monkeypatch: pyte
 def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) -> None:
     one = DATASETS[name]
     assert datasets.checksum(one, data_dir) == one.sha256
-    parts: dict[str, Any] = datasets.read(one, data_dir, one.image_size)
+    parts: dict[str, Any] = datasets.read(one, data_dir)
     for part, size in (("train", one.train_size), ("test", one.test_size)):
         images, labels = parts[part]
         assert images.shape == (size, one.channels, one.image_size, one.image_size)
@@ -439,7 +324,7 @@ def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_real_data_is_decoded_as_torchvision_decodes_it(data_dir: Path, name: str) -> None:
-    ours: dict[str, Any] = datasets.read(DATASETS[name], data_dir, DATASETS[name].image_size)
+    ours: dict[str, Any] = datasets.read(DATASETS[name], data_dir)
     for part, (images, labels) in ours.items():
         theirs = CLASS_OF[name](str(data_dir), train=part == "train")
         pixels = np.asarray(theirs.data)
@@ -457,7 +342,7 @@ def test_one_changed_byte_of_real_data_is_noticed(data_dir: Path, tmp_path: Path
     content = bytearray((tmp_path / one.files[-1]).read_bytes())
     content[-1] ^= 1
     (tmp_path / one.files[-1]).write_bytes(content)
-    forget()
+    datasets.forget()
     with pytest.raises(UserError, match="not the official ones"):
         datasets.checksum(one, tmp_path)
 
@@ -475,6 +360,6 @@ def test_real_data_without_a_file_that_torchvision_wants_is_read_or_refused_in_a
         (tmp_path / file).symlink_to(data_dir / file)
     try:
         datasets.ensure(DATASETS["cifar10"], tmp_path)
-        datasets.read(DATASETS["cifar10"], tmp_path, 32)
+        datasets.read(DATASETS["cifar10"], tmp_path)
     except UserError as error:
         assert "batches.meta" in str(error)

@@ -46,9 +46,8 @@ CELLS = [
 def published(setting: str, model: str, dataset: str) -> Config:
     """The configuration of one published cell."""
     classes = {"num_classes": 100} if (setting, model, dataset) in HUNDRED_WAY else {}
-    return resolve(
-        {"model": model, "dataset": dataset, "geometry": "published", **SETTINGS[setting], **classes}
-    )
+    sizes = {} if model == "cnn" else SETTINGS[setting]
+    return resolve({"model": model, "dataset": dataset, "geometry": "published", **sizes, **classes})
 
 
 def parameters(config: Config) -> int:

@@ -328,3 +328,14 @@ def test_reading_results_needs_neither_torch_nor_ray():
     code = "import sys, attnsweep.answers.pareto; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_labels_say_what_an_architecture_is_before_how_it_was_trained() -> None:
+    """Two CNNs on one folder that differ in both."""
+    rows = pd.DataFrame(
+        [trial("cnn", image_size=40, epochs=5), trial("cnn", image_size=64, epochs=12), trial("vit", depth=2)]
+    )
+    assert pareto.labels(rows).tolist() == ["cnn 40px", "cnn 64px", "vit"]
+    assert pareto.labels(rows, short=False).tolist()[:2] == ["cnn image_size=40", "cnn image_size=64"]
+    rows = pd.DataFrame([trial("cnn", dim=32, batch_size=8), trial("cnn", pooling="max", batch_size=64)])
+    assert pareto.labels(rows).tolist() == ["cnn dim32", "cnn"]

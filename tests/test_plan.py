@@ -129,7 +129,7 @@ def test_rows_of_other_sweeps_are_no_part_of_a_plan() -> None:
 
 def test_invalid_points_are_refused_with_up_to_three_reasons() -> None:
     refuse_invalid(planned(DEPTHS, []).invalid)
-    two = planned(Sweep(model="vit", patch_size=grid(1, 3, 5), seed=grid(0, 1)), [])
+    two = planned(Sweep(model="vit", patch_size=grid(2, 3, 5), seed=grid(0, 1)), [])
     with pytest.raises(UserError) as caught:
         refuse_invalid(two.invalid)
     reasons = str(caught.value).split("; patch_size")
@@ -137,6 +137,33 @@ def test_invalid_points_are_refused_with_up_to_three_reasons() -> None:
     many = planned(Sweep(model="vit", patch_size=grid(3, 5, 6, 7, 9)), [])
     with pytest.raises(UserError, match=r"\(and 2 more reasons: --dry-run lists them\)$"):
         refuse_invalid(many.invalid)
+
+
+# What a plan warns of
+
+
+def test_a_plan_names_the_trials_that_did_no_better_than_chance(
+    where: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 144 images that validate, a tenth are right by chance; two standard errors are another 0.05."""
+    trials = trials_of(DEPTHS)
+    rows = rows_of(trials, "done", "done", "done")
+    for row, reached in zip(rows, (0.1, 0.149, 0.151), strict=True):
+        row["val_acc"] = reached
+    made = planned(DEPTHS, rows)
+    assert [one.config["depth"] for one in made.at_chance] == [1, 2]
+    Store(where.results).write("trials", rows, "all")
+    dry_run(DEPTHS, where, as_json=False, out=sys.stdout)
+    text = capsys.readouterr().out
+    assert "no better than chance on validation: vit depth=1, vit depth=2; train longer" in text
+    assert "digits: 1,294 images to train on, 144 for validation, 359 for the test" in text
+
+
+def test_a_plan_of_new_or_failed_trials_or_of_other_tasks_warns_of_no_chance() -> None:
+    assert planned(DEPTHS, rows_of(trials_of(DEPTHS), "failed", "diverged")).at_chance == ()
+    sequences = Sweep(model="transformer", dataset="sort")
+    rows = [row | {"val_acc": 0.0} for row in rows_of(trials_of(sequences), "done")]
+    assert planned(sequences, rows).at_chance == ()
 
 
 # Time
@@ -236,7 +263,7 @@ def test_a_dry_run_in_json_says_why_a_point_is_invalid(
     assert dry_run(sweep, where, as_json=True, out=sys.stdout) == 2
     valid, invalid = lines(capsys)
     assert valid["status"] == "new"
-    assert valid.keys() - {"data_sha256", "numerics"} == invalid.keys()
+    assert valid.keys() - {"data_sha256", "images_skipped", "numerics"} == invalid.keys()
     assert invalid["status"] == "invalid"
     assert invalid["reason"].startswith("patch_size=3 does not divide")
     assert (invalid["model"], invalid["patch_size"], invalid["lr"], invalid["depth"]) == (

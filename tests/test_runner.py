@@ -1,5 +1,6 @@
 """Real sweeps on a real Ray of this machine's, through the command line and through `attnsweep.run`."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 import attnsweep
 from attnsweep import Sweep
 from attnsweep.core import text
+from attnsweep.core.errors import UserError
 from attnsweep.engine import cluster, console
 from attnsweep.results.store import Store
 
@@ -132,24 +134,49 @@ def test_widening_a_grid_runs_only_the_new_cells(finished: Path) -> None:
     assert len((finished / "runs/starts.log").read_text().split()) == 4
 
 
-def test_run_gives_a_notebook_the_rows_and_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_run_gives_a_notebook_the_rows_of_the_data_that_is_there_each_time(tmp_path: Path) -> None:
     images = tmp_path / "images"
     for name in ("cats", "dogs"):
         (images / name).mkdir(parents=True)
         for i in range(10):
             Image.new("RGB", (8, 8), (i * 20, 0, 0)).save(images / name / f"{i}.png")
     (images / "cats/3.png").write_bytes(b"torn")
-    datasets = {"grid_search": ["digits", f"folder:{images}"]}
-    both = Sweep(model="cnn", dataset=datasets, epochs=1)
-    whole = Sweep(model="cnn", dataset=f"folder:{images}", epochs=1)
+    sweep = Sweep(model="cnn", dim=8, dataset=f"folder:{images}", image_size=8, epochs=1)
+    run = functools.partial(attnsweep.run, sweep, tmp_path / "results", latency=False)
+    with pytest.raises(UserError, match=r"1 of 20 images cannot be read: cats/3\.png"):
+        run()
     with cluster.connected("local"):
-        rows = attnsweep.run(both, tmp_path / "results", latency=False)
+        skipped = run(skip_unreadable=True)
         Image.new("RGB", (8, 8)).save(images / "cats/3.png")
-        again = attnsweep.run(whole, tmp_path / "results", latency=False)
-    statuses = dict(zip(rows["dataset"].str[:6], rows["status"], strict=True))
-    assert statuses == {"digits": "done", "folder": "failed"}
-    assert "3.png is not an image" in rows.loc[rows["status"] == "failed", "error"].item()
-    assert set(again["status"]) == {"done"}
+        whole = run()
+    rows = attnsweep.load(tmp_path / "results", all_columns=True)
+    assert set(skipped["status"]) == set(whole["status"]) == {"done"} and len(rows) == 2
+    of_skipped = rows[rows["trial_id"] == skipped["trial_id"].item()]
+    assert of_skipped[["unreadable", "images_skipped"]].to_numpy().tolist() == [["skip", 1]]
+    assert rows[rows["trial_id"] == whole["trial_id"].item()]["images_skipped"].isna().all()
+    assert rows["data_sha256"].nunique() == 2
+
+
+BREAKS = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, *, image_size: int, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(image_size**2, num_classes))
+
+    def forward(self, images):
+        if self.training and len(images) == 64:
+            raise ValueError("too many")
+        return super().forward(images)
+"""
+
+
+def test_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(BREAKS)
+    sweep = Sweep(model={"grid_search": [f"{tmp_path}/net.py:Net", "cnn"]}, epochs=1)
+    rows = attnsweep.run(sweep, tmp_path / "results", address="local", latency=False)
+    assert sorted(rows["status"]) == ["done", "failed"]
+    assert "too many" in rows.loc[rows["status"] == "failed", "error"].item()
 
 
 def test_ctrl_c_keeps_finished_rows_ends_the_workers_and_exits_with_130(

@@ -112,9 +112,9 @@ def test_a_point_that_is_in_two_parts_is_one_trial() -> None:
 
 
 def test_invalid_points_are_kept_apart_with_their_reason() -> None:
-    space = Sweep(model="vit", patch_size=grid(1, 2, 3, 4, 5))
+    space = Sweep(model="vit", patch_size=grid(2, 3, 4, 5, 8))
     trials, invalid = expand(space.points(), NOWHERE)
-    assert [one.config["patch_size"] for one in trials] == [1, 2, 4]
+    assert [one.config["patch_size"] for one in trials] == [2, 4, 8]
     assert [one.point["patch_size"] for one in invalid] == [3, 5]
     assert all("does not divide the image of vit on digits" in one.reason for one in invalid)
 
@@ -355,7 +355,7 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.01, "batch_size": 65, "epochs": 16, "precision": "bf16", "seed": 1,
     "attention": "fused", "length": 17, "norm": "pre", "positions": "learned", "beam": 2,
     "label_smoothing": 0.11, "warmup_steps": 401, "model_args": '{"width": 3}', "model_sha256": "0" * 64,
-    **{key: AXES[key].choices[-1] for key in design.CHOICES if key != "attention"},
+    "pooling": "mean", **{key: AXES[key].choices[-1] for key in design.CHOICES if key != "attention"},
 }  # fmt: skip
 NOT_ARCHITECTURE = {
     "dataset", "dropout", "emb_dropout", "label_smoothing", "warmup_steps", "grad_stop", *images.RECIPE,
@@ -459,6 +459,7 @@ def test_a_trials_row_says_what_it_is_before_it_has_run() -> None:
         "params": one.params,
         "macs": one.macs,
         "data_sha256": datasets.DATASETS["mnist"].sha256,
+        "images_skipped": None,
         "numerics": one.numerics,
     }
 
@@ -468,21 +469,19 @@ def test_a_trials_row_says_what_it_is_before_it_has_run() -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two classes of five images each."""
+    """Two classes of eight images each."""
     noise = random.Random(0)
     for kind in ("cats", "dogs"):
         (tmp_path / "images" / kind).mkdir(parents=True)
-        for i in range(5):
+        for i in range(8):
             pixels = bytes(noise.randrange(256) for _ in range(8 * 8 * 3))
             Image.frombytes("RGB", (8, 8), pixels).save(tmp_path / f"images/{kind}/{i}.png")
     return tmp_path / "images"
 
 
 def folder_id(folder: Path) -> str:
-    """The id of a trial on the folder, as another process would find it."""
-    for thing in vars(datasets).values():
-        if hasattr(thing, "cache_clear"):
-            thing.cache_clear()
+    """The id of a trial on the folder, as another plan finds it."""
+    datasets.forget()
     return trial(dataset=f"folder:{folder}", image_size=8).trial_id
 
 
@@ -523,25 +522,67 @@ def test_an_image_in_another_class_is_other_data(images: Path) -> None:
 
 
 def test_an_image_in_another_class_is_other_data_even_in_a_folder_of_the_same_name(images: Path) -> None:
-    shutil.copytree(images, images / "test")
-    for kind, names in (("cats", "01"), ("dogs", "23")):
-        (images / f"train/{kind}/indoors").mkdir(parents=True)
-        for name in names:
-            (images / f"{kind}/{name}.png").rename(images / f"train/{kind}/indoors/{name}.png")
+    for kind, other in (("cats", "dogs"), ("dogs", "cats")):
+        (images / kind / "indoors").mkdir()
+        (images / kind / "0.png").rename(images / kind / f"indoors/{other}.png")
     before = folder_id(images)
-    (images / "train/cats/indoors/1.png").rename(images / "train/dogs/indoors/1.png")
+    (images / "cats/indoors/dogs.png").rename(images / "dogs/indoors/dogs.png")
     assert folder_id(images) != before
 
 
 def test_an_image_in_another_part_is_other_data(images: Path) -> None:
-    (images / "train/cats").mkdir(parents=True)
-    shutil.copytree(images / "dogs", images / "train/dogs")
-    shutil.copy(images / "cats/0.png", images / "train/cats/0.png")
-    (images / "test/dogs").mkdir(parents=True)
-    (images / "train/dogs/4.png").rename(images / "test/dogs/4.png")
-    before = folder_id(images)
-    (images / "train/dogs/3.png").rename(images / "test/dogs/3.png")
-    assert folder_id(images) != before
+    for part in ("train", "test"):
+        shutil.copytree(images, images.parent / f"parts/{part}")
+    before = folder_id(images.parent / "parts")
+    (images.parent / "parts/train/dogs/4.png").rename(images.parent / "parts/test/dogs/9.png")
+    assert folder_id(images.parent / "parts") != before
+
+
+# The width of a CNN, which it got after sweeps had shared theirs among other models
+
+
+SHARED = dict(dim=64, heads=4, mlp_dim=128)
+
+
+def test_a_width_that_is_shared_with_transformers_is_theirs() -> None:
+    published = trial(model="cnn")
+    for space in (
+        Sweep([dict(model=grid("vit", "hybrid")), dict(model="cnn")], **SHARED),
+        Sweep(model=grid("cnn", "vit"), **SHARED),
+        Sweep(model=tune.choice(["cnn", "vit"]), num_samples=20, **SHARED),
+        Sweep([dict(model="vit", dim=32), dict(model="cnn")], dim=grid(16, 64)),
+        Sweep([dict(model="vit"), dict(model="cnn")], **SHARED).override({"dim": [64]}),
+        Sweep([dict(model="vit"), dict(model="cnn")], **SHARED).override({"dim": [32, 48]}),
+    ):
+        found = [one for one in trials_of(space) if one.config["model"] == "cnn"]
+        assert [one.trial_id for one in found] == [published.trial_id]
+        assert {one.config["dim"] for one in trials_of(space)} > {None}
+        assert "dim" in space.unused().get("cnn", "drawn models are not known: dim")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Sweep(model="cnn", dim=grid(16, 32)),
+        Sweep(dict(model="cnn", dim=grid(16, 32)), heads=4),
+        Sweep([dict(model="vit"), dict(model="cnn", dim=grid(16, 32))], **SHARED),
+        Sweep([dict(model="cnn", lr=1e-2), dict(model="cnn", lr=1e-3)], dim=grid(16, 32)),
+        Sweep([dict(model="vit"), dict(model="cnn", dim=16)], **SHARED).override({"dim": [16, 32]}),
+        Sweep(model="cnn").override({"dim": [16, 32]}),
+    ],
+)
+def test_a_width_of_a_cnns_own_part_or_of_a_sweep_of_cnns_is_the_cnns(space: Sweep) -> None:
+    found = [one.config["dim"] for one in trials_of(space) if one.config["model"] == "cnn"]
+    assert set(found) == {16, 32}
+    assert "dim" not in space.unused().get("cnn", [])
+
+
+def test_the_published_cnn_has_one_id_however_it_is_written() -> None:
+    ways = [{"dim": dim, "pooling": pooling} for dim in (None, 128) for pooling in (None, "flatten")]
+    assert {trial(model="cnn", **way).trial_id for way in ways} == {trial(model="cnn").trial_id}
+    for other in ({"dim": 64}, {"pooling": "max"}):
+        assert trial(model="cnn", **other).trial_id != trial(model="cnn").trial_id
+    assert trial(model="vit", dim=128).trial_id != trial(model="vit", dim=64).trial_id
 
 
 # Overrides
@@ -775,3 +816,13 @@ def test_a_domain_of_models_in_a_sweep_file_stays_a_domain(tmp_path: Path) -> No
     file = write(tmp_path / "s.py", f"from ray import tune\nfrom attnsweep import Sweep\n{text}")
     (part,) = read_sweep(file).parts
     assert is_domain(part["model"])
+
+
+def test_a_label_says_what_an_architecture_is_before_how_it_was_trained(images: Path) -> None:
+    parts = [dict(image_size=40, epochs=5, patch_size=8), dict(image_size=64, epochs=12, patch_size=16)]
+    for model in ("cnn", "vit"):
+        trials = trials_of(Sweep(parts, model=model, dataset=f"folder:{images}"))
+        assert [label(one, varying(trials)) for one in trials] == [
+            f"{model} image_size=40",
+            f"{model} image_size=64",
+        ]

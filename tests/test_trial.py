@@ -83,7 +83,7 @@ def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy(
 
 
 def test_training_learns_real_digits() -> None:
-    row = events(tiny(model="cnn", epochs=5, lr=1e-3, lr_gamma=1))[-1]["row"]
+    row = events(tiny(model="cnn", dim=None, epochs=5, lr=1e-3, lr_gamma=1))[-1]["row"]
     assert row["test_acc"] > 0.85
 
 

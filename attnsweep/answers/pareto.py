@@ -15,18 +15,19 @@ import pandas as pd
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import fewest, model_name
-from attnsweep.results.schema import CONFIGURATION, MEASURES
+from attnsweep.results.schema import ARCHITECTURE, CONFIGURATION, MEASURES
 from attnsweep.tasks.registry import TASKS
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
+ARCHITECTURE_NAMES = {column.name for column in ARCHITECTURE}
 QUALITIES = tuple(name for name, column in MEASURES.items() if column.over_seeds == "mean")
 JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first
 ABBREVIATIONS = {
-    "depth": "d", "dim": "dim", "heads": "h", "mlp_dim": "mlp", "dim_head": "dh", "patch_size": "p",
-    "epochs": "ep", "batch_size": "b",
+    "depth": "d{}", "dim": "dim{}", "heads": "h{}", "mlp_dim": "mlp{}", "dim_head": "dh{}",
+    "patch_size": "p{}", "image_size": "{}px", "epochs": "ep{}", "batch_size": "b{}",
 }  # fmt: skip
 
 
@@ -249,9 +250,11 @@ def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
 
 
 def distinguishing(frame: pd.DataFrame) -> list[str]:
-    """Of the axes that vary, those without which two rows would share a name; the best known come first."""
-    known = list(ABBREVIATIONS)
-    kept = sorted(varying(frame), key=lambda name: known.index(name) if name in known else len(known))
+    """Of the axes that vary, those without which two rows would share a name: what an architecture is goes
+    before how it was trained, and the best known before others.
+    """
+    known = [*ABBREVIATIONS, *SETTING, *STATE]
+    kept = sorted(varying(frame), key=lambda name: (name not in ARCHITECTURE_NAMES, known.index(name)))
     return fewest(
         kept, reversed(kept), lambda names: len(frame[["model", "dataset", *names]].drop_duplicates())
     )
@@ -259,10 +262,13 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
 
 def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
     """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
-    prefixes = ABBREVIATIONS if short else {}
+    forms = ABBREVIATIONS if short else {}
     known = {name: row[name] for name in axes if not pd.isna(row[name])}
     known |= arguments(known.pop("model_args", "{}"))
-    return [f"{prefixes.get(name, clean(name) + '=')}{shown(value)}" for name, value in known.items()]
+    return [
+        forms[name].format(shown(value)) if name in forms else f"{clean(name)}={shown(value)}"
+        for name, value in known.items()
+    ]
 
 
 def arguments(text: str) -> dict[str, object]:

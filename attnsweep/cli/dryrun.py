@@ -10,7 +10,7 @@ from attnsweep.core import text
 from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
-from attnsweep.space.plan import Place, known_rows
+from attnsweep.space.plan import Place, known_rows, wanted_data
 from attnsweep.space.search import look, planned
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import AXES
@@ -22,6 +22,9 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool, out: TextIO) -> int:
     """
     rows = known_rows(Store(where.results), sweep)
     plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
+    for dataset in wanted_data(plan):
+        if dataset.is_folder:  # nothing is downloaded for a plan
+            dataset.ensure(where.data)
     if as_json:
         for trial in plan.trials:
             print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}), file=out)

@@ -86,7 +86,7 @@ SIZES = (
     Axis("num_classes", int, None, "outputs of the head: classes, or the vocabulary", "", 2, 1e6),
     Axis("depth", int, 6, "transformer blocks; null, like all below, where there are none", "", 1, 1000),
     Axis("heads", int, 4, "attention heads in each block", "", 1, 1024),
-    Axis("dim", int, 128, "width of a token", "", 1, 65536),
+    Axis("dim", int, 128, "width of a token; of a cnn's hidden layer", "", 1, 65536),
     Axis("dim_head", int, 64, "width of one head's queries, keys and values", "", 1, 65536),
     Axis("mlp_dim", int, 256, "width of the feed-forward layer", "", 1, 1e6),
     Axis("attention", str, "explicit", KERNELS, choices=("explicit", "fused"), before="explicit"),

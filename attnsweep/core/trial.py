@@ -22,6 +22,7 @@ class Trial:
     macs: int | None  # None where a user's own model cannot be counted
     numerics: int = 0  # the version of what its task computes
     source: Source | None = None  # the text of a user's own model, for workers that have no such file
+    images_skipped: int | None = None  # of a folder, because they cannot be read
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
@@ -44,6 +45,7 @@ class Trial:
             "params": self.params,
             "macs": self.macs,
             "data_sha256": self.data_sha256,
+            "images_skipped": self.images_skipped,
             "numerics": self.numerics,
         }
 

@@ -69,6 +69,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
         params, macs = span([trial.params for trial in trials]), span([trial.macs for trial in trials])
         console.print(f"  {escape(models)} on {escape(sets)}; {architectures}", highlight=False)
         console.print(f"  {params} parameters, {macs} MACs per example", highlight=False)
+        show_data(console, trials)
     if plan.repeated:
         points = counted(len(plan.trials) + plan.repeated, "point")
         console.print(f"  {points}, {plan.repeated:,} of them the same trial as another", highlight=False)
@@ -76,6 +77,33 @@ def show_plan(console: Console, plan: "Plan") -> None:
         console.print(f"  without {escape(keys)}: {escape(models)}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
+    show_at_chance(console, plan.at_chance)
+
+
+def show_data(console: Console, trials: Sequence[Trial]) -> None:
+    """Prints what trials learn from, and what makes it a doubtful base."""
+    for task in TASKS.values():
+        configs = [dict(trial.config) for trial in trials if trial.config["task"] == task.name]
+        if not configs or task.about_data is None:
+            continue
+        lines, warnings = task.about_data(configs)
+        for line in lines:
+            console.print(f"  {line}", markup=False, highlight=False)
+        for line in warnings:
+            console.print(f"  {line}", style="yellow", markup=False, highlight=False)
+
+
+def show_at_chance(console: Console, trials: Sequence[Trial]) -> None:
+    """Prints which done trials have learnt nothing."""
+    if not trials:
+        return
+    keys = varying(trials)
+    names = list(dict.fromkeys(label(trial, keys) for trial in trials))
+    console.print(
+        f"  no better than chance on validation: {several(names, 'done trial')}; train longer, or raise lr, "
+        "or lr_gamma, by which lr falls with each epoch",
+        style="yellow", markup=False, highlight=False,
+    )  # fmt: skip
 
 
 def grouped(unused: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from attnsweep.core import files, tested, text
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
@@ -30,10 +31,18 @@ from attnsweep.engine.restored import restored
 from attnsweep.results import lock, storage
 from attnsweep.results.store import Store, load
 from attnsweep.space.files import read_sweep
-from attnsweep.space.plan import Place, Plan, known_rows, place, refuse_invalid
+from attnsweep.space.plan import (
+    ASKED,
+    Place,
+    Plan,
+    at_chance,
+    known_rows,
+    place,
+    refuse_invalid,
+    wanted_data,
+)
 from attnsweep.space.search import Search, look, planned
-from attnsweep.space.sweep import Sweep
-from attnsweep.tasks.registry import find
+from attnsweep.space.sweep import SKIP_UNREADABLE, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,10 +75,12 @@ def run(
     address: str | None = None,
     latency: bool = True,
     serial: bool = False,
+    skip_unreadable: bool = False,
 ) -> "pd.DataFrame":
     """Runs the trials of a sweep that are not done yet; returns the sweep's rows of `trials`, of any status.
 
     `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line. With
+    `skip_unreadable` the images of a folder that cannot be read are left out. With
     `serial` trials run one after another in this process, without Ray: for a debugger, or where Ray does not
     run. What the process has set, such as loggers, signal handlers and random numbers, is afterwards as it
     was.
@@ -78,6 +89,7 @@ def run(
     """
     with restored():
         sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
+        sweep = sweep.override(SKIP_UNREADABLE) if skip_unreadable else sweep
         outcome = execute(sweep, place(results, data), address=address, latency=latency, in_process=serial)
         if outcome.interrupted:
             raise KeyboardInterrupt
@@ -95,8 +107,9 @@ def execute(
     refuse_invalid(looked[1])
     with sole_writer(store, where.runs) as held:
         plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
-        for name in wanted_data(plan):
-            find(name).ensure(where.data)
+        for dataset in wanted_data(plan):
+            with screen.status(f"reading {escape(dataset.name)}"):
+                dataset.ensure(where.data)
         console.show_plan(screen, plan)
         command, interrupted = Command(sweep, plan, search, store, where, screen), False
         try:
@@ -109,8 +122,10 @@ def execute(
             raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
         outcome = Outcome(command.trials, command.count(), interrupted)
+        unlearnt = at_chance(command.trials, store.read("trials").select(ASKED).to_pylist())
     seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
     console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
+    console.show_at_chance(screen, [trial for trial in unlearnt if trial not in plan.at_chance])
     return outcome
 
 
@@ -178,9 +193,9 @@ class Command:
 
     def prepare(self, backend: Backend) -> None:
         """Computes what trials read and is not there yet: scenes are recorded."""
-        for name in wanted_data(self.plan):
-            with console.counting(self.screen, f"preparing {name}") as progress:
-                find(name).prepare(self.where.data, workers=backend.workers, progress=progress)
+        for dataset in wanted_data(self.plan):
+            with console.counting(self.screen, f"preparing {dataset.name}") as progress:
+                dataset.prepare(self.where.data, workers=backend.workers, progress=progress)
 
     def train(self, backend: Backend, asked: dict[str, float]) -> None:
         """Trains what is not done."""
@@ -222,11 +237,6 @@ class Command:
         counts = Counter(ended.get(trial.trial_id, "new") for trial in self.trials)
         counts["new"] += len(self.search.open) if self.search else 0
         return counts
-
-
-def wanted_data(plan: Plan) -> list[str]:
-    """The data sets of the trials that are to run."""
-    return list(dict.fromkeys(trial.config["dataset"] for trial in (*plan.new, *plan.samples)))
 
 
 def measure_latency(

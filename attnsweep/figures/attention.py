@@ -1,4 +1,4 @@
-"""Draws what a finished trial attends to, on the first examples of its test part.
+"""Draws what a finished trial attends to, on examples of its test part.
 
     python -m attnsweep attention TRIAL_ID [--results results] [--data DIR] [--examples 6] [--out figures]
 
@@ -31,6 +31,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
+from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial
@@ -41,6 +42,7 @@ from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
+from attnsweep.tasks.registry import dataset_of
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import PAD, Problem, sign
 from attnsweep.training.trained import trained
@@ -52,6 +54,7 @@ PAIRS_IN_A_ROW, PAIR = 3, 1.4  # inches: the side of an image, and of its map be
 BETWEEN = 0.06  # an image and its map, in sides
 CELL = 0.15  # inches: the side of a cell of a matrix
 LEFT, BAR = 0.6, 1.0  # inches: beside the panels on the left, and on the right for the bar of colours
+LONGEST_NAME = 14  # signs of a class
 NARROWEST = 5.4  # inches, for the title's sake
 
 
@@ -82,16 +85,38 @@ class Reading:
 # --- Compute ---
 
 
-def pictures(model: nn.Module, config: Mapping[str, Any], data_dir: Path, count: int) -> list[Picture]:
-    """The first `count` test images, looked at by a model in evaluation mode with the explicit kernel."""
-    data = images.load_for(config, str(data_dir), "cpu")
-    chosen, truths = data.test.images[:count], data.test.labels[:count].tolist()
+def pictures(
+    model: nn.Module, config: Mapping[str, Any], data_dir: Path, count: int, *, sha256: str | None = None
+) -> list[Picture]:
+    """`count` test images, of as many classes as there are, seen by a model in evaluation mode with the
+    explicit kernel; of data with that checksum (None: any).
+    """
+    data = images.load_for(config, str(data_dir), "cpu", sha256=sha256)
+    index = of_all_classes(data.test.labels, count)
+    chosen, truths = data.test.images[index], data.test.labels[index].tolist()
     with patch_maps(model) as maps, torch.inference_mode():
         predicted = model(images.inputs(data, chosen)).argmax(dim=1).tolist()
     shares = over_patches(rollout(maps.values()))
     multiples = (shares / shares.mean(dim=(1, 2), keepdim=True)).numpy()
     pixels = rearrange(chosen, "b c h w -> b h w c").numpy() / 255
     return [Picture(*parts) for parts in zip(pixels, truths, predicted, multiples, strict=True)]
+
+
+def of_all_classes(labels: Tensor, count: int) -> Tensor:
+    """The indices, ascending, of `count` of the labels (n,): the first of each class, then the second of
+    each, and so on.
+    """
+    rank = torch.zeros_like(labels)  # of an example in its class
+    for label in labels.unique():
+        rank[labels == label] = torch.arange(int((labels == label).sum()))
+    in_turn = rank.argsort(stable=True)
+    return in_turn[:count].sort().values
+
+
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """The names of a model's outputs, those without a name by their number."""
+    known = getattr(dataset_of(config), "classes", ())
+    return [*known, *map(str, range(len(known), config["num_classes"]))]
 
 
 def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]:
@@ -137,18 +162,25 @@ def draw_pictures(shown: Sequence[Picture], one: Trial, test_acc: float) -> Figu
         )
         for axes in grid.flat:
             axes.axis("off")
+        names = [shortened(name) for name in class_names(one.config)]
         for axes, picture in zip(grid.flat, shown, strict=False):
-            draw_picture(axes, picture, tiling(one.config), ScalarMappable(norm, shades(one)))
+            draw_picture(axes, picture, names, tiling(one.config), ScalarMappable(norm, shades(one)))
         bar(figure, grid, ScalarMappable(norm, shades(one)), "rollout (1: mean patch)")
     return figure
 
 
-def draw_picture(axes: Axes, picture: Picture, tiles: Tiling, colours: ScalarMappable) -> None:
-    """One image with its map beside it."""
+def draw_picture(
+    axes: Axes, picture: Picture, names: Sequence[str], tiles: Tiling, colours: ScalarMappable
+) -> None:
+    """One image with its map beside it, and the names of its class and of the predicted one."""
     side, right = len(picture.image), picture.truth == picture.predicted
     halves = (
-        (plain(picture.image), f"class {picture.truth}", INK),
-        (overlaid(picture, tiles, colours), f"predicted {picture.predicted}", GREY if right else WRONG),
+        (plain(picture.image), f"class {names[picture.truth]}", INK),
+        (
+            overlaid(picture, tiles, colours),
+            f"predicted {names[picture.predicted]}",
+            GREY if right else WRONG,
+        ),
     )
     for at, (pixels, words, colour) in enumerate(halves):
         left = at * side * (1 + BETWEEN)
@@ -156,9 +188,17 @@ def draw_picture(axes: Axes, picture: Picture, tiles: Tiling, colours: ScalarMap
         axes.add_patch(
             Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7, clip_on=False)
         )
-        axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour)
+        axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour, parse_math=False)
     axes.set_xlim(0, side * (2 + BETWEEN))
     axes.set_ylim(side, 0)
+
+
+def shortened(name: str) -> str:
+    """The name of a class, as far as there is room for it beside the next image."""
+    name = clean(name)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
 
 
 def plain(image: np.ndarray) -> np.ndarray:
@@ -253,7 +293,7 @@ def footnote_of_pictures(config: Mapping[str, Any]) -> str:
     tiles = tiling(config)
     seen = tiles.step + 2 * tiles.margin
     how = (
-        "From the start of the test part; right of each image, attention rollout (Abnar & Zuidema 2020) from "
+        "From the test part; right of each image, attention rollout (Abnar & Zuidema 2020) from "
         f"the class token to the {tiles.count}x{tiles.count} patches: of every block the heads' mean and the "
         "residual connection, half each, multiplied over the blocks. 1 is the mean over the patches."
     )
@@ -318,7 +358,9 @@ def run(options: argparse.Namespace) -> None:
     if one.config["model"] == "transformer":
         figure = draw_readings(readings(model, one.config, count), one, row["test_acc"])
     else:
-        figure = draw_pictures(pictures(model, one.config, place.data, count), one, row["test_acc"])
+        figure = draw_pictures(
+            pictures(model, one.config, place.data, count, sha256=one.data_sha256), one, row["test_acc"]
+        )
     for path in save(figure, options.out or place.runs.parent / "figures", f"attention-{one.trial_id}"):
         print(f"wrote {path}")
 

@@ -240,8 +240,8 @@ def subtitle(about: Summary) -> str:
 def footnote(shown: Sequence[Panel], about: Summary) -> str:
     """How to read the figure, and what its labels abbreviate."""
     points = [point for one in shown for point in one.points]
-    words = {word.rstrip("0123456789.") for point in points for word in point.label.split()[1:]}
-    known = pareto.ABBREVIATIONS.items()
+    words = {word.strip("0123456789.") for point in points for word in point.label.split()[1:]}
+    known = [(name, form.format("")) for name, form in pareto.ABBREVIATIONS.items()]
     meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
     sentences = {
         "Line: the front, the settings that no other beats on both quality and cost.": True,

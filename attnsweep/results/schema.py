@@ -116,6 +116,7 @@ PROVENANCE = (
     Column("git_dirty", BOOL, "", "whether the working directory had uncommitted changes"),
     Column("code_hash", STR, "", "hash of the package's source files"),
     Column("data_sha256", STR, "", "SHA-256 over the data set's files"),
+    Column("images_skipped", INT, "image", "images of a folder left out because they cannot be read"),
     Column("torch", STR, "", "version of torch"),
     Column("cuda", STR, "", "version of CUDA that trained; null on other devices"),
     Column("ray", STR, "", "version of Ray"),

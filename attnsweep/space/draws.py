@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from attnsweep.core.errors import UserError, reason
-from attnsweep.space.grid import Point, is_domain, is_function, is_grid
+from attnsweep.space.grid import Point, is_domain, is_function, is_grid, without_later
 
 MOST_NESTED = 20  # domains that give domains, as deep as Ray Tune resolves them
 
@@ -25,7 +25,8 @@ def draw(cell: Point, sample: int) -> Point:
     """The cell with its domains drawn. Raises UserError where one cannot be drawn from."""
     domains = {key: value for key, value in cell.items() if is_domain(value)}
     known = {key: value for key, value in cell.items() if key not in domains}
-    return dict(Draws(known, domains, sample).all()) if domains else known
+    drawn = dict(Draws(known, domains, sample).all()) if domains else known
+    return without_later(drawn) if "model" in domains else drawn
 
 
 class Draws(dict[str, Any]):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from attnsweep.core.trial import Trial
-from attnsweep.tasks.registry import find
+from attnsweep.tasks.registry import dataset_of
 
 ASSUMED_MACS_PER_S = 11e9  # forward MACs while training on one CPU core, before anything was observed
 LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one layer of one step going
@@ -16,7 +16,7 @@ LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one laye
 def work(trial: Trial) -> float:
     """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
     batch = trial.config["batch_size"] or 1_000  # of what learns nothing: only judged
-    steps = math.ceil(find(trial.config["dataset"]).train_size / batch) * trial.config["epochs"]
+    steps = math.ceil(dataset_of(trial.config).train_size / batch) * trial.config["epochs"]
     macs = trial.params if trial.macs is None else trial.macs  # each weight takes part once, at least
     return float(steps * (batch * macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.registry import BEFORE
 
 MOST_TRIALS = 100_000
 Point = dict[str, Any]  # a key of a sweep to its value
@@ -60,8 +61,41 @@ def cells(part: Point) -> int:
 
 def crossed(part: Point) -> Iterator[Point]:
     """Every cell of one part's grid."""
+    several = len(models_of(part)) > 1
     for values in itertools.product(*(grid(value) for value in part.values())):
-        yield dict(zip(part, values, strict=True))
+        cell = dict(zip(part, values, strict=True))
+        yield without_later(cell) if several else cell
+
+
+def models_of(part: Point) -> set[str]:
+    """The models of a part, as far as they are not drawn."""
+    return {str(model) for model in grid(part.get("model"))}
+
+
+def without_later(cell: Point) -> Point:
+    """A cell of a grid of several models without what is meant for the others (see `reaches`)."""
+    later = BEFORE.get(str(cell.get("model")), {})
+    return {key: value for key, value in cell.items() if key not in later}
+
+
+def joined(shared: Point, parts: Sequence[Point]) -> list[Point]:
+    """The parts, each with the shared keywords that are meant for it."""
+    whole = [{**shared, **part} for part in parts]
+    return [
+        {key: value for key, value in one.items() if key in part or reaches(key, one, whole)}
+        for one, part in zip(whole, parts, strict=True)
+    ]
+
+
+def reaches(key: str, part: Point, parts: Sequence[Point]) -> bool:
+    """Whether a key that is given for all parts is meant for one of them.
+
+    An axis that a model got later than others (`registry.BEFORE`) is theirs where both stand in a sweep: in
+    a sweep from before, `dim` beside a CNN keeps its meaning.
+    """
+    models = models_of(part)
+    later = all(key in BEFORE.get(model, {}) for model in models)
+    return not later or all(models_of(other) <= models for other in parts)
 
 
 def is_function(value: object) -> bool:
@@ -73,7 +107,8 @@ def narrow(parts: Sequence[Point], key: str, values: Sequence[Any]) -> list[Poin
     """The parts with `key` narrowed to `values`, or set to them; see `Sweep.override`."""
     own = [value for part in parts if key in part and not is_domain(part[key]) for value in grid(part[key])]
     if not all(among(value, own) for value in values):
-        return [{**part, key: {"grid_search": list(values)}} for part in parts]
+        wide = {key: {"grid_search": list(values)}}
+        return [{**part, **wide} if key in part or reaches(key, part, parts) else part for part in parts]
     kept = []
     for part in parts:
         if key in part and is_domain(part[key]):

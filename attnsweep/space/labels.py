@@ -11,6 +11,8 @@ from attnsweep.core.labels import fewest, model_name
 from attnsweep.core.trial import Trial
 from attnsweep.tasks.registry import AXES
 
+FOLLOW = ("model_sha256", "unreadable", "channels", "patch_size", "dim_head")  # from other axes, as a rule
+
 
 def varying(trials: Sequence[Trial]) -> list[str]:
     """The columns in which trials of one model and data set differ, and those two where they do."""
@@ -26,10 +28,8 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 
     keys = [key for key in AXES if key in several]
     dispensable = [key for key in keys if key not in ("model", "dataset")]
-    derived_first = sorted(
-        reversed(dispensable), key=lambda key: AXES[key].default is not None and key != "dim_head"
-    )
-    return fewest(keys, derived_first, names)
+    first_to_go = sorted(reversed(dispensable), key=lambda key: (key not in FOLLOW, AXES[key].architecture))
+    return fewest(keys, first_to_go, names)
 
 
 def label(trial: Trial, keys: Sequence[str]) -> str:

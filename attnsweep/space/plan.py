@@ -13,8 +13,11 @@ from attnsweep.results.store import Row, Store
 from attnsweep.space.estimate import Speed
 from attnsweep.space.grid import Point
 from attnsweep.space.sweep import Sweep
+from attnsweep.tasks.registry import TASKS, dataset_of
+from attnsweep.tasks.task import DataSet
 
-ASKED = ["trial_id", "status", "train_s"]  # of ten thousand rows: all columns would take half a second
+# of ten thousand rows: all columns would take half a second
+ASKED = ["trial_id", "status", "train_s", "val_acc"]
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 
@@ -81,6 +84,7 @@ class Plan:
     repeated: int = 0  # points that are the same trial as an earlier one
     open: tuple[Point, ...] = ()
     samples: tuple[Trial, ...] = ()
+    at_chance: tuple[Trial, ...] = ()  # done, and no better than chance
 
     @property
     def new(self) -> list[Trial]:
@@ -114,7 +118,10 @@ def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
     state = state_of(trials, rows, scheduler=sweep.scheduler)
     speed = speed_from(rows, trials)
     repeated = 0 if sweep.search else sweep.size - len(trials) - len(invalid)
-    return Plan(sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused(), repeated)
+    return Plan(
+        sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused(), repeated,
+        at_chance=tuple(at_chance(trials, rows)),
+    )  # fmt: skip
 
 
 def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:
@@ -122,6 +129,28 @@ def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | N
     final = {*FINAL, "stopped"} if scheduler else set(FINAL)
     done = {row["trial_id"] for row in rows if row["status"] in final}
     return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
+
+
+def at_chance(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:
+    """The done trials that did not learn: their accuracy on validation, at its best, is within two standard
+    errors of what chance gives.
+    """
+    accuracy = {row["trial_id"]: row.get("val_acc") for row in rows if row["status"] == "done"}
+    found = []
+    for trial in trials:
+        by_chance, reached = TASKS[trial.config["task"]].chance, accuracy.get(trial.trial_id)
+        if by_chance is None or reached is None:
+            continue
+        level, examples = by_chance(dict(trial.config))
+        if reached <= level + 2 * math.sqrt(level * (1 - level) / examples):
+            found.append(trial)
+    return found
+
+
+def wanted_data(plan: Plan) -> list[DataSet]:
+    """The data sets of the trials that are to run."""
+    found = (dataset_of(trial.config) for trial in (*plan.new, *plan.samples))
+    return list({dataset.name: dataset for dataset in found}.values())
 
 
 def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:

@@ -11,7 +11,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.results.store import load
 from attnsweep.space.sweep import OPTIONS
 from attnsweep.space.trials import make_trial
-from attnsweep.tasks.registry import AXES, TASKS, find
+from attnsweep.tasks.registry import AXES, TASKS, find, forget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
     import pandas as pd
 
     config = {name: None if pd.isna(row[name]) else axis.kind(row[name]) for name, axis in AXES.items()}
+    forget()
     trial = make_trial(config, data_dir, trusted=True)
     if trial.trial_id == row["trial_id"]:
         return trial
@@ -50,10 +51,13 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
 
 
 def rerun_line(row: Mapping[str, Any]) -> str:
-    """The shell line that runs the trial of `row` again, into results of its own."""
+    """The shell line that runs the trial of `row` again, into results of its own; without its data."""
     import pandas as pd
 
-    dataset, task = find(row["dataset"]), TASKS[row["task"]]
+    try:
+        dataset, task = find(row["dataset"]), TASKS[row["task"]]
+    except UserError:  # a folder of one's own that lies on another machine
+        dataset, task = None, TASKS[row["task"]]
     derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
     derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
     if row["model"] in task.models:

@@ -26,7 +26,7 @@ from attnsweep.space.grid import Point, is_domain, is_function
 from attnsweep.space.plan import Expansion, Plan, make_plan
 from attnsweep.space.sweep import OBJECTIVES, Sweep
 from attnsweep.space.trials import expand, make_trial
-from attnsweep.tasks.registry import resolve
+from attnsweep.tasks.registry import forget, resolve
 
 if TYPE_CHECKING:
     import optuna
@@ -196,8 +196,9 @@ class Cell:
 
 def look(sweep: Sweep, data_dir: Path) -> Expansion:
     """The sweep's trials and invalid points; of a search, trials at points drawn at random, and an invalid
-    point of each cell in which none is valid.
+    point of each cell in which none is valid. The files of data sets are read anew.
     """
+    forget()
     if sweep.search is None:
         return expand(sweep.points(), data_dir)
     cells = [expand((draw(cell, i) for i in range(PROBES)), data_dir) for cell in sweep.cells()]

@@ -21,10 +21,12 @@ from attnsweep.space.grid import (
     is_domain,
     is_function,
     is_grid,
+    joined,
+    models_of,
     narrow,
 )
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, takes
+from attnsweep.tasks.registry import AXES, BEFORE, takes
 
 OPTIONS = (
     "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
@@ -34,6 +36,9 @@ OBJECTIVES = {  # in the words of Optuna
     for name, column in MEASURES.items()
     if column.objective and column.better
 }
+
+
+SKIP_UNREADABLE = {"unreadable": ("skip",)}  # what --skip-unreadable overrides
 
 
 class Sweep:
@@ -78,7 +83,7 @@ class Sweep:
             raise UserError(
                 "the space of a Sweep is a dict, or a list of dicts: Sweep([dict(model='vit', depth=6), ...])"
             )
-        self.parts: tuple[Point, ...] = tuple(fixed({**shared, **part}) for part in parts or [{}])
+        self.parts: tuple[Point, ...] = tuple(joined(fixed(shared), [fixed(part) for part in parts or [{}]]))
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
         self.num_samples = num_samples
@@ -127,8 +132,15 @@ class Sweep:
                 with contextlib.suppress(UserError):  # its points are invalid, and say why
                     known = takes(model)
                     strangers = [key for key in part if part[key] is not None and key not in known]
-                    found[model] = list(dict.fromkeys([*found.get(model, []), *strangers]))
+                    theirs = self._of_others(model, part)
+                    found[model] = list(dict.fromkeys([*found.get(model, []), *strangers, *theirs]))
         return {model: keys for model, keys in found.items() if keys}
+
+    def _of_others(self, model: str, part: Point) -> list[str]:
+        """The axes that the model got later, as far as a part leaves them to other models of the sweep."""
+        beside = [other for other in self.parts if models_of(other) != {model}]
+        later = [key for key in BEFORE.get(model, {}) if any(key in other for other in beside)]
+        return later if part in beside else [key for key in later if key not in part]
 
     def override(self, changes: Mapping[str, Sequence[Any]]) -> "Sweep":
         """The sweep with other values for some keys.

@@ -12,7 +12,7 @@ from attnsweep.core.source import Source
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, REVISED_MODELS, TASKS, architecture, find, resolve
+from attnsweep.tasks.registry import AXES, BEFORE, REVISED_MODELS, TASKS, architecture, dataset_of, resolve
 
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
@@ -33,7 +33,7 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
     """The trial of a configuration in full, with its ids and its cost; with `trusted`, a user's own model is
     read as `own.source_of` says.
     """
-    dataset = find(config["dataset"])
+    dataset = dataset_of(config)
     data_sha256, task = dataset.checksum(data_dir), TASKS[config["task"]]
     numerics = task.numerics + task.revision(config)
     identity = identity_of(config)
@@ -50,6 +50,7 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
         macs=amount.macs,
         numerics=numerics,
         source=source,
+        images_skipped=getattr(dataset, "skipped", None),
     )
 
 
@@ -57,7 +58,8 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
     model = config["model"]
     identity = {**config, "model": model_name(model), "revision": REVISED_MODELS.get(model)}
-    return {key: value for key, value in identity.items() if key not in AXES or AXES[key].before != value}
+    before = {name: axis.before for name, axis in AXES.items()} | BEFORE.get(model, {})
+    return {key: value for key, value in identity.items() if before.get(key) != value}
 
 
 def arch_id_of(config: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ TASKS: dict[str, Task] = {
 AXES = by_name(SHARED.values(), *(task.axes for task in TASKS.values()))
 COLUMNS: tuple[Column, ...] = tuple(column for task in TASKS.values() for column in task.columns)
 TASK_OF = {model: task for task in TASKS.values() for model in task.models}
+BEFORE = {model: values for task in TASKS.values() for model, values in task.before.items()}
 REVISED_MODELS = {name: n for task in TASKS.values() for name, n in task.revised_models.items()}
 ALWAYS = ("task", "model", "dataset")
 
@@ -89,6 +90,18 @@ def find(name: object) -> DataSet:
     known = [known for task in TASKS.values() for known in task.dataset_names]
     groups = "; ".join(f"for {task.name} {', '.join(task.dataset_names)}" for task in TASKS.values())
     raise UserError(f"dataset={name!r} is unknown{did_you_mean(name, known)}; use one of these: {groups}")
+
+
+def dataset_of(config: Mapping[str, Any]) -> DataSet:
+    """The data set of a configuration, as its axes have it read. Raises UserError as `find` does."""
+    task = TASKS[config["task"]]
+    return task.dataset_of(dict(config)) if task.dataset_of else find(config["dataset"])
+
+
+def forget() -> None:
+    """Drops what is remembered of the files of data sets, so that the next plan reads them anew."""
+    for task in TASKS.values():
+        task.forget()
 
 
 def takes(model: str) -> set[str]:

@@ -61,8 +61,12 @@ class Procedure(Protocol):
     def examine(self) -> Callable[..., dict[str, Any]] | None:
         """Like `judge`, but once, of the model of the selected epoch; None where there is no more to say."""
 
-    def load_for(self, config: Mapping[str, Any], data_dir: str, device: str) -> Any:
-        """The data of a trial, with `train_size`: the examples of an epoch."""
+    def load_for(
+        self, config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None
+    ) -> Any:
+        """The data of a trial, with `train_size`: the examples of an epoch. Raises UserError where its
+        checksum is another one than `sha256` (None: any).
+        """
 
     def batches(
         self, data: Any, config: Mapping[str, Any], *, epoch: int, order: "torch.Generator"
@@ -120,4 +124,9 @@ class Task:
     draws: str = "plot"  # the command that draws its results
     revision: Callable[[Config], int] = lambda config: 0  # added to `numerics`: of trials that changed alone
     revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than at first: new ids
+    before: Mapping[str, Config] = field(default_factory=dict)  # of axes that a model got later than others
+    dataset_of: Callable[[Config], DataSet] | None = None  # of a configuration that says more than its name
+    forget: Callable[[], None] = lambda: None  # drops what is remembered of files: a plan reads them anew
+    about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = None  # of a plan's trials
+    chance: Callable[[Config], tuple[float, int]] | None = None  # accuracy by chance, examples that validate
     tie_breaker: str = ""  # the column of which less decides between epochs of one quality; none: the first

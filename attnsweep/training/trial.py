@@ -115,7 +115,7 @@ class Training:
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
         self.task = procedure(self.config["task"])
-        self.data = self.task.load_for(self.config, options.data_dir, self.device)
+        self.data = self.task.load_for(self.config, options.data_dir, self.device, sha256=trial.data_sha256)
         self.memory = measure.PeakMemory(self.device)
         seed_all(self.config["seed"])
         self.order = torch.Generator("cpu").manual_seed(self.config["seed"])

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnsweep.core.errors import UserError
 from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
 from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
@@ -66,18 +67,27 @@ class Data:
 
 
 @functools.lru_cache(maxsize=2)
-def load(dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...]) -> Data:
-    """The samples, recorded if they are not there; mapped into memory, which a machine's processes share."""
+def load(
+    dataset_name: str, data_dir: str, device: str, inputs: tuple[str, ...], sha256: str | None = None
+) -> Data:
+    """The samples, recorded if they are not there; mapped into memory, which a machine's processes share.
+
+    Raises UserError where recorded traffic has another checksum than `sha256` (None: any).
+    """
     found = datasets.find(dataset_name)
     assert found is not None, "driving.space admits no other"
+    if sha256 not in (None, found.checksum(Path(data_dir))):
+        raise UserError(
+            f"dataset={dataset_name!r} has changed since the plan was made; the same command makes it anew"
+        )
     scenes.ensure(found, Path(data_dir))
     train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
     return Data(found, tensors(train, inputs), val, test, device)
 
 
-def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
-    """The data of one trial."""
-    return load(config["dataset"], data_dir, device, inputs_of(config))
+def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:
+    """The data of one trial; see `load`."""
+    return load(config["dataset"], data_dir, device, inputs_of(config), sha256)
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:

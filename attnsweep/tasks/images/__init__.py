@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, space, zoo_sizes
+from attnsweep.tasks.images import datasets, description, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
 from attnsweep.tasks.images.cost import cost
 from attnsweep.tasks.task import Procedure, Task
@@ -57,4 +57,9 @@ TASK = Task(
     own_models=True,
     revised_models=zoo_sizes.REVISIONS,
     rehearse=rehearse,
+    before={"cnn": {"dim": space.CNN_DIM}},
+    dataset_of=space.image_set,
+    forget=datasets.forget,
+    about_data=description.about_data,
+    chance=description.chance,
 )

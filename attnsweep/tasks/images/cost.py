@@ -5,7 +5,7 @@ from typing import Any
 
 from attnsweep.core.cost import Cost
 from attnsweep.nn.cost import attention, feed_forward, linear, norm
-from attnsweep.tasks.images.space import feature_side
+from attnsweep.tasks.images.space import CNN_DIM, feature_side
 
 
 def convolution(inputs: int, outputs: int, side: int) -> Cost:
@@ -13,9 +13,9 @@ def convolution(inputs: int, outputs: int, side: int) -> Cost:
     return Cost(9 * inputs * outputs + outputs, 9 * inputs * outputs * (side - 2) ** 2)
 
 
-def convolutions(channels: int, side: int) -> Cost:
-    """The two convolutions of the PyTorch MNIST sample, to 32 and 64 channels."""
-    return convolution(channels, 32, side) + convolution(32, 64, side - 2)
+def convolutions(channels: int, side: int, dim: int = CNN_DIM) -> Cost:
+    """The two convolutions of the PyTorch MNIST sample, to a quarter and a half of `dim` channels."""
+    return convolution(channels, dim // 4, side) + convolution(dim // 4, dim // 2, side - 2)
 
 
 def reattention(heads: int, tokens: int) -> Cost:
@@ -45,9 +45,10 @@ def transformer(config: Mapping[str, Any], channels: int) -> Cost:
 
 def cnn(config: Mapping[str, Any]) -> Cost:
     """The PyTorch MNIST sample's network: two convolutions, pooling, two linear layers."""
-    side, channels = config["image_size"], config["channels"]
-    flat = 64 * feature_side(config) ** 2
-    return convolutions(channels, side) + linear(flat, 128) + linear(128, config["num_classes"])
+    side, dim = config["image_size"], config["dim"] or CNN_DIM
+    places = 1 if config["pooling"] in ("mean", "max") else feature_side(config) ** 2
+    head = linear(dim // 2 * places, dim) + linear(dim, config["num_classes"])
+    return convolutions(config["channels"], side, dim) + head
 
 
 def vision(config: Mapping[str, Any]) -> Cost:

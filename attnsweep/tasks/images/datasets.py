@@ -9,27 +9,27 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import itertools
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.images import folders
+from attnsweep.tasks.images.folders import Folder
 
 if TYPE_CHECKING:
     import numpy as np
 
 FOLDER = "folder:"
 FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed
-    when read.
+    when read. `train_size` counts the images that validate too, unless the set has a part of them.
     """
 
     name: str
@@ -44,22 +44,50 @@ class ImageSet:
     sha256: str | None = None  # of the official files, in that order; None where it is not known beforehand
     torchvision_class: str = ""
     also: tuple[str, ...] = ()  # files that torchvision wants besides
+    classes: tuple[str, ...] = ()  # by label; empty where their names are not known
+    folder: Folder | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_folder(self) -> bool:
         return self.name.startswith(FOLDER)
+
+    @property
+    def val_size(self) -> int:
+        """How many images validate."""
+        own = self.folder.size("val") if self.folder else 0
+        return own or folders.validation_size(self.train_size)
+
+    @property
+    def skipped(self) -> int | None:
+        """How many images of a folder were left out because they cannot be read; None where that was not
+        asked, and of other sets.
+        """
+        known = self.folder is not None and self.folder.skipped is not None
+        return len(self.folder.skipped) if known else None  # type: ignore[union-attr,arg-type]
+
+    @property
+    def chance(self) -> float:
+        """The accuracy on the test part of giving every image its most frequent class; of a named set, whose
+        classes are about as frequent as each other, of giving any one.
+        """
+        if self.folder is None:
+            return 1 / self.num_classes
+        return max(self.folder.counts("test").values()) / self.test_size
 
     def checksum(self, data_dir: Path) -> str:
         """See `checksum`."""
         return checksum(self, data_dir)
 
     def is_here(self, data_dir: Path) -> bool:
-        """Whether all files that it is read from are there."""
-        return all(path.is_file() for path in paths(self, data_dir))
+        """Whether all files that it is read from are there; a folder would not have been found."""
+        return self.is_folder or all(path.is_file() for path in paths(self, data_dir))
 
     def ensure(self, data_dir: Path) -> None:
-        """See `ensure`."""
-        ensure(self, data_dir)
+        """See `ensure`; of a folder, that all images can be read which are not skipped."""
+        if self.folder is None:
+            ensure(self, data_dir)
+        elif self.folder.skipped is None:
+            folders.check_readable(self.folder)
 
     def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
         """Images are read as they are."""
@@ -76,6 +104,11 @@ def idx_files(folder: str) -> tuple[str, ...]:
     return tuple(f"{folder}/raw/{part}" for part in parts)
 
 
+DIGITS = tuple("0123456789")
+FASHION = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FILES = tuple(
     f"cifar-10-batches-py/{part}" for part in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 )
@@ -84,20 +117,20 @@ DATASETS = {
     for one in (
         ImageSet(
             "digits", 8, 1, 10, 1438, 359, (0.2878,), (0.3543,),
-            sha256="4d0652d5f48ae8642abd53c7ec4c245998cb596bca546392bee3c5e03fda9edf",
+            sha256="4d0652d5f48ae8642abd53c7ec4c245998cb596bca546392bee3c5e03fda9edf", classes=DIGITS,
         ),
         ImageSet(
             "mnist", 28, 1, 10, 60_000, 10_000, (0.1307,), (0.3081,), idx_files("MNIST"),
-            "595a67c05b1395c3306bfb77d818e98d515da7f1004e2490d3c5ad921a646209", "MNIST",
+            "595a67c05b1395c3306bfb77d818e98d515da7f1004e2490d3c5ad921a646209", "MNIST", classes=DIGITS,
         ),
         ImageSet(
             "fashion_mnist", 28, 1, 10, 60_000, 10_000, (0.2860,), (0.3530,), idx_files("FashionMNIST"),
-            torchvision_class="FashionMNIST",
+            torchvision_class="FashionMNIST", classes=FASHION,
         ),
         ImageSet(
             "cifar10", 32, 3, 10, 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
             CIFAR10_FILES, "6188ba9a11980513857019c9598380f3660e4b57470c487cecc8cda48e959511", "CIFAR10",
-            ("cifar-10-batches-py/batches.meta",),
+            ("cifar-10-batches-py/batches.meta",), CIFAR10,
         ),
         ImageSet(
             "cifar100", 32, 3, 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
@@ -109,75 +142,61 @@ DATASETS = {
 }  # fmt: skip
 
 
-def find(name: str) -> ImageSet | None:
-    """The set of images of that name; `folder:PATH` is a folder of one's own. None where there is none.
+def find(name: str, *, skip_unreadable: bool = False) -> ImageSet | None:
+    """The set of images of that name; `folder:PATH` is a folder of one's own, of which those that cannot be
+    read are part of it unless they are skipped. None where there is none.
 
-    Raises UserError where a folder is named that holds no images.
+    Raises UserError as `folders.scan` does.
     """
-    return folder_set(name) if name.startswith(FOLDER) else DATASETS.get(name)
+    return folder_set(name, skip_unreadable) if name.startswith(FOLDER) else DATASETS.get(name)
+
+
+def root_of(name: str) -> Path:
+    """The folder that `folder:PATH` names. Raises UserError where that is no path."""
+    try:
+        root = Path(name.removeprefix(FOLDER)).expanduser().resolve()
+        str(root).encode()  # as rows and screens want it
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"dataset={name!r} names no folder ({error}); write folder:PATH") from error
+    return root
 
 
 @functools.cache
-def folder_set(name: str) -> ImageSet:
-    """What a folder of images holds: its classes and how many images. Layouts: PATH/train and PATH/test, or
-    one PATH/CLASS.
+def folder_set(name: str, skip_unreadable: bool) -> ImageSet:
+    """What a folder of images holds; see `forget`. Raises UserError as `folders.scan` does."""
+    folder = folders.scan(root_of(name), skip_unreadable=skip_unreadable)
+    return ImageSet(
+        f"{FOLDER}{folder.root}",
+        image_size=FOLDER_SIDE,
+        channels=3,
+        num_classes=len(folder.classes),
+        train_size=folder.size("train"),
+        test_size=folder.size("test"),
+        classes=folder.classes,
+        folder=folder,
+    )
+
+
+@functools.cache
+def survey(name: str, skip_unreadable: bool) -> folders.Survey:
+    """The checksum of a folder's images and their sizes, for which every file is read; see `forget`."""
+    folder = folder_set(name, skip_unreadable).folder
+    assert folder is not None
+    return folders.survey(folder)
+
+
+def forget() -> None:
+    """Has the files of data sets read again when they are next asked for. Whoever makes a plan begins with
+    this: within a plan of thousands of trials a file is read once, and no plan goes by the files of another.
     """
-    root = Path(name.removeprefix(FOLDER)).expanduser().resolve()
-    if not root.is_dir():
-        raise UserError(f"dataset={name!r}: {root} is not a folder; it wants one folder of images per class")
-    parts = folder_parts(root)
-    classes = sorted({label for label, _ in parts["train"]})
-    if len(classes) < 2:
-        raise UserError(
-            f"dataset={name!r}: {len(classes)} classes with images in {root}; it wants a folder for each"
-        )
-    if not parts["test"]:
-        raise UserError(
-            f"dataset={name!r}: {root} has no test image; it wants 5 images of a class, or train/ and test/"
-        )
-    strangers = sorted({label for label, _ in parts["test"]} - set(classes))
-    if strangers:
-        raise UserError(
-            f"dataset={name!r}: classes of the test part that the training part lacks: {', '.join(strangers)}"
-        )
-    return ImageSet(f"{FOLDER}{root}", FOLDER_SIDE, 3, len(classes), len(parts["train"]), len(parts["test"]))
-
-
-def folder_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
-    """The class and path of every image, for the parts `train` and `test`; without PATH/test every fifth of a
-    class is for the test.
-    """
-    if (root / "train").is_dir():
-        held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-        return {
-            "train": list(labelled(root / "train")),
-            "test": list(labelled(held_out)) if held_out else [],
-        }
-    train: list[tuple[str, Path]] = []
-    test: list[tuple[str, Path]] = []
-    for _, group in itertools.groupby(labelled(root), key=lambda one: one[0]):
-        for i, one in enumerate(group):
-            (test if i % 5 == 4 else train).append(one)
-    return {"train": train, "test": test}
-
-
-def labelled(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every image below the class folders of `root` with its class, in the order of torchvision's
-    ImageFolder.
-    """
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield folder.name, path
+    for remembered in (folder_set, survey, checksum_of_files):
+        remembered.cache_clear()
 
 
 def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
-    """Every file of the data set, in the order of its checksum."""
+    """Every file of a named data set, in the order of its checksum."""
     if dataset.name == "digits":
         return [digits_file()]
-    if dataset.is_folder:
-        parts = folder_parts(Path(dataset.name.removeprefix(FOLDER)))
-        return [path for part in parts.values() for _, path in part]
     return [data_dir / file for file in dataset.files]
 
 
@@ -195,6 +214,8 @@ def checksum(dataset: ImageSet, data_dir: Path) -> str:
     Raises UserError where files are missing and no official checksum is known, or where they differ from the
     official ones.
     """
+    if dataset.is_folder:
+        return survey(dataset.name, dataset.skipped is not None).sha256
     if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
     return checksum_of_files(dataset, data_dir)
@@ -202,13 +223,11 @@ def checksum(dataset: ImageSet, data_dir: Path) -> str:
 
 @functools.cache
 def checksum_of_files(dataset: ImageSet, data_dir: Path) -> str:
-    """The checksum of files that are here. An image of a folder is named by its path, class included."""
+    """The checksum of a named data set's files that are here."""
     files = paths(dataset, data_dir)
     if not all(path.is_file() for path in files):
         raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
-    root = Path(dataset.name.removeprefix(FOLDER)) if dataset.is_folder else None
-    names = (path.relative_to(root).as_posix() if root else named(path) for path in files)
-    found = digest_of(zip(names, (path.read_bytes() for path in files), strict=True))
+    found = digest_of(zip(map(named, files), (path.read_bytes() for path in files), strict=True))
     if dataset.sha256 and found != dataset.sha256:
         raise UserError(not_official(dataset, files))
     return found
@@ -240,15 +259,16 @@ def ensure(dataset: ImageSet, data_dir: Path) -> None:
         ) from error
 
 
-def read(dataset: ImageSet, data_dir: Path, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """The parts `train` and `test`, each as images (n, channels, height, width) of uint8 and labels (n,) of
-    int64.
+def read(
+    dataset: ImageSet, data_dir: Path, *, sha256: str | None = None
+) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+    """The parts `train` and `test` of a named data set, each as images (n, channels, height, width) of uint8
+    and labels (n,) of int64.
+
+    Raises UserError where the files have another checksum than the official one, or than `sha256` (None: that
+    of the files as they are).
     """
-    if dataset.name == "digits":
-        return read_digits()
-    if dataset.is_folder:
-        return read_folder(dataset, image_size)
-    return read_official(dataset, data_dir)
+    return read_digits() if dataset.name == "digits" else read_official(dataset, data_dir, sha256=sha256)
 
 
 def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
@@ -266,14 +286,16 @@ def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
 
 
-def read_official(dataset: ImageSet, data_dir: Path) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+def read_official(
+    dataset: ImageSet, data_dir: Path, *, sha256: str | None = None
+) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
     """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100, decoded from the very bytes that have its checksum.
 
     Raises UserError where the files have another, or are none of the data set's.
     """
     from attnsweep.tasks.images import decoding  # here: it needs numpy
 
-    contents = hashed(dataset, data_dir)
+    contents = hashed(dataset, data_dir, sha256=sha256)
     decode = decoding.cifar if dataset.torchvision_class.startswith("CIFAR") else decoding.mnist
     try:
         return decode(contents)
@@ -281,9 +303,9 @@ def read_official(dataset: ImageSet, data_dir: Path) -> "dict[str, tuple[np.ndar
         raise UserError(f"dataset={dataset.name!r}: a file in {data_dir} is none of it ({error})") from error
 
 
-def hashed(dataset: ImageSet, data_dir: Path) -> list[bytes]:
+def hashed(dataset: ImageSet, data_dir: Path, *, sha256: str | None = None) -> list[bytes]:
     """The content of each file. Raises UserError where together they do not have the checksum."""
-    files, expected = paths(dataset, data_dir), dataset.sha256 or checksum(dataset, data_dir)
+    files, expected = paths(dataset, data_dir), dataset.sha256 or sha256 or checksum(dataset, data_dir)
     if not all(path.is_file() for path in files):
         raise UserError(missing_files(dataset, data_dir))
     contents = [path.read_bytes() for path in files]
@@ -317,25 +339,3 @@ def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
-
-
-def read_folder(dataset: ImageSet, image_size: int) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """A folder of images as RGB, its shorter side resized to `image_size`, then cut to the centre."""
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    def pixels(path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                return np.asarray(ImageOps.fit(image.convert("RGB"), (image_size, image_size))).transpose(
-                    2, 0, 1
-                )
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path} is not an image that can be read; delete or replace it") from error
-
-    parts = folder_parts(Path(dataset.name.removeprefix(FOLDER)))
-    number = {name: i for i, name in enumerate(sorted({label for label, _ in parts["train"]}))}
-    return {
-        part: (np.stack([pixels(path) for _, path in files]), np.array([number[label] for label, _ in files]))
-        for part, files in parts.items()
-    }

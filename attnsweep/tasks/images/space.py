@@ -10,13 +10,15 @@ from typing import Any
 from attnsweep.core.axes import Config, filled
 from attnsweep.core.errors import UserError
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, zoo_sizes
+from attnsweep.tasks.images import datasets, patches, zoo_sizes
 from attnsweep.tasks.images.axes import KNOWN
 
 BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
-RECIPE = ("optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed")
+RECIPE = (
+    "unreadable", "optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed",
+)  # fmt: skip
 MODELS: dict[str, tuple[str, ...]] = {
-    "cnn": (),
+    "cnn": ("dim", "pooling"),
     "vit": (*BLOCKS, "attention"),
     "deepvit": BLOCKS,  # it mixes the attention maps, which no fused kernel shows
     "hybrid": (*BLOCKS, "attention"),
@@ -24,7 +26,10 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-OF_MODELS = {name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values()))}
+OF_MODELS = {  # without `pooling`: rows had arguments of that name in `model_args` before it was an axis
+    name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name != "pooling"
+}
+CNN_DIM = 128  # the width of the PyTorch MNIST sample
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
 
 
@@ -32,7 +37,9 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a model. Raises UserError where a value does not fit."""
     if own.is_own(model):
         return own.complete(point, model, axes=OF_MODELS, recipe=RECIPE, of_data=of_images)
-    config = filled(KNOWN, (*MODELS[model], *RECIPE), point) | {"model": model} | of_images(point)
+    defaults = {"dim": None} if model == "cnn" else {}  # null: CNN_DIM
+    config = filled(KNOWN, (*MODELS[model], *RECIPE), point, defaults) | {"model": model} | of_images(point)
+    check_width(config)
     if feature_side(config) < 1:
         raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")
     if model in zoo_sizes.TAKES:
@@ -51,13 +58,14 @@ def of_images(point: Mapping[str, object]) -> Config:
         "channels": dataset.channels,
         "image_size": image_size(point.get("image_size"), dataset),
         "num_classes": num_classes(point.get("num_classes"), dataset),
+        "unreadable": point.get("unreadable") if dataset.is_folder else None,
     }
 
 
 def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
     """The point's data set, digits by default. Raises UserError where there is none of that name."""
-    name = point.get("dataset")
-    found = datasets.find(DEFAULT_DATASET if name is None else str(name))
+    name, skips = point.get("dataset"), point.get("unreadable") == "skip"
+    found = datasets.find(DEFAULT_DATASET if name is None else str(name), skip_unreadable=skips)
     if found is None:
         raise UserError(f"dataset={name!r} has no images")
     return found
@@ -95,21 +103,39 @@ def feature_side(config: Mapping[str, Any]) -> int:
     return (side - 4) // 2 if config["model"] in CONVOLUTIONAL else side
 
 
+def check_width(config: Mapping[str, Any]) -> None:
+    """Raises UserError where a CNN's width cannot be shared out, or a transformer's is so narrow that its
+    layer norms leave nothing of a token, or a sign.
+    """
+    model, dim = config["model"], config["dim"]
+    if model == "cnn" and dim is not None and dim % 4:
+        near = ", ".join(str(4 * n) for n in (dim // 4, dim // 4 + 1) if n)
+        raise UserError(f"dim={dim} is no multiple of 4, as cnn needs; use {near}")
+    if model in ("vit", "deepvit", "hybrid") and dim < 3:
+        raise UserError(f"dim={dim} is too small for {model}; use 3 or more")
+
+
 def patch_size(config: Mapping[str, Any]) -> int:
     """The patch that was asked for, checked; else the largest that cuts the side into four or more
     (published: into two).
+
+    Raises UserError where it does not divide the side, where the model would not see the image, or where
+    there is no default.
     """
-    side = feature_side(config)
-    divisors = [size for size in range(1, side + 1) if side % size == 0]
-    asked = config["patch_size"]
+    side, hybrid = feature_side(config), config["model"] == "hybrid"
+    sizes = patches.divisors(side)
+    fit = [size for size in sizes if hybrid or patches.is_seen(size, config["channels"])]
+    asked, cuts = config["patch_size"], 2 if config["geometry"] == "published" else 4
+    if asked is None and hybrid:  # a single place of its feature map has 64 values
+        return max((size for size in fit if size * cuts <= side), default=1)
     if asked is None:
-        cuts = 2 if config["geometry"] == "published" else 4
-        return max((size for size in divisors if size * cuts <= side), default=1)
-    if asked not in divisors:
-        what = "the image" if side == config["image_size"] else "the feature map"
-        near = sorted(sorted(divisors, key=lambda size: abs(size - int(asked)))[:4])
+        return patches.default(fit, side, cuts=cuts)
+    if asked not in sizes:
+        what = "the feature map" if hybrid else "the image"
         raise UserError(
             f"patch_size={asked} does not divide {what} of {config['model']} on {config['dataset']}, "
-            f"{side} pixels wide; use {', '.join(map(str, near))}"
+            f"{side} pixels wide; use {patches.nearest(fit, asked)}"
         )
+    if asked not in fit:
+        raise patches.unseen(config["model"], asked, fit)
     return int(asked)

@@ -1,7 +1,7 @@
 """Image classification: data, loss and judgement.
 
-A data set is read once per worker process and stays whole on the device as uint8; a batch is a gather and a
-normalisation.
+Data of one checksum is read once per worker process and stays whole on the device as uint8; a batch is a
+gather and a normalisation.
 """
 
 import functools
@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnsweep.tasks.images import datasets
+from attnsweep.tasks.images import datasets, folders
 
-VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
-VALIDATION_SHARE = 0.1  # of the training part
 JUDGE_BATCH = 1_000
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
 CLIP_NORM: float | None = None  # gradients are taken as they are
@@ -52,47 +50,65 @@ class Data:
 
 
 @functools.lru_cache(maxsize=4)
-def load(dataset_name: str, image_size: int, data_dir: str, device: str) -> Data:
-    """The data set on the device, read on the first call in a process.
+def load(
+    dataset: str,
+    image_size: int,
+    data_dir: str,
+    device: str,
+    *,
+    sha256: str | None = None,
+    skip_unreadable: bool = False,
+) -> Data:
+    """The data set of that name on the device; its files are read on the first call in a process that names
+    their checksum (None: whatever is there).
 
-    Raises UserError where its files are missing.
+    Raises UserError where files are missing, cannot be read, or have another checksum.
     """
-    dataset = datasets.find(dataset_name)
-    assert dataset is not None, "images.space admits no other"
-    datasets.ensure(dataset, Path(data_dir))
-    parts = datasets.read(dataset, Path(data_dir), image_size)
-    pixels, labels = parts["train"]
-    order = np.random.RandomState(VALIDATION_SEED).permutation(len(labels))
-    held_out = round(VALIDATION_SHARE * len(labels))
-    val, train = order[:held_out], np.sort(order[held_out:])
-    mean, std = statistics(dataset, pixels[train])
-
-    def split(images: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-
+    if dataset.startswith(datasets.FOLDER):
+        folder = folders.scan(datasets.root_of(dataset), skip_unreadable=skip_unreadable)
+        parts = folders.read(folder, image_size, sha256=sha256)
+    else:
+        datasets.ensure(datasets.DATASETS[dataset], Path(data_dir))
+        parts = datasets.read(datasets.DATASETS[dataset], Path(data_dir), sha256=sha256)
+    if "val" not in parts:
+        pixels, labels = parts["train"]
+        train, val = folders.drawn_for_validation(len(labels))
+        parts |= {"train": (pixels[train], labels[train]), "val": (pixels[val], labels[val])}
+    mean, std = statistics(datasets.DATASETS.get(dataset), parts["train"][0])
     return Data(
-        train=split(pixels[train], labels[train]),
-        val=split(pixels[val], labels[val]),
-        test=split(*parts["test"]),
+        **{part: split(parts[part], device) for part in ("train", "val", "test")},
         factor=(1 / (255 * std)).view(1, -1, 1, 1).to(device),
         offset=(-mean / std).view(1, -1, 1, 1).to(device),
     )
 
 
-def statistics(dataset: datasets.ImageSet, images: np.ndarray) -> tuple[Tensor, Tensor]:
+def split(part: tuple[np.ndarray, np.ndarray], device: str) -> Split:
+    """numpy's images and labels as tensors on the device."""
+    images, labels = part
+    return Split(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+
+def statistics(dataset: datasets.ImageSet | None, images: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel of pixels in 0..1: the data set's published ones, else those of
     `images`.
     """
-    if dataset.mean is not None and dataset.std is not None:
+    if dataset and dataset.mean and dataset.std:
         return torch.tensor(dataset.mean), torch.tensor(dataset.std)
     mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
     std = images.std(axis=(0, 2, 3), dtype=np.float64) / 255
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32).clamp_min(1e-3)
 
 
-def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
-    """The data of one trial."""
-    return load(config["dataset"], config["image_size"], data_dir, device)
+def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:
+    """The data of one trial; see `load`."""
+    return load(
+        config["dataset"],
+        config["image_size"],
+        data_dir,
+        device,
+        sha256=sha256,
+        skip_unreadable=config["unreadable"] == "skip",
+    )
 
 
 def inputs(data: Data, images: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """What the mechanisms of the zoo (models/zoo) take, and which sizes fit each; needs no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.patches import default, divisors, is_seen, listed, nearest, unseen
 
 PLAIN = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size")
 BARE = (*PLAIN, "dropout")
@@ -124,12 +126,13 @@ MULTIPLES: dict[str, dict[str, int | str]] = {
     "vit_5": {"dim_head": 4},
 }
 # The least value of an axis: a block in every stage, an angle for every coordinate, a head in every block.
-LEAST: dict[str, dict[str, int]] = {
-    **{model: {"dim": 8} for model in SINES},
+STAGES: dict[str, dict[str, int]] = {
+    "cross_vit": {"dim": 6},  # its branch of small patches is half as wide
     "crossformer": {"depth": 4, "dim": 32},
     "cvt": {"depth": 3, "image_size": 5},
     "jet_vit": {"dim_head": 4},
     "levit": {"depth": 3, "image_size": 5},
+    "looped_vit": {"dim_head": 2},  # it norms queries and keys
     "max_vit": {"depth": 2},
     "max_vit_with_registers": {"depth": 2},
     "mobile_vit": {"depth": 3},
@@ -141,12 +144,19 @@ LEAST: dict[str, dict[str, int]] = {
     "twins_svt": {"depth": 4},
     "vit_with_keel_post_ln": {"depth": 2},
 }
+LEAST = {  # of one value a layer norm leaves nothing, of two a sign
+    model: {"dim": 8 if model in SINES else 3, **STAGES.get(model, {})} for model in TAKES
+}
 REVISIONS = {  # of mechanisms that are built otherwise than at first: raised, their trials run again
     model: 2
     for model in (
         "rvt", "simple_vit_with_specialized_cls", "vit_with_patch_merger", "wwt",
     )
 }  # fmt: skip
+UNNORMED = (  # embed the values of a patch as they are, or several patches' together
+    "look_vit", "looped_vit", "normalized_vit", "parallel_vit", "pit", "rvt", "simple_vit_with_fft", "vit_5",
+    "vit_for_small_dataset", "vit_with_patch_dropout",
+)  # fmt: skip
 FINER = ("cross_vit", "look_vit", "pit")  # cut a second time, with finer or overlapping patches
 
 
@@ -178,46 +188,51 @@ def check_multiple(config: Mapping[str, Any], key: str, of: int | str) -> None:
 
 def check_patch(config: Mapping[str, Any]) -> None:
     """Raises UserError where the patch is none that fits."""
-    asked, fit = config["patch_size"], patches(config)
-    if not fit:
-        raise UserError(
-            f"image_size={config['image_size']} cannot be cut for {config['model']}; use an even one"
-        )
-    if asked not in fit:
-        near = sorted(sorted(fit, key=lambda size: abs(size - int(asked)))[:4])
-        raise UserError(
-            f"patch_size={asked} does not fit {config['model']} on images {config['image_size']} wide; "
-            f"use {listed(near)}"
-        )
+    model, side, asked, fit = config["model"], config["image_size"], config["patch_size"], patches(config)
+    if asked in fit:
+        return
+    if asked == 1 and model not in FINER and is_cut(config, asked):
+        raise unseen(model, asked, fit)
+    raise UserError(
+        f"patch_size={asked} does not fit {model} on images {side} wide; use {nearest(fit, asked)}"
+    )
 
 
 def patches(config: Mapping[str, Any]) -> list[int]:
-    """The sides of patches that fit, ascending; they divide the image.
+    """The sides of patches that fit, ascending: they divide the image, and the mechanism sees them.
+
+    Raises UserError where there is none.
+    """
+    model, channels = config["model"], config["channels"]
+    fit = [size for size in divisors(config["image_size"]) if is_cut(config, size)]
+    if model == "cross_vit":  # its other branch sees the next smaller patch
+        fit = [size for smaller, size in pairwise([1, *fit]) if is_seen(smaller, channels)]
+    elif model not in UNNORMED:
+        fit = [size for size in fit if is_seen(size, channels)]
+    if not fit:
+        raise UserError(f"image_size={config['image_size']} cannot be cut for {model}; use an even one")
+    return fit
+
+
+def is_cut(config: Mapping[str, Any], size: int) -> bool:
+    """Whether the mechanism can cut the image into patches of that side, which divides it.
 
     Of 2 or more where it is cut again; smaller than the image for XCiT, whose batch norm needs several; an
     even number of them for NesT, which halves the map.
     """
-    model, side = config["model"], int(config["image_size"])
-    divisors = [size for size in range(1, side + 1) if side % size == 0]
+    model, count = config["model"], config["image_size"] // size
+    if config["image_size"] % size:
+        return False
     if model in FINER:
-        return divisors[1:]
-    if model == "xcit":
-        return divisors[:-1]
-    return [size for size in divisors if model != "nest" or side // size % 2 == 0]
+        return size > 1
+    return count > 1 if model == "xcit" else count % 2 == 0 or model != "nest"
 
 
 def default_patch(config: Mapping[str, Any]) -> int | None:
-    """The patch where none is asked for: the largest that fits and cuts the side into four or more, else the
-    smallest that fits; null where the mechanism takes none.
+    """The patch where none is asked for; null where the mechanism takes none.
 
-    Differs from `axes.patch_size` only where that one does not fit.
+    Raises UserError where there is none.
     """
     if "patch_size" not in TAKES[config["model"]]:
         return None
-    fit = patches(config)
-    return max((size for size in fit if size * 4 <= config["image_size"]), default=min(fit, default=1))
-
-
-def listed(values: Iterable[object]) -> str:
-    """The values with commas between them."""
-    return ", ".join(map(str, values))
+    return default(patches(config), config["image_size"])

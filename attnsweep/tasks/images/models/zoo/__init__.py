@@ -115,7 +115,6 @@ MECHANISMS: dict[str, Builder] = {
 # What nothing reads is left out by the builders.
 UNTRAINED = {
     "cct": r"classifier\.attention_pool\.bias",
-    "cross_vit": r"sm_image_embedder\.to_patch_embedding\.1\.weight",  # the norm of a patch of a single value
     "crossformer": r".*\.dpb\.[79]\.bias",
     "levit": r".*\.(to_k\.1|to_out\.1|net\.3)\.bias",
     "max_vit": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.net\.4)\.bias",
