@@ -120,6 +120,142 @@ def test_in_a_repository_of_dubious_ownership_both_are_null(
     assert provenance.git_state() == (None, None)
 
 
+def program(path: Path, canary: Path) -> str:
+    """A program that makes a file, and fails."""
+    path.write_text(f"#!/bin/sh\ntouch '{canary}'\nexit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def monitor(git: Git, evil: str) -> None:
+    git("config", "core.fsmonitor", evil)
+
+
+def included(git: Git, evil: str) -> None:
+    Path(".git/more").write_text(f"[core]\nfsmonitor = {evil}\n")
+    git("config", "include.path", "more")
+
+
+def hook(git: Git, evil: str) -> None:
+    Path(".git/hooks").mkdir(exist_ok=True)
+    Path(".git/hooks/post-index-change").symlink_to(evil)
+
+
+def filtering(git: Git, evil: str) -> None:
+    """A filter of a file that was written again with the same content, which git has to read."""
+    Path(".gitattributes").write_text("* filter=evil\n")
+    git("config", "filter.evil.clean", evil)
+    Path("file").write_text(Path("file").read_text())
+    os.utime("file", (1, 1))
+
+
+def filtering_by_a_process(git: Git, evil: str) -> None:
+    filtering(git, "true")
+    git("config", "--unset", "filter.evil.clean")
+    git("config", "filter.evil.process", evil)
+
+
+def submodule(git: Git, evil: str) -> None:
+    """One whose own settings name the program."""
+    subprocess.run(("git", "init", "--quiet", "inner"), check=True)
+    Path("inner/a").write_text("a")
+    for words in (
+        ("add", "a"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "a"),
+    ):
+        subprocess.run(("git", "-C", "inner", *words), check=True)
+    git("-c", "advice.addEmbeddedRepo=false", "add", "inner")
+    git("commit", "--quiet", "--message", "A submodule")
+    subprocess.run(("git", "-C", "inner", "config", "core.fsmonitor", evil), check=True)
+
+
+def promised(git: Git, evil: str) -> None:
+    """A commit whose tree is missing, and is to be fetched by a program."""
+    tree = git("rev-parse", "HEAD^{tree}").strip()
+    Path(".git/objects", tree[:2], tree[2:]).unlink()
+    for setting, value in {
+        "core.repositoryFormatVersion": "1", "extensions.partialClone": "far", "remote.far.promisor": "true",
+        "remote.far.url": f"ext::{evil} %S far", "protocol.ext.allow": "always", "remote.far.fetch": "+x:x",
+    }.items():  # fmt: skip
+        git("config", setting, value)
+
+
+RUNS = (monitor, included, hook, filtering, filtering_by_a_process, submodule, promised)
+
+
+@pytest.mark.parametrize("make", RUNS)
+def test_no_program_that_a_repository_names_is_run(
+    git: Git, tmp_path: Path, make: Callable[[Git, str], None]
+) -> None:
+    commit(git)
+    canary = tmp_path / "canary"
+    make(git, program(tmp_path / "evil", canary))
+    canary.unlink(missing_ok=True)
+    provenance.git_state()
+    assert not canary.exists()
+    subprocess.run(("git", "status"), capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert canary.exists(), "what git status would have run"
+
+
+@pytest.mark.parametrize("make", (monitor, hook, filtering, submodule))
+def test_beside_a_hostile_setting_the_state_is_known(
+    git: Git, tmp_path: Path, make: Callable[[Git, str], None]
+) -> None:
+    commit(git)
+    make(git, program(tmp_path / "evil", tmp_path / "canary"))
+    assert provenance.git_state() == (git("rev-parse", "HEAD").strip(), False)
+    Path("file").write_text("changed")
+    assert provenance.git_state()[1] is True
+
+
+def test_no_program_that_the_environment_names_is_run(
+    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha, canary = commit(git), tmp_path / "canary"
+    evil = program(tmp_path / "evil", canary)
+    for name in ("GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_EDITOR"):
+        monkeypatch.setenv(name, evil)
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsmonitor", "GIT_CONFIG_VALUE_0": evil}
+    for name, value in {**settings, "GIT_DIR": "nowhere", "GIT_INDEX_FILE": "nothing"}.items():
+        monkeypatch.setenv(name, value)
+    assert provenance.git_state() == (sha, False) and not canary.exists()
+
+
+def test_files_are_compared_as_the_repository_says(git: Git) -> None:
+    """A file system without executable bits, a system with other ends of lines."""
+    sha = commit(git)
+    git("config", "core.fileMode", "false")
+    git("config", "core.autocrlf", "true")
+    Path("file").chmod(0o755)
+    Path("file").write_bytes(b"one\r\n")
+    git("add", "file")
+    os.utime("file", (1, 1))  # so that it has to be read
+    assert provenance.git_state() == (sha, False)
+    git("config", "core.fileMode", "true")
+    assert provenance.git_state() == (sha, True)
+
+
+def test_a_second_working_tree_has_a_state_of_its_own(
+    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = commit(git)
+    git("worktree", "add", "--quiet", "--detach", str(tmp_path / "second"))
+    Path("file").write_text("changed here")
+    monkeypatch.chdir(tmp_path / "second")
+    assert provenance.git_state() == (sha, False)
+
+
+def test_hashes_of_256_bits_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(("git", "init", "--quiet", "--object-format=sha256"), check=True)
+    Path("file").write_text("a\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(("git", "add", "file"), check=True)
+    subprocess.run(("git", *who, "commit", "--quiet", "-m", "a"), check=True)
+    sha, dirty = provenance.git_state()
+    assert sha is not None and len(sha) == 64 and dirty is False
+
+
 def test_in_a_broken_repository_both_are_null(git: Git) -> None:
     commit(git)
     Path(".git/HEAD").write_text("nonsense")

@@ -8,16 +8,16 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from attnsweep.core.version import __version__
+from attnsweep.results import git
+from attnsweep.results.git import output_of
 
 PACKAGE = Path(__file__).parent.parent
 CPUINFO = Path("/proc/cpuinfo")
 SENT_GIT = "ATTNSWEEP_GIT"  # "COMMIT DIRTY", where this code was sent here from a working directory elsewhere
-GIT_STATUS = ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no")
 
 
 def driver() -> dict[str, Any]:
@@ -79,23 +79,11 @@ def model_name(cpuinfo: str) -> str:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """(commit, whether tracked files differ from it) of the working directory; nulls outside a repository.
-
-    Like `git describe --dirty` it does not look at untracked files, which take long to list beside data.
-    Nulls also where git is missing or refuses, as it does in a repository of another user.
-    """
+    """(commit, whether tracked files differ from it) of the working directory; see `git.state`."""
     if sent := os.environ.get(SENT_GIT):
         sha, _, dirty = sent.partition(" ")
         return sha or None, dirty == "True" if sha else None
-    status = output_of(*GIT_STATUS)
-    return (None, None) if status is None else parse_status(status)
-
-
-def parse_status(status: str) -> tuple[str | None, bool]:
-    """(commit, dirty) from the output of GIT_STATUS; the commit is null before the first one."""
-    lines = status.splitlines()
-    sha = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
-    return (None if sha == "(initial)" else sha), any(not line.startswith("#") for line in lines)
+    return git.state()
 
 
 @functools.cache
@@ -127,12 +115,3 @@ def contents(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def output_of(*command: str, timeout_s: float = 5.0) -> str | None:
-    """What a command prints; null where it is not installed, fails, or takes longer than `timeout_s`."""
-    try:
-        printed = subprocess.run(command, capture_output=True, timeout=timeout_s, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return printed.decode(errors="replace")
