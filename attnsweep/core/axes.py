@@ -79,7 +79,7 @@ IDENTITY = (
     Axis(
         "model_args", str, None, "arguments of one's own model that have no column, as JSON", settable=False
     ),
-    Axis("model_sha256", str, None, "SHA-256 of the file of one's own model", settable=False),
+    Axis("model_sha256", str, None, "SHA-256 of the files of one's own model", settable=False),
     Axis("dataset", str, None, "name of the data set, or KIND:PATH of one's own", architecture=False),
 )
 SIZES = (

@@ -85,7 +85,7 @@ COST = (
     Column("params", INT, "", "trainable parameters", "lower", over_seeds="first", objective=True,
            shown=("pick",)),
     Column(
-        "macs", INT, "", "multiply-accumulates of one forward pass of one example",
+        "macs", INT, "", "multiply-accumulates of one forward pass of one example; null where not countable",
         "lower", over_seeds="first", objective=True,
     ),
     *LATENCY_OF_TRIAL[:-1],
