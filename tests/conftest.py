@@ -1,5 +1,7 @@
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,16 @@ from attnsweep.training import trial
 from commands import SLOW, write_sweep
 from disturbed import Fault, Reference, undisturbed_sweep, write_table
 
+# Each process of tests has a temporary folder of its own: there the sweeps of one user find each other, and wait
+# while another measures. Its name is short, for Ray's sockets lie there.
+TEMPORARY = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="as-", dir="/tmp")
 torch.set_num_threads(1)
 settings.register_profile("attnsweep", deadline=None, derandomize=True)
 settings.load_profile("attnsweep")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

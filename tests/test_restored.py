@@ -81,6 +81,7 @@ def test_all_that_a_block_changes_is_as_before(tmp_path: Path) -> None:
     assert state() == before
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("options", [{"serial": True}, {"address": "local"}], ids=["serial", "ray"])
 def test_a_sweep_leaves_its_process_as_it_was(tmp_path: Path, options: dict[str, Any]) -> None:
     import ray
