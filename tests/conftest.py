@@ -14,8 +14,8 @@ from attnsweep.training import trial
 from commands import SLOW, write_sweep
 from disturbed import Fault, Reference, undisturbed_sweep, write_table
 
-# Each process of tests has a temporary folder of its own: there the sweeps of one user find each other, and wait
-# while another measures. Its name is short, for Ray's sockets lie there.
+# Each process of tests has a temporary folder of its own: there the sweeps of one user find each other, and
+# wait while another measures. Its name is short, for Ray's sockets lie there.
 TEMPORARY = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="as-", dir="/tmp")
 torch.set_num_threads(1)
 settings.register_profile("attnsweep", deadline=None, derandomize=True)
