@@ -98,11 +98,11 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 kB; needs the right to mount."""
+    """A file system for two trials; needs the right to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=130k", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("this user cannot mount a small file system")

@@ -296,7 +296,7 @@ import ray
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import recorded, scenes
 from attnsweep.tasks.driving.world.cast import Crowd
-from attnsweep.tasks.driving.records.ray_workers import RayWorkers
+from attnsweep.engine.on_ray import RayWorkers
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
          _node_ip_address="127.0.0.1")

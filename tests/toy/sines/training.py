@@ -27,7 +27,7 @@ class Data:
         return len(self.train[0])
 
 
-def load_for(config: Mapping[str, Any], data_dir: str, device: str) -> Data:
+def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> Batch:
