@@ -102,7 +102,7 @@ def test_latency_is_measured_once_per_architecture_and_batch(finished: Path) -> 
 def test_what_a_person_sees_is_ours_alone_and_names_what_is_next(finished: Path) -> None:
     out = (finished / "out.txt").read_text()
     assert out.startswith("sweep_file: 2 trials (2 new)")
-    assert "2 done in " in out and "python -m attnsweep plot results" in out.splitlines()[-1]
+    assert "2 done in " in out and "  next: python -m attnsweep plot results" in out.splitlines()
     noise = [line for line in (finished / "err.txt").read_text().splitlines() if BESIDE_OTHERS not in line]
     assert noise == [], "Ray's own noise is off"
 
