@@ -199,6 +199,7 @@ def begin_and_say(*arguments: object) -> Iterator[Measured | None]:
 def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
     """Other work, which has these resources for a while."""
     others = {key: amount for key, amount in resources.items() if key != "CPU"}
+    ((name, amount),) = others.items()
 
     @ray.remote(num_cpus=resources["CPU"], resources=others)
     class Other:
@@ -207,7 +208,7 @@ def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
 
     other = Other.remote()
     working = other.work.remote()
-    while ray.available_resources().get(next(iter(others)), 0):
+    while ray.available_resources().get(name, 0) > ray.cluster_resources()[name] - amount:
         time.sleep(0.05)
     yield
     ray.get(working)
