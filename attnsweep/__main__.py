@@ -17,7 +17,7 @@ from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.text import print_anything
 
 if TYPE_CHECKING:
-    from attnsweep.space.plan import Place
+    from attnsweep.space.plan import Folders
     from attnsweep.space.sweep import Sweep
 
 EPILOG = """other commands:
@@ -107,9 +107,9 @@ def run_sweep(arguments: Sequence[str]) -> int:
     check_home()
     if options.dry_run:
         return plan(options)
-    from attnsweep.space.plan import place
+    from attnsweep.space.plan import folders_of
 
-    where = place(options.results, options.data)
+    where = folders_of(options.results, options.data)
     if options.cluster:
         return send(options, where)
     from attnsweep.engine import runner
@@ -141,14 +141,14 @@ def check_home() -> None:
 def plan(options: argparse.Namespace) -> int:
     """Prints the plan; with --json nothing else on standard output, whatever the user's files print."""
     from attnsweep.cli.dryrun import dry_run
-    from attnsweep.space.plan import place
+    from attnsweep.space.plan import folders_of
 
-    where, out = place(options.results, options.data), sys.stdout
+    where, out = folders_of(options.results, options.data), sys.stdout
     with contextlib.redirect_stdout(sys.stderr if options.json else out):
         return dry_run(sweep_of(options), where, as_json=options.json, out=out)
 
 
-def send(options: argparse.Namespace, where: "Place") -> int:
+def send(options: argparse.Namespace, where: "Folders") -> int:
     """Runs a sweep on the cluster of --cluster, overrides and flags included; returns the exit status."""
     from attnsweep.core.clean import without_secrets
     from attnsweep.engine import remote

@@ -45,7 +45,7 @@ from torchvision import transforms
 from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.results import provenance
-from attnsweep.space.plan import place
+from attnsweep.space.plan import folders_of
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
@@ -348,7 +348,7 @@ def main() -> None:
     options = arguments()
     point = dict(dataset="mnist", epochs=1, geometry=options.geometry)
     configs = [resolve({**point, "model": model}) for model in options.models]
-    data_dir = place(data=options.data).data
+    data_dir = folders_of(data=options.data).data
     print(machine())
     datasets.ensure(datasets.find("mnist"), data_dir)
     if options.part != 2:

@@ -161,10 +161,10 @@ def test_every_point_of_a_small_sweep_is_labelled(tmp_path):
 
 def test_a_model_has_the_same_colour_and_marker_in_every_figure():
     script = module_of("pareto")
-    looks = [script.look(model) for model in ("cnn", "vit", "deepvit", "hybrid")]
+    looks = [script.style_of(model) for model in ("cnn", "vit", "deepvit", "hybrid")]
     assert len(set(looks)) == 4
-    assert script.look("a_model_of_tomorrow") == script.look("a_model_of_tomorrow")
-    assert script.look("a_model_of_tomorrow") not in looks
+    assert script.style_of("a_model_of_tomorrow") == script.style_of("a_model_of_tomorrow")
+    assert script.style_of("a_model_of_tomorrow") not in looks
 
 
 def test_the_subtitle_states_device_trials_seeds_and_epochs(tmp_path):

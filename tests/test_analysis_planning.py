@@ -89,7 +89,7 @@ def test_results_without_drives_are_a_mistake(
 def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where, small = plan.place(tmp_path / "results"), dict(dim=16, mlp_dim=16, heads=2, epochs=1)
+    where, small = plan.folders_of(tmp_path / "results"), dict(dim=16, mlp_dim=16, heads=2, epochs=1)
     scenes.ensure(scenes.find("driving:tiny"), tmp_path, processes=1)
     trial = make_trial(resolve({"model": "planning", "dataset": "driving:tiny", **small}), tmp_path)
     options = Options(data_dir=str(tmp_path), runs_dir=where.checkpoints, keep_weights=True)

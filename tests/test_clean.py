@@ -23,7 +23,7 @@ from attnsweep.core.text import Screen
 from attnsweep.engine.console import Live
 from attnsweep.results.schema import SCHEMAS, STR
 from attnsweep.results.store import Store
-from attnsweep.space.plan import make_plan, place
+from attnsweep.space.plan import folders_of, make_plan
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import expand
 
@@ -135,7 +135,9 @@ def test_the_closing_lines_name_results_without_a_key(capsys: pytest.CaptureFixt
     from attnsweep.engine.console import show_closing
 
     counts = Counter(done=1)
-    show_closing(Screen(width=200), counts, place(KEYED).results, 1.0, tasks={"images"}, interrupted=False)
+    show_closing(
+        Screen(width=200), counts, folders_of(KEYED).results, 1.0, tasks={"images"}, interrupted=False
+    )
     printed = capsys.readouterr().out
     assert "s3://***@bucket/results" in printed and not [key for key in KEYS if key in printed]
 

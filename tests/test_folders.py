@@ -15,7 +15,7 @@ from PIL import Image
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.engine import runner
-from attnsweep.space.search import look
+from attnsweep.space.search import expand_sweep
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets, folders
@@ -439,12 +439,12 @@ def test_a_changed_folder_is_other_data_for_the_next_plan_and_for_a_worker_a_fai
     flat: Path, change: str
 ) -> None:
     sweep = Sweep(model="vit", dataset=f"folder:{flat}", image_size=8, depth=1, dim=8, heads=1, epochs=1)
-    ((planned,), _), _ = look(sweep, NOWHERE), None
+    ((planned,), _), _ = expand_sweep(sweep, NOWHERE), None
     changes()[change](flat)
     event = last_event(planned)
     assert event["status"] == "failed"
     assert "the images have changed since the plan was made" in event["row"]["error"]
-    (again,), _ = look(sweep, NOWHERE)
+    (again,), _ = expand_sweep(sweep, NOWHERE)
     assert again.trial_id != planned.trial_id and again.data_sha256 != planned.data_sha256
     event = last_event(again)
     assert (event["status"], event["row"]["data_sha256"]) == ("done", again.data_sha256)

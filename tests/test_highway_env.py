@@ -12,7 +12,7 @@ import torch
 from attnsweep.__main__ import main
 from attnsweep.cli import highway_env
 from attnsweep.results.store import Store, load
-from attnsweep.space.plan import place
+from attnsweep.space.plan import folders_of
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.judging.closed_loop import Policy
@@ -67,7 +67,7 @@ def test_rules_and_planners_whose_weights_were_kept_are_driven_once(
     kept, lost = (finished(results, model="ego_mlp", dim=16, seed=seed) for seed in (0, 1))
     finished(results, model="expert")
     model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
-    write_whole(model.state_dict(), weights_path(place(results).checkpoints, kept))
+    write_whole(model.state_dict(), weights_path(folders_of(results).checkpoints, kept))
     assert measured(results) == 0
     assert scores(results) == {rule: 0.5, kept: 0.5} and lost not in scores(results)
     rows = load(results, all_columns=True)
@@ -96,9 +96,9 @@ def test_a_driven_planner_has_the_weights_that_were_kept(tmp_path: Path) -> None
     results = tmp_path / "results"
     kept = finished(results, model="ego_mlp", dim=16)
     model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
-    write_whole(model.state_dict(), weights_path(place(results).checkpoints, kept))
+    write_whole(model.state_dict(), weights_path(folders_of(results).checkpoints, kept))
     one = trial_of(load(results, all_columns=True).iloc[0], Path("nowhere"))
-    loaded = highway_env.with_weights(one, place(results).checkpoints)
+    loaded = highway_env.with_weights(one, folders_of(results).checkpoints)
     assert loaded is not None and not loaded.training
     for mine, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs)

@@ -12,7 +12,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.text import duration
 from attnsweep.space.files import literal, parse_overrides
 from attnsweep.space.plan import make_plan
-from attnsweep.space.search import look
+from attnsweep.space.search import expand_sweep
 from attnsweep.space.trials import expand
 
 NOWHERE = Path("nowhere")
@@ -54,9 +54,9 @@ def test_a_grid_without_an_end_and_one_that_is_none_are_refused(values: Any, mes
 
 def test_a_plan_counts_the_points_that_are_the_same_trial() -> None:
     sweep = Sweep(model="vit", dataset="digits", depth=tune.choice([1, 2]), num_samples=10)
-    plan = make_plan(sweep, look(sweep, NOWHERE), [])
+    plan = make_plan(sweep, expand_sweep(sweep, NOWHERE), [])
     assert (len(plan.trials), plan.repeated) == (2, 8)
-    assert make_plan(DEPTHS, look(DEPTHS, NOWHERE), []).repeated == 0
+    assert make_plan(DEPTHS, expand_sweep(DEPTHS, NOWHERE), []).repeated == 0
 
 
 @pytest.mark.parametrize(

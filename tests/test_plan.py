@@ -16,12 +16,12 @@ from attnsweep.engine.console import Live
 from attnsweep.results.store import Row, Store
 from attnsweep.space import plan
 from attnsweep.space.estimate import ASSUMED_MACS_PER_S, Speed, work
-from attnsweep.space.plan import Place, Plan, make_plan, place, refuse_invalid, state_of
+from attnsweep.space.plan import Folders, Plan, folders_of, make_plan, refuse_invalid, state_of
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import expand, make_trial
 from attnsweep.tasks.registry import AXES, resolve
 
-WHERE = Place("results", Path("runs"), Path("nowhere"))
+WHERE = Folders("results", Path("runs"), Path("nowhere"))
 
 
 def grid(*choices: object) -> dict[str, Any]:
@@ -47,25 +47,25 @@ def rows_of(trials: Sequence[Trial], *statuses: str) -> list[Row]:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Place:
-    return place(tmp_path / "results", tmp_path / "data")
+def where(tmp_path: Path) -> Folders:
+    return folders_of(tmp_path / "results", tmp_path / "data")
 
 
 # Folders
 
 
 def test_logs_lie_beside_the_results_and_never_inside(tmp_path: Path) -> None:
-    assert place(tmp_path / "results").runs == tmp_path / "runs"
-    assert place(f"{tmp_path}/results/").runs == tmp_path / "runs"
-    assert place(tmp_path / "mine").runs == tmp_path / "mine-runs"
+    assert folders_of(tmp_path / "results").runs == tmp_path / "runs"
+    assert folders_of(f"{tmp_path}/results/").runs == tmp_path / "runs"
+    assert folders_of(tmp_path / "mine").runs == tmp_path / "mine-runs"
 
 
 def test_logs_of_results_in_a_bucket_lie_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert place("s3://bucket/prefix").runs == tmp_path / "prefix-runs"
-    assert place("s3://bucket/results").results == "s3://bucket/results"
+    assert folders_of("s3://bucket/prefix").runs == tmp_path / "prefix-runs"
+    assert folders_of("s3://bucket/results").results == "s3://bucket/results"
 
 
 def test_data_is_where_it_is_named_else_in_the_environment_else_in_the_cache(
@@ -73,11 +73,11 @@ def test_data_is_where_it_is_named_else_in_the_environment_else_in_the_cache(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ATTNSWEEP_DATA", str(tmp_path / "environment"))
-    assert place(data="named").data == Path("named").absolute()
-    assert place(data="~/named").data == tmp_path / "named"
-    assert place().data == tmp_path / "environment"
+    assert folders_of(data="named").data == Path("named").absolute()
+    assert folders_of(data="~/named").data == tmp_path / "named"
+    assert folders_of().data == tmp_path / "environment"
     monkeypatch.delenv("ATTNSWEEP_DATA")
-    assert place().data == tmp_path / ".cache/attnsweep"
+    assert folders_of().data == tmp_path / ".cache/attnsweep"
 
 
 # What is new and what is done
@@ -143,7 +143,7 @@ def test_invalid_points_are_refused_with_up_to_three_reasons() -> None:
 
 
 def test_a_plan_names_the_trials_that_did_no_better_than_chance(
-    where: Place, capsys: pytest.CaptureFixture[str]
+    where: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 144 images that validate, a tenth are right by chance; two standard errors are another 0.05."""
     trials = trials_of(DEPTHS)
@@ -220,7 +220,7 @@ def test_a_plan_learns_from_done_trials_only() -> None:
 # The live table
 
 
-def test_what_is_left_follows_every_event_to_the_same_sums(where: Place) -> None:
+def test_what_is_left_follows_every_event_to_the_same_sums(where: Folders) -> None:
     """It is summed up event by event; here once more over all trials."""
     made, chance = planned(Sweep(model=grid("vit", "cnn"), seed=grid(*range(10))), []), random.Random(0)
     live = Live(Console(quiet=True), made, slots=2)
@@ -246,7 +246,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in captured.out.splitlines()]
 
 
-def test_a_dry_run_in_json_is_one_object_per_trial(where: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_in_json_is_one_object_per_trial(
+    where: Folders, capsys: pytest.CaptureFixture[str]
+) -> None:
     trials = trials_of(DEPTHS)
     Store(where.results).write("trials", rows_of(trials, "done"), "one")
     assert dry_run(DEPTHS, where, as_json=True, out=sys.stdout) == 0
@@ -257,7 +259,7 @@ def test_a_dry_run_in_json_is_one_object_per_trial(where: Place, capsys: pytest.
 
 
 def test_a_dry_run_in_json_says_why_a_point_is_invalid(
-    where: Place, capsys: pytest.CaptureFixture[str]
+    where: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = Sweep(model="vit", patch_size=grid(2, 3), lr=1e-3)
     assert dry_run(sweep, where, as_json=True, out=sys.stdout) == 2
@@ -277,7 +279,7 @@ def test_a_dry_run_in_json_says_why_a_point_is_invalid(
 
 @pytest.mark.parametrize("value", [2.5, "x", (1, 2), 1j, None, object()])
 def test_any_invalid_value_fits_into_json(
-    where: Place, capsys: pytest.CaptureFixture[str], value: object
+    where: Folders, capsys: pytest.CaptureFixture[str], value: object
 ) -> None:
     assert (
         dry_run(Sweep(model="cnn", batch_size=grid(value), epochs=0), where, as_json=True, out=sys.stdout)
@@ -287,14 +289,14 @@ def test_any_invalid_value_fits_into_json(
 
 
 def test_an_invalid_number_is_json_that_any_reader_takes(
-    where: Place, capsys: pytest.CaptureFixture[str]
+    where: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dry_run(Sweep(model="vit", lr=float("nan")), where, as_json=True, out=sys.stdout)
     json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 def test_a_dry_run_for_people_says_how_many_trials_what_they_cost_and_how_long(
-    where: Place, capsys: pytest.CaptureFixture[str]
+    where: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = Sweep(model="vit", depth=grid(1, 2), patch_size=grid(2, 3), name="mine")
     Store(where.results).write("trials", rows_of(trials_of(sweep), "done"), "one")
@@ -307,14 +309,14 @@ def test_a_dry_run_for_people_says_how_many_trials_what_they_cost_and_how_long(
         assert one.trial_id in text and f"{one.params:,}" in text
 
 
-def test_a_dry_run_writes_nothing(where: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(where: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dry_run(DEPTHS, where, as_json=False, out=sys.stdout)
     assert "3 new" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_estimate_divides_by_the_trials_that_run_at_a_time(
-    where: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    where: Folders, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(plan.Speed, "estimate", lambda self, trials: 90.0)

@@ -13,7 +13,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.engine import remote
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
-from attnsweep.space.plan import place
+from attnsweep.space.plan import folders_of
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
 
@@ -33,7 +33,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def errand(*arguments: str, cluster: str = "c.yaml", results: str = "results") -> remote.Errand:
-    return remote.Errand(Path(cluster), Path("my sweep.py"), arguments, place(results))
+    return remote.Errand(Path(cluster), Path("my sweep.py"), arguments, folders_of(results))
 
 
 def finish_trial(model: str) -> None:

@@ -15,8 +15,8 @@ from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster
 from attnsweep.results.store import Row, Store
 from attnsweep.space.grid import is_domain
-from attnsweep.space.plan import place, refuse_invalid
-from attnsweep.space.search import Search, contains, distribution, look, planned
+from attnsweep.space.plan import folders_of, refuse_invalid
+from attnsweep.space.search import Search, contains, distribution, expand_sweep, plan_and_search
 
 optuna = pytest.importorskip("optuna")
 NOWHERE = Path("nowhere")
@@ -222,15 +222,15 @@ def test_without_optuna_a_sentence_says_how_to_get_it(monkeypatch: pytest.Monkey
 
 def test_a_cell_in_which_no_point_is_valid_is_refused_before_anything_starts() -> None:
     space = dict(depth=tune.randint(1, 5), patch_size=tune.grid_search([2, 3]), **SMALL)
-    looked = look(Sweep(model="vit", dataset="digits", **space, num_samples=2), NOWHERE)
-    assert {trial.config["patch_size"] for trial in looked[0]} == {2} and len(looked[1]) == 1
+    expansion = expand_sweep(Sweep(model="vit", dataset="digits", **space, num_samples=2), NOWHERE)
+    assert {trial.config["patch_size"] for trial in expansion[0]} == {2} and len(expansion[1]) == 1
     with pytest.raises(UserError, match="patch_size=3 does not divide"):
-        refuse_invalid(looked[1])
+        refuse_invalid(expansion[1])
 
 
 def test_a_sweep_that_is_no_search_is_planned_as_ever() -> None:
     sweep = Sweep(model="vit", depth=tune.grid_search([1, 2]))
-    plan, search = planned(sweep, look(sweep, NOWHERE), [], NOWHERE)
+    plan, search = plan_and_search(sweep, expand_sweep(sweep, NOWHERE), [], NOWHERE)
     assert search is None and len(plan.new) == 2 and plan.open == plan.samples == ()
     assert not any(is_domain(value) for cell in sweep.cells() for value in cell.values())
 
@@ -238,7 +238,7 @@ def test_a_sweep_that_is_no_search_is_planned_as_ever() -> None:
 def test_a_dry_run_says_how_many_trials_are_to_be_suggested(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = place(tmp_path / "results", tmp_path)
+    where = folders_of(tmp_path / "results", tmp_path)
     rows = run(Search(Sweep(**DEPTHS, num_samples=2), [], NOWHERE))
     Store(where.results).write("trials", rows, "two")
     assert dry_run(Sweep(**DEPTHS, num_samples=5), where, as_json=False, out=sys.stdout) == 0

@@ -25,7 +25,7 @@ from attnsweep.engine import cluster, latency
 from attnsweep.engine.runner import sole_writer
 from attnsweep.results import conditional, lock, storage
 from attnsweep.results.store import Store, load
-from attnsweep.space.plan import place
+from attnsweep.space.plan import folders_of
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
@@ -71,11 +71,11 @@ def tiny(**point: object) -> Trial:
     ],
 )
 def test_checkpoints_lie_beside_results_behind_a_uri(results: str, checkpoints: str) -> None:
-    assert place(results).checkpoints == checkpoints
+    assert folders_of(results).checkpoints == checkpoints
 
 
 def test_checkpoints_of_results_on_a_disk_lie_with_the_logs(tmp_path: Path) -> None:
-    assert place(tmp_path / "results").checkpoints == str(tmp_path / "runs")
+    assert folders_of(tmp_path / "results").checkpoints == str(tmp_path / "runs")
 
 
 def test_what_follows_the_question_mark_of_a_uri_stays_at_its_end() -> None:
@@ -226,12 +226,12 @@ def test_what_time_does_not_heal_is_told_at_once(
 
 
 def test_the_doctor_tries_to_write_where_results_are_to_go(objects: Objects) -> None:
-    assert list(store_findings(place(objects.uri("well/results")))) == [
+    assert list(store_findings(folders_of(objects.uri("well/results")))) == [
         (True, "s3://bucket/well/results can be written")
     ]
-    ((good, text),) = store_findings(place("s3://nosuch/results"))
+    ((good, text),) = store_findings(folders_of("s3://nosuch/results"))
     assert not good and "s3://nosuch/results cannot be written: the store refuses" in text
-    assert objects.below("well") == [] and list(store_findings(place("results"))) == []
+    assert objects.below("well") == [] and list(store_findings(folders_of("results"))) == []
 
 
 # The lock

@@ -77,7 +77,7 @@ def test_a_user_without_a_home_directory_has_data_beside_the_results(
 
     monkeypatch.delenv("ATTNSWEEP_DATA", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
-    assert plan.place(tmp_path / "results").data == tmp_path / "data"
+    assert plan.folders_of(tmp_path / "results").data == tmp_path / "data"
 
 
 def test_a_sweep_of_a_user_without_a_home_directory_says_what_to_set(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnsweep.core import text
 from attnsweep.results import storage
-from attnsweep.space.plan import Place, place
+from attnsweep.space.plan import Folders, folders_of
 from attnsweep.tasks.registry import TASKS
 
 PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "
 def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:
     """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
     screen, missing = text.screen(), False
-    where = place(results, data)
+    where = folders_of(results, data)
     for good, finding in (*store_findings(where), *findings(where.data, address)):
         missing |= not good
         screen.print(f"{'[green]ok[/]     ' if good else '[red]missing[/]'} {finding}", highlight=False)
@@ -57,7 +57,7 @@ def ray_finding(address: str | None) -> tuple[bool, str]:
         return True, f"Ray: nodes {nodes}, CPUs {total.get('CPU', 0):g}, GPUs {total.get('GPU', 0):g}"
 
 
-def store_findings(where: Place) -> Iterator[tuple[bool, str]]:
+def store_findings(where: Folders) -> Iterator[tuple[bool, str]]:
     """Whether a store behind a URI can be written; of a disk it will be seen."""
     if "://" not in where.results:
         return

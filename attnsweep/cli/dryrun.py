@@ -10,18 +10,18 @@ from attnsweep.core import text
 from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
-from attnsweep.space.plan import Place, known_rows, wanted_data
-from attnsweep.space.search import look, planned
+from attnsweep.space.plan import Folders, known_rows, wanted_data
+from attnsweep.space.search import expand_sweep, plan_and_search
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import AXES
 
 
-def dry_run(sweep: Sweep, where: Place, *, as_json: bool, out: TextIO) -> int:
+def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO) -> int:
     """Prints the plan, for people or to `out` as one JSON object per trial; returns the exit status that the
     sweep would begin with.
     """
     rows = known_rows(Store(where.results), sweep)
-    plan, _ = planned(sweep, look(sweep, where.data), rows, where.data)
+    plan, _ = plan_and_search(sweep, expand_sweep(sweep, where.data), rows, where.data)
     for dataset in wanted_data(plan):
         if dataset.is_folder:  # nothing is downloaded for a plan
             dataset.ensure(where.data)
@@ -29,7 +29,7 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool, out: TextIO) -> int:
         for trial in plan.trials:
             print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}), file=out)
         for point in plan.open:
-            row = pointed(point) | {"status": "new", "reason": "to be suggested by Optuna"}
+            row = row_of_point(point) | {"status": "new", "reason": "to be suggested by Optuna"}
             print(json.dumps(row), file=out)
         for one in plan.invalid:
             print(json.dumps(invalid_row(one)), file=out)
@@ -44,10 +44,10 @@ def dry_run(sweep: Sweep, where: Place, *, as_json: bool, out: TextIO) -> int:
 
 def invalid_row(one: Invalid) -> Row:
     """What the JSON of a dry run says of an invalid point."""
-    return pointed(one.point) | {"status": "invalid", "reason": one.reason}
+    return row_of_point(one.point) | {"status": "invalid", "reason": one.reason}
 
 
-def pointed(point: Mapping[str, Any]) -> Row:
+def row_of_point(point: Mapping[str, Any]) -> Row:
     """A point that is no trial: no ids and no cost, but its own values."""
     nothing = dict.fromkeys(("trial_id", "arch_id", "params", "macs"))
     return {**nothing, **{key: plain(point.get(key)) for key in AXES}}

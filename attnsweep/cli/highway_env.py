@@ -15,7 +15,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.engine.runner import sole_writer
 from attnsweep.results import storage
 from attnsweep.results.store import Store, load
-from attnsweep.space.plan import place
+from attnsweep.space.plan import folders_of
 from attnsweep.space.rerun import trial_of
 from attnsweep.tasks.driving import TASK
 from attnsweep.tasks.driving.judging.baselines import policy_of
@@ -33,7 +33,7 @@ def measure(results: str | Path) -> int:
     Raises UserError where highway-env is not installed, or no weights were kept of any of them.
     """
     require_highway_env()
-    screen, store, where = text.screen(), Store(results), place(results)
+    screen, store, where = text.screen(), Store(results), folders_of(results)
     rows = unmeasured(load(results, all_columns=True)).to_dict("records")
     done = 0
     with sole_writer(store, where.runs):

@@ -25,7 +25,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import Row
 from attnsweep.space.estimate import work
-from attnsweep.space.labels import label, varying, worded
+from attnsweep.space.labels import label, value_text, varying
 from attnsweep.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
     )
     if trials:
         models, sets = (
-            several(list(dict.fromkeys(worded(key, trial.config[key]) for trial in trials)), noun)
+            several(list(dict.fromkeys(value_text(key, trial.config[key]) for trial in trials)), noun)
             for key, noun in (("model", "model"), ("dataset", "data set"))
         )
         architectures = counted(len({trial.arch_id for trial in trials}), "architecture")

@@ -39,7 +39,7 @@ from attnsweep.engine import ray_private
 from attnsweep.results import merge, provenance
 from attnsweep.results.store import Store
 from attnsweep.space.files import own_sources, read_sweep
-from attnsweep.space.plan import Place
+from attnsweep.space.plan import Folders
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -81,7 +81,7 @@ class Errand:
     cluster: Path
     sweep: Path
     arguments: tuple[str, ...]
-    where: Place
+    where: Folders
 
     @property
     def name(self) -> str:

@@ -33,15 +33,15 @@ from attnsweep.results.store import Store, load
 from attnsweep.space.files import read_sweep
 from attnsweep.space.plan import (
     ASKED,
-    Place,
+    Folders,
     Plan,
     at_chance,
+    folders_of,
     known_rows,
-    place,
     refuse_invalid,
     wanted_data,
 )
-from attnsweep.space.search import Search, look, planned
+from attnsweep.space.search import Search, expand_sweep, plan_and_search
 from attnsweep.space.sweep import SKIP_UNREADABLE, Sweep
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def run(
     with restored():
         sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
         sweep = sweep.override(SKIP_UNREADABLE) if skip_unreadable else sweep
-        outcome = execute(sweep, place(results, data), address=address, latency=latency, in_process=serial)
+        outcome = execute(
+            sweep, folders_of(results, data), address=address, latency=latency, in_process=serial
+        )
         if outcome.interrupted:
             raise KeyboardInterrupt
         rows = load(results, status=None)
@@ -98,15 +100,15 @@ def run(
 
 
 def execute(
-    sweep: Sweep, where: Place, *, address: str | None, latency: bool, in_process: bool = False
+    sweep: Sweep, where: Folders, *, address: str | None, latency: bool, in_process: bool = False
 ) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
     tested.warn_of_newer()
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
-    looked = look(sweep, where.data)
-    refuse_invalid(looked[1])
+    expansion = expand_sweep(sweep, where.data)
+    refuse_invalid(expansion[1])
     with sole_writer(store, where.runs) as held:
-        plan, search = planned(sweep, looked, known_rows(store, sweep), where.data)
+        plan, search = plan_and_search(sweep, expansion, known_rows(store, sweep), where.data)
         for dataset in wanted_data(plan):
             with screen.status(f"reading {escape(dataset.name)}"):
                 dataset.ensure(where.data)
@@ -131,7 +133,7 @@ def execute(
 
 @contextlib.contextmanager
 def opened(
-    screen: Console, where: Place, *, in_process: bool, address: str | None
+    screen: Console, where: Folders, *, in_process: bool, address: str | None
 ) -> Iterator[tuple[Backend, console.Waits]]:
     """Where a command works, this process or the Ray cluster at an address; and who says what it waits for.
 
@@ -169,7 +171,7 @@ class Command:
     plan: Plan
     search: Search | None
     store: Store
-    where: Place
+    where: Folders
     screen: Console
 
     @property
@@ -256,7 +258,7 @@ def measure_latency(
 
 def measure(results: str | Path, *, address: str | None, in_process: bool = False) -> int:
     """Measures latency of every architecture in the results on this hardware; returns the exit status."""
-    screen, store, where = text.screen(), Store(results), place(results)
+    screen, store, where = text.screen(), Store(results), folders_of(results)
     done = load(results)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
@@ -284,7 +286,9 @@ def sole_writer(store: Store, runs: Path) -> Iterator[lock.Lock | None]:
             files.refuse_link_of_others(store.base if store.is_local else runs)
             locks.enter_context(lock.held_here(runs / "lock"))
             if not store.is_local:
-                held = locks.enter_context(lock.held(storage.below(place(store.root).checkpoints, "lock")))
+                held = locks.enter_context(
+                    lock.held(storage.below(folders_of(store.root).checkpoints, "lock"))
+                )
         except lock.Held as error:
             raise UserError(
                 f"another sweep is writing to {store.root} from {error}; "

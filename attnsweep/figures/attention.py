@@ -35,7 +35,7 @@ from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial
-from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, look, save
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.nn.attention import attention_maps
 from attnsweep.space import plan
@@ -263,7 +263,7 @@ def layout_of(columns: int, panel: tuple[float, float], *, gap: tuple[float, flo
 
 def shades(one: Trial) -> LinearSegmentedColormap:
     """From white to the model's colour."""
-    colour = look(one.config["model"])[0]
+    colour = style_of(one.config["model"])[0]
     return LinearSegmentedColormap.from_list(colour, ["white", colour])
 
 
@@ -350,7 +350,7 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 
 
 def run(options: argparse.Namespace) -> None:
-    row, place = row_to_draw(options), plan.place(options.results, options.data)
+    row, place = row_to_draw(options), plan.folders_of(options.results, options.data)
     one = trial_of(row, place.data)
     kernel = "explicit"  # which shows its weights
     model = trained(row, one, runs=place.checkpoints, data=place.data, attention=kernel)

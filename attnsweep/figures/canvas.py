@@ -48,7 +48,7 @@ class Layout:
     below: float
 
 
-def look(model: str) -> tuple[str, str]:
+def style_of(model: str) -> tuple[str, str]:
     """The colour and marker of a model: the same in every figure."""
     return LOOKS.get(model) or SPARE[sum(map(ord, model)) % len(SPARE)]
 

@@ -73,7 +73,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     """Writes `episode-TRIAL_ID-NUMBER.gif` and `.png`; returns their paths. Raises UserError where the trial
     does not drive, or there is no such map.
     """
-    place = plan.place(results, data)
+    place = plan.folders_of(results, data)
     row = find_trial(results, trial_id)
     learnt = row["model"] in ("planning", "ego_mlp", "route_mlp") or own.is_own(row["model"])
     if not (learnt and row["task"] == "driving") or row["plan"] == "off" or row["status"] != "done":

@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from attnsweep.answers import pareto
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
-from attnsweep.figures.canvas import STYLE, Layout, canvas, look, save
+from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, LabelPlacer
 from attnsweep.results.store import load
 
@@ -152,7 +152,7 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
         return
     draw_points(axes, one)
     line = list(zip(*staircase(axes, one), strict=True))
-    LabelPlacer(axes, one.points, line, colour=lambda model: look(model)[0]).place()
+    LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
 
 
 def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
@@ -213,7 +213,7 @@ def draw_points(axes: Axes, one: Panel) -> None:
     """The staircase, and each point with the range of its seeds; the front in colour and above the others."""
     axes.plot(*staircase(axes, one), color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
     for point in one.points:
-        colour, marker = look(point.model)
+        colour, marker = style_of(point.model)
         colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
         axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=1.2, zorder=order)
         axes.plot(

@@ -36,11 +36,16 @@ def label(trial: Trial, keys: Sequence[str]) -> str:
     """A short name of a trial: its model, then those of `keys` that it has, such as `vit depth=4 seed=1`."""
     known = [key for key in keys if key != "model" and trial.config[key] is not None]
     return clean(
-        " ".join([worded("model", trial.config["model"]), *(worded(key, trial.config[key]) for key in known)])
+        " ".join(
+            [
+                value_text("model", trial.config["model"]),
+                *(value_text(key, trial.config[key]) for key in known),
+            ]
+        )
     )
 
 
-def worded(key: str, value: Any) -> str:
+def value_text(key: str, value: Any) -> str:
     """What a label says of one value of the configuration."""
     if key == "model_args":
         return " ".join(f"{name}={short(one)}" for name, one in json.loads(value).items())

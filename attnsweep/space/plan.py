@@ -22,7 +22,7 @@ Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 
 @dataclass(frozen=True)
-class Place:
+class Folders:
     """The folders of one sweep: its tables, its checkpoints and logs, its data."""
 
     results: str
@@ -43,7 +43,7 @@ class Place:
         return f"{scheme}://{beside}{mark}{query}"
 
 
-def place(results: str | Path = "results", data: str | Path | None = None) -> Place:
+def folders_of(results: str | Path = "results", data: str | Path | None = None) -> Folders:
     """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
     `results`, or in the working directory where those are behind a URI.
     """
@@ -51,7 +51,7 @@ def place(results: str | Path = "results", data: str | Path | None = None) -> Pl
     name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
     parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
     folder = data or os.environ.get("ATTNSWEEP_DATA") or default_data(parent)
-    return Place(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
+    return Folders(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
 
 
 def default_data(parent: Path) -> Path:

@@ -194,7 +194,7 @@ class Cell:
         return trial if trial and trial.trial_id == row["trial_id"] else None
 
 
-def look(sweep: Sweep, data_dir: Path) -> Expansion:
+def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
     """The sweep's trials and invalid points; of a search, trials at points drawn at random, and an invalid
     point of each cell in which none is valid. The files of data sets are read anew.
     """
@@ -206,15 +206,15 @@ def look(sweep: Sweep, data_dir: Path) -> Expansion:
     return list(trials.values()), [refused[0] for found, refused in cells if not found]
 
 
-def planned(
-    sweep: Sweep, looked: Expansion, rows: Sequence[Row], data_dir: Path
+def plan_and_search(
+    sweep: Sweep, expansion: Expansion, rows: Sequence[Row], data_dir: Path
 ) -> tuple[Plan, Search | None]:
     """The plan, given what `look` found and the rows of `trials` so far; and the search, where it is one."""
     if sweep.search is None:
-        return make_plan(sweep, looked, rows), None
+        return make_plan(sweep, expansion, rows), None
     search = Search(sweep, rows, data_dir)
-    plan = make_plan(sweep, (list(search.done.values()), looked[1]), rows)
-    return replace(plan, open=search.open, samples=tuple(looked[0])), search
+    plan = make_plan(sweep, (list(search.done.values()), expansion[1]), rows)
+    return replace(plan, open=search.open, samples=tuple(expansion[0])), search
 
 
 def samplers(*, seed: int) -> "tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]":

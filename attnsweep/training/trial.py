@@ -74,16 +74,20 @@ def events(trial: Trial, options: Options) -> Generator[Event]:
         yield from training.epochs()
         training.examine()
         training.leave_weights()
-        yield {"status": "done", "row": training.row(), "curve": training.news()}
+        yield {"status": "done", "row": training.row(), "curve": training.unreported()}
     except Diverged as error:
         assert training is not None
-        yield {"status": "diverged", "row": {**training.row(), "error": str(error)}, "curve": training.news()}
+        yield {
+            "status": "diverged",
+            "row": {**training.row(), "error": str(error)},
+            "curve": training.unreported(),
+        }
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # a user's own model may end the program, too
         row = training.row() if training else trial.row()
         log.debug("trial %s failed\n%s", trial.trial_id, traceback.format_exc())
-        yield {"status": "failed", "row": {**row, "error": f"{reason(error)} ({place(error)})"}}
+        yield {"status": "failed", "row": {**row, "error": f"{reason(error)} ({location_of(error)})"}}
 
 
 def start(trial: Trial, options: Options) -> "Training":
@@ -110,7 +114,7 @@ class Training:
         self.curve: list[Row] = []
         self.best_weights: dict[str, torch.Tensor] | None = None  # kept only where they are wanted
         self.examined: Row = {}
-        self.told = 0
+        self.reported = 0
         self.warning: dict[str, str] = {}  # travels with the next events
         torch.set_num_threads(max(1, int(options.cpu)))
         self.device = measure.pick_device(options.gpu)
@@ -147,30 +151,37 @@ class Training:
                 saved_at = time.perf_counter()
             quality = self.task.quality(self.curve[-1])
             yield {
-                **{"epoch": len(self.curve), "quality": quality, "row": self.row(), "curve": self.news()},
+                **{
+                    "epoch": len(self.curve),
+                    "quality": quality,
+                    "row": self.row(),
+                    "curve": self.unreported(),
+                },
                 **self.warning,
             }
 
-    def news(self) -> list[Row]:
-        """The epochs that have not been told yet; the first time also those of earlier attempts."""
-        self.told, news = len(self.curve), self.curve[self.told :]
-        return news
+    def unreported(self) -> list[Row]:
+        """The epochs that were not reported yet, and count as reported from now on; the first time also
+        those of earlier attempts.
+        """
+        self.reported, epochs = len(self.curve), self.curve[self.reported :]
+        return epochs
 
     def _train(self) -> Generator[Event, None, Row]:
         """One epoch's steps; returns the columns of the epoch that tell of them."""
         self.model.train()
         done, config = len(self.curve), self.config
         total, began = torch.zeros((), device=self.device), time.perf_counter()
-        told = began
+        reported_at = began
         batches = self.task.batches(self.data, config, epoch=done, order=self.order)
         for step, batch in enumerate(batches, 1):
             self._set_rate(done * self.steps + step - 1)
             total += self._step(batch) * len(batch[-1])
             if step % FINITE_CHECK_STEPS == 0:
                 self._check_finite(total)
-            if time.perf_counter() - told > PROGRESS_S:
+            if time.perf_counter() - reported_at > PROGRESS_S:
                 yield {"progress": (done + step / self.steps) / config["epochs"]}
-                told = time.perf_counter()
+                reported_at = time.perf_counter()
         self._check_finite(total)
         epoch_s = time.perf_counter() - began
         return {
@@ -383,7 +394,7 @@ def write_whole(state: Mapping[str, Any], path: str) -> None:
     storage.write(path, content.getvalue())
 
 
-def place(error: BaseException) -> str:
+def location_of(error: BaseException) -> str:
     """File and line where the error arose."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
