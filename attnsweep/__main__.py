@@ -110,12 +110,13 @@ def run_sweep(arguments: Sequence[str]) -> int:
     from attnsweep.space.plan import folders_of
 
     where = folders_of(options.results, options.data)
+    sweep = sweep_of(options)  # also where it runs elsewhere: a mistake in it is told before anything is sent
     if options.cluster:
         return send(options, where)
     from attnsweep.engine import runner
 
     outcome = runner.execute(
-        sweep_of(options), where,
+        sweep, where,
         address=options.address, latency=not options.no_latency, in_process=options.serial,
     )  # fmt: skip
     return outcome.exit_status

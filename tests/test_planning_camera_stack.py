@@ -201,7 +201,7 @@ def test_the_plan_is_made_of_the_views_alone(tmp_path: Path) -> None:
     assert batch["cams"].shape[1:] == SHAPES["cams"] and "bev" not in batch
     torch.manual_seed(0)
     stack = build(resolve({**SMALL, "stages": "id10"})).eval()
-    plan = driving.driver(stack, {"model": "planning", "sensor": "cameras"})(recorded)
+    plan = driving.policy(stack, {"model": "planning", "sensor": "cameras"})(recorded)
     blank = driving.nothing("cams", len(plan))
-    other = driving.driver(stack, {"model": "planning", "sensor": "cameras"})(recorded | blank)
+    other = driving.policy(stack, {"model": "planning", "sensor": "cameras"})(recorded | blank)
     assert plan.shape == (len(recorded["plan"]), 8, 3) and not np.allclose(plan, other)

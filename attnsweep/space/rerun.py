@@ -54,10 +54,9 @@ def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell line that runs the trial of `row` again, into results of its own; without its data."""
     import pandas as pd
 
-    try:
-        dataset, task = find(row["dataset"]), TASKS[row["task"]]
-    except UserError:  # a folder of one's own that lies on another machine
-        dataset, task = None, TASKS[row["task"]]
+    task = TASKS[row["task"]]
+    # a folder of one's own may lie on another machine, and is not read for this
+    dataset = find(row["dataset"]) if row["dataset"] in task.dataset_names else None
     derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
     derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
     if row["model"] in task.models:
