@@ -181,6 +181,10 @@ def alpha(reports: list[str]) -> Node:
 def test_a_measurement_that_waits_for_its_node_says_so(
     nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def begin_and_say(*arguments: object) -> Iterator[Measured | None]:  # here: it travels by value
+        yield None
+        yield Measured([], "nothing")
+
     monkeypatch.setattr(on_ray, "SAY_S", 0.3)
     monkeypatch.setattr(on_ray, "begin_and_measure", begin_and_say)
     one = alpha(reports := [])
@@ -190,11 +194,6 @@ def test_a_measurement_that_waits_for_its_node_says_so(
     assert "Alpha, 1 thread, where other work of the cluster runs; free are cpu" in reports[0]
 
 
-def begin_and_say(*arguments: object) -> Iterator[Measured | None]:
-    yield None
-    yield Measured([], "nothing")
-
-
 @contextlib.contextmanager
 def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
     """Other work, which has these resources for a while."""
@@ -202,12 +201,10 @@ def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
     ((name, amount),) = others.items()
 
     @ray.remote(num_cpus=resources["CPU"], resources=others)
-    class Other:
-        def work(self) -> None:
-            time.sleep(seconds)
+    def work() -> None:  # a task gives back what it has when it ends, an actor when it dies
+        time.sleep(seconds)
 
-    other = Other.remote()
-    working = other.work.remote()
+    working = work.remote()
     while ray.available_resources().get(name, 0) > ray.cluster_resources()[name] - amount:
         time.sleep(0.05)
     yield
