@@ -21,7 +21,6 @@ from attnsweep.tasks.registry import TASKS
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
 ARCHITECTURE_NAMES = {column.name for column in ARCHITECTURE}
-QUALITIES = tuple(name for name, column in MEASURES.items() if column.over_seeds == "mean")
 JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first

@@ -1,4 +1,4 @@
-"""The three tables of results: their columns, and how they are written, read and compacted.
+"""The tables of results: how they are written, read and compacted.
 
 Each table is a folder of Parquet files that share one explicit schema, so that pandas, polars and duckdb read
 the folder as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's

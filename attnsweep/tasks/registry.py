@@ -24,6 +24,9 @@ COLUMNS: tuple[Column, ...] = tuple(column for task in TASKS.values() for column
 TASK_OF = {model: task for task in TASKS.values() for model in task.models}
 BEFORE = {model: values for task in TASKS.values() for model, values in task.before.items()}
 REVISED_MODELS = {name: n for task in TASKS.values() for name, n in task.revised_models.items()}
+BESIDE_ARCHITECTURE = {  # what no cost depends on, by default; folded once, as every trial asks for it
+    axis.name: axis.default for axis in AXES.values() if not axis.architecture
+}
 ALWAYS = ("task", "model", "dataset")
 
 
@@ -117,14 +120,12 @@ def takes(model: str) -> set[str]:
 
 def architecture(config: Mapping[str, Any]) -> Config:
     """What of a configuration determines latency, parameters and MACs."""
-    others = {axis.name for axis in AXES.values() if not axis.architecture}
-    return {key: value for key, value in config.items() if key not in others}
+    return {key: value for key, value in config.items() if key not in BESIDE_ARCHITECTURE}
 
 
 def buildable(sizes: Mapping[str, Any]) -> Config:
     """The configuration of an architecture, with the defaults of all that no cost depends on."""
-    others = {axis.name: axis.default for axis in AXES.values() if not axis.architecture}
-    return {**others, **sizes}
+    return {**BESIDE_ARCHITECTURE, **sizes}
 
 
 def build(config: Mapping[str, object], source: Source | None = None) -> "nn.Module":
