@@ -25,7 +25,8 @@ import torch
 
 import attnsweep
 from attnsweep import Sweep
-from attnsweep.cli import inspection
+from attnsweep.cli.pick import pick
+from attnsweep.cli.show import show
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.source import digest
 from attnsweep.core.trial import Trial
@@ -121,9 +122,9 @@ def resumed(folder: Path) -> None:
 def looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that reads results: each ends well, or with a sentence and status 2."""
     results = str(folder / "results")
-    assert inspection.show(results, TRIALS[0].trial_id) == 0
+    assert show(results, TRIALS[0].trial_id) == 0
     limits = {"params": None, "measured_on": None}
-    inspection.pick(results, latency_ms=None, dataset="digits", **limits)
+    pick(results, latency_ms=None, dataset="digits", **limits)
     assert latency.wanted(Store(results), None).keys() == {(TRIALS[0].arch_id, "fp32")}
     analysed(folder, table, monkeypatch)
 

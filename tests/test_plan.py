@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from attnsweep.cli.dryrun import dry_run
+from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live

@@ -10,7 +10,7 @@ from ray import tune
 
 import attnsweep
 from attnsweep import Sweep, UserError
-from attnsweep.cli.dryrun import dry_run
+from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster
 from attnsweep.results.store import Row, Store

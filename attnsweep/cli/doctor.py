@@ -1,18 +1,30 @@
-"""What this machine or cluster can run, and what is missing."""
+"""`attnsweep doctor`."""
 
+import argparse
 import importlib.metadata
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from attnsweep.cli.options import add_address, add_data, add_results
 from attnsweep.core import text
 from attnsweep.results import storage
 from attnsweep.space.plan import Folders, folders_of
 from attnsweep.tasks.registry import TASKS
 
 PACKAGES = ("torch", "torchvision", "vit-pytorch", "ray", "pyarrow", "pandas", "scikit-learn", "matplotlib")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """What this machine or cluster can run, and what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep doctor", description=main.__doc__)
+    add_data(parser)
+    add_results(parser)
+    add_address(parser)
+    options = parser.parse_args(arguments)
+    return doctor(data=options.data, address=options.address, results=options.results)
 
 
 def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:

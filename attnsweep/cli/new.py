@@ -1,12 +1,21 @@
-"""Writes an example sweep file, to start from."""
+"""`attnsweep new`: writes an example sweep file, to start from."""
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attnsweep.core.errors import UserError, did_you_mean
 
 PACKAGE = Path(__file__).parent.parent
 FOLDERS = (PACKAGE / "examples", PACKAGE.parent / "sweeps")  # in an installed package; in a checkout
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes an example sweep file here."""
+    parser = argparse.ArgumentParser(prog="python -m attnsweep new", description=main.__doc__)
+    parser.add_argument("name", nargs="?", help="such as depth; without it, the examples are listed")
+    options = parser.parse_args(arguments)
+    return new(options.name, Path.cwd())
 
 
 def examples() -> Mapping[str, Path]:

@@ -1,0 +1,28 @@
+"""`attnsweep columns`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from attnsweep.results.schema import TABLES
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints every column of every table with its type, unit and meaning."""
+    argparse.ArgumentParser(prog="python -m attnsweep columns", description=main.__doc__).parse_args(
+        arguments
+    )
+    screen = Console(width=120) if not sys.stdout.isatty() else Console()
+    for name, described in TABLES.items():
+        table = Table(
+            title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim"
+        )
+        for title in ("column", "type", "unit", "meaning"):
+            table.add_column(title, no_wrap=title == "column")
+        for column in described:
+            table.add_row(column.name, str(column.type), column.unit, column.meaning)
+        screen.print(table, end="\n\n")
+    return 0
