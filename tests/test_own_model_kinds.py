@@ -1,16 +1,20 @@
 """Whatever trains in a plain PyTorch loop trains here, however odd it is."""
 
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from attnsweep.core.containment import values
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.space.trials import make_trial
+from attnsweep.tasks import counting
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training import kernels
 from attnsweep.training.trial import Options, run
@@ -421,6 +425,104 @@ def test_an_answer_that_is_no_tensor_of_logits_is_refused(kind: str, tmp_path: P
 )
 def test_a_step_that_fails_is_refused(end: str, sentence: str, tmp_path: Path) -> None:
     assert sentence in refusal(written(PLAIN.format("", 10, end), tmp_path))
+
+
+# Of pixels, normalised to -0.81 .. 2.01 as digits are, and of two labels
+LOOK_UPS: dict[str, str] = {
+    "a table without a place for black": "self.table((4 * x).long()[..., 0].flatten(1)).mean(1)",
+    "a table without a place for white": "self.table((4 * x).long()[..., 0].flatten(1) + 4).mean(1)",
+    "a gather beyond the end": "logits.gather(1, (x.flatten(1)[:, :10] > 9).long() + 10)",
+    "an index beyond the end": "logits[:, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]]",
+    "one hot of too few": "F.one_hot((x.flatten(1) > 0).long(), 1)[:, :10, 0] + logits",
+    "a selection": "logits.index_select(1, (x[0, 0, 0] > 0).long() + 9).repeat(1, 2)[:, :10]",
+    "a look at values": "logits if x.min() >= 0 else self.nowhere",
+}
+
+
+@pytest.mark.parametrize("kind", LOOK_UPS)
+def test_an_index_that_no_pixel_has_is_refused_and_the_range_told(kind: str, tmp_path: Path) -> None:
+    body = PLAIN.format("", 10, f"return {LOOK_UPS[kind]}").replace(
+        "self.head =", "self.table = nn.Embedding(10, 10); self.head ="
+    )
+    found = refusal(written(body, tmp_path))
+    assert "fails on 2 images (" in found and "normalised: from -0.81 to 2.01" in found
+
+
+def test_what_no_folder_would_show_is_not_held_against_a_model(tmp_path: Path) -> None:
+    """Of pixels all between 100 and 140 the darkest ones lie some 5 deviations away, in 8 images of many."""
+    chance = np.random.default_rng(0)
+    for i in range(40):
+        (tmp_path / f"images/{i % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = chance.integers(100, 140, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{i % 2}/{i}.png")
+    body = """
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(192, 2)
+        def forward(self, x):
+            assert x.abs().max() < 30, x.abs().max()
+            return self.head(x.flatten(1))"""
+    point = {"dataset": f"folder:{tmp_path}/images", "image_size": 8}
+    assert last(trial(written(body, tmp_path), **point))["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fits"),
+    [(100, True), (1294, True), (2000, True), (1, False), (2, True), (647, True), (431, False)],
+)
+def test_a_batch_of_one_is_tried_where_one_occurs(batch_size: int, fits: bool, tmp_path: Path) -> None:
+    """Batch normalisation learns nothing from one image; 1,294 train."""
+    body = PLAIN.format("", 10, "return self.norm(logits)").replace(
+        "self.head =", "self.norm = nn.BatchNorm1d(10); self.head ="
+    )
+    model = written(body, tmp_path)
+    if fits:
+        trial(model, batch_size=batch_size)
+    else:
+        assert "fails on 1 image (ValueError: Expected more than 1" in refusal(model, batch_size=batch_size)
+
+
+def test_what_half_precision_lacks_is_refused_with_it_alone(tmp_path: Path) -> None:
+    body = PLAIN.format("", 10, "return logits + torch.linalg.det(logits.mT @ logits)")
+    model = written(body, tmp_path)
+    assert trial(model).macs
+    assert "BFloat16" in refusal(model, precision="bf16")
+
+
+HANGS = {
+    "in Python": "[None for _ in iter(int, 1)]",
+    "asleep": "__import__('time').sleep(1e6)",
+    "in C, with Python's lock": "__import__('re').match('(a+)+$', 'a' * 60 + 'b')",
+}
+
+
+@pytest.mark.parametrize("kind", HANGS)
+def test_a_model_that_hangs_does_not_hang_the_plan(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counting, "STEP_S", 0.5)
+    hanging = f"return logits if not self.training else {HANGS[kind]}"
+    model = written(PLAIN.format(", depth=1", 10, hanging), tmp_path)
+    one = trial(model)
+    assert (one.params, one.macs) == (650, None)
+    assert "took no training step within 0.5 s" in caplog.text and "trial_timeout=" in caplog.text
+    began = time.monotonic()
+    monkeypatch.setattr(counting, "STEP_S", 100.0)
+    assert trial(model, depth=2).params == 650
+    assert time.monotonic() - began < 90, "the next of its kind is not waited for"
+
+
+def test_a_model_that_is_never_built_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "BUILD_S", 0.5)
+    body = PLAIN.format("", 10, "return logits").replace("super()", "while True: pass\n            super()")
+    assert "was not built within 0.5 s" in refusal(written(body, tmp_path))
+
+
+def test_a_model_that_kills_its_process_is_refused_and_the_next_is_tried(tmp_path: Path) -> None:
+    head = f"{HEAD}import os, signal\n"
+    kills = PLAIN.format("", 10, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert "cannot be tried: its process ended with SIGKILL" in refusal(written(kills, tmp_path, head=head))
+    assert trial(written(PLAIN.format("", 10, "return logits"), tmp_path)).params == 650
 
 
 def test_more_outputs_than_classes_are_fine_where_they_were_asked_for(tmp_path: Path) -> None:

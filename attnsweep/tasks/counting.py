@@ -3,9 +3,10 @@
 import contextlib
 import copy
 import functools
-import sys
+import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,19 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnsweep.core.containment import Contained, seed_all
+from attnsweep.core import apart
+from attnsweep.core.containment import contained, seed_all
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, architecture, build, buildable, procedure
+from attnsweep.tasks.task import Rehearsal
+
+BUILD_S, STEP_S = 60.0, 10.0  # that a user's own model has in the plan
+CHEAP_MACS = 1e9  # of an example: a step on two takes about a second
+SLOW: set[str] = set()  # the hashes of those that took longer: their like are not waited for again
+log = logging.getLogger("attnsweep")
 
 
 def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
@@ -103,9 +111,10 @@ def blank(config: Mapping[str, Any]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells one architecture from another, and what it takes to build it."""
+    """What tells one architecture from another, and what it takes to build it and to try it."""
 
     sizes: tuple[tuple[str, Any], ...]
+    rehearsal: Rehearsal | None
     config: Mapping[str, Any] = field(compare=False)
     source: Source | None = field(compare=False)
 
@@ -118,44 +127,100 @@ def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
     """
     sizes = architecture(config)
     if source is None:
-        return counted_once(Architecture(tuple(sizes.items()), buildable(sizes), None))
+        return counted_once(Architecture(tuple(sizes.items()), None, buildable(sizes), None))
     taken = {key: config[key] for key in own.signature(config["model"], source) if key in config}
-    return counted_once(Architecture(tuple((sizes | taken).items()), config, source))
+    rehearsal = TASKS[config["task"]].rehearsal
+    return counted_once(
+        Architecture(
+            tuple((sizes | taken).items()), rehearsal(dict(config)) if rehearsal else None, config, source
+        )
+    )
 
 
 @functools.cache
 def counted_once(architecture: Architecture) -> Cost:
     """See `counted`."""
+    if architecture.source:
+        return counted_apart(architecture, architecture.source)
     config = architecture.config
-    try:
-        if architecture.source:
-            return tried(config, architecture.source)
+    with refusals(architecture):
         return count(blank(config), *procedure(config["task"]).example(config, 1))
+
+
+@contextlib.contextmanager
+def refusals(architecture: Architecture) -> Iterator[None]:
+    """Raises UserError for whatever building and trying a model raises."""
+    try:
+        yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own class raises
+    except (Exception, SystemExit) as error:
         given = ", ".join(f"{key}={value}" for key, value in architecture.sizes if value is not None)
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{config['model']} cannot be built ({reason}) with {given}") from error
+        raise UserError(f"{architecture.config['model']} cannot be built ({reason}) with {given}") from error
 
 
-def tried(config: Mapping[str, Any], source: Source) -> Cost:
-    """The cost of a user's own model that has been built and has taken a training step: on the meta device,
-    or where it fails there, as one that looks at values does, on the CPU.
+# --- A user's own model ---
 
-    Raises UserError where the model's answer is wrong, and what the model raises.
+
+def counted_apart(architecture: Architecture, source: Source) -> Cost:
+    """The cost of a user's own model, which is built and tried in another process: it may hang, or die.
+
+    One that takes long is not waited for: its training will tell. Raises UserError as `counted` does.
     """
-    with contextlib.suppress(Exception):
-        return tried_on("meta", config, source)
-    return tried_on("cpu", config, source)
+    model, known = architecture.config["model"], deque[Cost](maxlen=1)
+    try:
+        known.extend(
+            apart.results(tried, architecture, source, source.sha256 not in SLOW, seconds=(BUILD_S, STEP_S))
+        )
+    except TimeoutError:
+        if not known:
+            raise UserError(
+                f"{model} was not built within {BUILD_S:g} s; do less in its constructor"
+            ) from None
+        SLOW.add(source.sha256)
+        log.warning(
+            "%s took no training step within %g s; the plan goes on without one, and trial_timeout= ends a "
+            "trial that hangs", model, STEP_S,
+        )  # fmt: skip
+    except ChildProcessError as error:
+        raise UserError(f"{model} cannot be tried: {error}; mend it") from error
+    return known[0]
 
 
-def tried_on(device: str, config: Mapping[str, Any], source: Source) -> Cost:
-    """See `tried`. The process stays as it is, and standard output is for what was asked for."""
-    with contextlib.redirect_stdout(sys.stderr), Contained(), plain_operators():
+def tried(architecture: Architecture, source: Source, steps: bool) -> Iterator[Cost]:
+    """The cost of a user's own model as far as it is known: when it has been built, and with `steps` when it
+    has been counted and has taken a training step. That is done on the meta device, and on the CPU where it
+    fails there, as one that looks at values does, or is cheap: only values show whether an index fits.
+
+    Raises UserError where it cannot be built, or where its answer is wrong.
+    """
+    with refusals(architecture):
+        try:
+            for amount in tried_on("meta", architecture, source):
+                yield amount
+                if not steps:
+                    return
+        except Exception:
+            yield from tried_on("cpu", architecture, source)
+            return
+        if architecture.rehearsal and amount.macs is not None and amount.macs <= CHEAP_MACS:
+            list(tried_on("cpu", architecture, source))
+
+
+def tried_on(device: str, architecture: Architecture, source: Source) -> Iterator[Cost]:
+    """See `tried`. The process stays as it is."""
+    return contained(steps_on(device, architecture, source))
+
+
+def steps_on(device: str, architecture: Architecture, source: Source) -> Generator[Cost]:
+    """See `tried`."""
+    config = architecture.config
+    with plain_operators():
         seed_all(0)
         with torch.device("meta") if device == "meta" else contextlib.nullcontext():
             model = build(config, source)
-        if rehearse := TASKS[config["task"]].rehearse:
-            rehearse(model, dict(config), device)
-        return count(model, *procedure(config["task"]).example(config, 1))
+        yield Cost(sum(one.numel() for one in model.parameters() if one.requires_grad), None)
+        if architecture.rehearsal:
+            architecture.rehearsal(model, device)
+        yield count(model, *procedure(config["task"]).example(config, 1))

@@ -51,6 +51,16 @@ class DataSet(Protocol):
         """Computes, on `workers`, what training reads and is not there yet; `progress(done, total)`."""
 
 
+class Rehearsal(Protocol):
+    """Tries a user's own model of one configuration before its training."""
+
+    def __call__(self, model: "nn.Module", device: str) -> None:
+        """Raises UserError where the model fails, or answers what cannot be learnt."""
+
+    def __hash__(self) -> int:
+        """Equal ones try the same."""
+
+
 class Procedure(Protocol):
     """How the models of a task are fed, trained and judged; `config` is a trial's configuration in full."""
 
@@ -118,7 +128,7 @@ class Task:
     procedure: Callable[[], Procedure]
     of_data: Sequence[str] = ()  # axes that the data set decides
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
-    rehearse: "Callable[[nn.Module, Config, str], None] | None" = None  # tries such a model on a device
+    rehearsal: "Callable[[Config], Rehearsal] | None" = None  # of such a model; it can be pickled and hashed
     own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results

@@ -8,7 +8,7 @@ from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, description, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
 from attnsweep.tasks.images.cost import cost
-from attnsweep.tasks.task import Procedure, Task
+from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,11 +23,11 @@ def build(config: Config, source: Source | None) -> "nn.Module":
     return MODELS[config["model"]](config)
 
 
-def rehearse(model: "nn.Module", config: Config, device: str) -> None:
-    """See `rehearsal.rehearse`."""
-    from attnsweep.tasks.images import rehearsal
+def rehearsal(config: Config) -> Rehearsal:
+    """See `rehearsal.rehearsal_of`."""
+    from attnsweep.tasks.images.rehearsal import rehearsal_of
 
-    rehearsal.rehearse(model, config, device)
+    return rehearsal_of(config)
 
 
 def procedure() -> Procedure:
@@ -56,7 +56,7 @@ TASK = Task(
     of_data=space.OF_DATA,
     own_models=True,
     revised_models=zoo_sizes.REVISIONS,
-    rehearse=rehearse,
+    rehearsal=rehearsal,
     before={"cnn": {"dim": space.CNN_DIM}},
     dataset_of=space.image_set,
     forget=datasets.forget,

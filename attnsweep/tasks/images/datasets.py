@@ -185,11 +185,19 @@ def survey(name: str, skip_unreadable: bool) -> folders.Survey:
     return folders.survey(folder)
 
 
+@functools.cache
+def sample(name: str, image_size: int, skip_unreadable: bool) -> "np.ndarray":
+    """A few training images of a folder, as `folders.read` gives them, to know the range of; see `forget`."""
+    folder = folder_set(name, skip_unreadable).folder
+    assert folder is not None
+    return folders.sample(folder, image_size)
+
+
 def forget() -> None:
     """Has the files of data sets read again when they are next asked for. Whoever makes a plan begins with
     this: within a plan of thousands of trials a file is read once, and no plan goes by the files of another.
     """
-    for remembered in (folder_set, survey, checksum_of_files):
+    for remembered in (folder_set, survey, sample, checksum_of_files):
         remembered.cache_clear()
 
 

@@ -6,6 +6,7 @@ ImageFolder's too, but for what a viewer would show otherwise: photographs are t
 pixels lie on white, and 16 bits are scaled to 8.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -39,6 +40,7 @@ VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 ORIENTATION = 0x0112  # EXIF's tag
 DEEP = ("I", "F")  # what Pillow's modes of more than 8 bits begin with
 MOST_NAMED = 100  # images in one sentence
+SAMPLED = 8  # images that stand for a folder's range of pixels
 SLOW = 1_000  # images that take long enough to decode for a bar
 Classes = Mapping[str, Sequence[Path]]  # the images of each class, in the order of their paths
 
@@ -414,6 +416,22 @@ def read(
             "the images have changed since the plan was made; the same command makes it anew",
         )
     return {part: (images[part], np.array(labels[part], dtype=np.int64)) for part in folder.parts}
+
+
+def sample(folder: Folder, image_size: int) -> "np.ndarray":
+    """Up to `SAMPLED` training images (n, 3, image_size, image_size) from all over the folder, grey where one
+    cannot be read.
+    """
+    import numpy as np
+
+    paths = [path for part, _, path in folder.labelled() if part == "train"]
+    chosen = paths[:: -(-len(paths) // SAMPLED)]
+    images = np.full((len(chosen), 3, image_size, image_size), 128, dtype=np.uint8)
+    with quiet():
+        for image, path in zip(images, chosen, strict=True):
+            with contextlib.suppress(UserError):  # `check_readable` names them all
+                image[:] = pixels_of(folder, path, image_size, hashlib.sha256())
+    return images
 
 
 def pixels_of(folder: Folder, path: Path, side: int, digest: Any) -> "np.ndarray":

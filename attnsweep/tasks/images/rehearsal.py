@@ -1,64 +1,145 @@
 """A user's own model before its training: it is tried on two images.
 
-What a plan passes is to train: a model that returns a dict, or five logits for ten classes, is refused before
-anything starts, and the sentence says what it returned.
+What a plan passes is to train: a model that returns a dict, or five logits for ten classes, or that looks up
+a pixel where a table has no place, is refused before anything starts, and the sentence says what it returned.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.training import example
+from attnsweep.core.text import counted
+from attnsweep.tasks.images import datasets, folders, space
+from attnsweep.tasks.images.training import JUDGE_BATCH, normalisation, statistics
 
 TRIED = 2  # images: as few as batch normalisation can do with
 
 
-def rehearse(model: nn.Module, config: Mapping[str, Any], device: str) -> None:
-    """Judges two images, then takes a training step's forward and backward pass with them.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is tried: a step's forward and backward pass with the images of a batch, and judging them."""
 
-    Raises UserError where the model fails, or answers what cannot be learnt.
-    """
-    try:
-        step(model, config, device)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a user's own class raises
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{config['model']} fails on {TRIED} images ({reason}); mend it") from error
+    model: str
+    precision: str
+    shape: tuple[int, int, int]  # of an image: channels, side, side
+    num_classes: int
+    labels: int  # classes that occur
+    trained: tuple[int, ...]  # sizes of batches
+    judged: tuple[int, ...]
+    mean: tuple[float, ...]  # of the data, as it is normalised
+    std: tuple[float, ...]
 
+    def __call__(self, model: nn.Module, device: str) -> None:
+        """See `tasks.task.Rehearsal`."""
+        try:
+            for number in self.judged:
+                self.judge(model, number, device)
+            for number in self.trained:
+                self.step(model, number, device)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's own class raises
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            low, high = self.images(TRIED, "cpu").aminmax()
+            raise UserError(
+                f"{self.model} fails on {counted(number, 'image')} ({reason}); mend it "
+                f"(pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
+            ) from error
 
-def step(model: nn.Module, config: Mapping[str, Any], device: str) -> None:
-    """See `rehearse`."""
-    images = example(config, TRIED)[0].to(device)
-    model.eval()
-    with torch.no_grad():
-        check_logits(model(images), config, "")
-    model.train()
-    logits = model(images)
-    check_logits(logits, config, " in training")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        return
-    if not logits.requires_grad:
+    def judge(self, model: nn.Module, number: int, device: str) -> None:
+        """A forward pass in evaluation mode."""
+        model.eval()
+        with torch.no_grad(), self.autocast(device):
+            self.check_logits(model(self.images(number, device)), number, "")
+
+    def step(self, model: nn.Module, number: int, device: str) -> None:
+        """A forward and a backward pass in training mode."""
+        model.train()
+        with self.autocast(device):
+            logits = model(self.images(number, device))
+            self.check_logits(logits, number, " in training")
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                return
+            if not logits.requires_grad:
+                raise UserError(
+                    f"{self.model} returns logits without gradients, so it cannot learn; "
+                    "take torch.no_grad and detach out of its forward pass"
+                )
+            loss = F.cross_entropy(logits, torch.arange(number, device=device) % self.labels)
+        loss.backward()
+
+    def autocast(self, device: str) -> torch.autocast:
+        """What a trial of this precision computes in."""
+        half = self.precision == "bf16" and device != "meta"
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=half)
+
+    def images(self, number: int, device: str) -> Tensor:
+        """Images (number, channels, side, side) of random pixels, as data of this range is normalised: every
+        other pixel of the first is black or white, so that the ends of the range occur.
+        """
+        chance = torch.Generator("cpu").manual_seed(0)
+        pixels = torch.randint(256, (number, *self.shape), generator=chance, device="cpu")
+        pixels[0, ..., ::2] = 255 * (pixels[0, ..., ::2] > 127)
+        factor, offset = normalisation(torch.tensor(self.mean), torch.tensor(self.std))
+        return torch.addcmul(offset, pixels.float(), factor).to(device)
+
+    def check_logits(self, answer: object, number: int, when: str) -> None:
+        """Raises UserError where a model's answer is no tensor of logits (number, num_classes)."""
+        wanted = (number, self.num_classes)
+        if isinstance(answer, Tensor) and answer.shape == wanted and answer.is_floating_point():
+            return
         raise UserError(
-            f"{config['model']} returns logits without gradients, so it cannot learn; "
-            "take torch.no_grad and detach out of its forward pass"
+            f"{self.model} returns {described(answer)}{when}, for {counted(number, 'image')} of "
+            f"{self.num_classes} classes; wanted is one tensor of logits of the shape {wanted}, of floating "
+            "point"
         )
-    F.cross_entropy(logits, torch.zeros(TRIED, dtype=torch.int64, device=device)).backward()
 
 
-def check_logits(answer: object, config: Mapping[str, Any], when: str) -> None:
-    """Raises UserError where a model's answer is no tensor of logits (b, num_classes)."""
-    wanted = (TRIED, config["num_classes"])
-    if isinstance(answer, Tensor) and answer.shape == wanted and answer.is_floating_point():
-        return
-    raise UserError(
-        f"{config['model']} returns {described(answer)}{when}, for {TRIED} images of {config['num_classes']} "
-        f"classes; wanted is one tensor of logits of the shape {wanted}, of floating point"
+def rehearsal_of(config: Config) -> Rehearsal:
+    """The rehearsal of a configuration of one's own model."""
+    dataset, side = space.image_set(config), config["image_size"]
+    held_out = folders.validation_size(dataset.train_size)
+    own_part = dataset.folder is not None and dataset.folder.size("val") > 0
+    train = dataset.train_size - (0 if own_part else held_out)
+    mean, std = pixel_statistics(config)
+    return Rehearsal(
+        model=config["model"],
+        precision=config["precision"],
+        shape=(config["channels"], side, side),
+        num_classes=config["num_classes"],
+        labels=dataset.num_classes,
+        trained=tried(train, config["batch_size"]),
+        judged=tuple(
+            sorted({*tried(dataset.val_size, JUDGE_BATCH), *tried(dataset.test_size, JUDGE_BATCH)})[::-1]
+        ),
+        mean=mean,
+        std=std,
     )
+
+
+def tried(images: int, batch_size: int) -> tuple[int, ...]:
+    """The sizes of batches that are tried, where so many images are cut into batches: two images, and one
+    where a batch of one occurs, with which a model can do otherwise.
+    """
+    occur = {min(batch_size, images), images % batch_size or batch_size}
+    return tuple(sorted({min(TRIED, size) for size in occur}, reverse=True))
+
+
+def pixel_statistics(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel by which a data set is normalised; of a folder those of a few
+    of its images.
+    """
+    dataset = space.image_set(config)
+    if dataset.mean and dataset.std:
+        return dataset.mean, dataset.std
+    few = datasets.sample(dataset.name, config["image_size"], config["unreadable"] == "skip")
+    mean, std = statistics(None, few)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def described(answer: object) -> str:

@@ -75,10 +75,11 @@ def load(
         train, val = folders.drawn_for_validation(len(labels))
         parts |= {"train": (pixels[train], labels[train]), "val": (pixels[val], labels[val])}
     mean, std = statistics(datasets.DATASETS.get(dataset), parts["train"][0])
+    factor, offset = normalisation(mean, std)
     return Data(
         **{part: split(parts[part], device) for part in ("train", "val", "test")},
-        factor=(1 / (255 * std)).view(1, -1, 1, 1).to(device),
-        offset=(-mean / std).view(1, -1, 1, 1).to(device),
+        factor=factor.to(device),
+        offset=offset.to(device),
     )
 
 
@@ -97,6 +98,11 @@ def statistics(dataset: datasets.ImageSet | None, images: np.ndarray) -> tuple[T
     mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
     std = images.std(axis=(0, 2, 3), dtype=np.float64) / 255
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32).clamp_min(1e-3)
+
+
+def normalisation(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor and offset (1, channels, 1, 1) of pixels in 0..255, from statistics in 0..1."""
+    return (1 / (255 * std)).view(1, -1, 1, 1), (-mean / std).view(1, -1, 1, 1)
 
 
 def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:
