@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ from typing import Any
 
 from attnsweep.cli.commands import COMMANDS, SWEEP
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.core.text import print_anything
+from attnsweep.core.text import leave_pipe, print_anything
+
+UNREAD = "cut off: nobody reads its output; finished rows are intact, the same command goes on"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,12 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     named = bool(arguments) and arguments[0] in COMMANDS
     command, rest = (COMMANDS[arguments[0]], arguments[1:]) if named else (SWEEP, arguments)
     try:
-        status = command.main(rest)
-        sys.stdout.flush()
+        try:
+            status = command.main(rest)
+        finally:  # --help raises SystemExit
+            sys.stdout.flush()
         return 128 + signal.SIGHUP if hung_up else status
     except BrokenPipeError:
-        leave_pipe(quiet="--dry-run" in rest or named)
-        return 128 + signal.SIGPIPE
+        if not named and "--dry-run" not in rest:
+            print(f"attnsweep: {UNREAD}", file=sys.stderr)
+        return leave_pipe()
     except UserError as error:
         print(f"attnsweep: {error}", file=sys.stderr)
         return 2
@@ -42,16 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("attnsweep: cut off", file=sys.stderr)
         return 128 + (signal.SIGHUP if hung_up else signal.SIGINT)
-
-
-def leave_pipe(*, quiet: bool) -> None:
-    """Writes no more to a pipe that nobody reads, as after `| head`; a sweep says so on standard error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if not quiet:
-        print(
-            "attnsweep: cut off: nobody reads its output; finished rows are intact, the same command goes on",
-            file=sys.stderr,
-        )
 
 
 def stop(number: int, frame: Any) -> None:

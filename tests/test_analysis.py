@@ -4,7 +4,9 @@ import functools
 import importlib
 import io
 import itertools
+import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -335,3 +337,106 @@ def test_a_file_that_is_not_a_published_table_is_refused(results, tmp_path):
     assert "lacks dataset, dim, depth" in run("table", results, "--published", strange).stderr
     assert "is not a file" in run("table", results, "--published", tmp_path / "missing.csv").stderr
     assert "does not go with --published" in run("table", results, "--by", "depth", "--published").stderr
+
+
+# Names that mean something to matplotlib, to Markdown or to a shell
+
+NAMES = (
+    "$",
+    "$^$",
+    "a$x^2_{$b",
+    "_x_",
+    r"a\b|c",
+    "|",
+    "||",
+    "*a*",
+    "`a`",
+    "<b>",
+    "100%",
+    "{x}",
+    "\\frac{",
+    "[a](b)",
+    "#",
+    "~~a~~",
+)
+
+
+def odd(name: str) -> Rows:
+    own, measured = f"/srv/{name}/net.py:Net{name}", {"measured_on": name}
+    rows = [
+        trial(own, f"folder:/srv/{name}", seed, depth=depth, model_args=json.dumps({name: depth}), **measured)
+        for seed in (0, 1)
+        for depth in (2, 4)
+    ]
+    return [{**row, "trial_id": f"{i}"} for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_drawn_as_it_is_and_stays_in_its_cell(tmp_path: Path, name: str) -> None:
+    folder = written(tmp_path, odd(name))
+    done = run("pareto", folder, "--out", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"pareto.svg", "pareto.png"}
+    table = run("table", folder)
+    assert table.returncode == 0, table.stderr
+    lines = [line for line in table.stdout.splitlines() if line.startswith("|")]
+    assert len(lines) == 3 and len({len(cells(line)) for line in lines}) == 1
+    model, dataset = cells(lines[2])[:2]
+    assert (unescaped(model), unescaped(dataset)) == (f"/srv/{name}/net.py:Net{name}", f"folder:/srv/{name}")
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line as GitHub splits them: an escaped character is no end of a cell."""
+    parts = re.findall(r"((?:\\.|[^|\\])*)\|", line)
+    return [part.strip() for part in parts[1:]]
+
+
+def unescaped(text: str) -> str:
+    assert not re.search(r"(?<!\\)(?:\\\\)*[$*`<]", text), "Markdown would make something of it"
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+# A reader that has gone, as after `| head`
+
+COMMANDS = (
+    "columns",
+    "pick",
+    "show ID",
+    "table RESULTS",
+    "plot RESULTS",
+    "new",
+    "--help",
+    "pick --help",
+    "columns -h",
+)
+SCRIPTS = ("table.py RESULTS", "pareto.py RESULTS", "planning.py --help", "attention.py --help")
+
+
+def unread(command: list[str], folder: Path) -> tuple[int, str]:
+    """The status and the errors of a command whose output nobody reads from the beginning."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [*(f"-m attnsweep {words}" for words in COMMANDS), *(f"{ROOT}/analysis/{words}" for words in SCRIPTS)],
+)
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(tmp_path: Path, words: str) -> None:
+    """With 141, as a program that SIGPIPE ends."""
+    Store(tmp_path / "results").write("trials", [{**trial("cnn", "mnist", 0), "trial_id": "ID"}], "one")
+    status, errors = unread(words.replace("RESULTS", "results").split(), tmp_path)
+    assert status in (0, 141) if "-h" in words else status == 141, "argparse says nothing of it"
+    assert errors == ""

@@ -151,3 +151,19 @@ def test_no_final_row_is_lost_and_none_comes_twice_whatever_is_merged(
         best = max(both, key=lambda pair: (pair[0] in FINAL, pair[1]))
         got = (row["status"] in FINAL, (row["finished_at"] - START) // timedelta(minutes=1))
         assert got == (best[0] in FINAL, best[1])
+
+
+def test_a_table_of_another_version_comes_as_it_is(here: Path, there: Path) -> None:
+    put(there, trial("a"))
+    (there / "quantised").mkdir()
+    pd.DataFrame({"arch_id": ["x"], "error": [0.5]}).to_parquet(there / "quantised/one.parquet")
+    (there / "no table").mkdir()
+    (there / "no table/notes.txt").write_text("mine")
+    assert (merge(there, here), merge(there, here)) == (1, 0)
+    Store(here).compact()
+    first = pd.read_parquet(here / "quantised")
+    assert first.to_dict("records") == [{"arch_id": "x", "error": 0.5}]
+    pd.DataFrame({"arch_id": ["y"], "error": [0.25]}).to_parquet(there / "quantised/one.parquet")
+    merge(there, here), merge(there, here)
+    assert sorted(pd.read_parquet(here / "quantised")["arch_id"]) == ["x", "y"], "none takes another's place"
+    assert sorted(path.name for path in here.iterdir()) == ["quantised", "trials"]

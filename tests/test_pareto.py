@@ -335,7 +335,95 @@ def test_labels_say_what_an_architecture_is_before_how_it_was_trained() -> None:
     rows = pd.DataFrame(
         [trial("cnn", image_size=40, epochs=5), trial("cnn", image_size=64, epochs=12), trial("vit", depth=2)]
     )
-    assert pareto.labels(rows).tolist() == ["cnn 40px", "cnn 64px", "vit"]
-    assert pareto.labels(rows, short=False).tolist()[:2] == ["cnn image_size=40", "cnn image_size=64"]
+    assert pareto.labels(rows).tolist() == ["cnn 40px ep5", "cnn 64px ep12", "vit ep15"]
+    assert pareto.labels(rows[:2], short=False).tolist() == ["cnn image_size=40", "cnn image_size=64"]
     rows = pd.DataFrame([trial("cnn", dim=32, batch_size=8), trial("cnn", pooling="max", batch_size=64)])
     assert pareto.labels(rows).tolist() == ["cnn dim32", "cnn"]
+
+
+# What tells settings apart
+
+
+def names(*rows: dict[str, object], **options: bool) -> list[str]:
+    return list(pareto.labels(pd.DataFrame(list(rows)), **options))
+
+
+def test_models_that_were_trained_otherwise_are_told_so_on_one_data_set() -> None:
+    vit, cnn = trial("vit", epochs=1, lr=1e-3, depth=2), trial("cnn", epochs=15, lr=1e-4)
+    assert names(vit, cnn) == ["vit ep1 lr=0.001", "cnn ep15 lr=0.0001"]
+    assert names(vit, {**cnn, "epochs": 1, "lr": 1e-3}) == ["vit", "cnn"]
+    assert names(vit, {**cnn, "lr": None, "epochs": 1}) == ["vit", "cnn"], "it has no such axis"
+    assert names(vit, {**cnn, "dataset": "cifar10"}) == ["vit", "cnn"], "they stand on no front together"
+    assert names(vit, {**cnn, "params": 0}) == ["vit", "cnn"], "a rule is not trained"
+
+
+def test_what_two_models_have_swept_alike_is_no_difference_between_them() -> None:
+    rates = [trial(model, lr=lr) for model in ("vit", "cnn") for lr in (1e-3, 1e-4)]
+    assert names(*rates) == [f"{model} lr={lr}" for model in ("vit", "cnn") for lr in ("0.001", "0.0001")]
+    assert names(*rates[:3]) == ["vit lr=0.001", "vit lr=0.0001", "cnn lr=0.001"]
+
+
+OTHER: dict[str, dict[str, object]] = {
+    "lr": {"lr": 1.0000001e-3},
+    "model_args": {"model_args": '{"width": 3}'},
+    "epochs": {"epochs": 16},
+    "package": {"attnsweep": "0.2.0"},
+    "numerics": {"numerics": 3},
+    "text of the model": {"model_sha256": "b" * 64},
+    "file of the model": {"model": "b/net.py:Net"},
+    "name of the file": {"model": "a/other.py:Net"},
+    "a built-in model": {"model": "Net"},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+@pytest.mark.parametrize("short", [False, True])
+def test_two_settings_have_two_names(kind: str, short: bool) -> None:
+    one = trial("a/net.py:Net", lr=1e-3, model_args='{"width": 2}', model_sha256="a" * 64, numerics=2)
+    one |= {"attnsweep": "0.1.0"}
+    rows = pareto.over_seeds(pd.DataFrame([one, {**one, **OTHER[kind]}]))
+    first, second = pareto.labels(rows, short=short)
+    assert first != second and len(second) < 60
+
+
+def test_numbers_are_as_long_as_it_takes() -> None:
+    found = names(trial(lr=0.00012345678), trial(lr=0.00012349999), trial(lr=1e-3))
+    assert found == ["vit lr=0.00012346", "vit lr=0.0001235", "vit lr=0.001"]
+
+
+def test_a_setting_has_the_id_of_one_of_its_trials() -> None:
+    frame = pd.DataFrame([trial(seed=seed, trial_id=f"id{seed}") for seed in (3, 1, 2)])
+    assert list(pareto.over_seeds(frame)["trial_id"]) == ["id3"]
+
+
+# Categories, as `astype("category")` makes them to save memory
+
+
+def test_categories_without_rows_are_none() -> None:
+    frame = pd.DataFrame(
+        [
+            trial(dataset=dataset, depth=depth, seed=seed, measured_on=device, trial_id=f"{dataset}{depth}")
+            for dataset, device in (("mnist", "cpu"), ("cifar10", "gpu"))
+            for depth in (2, 4)
+            for seed in (0, 1)
+        ]
+    )
+    packed = frame.assign(
+        **{name: frame[name].astype("category") for name in frame if frame[name].notna().any()}
+    )
+    for rows in (frame, packed):
+        mnist = rows[rows["dataset"] == "mnist"]
+        best = pareto.pick(mnist, latency_ms=2.0)
+        assert list(best["depth"]) == [2, 4] and list(best["seeds"]) == [2, 2]
+        assert list(pareto.labels(pareto.over_seeds(mnist))) == ["vit d2", "vit d4"]
+        assert len(pareto.front(mnist)) == 4 and pareto.hypervolume(mnist, pareto.reference(mnist)) > 0
+        assert len(pareto.of_device(mnist)) == 4 and len(pareto.choose(rows, "dataset", "mnist")) == 4
+        assert len(pareto.where(rows, "depth == 2 and dataset == 'mnist'")) == 2
+
+
+def test_picking_from_several_data_sets_says_how_to_choose_one() -> None:
+    frame = pd.DataFrame([trial(), trial(dataset="cifar10")])
+    with pytest.raises(UserError, match=r"differ in dataset .*choose one with --dataset"):
+        pareto.pick(frame, params=1e6)
+    with pytest.raises(UserError, match=r"or --where \"data_sha256 == 'a'\""):
+        pareto.pick(pd.DataFrame([trial(data_sha256="a"), trial(data_sha256="b")]), params=1e6)

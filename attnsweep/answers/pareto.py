@@ -6,13 +6,14 @@ compared: rows of several data sets, or costs that were measured on several devi
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from attnsweep.core.clean import clean
+from attnsweep.core.columns import FLOAT
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import fewest, model_name
 from attnsweep.results.schema import ARCHITECTURE, CONFIGURATION, MEASURES
@@ -20,7 +21,10 @@ from attnsweep.tasks.registry import TASKS
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
 STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
+FRACTIONS = tuple(column.name for column in CONFIGURATION if column.type == FLOAT)
+CHECKSUMS = ("model_sha256", "data_sha256")
 ARCHITECTURE_NAMES = {column.name for column in ARCHITECTURE}
+RECIPE = [name for name in SETTING if name not in ARCHITECTURE_NAMES and name != "dataset"]
 JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first
@@ -155,7 +159,10 @@ def pick(
     quality = judged_by(frame, "val")
     require(frame, quality, *asked)
     for name in budget or ("params",):
-        refuse_mixtures(frame.dropna(subset=[name]), name)
+        known = frame.dropna(subset=[name])
+        if "dataset" in known:
+            refuse_mixture(known, "dataset", hint="choose one with --dataset (of the function: dataset=)")
+        refuse_mixtures(known, name)
     rows = over_seeds(frame).dropna(subset=[quality, *budget])
     if rows.empty:
         raise UserError(nothing_to_pick(budget))
@@ -198,6 +205,7 @@ def rounded_up(value: float) -> str:
 
 def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
     """The rows with that value. Raises UserError, naming the values there are, where no row has it."""
+    frame = plain(frame)
     require(frame, column)
     known = sorted(map(str, frame[column].dropna().unique()))
     if value not in known:
@@ -209,7 +217,7 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The rows for which a pandas query holds. Raises UserError where it is malformed or holds for none."""
     try:
-        rows = frame.query(condition)
+        rows = plain(frame).query(condition)
     except Exception as error:  # a user's text: pandas raises nearly anything
         example = "model == 'vit' and depth == 6"
         raise UserError(f"{condition!r} cannot be evaluated ({error}); write it like {example!r}") from error
@@ -223,6 +231,7 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
 
     Raises UserError where there are several devices and none is chosen, or where the chosen one has no rows.
     """
+    frame = plain(frame)
     require(frame, "measured_on")
     if measured_on is not None:
         choose(frame, "measured_on", measured_on)
@@ -232,31 +241,102 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The axes that take several values within one model on one data set, in the configuration's order."""
+    """The axes that take several values within one model on one data set, in the configuration's order, and
+    with them the state of data and code.
+    """
     require(frame, "model", "dataset")
-    axes = [name for name in SETTING if name in frame and name not in ("model", "dataset")]
-    values = frame.groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
+    axes = [name for name in (*SETTING, *STATE) if name in frame and name not in ("model", "dataset")]
+    values = plain(frame).groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
     return [name for name in axes if (values[name] > 1).any()]
 
 
+def recipe_differences(frame: pd.DataFrame) -> list[str]:
+    """The axes of training whose values are not the same for all models on one data set. What has no
+    parameters is not trained.
+    """
+    frame = plain(frame)
+    if "params" in frame:
+        frame = frame[frame["params"].ne(0).fillna(True)]
+    return [name for name in RECIPE if name in frame and differs(frame, name)]
+
+
+def differs(frame: pd.DataFrame, axis: str) -> bool:
+    """Whether the values of an axis on one data set depend on the model; models without it do not count."""
+    known = frame.dropna(subset=[axis])
+    values = known.groupby(["dataset", "model"], dropna=False)[axis].agg(frozenset)
+    return bool((values.groupby("dataset", dropna=False).nunique() > 1).any())
+
+
 def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
-    """A name for each row: its model, and the fewest axes that tell rows apart: `vit d4` or `vit depth=4`."""
-    axes = distinguishing(frame)
+    """A name for each row: its model, and the fewest axes that tell rows apart, with those in which models
+    were trained otherwise: `vit d4` or `vit depth=4`.
+    """
+    axes, models = distinguishing(frame), model_names(frame)
     names = [
-        " ".join([clean(model_name(row["model"])), *words(row, axes, short)]) for _, row in frame.iterrows()
+        " ".join([models[row["model"]], *words(row, axes, short)])
+        for _, row in as_typed(frame, axes).iterrows()
     ]
     return pd.Series(names, index=frame.index, dtype=object)
 
 
+def model_names(frame: pd.DataFrame) -> dict[str, str]:
+    """How the models of rows are called: of `FILE.py:CLASS` the class, with as much of the file's path before
+    it as it takes to tell two of one name apart.
+    """
+    models = [str(model) for model in plain(frame)["model"].unique()]
+    return {model: clean(short_name(model, models)) for model in models}
+
+
+def short_name(model: str, models: Sequence[str]) -> str:
+    """The shortest end of a model's name that no other one of `models` has; see `model_names`."""
+    cuts = (i + 1 for i in reversed(range(len(model))) if model[i] == "/")
+    for end in (model_name(model), *(model[cut:] for cut in cuts)):
+        if not any(f"/{other}".endswith((f"/{end}", f":{end}")) for other in models if other != model):
+            return end
+    return model
+
+
 def distinguishing(frame: pd.DataFrame) -> list[str]:
     """Of the axes that vary, those without which two rows would share a name: what an architecture is goes
-    before how it was trained, and the best known before others.
+    before how it was trained, and the best known before others. With them those in which the training of
+    models differs.
     """
+    frame = plain(frame)
     known = [*ABBREVIATIONS, *SETTING, *STATE]
-    kept = sorted(varying(frame), key=lambda name: (name not in ARCHITECTURE_NAMES, known.index(name)))
-    return fewest(
+
+    def rank(name: str) -> tuple[bool, int]:
+        return name not in ARCHITECTURE_NAMES, known.index(name)
+
+    kept = sorted(varying(frame), key=rank)
+    needed = fewest(
         kept, reversed(kept), lambda names: len(frame[["model", "dataset", *names]].drop_duplicates())
     )
+    return sorted({*needed, *recipe_differences(frame)}, key=rank)
+
+
+def as_typed(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """The rows with the fractions of these axes as text, of as few digits as tell them apart, and checksums
+    likewise.
+    """
+    return plain(frame).assign(
+        **{name: shortened(frame[name]) for name in axes if name in (*FRACTIONS, *CHECKSUMS)}
+    )
+
+
+def shortened(values: pd.Series) -> pd.Series:
+    """The values as text of the fewest digits, four or more, that tell them apart; null stays."""
+    distinct = [value for value in values.unique() if not pd.isna(value)]
+    texts: dict[object, str] = {}
+    for digits in range(4, 65):
+        texts = {value: digits_of(value, digits) for value in distinct}
+        if len(set(texts.values())) == len(texts):
+            break
+    return values.astype(object).map(texts)
+
+
+def digits_of(value: object, digits: int) -> str:
+    """So many digits of a number, or the beginning of a checksum."""
+    return f"{value:.{min(digits, 17)}g}" if isinstance(value, float) else clean(value)[: 2 * digits]
 
 
 def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
@@ -285,8 +365,20 @@ def shown(value: object) -> str:
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are done, where a column says so."""
+    """The rows that are done, where a column says so, as `plain` has them."""
+    frame = plain(frame)
     return frame[frame["status"] == "done"] if "status" in frame else frame
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without categories: after filtering, a category may have no row any more."""
+    kinds = {
+        name: kind.categories.dtype
+        for name, kind in frame.dtypes.items()
+        if isinstance(kind, pd.CategoricalDtype)
+    }
+    whole = {name for name, kind in kinds.items() if kind.kind in "iub" and frame[name].isna().any()}
+    return frame.astype({name: float if name in whole else kind for name, kind in kinds.items()})
 
 
 def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
@@ -334,5 +426,5 @@ def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) ->
     listed = ", ".join(f"{shown(value)} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
     first = groups.index[0]
     value = repr(first) if isinstance(first, str) else shown(first)
-    choice = hint or f"select one: frame[frame[{column!r}] == {value}]"
+    choice = hint or f'select one: frame[frame[{column!r}] == {value}], or --where "{column} == {value}"'
     raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")

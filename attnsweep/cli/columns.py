@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from attnsweep.core.text import Screen
 from attnsweep.results.schema import TABLES
 
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     argparse.ArgumentParser(prog="python -m attnsweep columns", description=main.__doc__).parse_args(
         arguments
     )
-    screen = Console(width=120) if not sys.stdout.isatty() else Console()
+    screen = Screen() if sys.stdout.isatty() else Screen(width=120)
     for name, described in TABLES.items():
         table = Table(
             title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim"

@@ -11,6 +11,8 @@ from attnsweep.core.clean import cleaned
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import load
 
+MOST = 10  # settings that are printed
+
 
 def main(arguments: Sequence[str]) -> int:
     """The architectures with the highest validation accuracy under a budget."""
@@ -20,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--params", type=float, help="at most that many parameters, such as 2e6")
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
     parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
+    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
     options = parser.parse_args(arguments)
     return pick(**vars(options))
 
@@ -31,23 +34,27 @@ def pick(
     params: float | None,
     dataset: str | None,
     measured_on: str | None,
+    where: str | None = None,
 ) -> int:
-    """Prints the settings with the highest mean validation accuracy under a budget, the best first."""
+    """Prints the settings with the highest mean validation accuracy under a budget, the best first, each with
+    the id of one of its trials.
+    """
     rows = load(results, all_columns=True)
+    rows = pareto.where(rows, where) if where else rows
     if latency_ms is not None or measured_on is not None:
         rows = pareto.of_device(rows, measured_on)
     best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
-    print(
-        cleaned(best[picked_columns(best)])
-        .dropna(axis="columns", how="all")
-        .head(10)
-        .to_string(index=False, float_format="{:.4g}".format)
-    )
+    shown = cleaned(to_show(best)).dropna(axis="columns", how="all").head(MOST)
+    print(shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
+    if len(best) > MOST:
+        print(f"and {len(best) - MOST:,} more within the budget")
     return 0
 
 
-def picked_columns(best: pd.DataFrame) -> list[str]:
+def to_show(best: pd.DataFrame) -> pd.DataFrame:
     """What tells the settings apart, and the measures that are to be seen beside them."""
-    axes = list(dict.fromkeys(["model", "dataset", *pareto.distinguishing(best)]))
+    axes, models = pareto.distinguishing(best), pareto.model_names(best)
+    typed = pareto.as_typed(best, axes).assign(model=best["model"].map(models))
     measures = (column.name for column in MEASURES.values() if "pick" in column.shown)
-    return [*axes, *(name for name in measures if name in best)]
+    wanted = dict.fromkeys(["trial_id", "model", "dataset", *axes, "seeds", *measures])
+    return typed[[name for name in wanted if name in typed]]

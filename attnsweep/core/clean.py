@@ -22,6 +22,8 @@ KEY_IN_URI = re.compile(
     r"([?&;][\w.-]*(?:key|secret|token|passw|credential|signature|\bsig)[\w.-]*=)[^\s&;'\"]+", re.IGNORECASE
 )
 
+MARKUP = re.compile(r"[\\|$^*`<\[\]~]|(?<![^\W_])_|_(?![^\W_])")  # not the _ inside of a word
+
 
 def clean(text: object) -> str:
     """`text` as it can be shown on one line; where it is far too long, its beginning."""
@@ -56,6 +58,11 @@ def without_secrets(text: str) -> str:
     if "://" not in text:
         return text
     return KEY_IN_URI.sub(rf"\1{HIDDEN}", USER_IN_URI.sub(rf"\1{HIDDEN}@", text))
+
+
+def in_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: a `|` would end its cell, and `$` begin a formula."""
+    return MARKUP.sub(r"\\\g<0>", text)
 
 
 def cleaned(frame: "pd.DataFrame") -> "pd.DataFrame":

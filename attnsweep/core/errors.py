@@ -44,12 +44,22 @@ def writing(where: object) -> Iterator[None]:
 
 
 def exit_status(script: Callable[[], None]) -> int:
-    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error."""
+    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error; 141 where
+    nobody reads its output, as after `| head`.
+    """
+    from attnsweep.core.text import leave_pipe, print_anything  # here: rich takes time to import
+
+    print_anything()
     try:
-        script()
+        try:
+            script()
+        finally:  # --help raises SystemExit
+            sys.stdout.flush()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return leave_pipe()
     return 0
 
 

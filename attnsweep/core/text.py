@@ -2,6 +2,8 @@
 
 import errno
 import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +37,12 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def leave_pipe() -> int:
+    """Writes no more to a pipe that nobody reads, as after `| head`; returns the exit status for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def amount(value: float | None) -> str:

@@ -188,7 +188,7 @@ def draw_picture(
         axes.add_patch(
             Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7, clip_on=False)
         )
-        axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour, parse_math=False)
+        axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour)
     axes.set_xlim(0, side * (2 + BETWEEN))
     axes.set_ylim(side, 0)
 

@@ -29,6 +29,7 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#777777", "axes.linewidth": 0.7,
     "xtick.color": "#777777", "ytick.color": "#777777", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "svg.hashsalt": "attnsweep",
+    "text.parse_math": False,  # names may have a $
 }  # fmt: skip
 UNDATED = {"Date": None}  # so that equal figures are equal files
 EDGE = 0.3  # inches that no text goes into on the right

@@ -12,7 +12,7 @@ their futures, the occupancy, and the plan.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from matplotlib.ticker import MaxNLocator
 from attnsweep.answers import pareto
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
-from attnsweep.core.labels import model_name
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
@@ -114,21 +113,34 @@ def rank(group: pd.DataFrame) -> tuple[int, int, float]:
 
 
 def names_of(groups: Sequence[pd.DataFrame]) -> list[str]:
-    """What each setting is called: its stages in words, and the sizes where they tell two apart."""
+    """What each setting is called: its stages in words, and what tells two of the same stages apart, with
+    that in which the training of any two differs.
+    """
     firsts = pd.DataFrame([group.iloc[0] for group in groups])
-    return [named(row, varying_beside(row, firsts)) for _, row in firsts.iterrows()]
+    models, recipe = pareto.model_names(firsts), recipe_differences(firsts)
+    names = []
+    for i in firsts.index:
+        axes = [*dict.fromkeys([*varying_beside(firsts.loc[i], firsts), *recipe])]
+        names.append(named(pareto.as_typed(firsts, axes).loc[i], axes, models))
+    return names
+
+
+def recipe_differences(firsts: pd.DataFrame) -> list[str]:
+    """The axes of training that what learns does not have in common."""
+    learns = firsts[firsts["params"] > 0]
+    return [name for name in pareto.RECIPE if name in learns and learns[name].nunique() > 1]
 
 
 def varying_beside(row: pd.Series, firsts: pd.DataFrame) -> list[str]:
     """The axes in which settings of the row's own set of stages differ."""
-    same = firsts[(firsts["model"] == row["model"]) & (firsts["stages"] == row["stages"])]
+    same = firsts[(firsts["model"] == row["model"]) & (firsts["stages"].fillna("") == (row["stages"] or ""))]
     return [] if len(same) < 2 else pareto.varying(same)
 
 
-def named(row: pd.Series, axes: list[str]) -> str:
+def named(row: pd.Series, axes: list[str], models: Mapping[str, str]) -> str:
     """Such as `id12: all, dim=64`."""
     if row["model"] != "planning":
-        return " ".join([RULES.get(row["model"], model_name(row["model"])), *pareto.words(row, axes)])
+        return " ".join([RULES.get(row["model"], models[row["model"]]), *pareto.words(row, axes)])
     return ", ".join([f"{row['stages']}: {SETS.get(row['stages'], '')}", *pareto.words(row, axes)])
 
 

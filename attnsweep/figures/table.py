@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnsweep.answers import pareto
-from attnsweep.core.clean import cleaned
+from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.results.store import load
 
@@ -61,7 +61,10 @@ def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
         Line(model, dataset, tuple(only_match(group, setting, axes) for setting in settings))
         for model, dataset, group in groups(rows)
     )
-    return Table(tuple(" ".join(pareto.words(setting, axes)) for setting in settings), tuple(lines))
+    typed = pareto.as_typed(pd.DataFrame(settings), axes)
+    return Table(
+        tuple(" ".join(pareto.words(setting, axes)) for _, setting in typed.iterrows()), tuple(lines)
+    )
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -208,7 +211,7 @@ def ours_of(table: Table) -> dict[str, Show]:
 
 def cells(line: Line, ours: Mapping[str, Show]) -> dict[str, str]:
     """The cells of one line by column; a published one stands to the right of ours."""
-    named = {"Model": line.model, "Dataset": line.dataset}
+    named = {"Model": in_markdown(line.model), "Dataset": in_markdown(line.dataset)}
     for head, show in ours.items():
         named[head] = cell(line.ours, show)
         if line.published and head in THEIRS:
@@ -231,7 +234,9 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 def settings_line(table: Table) -> str:
     """What a, b and c are in a cell `a -> b -> c`; nothing where there is one setting."""
-    return f"Each cell: {' -> '.join(table.settings)}\n\n" if len(table.settings) > 1 else ""
+    return (
+        f"Each cell: {' -> '.join(map(in_markdown, table.settings))}\n\n" if len(table.settings) > 1 else ""
+    )
 
 
 def notes(table: Table) -> list[str]:
@@ -261,7 +266,7 @@ def latency_note(rows: pd.DataFrame) -> str:
     batch, device = measured["latency_batch"].max(), measured["measured_on"].iloc[0]
     decodes = (measured["task"] == "sequences").any() if "task" in measured else False
     what = "one forward pass (sequences: of decoding an answer)" if decodes else "one forward pass"
-    return f"Latency: median of {what} of batch {batch:.0f} on {device}."
+    return f"Latency: median of {what} of batch {batch:.0f} on {in_markdown(device)}."
 
 
 def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
@@ -323,8 +328,9 @@ def stopped_notes(rows: pd.DataFrame) -> list[str]:
     some = counts[(counts["stopped"] > 0) & (counts["stopped"] < counts["seeds"])].reset_index()
     axes = pareto.distinguishing(rows)
     named = [
-        f"{row['stopped']} of {row['seeds']} seeds of {' '.join([row['model'], *pareto.words(row, axes)])}"
-        for _, row in some.head(MOST_NAMED).iterrows()
+        f"{row['stopped']} of {row['seeds']} seeds of "
+        + in_markdown(" ".join([row["model"], *pareto.words(row, axes)]))
+        for _, row in pareto.as_typed(some, axes).head(MOST_NAMED).iterrows()
     ]
     more = [f"{len(some) - MOST_NAMED} more settings"] if len(some) > MOST_NAMED else []
     parts = f"; of these {', '.join([*named, *more])}: their means are of the others" if named else ""

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attnsweep.core.clean import in_markdown
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.canvas import write as write_file
 from attnsweep.figures.placement import GREY, PALE
@@ -196,7 +197,7 @@ def markdown(rows: Sequence[Row]) -> str:
             in_words(one, measure, best=first if row.modules else "")
             for one, measure, first in zip(row.cells, MEASURES, firsts, strict=True)
         ]
-        lines.append([row.name, *ticks, *cells])
+        lines.append([in_markdown(row.name), *ticks, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

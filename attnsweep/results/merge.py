@@ -4,6 +4,7 @@
 
 Nothing that is final is lost and no row comes twice. Of two rows of one trial the final one stays, of two
 final ones the later, of one and the same the one with latency; a trial's curve comes and goes with its row.
+Tables that only another version knows come as they are.
 """
 
 import sys
@@ -48,6 +49,9 @@ def merge(source: str | Path, into: str | Path) -> int:
     measured = better_rows(ours, theirs, "latency", when_measured)
     measured = without_newer(ours, theirs, "latency", measured, KEYS["latency"])
     ours.supersede("latency", measured, KEYS["latency"])
+    for table in theirs.unknown_tables():
+        for name, content in theirs.contents(table):
+            ours.keep(table, name, content)
     return len(trials)
 
 

@@ -76,7 +76,10 @@ class Store:
             self.write(table, [part], row["trial_id"])
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
-        target, written = f"{self.base}/{table}/{name}.parquet", parquet.as_bytes(content)
+        self._put(table, parquet.as_bytes(content), name)
+
+    def _put(self, table: str, written: pa.Buffer, name: str) -> None:
+        target = f"{self.base}/{table}/{name}.parquet"
         if not self.is_local:
             storage.patiently(self.files, lambda: storage.put(self.files, target, written))
             return
@@ -89,6 +92,26 @@ class Store:
         listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
         infos = [info for info in listed if info.is_file and path_of(info).endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
+
+    def unknown_tables(self) -> list[str]:
+        """The tables there that this version has not."""
+        selector = fs.FileSelector(self.base, allow_not_found=True)
+        listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
+        folders = [Path(path_of(info)).name for info in listed if info.type == fs.FileType.Directory]
+        return sorted(name for name in folders if name not in TABLES and self.paths(name))
+
+    def contents(self, table: str) -> Iterator[tuple[str, pa.Buffer]]:
+        """The name and the bytes of each file of a table, whatever is in it."""
+        for path in self.paths(table):
+            with contextlib.suppress(FileNotFoundError), self._opened(path) as source:
+                yield Path(path).stem, pa.py_buffer(source.read())
+
+    def keep(self, table: str, name: str, content: pa.Buffer) -> None:
+        """Writes a file as it is, beside one of its name that is another; nothing where it is there."""
+        known = dict(self.contents(table))
+        other = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+        if not {name, other} & {key for key, there in known.items() if there.equals(content)}:
+            self._put(table, content, other if name in known else name)
 
     def read(self, table: str) -> pa.Table:
         """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import logging
+import sys
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -185,6 +186,9 @@ def counted_apart(architecture: Architecture, source: Source) -> Cost:
         )  # fmt: skip
     except ChildProcessError as error:
         raise UserError(f"{model} cannot be tried: {error}; mend it") from error
+    except UserError:  # it may be the process that does not suit it: here it has the last word
+        with contextlib.redirect_stdout(sys.stderr):
+            known.extend(tried(architecture, source, True))
     return known[0]
 
 
