@@ -826,3 +826,16 @@ def test_a_label_says_what_an_architecture_is_before_how_it_was_trained(images: 
             f"{model} image_size=40",
             f"{model} image_size=64",
         ]
+
+
+def test_trials_of_models_that_are_trained_otherwise_say_so() -> None:
+    def labelled(*points: dict[str, Any]) -> list[str]:
+        trials = [make_trial(resolve(point), Path(".")) for point in points]
+        return [label(trial, varying(trials)) for trial in trials]
+
+    vit, cnn = {"model": "vit", "epochs": 1}, {"model": "cnn", "epochs": 15}
+    assert labelled(vit, cnn) == ["vit epochs=1", "cnn epochs=15"]
+    assert labelled(vit, {**cnn, "epochs": 1}) == ["vit", "cnn"]
+    both = [{**one, "epochs": 2, "lr": lr} for one in (vit, cnn) for lr in (1e-3, 1e-4)]
+    assert labelled(*both)[0] == "vit lr=0.001"
+    assert labelled(*both[:3]) == ["vit lr=0.001", "vit lr=0.0001", "cnn lr=0.001"]

@@ -167,12 +167,17 @@ def drop(where: str | Path, prefix: str) -> None:
 
 
 def append(path: str | Path, text: str) -> None:
-    """Adds to the end of a log, which is made where there is none. Raises OSError; also where it is a link,
-    or has a second name elsewhere.
+    """Adds to the end of a log, which is made where there is none. Raises OSError as `log` does."""
+    with log(path) as file:
+        file.write(text.encode())
+
+
+def log(path: str | Path) -> BinaryIO:
+    """A log to add to, which is made where there is none. Raises OSError; also where it is a link, or has a
+    second name elsewhere.
     """
     with opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, alone=True) as descriptor:
-        with os.fdopen(os.dup(descriptor), "ab") as file:
-            file.write(text.encode())
+        return os.fdopen(os.dup(descriptor), "ab")
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
 
 
 def bytes_in(file: str | Path) -> bytes:
-    """What a file holds."""
-    with open(file, "rb") as opened:
+    """What a file holds, or the one that it is a link to. Raises OSError where it is none."""
+    with files.reading(file, follow=True) as opened:
         return opened.read()
 
 

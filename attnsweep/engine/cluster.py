@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ import ray
 import yaml
 from ray.exceptions import RayError
 
+from attnsweep.core import files
 from attnsweep.core.errors import Interrupted, UserError, did_you_mean
 from attnsweep.engine import ray_private, tokens
 
@@ -38,6 +40,8 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not needed to resume
     "RAY_worker_niceness": "0",  # by default 15: all of Ray's helpers would start before the workers do
 }
+
+log = logging.getLogger("attnsweep")
 
 
 @contextlib.contextmanager
@@ -68,6 +72,17 @@ def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]
         tokens.set_mode(mode)
 
 
+class LogFile(logging.FileHandler):
+    """A log file that is no link; where there is one, the messages go nowhere, which is said once."""
+
+    def _open(self) -> io.TextIOWrapper:
+        try:
+            return io.TextIOWrapper(files.log(self.baseFilename), "utf-8", "backslashreplace")
+        except OSError as error:
+            log.warning("Ray's messages go nowhere: %s: %s", self.baseFilename, error.strerror or error)
+            return open(os.devnull, "w", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def messages_to(path: Path | None) -> Iterator[None]:
     """Has what Ray prints and logs go to a file, which is made when there is something to write; or to
@@ -75,7 +90,7 @@ def messages_to(path: Path | None) -> Iterator[None]:
     """
     ours = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in ours]
-    file = logging.FileHandler(path, delay=True) if path else logging.NullHandler()
+    file = LogFile(path, delay=True) if path else logging.NullHandler()
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for logger in ours:
         logger.setLevel(logging.ERROR)

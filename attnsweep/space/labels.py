@@ -11,11 +11,14 @@ from attnsweep.core.labels import fewest, model_name
 from attnsweep.core.trial import Trial
 from attnsweep.tasks.registry import AXES
 
+RECIPE = [key for key, axis in AXES.items() if not axis.architecture and key not in ("dataset", "seed")]
 FOLLOW = ("model_sha256", "unreadable", "channels", "patch_size", "dim_head")  # from other axes, as a rule
 
 
 def varying(trials: Sequence[Trial]) -> list[str]:
-    """The columns in which trials of one model and data set differ, and those two where they do."""
+    """The columns in which trials of one model and data set differ, those two where they do, and those in
+    which the training of two models on one data set differs.
+    """
     seen: dict[tuple[str, ...], set[Value]] = defaultdict(set)
     for trial in trials:
         for key, value in trial.config.items():
@@ -29,7 +32,20 @@ def varying(trials: Sequence[Trial]) -> list[str]:
     keys = [key for key in AXES if key in several]
     dispensable = [key for key in keys if key not in ("model", "dataset")]
     first_to_go = sorted(reversed(dispensable), key=lambda key: (key not in FOLLOW, AXES[key].architecture))
-    return fewest(keys, first_to_go, names)
+    kept = {*fewest(keys, first_to_go, names), *recipe_differences(trials)}
+    return [key for key in AXES if key in kept]
+
+
+def recipe_differences(trials: Sequence[Trial]) -> set[str]:
+    """The axes of training, the seed apart, whose values on one data set depend on the model. Models without
+    an axis, or without parameters, do not count.
+    """
+    values: dict[tuple[str, str], dict[str, set[Value]]] = defaultdict(lambda: defaultdict(set))
+    for trial in trials:
+        for key in RECIPE if trial.params else ():
+            if (value := trial.config[key]) is not None:
+                values[trial.config["dataset"], key][trial.config["model"]].add(value)
+    return {key for (_, key), of_models in values.items() if len(set(map(frozenset, of_models.values()))) > 1}
 
 
 def label(trial: Trial, keys: Sequence[str]) -> str:

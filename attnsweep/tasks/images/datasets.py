@@ -10,11 +10,13 @@ import hashlib
 import importlib.util
 import io
 import pickle
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnsweep.core import files
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import folders
 from attnsweep.tasks.images.folders import Folder
@@ -255,16 +257,28 @@ def ensure(dataset: ImageSet, data_dir: Path) -> None:
     wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
     if all(path.is_file() for path in wanted):
         return
-    import torchvision.datasets
-
     try:
-        getattr(torchvision.datasets, dataset.torchvision_class)(str(data_dir), download=True)
+        download(dataset, data_dir)
     except (OSError, RuntimeError, AssertionError) as error:  # torchvision asserts what a file begins with
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{missing_files(dataset, data_dir)}; downloading failed ({reason}). "
             "Put the files there, or name their folder with --data"
         ) from error
+
+
+def download(dataset: ImageSet, data_dir: Path) -> None:
+    """Downloads a data set beside its place, and puts its files there: whatever has their names, torchvision
+    would write through it. Raises what torchvision raises.
+    """
+    import torchvision.datasets
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch:
+        getattr(torchvision.datasets, dataset.torchvision_class)(scratch, download=True)
+        for file in (*dataset.files, *dataset.also):
+            (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
+            files.move(Path(scratch) / file, data_dir / file)
 
 
 def read(
