@@ -11,6 +11,7 @@ import torch
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
+from attnsweep.results.schema import by_table
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving import training as driving
 from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
@@ -131,6 +132,13 @@ def test_a_planner_ends_with_every_column_of_driving(full: dict[str, Any]) -> No
     assert 0 <= row["test_score_low"] <= row["test_score"] <= row["test_score_high"] <= 1
     assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
     assert row["val_score"] == max(epoch["val_score"] for epoch in full["curve"])
+
+
+def test_a_measure_that_nobody_declared_raises(full: dict[str, Any]) -> None:
+    """Those of a trial are all declared: none is dropped in silence."""
+    by_table(full["row"])
+    with pytest.raises(KeyError, match="test_kindness; declare it"):
+        by_table({**full["row"], **driving.of_test({"kindness": 1.0})})
 
 
 def test_the_same_planner_twice_gives_the_same_numbers_to_the_bit(

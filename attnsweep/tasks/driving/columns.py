@@ -8,12 +8,18 @@ from attnsweep.core.columns import BOOL, FLOAT, STR, Column, View
 TABLE = "driving"  # one row per trial
 CLOSED_LOOP = "closed-loop score of NAVSIM 2's shape, mean over the unseen"
 PARTS = "mean over test maps of the score's part"
-SLICES = ("moving", "turn", "interactive", "hard")
+SLICES_DRIVEN = ("turn", "interactive", "hard")  # of maps, by how the expert drives on them
+SLICES = ("moving", *SLICES_DRIVEN)  # of samples
 BY_MAP = (  # measures that stand in test_map_measures, too
     "amota", "amotp", "ids", "map_iou_drivable", "map_iou_border", "map_iou_divider", "min_ade6", "min_fde6",
     "miss_rate", "epa", "occ_iou_near", "occ_iou_far", "vpq_near", "vpq_far", "l2_1s", "l2_2s", "l2_3s",
     "col_1s", "col_2s", "col_3s", "at_fault", "off_road",
 )  # fmt: skip
+NO_COLUMNS = frozenset((  # measures of reports that are parts or precursors of a column, and none themselves
+    "ap_05", "ap_1", "ap_2", "ap_4", "gt_col_1s", "gt_col_2s", "gt_col_3s", "offroad_1s", "offroad_2s",
+    "offroad_3s", "legacy_col_1s", "legacy_col_2s", "legacy_gt_col_1s", "legacy_gt_col_2s",
+    "legacy_gt_col_3s",
+))  # fmt: skip
 
 
 def measure(

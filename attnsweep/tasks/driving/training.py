@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attnsweep.core.errors import UserError
 from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
-from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
+from attnsweep.tasks.driving.columns import BY_MAP, NO_COLUMNS, SLICES, SLICES_DRIVEN
 from attnsweep.tasks.driving.judging import open_loop, replay
 from attnsweep.tasks.driving.judging.baselines import policy_of
 from attnsweep.tasks.driving.judging.closed_loop import Policy
@@ -169,20 +169,24 @@ def quality(epoch: Mapping[str, Any]) -> float:
 
 def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
     """Everything about the test part: detections and forecasts, plans against the expert's, and how it
-    drives, with its sensor and without.
+    drives, with its sensor and without; no column of what has no value, as where nothing was there.
     """
     readout = read_out(model, data.test, inputs=inputs_of(config))
-    columns: dict[str, Any] = {f"test_{name}": value for name, value in measured(readout, data.test).items()}
+    columns: dict[str, Any] = of_test(measured(readout, data.test))
     outcomes: dict[str, Floats] = {}  # on each map
     if config["plan"] != "off":
-        columns |= {f"test_{name}": value for name, value in of_plans(readout, data.test, config).items()}
+        columns |= of_test(of_plans(readout, data.test, config))
         run = data.course("test")
         scores = drives(model, data.test, run, config)
         columns |= of_drives(model, data, config, run, scores)
         outcomes = {name: getattr(scores, name) for name in ("at_fault", "off_road")} if run else {}
     columns["test_map_measures"] = by_map(readout, data.test, config, outcomes)
-    known = {column.name for column in COLUMNS}
-    return {name: value for name, value in columns.items() if name in known and value == value}
+    return {name: value for name, value in columns.items() if value == value}
+
+
+def of_test(measures: Mapping[str, float]) -> dict[str, float]:
+    """The columns of these measures of the test part."""
+    return {f"test_{name}": value for name, value in measures.items() if name not in NO_COLUMNS}
 
 
 def by_map(
@@ -217,8 +221,9 @@ def of_plans(readout: Readout, samples: Samples, config: Mapping[str, Any]) -> d
     plans = plans_of(readout, samples, config)
     found = open_loop.measures(samples, plans)
     columns = open_loop.summary(found)
-    for part, where in open_loop.slices(samples).items():
-        of_part = open_loop.summary(found, where)
+    where = open_loop.slices(samples)
+    for part in SLICES:
+        of_part = open_loop.summary(found, where[part])
         columns |= {f"{name}_{part}": of_part[name] for name in ("l2_3s", "col_4s")}
     return columns | {"score_4s": float(replay.score_plans(samples, plans).score.mean())}
 
@@ -228,10 +233,10 @@ def of_drives(
 ) -> dict[str, Any]:
     """The columns of driving on the test part: of `scores` with the sensor, and without it."""
     low, high = interval(scores.score)
-    columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.means().items()}
+    columns: dict[str, Any] = of_test(scores.means())
     columns |= {"test_score_low": low, "test_score_high": high}
-    for part, where in (run.slices if run else open_loop.slices(data.test)).items():
-        columns[f"test_score_{part}"] = scores.means(where)["score"]
+    where = run.slices if run else open_loop.slices(data.test)
+    columns |= {f"test_score_{part}": scores.means(where[part])["score"] for part in SLICES_DRIVEN}
     if run:
         columns["test_map_scores"] = json.dumps([round(float(score), 4) for score in scores.score])
     if config["model"] == "planning" or own.is_own(config["model"]):  # those that look at all
