@@ -364,7 +364,7 @@ class Suggestions(Searcher):
         super().__init__()
         self.engine = engine
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The configuration of the next trial; None where Tune is to ask again later."""
         if trial := self.engine.next_trial():
             return {"trial": trial}

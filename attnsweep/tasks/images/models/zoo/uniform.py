@@ -35,7 +35,7 @@ def attn_residual_with_dca_simple_vit(config: Config) -> nn.Module:
     for module in [*net.modules()]:
         for name, norm in module.named_children():
             if isinstance(norm, nn.RMSNorm):
-                setattr(module, name, RMSNorm(norm.normalized_shape, norm.eps))
+                setattr(module, name, RMSNorm([*norm.normalized_shape], norm.eps))
     return net
 
 
