@@ -3,7 +3,7 @@
 A sweep tool that trained slower than the plain sample would be paid for in every trial. So two comparisons,
 both on CPUs, both on MNIST with the default models (dim 128, depth 6, heads 4, mlp 256), batch 64:
 
-1. attnsweep's loop (training.trial.Training: images resident as uint8, a batch is a gather; channels-last;
+1. attnsweep's loop (training.trial.epochs: images resident as uint8, a batch is a gather; channels-last;
    the layers of training.kernels; fused Adam) against the plain PyTorch sample (torchvision's MNIST,
    ToTensor and Normalize per image, DataLoader, plain Adam, torch's layers in their default layout). One
    thread each, in one process, the same initial weights, the same number of steps. They take turns by chunks
@@ -50,8 +50,10 @@ from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.registry import AXES, build, resolve
-from attnsweep.training import trial
-from attnsweep.training.trial import Options, Training
+from attnsweep.training import epoch
+from attnsweep.training.history import History
+from attnsweep.training.setup import Options, Setup, prepare
+from attnsweep.training.trial import epochs
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 CORES = os.cpu_count() or 1
@@ -107,17 +109,17 @@ class Places:
 # --- The loops ---
 
 
-def our_training(config: Config, data_dir: Path, *, threads: int = 1) -> Training:
+def our_training(config: Config, data_dir: Path, *, threads: int = 1) -> Setup:
     """attnsweep's training of a model, before its first step."""
-    training = Training(make_trial(config, data_dir), Options(data_dir=str(data_dir), cpu=threads))
+    training = prepare(make_trial(config, data_dir), Options(data_dir=str(data_dir), cpu=threads))
     assert training.device == "cpu", f"trials train on {training.device} here; these comparisons are for CPUs"
     return training
 
 
-def our_steps(training: Training) -> Iterator[object]:
+def our_steps(training: Setup) -> Iterator[object]:
     """attnsweep's loop, which can be stopped after every step."""
-    trial.PROGRESS_S = 0.0  # by default it tells of its progress every 2 s
-    return training.epochs()
+    epoch.PROGRESS_S = 0.0  # by default it tells of its progress every 2 s
+    return epochs(training, History(training.config["task"]))
 
 
 def sample_images(data_dir: Path, *, train: bool) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -139,7 +141,7 @@ def sample_steps(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]], l
         yield loss
 
 
-def judge_ours(training: Training) -> tuple[float, float]:
+def judge_ours(training: Setup) -> tuple[float, float]:
     """Accuracy and mean loss on the test images as attnsweep prepares them."""
     with torch.inference_mode():
         return images.judge_split(training.model.eval(), training.data, training.data.test)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from attnsweep.training import trial
+from attnsweep.training import epoch
 
 from commands import SLOW, write_sweep
 from disturbed import Fault, Reference, undisturbed_sweep, write_table
@@ -37,7 +37,7 @@ def epochs_alone_are_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial in this process yields an event per epoch however slow the machine is: those of mere progress
     come by the clock.
     """
-    monkeypatch.setattr(trial, "PROGRESS_S", math.inf)
+    monkeypatch.setattr(epoch, "PROGRESS_S", math.inf)
 
 
 @pytest.fixture(scope="session")

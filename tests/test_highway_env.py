@@ -17,7 +17,7 @@ from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.judging.closed_loop import Policy
 from attnsweep.tasks.registry import build, resolve
-from attnsweep.training.trial import weights_path, write_whole
+from attnsweep.training import checkpoint
 
 pytest.importorskip("highway_env")
 
@@ -67,7 +67,7 @@ def test_rules_and_planners_whose_weights_were_kept_are_driven_once(
     kept, lost = (finished(results, model="ego_mlp", dim=16, seed=seed) for seed in (0, 1))
     finished(results, model="expert")
     model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
-    write_whole(model.state_dict(), weights_path(folders_of(results).checkpoints, kept))
+    checkpoint.write(model.state_dict(), checkpoint.weights_path(folders_of(results).checkpoints, kept))
     assert measured(results) == 0
     assert scores(results) == {rule: 0.5, kept: 0.5} and lost not in scores(results)
     rows = load(results, all_columns=True)
@@ -96,7 +96,7 @@ def test_a_driven_planner_has_the_weights_that_were_kept(tmp_path: Path) -> None
     results = tmp_path / "results"
     kept = finished(results, model="ego_mlp", dim=16)
     model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
-    write_whole(model.state_dict(), weights_path(folders_of(results).checkpoints, kept))
+    checkpoint.write(model.state_dict(), checkpoint.weights_path(folders_of(results).checkpoints, kept))
     one = trial_of(load(results, all_columns=True).iloc[0], Path("nowhere"))
     loaded = highway_env.with_weights(one, folders_of(results).checkpoints)
     assert loaded is not None and not loaded.training

@@ -216,15 +216,15 @@ def test_ctrl_c_goes_on_from_the_checkpoint_with_the_same_numbers(
     undisturbed = run(tmp_path / "calm", sweep)
     options = functools.partial(training.Options, checkpoint_s=0.0)
     monkeypatch.setattr(training, "Options", options)
-    judge, judged = training.Training._judge, []
+    judge, judged = training.judge, []
 
-    def interrupted(self: Any, effort: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         judged.append(1)
         if len(judged) == 3:
             signal.raise_signal(signal.SIGINT)
-        return judge(self, effort)
+        return judge(*args, **options)
 
-    monkeypatch.setattr(training.Training, "_judge", interrupted)
+    monkeypatch.setattr(training, "judge", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, sweep)
     assert len(list((tmp_path / "runs").glob("*/checkpoint.pt"))) == 1

@@ -1,13 +1,14 @@
-"""What a checkpoint must be before a trial goes on from it.
+"""Checkpoints: where they lie, what they hold, and what they must be before a trial goes on from one.
 
-Loading runs no code of its (`weights_only`), but a file that is damaged, made up or of another trial may hold
-numbers that would end as a row.
+Loading one runs no code of it (`weights_only`), but a file that is damaged, made up or of another trial may
+hold numbers that would end as a row.
 """
 
 import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,21 +16,80 @@ import torch
 from torch import nn
 
 from attnsweep.core.columns import FLOAT
+from attnsweep.core.trial import Trial
+from attnsweep.results import storage
 from attnsweep.results.schema import EPOCHS, SCHEMAS
+from attnsweep.training import extra_state
+from attnsweep.training.history import History
+from attnsweep.training.setup import Options, Setup
 
 OF_OPTIMIZER = ("lr", "initial_lr", "params")  # what may differ from a new one: the rate is set in every step
 FINITE = tuple(column.name for column in EPOCHS if column.type == FLOAT)
 
 
+def checkpoint_path(trial: Trial, options: Options) -> str | None:
+    """The path or URI of the trial's checkpoint; None where it leaves none."""
+    return storage.below(options.runs_dir, f"{trial.trial_id}/checkpoint.pt") if options.runs_dir else None
+
+
+def weights_path(runs_dir: str | Path, trial_id: str) -> str:
+    """The path or URI of the weights of a trial's selected epoch, if they were kept: a state_dict on the
+    CPU.
+    """
+    return storage.below(runs_dir, f"{trial_id}/weights.pt")
+
+
+def write(state: Mapping[str, Any], path: str) -> None:
+    """Writes plain values and tensors to a path or URI, whole or not at all. Raises OSError."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    storage.write(path, content.getvalue())
+
+
 def read(content: bytes, device: str) -> dict[str, Any]:
-    """What a checkpoint holds. Raises what zipfile and torch raise, and ValueError where a byte has changed:
-    the checksums are there, but torch does not look at them.
+    """What `write` has written, tensors on the device. Raises what zipfile and torch raise, and ValueError
+    where a byte has changed: the checksums are there, but torch does not look at them.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} in it is damaged")
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     return state
+
+
+def state(setup: Setup, optimizer: torch.optim.Optimizer, history: History) -> dict[str, Any]:
+    """All that the next attempt of a trial goes on from, in plain values and tensors."""
+    return {
+        "model": setup.model.state_dict(),
+        "buffers": extra_state.nonpersistent_buffers(setup.model),
+        "kept": extra_state.changed(setup.initial, extra_state.attributes(setup.model)),
+        "optimizer": optimizer.state_dict(),
+        "order": setup.order.get_state(),
+        "rng": extra_state.generators(),
+        "cuda_rng": torch.cuda.get_rng_state() if setup.device == "cuda" else None,
+        **history.state(),
+    }
+
+
+def restore(setup: Setup, state: Mapping[str, Any]) -> History:
+    """Sets model, optimiser and generators to what they were when `state` was taken; returns the history.
+
+    Raises KeyError, RuntimeError, ValueError and the like where it does not fit.
+    """
+    assert setup.optimizer is not None, "what learns nothing leaves no checkpoint"
+    settings = setup.optimizer.param_groups
+    epochs = setup.config["epochs"]
+    check(state, trial_id=setup.trial.trial_id, epochs=epochs, model=setup.model, settings=settings)
+    setup.model.load_state_dict(state["model"])
+    for name, buffer in state["buffers"].items():
+        setup.model.get_buffer(name).copy_(buffer)
+    extra_state.set_attributes(setup.model, state["kept"])
+    setup.optimizer.load_state_dict(state["optimizer"])
+    setup.order.set_state(state["order"].cpu())
+    extra_state.set_generators(state["rng"])
+    if setup.device == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+    return History.from_state(state, setup.config["task"])
 
 
 def check(

@@ -1,8 +1,9 @@
-"""What a model keeps outside its state_dict, so that a trial that was cut off goes on to the same numbers.
+"""The state of a model that its state_dict leaves out, so that a trial that was cut off goes on to the same
+numbers.
 
-That is the positions of the global random generators, and in the attributes of its modules, or at the top of
-a user's own files: numbers, words, and generators. What else they hold, such as a list, a checkpoint does not
-keep.
+That is the positions of the global random generators, the buffers that are not persistent, and in the
+attributes of the model's modules, or at the top of a user's own files: numbers, strings and generators. What
+else they hold, such as a list, no checkpoint keeps.
 """
 
 import json
@@ -20,11 +21,11 @@ from attnsweep.core import containment, importing
 PLAIN = (bool, int, float, str, type(None))
 FLAGS = {"training"}  # set by whoever trains and judges
 MT19937_WORDS = 624
-States = dict[str, dict[str, Any]]  # of the attributes of each holder, by the holder's name
+States = dict[str, dict[str, Any]]  # of the attributes of each module and file, by its name
 
 
-def global_generators() -> dict[str, Any]:
-    """The states of the global generators of torch, numpy and Python, in tensors and plain values."""
+def generators() -> dict[str, Any]:
+    """The states of the global random generators of torch, numpy and Python, in tensors and plain values."""
     states = containment.generators()
     return {
         "torch": states["torch"],
@@ -33,33 +34,36 @@ def global_generators() -> dict[str, Any]:
     }
 
 
-def set_global_generators(states: Mapping[str, Any]) -> None:
-    """Puts the generators where `global_generators` found them. Raises ValueError and the like for what is no
-    state of theirs.
+def set_generators(states: Mapping[str, Any]) -> None:
+    """Sets the global generators to what `generators` returned. Raises ValueError, TypeError or KeyError for
+    anything else.
     """
-    known = {
-        "torch": states["torch"].cpu(),
-        "numpy": of_numpy(states["numpy"]),
-        "python": of_python(states["python"]),
-    }
-    containment.set_generators(known)
+    containment.set_generators(
+        {
+            "torch": states["torch"].cpu(),
+            "numpy": of_numpy(states["numpy"]),
+            "python": of_python(states["python"]),
+        }
+    )
 
 
-def kept(model: nn.Module) -> States:
-    """The plain values and the states of generators that a model and the files of its classes hold."""
+def attributes(model: nn.Module) -> States:
+    """The plain values and the states of generators in the attributes of a model's modules, and in the files
+    of their classes.
+    """
     return {
         name: {
             key: state
             for key, value in values.items()
             if key not in FLAGS and (state := state_of(value)) is not ...
         }
-        for name, values in holders(model)
+        for name, values in namespaces(model)
     }
 
 
-def changes(before: States, after: States) -> States:
-    """What holders keep now and did not at first; of generators all."""
-    changed = {
+def changed(before: States, after: States) -> States:
+    """The attributes `after` that are new or differ from `before`; of generators all."""
+    different = {
         name: {
             key: state
             for key, state in states.items()
@@ -67,16 +71,17 @@ def changes(before: States, after: States) -> States:
         }
         for name, states in after.items()
     }
-    return {name: states for name, states in changed.items() if states}
+    return {name: states for name, states in different.items() if states}
 
 
-def put_back(model: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gives a model and the files of its classes what they kept.
+def set_attributes(model: nn.Module, states_of: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sets the attributes of a model's modules, and of the files of their classes, to what `attributes`
+    returned.
 
-    Raises KeyError, TypeError, ValueError and the like where a value is none that they can have kept.
+    Raises KeyError, TypeError, ValueError and the like where a value does not fit what is there.
     """
-    here = dict(holders(model))
-    for name, states in wanted.items():
+    here = dict(namespaces(model))
+    for name, states in states_of.items():
         for key, state in states.items():
             current = here[name].get(key)
             if is_plain(state) and is_plain(current):
@@ -85,8 +90,8 @@ def put_back(model: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
                 set_state(current, state)
 
 
-def holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The attributes of a model's modules, then what a user's own files define, each under a name."""
+def namespaces(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name and the attributes of each module of a model, then of each of a user's own files."""
     for name, module in model.named_modules():
         yield name, vars(module)
     own = {type(part).__module__ for part in model.modules()} | importing.active_names()
@@ -96,7 +101,7 @@ def holders(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is a number, a word, a truth or None."""
+    """Whether it is a number, a string, a truth value or None."""
     return isinstance(value, PLAIN)
 
 
@@ -115,7 +120,7 @@ def state_of(value: Any) -> Any:
 
 
 def set_state(generator: Any, state: Any) -> None:
-    """Puts a generator where it was. Raises TypeError where it is none."""
+    """Sets a generator to a state that `state_of` returned. Raises TypeError where it is no generator."""
     match generator:
         case torch.Generator():
             generator.set_state(state.cpu())
@@ -136,7 +141,7 @@ def numpy_state(state: Any) -> list[Any]:
 
 
 def of_numpy(state: Any) -> tuple[Any, ...]:
-    """The inverse of `numpy_state`. Raises ValueError for what is no state: numpy would read beyond it."""
+    """The inverse of `numpy_state`. Raises ValueError for what is no state: numpy would read past it."""
     keys, position, *others = state
     if len(keys) != MT19937_WORDS or not 0 <= position <= MT19937_WORDS:
         raise ValueError(f"a generator is at {position} of {len(keys)}")
@@ -155,7 +160,7 @@ def of_python(state: Any) -> tuple[Any, ...]:
     return version, tuple(words.tolist()), gauss
 
 
-def passing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that a state_dict leaves out."""
+def nonpersistent_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a state_dict leaves out, by name."""
     saved = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

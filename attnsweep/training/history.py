@@ -1,0 +1,88 @@
+"""What a trial has found out so far: with the weights, all that its next attempt goes on from."""
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnsweep.results.store import Row
+from attnsweep.tasks.registry import TASKS, procedure
+
+Weights = dict[str, Any]  # a state_dict
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class History:
+    """The epochs of a trial, those of earlier attempts included, and the time that they took."""
+
+    task: str
+    curve: list[Row] = field(default_factory=list)  # the rows of `epochs`, from the first on
+    reported: int = 0  # how many of them the trial's events have told
+    best_weights: Weights | None = None  # of the selected epoch; only where they are wanted
+    examined: Row = field(default_factory=dict)  # what the model of that epoch was judged by once, at the end
+    started_at: datetime = field(default_factory=now)  # the first attempt
+    earlier_s: float = 0.0  # of training, in earlier attempts
+    clock: float = field(default_factory=time.perf_counter)  # at the beginning of this one
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of wall clock until now, over all attempts."""
+        return self.earlier_s + time.perf_counter() - self.clock
+
+    @property
+    def selected(self) -> Row:
+        """The epoch of the highest quality on validation; of several the one that its task's tie breaker
+        prefers, else the first.
+        """
+        quality, tie_breaker = procedure(self.task).quality, TASKS[self.task].tie_breaker
+        return max(self.curve, key=lambda epoch: (quality(epoch), -epoch.get(tie_breaker, 0.0)))
+
+    def keep_if_best(self, model: nn.Module) -> None:
+        """Copies the weights of the last epoch's model if that epoch is the selected one."""
+        if self.selected is self.curve[-1]:
+            self.best_weights = {name: copied(value) for name, value in model.state_dict().items()}
+
+    def unreported(self) -> list[Row]:
+        """The epochs that no event has told yet, in the first event also those of earlier attempts; they
+        count as told from now on.
+        """
+        self.reported, epochs = len(self.curve), self.curve[self.reported :]
+        return epochs
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors for a checkpoint, of which `from_state` makes the history again."""
+        return {
+            "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
+            "best_weights": self.best_weights,
+            "train_s": self.train_s,
+            "started_at": self.started_at.isoformat(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], task: str) -> "History":
+        """The history in a checkpoint, going on now. Raises KeyError, ValueError and the like where there is
+        none.
+        """
+        times = (datetime.fromisoformat(epoch["finished_at"]) for epoch in state["curve"])
+        return cls(
+            task,
+            curve=[{**epoch, "finished_at": at} for epoch, at in zip(state["curve"], times, strict=True)],
+            best_weights=state["best_weights"],
+            started_at=datetime.fromisoformat(state["started_at"]),
+            earlier_s=state["train_s"],
+        )
+
+
+def copied(value: Any) -> Any:
+    """A copy of a weight on the CPU; of anything else in a state_dict a deep copy."""
+    return value.cpu().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)

@@ -1,0 +1,129 @@
+"""What one trial trains: its model and optimiser, on its data, by the procedure of its task."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnsweep.core.containment import seed_all
+from attnsweep.core.trial import Trial
+from attnsweep.measuring import measure
+from attnsweep.tasks import own
+from attnsweep.tasks.registry import build, procedure
+from attnsweep.tasks.task import Procedure
+from attnsweep.training import extra_state, kernels
+
+CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a trial reads and checkpoints (None: nowhere), and what it may take."""
+
+    data_dir: str
+    runs_dir: str | None = None
+    cpu: float = 1
+    gpu: float = 0
+    keep_weights: bool = False  # of the selected epoch, beside the checkpoint
+    checkpoint_s: float = CHECKPOINT_S
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same object through a trial; model, optimiser and `order` change as it is trained."""
+
+    trial: Trial
+    options: Options
+    device: str
+    task: Procedure
+    data: Any
+    memory: measure.PeakMemory
+    order: torch.Generator  # draws the order of examples
+    model: nn.Module
+    initial: extra_state.States  # of the attributes of the freshly initialised model
+    params: int  # that can be trained
+    optimizer: torch.optim.Optimizer | None  # None: a rule that has nothing to learn
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.trial.config
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.data.train_size / self.config["batch_size"])
+
+    def layers(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which torch's layers run as fast as the device lets them."""
+        return kernels.faster_layers() if self.device == "cpu" else contextlib.nullcontext()
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which the model computes in the trial's precision."""
+        return measure.precision_of(self.device, self.config["precision"])
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """A context in which the model is in evaluation mode and nothing is differentiated."""
+        self.model.eval()
+        # a user's own model may train with what it computes here, or differentiate: no inference mode for it
+        quick = torch.no_grad() if own.is_own(self.config["model"]) else torch.inference_mode()
+        with quick, self.layers(), self.precision():
+            yield
+
+
+def prepare(trial: Trial, options: Options) -> Setup:
+    """The data, the freshly initialised model and the optimiser of a trial; seeds the global generators.
+
+    Raises UserError where data or model cannot be had any more.
+    """
+    config = trial.config
+    torch.set_num_threads(max(1, int(options.cpu)))
+    device, task = measure.pick_device(options.gpu), procedure(config["task"])
+    data = task.load_for(config, options.data_dir, device, sha256=trial.data_sha256)
+    memory = measure.PeakMemory(device)
+    seed_all(config["seed"])
+    order = torch.Generator("cpu").manual_seed(config["seed"])
+    model = measure.placed(build(config, trial.source), config, device)
+    params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert params == trial.params or trial.source, (  # a user's own model may draw its shape
+        f"the model has {params} parameters, its closed form {trial.params}"
+    )
+    return Setup(
+        trial=trial,
+        options=options,
+        device=device,
+        task=task,
+        data=data,
+        memory=memory,
+        order=order,
+        model=model,
+        initial=extra_state.attributes(model),
+        params=params,
+        optimizer=optimizer(model, config, adam=task.ADAM) if params else None,
+    )
+
+
+def optimizer(
+    model: nn.Module, config: Mapping[str, Any], *, adam: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; `adam`
+    are the task's own settings.
+    """
+    parameters = list(model.parameters())
+    recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
+    recipe["fused"] = all(map(fuses, parameters))
+    if config["optimizer"] == "sgd":
+        return torch.optim.SGD(parameters, momentum=0.9, **recipe)
+    kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
+    return kind(parameters, **recipe, **adam)
+
+
+def fuses(parameter: nn.Parameter) -> bool:
+    """Whether the fused kernels take a parameter: real numbers, without gaps in memory. With gaps, as in
+    every other column of a matrix, they write what is in between (torch 2.14).
+    """
+    dense = parameter.layout is torch.strided and parameter.stride() == torch.empty_like(parameter).stride()
+    return dense and parameter.is_floating_point()
