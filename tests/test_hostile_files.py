@@ -3,6 +3,7 @@ with a warning, never a crash, never their code run, and the rows that are good 
 """
 
 import ast
+import functools
 import json
 import logging
 import os
@@ -96,6 +97,12 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     assert not (tmp_path / "canary").exists(), "the code of a file was run"
 
 
+@functools.cache
+def untouched_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The good trials' rows in a folder that nothing changes."""
+    return good_rows(folder)
+
+
 def good_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The good trials' rows of each table."""
     found = {}
@@ -109,7 +116,7 @@ def good_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def assert_good(folder: Path, finished: Path) -> None:
     """Asserts that no good row is lost, doubled or changed."""
-    assert good_rows(folder) == good_rows(finished)
+    assert good_rows(folder) == untouched_rows(finished)
 
 
 def resumed(folder: Path) -> None:
@@ -329,7 +336,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(folder: Path, finished: Pat
     whole, chance = path.read_bytes(), random.Random(0)
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     expected, noticed = Store(finished / "results").read("trials").to_pylist(), 0
-    for _ in range(150):
+    for _ in range(80):
         at = chance.randrange(4, footer)
         flipped = bytearray(whole)
         flipped[at] ^= 1 << chance.randrange(8)
@@ -338,14 +345,14 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(folder: Path, finished: Pat
         noticed += len(rows) < len(expected)
         assert [row for row in expected if row["trial_id"] in {one["trial_id"] for one in rows}] == rows
         assert len(rows) >= 2, "the other files' rows"
-    assert noticed > 75
+    assert noticed > 40
 
 
 def test_no_bit_of_a_footer_crashes_a_reader(folder: Path) -> None:
     path = folder / f"results/trials/{TRIALS[2].trial_id}.parquet"
     whole, chance = path.read_bytes(), random.Random(1)
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-    for _ in range(150):
+    for _ in range(80):
         flipped = bytearray(whole)
         for _ in range(chance.choice((1, 1, 1, 8))):
             flipped[chance.randrange(footer, len(whole))] ^= 1 << chance.randrange(8)
@@ -587,7 +594,7 @@ def test_torn_and_flipped_checkpoints_end_as_the_same_row(
     for _ in range(8):
         path.write_bytes(whole[: chance.randrange(len(whole))])
         assert goes_on(tmp_path)[0] == undisturbed
-    for _ in range(25):
+    for _ in range(12):
         flipped = bytearray(whole)
         flipped[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)

@@ -151,9 +151,9 @@ def by_table(rows: pa.Table, table: str) -> dict[str, pa.Table]:
     """The rows of a file of a table, and of tables that some of its columns have moved to: one for each row
     that has a value there.
     """
-    found = {table: conform(rows, SCHEMAS[table], KEYS[table])}
+    found, names = {table: conform(rows, SCHEMAS[table], KEYS[table])}, set(rows.column_names)
     for move in MOVED:
-        moved = [name for name in move.columns if name in rows.column_names]
+        moved = [name for name in move.columns if name in names]
         if move.out_of == table and moved:
             has_any = functools.reduce(pc.or_, (pc.is_valid(rows[name]) for name in moved))
             kept = rows.select([*KEYS[move.into], *moved]).filter(has_any)
