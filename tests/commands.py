@@ -30,8 +30,9 @@ def write_sweep(folder: Path, body: str) -> Path:
 def start(
     sweep: Path, *arguments: str, program: tuple[str, ...] = ("-m", "attnsweep"), address: str = "local"
 ) -> subprocess.Popen[str]:
-    """The command for a sweep file, under way; `program` is what runs it."""
-    command = [sys.executable, *program, str(sweep), "--address", address, "--no-latency", *arguments]
+    """The command for a sweep file, under way; `program` is what runs it. No Ray where it says `--serial`."""
+    where = () if "--serial" in arguments else ("--address", address)
+    command = [sys.executable, *program, str(sweep), *where, "--no-latency", *arguments]
     environment = {**os.environ, "DIARY": str(sweep.parent / "diary")}
     return subprocess.Popen(
         command, cwd=sweep.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

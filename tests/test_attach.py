@@ -193,16 +193,6 @@ def test_a_private_cluster_of_another_driver_is_not_joined(tmp_path: Path) -> No
         shutil.rmtree(home.folder, ignore_errors=True)
 
 
-def test_a_local_cluster_on_a_head_waits_for_no_autoscaler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = {"worker": {"resources": {"CPU": 4, "GPU": 2}, "max_workers": 3}}
-    monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
-    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": kinds}))
-    with cluster.connected("local"):
-        assert cluster.to_come() == [] and cluster.request(None) == {"cpu": 1, "gpu": 0}
-
-
 def test_nodes_that_the_autoscaler_may_add_count_as_offered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ from ray.tune.search.variant_generator import generate_variants
 from attnsweep import Sweep
 from attnsweep.core.errors import UserError
 from attnsweep.space.draws import draw
-from attnsweep.space.search import Search, as_drawn, distribution, multiple
+from attnsweep.space.optuna_study import as_drawn, distribution, multiple
+from attnsweep.space.search import Search
 from attnsweep.space.trials import expand
 
 NOWHERE = Path("nowhere")

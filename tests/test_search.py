@@ -15,8 +15,9 @@ from attnsweep.core.trial import Trial
 from attnsweep.engine import cluster
 from attnsweep.results.store import Row, Store
 from attnsweep.space.grid import is_domain
+from attnsweep.space.optuna_study import contains, distribution, samplers
 from attnsweep.space.plan import folders_of, refuse_invalid
-from attnsweep.space.search import Search, contains, distribution, expand_sweep, plan_and_search
+from attnsweep.space.search import Search, expand_sweep, plan_and_search
 
 optuna = pytest.importorskip("optuna")
 NOWHERE = Path("nowhere")
@@ -266,3 +267,18 @@ def test_a_real_search_trains_its_number_and_goes_on_where_it_is_lengthened(tmp_
     assert len(first) == 4 and sorted(again) == sorted(first)
     assert len(set(more)) == 6 and set(first) < set(more)
     assert len((tmp_path / "runs/starts.log").read_text().split()) == 6
+
+
+def test_without_the_experimental_part_of_its_sampler_the_search_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = optuna.samplers.TPESampler
+
+    def without(**arguments: Any) -> optuna.samplers.TPESampler:
+        if "constant_liar" in arguments:
+            raise TypeError("unexpected keyword argument 'constant_liar'")
+        return kind(**arguments)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", without)
+    parzen, _ = samplers(seed=0)
+    assert isinstance(parzen, kind)

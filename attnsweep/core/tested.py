@@ -12,7 +12,7 @@ NEWEST = {  # major and minor version
     "ray": (2, 60),  # engine/ray_private.py
     "torch": (2, 15),  # training/kernels.py
     "vit-pytorch": (1, 26),  # tasks/images/models/zoo
-    "optuna": (5, 0),  # space/search.py
+    "optuna": (5, 0),  # space/optuna_study.py
     "highway-env": (1, 12),  # tasks/driving/judging/stock.py
 }
 log = logging.getLogger("attnsweep")
