@@ -327,6 +327,15 @@ def test_windows_are_those_of_navsim_2_and_nuplan() -> None:
         np.testing.assert_array_equal(found[:, 3], (np.abs(jerk) >= 4.13)[8:-11])
 
 
+def test_a_jerk_within_limits_that_begins_at_the_end_is_comfortable() -> None:
+    """Extended to its end, the filter would find more than there was."""
+    ramp = np.clip(-0.35 * (STEPS - 54), None, 0)  # 3.5 m/s3
+    extended = savgol_filter(savgol_filter(ramp, 8, 2), 15, 2, deriv=1, delta=DT)
+    assert np.abs(extended).max() > 4.13
+    assert not discomfort(accelerating(ramp), DT).any()
+    assert discomfort(accelerating(2 * np.clip(-0.35 * (STEPS - 44), None, 0)), DT)[:, 3].any()
+
+
 def test_comfort_counts_from_the_handover_and_looks_back() -> None:
     steps = np.arange(51)
     drive = staged()

@@ -40,7 +40,7 @@ def procedure() -> Procedure:
 
 TASK = Task(
     name="driving",
-    numerics=3,
+    numerics=4,
     axes=AXES,
     columns=COLUMNS,
     models=space.MODELS,

@@ -199,10 +199,13 @@ class World:
         return (self.kind == PEDESTRIAN) & ((self.time < self.go) | arrived)
 
     def leaders(self, s: Floats) -> tuple[Floats, Floats]:
-        """What those ahead take off each driver's acceleration (b, a), and the gap to the nearest."""
+        """What those ahead take off each driver's acceleration (b, a), and the gap to the nearest. Who comes
+        the other way crosses the path or leaves it, and counts as if it stood there.
+        """
         hinders, gap = self.in_the_way(s)
         speed = self.state[..., 3]
-        closing = speed[:, :, None] - speed[:, None, :] * np.cos(self.situation.turn)
+        along = np.maximum(np.cos(self.situation.turn), 0.0)
+        closing = speed[:, :, None] - speed[:, None, :] * along
         braking = kinematics.braking(
             speed[:, :, None], closing, np.maximum(gap, 0.1),
             most=self.most[:, :, None], comfortable=self.comfortable[:, :, None],
@@ -437,24 +440,15 @@ def snapshot(world: World) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]
     return world.motion, world.active, world.lights, world.held[:, EGO]
 
 
-def collisions(log: Log, length: Floats, width: Floats) -> NDArray[np.bool_]:
-    """Whether the ego's box overlaps each other agent's (t, b, a)."""
-    size = np.broadcast_to(np.stack([length, width], axis=-1), (*log.active.shape, 2))
-    boxes = np.concatenate([log.state[..., :3], size], axis=-1)
-    hit = overlap(boxes[:, :, EGO : EGO + 1], boxes) & log.active & log.active[:, :, EGO : EGO + 1]
-    hit[:, :, EGO] = False
-    return hit
-
-
-def at_fault(log: Log, length: Floats, width: Floats) -> NDArray[np.bool_]:
-    """Whether each scene (b,) has a collision that counts against its ego: one that begins while the ego
-    moves, unless the other comes from behind the ego's rear.
-    """
-    hit = collisions(log, length, width)
-    begins = hit & ~np.concatenate([np.zeros_like(hit[:1]), hit[:-1]])
-    ego = log.state[:, :, EGO : EGO + 1]
-    ahead = (log.state[..., 0] - ego[..., 0]) * np.cos(ego[..., 2]) + (
-        log.state[..., 1] - ego[..., 1]
-    ) * np.sin(ego[..., 2])
-    moving = np.hypot(ego[..., 3], ego[..., 4]) > 0.05
-    return (begins & moving & (ahead > -length[:, EGO : EGO + 1] / 2)).any(axis=(0, 2))
+def crashed(log: Log, world: World) -> NDArray[np.bool_]:
+    """Whether any two agents of a scene (b,) collide, those on foot among themselves left out."""
+    crash = np.zeros(len(world.casts), dtype=bool)
+    pairs = np.triu(np.ones(2 * (world.kind.shape[1],), dtype=bool), 1)
+    on_foot = world.kind == PEDESTRIAN
+    counts = pairs & ~(on_foot[:, :, None] & on_foot[:, None])
+    size = np.stack([world.length, world.width], axis=-1)
+    for state, active in zip(log.state, log.active, strict=True):
+        boxes = np.concatenate([state[..., :3], size], axis=-1)
+        hit = overlap(boxes[:, :, None], boxes[:, None]) & active[:, :, None] & active[:, None]
+        crash |= (hit & counts).any(axis=(1, 2))
+    return crash
