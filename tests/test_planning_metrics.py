@@ -76,7 +76,7 @@ def columns(samples: Samples, plan: np.ndarray, name: str) -> list[float]:
 def test_the_recorded_drive_is_no_distance_from_itself_and_hits_nothing(recorded: Samples) -> None:
     found = open_loop.summary(open_loop.measures(recorded, recorded["plan"].astype(float)))
     for name, value in found.items():
-        assert value == 0.0 or name.startswith("legacy_gt"), name
+        assert value == 0.0, name
 
 
 def test_a_plan_hits_what_stands_in_its_way_when_it_comes_there_and_not_before() -> None:
@@ -116,7 +116,7 @@ def test_what_was_not_recorded_does_not_change_the_mean() -> None:
     assert open_loop.summary(open_loop.measures(two, plan)) == pytest.approx(expected)
     found = open_loop.measures(two, plan)
     assert np.isnan(found["l2_3s"]).tolist() == [False, True] and not np.isnan(found["l2_2s"]).any()
-    for name in ("col_3s", "gt_col_3s", "offroad_3s", "legacy_col_3s"):
+    for name in ("col_3s", "gt_col_3s", "offroad_3s"):
         assert np.isnan(found[name]).tolist() == [False, True], name
 
 
@@ -146,27 +146,6 @@ def test_measures_do_not_change_when_the_world_is_turned(turn: float) -> None:
         found.append(open_loop.summary(open_loop.measures(made, plan)))
     assert found[0] == pytest.approx(found[1], abs=1e-4)
     assert found[0]["col_4s"] == 1.0 and found[0]["l2_4s"] > 10
-
-
-def test_the_legacy_protocol_sees_collisions_that_are_none_and_lets_plans_off_for_them() -> None:
-    sample = stands(lonely(speed=0.0), 4.15, 0.0)  # its rear is 11 cm ahead of an ego of 4.084 m that stands
-    sample["size"][:] = [4.084, 1.85]
-    plan = sample["plan"].astype(float)
-    assert columns(sample, plan, "gt_col") == [0.0] * 4
-    assert columns(sample, plan, "legacy_gt_col") == [1.0] * 3
-    into = plan + np.array([1.0, 0.0, 0.0])
-    assert columns(sample, into, "col") == [1.0] * 4
-    assert columns(sample, into, "legacy_col") == [0.0] * 3  # not counted, since the recorded drive was hit
-
-
-def test_the_legacy_protocol_does_not_turn_the_ego() -> None:
-    sample = stands(lonely(speed=0.0), 0.0, 2.2)
-    plan = np.zeros((1, 8, 3))
-    plan[..., 0], plan[..., 2] = 0.01, np.pi / 2
-    plan[:, 0] = [0.31, 0.0, np.pi / 2]  # turns on the spot, into the one beside it
-    plan[:, 1:, 0] = 0.31
-    assert columns(sample, plan, "col") == [1.0] * 4
-    assert columns(sample, plan, "legacy_col") == [0.0] * 3
 
 
 def test_slices_are_those_of_the_samples(recorded: Samples) -> None:

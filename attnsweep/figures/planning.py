@@ -37,7 +37,7 @@ SETS = {  # UniAD's, and ours from id13 on
     "id0": "all tasks, no links", "id1": "track", "id2": "map", "id3": "track, map",
     "id4": "detect, motion", "id5": "track, motion", "id6": "track, map, motion", "id7": "detect, occupancy",
     "id8": "track, occupancy", "id9": "no plan", "id10": "plan only", "id11": "no occupancy", "id12": "all",
-    "id13": "side by side", "id14": "all, plan rescored", "id15": "all, ego state",
+    "id13": "side by side", "id14": "all, plan refined", "id15": "all, ego state",
     "id16": "plan only, ego state",
 }  # fmt: skip
 RULES = {

@@ -91,7 +91,6 @@ COLUMNS = (
     *(LOW(f"test_col_{k}s", f"share of plans that hit anyone up to {k} s") for k in (1, 2, 3, 4)),
     *(LOW(f"test_col_4s_{part}", f"test_col_4s of {part} samples") for part in SLICES),
     LOW("test_gt_col_4s", "the expert's own; above 0 the data is wrong"),
-    LOW("test_legacy_col_3s", "collisions by 3 s in UniAD's protocol"),
     LOW("test_offroad_4s", "share of plans that leave the road up to 4 s"),
     measure("test_ap", "detection AP, mean over 0.5, 1, 2, 4 m (nuScenes)"),
     measure("test_f1_2m", "detection F1 at 2 m"),

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from attnsweep.tasks.driving.judging.closed_loop import drivable_plan
 from attnsweep.tasks.driving.judging.replay import depth_at
 from attnsweep.tasks.driving.records.samples import KEY_S, Samples, plan_mask
-from attnsweep.tasks.driving.world.geometry import Floats, corners, overlap, separation
+from attnsweep.tasks.driving.world.geometry import Floats, corners, overlap
 
 SECONDS = (1, 2, 3, 4)
 SLOW_STEP = 0.3  # m per key frame, below which a plan's yaw is not taken from it
 MOVING = 0.5  # m/s
-# of UniAD's protocol (planning_metrics.py of github.com/OpenDriveLab/UniAD, commit 048849b)
-LEGACY_CELL, LEGACY_SIZE, LEGACY_AHEAD, LEGACY_SECONDS = 0.5, (4.084, 1.85), 0.5, (1, 2, 3)
 
 
 def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
@@ -26,8 +24,7 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
 
     `l2_Ks` distance (m) K seconds on; `l2avg_Ks` its mean over the key frames up to then; `col_Ks` whether
     the ego's box overlaps any other's, seen or not, at any key frame up to then; `gt_col_Ks` the same of the
-    recorded drive; `offroad_Ks` whether a corner leaves the drivable area; `legacy_col_Ks` and
-    `legacy_gt_col_Ks` as UniAD counts, see `legacy_collisions`.
+    recorded drive; `offroad_Ks` whether a corner leaves the drivable area, to about 0.2 m.
 
     A plan that cannot be driven counts as standing still.
     """
@@ -41,12 +38,6 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
         found |= until(name, hit.any(axis=2), known)
     outside = depth_at(samples["depth"], corners(ego_boxes(plans, samples))).min(axis=2) < 0
     found |= until("offroad", outside, known)
-    exempt = legacy_hits(truth, boxes, there)
-    counted = legacy_hits(plans, boxes, there) & ~exempt
-    for name, hit in (("legacy_col", counted), ("legacy_gt_col", exempt)):
-        found |= {
-            f"{name}_{s}s": np.where(known[:, step(s)], hit[:, step(s)], np.nan) for s in LEGACY_SECONDS
-        }
     return found
 
 
@@ -94,24 +85,3 @@ def ego_boxes(plans: Floats, samples: Samples) -> Floats:
     yaw = np.take_along_axis(np.pad(plans[..., 2], ((0, 0), (1, 0))), last, axis=1)
     size = np.broadcast_to(samples["size"].astype(np.float64)[:, None], (*yaw.shape, 2))
     return np.concatenate([plans[..., :2], yaw[..., None], size], axis=-1)
-
-
-def legacy_hits(plans: Floats, boxes: Floats, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Collisions (s, 8) by UniAD's protocol, kept to show what it is worth.
-
-    The ego is 4.084 m long and 1.85 m wide, never turned, half a metre ahead of where it is, and drawn on a
-    grid of 0.5 m, on which cells are taken whose middles lie in others' boxes (s, 8, n, 5). Its figures leave
-    out the key frames at which the recorded drive is hit by that rule itself, but divide by all; and each is
-    of one key frame, not up to it.
-    """
-    reach = np.array(LEGACY_SIZE) / 2
-    x, y = (
-        np.arange(np.ceil(low / LEGACY_CELL - 0.5), np.floor(high / LEGACY_CELL - 0.5) + 1)
-        for low, high in ((LEGACY_AHEAD - reach[0], LEGACY_AHEAD + reach[0]), (-reach[1], reach[1]))
-    )
-    cells = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)  # (c, 2), relative
-    index = np.floor(plans[:, :, None, :2] / LEGACY_CELL + cells)
-    middles = (index + 0.5) * LEGACY_CELL  # (s, 8, c, 2)
-    points = np.concatenate([middles, np.zeros((*middles.shape[:-1], 3))], axis=-1)
-    inside = separation(points[:, :, :, None], boxes[:, :, None]) <= 0
-    return np.asarray((inside & there[:, :, None]).any(axis=(2, 3)))

@@ -28,11 +28,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "plan_motion": SWITCH,
     "plan_bev": SWITCH,
     "ego_state": ("none", "dropout", "full"),
-    "post": ("none", "rescore", "gradient"),
+    "post": ("none", "gradient"),
     "query_init": ("heatmap", "learned"),
     "plan_head": ("frenet", "xy", "anchors"),
     "nav": ("route", "target", "command"),
-    "grad_stop": ("none", "bev", "queries"),
+    "grad_stop": ("none", "bev"),
     "bev_attention": ("global", "window"),
     "sensor": ("lidar", "cameras"),
     "attention": ("fused", "explicit"),
@@ -190,16 +190,9 @@ def check(config: Mapping[str, Any]) -> None:
 
 def check_stop(config: Mapping[str, Any]) -> None:
     """Raises UserError where `grad_stop` leaves the encoder without anything that trains it."""
-    heat = is_on(config["track"]) and config["query_init"] == "heatmap"
-    dense = config["lines"] in ("dense", "both")
     others = is_on(config["track"]) or is_on(config["lines"])
-    if config["grad_stop"] == "bev" and not (others and config["plan"] == "on"):
+    if is_on(config["grad_stop"]) and not (others and config["plan"] == "on"):
         raise UserError(
             "grad_stop='bev' keeps the plan's gradients from what is perceived, so that needs a planner and "
             "another stage that trains the encoder; set track='offset' or grad_stop='none'"
-        )
-    if config["grad_stop"] == "queries" and not (heat or dense):
-        raise UserError(
-            "grad_stop='queries' leaves the encoder to the heat map and the dense map, and there is neither; "
-            "set query_init='heatmap' with track='offset', lines='both', or grad_stop='none'"
         )

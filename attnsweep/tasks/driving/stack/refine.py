@@ -1,26 +1,21 @@
 """Mending a plan by the agents that were found, when it is judged: never in training.
 
-UniAD minimises a cost of its occupancy with a solver (https://arxiv.org/abs/2212.10156, section 3.4);
-SparseDrive scores candidates by the boxes that it predicted (https://arxiv.org/abs/2405.19620, section 3.3).
-Here both go by boxes, for a whole batch at once, and slow the plan down on its way: candidates to its sides
-left the road in 4 of 100 scenes.
+UniAD minimises a cost of its occupancy with a solver (https://arxiv.org/abs/2212.10156, section 3.4). Here it
+goes by boxes, for a whole batch at once, and slows the plan down on its way: candidates to its sides left the
+road in 4 of 100 scenes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.motion import straight_on
 from attnsweep.tasks.driving.stack.prediction import Agents, Futures
 
 LIKELY = 0.3  # the probability from which on an agent counts
-MARGIN = 0.5  # m, by which the ego is grown
-PACES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # shares of the plan's progress
-HITS = 10.0  # m of deviation that a metre of penetration, or a box in the ego's place, outweighs
+HITS = 10.0  # m2 of deviation that a box in the ego's place outweighs
 ROUNDS, RATE, STILL = 20, 0.1, 0.01  # of Adam; a gradient far below the last moves nothing
 NEAR = 2.5  # m, how far the cost of a box reaches
-EGO = (4.5, 2.0)  # m: the length and width that are kept clear
 
 
 def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor]:
@@ -40,23 +35,6 @@ def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor
     probability = agents.logit.sigmoid()
     weight = torch.where(probability > LIKELY, probability, 0)[:, None]
     return torch.cat([xy, yaw, rest[..., 4:]], dim=-1), weight
-
-
-def cost(plans: Tensor, wanted: Tensor, others: Tensor, weight: Tensor) -> Tensor:
-    """What plans (b, 8, 3) cost (b,): their distance from those that were wanted, and how deep they go into
-    others.
-    """
-    size = plans.new_tensor(EGO).expand(len(plans), 2)
-    deep = (weight * penetration(plans, size, others, inflation=2 * MARGIN)).sum(dim=(1, 2))
-    return (plans - wanted)[..., :2].norm(dim=-1).mean(dim=1) + HITS * deep
-
-
-def rescored(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
-    """The cheapest (b, 8, 3) of the plan (b, 8, 3) and slower ones on its way."""
-    options = torch.stack([paced(plan, torch.full_like(plan[..., 0], pace)) for pace in PACES], dim=1)
-    repeated = (x.repeat_interleave(len(PACES), dim=0) for x in (plan, others, weight))
-    costs = cost(options.flatten(0, 1), *repeated).unflatten(0, (-1, len(PACES)))
-    return options[torch.arange(len(plan), device=plan.device), costs.argmin(dim=1)]
 
 
 def paced(plan: Tensor, shares: Tensor) -> Tensor:
@@ -88,6 +66,3 @@ def descended(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
             adam.step()
             shares.data.clamp_(0, 1)
         return paced(wanted, shares.detach())
-
-
-MEND = {"rescore": rescored, "gradient": descended}

@@ -20,7 +20,7 @@ from attnsweep.tasks.driving.stack.motion import MotionForecasts, MotionFormer
 from attnsweep.tasks.driving.stack.occupancy import OccFormer, OccupancyHead
 from attnsweep.tasks.driving.stack.planner import Planner, Scene
 from attnsweep.tasks.driving.stack.prediction import Prediction
-from attnsweep.tasks.driving.stack.refine import MEND, boxes_ahead
+from attnsweep.tasks.driving.stack.refine import boxes_ahead, descended
 from attnsweep.tasks.driving.stack.track import Detections, TrackFormer
 
 
@@ -30,7 +30,7 @@ class Stack(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         config = complete(config)
-        self.grad_stop, self.post = config["grad_stop"], config["post"]
+        self.grad_stop, self.post = is_on(config["grad_stop"]), is_on(config["post"])
         self.apart = config["topology"] == "parallel"
         dense, vector = (config["lines"] in (kind, "both") for kind in ("dense", "vector"))
         self.encoder = CameraEncoder(config) if config["sensor"] == "cameras" else BEVEncoder(config)
@@ -47,13 +47,12 @@ class Stack(nn.Module):
         (b, 12, 2), the command (b,) and the ego's state (b, 5), as in `samples.SAMPLE` and
         `cameras.CAMERAS`.
         """
-        seen = self.encoder(sensed)
-        features = seen.detach() if self.grad_stop == "queries" else seen
-        found = self.track(features, seen.fine) if self.track else None
+        features = self.encoder(sensed)
+        found = self.track(features) if self.track else None
         lines, line_queries = self.lines(features) if self.lines else (None, None)
         forecasts = self.motion(found, features, line_queries) if self.motion else None
         scene = Scene(features, found, lines, line_queries, forecasts)
-        if self.grad_stop == "bev":
+        if self.grad_stop:
             scene = stopped(scene)
         plan, choice = route.new_full((len(route), FUTURE, 3), math.nan), None
         if self.planner:
@@ -67,7 +66,7 @@ class Stack(nn.Module):
             lines=lines,
             futures=forecasts.futures if forecasts else None,
             heat=found.heat if found else None,
-            map=self.dense_map(seen.fine) if self.dense_map else None,
+            map=self.dense_map(features.fine) if self.dense_map else None,
             occupancy=occupancy,
             choice=choice,
             planned=self.planner is not None,
@@ -76,12 +75,10 @@ class Stack(nn.Module):
 
     def mended(self, prediction: Prediction) -> Prediction:
         """The prediction with its plan mended, where that is configured."""
-        if self.post == "none" or prediction.agents is None:
+        if not self.post or prediction.agents is None:
             return prediction
-        return replace(
-            prediction,
-            plan=MEND[self.post](prediction.plan, *boxes_ahead(prediction.agents, prediction.futures)),
-        )
+        others = boxes_ahead(prediction.agents, prediction.futures)
+        return replace(prediction, plan=descended(prediction.plan, *others))
 
 
 def who(found: Detections, forecasts: MotionForecasts | None) -> Tensor:

@@ -59,9 +59,9 @@ class TrackFormer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.to_agent = linear(dim, 9 + 2 * (config["track"] == "offset"))
 
-    def forward(self, features: Features, heated: Tensor) -> Detections:
-        """Of the features, and the fine map (b, c, 32, 32) that the heat map is read off."""
-        heat = None if self.learned else self.to_heat(heated)[:, 0] + self.rare
+    def forward(self, features: Features) -> Detections:
+        """Of the features, whose fine map (b, c, 32, 32) the heat map is read off."""
+        heat = None if self.learned else self.to_heat(features.fine)[:, 0] + self.rare
         content, place = self.begin(features, heat)
         b = len(content)
         ego = self.ego.expand(b, 1, -1) + self.embed_position(place.new_zeros(b, 1, 2))
