@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from attnsweep.tasks.driving.records import scenes
-from attnsweep.tasks.driving.records.samples import Observer
+from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap
@@ -132,7 +132,7 @@ def recording_rate(name: str, count: int = 16) -> float:
 def episodes_s(maps: list[RoadMap]) -> float:
     """Seconds that closed-loop episodes of 15 s on these maps take together, senses included."""
     world = new_world(maps)
-    observer = Observer(maps, world)
+    observer = observer_of(maps, world)
     began = time.perf_counter()
     for step in range(round(EPISODE_S / DT)):
         if step % 5 == 0:

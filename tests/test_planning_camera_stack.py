@@ -181,13 +181,13 @@ def test_a_trial_by_cameras_ends_with_a_score(tmp_path: Path, monkeypatch: pytes
     preset = scenes.find(TINY)
     scenes.ensure(preset, tmp_path, processes=1)
     rigs: list[Rig | None] = []
-    observer = closed_loop.Observer
+    observer_of = closed_loop.observer_of
 
-    def observed(*args: Any, rig: Rig | None) -> Any:
+    def observed(maps: Any, world: Any, rig: Rig | None) -> Any:
         rigs.append(rig)
-        return observer(*args, rig=rig)
+        return observer_of(maps, world, rig)
 
-    monkeypatch.setattr(closed_loop, "Observer", observed)
+    monkeypatch.setattr(closed_loop, "observer_of", observed)
     *_, event = run(trial(stages="id10"), Options(data_dir=str(tmp_path)))
     row = event["row"]
     assert event["status"] == "done", row.get("error")

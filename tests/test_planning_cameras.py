@@ -8,7 +8,8 @@ import pytest
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import scenes
-from attnsweep.tasks.driving.records.samples import SAMPLE, Observer, samples_of
+from attnsweep.tasks.driving.records.observer import observer_of
+from attnsweep.tasks.driving.records.samples import SAMPLE, samples_of
 from attnsweep.tasks.driving.records.scenes import PRESETS, scene_log
 from attnsweep.tasks.driving.world import cameras
 from attnsweep.tasks.driving.world.cameras import CAMERAS, Rig, pixels_of, render
@@ -97,7 +98,7 @@ def test_samples_and_a_running_world_show_the_same_views() -> None:
     casts = [draw_cast(one, preset.crowd, dt=DT) for one in maps]
     log = roll_out(World(maps, casts), 70)
     world = World(maps, casts)
-    observer = Observer(maps, world, rig=RIG)
+    observer = observer_of(maps, world, RIG)
     seen = {}
     for _ in range(4):
         seen = observer.observe()

@@ -13,12 +13,12 @@ import pytest
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.records.samples import (
     BOUNDARY,
     LEFT,
     SAMPLE,
     SWEEPS,
-    Observer,
     SceneLog,
     samples_of,
 )
@@ -245,7 +245,7 @@ def test_a_running_world_is_sensed_as_it_is_recorded(recorded: list[scenes.Recor
     seeds = [1004, 1000]
     maps = [draw_map(seed, full=True) for seed in seeds]
     world = World(maps, [draw_cast(one, preset.crowd, dt=DT) for one in maps])
-    observer = Observer(maps, world)
+    observer = observer_of(maps, world)
     by_seed = {one.seed: one.samples for one in recorded}
     for key in range(8):
         seen = observer.observe()

@@ -13,7 +13,7 @@ NEWEST = {  # major and minor version
     "torch": (2, 15),  # training/kernels.py
     "vit-pytorch": (1, 26),  # tasks/images/models/zoo
     "optuna": (5, 0),  # space/optuna_study.py
-    "highway-env": (1, 12),  # tasks/driving/judging/stock.py
+    "highway-env": (1, 12),  # tasks/driving/judging/highway_private.py
 }
 log = logging.getLogger("attnsweep")
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Observer, Samples
+from attnsweep.tasks.driving.records.observer import observer_of
+from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast
@@ -23,7 +24,7 @@ from attnsweep.tasks.driving.world.traffic import DT, World
 
 Flags = NDArray[np.bool_]
 Policy = Callable[[Samples], Floats]
-"""From what `samples.Observer` senses, a row per scene, to plans (b, 8, 3) in the frame of each ego."""
+"""From what an `observer.Observer` senses, a row per scene, to plans (b, 8, 3) in the frame of each ego."""
 
 EVERY = round(KEY_S / DT)  # steps from plan to plan
 HANDOVER = (SWEEPS - 1) * EVERY  # the step at which the policy takes over
@@ -84,7 +85,7 @@ def drive(
     """
     world = World(maps, casts)
     goal = np.array([cast.goal for cast in casts])
-    follower = PlanFollower(policy, Observer(maps, world, rig=rig).observe) if policy else None
+    follower = PlanFollower(policy, observer_of(maps, world, rig).observe) if policy else None
     entries = [snapshot(world)]
     for step in range(round(seconds / DT)):
         ego = world.state[:, EGO]

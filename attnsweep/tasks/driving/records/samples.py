@@ -10,7 +10,6 @@ empty or zero: sweeps in the past, and in the future whatever `plan_mask`, `futu
 `future_boxes_mask` say.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,9 +25,8 @@ from attnsweep.tasks.driving.world.geometry import (
     to_frame,
     wrap,
 )
-from attnsweep.tasks.driving.world.roads import DrivableArea, RoadMap
+from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, rasterise, scan
-from attnsweep.tasks.driving.world.traffic import DT, World
 
 KEY_S = 0.5  # s, from key frame to key frame
 SWEEPS = 4  # laid over one another in a sample
@@ -297,55 +295,6 @@ def ego_state(now: Floats, before: Floats, dt: float) -> NDArray[np.float32]:
     change = to_frame(now[:, 3:] - before[:, 3:], now[:, :3] * np.array([0, 0, 1])) / dt
     slip = np.where(speed > 0.1, wrap(np.arctan2(now[:, 4], now[:, 3]) - now[:, 2]), 0.0)
     return np.stack([speed, change[:, 0], change[:, 1], rate, slip], axis=1).astype(np.float32)
-
-
-class Observer:
-    """The ego's senses while worlds run: `observe` once at each key frame from the start on, and from the
-    fourth on it returns what samples hold of `bev`, `route`, `command` and `ego_state`, a row per scene; with
-    a `rig` the cameras' views, too.
-    """
-
-    def __init__(
-        self, maps: Sequence[RoadMap], world: World, grid: Grid | None = None, rig: Rig | None = None
-    ) -> None:
-        self.maps, self.world, self.grid, self.scanner = maps, world, grid or Grid(), Scanner()
-        self.rig = rig
-        self.routes = [m.paths[cast.route[0]].xy for m, cast in zip(maps, world.casts, strict=True)]
-        self.scans: list[list[Scan]] = []
-
-    def observe(self) -> Samples:
-        """What is sensed now; nothing yet at the first three key frames."""
-        world = self.world
-        present = world.active.copy()
-        present[:, 0] = False
-        pose = np.ascontiguousarray(world.state[:, 0, :3])
-        seeds = [(m.seed, len(self.scans)) for m in self.maps]
-        paint = [m.paint for m in self.maps]
-        self.scans.append(scan(pose, world.boxes, present, paint=paint, seeds=seeds, scanner=self.scanner))
-        if len(self.scans) < SWEEPS:
-            return {}
-        grids, ways = [], []
-        for b, road_map in enumerate(self.maps):
-            red = red_points(road_map.stop_lines, road_map.red(world.lights[b]), pose[b])
-            grids.append(layers([one[b] for one in self.scans[-SWEEPS:]], red, pose[b], self.grid))
-            ways.append(navigation(self.routes[b], pose[b : b + 1]))
-        return {
-            "bev": np.stack(grids),
-            **{name: np.concatenate([way[name] for way in ways]) for name in ways[0]},
-            "ego_state": ego_state(world.motion[:, 0], world.before[:, 0], DT),
-            **(self.views(pose, present, self.rig) if self.rig else {}),
-        }
-
-    def views(self, pose: Floats, present: NDArray[np.bool_], rig: Rig) -> Samples:
-        """What the cameras show at poses (b, 3) of those who are present (b, a)."""
-        images = []
-        for b, road_map in enumerate(self.maps):
-            boxes, kind = self.world.boxes[b, present[b]], self.world.kind[b, present[b]]
-            red = red_points(road_map.stop_lines, road_map.red(self.world.lights[b]), pose[b])
-            images.append(
-                render(pose[b], boxes, kind, area=road_map.drivable, paint=road_map.paint, red=red, rig=rig)
-            )
-        return with_rig(images, rig)
 
 
 # --- What there is to learn ---

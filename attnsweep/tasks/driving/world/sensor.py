@@ -6,6 +6,7 @@ K sweeps are laid over one another in the frame of the last one; the ego's own m
 known, that of the others is for the model to find.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +125,7 @@ def scan(
     boxes: Floats,
     present: NDArray[np.bool_],
     *,
-    paint: list[Floats],
+    paint: Sequence[Floats],
     seeds: list[tuple[int, int]],
     scanner: Scanner,
 ) -> list[Scan]:
@@ -164,7 +165,7 @@ def seen_paint(
     return caught & (distance < scanner.paint_reach) & (distance < first)
 
 
-def layers(scans: list[Scan], red: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
+def layers(scans: Sequence[Scan], red: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
     """The grids (k + 2, cells, cells) at a pose (3,): the returns of `k` scans, the oldest first, all the
     paint that they saw, and points (n, 2) of stop lines that show red.
     """
