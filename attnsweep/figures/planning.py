@@ -31,8 +31,8 @@ from attnsweep.figures import table2
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import PALE
 from attnsweep.results.store import load
+from attnsweep.tasks.driving.judging.score import interval
 
-DRAWS, CONFIDENCE = 4_000, (2.5, 97.5)  # of the bootstrap over maps
 SETS = {  # UniAD's, and ours from id13 on
     "id0": "all tasks, no links", "id1": "track", "id2": "map", "id3": "track, map",
     "id4": "detect, motion", "id5": "track, motion", "id6": "track, map, motion", "id7": "detect, occupancy",
@@ -168,10 +168,8 @@ def line(group: pd.DataFrame, name: str, reference: np.ndarray | None, against: 
 
 
 def bootstrap(values: np.ndarray) -> Interval:
-    """The mean of values (maps,), with the percentile interval over maps drawn anew; the same each time."""
-    drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), CONFIDENCE)
-    return Interval(float(values.mean()), float(low), float(high))
+    """The mean of values (maps,), with its interval over maps; the same each time."""
+    return Interval(float(values.mean()), *interval(values))
 
 
 # --- Draw ---
@@ -276,8 +274,8 @@ def table(lines: Sequence[Line]) -> str:
         {
             "setting": [one.label for one in lines],
             "params": [f"{one.params:,.0f}" if one.params else "" for one in lines],
-            "score": [interval(one.score) for one in lines],
-            "gain": [interval(one.gain, sign="+") if one.gain else "" for one in lines],
+            "score": [in_points(one.score) for one in lines],
+            "gain": [in_points(one.gain, sign="+") if one.gain else "" for one in lines],
             "at fault": [f"{100 * one.at_fault:.0f}%" for one in lines],
             "off road": [f"{100 * one.off_road:.0f}%" for one in lines],
             "L2@3s (m)": [f"{one.l2_3s:.2f}" for one in lines],
@@ -286,7 +284,7 @@ def table(lines: Sequence[Line]) -> str:
     return rows.to_string(index=False)
 
 
-def interval(one: Interval, *, sign: str = "") -> str:
+def in_points(one: Interval, *, sign: str = "") -> str:
     return f"{100 * one.mean:{sign}.1f} [{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]"
 
 

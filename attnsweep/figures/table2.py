@@ -21,8 +21,9 @@ from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.canvas import write as write_file
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.tasks.driving.columns import COLUMNS
+from attnsweep.tasks.driving.judging.score import interval
 
-DRAWS, CONFIDENCE = 4_000, (2.5, 97.5)
+MOST = 0.975  # of the distribution, below the upper end of an interval
 BETTER = {column.name: column.better for column in COLUMNS}
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 NOTHING, TICK = "-", "✓"
@@ -146,7 +147,7 @@ def of_seeds(values: np.ndarray) -> Cell:
     """The mean of values (n,) of seeds, with the interval of Student's t."""
     from scipy.stats import t
 
-    reach = t.ppf(CONFIDENCE[1] / 100, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    reach = t.ppf(MOST, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     mean = float(values.mean())
     return Cell(mean, mean - float(reach), mean + float(reach))
 
@@ -155,9 +156,8 @@ def of_maps(value: float, maps: np.ndarray) -> Cell:
     """A value with the percentile interval by bootstrap over the maps' own values (n,)."""
     if len(maps) < 2:
         return Cell(value)
-    drawn = np.random.default_rng(0).integers(len(maps), size=(DRAWS, len(maps)))
-    low, high = np.percentile(maps[drawn].mean(axis=1) - maps.mean(), CONFIDENCE)
-    return Cell(value, value + float(low), value + float(high))
+    low, high = interval(maps - maps.mean())
+    return Cell(value, value + low, value + high)
 
 
 def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
@@ -207,10 +207,10 @@ def in_words(one: Cell | None, measure: Measure, *, best: str) -> str:
         return NOTHING
     mean = measure.written(one.mean)
     mean = f"**{mean}**" if mean == best else mean
-    return mean if one.low is None else f"{mean} {interval(one, measure)}"
+    return mean if one.low is None else f"{mean} {brackets(one, measure)}"
 
 
-def interval(one: Cell, measure: Measure) -> str:
+def brackets(one: Cell, measure: Measure) -> str:
     assert one.low is not None and one.high is not None
     return f"[{measure.written(one.low)}, {measure.written(one.high)}]"
 
@@ -281,7 +281,7 @@ def draw_row(axes: Axes, row: Row, rows: Sequence[Row], edges: np.ndarray, *, y:
         weight = "bold" if row.modules and mean == best(rows, k) else "normal"
         axes.text(x, y + up, mean, size=8.2, ha="center", va="center", weight=weight)
         if one.low is not None:
-            text = interval(one, measure)
+            text = brackets(one, measure)
             axes.text(x, y - 0.24 * LINE, text, size=5.6, ha="center", va="center", color=GREY)
 
 

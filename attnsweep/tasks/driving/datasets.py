@@ -3,16 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attnsweep.tasks.driving.records.recorded import Recorded
-    from attnsweep.tasks.driving.records.scenes import Preset
-
-    Scenes = Preset | Recorded
+    from attnsweep.tasks.driving.records.scenes import SceneSet
 
 WORLD, RECORDED = "driving:", ("commonroad:", "nuscenes:")
 NAMES = ("driving:small", "driving:full", "commonroad:PATH", "nuscenes:PATH")
 
 
-def find(name: str) -> "Scenes | None":
+def find(name: str) -> "SceneSet | None":
     """The set of scenes of that name; PATH is a folder of recorded traffic. None where there is none.
 
     Raises UserError where a set of the world is unknown, or a folder holds nothing to read.
@@ -21,4 +18,6 @@ def find(name: str) -> "Scenes | None":
         return None
     from attnsweep.tasks.driving.records import recorded, scenes  # here: other tasks need none of it
 
-    return scenes.find(name) if name.startswith(WORLD) else recorded.find(name)
+    if name.startswith(WORLD):
+        return scenes.SceneSet(scenes.find(name), is_folder=False)
+    return scenes.SceneSet(recorded.find(name), is_folder=True)

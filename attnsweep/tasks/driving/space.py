@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
@@ -9,6 +10,9 @@ from attnsweep.tasks import own
 from attnsweep.tasks.driving import datasets
 from attnsweep.tasks.driving.axes import KNOWN
 from attnsweep.tasks.driving.stack import design
+
+if TYPE_CHECKING:
+    from attnsweep.tasks.driving.records.scenes import Source
 
 DEFAULT_DATASET = "driving:small"
 WITH_CAMERAS = "driving:small+cameras"
@@ -43,7 +47,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
     if config.get("sensor") == "cameras":
         return config | design.complete(config) | {"dataset": camera_set(point)}
-    config["dataset"] = scene_set(point).name
+    config["dataset"] = scenes_of(point).name
     if model == "planning":
         return config | design.complete(config)
     if not MODELS[model]:
@@ -65,22 +69,22 @@ def complete_own(point: Mapping[str, object], model: str) -> Config:
 
 def of_scenes(point: Mapping[str, object]) -> Config:
     """The columns that the data set decides."""
-    found = scene_set(point)
+    found = scenes_of(point)
     return {"dataset": found.name, "sensor": "cameras" if found.cameras else None}
 
 
-def scene_set(point: Mapping[str, object], *, default: str = DEFAULT_DATASET) -> "datasets.Scenes":
+def scenes_of(point: Mapping[str, object], *, default: str = DEFAULT_DATASET) -> "Source":
     """The point's scenes. Raises UserError where there are none of that name."""
     name = point.get("dataset")
     found = datasets.find(default if name is None else str(name))
     if found is None:
         raise UserError(f"dataset={name!r} has no scenes; use dataset={DEFAULT_DATASET!r}")
-    return found
+    return found.source
 
 
 def camera_set(point: Mapping[str, object]) -> str:
     """The name of the point's scenes, recorded with cameras. Raises UserError where they were not."""
-    found = scene_set(point, default=WITH_CAMERAS)
+    found = scenes_of(point, default=WITH_CAMERAS)
     name = found.name
     if found.cameras:
         return name

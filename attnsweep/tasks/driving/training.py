@@ -32,7 +32,6 @@ from attnsweep.tasks.driving.judging.surroundings import measure_surroundings
 from attnsweep.tasks.driving.judging.tracking import measure_tracks
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import SHAPES, inputs_of, rig_of, rows, tensors
-from attnsweep.tasks.driving.records.recorded import Recorded
 from attnsweep.tasks.driving.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
 from attnsweep.tasks.driving.records.scenes import Preset
 from attnsweep.tasks.driving.stack.losses import losses, total
@@ -49,7 +48,7 @@ Batch = tuple[dict[str, Tensor], Tensor]
 class Data:
     """The recorded parts: the training part as tensors, the others as they lie on disk."""
 
-    dataset: Preset | Recorded
+    source: scenes.Source
     train: Mapping[str, Tensor]
     val: Samples
     test: Samples
@@ -61,9 +60,9 @@ class Data:
 
     def course(self, part: str) -> Course | None:
         """The maps of a part, to be driven; None where there is no world, only a recording."""
-        if isinstance(self.dataset, Recorded):
+        if not isinstance(self.source, Preset):
             return None
-        return course(self.dataset.name, part, getattr(self.dataset, part))
+        return course(self.source.name, part, getattr(self.source, part))
 
 
 @functools.lru_cache(maxsize=2)
@@ -80,9 +79,10 @@ def load(
         raise UserError(
             f"dataset={dataset_name!r} has changed since the plan was made; the same command makes it anew"
         )
-    scenes.ensure(found, Path(data_dir))
-    train, val, test = (scenes.load(found, Path(data_dir), part) for part in ("train", "val", "test"))
-    return Data(found, tensors(train, inputs), val, test, device)
+    source, here = found.source, Path(data_dir)
+    scenes.ensure(source, here)
+    train, val, test = (scenes.load(source, here, part) for part in ("train", "val", "test"))
+    return Data(source, tensors(train, inputs), val, test, device)
 
 
 def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:

@@ -11,20 +11,18 @@ scores on them prove nothing. Recordings of one place share its map either way.
 A file that cannot be read, or gives no scene, is skipped; the manifest says why.
 """
 
-import concurrent.futures
 import functools
 import hashlib
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import commonroad, nuscenes, scenes
+from attnsweep.tasks.driving.records import commonroad, nuscenes
 from attnsweep.tasks.driving.records.commonroad_xml import read
 from attnsweep.tasks.driving.records.samples import SceneLog, samples_of
-from attnsweep.tasks.driving.records.scenes import Job, Recording, identity
+from attnsweep.tasks.driving.records.scenes import Job, Recording
 
 READER = 3  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
@@ -32,7 +30,6 @@ PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST = 3  # recordings, to be split, or else scenes
 SAMPLES_PER_RECORDING = 50  # about
 APART = 1000  # numbers of scenes, from one CommonRoad file to the next
-log = logging.getLogger("attnsweep")
 
 
 @dataclass(frozen=True)
@@ -43,40 +40,11 @@ class Recorded:
     format: str
     root: Path
 
-    is_folder, cameras = True, False
-
-    @property
-    def sha256(self) -> str:
-        """Names the reader and the contents of all files."""
-        return identity(self)
+    cameras = False
 
     @property
     def train_size(self) -> int:
-        """About how many samples the training part has; reading counts them."""
         return SAMPLES_PER_RECORDING * self.total
-
-    def checksum(self, data_dir: Path) -> str:
-        """`sha256`, whether it has been recorded there or not."""
-        return self.sha256
-
-    def is_here(self, data_dir: Path) -> bool:
-        """Whether its scenes have been recorded."""
-        return (scenes.folder(self, data_dir) / "manifest.json").is_file()
-
-    def ensure(self, data_dir: Path) -> None:
-        """`find` has seen that the files are there."""
-
-    def prepare(
-        self,
-        data_dir: Path,
-        *,
-        workers: Callable[[], concurrent.futures.Executor],
-        progress: Callable[[int, int], None],
-    ) -> None:
-        """Records the scenes that are not there yet (see `scenes.ensure`), and says which files give none."""
-        scenes.ensure(self, data_dir, workers=workers(), on_scene=progress)
-        if skipped := scenes.skipped_of(self, data_dir):
-            log.warning("%s: %s", self.name, skipped)
 
     @property
     def label(self) -> str:

@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import secrets
@@ -17,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +37,9 @@ BATCH = 8  # scenes that one process rolls out side by side
 SAMPLES_PER_SCENE = 25  # about, of those that are kept
 LEAST_WAY = 15.0  # m; an ego that goes less far has nothing to teach
 WITH_CAMERAS = "+cameras"  # at the end of a data set's name
+MANIFEST = "manifest.json"
 WAITING = 512  # jobs that are handed out ahead of the one whose result is due
+log = logging.getLogger("attnsweep")
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,18 @@ class Job:
 
 class Source(Protocol):
     """Where scenes come from. `label` names its folder, `content` is all that determines it, `split` shares
-    the recordings that have samples out to the parts.
+    the recordings that have samples out to the parts; `train_size` is about how many samples the training
+    part has, which the recording counts.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def cameras(self) -> bool: ...
+
+    @property
+    def train_size(self) -> int: ...
 
     @property
     def label(self) -> str: ...
@@ -95,38 +105,9 @@ class Preset:
     kinds: tuple[str, ...] = KINDS
     cameras: bool = False
 
-    is_folder = False
-
-    @property
-    def sha256(self) -> str:
-        """What stands for the checksum of files: names the generator and the preset."""
-        return identity(self)
-
     @property
     def train_size(self) -> int:
-        """About how many samples the training part has; the recording counts them."""
         return SAMPLES_PER_SCENE * self.train
-
-    def checksum(self, data_dir: Path) -> str:
-        """`sha256`, whether it has been recorded there or not."""
-        return self.sha256
-
-    def is_here(self, data_dir: Path) -> bool:
-        """Whether its scenes have been recorded."""
-        return (folder(self, data_dir) / "manifest.json").is_file()
-
-    def ensure(self, data_dir: Path) -> None:
-        """Nothing is downloaded."""
-
-    def prepare(
-        self,
-        data_dir: Path,
-        *,
-        workers: Callable[[], concurrent.futures.Executor],
-        progress: Callable[[int, int], None],
-    ) -> None:
-        """Records the scenes that are not there yet; see `ensure`."""
-        ensure(self, data_dir, workers=workers(), on_scene=progress)
 
     def seeds(self, part: str) -> list[int]:
         """The map seeds of a part."""
@@ -191,11 +172,11 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
     maps = [draw_map(seed, kinds=preset.kinds, full=preset.full) for seed in seeds]
     casts = [draw_cast(road_map, preset.crowd, dt=DT) for road_map in maps]
     world = World(maps, casts)
-    log = roll_out(world, round(preset.seconds / DT))
-    crashes = crashed(log, world)
+    rolled = roll_out(world, round(preset.seconds / DT))
+    crashes = crashed(rolled, world)
     recordings = []
     for b, seed in enumerate(seeds):
-        scene = scene_log(maps[b], casts[b], log, b)
+        scene = scene_log(maps[b], casts[b], rolled, b)
         reason = why_dropped(scene, crash=bool(crashes[b]))
         samples = {} if reason else samples_of(scene, rig=Rig() if preset.cameras else None)
         recordings.append(Recording(seed, samples, reason))
@@ -244,6 +225,61 @@ def scene_log(road_map: RoadMap, cast: Cast, log: Log, b: int) -> SceneLog:
 # --- The recorded set on disk ---
 
 
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes of a source as a data set of the task (`tasks.task.DataSet`); `is_folder`: a user's own."""
+
+    source: Source
+    is_folder: bool
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def train_size(self) -> int:
+        return self.source.train_size
+
+    def checksum(self, data_dir: Path) -> str:
+        """Names the generator or the reader, and the preset or the contents of all files; whether the scenes
+        have been recorded or not.
+        """
+        return identity(self.source)
+
+    def is_here(self, data_dir: Path) -> bool:
+        """Whether its scenes have been recorded."""
+        return is_recorded(folder(self.source, data_dir))
+
+    def ensure(self, data_dir: Path) -> None:
+        """Nothing is downloaded: the files of a folder were there when it was found."""
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        workers: Callable[[], concurrent.futures.Executor],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Records the scenes that are not there yet, and says which files give none."""
+        ensure(self.source, data_dir, workers=workers(), on_scene=progress)
+        if skipped := skipped_of(self.source, data_dir):
+            log.warning("%s: %s", self.name, skipped)
+
+
+def is_recorded(where: Path) -> bool:
+    """Whether a folder holds a whole data set: its manifest is written last."""
+    return (where / MANIFEST).is_file()
+
+
+def manifest_of(source: Source, data_dir: Path) -> dict[str, Any]:
+    """What is told of a recorded set. Raises UserError where it has not been recorded."""
+    where = folder(source, data_dir)
+    if not is_recorded(where):
+        raise UserError(f"{source.name} has not been recorded in {where}; record it first")
+    found: dict[str, Any] = json.loads((where / MANIFEST).read_text())
+    return found
+
+
 def folder(source: Source, data_dir: Path) -> Path:
     """Where the data set lies."""
     return data_dir / "driving" / f"{source.label}-{identity(source)[:12]}"
@@ -263,7 +299,7 @@ def ensure(
     Raises UserError where the source cannot be read, or has no scene for a part.
     """
     where = folder(source, data_dir)
-    if (where / "manifest.json").is_file():
+    if is_recorded(where):
         return where
     with writing(where), alone(where) as first:
         if not first:  # another process of this machine has recorded it meanwhile
@@ -285,7 +321,7 @@ def alone(where: Path) -> Iterator[bool]:
     """While no other process of this machine records; tells whether the set is still to be recorded."""
     where.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(where.parent.with_suffix(".lock"), where.name, wait=True):
-        yield not (where / "manifest.json").is_file()
+        yield not is_recorded(where)
 
 
 def put_in_place(draft: Path, where: Path) -> None:
@@ -293,7 +329,7 @@ def put_in_place(draft: Path, where: Path) -> None:
     try:
         draft.rename(where)
     except OSError:
-        if not (where / "manifest.json").is_file():
+        if not is_recorded(where):
             raise
 
 
@@ -332,7 +368,7 @@ def write_set(
         "groups": len({one.group for one in found}),
         "files": files,
     }
-    (where / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (where / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def skipped_groups(found: Sequence[Recording]) -> dict[str, str]:
@@ -349,7 +385,7 @@ def skipped_of(source: Source, data_dir: Path) -> str:
     """What a data set left out, such as `1 of 69 skipped: ...`, with the reason for each; nothing where it
     has them all.
     """
-    manifest = json.loads((folder(source, data_dir) / "manifest.json").read_text())
+    manifest = manifest_of(source, data_dir)
     skipped: list[str] = manifest.get("skipped", [])
     return f"{len(skipped)} of {manifest['groups']} skipped: {'; '.join(skipped)}" if skipped else ""
 
@@ -400,11 +436,7 @@ def load(source: Source, data_dir: Path, part: str, *, check: bool = True) -> Sa
 
     Raises UserError where the set has not been recorded, or a file is not what was written (`check`).
     """
-    where = folder(source, data_dir)
-    if not (where / "manifest.json").is_file():
-        raise UserError(f"{source.name} has not been recorded in {where}; record it first")
-    files = json.loads((where / "manifest.json").read_text())["files"]
-    arrays: Samples = {}
+    where, files, arrays = folder(source, data_dir), manifest_of(source, data_dir)["files"], Samples()
     for name, sha256 in files.items():
         if not name.startswith(f"{part}-"):
             continue
