@@ -29,9 +29,10 @@ import torch
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap
-from attnsweep.tasks.driving.world.traffic import DT, World
+from attnsweep.tasks.driving.world.traffic import World
 
 SIDE_BY_SIDE = (1, 8, 32, 100)
 THEIRS = ("intersection-v2", "roundabout-v1", "merge-v1", "highway-v0")

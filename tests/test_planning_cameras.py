@@ -15,9 +15,10 @@ from attnsweep.tasks.driving.world import cameras
 from attnsweep.tasks.driving.world.cameras import CAMERAS, Rig, pixels_of, render
 from attnsweep.tasks.driving.world.cast import CAR, PEDESTRIAN, draw_cast
 from attnsweep.tasks.driving.world.geometry import corners, from_frame
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import DrivableArea
-from attnsweep.tasks.driving.world.traffic import DT, World, roll_out
+from attnsweep.tasks.driving.world.traffic import World, roll_out
 
 RIG = Rig()
 NOTHING = np.zeros((0, 2))

@@ -17,9 +17,9 @@ from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.stack.route import along, curve
 from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
 from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import CLEARING_S, GREEN_S, YELLOW_S, RoadMap
-from attnsweep.tasks.driving.world.traffic import DT
 
 import policies
 

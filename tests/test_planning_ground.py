@@ -5,9 +5,9 @@ import pytest
 
 from attnsweep.tasks.driving.world.geometry import Floats, project
 from attnsweep.tasks.driving.world.ground import Ground, Strip
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import SHOULDER, RoadMap
-from attnsweep.tasks.driving.world.traffic import DT
 
 ARC = 5e-3  # m, by which a polygon's arcs are off
 

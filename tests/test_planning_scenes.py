@@ -24,10 +24,11 @@ from attnsweep.tasks.driving.records.samples import (
 )
 from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
 from attnsweep.tasks.driving.world.geometry import corners, from_frame, overlap
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
-from attnsweep.tasks.driving.world.traffic import DT, World
+from attnsweep.tasks.driving.world.traffic import World
 
 from commands import PATIENCE_S
 

@@ -12,7 +12,7 @@ from attnsweep.tasks.driving.judging.comfort import discomfort
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
 from attnsweep.tasks.driving.world.geometry import from_frame
 from attnsweep.tasks.driving.world.ground import Placement
-from attnsweep.tasks.driving.world.traffic import DT
+from attnsweep.tasks.driving.world.kinematics import DT
 
 ALL = 14.0  # the sum of the weights
 

@@ -8,10 +8,12 @@ import pytest
 
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PEDESTRIAN, Crowd, draw_cast
+from attnsweep.tasks.driving.world.drivers import leaders, time_to
 from attnsweep.tasks.driving.world.geometry import overlap, project
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import KINDS, draw_map
 from attnsweep.tasks.driving.world.roads import GREEN_S, TYPICAL, standing
-from attnsweep.tasks.driving.world.traffic import DT, Log, World, crashed, roll_out, time_to
+from attnsweep.tasks.driving.world.traffic import Log, World, crashed, roll_out
 
 pytestmark = pytest.mark.slow
 
@@ -190,7 +192,7 @@ def test_vehicles_keep_to_their_lanes() -> None:
     worst = 0.0
     for _ in range(150):
         world.step()
-        off = np.diagonal(world.situation.side, axis1=1, axis2=2) - world.side
+        off = np.diagonal(world.situation.side, axis1=1, axis2=2) - world.manners.side
         worst = max(worst, np.abs(off[world.active & (world.kind == CAR)]).max())
     assert worst < 0.3  # m
 
@@ -269,9 +271,9 @@ def test_who_comes_the_other_way_is_braked_for_as_if_it_stood() -> None:
     world = world_of([3])
     seen, ego = world.situation, (0, EGO)
     seen.s[0, EGO, 1:] = world.own_s[ego] + np.array([25.0, *[-100.0] * (seen.s.shape[2] - 2)])
-    seen.side[0, EGO, 1], world.active[0, :2], world.state[ego][3] = world.side[ego], True, 6.0
+    seen.side[0, EGO, 1], world.active[0, :2], world.state[ego][3] = world.manners.side[ego], True, 6.0
     found = {}
     for turn, speed in itertools.product((0.0, math.pi), (0.0, 6.0)):
         seen.turn[0, EGO, 1], world.state[0, 1, 3] = turn, speed
-        found[turn, speed] = world.leaders(world.own_s)[0][ego]
+        found[turn, speed] = leaders(world.view)[0][ego]
     assert found[0.0, 6.0] < found[0.0, 0.0] == found[math.pi, 0.0] == found[math.pi, 6.0]

@@ -36,9 +36,9 @@ from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, in_f
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.world.cast import EGO, draw_cast
 from attnsweep.tasks.driving.world.geometry import Floats, corners
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.sensor import Grid
-from attnsweep.tasks.driving.world.traffic import DT
 from attnsweep.training.trained import trained
 
 PICTURES, FRAME_MS = 5, 250

@@ -19,8 +19,9 @@ from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast
 from attnsweep.tasks.driving.world.geometry import Floats, from_frame, project
 from attnsweep.tasks.driving.world.ground import Placement
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import GREEN_S, YELLOW_S, RoadMap
-from attnsweep.tasks.driving.world.traffic import DT, World
+from attnsweep.tasks.driving.world.traffic import World
 
 Flags = NDArray[np.bool_]
 Policy = Callable[[Samples], Floats]
@@ -89,7 +90,7 @@ def drive(
     entries = [snapshot(world)]
     for step in range(round(seconds / DT)):
         ego = world.state[:, EGO]
-        world.step(follower.command(step, ego, world.wheelbase[:, EGO]) if follower else None)
+        world.step(follower.command(step, ego, world.manners.wheelbase[:, EGO]) if follower else None)
         entries.append(snapshot(world))
         if (world.progress > goal + LATE).all():
             break
@@ -123,16 +124,17 @@ def snapshot(world: World) -> tuple[Floats, Flags, Floats, Flags, Flags]:
     group = world.tables.light[:, EGO]
     phase = world.light_phase()[np.arange(len(group)), np.maximum(group, 0)]
     red = (group >= 0) & (phase >= GREEN_S + YELLOW_S)
-    return world.motion, world.active, world.held[:, EGO], red, impeding(world)
+    return world.motion, world.active, world.memory.held[:, EGO], red, impeding(world)
 
 
 def impeding(world: World) -> Flags:
     """Which egos (b,) hold up traffic: they go at less than 0.4 of the speed that the expert wants there,
     would speed up by at least half of what it can if it drove, and do not.
     """
-    wanted = world.eagerness[:, EGO] * world.tables.speed_at(world.own_s)[:, EGO]
-    free = world.wish[:, EGO] >= FREE * world.most[:, EGO]
-    idle = world.acceleration[:, EGO] < 0.5 * world.wish[:, EGO]
+    how, wish = world.manners, world.memory.wish[:, EGO]
+    wanted = how.eagerness[:, EGO] * world.tables.speed_at(world.own_s)[:, EGO]
+    free = wish >= FREE * how.most[:, EGO]
+    idle = world.acceleration[:, EGO] < 0.5 * wish
     return np.asarray((world.state[:, EGO, 3] < SLOW * wanted) & free & idle)
 
 

@@ -13,9 +13,9 @@ from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
 from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap
-from attnsweep.tasks.driving.world.traffic import DT
 
 TURN, TURN_WITHIN = 0.35, 30.0  # rad within m, that make a turn
 HARD = 6.0  # m, by which constant velocity is off after 4 s where it is hard

@@ -31,8 +31,8 @@ from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
 from attnsweep.tasks.driving.world.geometry import Floats, distinct, project, resample, stations, wrap
 from attnsweep.tasks.driving.world.ground import Ground, Strip
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import SHOULDER, SPACING, dashed, ribbon, rounded
-from attnsweep.tasks.driving.world.traffic import DT
 
 LONGEST = 1500.0  # m of a lane that count
 REACH = 60.0  # m, that a route goes on straight behind its end

@@ -16,8 +16,8 @@ from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
 from attnsweep.tasks.driving.world.geometry import Floats, corners, wrap
 from attnsweep.tasks.driving.world.ground import Placement
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.sensor import Grid
-from attnsweep.tasks.driving.world.traffic import DT
 
 WHEELBASE = 0.6  # of the length
 BEYOND = 30.0  # m, by which a route that is known for 48 m goes straight on

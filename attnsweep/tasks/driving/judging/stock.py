@@ -32,7 +32,7 @@ from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score
 from attnsweep.tasks.driving.records.observer import Moment, Observer
 from attnsweep.tasks.driving.world.cast import CAR, EGO
 from attnsweep.tasks.driving.world.geometry import Floats
-from attnsweep.tasks.driving.world.traffic import DT
+from attnsweep.tasks.driving.world.kinematics import DT
 
 if TYPE_CHECKING:
     from attnsweep.tasks.driving.judging.highway_private import Episode

@@ -34,8 +34,8 @@ from attnsweep.tasks.driving.records.tracks import (
 )
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import Floats, distinct, headings, resample, wrap
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import SHOULDER, dashed, drivable_area
-from attnsweep.tasks.driving.world.traffic import DT
 
 TABLES = {
     "scene": ("token", "name", "log_token"),

@@ -18,9 +18,10 @@ from attnsweep.tasks.driving.records.samples import (
 from attnsweep.tasks.driving.world.cameras import Rig, render
 from attnsweep.tasks.driving.world.cast import EGO
 from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import RoadMap
 from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, scan
-from attnsweep.tasks.driving.world.traffic import DT, World
+from attnsweep.tasks.driving.world.traffic import World
 
 GRID, SCANNER = Grid(), Scanner()
 

@@ -27,9 +27,10 @@ from attnsweep.core.errors import UserError, did_you_mean, writing
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, Samples, SceneLog, samples_of
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import Cast, Crowd, draw_cast
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import KINDS, draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap
-from attnsweep.tasks.driving.world.traffic import DT, Log, World, crashed, roll_out
+from attnsweep.tasks.driving.world.traffic import Log, World, crashed, roll_out
 
 VERSION = 2  # of what the world draws and the recorder writes; raise it when either changes
 FIRST_SEED = {"train": 1_000, "val": 40_000, "test": 50_000}

@@ -16,8 +16,8 @@ from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, route_of, ro
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
 from attnsweep.tasks.driving.records.scenes import LEAST_WAY
 from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import DrivableArea
-from attnsweep.tasks.driving.world.traffic import DT
 
 WHOLE_S = KEY_S * (FUTURE + SWEEPS - 1)  # s, of a scene that makes a whole sample
 STANDING = 0.5  # m/s, below which one stands

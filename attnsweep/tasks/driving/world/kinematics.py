@@ -6,6 +6,7 @@ import numpy as np
 
 from attnsweep.tasks.driving.world.geometry import Floats, wrap
 
+DT = 0.1  # s, a step of the world
 MAX_STEERING = 0.6  # rad, at the wheels
 LEAST = 1e-2  # what stands in for a speed or gap that is smaller
 
