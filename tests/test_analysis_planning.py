@@ -1,5 +1,6 @@
 """The figures of driving: which stages help, and a drive as a film."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from attnsweep.figures import planning as script
 from attnsweep.results.store import Store, load
 from attnsweep.space import plan
 from attnsweep.space.trials import make_trial
+from attnsweep.tasks.driving.judging.score import Scores
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
-from attnsweep.tasks.registry import resolve
+from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
 pytestmark = pytest.mark.slow
@@ -108,6 +110,27 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     assert set(drawn) == {last["row"]["test_f1_threshold"]}  # that of the trial's own detections
     assert called(monkeypatch, *asked, "--map", 2) == 2
     assert "--map 2 is out of range; use 0 to 1" in capsys.readouterr().err
+
+
+def test_rules_and_the_expert_have_films_too_and_titles_say_what_went_wrong() -> None:
+    outcomes = {}
+    for model in ("expert", "stop"):
+        config = resolve({"model": model, "dataset": "driving:tiny"})
+        found = episode.episode(build(config), scenes.find("driving:tiny"), 0, config, threshold=1.0)
+        frames, outcomes[model] = found
+        assert frames[0].time == 1.5 and frames[0].seen["bev"].any()
+    assert outcomes["expert"].startswith("score 1.00") and outcomes["stop"] == "score 0.00, no progress"
+    way = frames[0].prediction.plan
+    assert torch.equal(way, torch.zeros(1, 8, 3))
+
+
+def test_every_rule_that_is_broken_stands_in_the_title() -> None:
+    fine = {field.name: np.ones(1) for field in dataclasses.fields(Scores)}
+    fine |= {name: np.zeros(1, bool) for name in ("at_fault", "off_road", "ran_red", "rough", "wrong_route")}
+    assert episode.events(Scores(**fine)) == []
+    broken = {"ran_red": "red light run", "direction": "against traffic", "rough": "rough ride"}
+    for name, word in broken.items():
+        assert episode.events(Scores(**fine | {name: np.logical_not(fine[name])})) == [word]
 
 
 def test_agents_below_the_threshold_are_not_drawn() -> None:

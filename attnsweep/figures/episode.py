@@ -25,20 +25,23 @@ from attnsweep.core.labels import model_name
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, write
 from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
-from attnsweep.tasks import own
 from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
 from attnsweep.tasks.driving.judging.course import course_of
 from attnsweep.tasks.driving.judging.readout import CONFIDENT, predict
-from attnsweep.tasks.driving.judging.score import score_drive
+from attnsweep.tasks.driving.judging.score import Scores, score_drive
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of
-from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples, in_frame
+from attnsweep.tasks.driving.records.observer import observer_of
+from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, Samples, in_frame
 from attnsweep.tasks.driving.stack.prediction import Prediction
-from attnsweep.tasks.driving.world.cast import EGO, draw_cast
+from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
 from attnsweep.tasks.driving.world.geometry import Floats, corners
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
+from attnsweep.tasks.driving.world.roads import RoadMap
 from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.traffic import World
+from attnsweep.tasks.registry import build
 from attnsweep.training.trained import trained
 
 PICTURES, FRAME_MS = 5, 250
@@ -75,14 +78,15 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     """
     place = plan.folders_of(results, data)
     row = find_trial(results, trial_id)
-    learnt = row["model"] in ("planning", "ego_mlp", "route_mlp") or own.is_own(row["model"])
-    if not (learnt and row["task"] == "driving") or row["plan"] == "off" or row["status"] != "done":
+    if row["task"] != "driving" or row["plan"] == "off" or row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
     one = trial_of(row, place.data)
     preset = scenes.find(one.config["dataset"])
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
-    model = trained(row, one, runs=place.checkpoints, data=place.data)
+    model = build(one.config, one.source).eval()
+    if row["params"]:  # rules have none
+        model = trained(row, one, runs=place.checkpoints, data=place.data)
     threshold = CONFIDENT if pd.isna(row["test_f1_threshold"]) else float(row["test_f1_threshold"])
     frames, outcome = episode(model, preset, number, one.config, threshold=threshold)
     name = f"episode-{one.trial_id}-{number}"
@@ -118,16 +122,41 @@ def episode(
         heard.append((seen, prediction))
         return np.asarray(prediction.plan.double())
 
-    driven = drive([road_map], [cast], policy, rig=rig_of(config))
+    is_expert = config["model"] == "expert"
+    driven = drive([road_map], [cast], None if is_expert else policy, rig=rig_of(config))
+    heard += of_expert(road_map, cast, driven) if is_expert else []
     scores = score_drive(driven, course_of([road_map], [cast]).expected)
     frames = [frame(driven, SWEEPS - 1 + k, *one, threshold=threshold) for k, one in enumerate(heard)]
-    events = {
+    return frames, ", ".join([f"score {scores.score[0]:.2f}", *events(scores)])
+
+
+def events(scores: Scores) -> list[str]:
+    """What went wrong in the first scene, in words."""
+    happened = {
         "collision": scores.at_fault,
         "off the road": scores.off_road,
+        "against traffic": scores.direction < 1,
+        "red light run": scores.ran_red,
         "wrong route": scores.wrong_route,
+        "no progress": scores.made_progress == 0,
+        "rough ride": scores.rough,
     }
-    happened = [word for word, happens in events.items() if happens[0]]
-    return frames, ", ".join([f"score {scores.score[0]:.2f}", *happened])
+    return [word for word, happens in happened.items() if happens[0]]
+
+
+def of_expert(road_map: RoadMap, cast: Cast, driven: Drive) -> list[tuple[Samples, Prediction]]:
+    """What the scanner returns at each key frame of the expert's drive, and where the expert then went, as if
+    that had been its plan.
+    """
+    world, every, heard = World([road_map], [cast]), round(KEY_S / driven.dt), []
+    observer, ego = observer_of([road_map], world), driven.state[:, 0, EGO, :3]
+    for at in range(len(ego) - 1):
+        if at % every == 0 and (seen := observer.observe()):
+            later = np.minimum(at + every * np.arange(1, FUTURE + 1), len(ego) - 1)
+            plan = torch.from_numpy(in_frame(ego[later], ego[at])).float()
+            heard.append((seen, Prediction(plan[None])))
+        world.step()
+    return heard
 
 
 def frame(driven: Drive, key: int, seen: Samples, prediction: Prediction, *, threshold: float) -> Frame:
