@@ -1,12 +1,13 @@
 """Oriented boxes x, y, yaw, length, width as tensors: how far they lie apart, with a gradient."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def separation(one: Tensor, other: Tensor) -> Tensor:
-    """The largest gap (...) between boxes (..., 5) and (..., 5) along their own axes; below zero where they
-    overlap, and by how much the least push parts them.
+def separation(one: Float[Tensor, "*#n 5"], other: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n"]:
+    """The largest gap between boxes along their own axes; below zero where they overlap, and by how much
+    the least push parts them.
 
     By the theorem of the separating axis, as `geometry.separation`, which has no gradient.
     """
@@ -22,9 +23,15 @@ def separation(one: Tensor, other: Tensor) -> Tensor:
     return torch.stack(gaps).amax(dim=0)
 
 
-def penetration(plan: Tensor, size: Tensor, others: Tensor, *, inflation: float = 0.0) -> Tensor:
-    """How deep (b, t, n) the ego of a size (b, 2), grown by `inflation` metres all in all in length and in
-    width, would be in boxes (b, t, n, 5) on its way (b, t, 3).
+def penetration(
+    plan: Float[Tensor, "b t 3"],
+    size: Float[Tensor, "b 2"],
+    others: Float[Tensor, "b t n 5"],
+    *,
+    inflation: float = 0.0,
+) -> Float[Tensor, "b t n"]:
+    """How deep the ego of a size, grown by `inflation` metres all in all in length and in width, would be in
+    boxes on its way.
     """
     grown = (size + inflation)[:, None].expand(-1, plan.shape[1], -1)
     ego = torch.cat([plan, grown], dim=-1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import linear
@@ -24,10 +25,10 @@ WINDOW = 8  # tokens along a side that attend to one another
 
 @dataclass(frozen=True)
 class Features:
-    """`tokens` (b, 256, d), row by row; `fine` (b, c, 32, 32), which has them in it if any stage reads it."""
+    """`tokens`, row by row; `fine`, which has them in it if any stage reads it."""
 
-    tokens: Tensor
-    fine: Tensor
+    tokens: Float[Tensor, "b 256 d"]
+    fine: Float[Tensor, "b c 32 32"]
 
     def detach(self) -> "Features":
         return Features(self.tokens.detach(), self.fine.detach())
@@ -42,8 +43,7 @@ class Window(nn.Module):
         super().__init__()
         self.block, self.order = block, "(i x j y)" if spread else "(x i y j)"
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(b, 256, d) to (b, 256, d)."""
+    def forward(self, tokens: Float[Tensor, "b 256 d"]) -> Float[Tensor, "b 256 d"]:
         b, windows = len(tokens), COARSE // WINDOW
         parts = {"b": b, "x": windows, "y": windows, "i": WINDOW, "j": WINDOW}
         apart = self.block(rearrange(tokens, f"b {self.order} d -> (b x y) (i j) d", **parts))
@@ -59,8 +59,8 @@ class BEVEncoder(nn.Module):
         self.down = nn.Sequential(convolution(LAYERS, width, stride=2), convolution(width, width))
         self.above = Above(config)
 
-    def forward(self, bev: Tensor) -> Features:
-        """Of the sensor's grids (b, 6, 64, 64)."""
+    def forward(self, bev: UInt8[Tensor, "b 6 64 64"]) -> Features:
+        """Of the sensor's grids."""
         return self.above(self.down(torch.log1p(bev.to(self.above.embed_position.frequency.dtype))))
 
 
@@ -87,8 +87,8 @@ class Above(nn.Module):
         if reads_fine(config):
             self.up, self.smooth = linear(dim, (FINE // COARSE) ** 2 * width), convolution(width, width)
 
-    def forward(self, near: Tensor) -> Features:
-        """Of what was seen near each cell (b, c, 32, 32)."""
+    def forward(self, near: Float[Tensor, "b c 32 32"]) -> Features:
+        """Of what was seen near each cell."""
         tokens = rearrange(self.further(near), "b d x y -> b (x y) d") + self.embed_position(self.place)
         for block in self.blocks:
             tokens = block(tokens)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -17,18 +18,18 @@ CLASS_COST, NEAR_COST = 2.0, 0.25  # of the probability, and of a metre along x 
 
 @dataclass(frozen=True)
 class Matching:
-    """The `n` pairs of a batch: example, query and target of each (n,)."""
+    """The `n` pairs of a batch."""
 
-    example: Tensor
-    query: Tensor
-    target: Tensor
+    example: Int[Tensor, " n"]
+    query: Int[Tensor, " n"]
+    target: Int[Tensor, " n"]
 
-    def of_queries(self, values: Tensor) -> Tensor:
-        """Values (b, q, ...) of each pair's query."""
+    def of_queries(self, values: Shaped[Tensor, "b q ..."]) -> Shaped[Tensor, "n ..."]:
+        """Those of each pair's query."""
         return values[self.example, self.query]
 
-    def of_targets(self, values: Tensor) -> Tensor:
-        """Values (b, a, ...) of each pair's target."""
+    def of_targets(self, values: Shaped[Tensor, "b a ..."]) -> Shaped[Tensor, "n ..."]:
+        """Those of each pair's target."""
         return values[self.example, self.target]
 
 
@@ -39,19 +40,17 @@ def focal(logit: Tensor, target: Tensor) -> Tensor:
     return weight * wrong**FOCUS * F.softplus(torch.where(target > 0, -logit, logit))
 
 
-def agent_cost(logit: Tensor, xy: Tensor, wanted: Tensor) -> Tensor:
-    """What it costs (b, q, a) that queries of logits (b, q) at points (b, q, 2) answer for targets at points
-    (b, a, 2).
-    """
+def agent_cost(
+    logit: Float[Tensor, "b q"], xy: Float[Tensor, "b q 2"], wanted: Float[Tensor, "b a 2"]
+) -> Float[Tensor, "b q a"]:
+    """What it costs that queries of logits at points answer for targets at points."""
     found = focal(logit, torch.ones_like(logit)) - focal(logit, torch.zeros_like(logit))
     return CLASS_COST * found[:, :, None] + NEAR_COST * torch.cdist(xy, wanted, p=1)
 
 
 @torch.no_grad()
-def match(cost: Tensor, mask: Tensor) -> Matching:
-    """The pairs that cost least (b, q, a), as many as an example has targets (b, a), or queries if those are
-    fewer.
-    """
+def match(cost: Float[Tensor, "b q a"], mask: Bool[Tensor, "b a"]) -> Matching:
+    """The pairs that cost least, as many as an example has targets, or queries if those are fewer."""
     rows = cost.detach().float().cpu().numpy()
     taken = mask.cpu().numpy()
     found = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import MultiHeadAttention, linear
@@ -26,14 +27,12 @@ SPREAD = 8.0  # m, the farthest from the end
 
 @dataclass(frozen=True)
 class MotionForecasts:
-    """The futures, and the queries of agents (b, q, m, d) and of the ego (b, 1, m, d) that predict them;
-    `ends` (b, q, m, 2) of the ways, in metres.
-    """
+    """The futures, and the queries of agents and of the ego that predict them; `ends` of the ways (m)."""
 
     futures: Futures
-    queries: Tensor
-    ego: Tensor
-    ends: Tensor
+    queries: Float[Tensor, "b q m d"]
+    ego: Float[Tensor, "b 1 m d"]
+    ends: Float[Tensor, "b q m 2"]
 
 
 class MotionFormer(nn.Module):
@@ -48,8 +47,10 @@ class MotionFormer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.to_way, self.to_logit = linear(dim, 2 * FUTURE), linear(dim, 1, bias=False)
 
-    def forward(self, found: Detections, features: Features, lines: Tensor | None) -> MotionForecasts:
-        """Of the agents that were found, the features and the queries of lines (b, l, d)."""
+    def forward(
+        self, found: Detections, features: Features, lines: Float[Tensor, "b l d"] | None
+    ) -> MotionForecasts:
+        """Of the agents that were found, the features and the queries of lines."""
         agents = torch.cat([found.queries, found.ego], dim=1)
         place = torch.cat([found.agents.box[..., :2], torch.zeros_like(found.ego[..., :2])], dim=1).detach()
         coded = agents + self.embed_position(place)

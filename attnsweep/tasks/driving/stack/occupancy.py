@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import MultiHeadAttention, linear
@@ -31,8 +32,8 @@ class OccupancyHead(nn.Module):
         self.smooth = convolution(width, width)
         self.bias = nn.Parameter(torch.tensor(-4.0))  # few cells are covered
 
-    def forward(self, agents: Tensor, features: Features) -> Tensor:
-        """Logits (b, 5, q, 32, 32) of agents (b, q, d)."""
+    def forward(self, agents: Float[Tensor, "b q d"], features: Features) -> Float[Tensor, "b 5 q 32 32"]:
+        """Logits of agents."""
         mask = rearrange(self.to_mask(agents), "b q (t c) -> b (t q) c", t=OCCUPANCY)
         logits = mask @ self.smooth(features.fine).flatten(2)
         return rearrange(logits, "b (t q) (x y) -> b t q x y", t=OCCUPANCY, x=FINE) + self.bias
@@ -50,8 +51,8 @@ class OccFormer(nn.Module):
         self.near = convolution(width, width)
         self.bias = nn.Parameter(torch.tensor(-4.0))
 
-    def forward(self, agents: Tensor, features: Features) -> Tensor:
-        """Logits (b, 5, q, 32, 32) of agents (b, q, d)."""
+    def forward(self, agents: Float[Tensor, "b q d"], features: Features) -> Float[Tensor, "b 5 q 32 32"]:
+        """Logits of agents."""
         masks, state, fine = self.to_mask(agents), self.merge(coarser(features.tokens)), []
         parts = self.up(state)
         for block in self.blocks:

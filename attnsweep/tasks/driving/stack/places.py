@@ -7,6 +7,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import linear
@@ -26,8 +27,7 @@ class PositionEmbedding(nn.Module):
         self.register_buffer("frequency", 2 * math.pi / torch.tensor(WAVES), persistent=False)
         self.to_token = linear(2 * len(WAVES) * coordinates, dim)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """(..., k) to (..., d)."""
+    def forward(self, points: Float[Tensor, "*n k"]) -> Float[Tensor, "*n d"]:
         angle = (points[..., None] * self.frequency).flatten(-2)
         return self.to_token(torch.cat([angle.sin(), angle.cos()], dim=-1))
 
@@ -39,10 +39,8 @@ def centres(cells: int) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def read(features: Tensor, points: Tensor) -> Tensor:
-    """The features (b, n, c) of a map (b, c, g, g) at points (b, n, 2), between the cells' middles; zeros off
-    the map.
-    """
+def read(features: Float[Tensor, "b c g g"], points: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n c"]:
+    """The features of a map at points, between the cells' middles; zeros off the map."""
     row, column = (points[..., 0] - GRID.back) / SIDE, points[..., 1] / SIDE + 0.5
     at = torch.stack([column, row], dim=-1) * 2 - 1
     found = F.grid_sample(features, at[:, :, None].to(features.dtype), align_corners=False)

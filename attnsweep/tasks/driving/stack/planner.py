@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import MultiHeadAttention, linear
@@ -74,13 +75,13 @@ class Planner(nn.Module):
         self.head = HEADS[config["plan_head"]](dim)
 
     def forward(
-        self, scene: Scene, route: Tensor, command: Tensor, state: Tensor
-    ) -> tuple[Tensor, Choice | None]:
-        """The plan (b, 8, 3), and what there was to choose from.
-
-        Of the scene, the route (b, 12, 2), the command (b,) and the ego's state (b, 5), as far as it is
-        configured to know them.
-        """
+        self,
+        scene: Scene,
+        route: Float[Tensor, "b 12 2"],
+        command: Int8[Tensor, " b"],
+        state: Float[Tensor, "b 5"],
+    ) -> tuple[Float[Tensor, "b 8 3"], Choice | None]:
+        """The plan, and what there was to choose from; of what it is configured to know of the arguments."""
         way = curve(route)
         query = self.norm_start(self.begin(scene, route, command, state))[:, None]
         keys = {link: self.keys(link, scene, way) for link in self.links}

@@ -6,6 +6,7 @@ the ego at the key frame: metres, seconds, radians. Modes and times are those of
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 MODES = 6  # futures that are predicted for each agent
@@ -13,61 +14,59 @@ MODES = 6  # futures that are predicted for each agent
 
 @dataclass(frozen=True)
 class Agents:
-    """Agents that were found: `logit` (b, q) that one is there; `box` (b, q, 6) of x, y, cosine and sine of
-    yaw, length, width; `velocity` (b, q, 2) over the ground; `offset` (b, q, 2), where it was a key frame ago
-    less where it is, both in the present frame, or None without identity over frames.
+    """Agents that were found: the `logit` that one is there; its `box`: x, y, cosine and sine of yaw, length,
+    width; its `velocity` over the ground; `offset`, where it was a key frame ago less where it is, both in
+    the present frame, or None without identity over frames.
     """
 
-    logit: Tensor
-    box: Tensor
-    velocity: Tensor
-    offset: Tensor | None
+    logit: Float[Tensor, "b q"]
+    box: Float[Tensor, "b q 6"]
+    velocity: Float[Tensor, "b q 2"]
+    offset: Float[Tensor, "b q 2"] | None
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of the map: `logits` (b, l, 4) of centre, border, divider and none; `points` (b, l, 10, 2)."""
+    """Lines of the map: `logits` of centre, border, divider and none, and `points`."""
 
-    logits: Tensor
-    points: Tensor
+    logits: Float[Tensor, "b l 4"]
+    points: Float[Tensor, "b l 10 2"]
 
 
 @dataclass(frozen=True)
 class Futures:
-    """Where each agent of `Agents` goes: `logits` (b, q, m) of the modes, `offsets` (b, q, m, 8, 2), where it
-    will be each half second less where it is.
+    """Where each agent of `Agents` goes: `logits` of the modes, and `offsets`, where it will be each half
+    second less where it is.
     """
 
-    logits: Tensor
-    offsets: Tensor
+    logits: Float[Tensor, "b q m"]
+    offsets: Float[Tensor, "b q m 8 2"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a planner chose from: `logits` (b, v) of the `plans` (b, v, 8, 3), each made from one of the
-    `anchors` (b, v, 8, 3).
-    """
+    """What a planner chose from: `logits` of the `plans`, each made from one of the `anchors`."""
 
-    logits: Tensor
-    plans: Tensor
-    anchors: Tensor
+    logits: Float[Tensor, "b v"]
+    plans: Float[Tensor, "b v 8 3"]
+    anchors: Float[Tensor, "b v 8 3"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`plan` (b, 8, 3): x, y, yaw of the ego each half second; NaN, and `planned` False, where nothing plans.
-    The rest is None where a planner has no such stage: `heat` (b, g, g) logits that an agent's centre lies in
-    a cell; `map` (b, 3, g, g) logits of drivable, border, divider; `occupancy` (b, 5, q, g, g) logits that an
-    agent covers a cell in 0 to 4 s; `choice`, what the plan was chosen from. The cells of a grid of g lie
-    over the sample's grid of 64, which g divides.
+    """`plan`: x, y, yaw of the ego each half second; NaN, and `planned` False, where nothing plans. The rest
+    is None where a planner has no such stage: `heat`, logits that an agent's centre lies in a cell; `map`,
+    logits of drivable, border, divider; `occupancy`, logits that an agent covers a cell in 0 to 4 s;
+    `choice`, what the plan was chosen from. The cells of a grid of g lie over the sample's grid of 64, which
+    g divides.
     """
 
-    plan: Tensor
+    plan: Float[Tensor, "b 8 3"]
     agents: Agents | None = None
     lines: Lines | None = None
     futures: Futures | None = None
-    heat: Tensor | None = None
-    map: Tensor | None = None
-    occupancy: Tensor | None = None
+    heat: Float[Tensor, "b g g"] | None = None
+    map: Float[Tensor, "b 3 g g"] | None = None
+    occupancy: Float[Tensor, "b 5 q g g"] | None = None
     choice: Choice | None = None
     planned: bool = True

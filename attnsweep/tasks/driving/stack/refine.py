@@ -7,6 +7,7 @@ road in 4 of 100 scenes.
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from attnsweep.tasks.driving.stack.motion import straight_on
@@ -18,10 +19,10 @@ ROUNDS, RATE, STILL = 20, 0.1, 0.01  # of Adam; a gradient far below the last mo
 NEAR = 2.5  # m, how far the cost of a box reaches
 
 
-def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor]:
-    """The most likely boxes (b, 8, q, 5) of agents, and the probability (b, 1, q) of each; 0 for those that
-    do not count.
-    """
+def boxes_ahead(
+    agents: Agents, futures: Futures | None
+) -> tuple[Float[Tensor, "b 8 q 5"], Float[Tensor, "b 1 q"]]:
+    """The most likely boxes of agents, and the probability of each; 0 for those that do not count."""
     if futures is None:
         offsets = straight_on(agents)[:, :, 0]
     else:
@@ -37,8 +38,8 @@ def boxes_ahead(agents: Agents, futures: Futures | None) -> tuple[Tensor, Tensor
     return torch.cat([xy, yaw, rest[..., 4:]], dim=-1), weight
 
 
-def paced(plan: Tensor, shares: Tensor) -> Tensor:
-    """The plan (b, 8, 3) on the same way, but with shares (b, 8), from 0 to 1, of its steps."""
+def paced(plan: Float[Tensor, "b 8 3"], shares: Float[Tensor, "b 8"]) -> Float[Tensor, "b 8 3"]:
+    """The plan on the same way, but with shares, from 0 to 1, of its steps."""
     start = F.pad(plan, (0, 0, 1, 0))
     place = shares.cumsum(dim=1)
     low = place.detach().floor().long().clamp(max=plan.shape[1] - 1)
@@ -47,8 +48,10 @@ def paced(plan: Tensor, shares: Tensor) -> Tensor:
     return before + part * (after - before)
 
 
-def descended(plan: Tensor, others: Tensor, weight: Tensor) -> Tensor:
-    """The plan (b, 8, 3), slowed down by Adam on its way so that it costs less; each example by itself.
+def descended(
+    plan: Float[Tensor, "b 8 3"], others: Float[Tensor, "b 8 q 5"], weight: Float[Tensor, "b 1 q"]
+) -> Float[Tensor, "b 8 3"]:
+    """The plan, slowed down by Adam on its way so that it costs less; each example by itself.
 
     Boxes cost as in UniAD's optimiser, by the square of their distance, so that those beside the way count.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 SHORT = 0.05  # m; a step of a route that is shorter lies past the route's end
@@ -15,18 +16,18 @@ SHORT = 0.05  # m; a step of a route that is shorter lies past the route's end
 
 @dataclass(frozen=True)
 class Curve:
-    """Knots (b, k + 1, 2), the ego first; `along` (b, k + 1), the arc length to each, and `tangent`
-    (b, k + 1, 2), unit vectors. `last` (b, 1) is the last step that has a length.
+    """Knots, the ego first; `along`, the arc length to each, and `tangent`, unit vectors. `last` is the last
+    step that has a length.
     """
 
-    knots: Tensor
-    along: Tensor
-    tangent: Tensor
-    last: Tensor
+    knots: Float[Tensor, "b k 2"]
+    along: Float[Tensor, "b k"]
+    tangent: Float[Tensor, "b k 2"]
+    last: Int[Tensor, "b 1"]
 
 
-def curve(route: Tensor) -> Curve:
-    """The curve from the ego, along its heading, through the points (b, k, 2) of a route."""
+def curve(route: Float[Tensor, "b k 2"]) -> Curve:
+    """The curve from the ego, along its heading, through the points of a route."""
     knots = torch.cat([torch.zeros_like(route[:, :1]), route], dim=1)
     step = knots.diff(dim=1)
     length = step.norm(dim=-1)
@@ -39,8 +40,8 @@ def curve(route: Tensor) -> Curve:
     return Curve(knots, along, torch.cat([start, middle, ahead[:, -1:]], dim=1), last)
 
 
-def at(way: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
-    """The points (b, n, 2) at arc lengths (b, n), and the unit tangents (b, n, 2) there.
+def at(way: Curve, s: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n 2"]]:
+    """The points at arc lengths, and the unit tangents there.
 
     A cubic between knots, straight on past the last.
     """
@@ -59,10 +60,8 @@ def at(way: Curve, s: Tensor) -> tuple[Tensor, Tensor]:
     return point + beyond * tangent, tangent
 
 
-def along(way: Curve, s: Tensor, aside: Tensor) -> Tensor:
-    """The poses (b, n, 3) at arc lengths (b, n) of the route and distances to its left (b, n); they face
-    along the route.
-    """
+def along(way: Curve, s: Float[Tensor, "b n"], aside: Float[Tensor, "b n"]) -> Float[Tensor, "b n 3"]:
+    """The poses at arc lengths of the route and distances to its left; they face along the route."""
     point, tangent = at(way, s)
     left = torch.stack([-tangent[..., 1], tangent[..., 0]], dim=-1)
     yaw = torch.atan2(tangent[..., 1], tangent[..., 0])
@@ -76,9 +75,9 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(-1, -1, 2))
 
 
-def project(way: Curve, points: Tensor) -> Tensor:
-    """Arc length and distance to the left (b, n, 2) of points (b, n, 2), by the straight line from knot to
-    knot that is nearest; the first goes on behind the ego, where arc lengths are below zero.
+def project(way: Curve, points: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n 2"]:
+    """Arc length and distance to the left of points, by the straight line from knot to knot that is nearest;
+    the first goes on behind the ego, where arc lengths are below zero.
     """
     step = way.knots.diff(dim=1)[:, None]  # (b, 1, k, 2)
     length = step.norm(dim=-1).clamp(min=SHORT)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 
 from attnsweep.tasks.driving.records.samples import FUTURE
@@ -42,9 +43,14 @@ class Stack(nn.Module):
         self.occupancy = occupancy(config) if occupancy else None
         self.planner = Planner(config) if is_on(config["plan"]) else None
 
-    def forward(self, sensed: Tensor, route: Tensor, command: Tensor, ego_state: Tensor) -> Prediction:
-        """Of the scanner's grids (b, 6, 64, 64) or the cameras' views (b, 6, 3, 64, 112), the route
-        (b, 12, 2), the command (b,) and the ego's state (b, 5), as in `samples.SAMPLE` and
+    def forward(
+        self,
+        sensed: UInt8[Tensor, "b 6 64 64"] | UInt8[Tensor, "b 6 3 64 112"],
+        route: Float[Tensor, "b 12 2"],
+        command: Int8[Tensor, " b"],
+        ego_state: Float[Tensor, "b 5"],
+    ) -> Prediction:
+        """Of the scanner's grids or the cameras' views and the rest, as in `samples.SAMPLE` and
         `cameras.CAMERAS`.
         """
         features = self.encoder(sensed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import linear
@@ -26,14 +27,14 @@ REACH = 4.0  # m, the unit of what a box says against its query's place
 
 @dataclass(frozen=True)
 class Detections:
-    """The agents, their heat map, and their queries (b, 20, d), the ego's (b, 1, d) apart: as they came out
-    of the decoder, or, where each stage works by itself, as they went in.
+    """The agents, their heat map, and their queries, the ego's apart: as they came out of the decoder, or,
+    where each stage works by itself, as they went in.
     """
 
     agents: Agents
-    heat: Tensor | None
-    queries: Tensor
-    ego: Tensor
+    heat: Float[Tensor, "b 32 32"] | None
+    queries: Float[Tensor, "b 20 d"]
+    ego: Float[Tensor, "b 1 d"]
 
 
 class TrackFormer(nn.Module):
@@ -60,7 +61,7 @@ class TrackFormer(nn.Module):
         self.to_agent = linear(dim, 9 + 2 * (config["track"] == "offset"))
 
     def forward(self, features: Features) -> Detections:
-        """Of the features, whose fine map (b, c, 32, 32) the heat map is read off."""
+        """Of the features, whose fine map the heat map is read off."""
         heat = None if self.learned else self.to_heat(features.fine)[:, 0] + self.rare
         content, place = self.begin(features, heat)
         b = len(content)
