@@ -1,0 +1,47 @@
+"""What can run a trained model, and which packages that takes; needs none of them."""
+
+import importlib.metadata
+
+from attnsweep.core.errors import Sentence, known
+
+RUNTIMES: dict[str, str] = {  # to the extra that installs what it needs besides torch
+    "eager": "",
+    "compile": "",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "cudagraphs": "",
+}
+PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {  # of an extra; of several names one is enough
+    "": (),
+    "onnx": (("onnxscript",), ("onnxruntime", "onnxruntime-gpu")),
+    "openvino": (("onnxscript",), ("openvino",)),
+}
+
+
+class Unavailable(Sentence, RuntimeError):
+    """An architecture, or this machine, cannot be measured under a runtime; the message is why."""
+
+
+def versions_of(runtime: str) -> str:
+    """What determines the latency under a runtime, such as `torch 2.14.1, onnxscript 0.7.2, onnxruntime
+    1.32.0`.
+
+    Raises Unavailable where a package is not installed, UserError for an unknown runtime.
+    """
+    extra = RUNTIMES[known("runtime", runtime, RUNTIMES)]
+    found = {names: version_of(names) for names in (("torch",), *PACKAGES[extra])}
+    if missing := [names[0] for names, version in found.items() if version is None]:
+        raise Unavailable(
+            f"runtime={runtime!r} needs {' and '.join(missing)}; pip install 'attnsweep[{extra}]'"
+        )
+    return ", ".join(f"{names[0]} {version}" for names, version in found.items())
+
+
+def version_of(names: tuple[str, ...]) -> str | None:
+    """The version of the first of these packages that is installed; None where none is."""
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,128 @@
+"""One answer of a model under a runtime: as torch computes it eagerly, or as people deploy it.
+
+What comes out of a runtime is held against eager's answer in fp32 to the same fixed inputs: one that computes
+something else is never timed.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnsweep.core import runtimes
+from attnsweep.core.errors import reason
+from attnsweep.core.runtimes import Unavailable, versions_of
+from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino
+from attnsweep.measuring.runtimes.outputs import answered, difference
+from attnsweep.tasks.registry import procedure
+
+__all__ = ["RUNTIMES", "Prepared", "Unavailable", "preload", "prepare", "versions_of"]
+RUNTIMES: tuple[str, ...] = tuple(runtimes.RUNTIMES)
+PREPARE: Mapping[str, Callable[..., Callable[[], object]]] = {
+    "eager": in_torch.eager,
+    "compile": in_torch.compiled,
+    "cudagraphs": in_torch.cuda_graph,
+    "onnxruntime": on_onnxruntime.session,
+    "openvino": on_openvino.request,
+}
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Failed to allocate memory", "bad_alloc")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model under a runtime.
+
+    `call` gives one answer to the fixed inputs, which are bound already; it is to be called in inference mode
+    as `prepare` is, or for a model that differentiates as it answers without gradients. `versions` is what
+    determines it. `max_abs_diff` is the largest difference from eager's answer in fp32, over all outputs;
+    None for eager in fp32 itself.
+    """
+
+    call: Callable[[], object]
+    versions: str
+    max_abs_diff: float | None
+
+
+def prepare(
+    runtime: str,
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    config: Mapping[str, Any],
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    batch: int,
+    calibration: Tensor | None = None,
+) -> Prepared:
+    """A model in evaluation mode on its device under a runtime, ready to be timed with so many threads; the
+    model itself stays as it is. torch's own threads are the caller's to set.
+
+    `inputs` are `batch` examples on the device. For int8, `calibration` are the training images (n, c, s, s),
+    normalised, whose activations set its scales; None: those of `inputs`, which will do for a latency.
+    Raises Unavailable where it cannot be, with the reason; MemoryError where it does not fit; UserError for
+    an unknown runtime.
+    """
+    versions, task = versions_of(runtime), procedure(config["task"])
+    if runtime != "eager" and task.tokens(config) is not None:
+        raise Unavailable(
+            f"runtime={runtime!r} runs one forward pass, and {config['model']} decodes its answer token by "
+            "token; only runtime='eager' measures that"
+        )
+    if precision == "int8" and runtime != "onnxruntime":
+        raise Unavailable(f"precision='int8' is for runtime='onnxruntime', not for {runtime!r}")
+    if runtime == "eager" and precision == "fp32":
+        return Prepared(task.answer(model, inputs, config), versions, None)
+    with explained(runtime, precision):
+        call = PREPARE[runtime](
+            model,
+            inputs,
+            config,
+            device=device,
+            precision=precision,
+            threads=threads,
+            calibration=calibration,
+        )
+        if task.tokens(config) is not None:  # what is decoded says nothing about the logits
+            return Prepared(call, versions, None)
+        apart = difference(answered(call), answered(task.answer(model, inputs, config)), precision=precision)
+    return Prepared(call, versions, apart)
+
+
+@contextlib.contextmanager
+def explained(runtime: str, precision: str) -> Iterator[None]:
+    """Turns what an exporter or a runtime raises into Unavailable, or MemoryError: they raise nearly
+    anything.
+    """
+    try:
+        yield
+    except (Unavailable, MemoryError):
+        raise
+    except Exception as error:
+        why = reason(error)
+        if any(sign in why for sign in OUT_OF_MEMORY):
+            raise MemoryError(why) from error
+        raise Unavailable(f"{runtime} cannot run it in {precision}: {shortened(error)}") from error
+
+
+def shortened(error: BaseException) -> str:
+    """The error that the others were raised from, on one line that a row can hold."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = reason(error)
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def preload(runtime: str) -> None:
+    """Does what a runtime needs once per process, by which processes forked afterwards are spared a second or
+    two: its imports, and an export that is thrown away. Starts no threads that a fork would lose.
+
+    Raises Unavailable where it is not installed.
+    """
+    versions_of(runtime)
+    if runtime in ("onnxruntime", "openvino"):
+        graph.exported(nn.Linear(1, 1).eval(), [torch.zeros(1, 1)])
+        (on_onnxruntime if runtime == "onnxruntime" else on_openvino).imported()

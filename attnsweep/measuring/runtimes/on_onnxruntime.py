@@ -1,0 +1,93 @@
+"""ONNX Runtime: a session over the graph that torch exports."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnsweep.core.runtimes import Unavailable
+from attnsweep.measuring.runtimes.graph import exported
+from attnsweep.measuring.runtimes.in_torch import cast
+from attnsweep.measuring.runtimes.quantised import quantised
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def session(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    config: Mapping[str, Any],
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    calibration: Tensor | None = None,
+    **_: Any,
+) -> Callable[[], object]:
+    """A call of a session to which inputs and outputs are bound. On CUDA untested: no GPU was at hand.
+
+    Raises Unavailable where this ONNX Runtime has nothing for the device, or no kernels for the precision.
+    """
+    check_device(device)
+    if precision == "bf16" and device == "cpu":
+        raise Unavailable(
+            "precision='bf16' finds no kernels for the CPU in ONNX Runtime; use runtime='openvino', or int8"
+        )
+    if precision == "int8":
+        graph = quantised(model, inputs, calibration)
+    else:
+        model, inputs = cast(model, inputs, precision)
+        graph = exported(model, inputs).SerializeToString()
+    ready = opened(graph, device=device, threads=threads)
+    values = [
+        imported().OrtValue.ortvalue_from_numpy(tensor.detach().clone().cpu().numpy(), device)
+        for tensor in inputs
+    ]
+    return functools.partial(answer, ready, bound(ready, values, device), values)
+
+
+def check_device(device: str) -> None:
+    """Raises Unavailable where ONNX Runtime, as it is installed, does not compute on a device."""
+    if PROVIDERS.get(device) not in imported().get_available_providers():
+        hint = "; pip install onnxruntime-gpu" if device == "cuda" else ""
+        raise Unavailable(f"runtime='onnxruntime' does not compute on {device} here{hint}")
+
+
+def opened(graph: bytes, *, device: str, threads: int) -> Any:
+    """A session that computes one operation after the other, each with so many threads that sleep when they
+    wait: spinning ones take cores from whoever else computes.
+    """
+    onnxruntime = imported()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what it cannot do it raises
+    return onnxruntime.InferenceSession(graph, options, providers=[PROVIDERS[device]])
+
+
+def bound(ready: Any, values: Sequence[Any], device: str) -> Any:
+    """A binding of the inputs, in order, and of outputs that lie on the device."""
+    binding = ready.io_binding()
+    for wanted, value in zip(ready.get_inputs(), values, strict=True):
+        binding.bind_ortvalue_input(wanted.name, value)
+    for output in ready.get_outputs():
+        binding.bind_output(output.name, device)
+    return binding
+
+
+def answer(ready: Any, binding: Any, values: Sequence[Any]) -> list[Any]:
+    """One run on the inputs that are bound, whose memory the binding only borrows; the outputs as ONNX
+    Runtime holds them.
+    """
+    ready.run_with_iobinding(binding)
+    outputs: list[Any] = binding.get_outputs()
+    return outputs
+
+
+def imported() -> Any:
+    """The package."""
+    import onnxruntime
+
+    return onnxruntime

@@ -1,0 +1,77 @@
+"""OpenVINO on the CPU, from the same ONNX graph that ONNX Runtime reads."""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnsweep.core.runtimes import Unavailable
+from attnsweep.measuring.runtimes.graph import exported
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by default OpenVINO takes bf16 wherever the CPU has it
+CONVERTER = "openvino.tools.ovc"
+
+
+def request(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    config: Mapping[str, Any],
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    **_: Any,
+) -> Callable[[], object]:
+    """A call of an inference request to which the inputs are bound; one stream of so many threads, which are
+    free to move between cores: pinned, those of two processes share a core.
+
+    bf16 is OpenVINO's own: of a graph in fp32, it computes in bf16 what it has kernels for. Raises
+    Unavailable on other devices than the CPU, or for bf16 on a CPU that has none.
+    """
+    if device != "cpu":
+        raise Unavailable(f"runtime='openvino' computes on the CPU here, and this device is {device}")
+    openvino = imported()
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise Unavailable("precision='bf16' under OpenVINO needs a CPU with instructions for it")
+    graph = core.read_model(model=exported(model, inputs).SerializeToString())
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "ENABLE_CPU_PINNING": False,
+    }
+    ready = core.compile_model(graph, "CPU", options).create_infer_request()
+    bound = [tensor.detach().clone().numpy() for tensor in inputs]
+    for position, array in enumerate(bound):
+        ready.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
+    return functools.partial(answer, ready, bound)
+
+
+def answer(ready: Any, bound: Sequence[Any]) -> list[Any]:
+    """One inference on the inputs that are bound, whose memory OpenVINO only borrows; the outputs are views
+    of the request's own.
+    """
+    ready.start_async()
+    ready.wait()
+    return [output.data for output in ready.output_tensors]
+
+
+@functools.cache
+def imported() -> Any:
+    """The package, without its converter: to import that reports to Intel's statistics over the network,
+    writes an identity into the home folder, and takes half a second.
+    """
+    if CONVERTER in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[CONVERTER] = None  # type: ignore[assignment] # an import of it fails, which the package allows
+    try:
+        import openvino
+    finally:
+        del sys.modules[CONVERTER]
+    return openvino

@@ -1,0 +1,85 @@
+"""The tensors that a model answers with, and how far two answers lie apart."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attnsweep.core.runtimes import Unavailable
+
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.5}  # of the largest value of an output
+
+
+class Flat(nn.Module):
+    """A model that answers with a tuple of tensors, as exporters want it, whatever the model answers with."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors_of(self.model(*inputs)))
+
+
+def tensors_of(answer: Any) -> Iterator[Tensor]:
+    """The tensors in an answer, in order: a tensor's own, those of a dataclass, a sequence or a mapping, and
+    arrays of numpy or ONNX Runtime as tensors.
+    """
+    if isinstance(answer, Tensor):
+        yield answer
+    elif isinstance(answer, np.ndarray):
+        yield torch.from_numpy(answer)
+    elif hasattr(answer, "numpy"):
+        yield torch.from_numpy(answer.numpy())
+    elif dataclasses.is_dataclass(answer):
+        for field in dataclasses.fields(answer):
+            yield from tensors_of(getattr(answer, field.name))
+    elif isinstance(answer, Mapping):
+        for part in answer.values():
+            yield from tensors_of(part)
+    elif isinstance(answer, Sequence) and not isinstance(answer, str):
+        for part in answer:
+            yield from tensors_of(part)
+
+
+def answered(call: Callable[[], object]) -> list[Tensor]:
+    """The tensors that a call answers with, on the CPU, of their own memory; computed in inference mode, or
+    for a model that differentiates as it answers, and so raises there, without gradients only.
+    """
+    try:
+        with torch.inference_mode():
+            found = call()
+    except RuntimeError:
+        with torch.no_grad():
+            found = call()
+    return [tensor.detach().cpu().clone() for tensor in tensors_of(found)]
+
+
+def difference(found: Sequence[Tensor], wanted: Sequence[Tensor], *, precision: str) -> float:
+    """The largest difference between two answers, element by element.
+
+    Raises Unavailable where one output differs from eager's by more than its tolerance, which is relative to
+    the largest value of that output, or has other shapes, or other places of what is no finite number.
+    """
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
+        raise Unavailable("computes something else: its outputs have other shapes than eager's")
+    worst, tolerance = 0.0, TOLERANCE[precision]
+    for number, (here, there) in enumerate(zip(found, wanted, strict=True)):
+        here, there = here.double(), there.double()
+        finite = there.isfinite()
+        if not torch.equal(finite, here.isfinite()):
+            raise Unavailable(f"computes something else: output {number} is not finite where eager's is")
+        if not finite.any():
+            continue
+        apart = float((here - there)[finite].abs().max())
+        scale = float(there[finite].abs().max())
+        if apart > tolerance * scale:
+            raise Unavailable(
+                f"computes something else: output {number} differs by {apart:.2g} from eager's, whose "
+                f"largest value is {scale:.2g}; {tolerance:g} of that is tolerated in {precision}"
+            )
+        worst = max(worst, apart)
+    return worst
