@@ -50,8 +50,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
     ]
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
-    if "measured_on" in frame and (groups["measured_on"].nunique() > 1).any():
-        refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on")
+    for name in ("measured_on", "runtime"):
+        if name in frame and (groups[name].nunique() > 1).any():
+            refuse_mixture(frame.dropna(subset=[name]), name)
     wanted, parts = aggregations(frame), []
     for way in dict.fromkeys(way for _, way in wanted.values()):  # by column it takes seconds
         names = {source: name for name, (source, its) in wanted.items() if its == way}
@@ -227,16 +228,20 @@ def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
-    """The rows whose latency was measured on one device, and those without latency.
+    """The rows whose latency was measured on one device under one runtime, and those without latency.
 
-    Raises UserError where there are several devices and none is chosen, or where the chosen one has no rows.
+    Raises UserError where there are several devices and none is chosen, or several runtimes, or where the
+    chosen device has no rows.
     """
     frame = plain(frame)
     require(frame, "measured_on")
     if measured_on is not None:
         choose(frame, "measured_on", measured_on)
-        return frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
-    refuse_mixture(frame.dropna(subset=["measured_on"]), "measured_on", hint="choose one with --measured-on")
+        frame = frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
+    measured = frame.dropna(subset=["measured_on"])
+    refuse_mixture(measured, "measured_on", hint="choose one with --measured-on")
+    if "runtime" in frame:
+        refuse_mixture(measured, "runtime", hint="choose one with --runtime")
     return frame
 
 

@@ -4,16 +4,29 @@ import argparse
 from collections.abc import Sequence
 
 from attnsweep.cli.options import add_address, add_results, add_serial
+from attnsweep.core.deployment import PRECISIONS, Deployments
 from attnsweep.core.errors import UserError
+from attnsweep.core.runtimes import RUNTIMES
+
+DEFAULT = Deployments()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Latency of every architecture in the results, on this hardware."""
+    """Latency of every architecture in the results, on this hardware: what is not known yet."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=main.__doc__)
     add_results(parser)
     add_address(parser)
     add_serial(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add("--runtime", type=words, metavar="NAMES", help=f"some of {','.join(RUNTIMES)}; default eager")
+    add("--batch", type=numbers, metavar="N,N", help=f"batch sizes; default {listed(DEFAULT.batch)}")
+    add("--threads", type=numbers, metavar="N,N", help="numbers of CPU threads; default 1")
+    add(
+        "--precision", type=words, metavar="NAMES", help=f"some of {','.join(PRECISIONS)}; default as trained"
+    )
+    add("--where", metavar="QUERY", help="only of these trials, such as \"model == 'vit' and depth > 2\"")
+    add("--again", action="store_true", help="measure what is known, too")
+    add(
         "--highway-env", action="store_true",
         help="instead: drive highway-env's environments with every planner that has not; minutes for each",
     )  # fmt: skip
@@ -26,4 +39,33 @@ def main(arguments: Sequence[str]) -> int:
         return highway_env.measure(options.results)
     from attnsweep.engine import runner
 
-    return runner.measure(options.results, address=options.address, in_process=options.serial)
+    return runner.measure(
+        options.results,
+        asked_by(options),
+        where=options.where,
+        again=options.again,
+        address=options.address,
+        in_process=options.serial,
+    )
+
+
+def asked_by(options: argparse.Namespace) -> Deployments:
+    """What the options ask for. Raises UserError where a value is unknown or out of range."""
+    keys = ("runtime", "batch", "threads", "precision")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    return Deployments.of(given, where="measure")
+
+
+def words(text: str) -> list[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(text: str) -> list[int | str]:
+    """The whole numbers between commas; what is none stays as it is, to be refused by name."""
+    return [int(word) if word.isdecimal() else word for word in words(text)]
+
+
+def listed(values: Sequence[int]) -> str:
+    """The values as they are typed."""
+    return ",".join(map(str, values))

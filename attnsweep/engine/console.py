@@ -29,10 +29,12 @@ from attnsweep.space.labels import label, value_text, varying
 from attnsweep.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from attnsweep.engine.latency import Tally
     from attnsweep.space.plan import Plan
 
 MOST_LISTED = 40
 MOST_NAMED = 8
+MOST_REASONS = 5
 CLOSING = tuple(name for name, column in MEASURES.items() if "closing" in column.shown)
 REFRESH_S = 0.5
 SAY_AGAIN_S = 30.0
@@ -186,6 +188,24 @@ def show_closing(
         commands = dict.fromkeys(TASKS[task].draws for task in tasks)
         for command in commands:
             console.print(f"  next: python -m attnsweep {command} {escape(results)}", highlight=False)
+
+
+def show_tally(console: Console, tally: "Tally") -> None:
+    """What the latency phase did: nothing that was known already is claimed as measured."""
+    words = [f"{tally.measured} measured"]
+    words += [f"{tally.known} known (measure --again measures them anew)"] if tally.known else []
+    words += [f"[yellow]{tally.unstable} unstable[/]: known to less than 3 %"] if tally.unstable else []
+    if tally.measured or tally.known:
+        console.print(f"latency: {', '.join(words)}", highlight=False)
+    for reason, times in tally.failed.most_common(MOST_REASONS):
+        console.print(
+            f"  not measured{f' ({times} times)' * (times > 1)}: {clean(reason)}",
+            highlight=False,
+            markup=False,
+        )
+    if left := len(tally.failed) - MOST_REASONS:
+        if left > 0:
+            console.print(f"  and {left} more; see the column error of the table latency", highlight=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from attnsweep.core.source import Source
+from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.trial import Trial
 from attnsweep.results.store import Row
 
@@ -103,38 +103,43 @@ class Queue:
     def ended(self, trial: Trial, status: str, row: Row) -> None: ...
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a machine calls itself by the number of threads, as in the column `measured_on`; by runtime the
+    versions of its packages, and why those that it lacks are missing; and its cores.
+    """
+
+    measured_on: Mapping[int, str]
+    versions: Mapping[str, str]
+    missing: Mapping[str, str]
+    cores: int
+
+
 class Bench(Protocol):
-    """A device that latency is measured on."""
+    """A kind of device that latency is measured on: one machine, or several that are alike."""
 
     @property
-    def measured_on(self) -> str:
-        """The device's name and the number of threads, as in the column of that name."""
+    def described(self) -> Described:
+        """What its machines say of themselves."""
 
-    def measure(
-        self,
-        config: dict[str, Any],
-        arch_id: str,
-        *,
-        precision: str,
-        batches: list[int],
-        source: Source | None,
-    ) -> "Measured":
-        """The rows of `latency` of one architecture, measured in a fresh process.
-
-        Raises Unmeasurable where it fails.
-        """
+    def measure(self, asks: Sequence[Ask]) -> "Iterator[Measured]":
+        """An answer to each ask, as they come, in any order; none to those whose machines were lost."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of one architecture, one per batch that fits into memory, and what else ran meanwhile."""
+    """An answer: the row, of `latency` or of `references`, or why there is none; and what else ran on the
+    machine meanwhile.
+    """
 
-    rows: list[Row]
+    ask: Ask
+    row: Row | None
+    error: str = ""
     disturbed_by: str = ""
 
 
 class Unmeasurable(RuntimeError):
-    """An architecture could not be measured on a device; the message is why."""
+    """Something could not be measured on a device; the message is why."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,8 @@ class Backend(Protocol):
     def waiting(self) -> str:
         """What tasks that do not begin may be waiting for, as a clause; empty where there is room."""
 
-    def benches(self, *, gpus: bool) -> Sequence[Bench]:
-        """One device of each kind for measuring latency; those with GPUs come first."""
+    def benches(self, asked: Deployments, *, gpus: bool) -> Sequence[Bench]:
+        """The kinds of devices for measuring latency; those with GPUs come first."""
 
 
 def overdue(limit_s: float) -> str:

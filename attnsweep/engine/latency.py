@@ -1,199 +1,214 @@
-"""The latency phase: every architecture once per kind of device, alone on its machine, each in a process of
-its own.
-"""
+"""The latency phase: what was not measured yet, on every kind of device, beside a reference."""
 
-import contextlib
 import logging
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
 
+from attnsweep.core.cost import Cost
+from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject
 from attnsweep.core.errors import UserError, writing
-from attnsweep.core.source import Source
 from attnsweep.core.trial import short_hash
-from attnsweep.engine import presence
-from attnsweep.engine.engine import Bench, Measured, Report, Unmeasurable
-from attnsweep.results.schema import ARCHITECTURE, LATENCY_OF_TRIAL
+from attnsweep.engine.engine import Bench, Measured
+from attnsweep.results import latencies
+from attnsweep.results.schema import ARCHITECTURE, KEYS
 from attnsweep.results.store import Row, Store
 from attnsweep.space.trials import arch_id_of
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import buildable
 
-LATENCY_BATCH = 1
-THROUGHPUT_BATCH = 256
-BATCHES = (LATENCY_BATCH, THROUGHPUT_BATCH)
-PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
-THREADS = 1  # of a forward pass on a CPU, as in training
+Progress = Callable[[int, int], None]  # how many are measured, of how many
 log = logging.getLogger("attnsweep")
 
 
-def device_name(gpus: float) -> str:
-    """The `measured_on` of the process that this runs in."""
-    from attnsweep.results import provenance
+@dataclass
+class Tally:
+    """How many measurements were made, were known, stayed unstable, and failed with which reasons."""
 
-    if gpus == 0 and sys.platform != "darwin":  # without the seconds that torch takes to import
-        return provenance.device_name("cpu", THREADS)
-    from attnsweep.measuring import measure
-
-    return provenance.device_name(measure.pick_device(gpus), THREADS)
-
-
-def measure_once(
-    config: dict[str, Any],
-    arch_id: str,
-    gpus: float,
-    precision: str,
-    batches: Sequence[int],
-    source: Source | None,
-) -> Measured:
-    """Measures one architecture in the process that this runs in; a batch that does not fit has no row."""
-    from attnsweep.measuring import measure
-
-    rows, device = [], measure.pick_device(gpus)
-    with presence.alone(PATIENCE_S) as is_alone:
-        disturbed_by = presence.other_work() if is_alone else "another sweep trains there"
-        for batch in batches:
-            with contextlib.suppress(MemoryError):  # the driver warns about a batch that has no row
-                rows.append(
-                    measure.measure_architecture(
-                        config,
-                        arch_id,
-                        device=device,
-                        batch=batch,
-                        precision=precision,
-                        threads=THREADS,
-                        source=source,
-                    )
-                )
-    return Measured(rows, disturbed_by)
+    measured: int = 0
+    known: int = 0
+    unstable: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What is measured: a configuration, and the text of a user's own model as it was checked."""
+class Phase:
+    """One latency phase: what is to be measured, where its rows go, who hears of its progress."""
 
-    config: dict[str, Any]
-    source: Source | None
+    store: Store
+    asked: Deployments
+    progress: Progress
+    again: bool = False
+    tally: Tally = field(default_factory=Tally)
+
+    def measure(self, subjects: Mapping[tuple[str, str], Subject], benches: Sequence[Bench]) -> Tally:
+        """Measures the subjects, by (arch_id, precision), on each bench, and joins latency into the rows of
+        their trials: the figures of the first bench, which comes last, stay there.
+        """
+        for bench in reversed(benches):
+            asks = list(self.missing(subjects, bench))
+            self.run(asks, bench)
+            self.join(subjects, bench)
+        return self.tally
+
+    def missing(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> Iterator[Ask]:
+        """What has no row yet of this device and these versions; all of it where it is asked for again."""
+        known = set() if self.again else {key_of(row) for row in self.store.read("latency").to_pylist()}
+        possible = self.possible(bench)
+        for (_, precision), subject in subjects.items():
+            for deployment in possible.each(precision):
+                if key_on(bench, subject.arch_id, deployment) in known:
+                    self.tally.known += 1
+                else:
+                    yield Ask(deployment, subject)
+
+    def possible(self, bench: Bench) -> Deployments:
+        """What is asked for, without runtimes that are not installed there and threads that it lacks."""
+        here = bench.described
+        for runtime in self.asked.runtime:
+            if runtime in here.missing:
+                log.warning("%s; not measured", here.missing[runtime])
+        for threads in self.asked.threads:
+            if threads > here.cores:
+                log.warning("threads=%d is more than the %d cores there; not measured", threads, here.cores)
+        return replace(
+            self.asked,
+            runtime=tuple(one for one in self.asked.runtime if one in here.versions),
+            threads=tuple(one for one in self.asked.threads if one <= here.cores),
+        )
+
+    def run(self, asks: Sequence[Ask], bench: Bench) -> None:
+        """Measures and writes each row as it comes."""
+        if not asks:
+            return
+        own_ms = self.references(asks, bench)
+        asks = [replace(ask, reference_ms=own_ms.get(reference_key(ask.deployment))) for ask in asks]
+        disturbed = ""
+        for number, measured in enumerate(bench.measure(asks), 1):
+            self.progress(number, len(asks))
+            before = self.tally.unstable
+            self.record(measured)
+            disturbed = disturbed or (measured.disturbed_by if self.tally.unstable > before else "")
+        if disturbed:
+            log.warning("latency is known less well than it could be: %s", disturbed)
+
+    def references(self, asks: Sequence[Ask], bench: Bench) -> Mapping[tuple[str, int], float]:
+        """What the references take on that device, in ms, by name and threads: measured where it is not known
+        yet. Raises UserError where that fails.
+        """
+        here, rows = bench.described, self.store.read("references").to_pylist()
+        known = {tuple(row[key] for key in KEYS["references"]): row["ms"] for row in rows}
+        wanted = {
+            reference_key(ask.deployment): Ask(replace(ask.deployment, runtime="eager")) for ask in asks
+        }
+        found = {
+            (name, threads): known.get((name, here.measured_on[threads], here.versions["eager"]))
+            for name, threads in wanted
+        }
+        missing = [ask for key, ask in wanted.items() if found[key] is None]
+        for measured in bench.measure(missing) if missing else ():
+            if measured.row is None:
+                raise UserError(f"latency cannot be measured on this machine: {measured.error}")
+            with writing(self.store.root):
+                self.store.write("references", [measured.row], name_of("references", measured.row))
+            found[reference_key(measured.ask.deployment)] = measured.row["ms"]
+        return {key: ms for key, ms in found.items() if ms is not None}
+
+    def record(self, measured: Measured) -> None:
+        """Writes the row; what has none is warned about and is tried again next time."""
+        row, subject = measured.row, measured.ask.subject
+        if row is None:
+            arch_id = subject.arch_id if subject else ""
+            log.warning("the latency of architecture %s was not measured: %s", arch_id, measured.error)
+            return
+        with writing(self.store.root):
+            self.store.write("latency", [row], name_of("latency", row))
+        self.tally.measured += 1
+        self.tally.unstable += bool(row["unstable"])
+        if row["error"]:
+            self.tally.failed[f"{row['model']} under {row['runtime']}: {row['error']}"] += 1
+
+    def join(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> None:
+        """Writes latency into the rows of the trials of these architectures that have another there."""
+        trials = [
+            row
+            for row in self.store.read("trials").to_pylist()
+            if (row["arch_id"], row["precision"]) in subjects
+        ]
+        where = bench.described.measured_on[self.asked.threads[0]]
+        measured = self.store.read("latency").to_pylist()
+        before = {row["trial_id"]: row for row in trials}
+        changes = {
+            trial_id: change
+            for trial_id, change in latencies.of_trials(
+                trials, measured, runtime=self.asked.runtime[0], measured_on=where
+            )
+            if any(before[trial_id][name] != value for name, value in change.items())
+        }
+        with writing(self.store.root):
+            self.store.update_trials(changes)
 
 
-def wanted(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], Architecture]:
-    """(arch_id, precision) to what is measured, of the done ones among `trials`, their ids to those of their
+def key_of(row: Row) -> tuple[Any, ...]:
+    """What identifies a row of `latency`."""
+    return tuple(row[key] for key in KEYS["latency"])
+
+
+def key_on(bench: Bench, arch_id: str, deployment: Deployment) -> tuple[Any, ...]:
+    """What identifies the row that a measurement there would give."""
+    here = bench.described
+    return key_of(
+        {
+            "arch_id": arch_id,
+            "measured_on": here.measured_on[deployment.threads],
+            "runtime": deployment.runtime,
+            "versions": here.versions[deployment.runtime],
+            "batch": deployment.batch,
+            "precision": deployment.precision,
+        }
+    )
+
+
+def reference_key(deployment: Deployment) -> tuple[str, int]:
+    """What a deployment is measured beside, and on how many threads."""
+    return deployment.reference.name, deployment.threads
+
+
+def name_of(table: str, row: Row) -> str:
+    """The name of a row's file, which another row of the same key replaces."""
+    return short_hash({key: row[key] for key in KEYS[table]})
+
+
+def subjects_of(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], Subject]:
+    """What is measured, by (arch_id, precision): of the done ones among `trials`, their ids to those of their
     architectures (None: of all in the results).
     """
     rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
-    keys = [column.name for column in ARCHITECTURE]
     found = {}
     for row in rows:
         asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
         if asked and row["params"]:  # a rule without parameters costs nothing
-            config = {key: row[key] for key in keys}
-            found[row["arch_id"], row["precision"]] = buildable(config)
+            found[row["arch_id"], row["precision"]] = row
     named = trials is not None
-    read = {key: architecture(key[0], config, named=named) for key, config in found.items()}
+    read = {key: subject_of(row, named=named) for key, row in found.items()}
     return {key: one for key, one in read.items() if one is not None}
 
 
-def architecture(arch_id: str, config: dict[str, Any], *, named: bool) -> Architecture | None:
+def subject_of(row: Row, *, named: bool) -> Subject | None:
     """What a row's configuration describes; None, with a warning, where that is another architecture, or not
     safe to build: a file of code that no sweep of ours has `named` must be our own.
     """
-    if arch_id_of(config) != arch_id:
-        log.warning("the latency of architecture %s was not measured: its row describes another", arch_id)
-        return None
-    try:
-        return Architecture(config, own.source_of(config, trusted=not named))
-    except UserError as error:  # or the file is gone
-        log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
-        return None
-
-
-def measure_all(
-    store: Store, trials: Mapping[str, str] | None, benches: Sequence[Bench], report: Report
-) -> None:
-    """Measures what is not in the table yet, and joins latency into the rows of `trials` (see `wanted`).
-    `report` gets a line per architecture.
-    """
-    architectures = wanted(store, trials)
-    for bench in reversed(benches):  # the first kind comes last: its figures stay in `trials`
-        missing, remarks = list(unmeasured(store, architectures, bench.measured_on)), set[str]()
-        for number, (arch_id, precision, batches) in enumerate(missing, 1):
-            report(f"latency {number}/{len(missing)} on {bench.measured_on}")
-            one = architectures[arch_id, precision]
-            disturbed_by = measure_at(
-                store, bench, one, arch_id=arch_id, precision=precision, batches=batches
-            )
-            if disturbed_by and not remarks:
-                remarks.add(disturbed_by)
-                log.warning("latency on %s may be measured too high: %s", bench.measured_on, disturbed_by)
-        with writing(store.root):
-            store.update_trials(dict(joined(store, architectures, bench.measured_on)))
-
-
-def unmeasured(
-    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
-) -> Iterator[tuple[str, str, list[int]]]:
-    """The architectures and precisions that lack a measurement on a device, with the batch sizes that they
-    lack.
-    """
-    known = {key_of(row) for row in store.read("latency").to_pylist()}
-    for arch_id, precision in architectures:
-        batches = [batch for batch in BATCHES if (arch_id, measured_on, batch, precision) not in known]
-        if batches:
-            yield arch_id, precision, batches
-
-
-def measure_at(
-    store: Store,
-    bench: Bench,
-    one: Architecture,
-    *,
-    arch_id: str,
-    precision: str,
-    batches: list[int],
-) -> str:
-    """Measures one architecture and writes its rows; what cannot be measured is warned about and has none.
-    Returns what disturbed the measurement.
-    """
-    try:
-        measured = bench.measure(one.config, arch_id, precision=precision, batches=batches, source=one.source)
-    except (Unmeasurable, UserError) as error:
-        log.warning("the latency of architecture %s was not measured: %s", arch_id, error)
-        return ""
-    for row in measured.rows:
-        name = short_hash(dict(zip("adbp", key_of(row), strict=True)))
-        with writing(store.root):
-            store.write("latency", [row], name)
-    for batch in {*batches} - {row["batch"] for row in measured.rows}:
-        log.warning(
-            "architecture %s at batch %d does not fit into the memory of %s",
-            arch_id,
-            batch,
-            bench.measured_on,
-        )
-    return measured.disturbed_by
-
-
-def key_of(row: Row) -> tuple[str, str, int, str]:
-    """What identifies a row of `latency`."""
-    return row["arch_id"], row["measured_on"], row["batch"], row["precision"]
-
-
-def joined(
-    store: Store, architectures: Iterable[tuple[str, str]], measured_on: str
-) -> Iterator[tuple[str, Row]]:
-    """For each trial of these architectures: the latency columns that its row gets."""
-    rows = {key_of(row): row for row in store.read("latency").to_pylist()}
-    chosen, columns = set(architectures), [column.name for column in LATENCY_OF_TRIAL]
-    for trial in store.read("trials").to_pylist():
-        arch_id, precision = trial["arch_id"], trial["precision"]
-        single = rows.get((arch_id, measured_on, LATENCY_BATCH, precision))
-        if (arch_id, precision) not in chosen or single is None:
-            continue
-        many = rows.get((arch_id, measured_on, THROUGHPUT_BATCH, precision), {})
-        values = {**single, "latency_batch": LATENCY_BATCH, "throughput_per_s": many.get("throughput_per_s")}
-        change = {column: values[column] for column in columns}
-        if any(trial[column] != value for column, value in change.items()):
-            yield trial["trial_id"], change
+    config = buildable({column.name: row[column.name] for column in ARCHITECTURE})
+    if arch_id_of(config) != row["arch_id"]:
+        why = "its row describes another"
+    else:
+        try:
+            source = own.source_of(config, trusted=not named)
+            return Subject(row["arch_id"], config, source, Cost(row["params"], row["macs"]))
+        except UserError as error:  # or the file is gone
+            why = str(error)
+    log.warning("the latency of architecture %s was not measured: %s", row["arch_id"], why)
+    return None

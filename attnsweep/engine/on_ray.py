@@ -5,8 +5,10 @@ tasks.
 import concurrent.futures
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+import statistics
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from ray.exceptions import RayError
 from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.core.source import Source
-from attnsweep.engine import cluster, latency
-from attnsweep.engine.engine import Bench, Engine, Measured, Settings, Unmeasurable, WaitReport
+from attnsweep.engine import cluster, meters
+from attnsweep.engine.engine import Bench, Described, Engine, Measured, Settings, WaitReport
 from attnsweep.engine.tune import TuneEngine
 
 GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
@@ -27,6 +29,8 @@ FAULTS = (
     UserError,
 )  # fmt: skip
 SAY_S = 2.0  # of waiting, until it is said what is waited for
+DISAGREE = 0.05  # relative, of a node's ratio for the same architecture
+log = logging.getLogger("attnsweep")
 
 
 @contextlib.contextmanager
@@ -70,17 +74,20 @@ class RayCluster:
     def workers(self) -> concurrent.futures.Executor:
         return RayWorkers(lambda: self.report(self.waiting()))
 
-    def benches(self, *, gpus: bool) -> Sequence[Bench]:
-        """One node per distinct kind of device in the cluster, those with GPUs first."""
+    def benches(self, asked: Deployments, *, gpus: bool) -> Sequence[Bench]:
+        """The kinds of devices in the cluster, those with GPUs first."""
         there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-        ones = [Node("", node["NodeID"], *alone(node["Resources"], gpus=gpus), self.report) for node in there]
-        asked = [(one, one.name()) for one in ones]
-        named = []
-        for one, answer in asked:
+        ones = [Node(node["NodeID"], *alone(node["Resources"], gpus=gpus)) for node in there]
+        answers = [(one, one.describe(asked)) for one in ones]
+        kinds: dict[tuple[float, str], list[tuple[Node, Described]]] = {}
+        for one, answer in answers:
             with contextlib.suppress(*GONE):  # another of its kind may be there
-                named.append(replace(one, measured_on=ray.get(answer)))
-        named.sort(key=lambda one: (-one.gpus, one.measured_on))
-        return list({one.measured_on: one for one in reversed(named)}.values())[::-1]
+                described = ray.get(answer)
+                kinds.setdefault((-one.gpus, str(described)), []).append((one, described))
+        return [
+            Kind(like[0][1], tuple(node for node, _ in like), self.report)
+            for _, like in sorted(kinds.items(), key=lambda item: item[0])
+        ]
 
     def waiting(self) -> str:
         """See `Backend`. Room that Tune has reserved for a trial is no longer free."""
@@ -106,15 +113,11 @@ def free(asked: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A node that stands for its kind of device: a `Bench`. A measurement takes all its CPUs, so that nothing
-    else of Ray's runs there, and a process that ends with it.
-    """
+    """A node that measures: with all its CPUs, so that nothing else of Ray's runs there meanwhile."""
 
-    measured_on: str
     node_id: str
     cpus: float
     gpus: float
-    report: WaitReport
 
     def task(self, function: Callable[..., Any], cpus: float) -> Any:
         """`function` as a task on this node."""
@@ -122,39 +125,99 @@ class Node:
         task = ray.remote(max_calls=1)(function)
         return task.options(num_cpus=cpus, num_gpus=self.gpus, scheduling_strategy=where)
 
-    def name(self) -> Any:
-        """A reference to the name of its device, which need not be alone to be read."""
-        return self.task(latency.device_name, 0).remote(self.gpus)
+    def describe(self, asked: Deployments) -> Any:
+        """A reference to what it says of itself, for which it need not be alone."""
+        return self.task(meters.describe, 0).remote(self.gpus, asked.threads, asked.runtime)
 
-    def measure(
-        self,
-        config: dict[str, Any],
-        arch_id: str,
-        *,
-        precision: str,
-        batches: list[int],
-        source: Source | None,
-    ) -> Measured:
-        """See `Bench`. While other work has the node, that is reported."""
-        try:
-            answers = self.task(begin_and_measure, self.cpus).remote(
-                config, arch_id, self.gpus, precision, batches, source
-            )
-            while not ray.wait([answers], timeout=SAY_S)[0]:
-                has = free({"cpu": 1.0})
-                self.report(f"{self.measured_on}, where other work of the cluster runs; {has}")
-            ray.get(next(answers))  # it has begun
-            self.report(None)
-            measured: Measured = ray.get(next(answers))
-            return measured
-        except FAULTS as error:
-            raise Unmeasurable(str(error).strip().splitlines()[-1]) from error
+    def measure(self, asks: Sequence[Ask]) -> Any:
+        """References to the answers, after one to None as soon as it begins."""
+        return self.task(begin_and_measure, self.cpus).remote(asks, self.gpus, max(1, int(self.cpus)))
 
 
-def begin_and_measure(*arguments: Any) -> Iterator[Measured | None]:
+Share = tuple[Node, Sequence[Ask]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The nodes of one kind: a `Bench`. They share the work; what a lost node leaves, others measure."""
+
+    described: Described
+    nodes: tuple[Node, ...]
+    report: WaitReport
+
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+        """See `Bench`. While other work has the nodes, that is reported.
+
+        Where there are several, all measure the first architecture to begin with, and one whose answer is
+        not that of the others is named and left out.
+        """
+        nodes, left = list(self.nodes), list(asks)
+        if len(nodes) > 1 and len(left) > len(nodes) and left[0].subject:
+            nodes = yield from self.agreeing(nodes, left.pop(0))
+        while left and nodes:
+            shares = [left[i :: len(nodes)] for i in range(len(nodes))]
+            lost = yield from self.in_shares(list(zip(nodes, shares, strict=True)))
+            nodes = [node for node in nodes if node not in lost]
+            left = [ask for node in lost for ask in lost[node]]
+
+    def agreeing(self, nodes: Sequence[Node], ask: Ask) -> Generator[Measured, None, list[Node]]:
+        """The nodes whose ratios for one architecture agree; yields the answer."""
+        answers: dict[Node, Measured] = {}
+        for node, measured in self.gathered([(node, [ask]) for node in nodes]):
+            answers[node] = measured
+        ratios = {
+            node: one.row["latency_rel"]
+            for node, one in answers.items()
+            if one.row and one.row["latency_rel"] is not None
+        }
+        if not ratios:
+            yield from list(answers.values())[:1]
+            return list(answers)
+        middle = statistics.median_low(ratios.values())
+        good = [node for node, ratio in ratios.items() if abs(ratio / middle - 1) <= DISAGREE]
+        for node in ratios.keys() - set(good):
+            row = answers[node].row
+            log.warning(
+                "%s measures %.3f where others measure %.3f times the reference, so it measures no more",
+                row["host"] if row else node.node_id, ratios[node], middle,
+            )  # fmt: skip
+        yield next(answers[node] for node in good)
+        return good
+
+    def in_shares(self, shares: Sequence[Share]) -> Generator[Measured, None, dict[Node, list[Ask]]]:
+        """Yields the answers; returns what lost nodes were asked and did not answer."""
+        open_asks = {node: list(asks) for node, asks in shares}
+        for node, measured in self.gathered(shares):
+            open_asks[node] = [ask for ask in open_asks[node] if ask != measured.ask]
+            yield measured
+        return {node: asks for node, asks in open_asks.items() if asks}
+
+    def gathered(self, shares: Sequence[Share]) -> Iterator[tuple[Node, Measured]]:
+        """The answers of all nodes as they come; of a node that is lost, none any more."""
+        running: dict[Any, Node] = {node.measure(asks): node for node, asks in shares if asks}
+        while running:
+            ready: list[Any] = ray.wait(list(running), timeout=SAY_S)[0]
+            if not ready:
+                self.report(f"room to measure, where other work of the cluster runs; {free({'cpu': 1.0})}")
+                continue
+            answers, node = ready[0], running[ready[0]]
+            try:
+                measured: Measured | None = ray.get(next(answers))
+            except StopIteration:
+                del running[answers]
+            except FAULTS as error:
+                log.warning("a node measures no more: %s", str(error).strip().splitlines()[-1])
+                del running[answers]
+            else:
+                self.report(None)
+                if measured is not None:
+                    yield node, measured
+
+
+def begin_and_measure(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured | None]:
     """None as soon as it runs, then what was measured."""
     yield None
-    yield latency.measure_once(*arguments)
+    yield from meters.measure_here(asks, gpus, cpus)
 
 
 def alone(resources: Mapping[str, float], *, gpus: bool) -> tuple[float, float]:

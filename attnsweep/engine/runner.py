@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from attnsweep.answers import pareto
 from attnsweep.core import files, tested, text
+from attnsweep.core.deployment import Deployments, Subject
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, serial
 from attnsweep.engine.engine import Backend, Queue, Settings
 from attnsweep.engine.halving import Halving
-from attnsweep.engine.latency import measure_all
+from attnsweep.engine.latency import Phase, Tally, subjects_of
 from attnsweep.engine.loop import run_trials
 from attnsweep.engine.recorder import RAY_LOG, Recorder, tidy
 from attnsweep.engine.restored import restored
@@ -191,7 +193,11 @@ class Command:
                 self.train(backend, asked)
             if latency:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
-                measure_latency(self.store, backend, waits, arch_ids, gpus=asked["gpu"] > 0)
+                subjects = subjects_of(self.store, arch_ids)
+                tally = measure_latency(
+                    self.store, backend, waits, subjects, self.sweep.latency, gpus=asked["gpu"] > 0
+                )
+                console.show_tally(self.screen, tally)
 
     def prepare(self, backend: Backend) -> None:
         """Computes what trials read and is not there yet: scenes are recorded."""
@@ -242,34 +248,48 @@ class Command:
 
 
 def measure_latency(
-    store: Store, backend: Backend, waits: console.Waits, trials: Mapping[str, str] | None, *, gpus: bool
-) -> None:
-    """The latency phase, for the architectures of these trials, ids to arch_ids (None: for all results)."""
-    screen, lines = waits.console, ["latency"]
-    with screen.status(lines[-1]) as status:
+    store: Store,
+    backend: Backend,
+    waits: console.Waits,
+    subjects: Mapping[tuple[str, str], Subject],
+    asked: Deployments,
+    *,
+    gpus: bool,
+    again: bool = False,
+) -> Tally:
+    """The latency phase, for these architectures (see `latency.subjects_of`)."""
+    if not subjects:
+        return Tally()
+    with console.counting(waits.console, "latency") as progress:
+        phase = Phase(store, asked, progress, again)
+        return phase.measure(subjects, backend.benches(asked, gpus=gpus))
 
-        def report(line: str) -> None:
-            lines.append(line)
-            (status.update if screen.is_terminal else screen.print)(line)
 
-        with waits.shown(lambda text: status.update(f"{lines[-1]} {text}")):
-            measure_all(store, trials, backend.benches(gpus=gpus), report)
-
-
-def measure(results: str | Path, *, address: str | None, in_process: bool = False) -> int:
-    """Measures latency of every architecture in the results on this hardware; returns the exit status."""
-    screen, store, where = text.screen(), Store(results), folders_of(results)
-    done = load(results)
+def measure(
+    results: str | Path,
+    asked: Deployments,
+    *,
+    where: str | None = None,
+    again: bool = False,
+    address: str | None = None,
+    in_process: bool = False,
+) -> int:
+    """Measures latency of every architecture in the results on this hardware, or of those of the trials for
+    which the pandas query `where` holds: what is not known yet, or all of it again. Returns the exit status.
+    """
+    screen, store, folders = text.screen(), Store(results), folders_of(results)
+    done = load(results, all_columns=True)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
-    with sole_writer(store, where.runs):
-        with opened(screen, where, in_process=in_process, address=address) as (backend, waits):
-            measure_latency(store, backend, waits, None, gpus=backend.request(None)["gpu"] > 0)
+    chosen = {*(pareto.where(done, where) if where else done)["arch_id"]}
+    with sole_writer(store, folders.runs):
+        subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
+        with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
+            gpus = backend.request(None)["gpu"] > 0
+            tally = measure_latency(store, backend, waits, subjects, asked, gpus=gpus, again=again)
         tidy(store)
-    screen.print(
-        f"measured {done['arch_id'].nunique()} architectures; rows in {where.results}/latency",
-        highlight=False,
-    )
+    console.show_tally(screen, tally)
+    screen.print(f"rows in {folders.results}/latency", highlight=False)
     return 0
 
 

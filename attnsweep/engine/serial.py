@@ -1,31 +1,29 @@
 """Everything in this process, without Ray: trials one after another, so that a debugger stops in a model's
 forward pass, and sweeps run where Ray does not.
 
-Only latency is measured elsewhere, each architecture in a fresh process, as it is on a cluster: what this
-process has loaded and computed before would play a part.
+Only latency is measured elsewhere, in processes of its own, as it is on a cluster: what this process has
+loaded and computed before would play a part.
 """
 
 import concurrent.futures
 import contextlib
 import os
-import pickle
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
+from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.errors import UserError
-from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
+from attnsweep.engine import meters
 from attnsweep.engine.engine import (
     Bench,
+    Described,
     Engine,
     Event,
     Failed,
@@ -34,12 +32,9 @@ from attnsweep.engine.engine import (
     Reported,
     Settings,
     Started,
-    Unmeasurable,
     overdue,
 )  # fmt: skip
-from attnsweep.engine.latency import device_name
 from attnsweep.engine.presence import at_work
-from attnsweep.results import provenance
 
 ASK_AGAIN_S = 1.0  # a model that catches everything is interrupted again
 T = TypeVar("T")
@@ -69,8 +64,8 @@ class ThisProcess:
     def waiting(self) -> str:
         return ""
 
-    def benches(self, *, gpus: bool) -> Sequence[Bench]:
-        return [FreshProcess(device_name(float(gpus)), float(gpus))]
+    def benches(self, asked: Deployments, *, gpus: bool) -> Sequence[Bench]:
+        return [ThisMachine(meters.describe(float(gpus), asked.threads, asked.runtime), float(gpus))]
 
 
 def has_gpu() -> bool:
@@ -216,40 +211,15 @@ class InProcess(concurrent.futures.Executor):
 
 
 @dataclass(frozen=True)
-class FreshProcess:
-    """This machine as a `Bench`: a process per architecture."""
+class ThisMachine:
+    """This machine as a `Bench`."""
 
-    measured_on: str
+    described: Described
     gpus: float
 
-    def measure(
-        self,
-        config: dict[str, Any],
-        arch_id: str,
-        *,
-        precision: str,
-        batches: list[int],
-        source: Source | None,
-    ) -> Measured:
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         """See `Bench`."""
-        with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
-            answer = Path(folder) / "answer"
-            asked = pickle.dumps((config, arch_id, self.gpus, precision, batches, source))
-            ended = subprocess.run(
-                [sys.executable, "-m", "attnsweep.engine.measuring_process", str(answer)],
-                input=asked, capture_output=True, env=with_this_package(),
-            )  # fmt: skip
-            if ended.returncode:
-                lines = ended.stderr.decode(errors="replace").strip().splitlines()
-                raise Unmeasurable(lines[-1] if lines else f"its process ended with {ended.returncode}")
-            measured: Measured = pickle.loads(answer.read_bytes())  # of our own process
-            return measured
-
-
-def with_this_package() -> dict[str, str]:
-    """The environment of a process that is to import this very package."""
-    paths = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        return meters.measure_here(asks, self.gpus, self.described.cores)
 
 
 @contextlib.contextmanager

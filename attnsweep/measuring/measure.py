@@ -1,47 +1,40 @@
-"""What an architecture costs on this machine: parameters, multiply-accumulates, latency, memory.
+"""What an architecture costs on this machine: latency, under a runtime, and memory.
 
 Published latencies are often wrong in the same few ways: no synchronisation with the GPU, no warm-up, many
-models in one drifting process. So here: evaluation and inference mode; one fixed random input that lies on
-the device; warm-up until the times settle; every timed call synchronised; quantiles, not a mean; and a flag
-on what stayed unstable. A fresh process per architecture, with the device to itself, is for the caller.
+models in one drifting process, a machine that others use. So here: evaluation and inference mode; one fixed
+random input that lies on the device; warm-up; every timed call synchronised; each call paired with one of a
+reference (see `pairs`); quantiles, not a mean; an interval, and a flag on what stayed unstable. A fresh
+process per architecture is for the caller.
 """
 
 import contextlib
-import functools
 import gc
-import re
-import resource
-import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnsweep.core.containment import ensured
-from attnsweep.core.source import Source
+from attnsweep.core.deployment import Deployment, Reference, Subject
+from attnsweep.core.errors import reason
+from attnsweep.measuring.memory import PeakMemory, explained_out_of_memory, ran_out_of_memory
+from attnsweep.measuring.pairs import Call, Pairs, quantile, time_pairs
+from attnsweep.measuring.reference import reference_call
+from attnsweep.measuring.reference import reference_ms as time_reference
+from attnsweep.measuring.runtimes import Prepared, Unavailable, prepare, versions_of
 from attnsweep.results import provenance
-from attnsweep.results.schema import ARCHITECTURE
+from attnsweep.results.schema import ARCHITECTURE, LATENCY
 from attnsweep.results.store import Row
 from attnsweep.tasks import own
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.registry import AXES, build, procedure
 
-WINDOW_CALLS, WINDOW_NS = 2, 100_000_000  # five windows: at least 10 calls and 0.5 s
-WINDOWS, AGREEMENT = 5, 0.02
-WARMUP_MOST_NS = 5_000_000_000  # a machine that has not settled by then will not
-LEAST_CALLS, MOST_NS = 10, 2_000_000_000
-ENOUGH_CALLS, ENOUGH_NS = 200, 500_000_000
-UNSTABLE_IQR = 0.1
-SELF = Path("/proc/self")
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # CUDA and MPS; CPU
-Call = Callable[[], object]
-Clock = Callable[[], int]
+PERCENTILES = (10, 50, 90, 99)
+LONGEST = 300  # characters of an error in a row
 
 
 def pick_device(gpu: float = 0) -> str:
@@ -49,89 +42,6 @@ def pick_device(gpu: float = 0) -> str:
     if gpu > 0 and torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-@dataclass(frozen=True)
-class Timings:
-    """The times of the timed calls in nanoseconds, at least two, and how many calls went before them."""
-
-    ns: tuple[int, ...]
-    warmup_calls: int
-
-    @functools.cached_property
-    def percentiles_ms(self) -> list[float]:
-        """The 1st to 99th percentile in milliseconds, interpolated linearly as numpy does."""
-        return [ns / 1e6 for ns in statistics.quantiles(self.ns, n=100, method="inclusive")]
-
-    def ms(self, percentile: int) -> float:
-        """The percentile, 1 to 99, in milliseconds."""
-        return self.percentiles_ms[percentile - 1]
-
-    @property
-    def iqr_ms(self) -> float:
-        return self.ms(75) - self.ms(25)
-
-    @property
-    def unstable(self) -> bool:
-        return self.iqr_ms > UNSTABLE_IQR * self.ms(50)
-
-
-def time_calls(call: Call, synchronise: Call, *, clock: Clock = time.perf_counter_ns) -> Timings:
-    """Times `call`, each with the `synchronise` after it, by a clock in nanoseconds, once it has warmed up.
-
-    Stops when it has 200 calls and 0.5 s, or 2 s, but not before 10 calls: a quick model gets its p99 from
-    many calls, a slow one does not take minutes.
-    """
-
-    def timed() -> int:
-        start = clock()
-        call()
-        synchronise()
-        return clock() - start
-
-    synchronise()
-    warmup_calls = warm_up(timed)
-    return Timings(tuple(repeat(timed, enough)), warmup_calls)
-
-
-def enough(calls: int, ns: int) -> bool:
-    """Whether so many timed calls, which took so long together, will do."""
-    return calls >= LEAST_CALLS and (ns >= MOST_NS or (calls >= ENOUGH_CALLS and ns >= ENOUGH_NS))
-
-
-def warm_up(timed: Callable[[], int]) -> int:
-    """Calls `timed` until the medians of five windows in a row agree; returns how often it called.
-
-    A window is at least 2 calls and 0.1 s, so five are at least 10 calls and 0.5 s. Gives up after 5 s.
-    """
-    medians: list[float] = []
-    calls = spent = 0
-    while not settled(medians) and (len(medians) < WINDOWS or spent < WARMUP_MOST_NS):
-        window = repeat(timed, window_is_full)
-        medians.append(statistics.median(window))
-        calls, spent = calls + len(window), spent + sum(window)
-    return calls
-
-
-def window_is_full(calls: int, ns: int) -> bool:
-    """Whether so many calls, which took so long together, make a window of the warm-up."""
-    return calls >= WINDOW_CALLS and ns >= WINDOW_NS
-
-
-def settled(medians: list[float]) -> bool:
-    """Whether there are five medians and the last five agree within 2 %."""
-    last = medians[-WINDOWS:]
-    return len(last) == WINDOWS and max(last) <= (1 + AGREEMENT) * min(last)
-
-
-def repeat(timed: Callable[[], int], stop: Callable[[int, int], bool]) -> list[int]:
-    """The times of as many calls as it takes until `stop(calls, total ns)`."""
-    times: list[int] = []
-    total = 0
-    while not stop(len(times), total):
-        times.append(timed())
-        total += times[-1]
-    return times
 
 
 def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
@@ -143,40 +53,6 @@ def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
     end.record()
     cuda.synchronize()
     return float(start.elapsed_time(end)) / calls
-
-
-class PeakMemory:
-    """Peak memory in MB (1e6 bytes) since this object was made: allocated by torch on CUDA, else resident.
-
-    What is resident includes the interpreter and torch itself: several hundred MB. Where the system cannot
-    reset the peak (Linux can), it is that of the whole life of the process.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            reset_peak_resident()
-
-    def mb(self) -> float:
-        """The peak until now, in MB."""
-        return (torch.cuda.max_memory_allocated() if self.device == "cuda" else peak_resident()) / 1e6
-
-
-def reset_peak_resident() -> None:
-    """Sets the peak back to what is resident now (man 5 proc_pid_clear_refs), where the system allows it."""
-    with contextlib.suppress(OSError):
-        (SELF / "clear_refs").write_text("5")
-
-
-def peak_resident() -> int:
-    """The most bytes of this process that were in memory at once."""
-    found = re.search(r"^VmHWM:\s*(\d+) kB", provenance.contents(SELF / "status"), re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextlib.contextmanager
@@ -203,35 +79,10 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def explained_out_of_memory(batch: int, where: str) -> Iterator[None]:
-    """Turns any device's way of running out of memory into a MemoryError that names batch and device."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not ran_out_of_memory(error):
-            raise
-        raise MemoryError(f"batch={batch} does not fit into the memory of {where}; not measured") from error
-
-
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is why a device raised."""
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)
-
-
 def precision_of(device: str, precision: str) -> torch.autocast:
     """The context that computes in `bf16` by autocast, or in `fp32`. Raises UserError for anything else."""
     half = AXES["precision"].check(precision) == "bf16"
     return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What timing a model gave: host times, time by device events (null without CUDA), peak memory in MB."""
-
-    timings: Timings
-    device_ms: float | None
-    peak_mem_mb: float
 
 
 def placed(model: nn.Module, config: Mapping[str, Any], device: str) -> nn.Module:
@@ -244,105 +95,186 @@ def placed(model: nn.Module, config: Mapping[str, Any], device: str) -> nn.Modul
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def time_model(call: Call, *, device: str, precision: str) -> Measurement:
-    """Times a call that computes on the device, where its model and inputs lie already: in inference mode, or
-    for a model that differentiates as it answers, and so raises there, without gradients only.
-
-    Under both autocast casts the weights anew in every call, and that is part of the time.
+def time_model(call: Call, reference: Reference, *, device: str) -> Pairs:
+    """Times a call that computes on the device, where its model and inputs lie already, beside a reference:
+    in inference mode, or for a model that differentiates as it answers, and so raises there, without
+    gradients only.
     """
     try:
-        return timed_in(torch.inference_mode(), call, device=device, precision=precision)
+        return timed_in(torch.inference_mode(), call, reference, device=device)
     except RuntimeError as error:
         if ran_out_of_memory(error):
             raise
-        return timed_in(torch.no_grad(), call, device=device, precision=precision)
+        return timed_in(torch.no_grad(), call, reference, device=device)
 
 
 def timed_in(
-    mode: contextlib.AbstractContextManager[Any], call: Call, *, device: str, precision: str
-) -> Measurement:
+    mode: contextlib.AbstractContextManager[Any], call: Call, reference: Reference, *, device: str
+) -> Pairs:
     """See `time_model`."""
-    memory = PeakMemory(device)
-    with mode, precision_of(device, precision), no_garbage_collection():
-        timings = time_calls(call, torch.get_device_module(device).synchronize)
-        device_ms = event_ms(call, calls=len(timings.ns)) if device == "cuda" else None
-    return Measurement(timings, device_ms, memory.mb())
+    synchronise = synchronise_of(device)
+
+    def answered() -> None:
+        call()
+        synchronise()
+
+    with mode, no_garbage_collection():
+        return time_pairs(answered, reference_call(reference, device, synchronise))
 
 
-def measure(
-    model: nn.Module,
-    *,
-    config: Mapping[str, Any],
-    arch_id: str,
-    device: str,
-    batch: int,
-    precision: str = "fp32",
-    threads: int = 1,
-) -> Row:
-    """The row of `latency` for a model: all columns but schema_version. Takes 1 to 8 s or 20 calls.
-
-    The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
-    Raises MemoryError where the batch does not fit (it is never lowered), UserError for an unknown precision.
-    """
-    where, task = provenance.device_name(device, threads), procedure(config["task"])
-    cost = count(model, *task.example(config, 1))
-    with cpu_threads(threads), explained_out_of_memory(batch, where):
-        model.eval()
-        ready = placed(model, config, device)
-        inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
-        timed = time_model(task.answer(ready, inputs, config), device=device, precision=precision)
+def measure_reference(reference: Reference, *, device: str, threads: int) -> Row:
+    """The row of `references` for a reference: its own time on this device. Takes two seconds."""
+    with cpu_threads(threads), torch.inference_mode(), no_garbage_collection():
+        ms = time_reference(reference_call(reference, device, synchronise_of(device)))
     return {
-        "arch_id": arch_id,
-        "measured_on": where,
-        "batch": batch,
-        "precision": precision,
-        **{column.name: config[column.name] for column in ARCHITECTURE},
-        "params": cost.params,
-        "macs": cost.macs,
-        **timed_columns(timed, batch, task.tokens(config)),
-        "threads": threads,
-        "torch": str(torch.__version__),
+        "reference": reference.name,
+        "measured_on": provenance.device_name(device, threads),
+        "versions": versions_of("eager"),
+        "ms": ms,
         "host": provenance.host(),
         "measured_at": datetime.now(UTC),
     }
 
 
-def timed_columns(measurement: Measurement, batch: int, tokens: int | None) -> Row:
-    """The columns of `latency` that come from timing; `tokens` are those of one answer."""
-    timings = measurement.timings
+def measure_architecture(
+    subject: Subject,
+    deployment: Deployment,
+    *,
+    device: str,
+    reference_ms: float | None = None,
+) -> Row:
+    """Like `measure`, of the model that the subject describes."""
+    with ensured():
+        return measure(
+            build(subject.config, subject.source),
+            subject,
+            deployment,
+            device=device,
+            reference_ms=reference_ms,
+        )
+
+
+def measure(
+    model: nn.Module,
+    subject: Subject,
+    deployment: Deployment,
+    *,
+    device: str,
+    reference_ms: float | None = None,
+) -> Row:
+    """The row of `latency` for a model: all columns but schema_version. Takes half a second to six.
+
+    The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
+    `reference_ms` is the reference's own time on this device; without it that is measured first. What cannot
+    be measured has an `error` in place of a latency: a runtime that does not take the model, or a batch that
+    does not fit, which is never lowered.
+    """
+    row = row_of(subject, deployment, device)
+    began = time.perf_counter()
+    with cpu_threads(deployment.threads):
+        try:
+            with explained_out_of_memory(deployment.batch, row["measured_on"]):
+                row |= cost_columns(model, subject)
+                row |= timed_columns(model, subject.config, deployment, device, reference_ms)
+        except (Unavailable, MemoryError) as error:
+            row["error"] = str(error)
+        except RuntimeError as error:  # of the model's own forward pass
+            row["error"] = reason(error)[:LONGEST]
+    return {**row, "measure_s": time.perf_counter() - began, "measured_at": datetime.now(UTC)}
+
+
+def row_of(subject: Subject, deployment: Deployment, device: str) -> Row:
+    """The columns of `latency` that are known before a model is timed; the others are null."""
     return {
-        **{f"latency_ms_p{p}": timings.ms(p) for p in (50, 90, 99)},
-        "latency_ms_per_token": timings.ms(50) / tokens if tokens else None,
-        "latency_ms_iqr": timings.iqr_ms,
-        "unstable": timings.unstable,
-        "device_ms": measurement.device_ms,
-        "throughput_per_s": batch * 1e3 / timings.ms(50),
-        "calls": len(timings.ns),
-        "warmup_calls": timings.warmup_calls,
-        "peak_mem_mb": measurement.peak_mem_mb,
+        **{column.name: None for column in LATENCY if column.name != "schema_version"},
+        "arch_id": subject.arch_id,
+        "measured_on": provenance.device_name(device, deployment.threads),
+        **asdict(deployment),
+        **{column.name: subject.config[column.name] for column in ARCHITECTURE},
+        "versions": versions_of(deployment.runtime),
+        "unstable": False,
+        "torch": str(torch.__version__),
+        "host": provenance.host(),
     }
 
 
-def measure_architecture(
+def cost_columns(model: nn.Module, subject: Subject) -> Row:
+    """What the model costs on paper."""
+    cost = subject.cost or count(model, *procedure(subject.config["task"]).example(subject.config, 1))
+    return {"params": cost.params, "macs": cost.macs}
+
+
+def timed_columns(
+    model: nn.Module,
     config: Mapping[str, Any],
-    arch_id: str,
-    *,
+    deployment: Deployment,
     device: str,
-    batch: int,
-    precision: str = "fp32",
-    threads: int = 1,
-    source: Source | None = None,
+    reference_ms: float | None,
 ) -> Row:
-    """The row of `latency` for the model that `config` and `source` (see `registry.build`) describe; like
-    `measure`.
-    """
-    with ensured():
-        return measure(
-            build(config, source),
-            config=config,
-            arch_id=arch_id,
+    """The columns of `latency` that come from running the model. Raises Unavailable and MemoryError."""
+    task, batch, memory = procedure(config["task"]), deployment.batch, PeakMemory(device)
+    own_ms = (
+        reference_ms
+        or measure_reference(deployment.reference, device=device, threads=deployment.threads)["ms"]
+    )
+    ready = placed(model.eval(), config, device)
+    inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
+    began = time.perf_counter()
+    prepared = prepared_for(ready, inputs, config, deployment, device)
+    prepare_s = time.perf_counter() - began
+    pairs = time_model(prepared.call, deployment.reference, device=device)
+    tokens = task.tokens(config)
+    low, high = pairs.interval
+    ms = {p: own_ms * pairs.quantile(p / 100) for p in PERCENTILES}
+    return {
+        **{f"latency_ms_p{p}": value for p, value in ms.items()},
+        "latency_ms_low": own_ms * low,
+        "latency_ms_high": own_ms * high,
+        "latency_ms_iqr": own_ms * (pairs.quantile(0.75) - pairs.quantile(0.25)),
+        "latency_rel": pairs.median,
+        "unstable": pairs.unstable,
+        "reference": deployment.reference.name,
+        "reference_ms": own_ms,
+        **{f"raw_ms_p{p}": quantile(pairs.ns, p / 100) / 1e6 for p in PERCENTILES},
+        "latency_ms_per_token": ms[50] / tokens if tokens else None,
+        "device_ms": device_ms(prepared.call, len(pairs.ns)) if device == "cuda" else None,
+        "throughput_per_s": batch * 1e3 / ms[50],
+        "max_abs_diff": prepared.max_abs_diff,
+        "calls": len(pairs.ns),
+        "warmup_calls": pairs.warmup_calls,
+        "prepare_s": prepare_s,
+        "peak_mem_mb": memory.mb(),
+    }
+
+
+def prepared_for(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    config: Mapping[str, Any],
+    deployment: Deployment,
+    device: str,
+) -> Prepared:
+    """See `runtimes.prepare`."""
+    with torch.inference_mode():
+        return prepare(
+            deployment.runtime,
+            model,
+            inputs,
+            config,
             device=device,
-            batch=batch,
-            precision=precision,
-            threads=threads,
+            precision=deployment.precision,
+            threads=deployment.threads,
+            batch=deployment.batch,
         )
+
+
+def synchronise_of(device: str) -> Call:
+    """What waits until the device has done its work."""
+    call: Call = torch.get_device_module(device).synchronize
+    return call
+
+
+def device_ms(call: Call, calls: int) -> float:
+    """See `event_ms`, in inference mode."""
+    with torch.inference_mode():
+        return event_ms(call, calls=calls)

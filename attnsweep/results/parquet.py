@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attnsweep.core import files
-from attnsweep.results.schema import KEYS, MOVED, SCHEMA_VERSION, SCHEMAS
+from attnsweep.results.schema import BEFORE, KEYS, MOVED, SCHEMA_VERSION, SCHEMAS
 
 ID = r"^[^/\\\x00-\x1f\x7f-\x{9f}]{1,200}$"
 FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
@@ -172,12 +172,12 @@ def of_this_version(rows: pa.Table) -> pa.Table:
 
 
 def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
-    """`part` with exactly the columns of `schema`: null where it lacks one.
+    """`part` with exactly the columns of `schema`: null where it lacks one, or what was always so before.
 
     Raises ArrowInvalid if a key is missing, a column is there twice, or a value is none of a row of ours.
     """
     if not part.schema.equals(schema):
-        if lacking := [key for key in keys if key not in part.column_names]:
+        if lacking := [key for key in keys if key not in {*part.column_names, *BEFORE}]:
             raise pa.ArrowInvalid(f"no column {', '.join(lacking)}: not a file of this table")
         twice = [name for name, times in Counter(part.column_names).items() if times > 1]
         if twice:
@@ -185,7 +185,7 @@ def conform(part: pa.Table, schema: pa.Schema, keys: Iterable[str]) -> pa.Table:
         columns = [
             part[field.name].cast(field.type)
             if field.name in part.column_names
-            else pa.nulls(len(part), field.type)
+            else pa.repeat(pa.scalar(BEFORE.get(field.name), field.type), len(part))
             for field in schema
         ]
         part = pa.table(columns, schema=schema)

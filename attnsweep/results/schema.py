@@ -24,7 +24,7 @@ class Move:
     into: str
 
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
 
@@ -51,12 +51,25 @@ QUALITY = (
     ),
     Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch", "lower"),
 )  # fmt: skip
-WHERE = ("measured_on", "latency_batch")
+WHERE = ("measured_on", "latency_batch", "runtime")
 LATENCY_OF_TRIAL = (
     Column(
         "latency_ms_p50", FLOAT, "ms",
-        "median time of a forward pass (of a decoder: of an answer) at latency_batch, on measured_on",
+        "median time of a forward pass (of a decoder: of an answer) at latency_batch under runtime, on "
+        "measured_on: latency_rel times what the reference takes there",
         "lower", over_seeds="median", same=WHERE, shown=("pick",),
+    ),
+    Column(
+        "latency_ms_low", FLOAT, "ms", "lower end of the 95 % interval of latency_ms_p50",
+        over_seeds="median", same=WHERE,
+    ),
+    Column(
+        "latency_ms_high", FLOAT, "ms", "upper end of the 95 % interval of latency_ms_p50",
+        over_seeds="median", same=WHERE,
+    ),
+    Column(
+        "latency_ms_p10", FLOAT, "ms", "10th percentile of the same",
+        "lower", over_seeds="median", same=WHERE,
     ),
     Column(
         "latency_ms_p90", FLOAT, "ms", "90th percentile of the same",
@@ -66,6 +79,11 @@ LATENCY_OF_TRIAL = (
         "latency_ms_p99", FLOAT, "ms", "99th percentile of the same",
         "lower", over_seeds="median", same=WHERE,
     ),
+    Column(
+        "latency_rel", FLOAT, "", "the same as a ratio to the reference, measured in alternation with it",
+        "lower", over_seeds="median", same=WHERE,
+    ),
+    Column("latency_unstable", BOOL, "", "whether half that interval exceeds 3 %", over_seeds="first"),
     Column("latency_batch", INT, "example", "batch size of the latency columns", over_seeds="first"),
     Column(
         "latency_ms_per_token", FLOAT, "ms", "of a decoder: latency_ms_p50 over the tokens decoded in it",
@@ -74,7 +92,11 @@ LATENCY_OF_TRIAL = (
     Column(
         "throughput_per_s", FLOAT, "1/s",
         "examples per second at the throughput batch (see the latency table)",
-        "higher", over_seeds="median", same=("measured_on",),
+        "higher", over_seeds="median", same=("measured_on", "runtime"),
+    ),
+    Column(
+        "runtime", STR, "", "what ran the model as its latency was measured, such as eager or onnxruntime",
+        over_seeds="first",
     ),
     Column(
         "measured_on", STR, "", "device and thread count that latency and throughput were measured on",
@@ -88,13 +110,13 @@ COST = (
         "macs", INT, "", "multiply-accumulates of one forward pass of one example; null where not countable",
         "lower", over_seeds="first", objective=True,
     ),
-    *LATENCY_OF_TRIAL[:-1],
+    *LATENCY_OF_TRIAL[:-2],
     Column(
         "peak_mem_mb", FLOAT, "MB",
         "peak memory of training: allocated on the GPU, or resident in the worker process",
         "lower", over_seeds="median", same=("device",),
     ),
-    LATENCY_OF_TRIAL[-1],
+    *LATENCY_OF_TRIAL[-2:],
 )  # fmt: skip
 EFFORT = (
     Column(
@@ -159,30 +181,65 @@ EPOCHS = (
 LATENCY = (
     Column("arch_id", STR, "", "the architecture"),
     Column("measured_on", STR, "", "device and thread count"),
+    Column("runtime", STR, "", "what ran the model: eager, compile, onnxruntime, openvino or cudagraphs"),
+    Column("versions", STR, "", "the packages that determine it, with their versions"),
     Column("batch", INT, "example", "examples in one forward pass"),
-    Column("precision", STR, "", "fp32, or bf16 by autocast"),
+    Column(
+        "precision", STR, "",
+        "fp32; bf16: weights and inputs cast once; int8: static quantisation of the weights of trial_id",
+    ),
     *ARCHITECTURE,
     *COST[:2],
     Column(
         "latency_ms_p50", FLOAT, "ms",
-        "median host time of one synchronised forward pass (of a decoder: of decoding an answer)",
+        "median time of one synchronised forward pass (of a decoder: of decoding an answer): latency_rel "
+        "times reference_ms",
     ),
-    Column("latency_ms_p90", FLOAT, "ms", "90th percentile"),
-    Column("latency_ms_p99", FLOAT, "ms", "99th percentile"),
+    Column("latency_ms_low", FLOAT, "ms", "lower end of the 95 % interval of latency_ms_p50"),
+    Column("latency_ms_high", FLOAT, "ms", "upper end of the 95 % interval of latency_ms_p50"),
+    Column("latency_ms_p10", FLOAT, "ms", "10th percentile, of the ratios too"),
+    Column("latency_ms_p90", FLOAT, "ms", "90th percentile, of the ratios too"),
+    Column("latency_ms_p99", FLOAT, "ms", "99th percentile, of the ratios too"),
+    Column("latency_ms_iqr", FLOAT, "ms", "interquartile range, of the ratios too"),
     Column("latency_ms_per_token", FLOAT, "ms", "latency_ms_p50 over the tokens decoded in it"),
-    Column("latency_ms_iqr", FLOAT, "ms", "interquartile range"),
-    Column("unstable", BOOL, "", "whether the interquartile range exceeds a tenth of the median"),
+    Column(
+        "latency_rel", FLOAT, "",
+        "median of the ratios of a call's time to that of the reference just before and after it",
+    ),
+    Column("unstable", BOOL, "", "whether half the interval of latency_ms_p50 exceeds 3 % of it"),
+    Column("reference", STR, "", "the small model that it was measured in alternation with"),
+    Column("reference_ms", FLOAT, "ms", "what that takes on measured_on, measured once (table references)"),
+    Column("raw_ms_p10", FLOAT, "ms", "10th percentile of the calls as they were, in processor time"),
+    Column("raw_ms_p50", FLOAT, "ms", "median of the same, which wanders with the machine's speed"),
+    Column("raw_ms_p90", FLOAT, "ms", "90th percentile of the same"),
+    Column("raw_ms_p99", FLOAT, "ms", "99th percentile of the same"),
     Column("device_ms", FLOAT, "ms", "time of a pass by device events, synchronised once; null on CPUs"),
     Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over the median"),
+    Column("max_abs_diff", FLOAT, "", "largest difference of an output from eager's in fp32; null for that"),
+    Column("val_acc", FLOAT, "fraction", "of int8: accuracy on the validation split, judged anew"),
+    Column("test_acc", FLOAT, "fraction", "of int8: accuracy on the test split, judged anew"),
+    Column("trial_id", STR, "", "of int8: the trial whose weights were quantised"),
     Column("calls", INT, "", "timed calls"),
     Column("warmup_calls", INT, "", "calls before timing began"),
+    Column("prepare_s", FLOAT, "s", "how long the runtime took to take the model: export, compilation"),
+    Column("measure_s", FLOAT, "s", "how long the whole measurement took"),
     Column("peak_mem_mb", FLOAT, "MB", "peak memory of the passes: on the GPU, or of the process"),
     Column("threads", INT, "", "CPU threads of one forward pass"),
+    Column("error", STR, "", "why there is no latency; it is not tried again unless asked"),
     Column("torch", STR, "", "version of torch"),
     Column("host", STR, "", "name of the host"),
     Column("measured_at", TIME, "UTC", "when the measurement ended"),
     VERSION,
 )  # fmt: skip
+REFERENCES = (
+    Column("reference", STR, "", "the small model that others are measured in alternation with"),
+    Column("measured_on", STR, "", "device and thread count"),
+    Column("versions", STR, "", "the packages that determine it, with their versions"),
+    Column("ms", FLOAT, "ms", "median over twenty bursts of calls, which lie over two seconds"),
+    Column("host", STR, "", "name of the host"),
+    Column("measured_at", TIME, "UTC", "when the measurement ended"),
+    VERSION,
+)
 OWN = {  # to the columns of a table that one task has for itself
     name: (IDS[0], *(column for column in COLUMNS if column.table == name), VERSION)
     for name in dict.fromkeys(column.table for column in COLUMNS if column.table != "trials")
@@ -191,14 +248,20 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "trials": (*IDS, *CONFIGURATION, *QUALITY, *OF_TASKS, *COST, *EFFORT, *PROVENANCE),
     "epochs": EPOCHS,
     "latency": LATENCY,
+    "references": REFERENCES,
     **OWN,
 }
 KEYS = {
     "trials": ("trial_id",),
     "epochs": ("trial_id", "epoch"),
-    "latency": ("arch_id", "measured_on", "batch", "precision"),
+    "latency": ("arch_id", "measured_on", "runtime", "versions", "batch", "precision"),
+    "references": ("reference", "measured_on", "versions"),
     **dict.fromkeys(OWN, ("trial_id",)),
 }
+BEFORE = {
+    "runtime": "eager",
+    "versions": "not recorded",
+}  # in files that have no such column: of schemas up to 4
 MEASURES = {  # the columns of a trial's row, wherever they stand, that can be compared
     column.name: column
     for column in (*TABLES["trials"], *(column for columns in OWN.values() for column in columns))

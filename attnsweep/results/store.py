@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from attnsweep.core import files
-from attnsweep.core.errors import Unreachable, UserError
-from attnsweep.results import parquet, storage
+from attnsweep.core.errors import Unreachable, UserError, known
+from attnsweep.core.runtimes import RUNTIMES
+from attnsweep.results import latencies, parquet, storage
 from attnsweep.results.parquet import Layout, Part, Source
 from attnsweep.results.schema import (
     FINAL,
@@ -393,12 +394,15 @@ def load(
     *,
     status: str | None = "done",
     all_columns: bool = False,
+    runtime: str | None = None,
 ) -> "pd.DataFrame":
     """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all) with the
     measures that a task keeps in a table of its own, or any table as it is.
 
-    Columns of `trials` that are null in all these rows are left out, unless `all_columns`. Raises UserError
-    where there are no results, or no such table.
+    With `runtime`, such as "onnxruntime", the columns of latency are those under it, null where nothing was
+    measured so; else those of the first runtime that a trial's sweep named. Columns of `trials` that are null
+    in all these rows are left out, unless `all_columns`. Raises UserError where there are no results, or no
+    such table, or nothing was measured under that runtime.
     """
     if table not in TABLES:
         raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
@@ -409,12 +413,32 @@ def load(
         raise UserError(
             f"no results in {results}; run a sweep first: python -m attnsweep new quickstart writes one"
         )
-    frame = store.read(table).to_pandas()
+    content = store.read(table)
     if table != "trials":
-        return frame
+        return content.to_pandas()
+    frame = (under(store, content, runtime) if runtime else content).to_pandas()
     if status is not None:
         frame = frame[frame["status"] == status].reset_index(drop=True)
     for own in OWN:
         measures = store.read(own).to_pandas().drop(columns="schema_version")
         frame = frame.merge(measures, on="trial_id", how="left", validate="one_to_one")
     return frame if all_columns else frame.dropna(axis="columns", how="all")
+
+
+def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:
+    """The trials with the latencies that were measured under one runtime, and no others.
+
+    Raises UserError where there are none.
+    """
+    measured = store.read("latency").to_pylist()
+    names = sorted({row["runtime"] for row in measured if row["latency_ms_p50"] is not None})
+    if runtime not in names:
+        raise UserError(
+            f"nothing was measured under runtime={known('runtime', runtime, RUNTIMES)!r}, only under "
+            f"{', '.join(names) or 'none'}; measure it: python -m attnsweep measure --runtime {runtime}"
+        )
+    rows = trials.to_pylist()
+    found = dict(latencies.of_trials(rows, measured, runtime=runtime))
+    nothing = dict.fromkeys(latencies.NAMES)
+    changed = [{**row, **found.get(row["trial_id"], nothing)} for row in rows]
+    return pa.Table.from_pylist(changed, schema=trials.schema)

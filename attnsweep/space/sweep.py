@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
 from attnsweep.space.draws import draw
@@ -30,6 +31,7 @@ from attnsweep.tasks.registry import AXES, BEFORE, takes
 
 OPTIONS = (
     "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
+    "latency",
 )  # fmt: skip
 OBJECTIVES = {  # in the words of Optuna
     name: {"higher": "maximize", "lower": "minimize"}[column.better]
@@ -57,6 +59,11 @@ class Sweep:
     it. `trial_timeout=600` ends a trial that has not ended 600 s after it was started: it is `failed` with
     that reason, its worker is replaced, and the same command tries it again, from its last checkpoint.
 
+    `latency` says what is measured once the trials have run, such as
+    `{"runtime": ["eager", "onnxruntime"], "batch": [1, 32], "threads": [1, 2], "precision": ["bf16"]}`;
+    by default eager, at batch 1 and 256, on one thread, in each trial's own precision. The rows of trials
+    show the first runtime and number of threads.
+
     `search="optuna"` has Optuna choose in the domains, for each cell of the grid by itself, until it has
     `num_samples` trials that are good in the `objectives`: columns of `trials`, of which accuracy is to be
     high and losses, parameters and MACs are to be low; of several, the trade-off is searched.
@@ -76,6 +83,7 @@ class Sweep:
         search: str | None = None,
         objectives: str | Sequence[str] = ("val_acc", "params"),
         trial_timeout: float | None = None,
+        latency: Mapping[str, Any] | Deployments | None = None,
         **shared: Any,
     ) -> None:
         parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
@@ -102,6 +110,7 @@ class Sweep:
         if scheduler not in (None, "asha"):
             raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
         self.trial_timeout = checked_timeout(trial_timeout)
+        self.latency = latency if isinstance(latency, Deployments) else Deployments.of(latency)
         self.search = search
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         check_search(self)

@@ -1,0 +1,143 @@
+"""Measuring on one machine: processes that stay, share the work, and have the machine to themselves."""
+
+import contextlib
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO
+
+from attnsweep.core.deployment import Ask
+from attnsweep.engine import presence
+from attnsweep.engine.engine import Described, Measured, Unmeasurable
+from attnsweep.results import provenance
+from attnsweep.results.store import Row
+
+PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
+LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one measurement; of one that calls a compiler
+
+
+class Meter:
+    """A process that measures, one architecture after another (see `measuring_process`). A context."""
+
+    def __init__(self, gpus: float = 0) -> None:
+        self.gpus = gpus
+        self.messages: IO[bytes] = tempfile.TemporaryFile()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Meter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+        self.messages.close()
+
+    def measure(self, ask: Ask) -> Row:
+        """The row that is asked for, of `latency` or of `references`. Raises Unmeasurable where the process
+        cannot be started, or ends.
+        """
+        process = self.process = self.process or self.started()
+        assert process.stdin and process.stdout
+        limit_s = COMPILE_LIMIT_S if ask.deployment.runtime == "compile" else LIMIT_S
+        try:
+            pickle.dump((ask, self.gpus, limit_s), process.stdin)
+            process.stdin.flush()
+            row: Row = pickle.load(process.stdout)  # of our own process
+            return row
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self.close()
+            raise Unmeasurable(self.last_words() or "its process ended") from error
+
+    def started(self) -> "subprocess.Popen[bytes]":
+        """The process; it ends when its input does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "attnsweep.engine.measuring_process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, env=with_this_package(),
+        )  # fmt: skip
+
+    def last_words(self) -> str:
+        """The last line that the process wrote."""
+        self.messages.seek(0)
+        lines = self.messages.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close() if pipe else None
+        self.process = None
+
+
+def with_this_package() -> dict[str, str]:
+    """The environment of a process that is to import this very package."""
+    paths = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> Described:
+    """What this machine calls itself, and which versions it has."""
+    from attnsweep.core.runtimes import Unavailable, versions_of
+
+    device = "cpu"
+    if gpus or sys.platform == "darwin":  # elsewhere without the seconds that torch takes to import
+        from attnsweep.measuring import measure
+
+        device = measure.pick_device(gpus)
+    versions, missing = {}, {}
+    for runtime in ("eager", *runtimes):
+        try:
+            versions[runtime] = versions_of(runtime)
+        except Unavailable as error:
+            missing[runtime] = str(error)
+    names = {number: provenance.device_name(device, number) for number in threads}
+    return Described(names, versions, missing, cores=len(os.sched_getaffinity(0)))
+
+
+def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured]:
+    """Measures on this machine, side by side as far as its CPUs go, each answer as it comes; no sweep trains
+    here meanwhile that lets others measure.
+    """
+    with presence.alone(PATIENCE_S) as is_alone:
+        disturbed_by = presence.other_work() if is_alone else "another sweep trains there"
+        for threads in sorted({ask.deployment.threads for ask in asks}):
+            these = [ask for ask in asks if ask.deployment.threads == threads]
+            side_by_side = 1 if gpus else max(1, min(cpus // threads, len(these)))
+            for measured in shared_out(these, gpus, side_by_side):
+                yield replace(measured, disturbed_by=disturbed_by)
+
+
+def shared_out(asks: Sequence[Ask], gpus: float, workers: int) -> Iterator[Measured]:
+    """The answers of so many processes, each of which takes the next ask when it has done with one."""
+    waiting: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Measured] = queue.SimpleQueue()
+    for ask in asks:
+        waiting.put(ask)
+    with contextlib.ExitStack() as stack:
+        for _ in range(workers):
+            meter = stack.enter_context(Meter(gpus))
+            threading.Thread(target=work, args=(meter, waiting, answers), daemon=True).start()
+        for _ in asks:
+            yield answers.get()
+
+
+def work(meter: Meter, waiting: "queue.SimpleQueue[Ask]", answers: "queue.SimpleQueue[Measured]") -> None:
+    """Measures what waits until nothing does."""
+    while True:
+        try:
+            ask = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            answers.put(Measured(ask, meter.measure(ask)))
+        except Exception as error:
+            answers.put(Measured(ask, None, error=str(error) or type(error).__name__))

@@ -1,0 +1,223 @@
+"""Timing that repeats on a busy machine: a model and a small reference, in alternation.
+
+The speed of a virtual core changes by a factor of two with what its neighbours do, so a median in
+milliseconds taken now and one taken a minute later differ by as much. What a model takes *relative to a
+reference that runs just before and just after it* does not: both meet the same machine. So a latency is the
+median of these ratios, and its interval says how far it is known.
+
+They take turns in short bursts, of which the first calls do not count: after the other's, caches and branch
+predictors are cold. Where single calls alternate, the reference takes 1.4 to 1.7 times what it takes by
+itself, more beside a larger model, and every ratio comes out too low by another factor.
+
+A call that the scheduler cuts in two would take as long as its neighbour's slice. Where a call computes in
+the calling thread alone, its time is therefore that thread's processor time, which stands still meanwhile;
+elsewhere calls in which the process was preempted are left out.
+"""
+
+import itertools
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+Call = Callable[[], object]
+
+WARM_NS, WARM_CALLS, WARM_MOST_NS = 50_000_000, 3, 2_000_000_000
+REFERENCE_CALLS, REFERENCE_COLD = 6, 2  # of a burst of the reference, and those of them that do not count
+CALLS, COLD, LONG_NS = 4, 1, 3_000_000  # of a burst of the model; a call that is longer warms itself, alone
+LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 12, 250_000_000, 600_000_000, 6_000_000_000
+PRECISE = 0.01  # half an interval, relative: no more pairs are needed
+UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
+BLOCKS, STUDENT_T = 10, 2.262  # blocks of pairs; the 97.5 % quantile of Student's t with 9 degrees of freedom
+ALONE = 0.95  # share of its time that a call must compute itself for its thread's time to be its time
+
+
+class Clocks(NamedTuple):
+    """The wall clock, the processor time of the calling thread (both ns), and how often it was preempted."""
+
+    wall: Callable[[], int] = time.perf_counter_ns
+    thread: Callable[[], int] = time.thread_time_ns
+    preempted: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+class Timed(NamedTuple):
+    """One call: wall clock and processor time in ns, and whether the process was preempted meanwhile."""
+
+    wall: int
+    thread: int
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Bursts of a model's calls in ns, none empty, and by the median the bursts of the reference before,
+    between and after them, of which there is one more.
+    """
+
+    bursts: tuple[tuple[int, ...], ...]
+    reference_ns: tuple[float, ...]
+    warmup_calls: int = 0
+
+    @cached_property
+    def ns(self) -> list[int]:
+        """What all calls took."""
+        return list(itertools.chain.from_iterable(self.bursts))
+
+    def around(self) -> Iterator[tuple[tuple[int, ...], float]]:
+        """Each burst, and the mean of the reference's before and after it."""
+        for burst, (before, after) in zip(self.bursts, itertools.pairwise(self.reference_ns), strict=True):
+            yield burst, (before + after) / 2
+
+    @cached_property
+    def ratios(self) -> list[float]:
+        """The median of each burst over the reference's time around it."""
+        return [statistics.median(burst) / reference for burst, reference in self.around()]
+
+    @cached_property
+    def of_calls(self) -> list[float]:
+        """Each call over the reference's time around its burst."""
+        return [ns / reference for burst, reference in self.around() for ns in burst]
+
+    def quantile(self, p: float) -> float:
+        """The p-quantile of single calls over the reference, 0 < p < 1."""
+        return quantile(self.of_calls, p)
+
+    @property
+    def median(self) -> float:
+        """The median ratio."""
+        return statistics.median(self.ratios)
+
+    @cached_property
+    def half_width(self) -> float:
+        """Half the 95 % interval of the median's logarithm, by the spread of the medians of ten blocks in
+        succession (batch means), so that slow changes count; infinite for less than ten pairs.
+        """
+        if len(self.ratios) < BLOCKS:
+            return math.inf
+        logs = [math.log(statistics.median(block)) for block in blocks(self.ratios)]
+        return STUDENT_T * statistics.stdev(logs) / math.sqrt(BLOCKS)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the median."""
+        return self.median * math.exp(-self.half_width), self.median * math.exp(self.half_width)
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the median is known to no better than 3 %."""
+        return not self.half_width <= UNSTABLE
+
+
+def blocks(values: Sequence[float]) -> list[Sequence[float]]:
+    """The values in ten blocks of neighbours, as equal as can be."""
+    ends = [round(i * len(values) / BLOCKS) for i in range(BLOCKS + 1)]
+    return [values[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def quantile(values: Sequence[float], p: float) -> float:
+    """The p-quantile of one or more values, interpolated linearly as numpy does."""
+    ordered = sorted(values)
+    place = p * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+class Alternation:
+    """A model and a reference that take turns; what they took until now."""
+
+    def __init__(self, call: Call, reference: Call, clocks: Clocks) -> None:
+        self.call, self.reference, self.clocks = call, reference, clocks
+        self.warmup = warm_up(call, reference, clocks)
+        self.use_thread = computes_here(self.warmup)
+        self.size = (1, 0) if self.ns(min(self.warmup, key=self.ns)) > LONG_NS else (CALLS, COLD)
+        self.bursts, self.spent = list[tuple[int, ...]](), 0
+        self.references = [self.reference_burst()]
+
+    def ns(self, one: Timed) -> int:
+        """What a call took: processor time, or by the wall clock where others compute for it."""
+        return one.thread if self.use_thread else one.wall
+
+    def turn(self) -> None:
+        """A burst of the model, and one of the reference."""
+        burst = self.burst(self.call, *self.size)
+        self.references.append(self.reference_burst())
+        self.bursts.append(burst)
+
+    def burst(self, call: Call, calls: int, cold: int) -> tuple[int, ...]:
+        """What the calls of a burst took that count: not the first ones, and by the wall clock none that was
+        cut, unless all were.
+        """
+        done = [timed(call, self.clocks) for _ in range(calls)]
+        self.spent += sum(map(self.ns, done))
+        warm = done[cold:]
+        whole = warm if self.use_thread else [one for one in warm if not one.cut] or warm
+        return tuple(map(self.ns, whole))
+
+    def reference_burst(self) -> float:
+        """The median of a burst of the reference."""
+        return statistics.median(self.burst(self.reference, REFERENCE_CALLS, REFERENCE_COLD))
+
+    def pairs(self) -> Pairs:
+        """What is known now."""
+        return Pairs(tuple(self.bursts), tuple(self.references), len(self.warmup))
+
+    def enough(self) -> bool:
+        """Whether that will do."""
+        turns = len(self.bursts)
+        if self.spent >= MOST_NS and turns >= 2:
+            return True
+        if turns < LEAST_PAIRS or self.spent < LEAST_NS:
+            return False
+        return self.spent >= ENOUGH_NS or (turns % BLOCKS == 0 and self.pairs().half_width <= PRECISE)
+
+
+def time_pairs(call: Call, reference: Call, *, clocks: Clocks | None = None) -> Pairs:
+    """Times `call`, which waits for its own result, in turns with `reference`.
+
+    Ends when the median is known to 1 % and a quarter of a second was computed; at the latest after 0.6 s, or
+    for slow calls after twelve turns or 6 s.
+    """
+    both = Alternation(call, reference, clocks or Clocks())
+    while not both.enough():
+        both.turn()
+    return both.pairs()
+
+
+def timed(call: Call, clocks: Clocks) -> Timed:
+    """Times one call."""
+    preempted, wall, thread = clocks.preempted(), clocks.wall(), clocks.thread()
+    call()
+    thread, wall = clocks.thread() - thread, clocks.wall() - wall
+    return Timed(wall, thread, clocks.preempted() > preempted)
+
+
+def computes_here(calls: Sequence[Timed]) -> bool:
+    """Whether calls compute in the calling thread alone, by the fastest of them, which hardly waited."""
+    fastest = min(calls, key=lambda one: one.wall)
+    return fastest.thread >= ALONE * fastest.wall
+
+
+def ns_of(calls: Sequence[Timed]) -> list[int]:
+    """What the calls took in ns: as processor time where that is all, else by the wall clock, then without
+    those that were cut, unless all were.
+    """
+    if computes_here(calls):
+        return [one.thread for one in calls]
+    return [one.wall for one in calls if not one.cut] or [one.wall for one in calls]
+
+
+def warm_up(call: Call, reference: Call, clocks: Clocks) -> list[Timed]:
+    """Calls both in alternation, three times and 0.05 s at least and, after the first, 2 s at most."""
+    done, until = list[Timed](), 0
+    while len(done) < WARM_CALLS or sum(one.wall for one in done) < WARM_NS:
+        done.append(timed(call, clocks))
+        reference()
+        until = until or clocks.wall() + WARM_MOST_NS  # the first call may compile, or allocate
+        if clocks.wall() > until:
+            break
+    return done

@@ -1,0 +1,70 @@
+"""Which row of `latency` belongs to a trial: that of its architecture and precision, under one runtime, on
+one device. Rows of several are never mixed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from attnsweep.results.schema import LATENCY_OF_TRIAL
+
+Row = Mapping[str, Any]
+NAMES = tuple(column.name for column in LATENCY_OF_TRIAL)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def of_trials(
+    trials: Iterable[Row], measured: Iterable[Row], *, runtime: str, measured_on: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each trial that has one: its id, and the columns of latency that its row gets, those of the
+    smallest batch, with the throughput of the largest.
+
+    Without `measured_on` a trial keeps the device that its row names, if it was measured there under that
+    runtime, else it gets the one that was measured last.
+    """
+    known: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in measured:
+        if row["latency_ms_p50"] is not None and row["runtime"] == runtime:
+            known[row["arch_id"], row["precision"]].append(row)
+    for trial in trials:
+        rows = on_one_device(known[trial["arch_id"], trial["precision"]], measured_on, trial["measured_on"])
+        if rows:
+            yield trial["trial_id"], columns(rows)
+
+
+def on_one_device(rows: Sequence[Row], wanted: str | None, before: str | None) -> list[Row]:
+    """The rows of the wanted device; without one those of the device before, or of the last that was used.
+    Of several versions of its packages those that were measured last.
+    """
+    devices = {row["measured_on"] for row in rows}
+    chosen = wanted or (before if before in devices else None)
+    if chosen is None and rows:
+        chosen = max(rows, key=when)["measured_on"]
+    here = [row for row in rows if row["measured_on"] == chosen]
+    versions = max(here, key=when)["versions"] if here else None
+    return [row for row in here if row["versions"] == versions]
+
+
+def when(row: Row) -> datetime:
+    """When it was measured."""
+    measured: datetime | None = row["measured_at"]
+    return measured or LONG_AGO
+
+
+def columns(rows: Sequence[Row]) -> dict[str, Any]:
+    """The columns of a trial, from its architecture's rows for several batches."""
+    single, many = min(rows, key=batch), max(rows, key=batch)
+    values = {
+        **single,
+        "latency_batch": single["batch"],
+        "latency_unstable": single["unstable"],
+        "throughput_per_s": many["throughput_per_s"] if many is not single else None,
+    }
+    return {name: values[name] for name in NAMES}
+
+
+def batch(row: Row) -> int:
+    """The examples of a forward pass."""
+    number: int = row["batch"]
+    return number
