@@ -33,7 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attnsweep.measuring import measure
+from attnsweep.measuring.device import pick_device
+from attnsweep.measuring.memory import PeakMemory
 from attnsweep.nn.attention import MultiHeadAttention, causal_mask
 from attnsweep.nn.cost import multi_head
 from attnsweep.results import provenance
@@ -147,7 +148,7 @@ def added_mb(way: str, what: str, shape: Shape, device: str) -> float:
     small = Shape(shape.batch, 8, shape.dim, shape.heads, shape.causal)
     call(way, what, small, device)()
     ready = call(way, what, shape, device)
-    memory = measure.PeakMemory(device)
+    memory = PeakMemory(device)
     before = memory.mb()
     ready()
     return memory.mb() - before
@@ -205,7 +206,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
-    device = measure.pick_device(gpu=1)
+    device = pick_device(gpu=1)
     sizes = f"batch {options.batch}, dim {options.dim}, {options.heads} heads, float32"
     print(f"{machine(device)}; {sizes}{', causal mask' if options.causal else ''}\n")
     print(line(*HEAD), line("---", *["---:"] * (len(HEAD) - 1)), sep="\n", flush=True)

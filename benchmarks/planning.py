@@ -29,6 +29,7 @@ import torch
 import world
 
 from attnsweep.core.axes import Config
+from attnsweep.core.deployment import Deployment, Subject
 from attnsweep.measuring import measure
 from attnsweep.results import provenance
 from attnsweep.tasks.driving.judging.baselines import policy_of
@@ -98,7 +99,7 @@ def training(config: Config, data: dict[str, torch.Tensor], steps: int) -> tuple
 
 def answer_ms(config: Config) -> float:
     """Median latency of one answer."""
-    row = measure.measure(build(config), config=config, arch_id="", device="cpu", batch=1)
+    row = measure.measure_architecture(Subject("", config), Deployment(), device="cpu")
     return float(row["latency_ms_p50"])
 
 

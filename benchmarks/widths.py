@@ -12,21 +12,21 @@ Latency is measured as `python -m attnsweep measure` does, but in one process; s
 
 import argparse
 import contextlib
+import functools
 import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-import torch
-
 from attnsweep.core.axes import Config
+from attnsweep.core.deployment import DISPATCH, Deployment, Subject
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
+from attnsweep.measuring.device import pick_device
 from attnsweep.results import provenance
 from attnsweep.space.trials import cost_of
-from attnsweep.tasks import task as tasks
 from attnsweep.tasks.images import space as images
-from attnsweep.tasks.registry import build, resolve
+from attnsweep.tasks.registry import resolve
 
 SHARED = dict(dataset="mnist", depth=4, heads=4, dim_head=16)
 WIDTHS = range(4, 385)
@@ -36,12 +36,15 @@ Cost = Callable[[Config], float]
 
 def latency_ms(config: Config) -> float:
     """The median time of a forward pass at batch 1."""
-    device, task = measure.pick_device(gpu=1), tasks.task("images")
-    model = build(config).eval().to(device).to(memory_format=torch.channels_last)
-    inputs = tuple(tensor.to(device) for tensor in task.example(config, 1))
-    with measure.cpu_threads(1):
-        timed = measure.time_model(task.answer(model, inputs, config), device=device, precision="fp32")
-    return timed.timings.ms(50)
+    subject, device = Subject("", config, cost=cost_of(config)), pick_device(gpu=1)
+    row = measure.measure_architecture(subject, Deployment(), device=device, reference_ms=own_ms(device))
+    return float(row["latency_ms_p50"])
+
+
+@functools.cache
+def own_ms(device: str) -> float:
+    """What the reference takes on the device."""
+    return float(measure.measure_reference(DISPATCH, device=device, threads=1)["ms"])
 
 
 def parameters(config: Config) -> float:
@@ -102,7 +105,7 @@ def main() -> None:
     wanted, of = (options.params, parameters) if options.params else (options.latency_ms, latency_ms)
     fitting, others = table(wanted, of, within=options.within)
     print(f"# {wanted:g} {'parameters' if options.params else 'ms'}, measured on "
-          f"{provenance.device_name(measure.pick_device(gpu=1), 1)}")  # fmt: skip
+          f"{provenance.device_name(pick_device(gpu=1), 1)}")  # fmt: skip
     print("WIDTHS = {")
     for dim in sorted(fitting, reverse=True):
         print(f'    {dim}: "{" ".join(fitting[dim])}",')

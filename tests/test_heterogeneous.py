@@ -6,9 +6,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,10 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import attnsweep
 from attnsweep import Sweep, UserError
+from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject
 from attnsweep.engine import cluster, latency, on_ray
-from attnsweep.engine.engine import Measured
-from attnsweep.engine.on_ray import Node, RayCluster
+from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.on_ray import Kind, Node, RayCluster
 from attnsweep.results.store import Store
+
+SINGLE = Deployments(batch=(1,))
 
 pytestmark = pytest.mark.ray
 NOTED = '''
@@ -131,18 +133,15 @@ def test_room_in_a_node(node: dict[str, float], asked: dict[str, float], count: 
     assert cluster.room(node, asked) == count
 
 
-def test_latency_is_measured_once_on_each_kind_of_device(
-    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(latency, "BATCHES", (latency.LATENCY_BATCH,))  # the other one takes seconds more
+def test_latency_is_measured_once_on_each_kind_of_device(nodes: Cluster, tmp_path: Path) -> None:
     rows = ran(tmp_path, {"cpu": 2, "alpha": 1})
     assert set(rows["cpu"]) == {"Alpha"}
-    store, reports = Store(tmp_path / "results"), list[str]()
-    arch_ids = dict(zip(rows["trial_id"], rows["arch_id"], strict=True))
+    store, heard = Store(tmp_path / "results"), list[tuple[int, int]]()
+    subjects = latency.subjects_of(store, dict(zip(rows["trial_id"], rows["arch_id"], strict=True)))
     for _ in range(2):
-        benches = RayCluster(lambda reason: None).benches(gpus=False)
-        latency.measure_all(store, arch_ids, benches, reports.append)
-    assert reports == ["latency 1/1 on Beta, 1 thread", "latency 1/1 on Alpha, 1 thread"]
+        benches = RayCluster(lambda reason: None).benches(SINGLE, gpus=False)
+        latency.Phase(store, SINGLE, lambda *now: heard.append(now)).measure(subjects, benches)
+    assert heard == [(1, 1), (1, 1)]
     measured = store.read("latency").to_pandas()
     assert sorted(measured["measured_on"]) == ["Alpha, 1 thread", "Beta, 1 thread"]
     assert set(attnsweep.load(tmp_path / "results")["measured_on"]) == {"Alpha, 1 thread"}
@@ -150,7 +149,7 @@ def test_latency_is_measured_once_on_each_kind_of_device(
 
 def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None:
     one = alpha(reports := [])
-    where = NodeAffinitySchedulingStrategy(one.node_id, soft=False)
+    where = NodeAffinitySchedulingStrategy(one.nodes[0].node_id, soft=False)
 
     @ray.remote(num_cpus=0.5, scheduling_strategy=where)
     def trial(started: str) -> float:
@@ -166,33 +165,35 @@ def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None
     while not started.exists():
         time.sleep(0.05)
     started.unlink()
-    measuring = one.task(now, one.cpus).remote()
+    (node,) = one.nodes
+    measuring = node.task(now, node.cpus).remote()
     assert ray.get(measuring) >= ray.get(training)
     assert reports == []
 
 
-def alpha(reports: list[str]) -> Node:
+def alpha(reports: list[str | None]) -> Kind:
     """The node Alpha as a bench, which reports to a list."""
-    benches = RayCluster(reports.append).benches(gpus=False)
-    (one,) = (bench for bench in benches if bench.measured_on.startswith("Alpha"))
-    assert isinstance(one, Node)
+    benches = RayCluster(reports.append).benches(SINGLE, gpus=False)
+    (one,) = (bench for bench in benches if bench.described.measured_on[1].startswith("Alpha"))
+    assert isinstance(one, Kind)
     return one
 
 
 def test_a_measurement_that_waits_for_its_node_says_so(
     nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def begin_and_say(*arguments: object) -> Iterator[Measured | None]:  # here: it travels by value
+    def begin_and_say(asks: Sequence[Ask], *_: object) -> Iterator[Measured | None]:  # it travels by value
         yield None
-        yield Measured([], "nothing")
+        yield Measured(asks[0], None, "nothing")
 
     monkeypatch.setattr(on_ray, "SAY_S", 0.3)
     monkeypatch.setattr(on_ray, "begin_and_measure", begin_and_say)
     one = alpha(reports := [])
     with held({"CPU": 1, "alpha": 0.5}, seconds=2):
-        measured = one.measure({}, "0" * 12, precision="fp32", batches=[1], source=None)
-    assert measured.disturbed_by == "nothing"
-    assert "Alpha, 1 thread, where other work of the cluster runs; free are cpu" in reports[0]
+        (measured,) = one.measure([Ask(Deployment())])
+    assert measured.error == "nothing"
+    assert reports[0].startswith("room to measure, where other work of the cluster runs; free are cpu")
+    assert reports[-1] is None
 
 
 @contextlib.contextmanager
@@ -223,12 +224,61 @@ def test_trials_that_find_no_room_say_what_they_wait_for(
     assert "alpha 0 of 1" in out
 
 
+def asks(count: int) -> list[Ask]:
+    return [Ask(Deployment(), Subject(f"{i:012x}", {})) for i in range(count)]
+
+
+class Answering(Node):
+    """A node that answers with a ratio, or is lost after so many answers."""
+
+    ratio, lost_after = 1.0, 10**6
+
+    def answer(self, asked: Sequence[Ask]) -> Iterator[tuple[Node, Measured]]:
+        for ask in list(asked)[: self.lost_after]:
+            yield self, Measured(ask, {"latency_rel": self.ratio, "host": self.node_id})
+
+
+def kind_of(*nodes: Node, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """These nodes, whose answers come one node after another."""
+    monkeypatch.setattr(
+        Kind, "gathered", lambda self, shares: (one for node, asked in shares for one in node.answer(asked))
+    )
+    return Kind(Described({1: "here"}, {}, {}, cores=1), nodes, lambda reason: None)
+
+
+def node(name: str, *, ratio: float = 1.0, lost_after: int = 10**6) -> Answering:
+    made = Answering(name, 1.0, 0.0)
+    object.__setattr__(made, "ratio", ratio)
+    object.__setattr__(made, "lost_after", lost_after)
+    return made
+
+
+def test_what_a_lost_node_leaves_others_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = kind_of(node("a"), node("b", lost_after=2), node("c"), monkeypatch=monkeypatch)
+    measured = list(kind.measure(asks(12)))
+    assert sorted(one.ask.subject.arch_id for one in measured if one.ask.subject) == [
+        f"{i:012x}" for i in range(12)
+    ]
+    alone = kind_of(node("a", lost_after=1), monkeypatch=monkeypatch)
+    assert len(list(alone.measure(asks(3)))) == 1, "and nobody is left: the next command measures the rest"
+
+
+def test_a_node_that_disagrees_is_named_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [node("a"), node("b", ratio=1.2), node("c", ratio=1.01), node("d", ratio=0.99)]
+    measured = list(kind_of(*nodes, monkeypatch=monkeypatch).measure(asks(20)))
+    assert len(measured) == 20 and {one.row["host"] for one in measured if one.row} == {"a", "c", "d"}
+    assert caplog.messages == ["b measures 1.200 where others measure 1.000 times the reference, so it "
+                               "measures no more"]  # fmt: skip
+
+
 def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    gone = Node("Gone, 1 thread", "ab" * 28, 1.0, 0.0, lambda reason: None)
-    store = Store("/nowhere")
-    found: dict[str, Any] = {"arch_id": "0123456789ab", "precision": "fp32", "batches": [1]}
-    latency.measure_at(store, gone, latency.Architecture({"model": "vit"}, None), **found)
-    assert "the latency of architecture 0123456789ab was not measured" in caplog.text
+    gone = Kind(
+        Described({1: "Gone, 1 thread"}, {}, {}, cores=1), (Node("ab" * 28, 1.0, 0.0),), lambda reason: None
+    )
+    assert list(gone.measure([Ask(Deployment())])) == []
+    assert "a node measures no more" in caplog.text
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(2, 2), (0.5, 1)])

@@ -132,7 +132,7 @@ def looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert show(results, TRIALS[0].trial_id) == 0
     limits = {"params": None, "measured_on": None}
     pick(results, latency_ms=None, dataset="digits", **limits)
-    assert latency.wanted(Store(results), None).keys() == {(TRIALS[0].arch_id, "fp32")}
+    assert latency.subjects_of(Store(results), None).keys() == {(TRIALS[0].arch_id, "fp32")}
     analysed(folder, table, monkeypatch)
 
 
@@ -419,12 +419,12 @@ def test_code_of_others_that_only_a_row_names_is_not_run(
     trial, store = of_own_model(path), Store(folder / "results")
     store.write("trials", [{**trial.row(), "status": "done"}], "aaa")
     good = (TRIALS[0].arch_id, "fp32")
-    assert latency.wanted(store, None).keys() == {good, (trial.arch_id, "fp32")}, "the file is one's own"
+    assert latency.subjects_of(store, None).keys() == {good, (trial.arch_id, "fp32")}, "the file is one's own"
     path.chmod(0o666)
-    assert latency.wanted(store, None).keys() == {good}
+    assert latency.subjects_of(store, None).keys() == {good}
     assert "may be somebody else's code" in caplog.text
     path.unlink()
-    assert latency.wanted(store, None).keys() == {good}
+    assert latency.subjects_of(store, None).keys() == {good}
 
 
 def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
@@ -435,7 +435,7 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
     for arch_id in (trial.arch_id, TRIALS[2].arch_id):
         row = {**trial.row(), "trial_id": TRIALS[2].trial_id, "arch_id": arch_id, "status": "done"}
         store.write("trials", [row], TRIALS[2].trial_id)
-        configs = latency.wanted(store, ours).values()
+        configs = latency.subjects_of(store, ours).values()
         assert all(one.config["model"] == "vit" for one in configs)
 
 

@@ -16,7 +16,6 @@ import attnsweep
 from attnsweep import Sweep
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.engine import latency
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
 from attnsweep.space.labels import label, varying
@@ -549,9 +548,10 @@ def test_the_plan_names_the_keys_that_mean_nothing_to_a_model(net: str) -> None:
 def test_a_model_of_ones_own_is_trained_measured_and_written(
     net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "BATCHES", (latency.LATENCY_BATCH,))  # the other one takes seconds more
     file = Path(net).with_name("own.py")
-    file.write_text("from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net', width=32, epochs=1)\n")
+    file.write_text(
+        "from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net', width=32, epochs=1, latency={'batch': 1})\n"
+    )
     attnsweep.run(file, tmp_path / "results", address="local")
     (row,) = Store(tmp_path / "results").read("trials").to_pylist()
     assert row["status"] == "done"

@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from attnsweep.engine import latency, presence
-from attnsweep.engine.engine import Measured
-from attnsweep.measuring import measure
+from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
+from attnsweep.engine import meters, presence
+from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.latency import Phase
 from attnsweep.results.store import Store
 
 WORKS = """
@@ -94,37 +97,48 @@ def test_other_work_shows_in_the_times_of_the_cpus(
     assert presence.other_work() == clause
 
 
+ASK = Ask(Deployment())
+
+
 def test_a_measurement_beside_a_sweep_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(measure, "measure_architecture", lambda *args, **options: {"batch": options["batch"]})
+    monkeypatch.setattr(meters, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(meters, "shared_out", lambda asks, *_: (Measured(ask, None) for ask in asks))
     file = presence.at_work()
-    measured = latency.measure_once({}, "0" * 12, 0, "fp32", [1, 256], None)
+    (measured,) = meters.measure_here([ASK], 0, 2)
     assert measured.disturbed_by == "another sweep trains there"
-    assert [row["batch"] for row in measured.rows] == [1, 256]
     assert file
     file.close()
     monkeypatch.setattr(presence, "other_work", lambda: "other work takes 2 of its 4 CPUs")
-    assert latency.measure_once({}, "0" * 12, 0, "fp32", [1], None).disturbed_by.startswith("other work")
+    assert [one.disturbed_by for one in meters.measure_here([ASK, ASK], 0, 2)] == [
+        "other work takes 2 of its 4 CPUs"
+    ] * 2
 
 
-def test_what_disturbs_measurements_is_told_once_per_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("unstable", [True, False])
+def test_what_disturbs_is_told_once_and_only_where_it_did(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, unstable: bool
 ) -> None:
     class Disturbed:
-        measured_on = "CPU, 1 thread"
+        described = Described({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
 
-        def measure(self, config: object, arch_id: str, **options: object) -> Measured:
-            return Measured([], "another sweep trains there")
+        def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+            for ask in asks:
+                row = reference if ask.subject is None else {**ROW, "arch_id": ask.subject.arch_id}
+                yield Measured(ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains there")
 
-    monkeypatch.setattr(
-        latency,
-        "wanted",
-        lambda store, trials: {(name * 12, "fp32"): latency.Architecture({}, None) for name in "ab"},
+    reference = {"reference": DISPATCH.name, "versions": "torch 2", "ms": 0.5}
+    ROW = {**asdict(ASK.deployment), "versions": "torch 2", "model": "vit", "unstable": unstable}
+    ROW |= {"error": None, "latency_ms_p50": 1.0}
+    heard: list[tuple[int, int]] = []
+    phase = Phase(Store(tmp_path / "results"), Deployments(batch=(1,)), lambda *now: heard.append(now))
+    subjects = {(name * 12, "fp32"): Subject(name * 12, {}) for name in "ab"}
+    tally = phase.measure(subjects, [Disturbed()])
+    assert heard == [(1, 2), (2, 2)] and (tally.measured, tally.known) == (2, 0)
+    assert (
+        caplog.messages
+        == ["latency is known less well than it could be: another sweep trains there"] * unstable
     )
-    monkeypatch.setattr(latency, "unmeasured", lambda *_: [("a" * 12, "fp32", []), ("b" * 12, "fp32", [])])
-    reports: list[str] = []
-    latency.measure_all(Store(tmp_path / "results"), None, [Disturbed()], reports.append)
-    assert reports == ["latency 1/2 on CPU, 1 thread", "latency 2/2 on CPU, 1 thread"]
-    assert caplog.messages == [
-        "latency on CPU, 1 thread may be measured too high: another sweep trains there"
-    ]
+    again = Phase(phase.store, phase.asked, lambda *now: heard.append(now))
+    assert again.measure(subjects, [Disturbed()]).known == 2 and len(heard) == 2
+    once_more = Phase(phase.store, phase.asked, lambda *now: heard.append(now), again=True)
+    assert once_more.measure(subjects, [Disturbed()]).measured == 2

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnsweep.core.deployment import Deployment, Subject
 from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.space.trials import cost_of, make_trial
@@ -174,7 +175,8 @@ def test_what_is_timed_decodes_every_token_of_a_longest_answer(monkeypatch: pyte
 
 @pytest.mark.slow
 def test_a_measured_transformer_has_a_latency_per_token() -> None:
-    row = measure.measure_architecture(CONFIG, "0123456789ab", device="cpu", batch=1)
+    subject = Subject("0123456789ab", CONFIG)
+    row = measure.measure_architecture(subject, Deployment(), device="cpu", reference_ms=0.5)
     assert row["latency_ms_per_token"] == pytest.approx(row["latency_ms_p50"] / 7)
     assert (row["params"], row["length"]) == (cost_of(CONFIG).params, 6)
 

@@ -16,9 +16,11 @@ import pytest
 import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
-from attnsweep.engine import latency, serial
-from attnsweep.engine.engine import Failed, Queue, Settings
-from attnsweep.engine.serial import FreshProcess, InProcess, Limit, Overdue, SerialEngine, ThisProcess
+from attnsweep.core.deployment import Ask, Deployment
+from attnsweep.engine import meters, serial
+from attnsweep.engine.engine import Failed, Queue, Settings, Unmeasurable
+from attnsweep.engine.meters import Meter
+from attnsweep.engine.serial import InProcess, Limit, Overdue, SerialEngine, ThisProcess
 from attnsweep.training import trial as training
 
 from commands import UNDISTURBED
@@ -276,10 +278,12 @@ def test_trials_compute_on_as_many_threads_as_they_have_cpus() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_what_fails_in_the_measuring_process_is_why_nothing_was_measured() -> None:
-    bench = FreshProcess("here", 0.0)
-    with pytest.raises(latency.Unmeasurable, match="KeyError"):
-        bench.measure({}, "0" * 12, precision="fp32", batches=[1], source=None)
+def test_what_fails_in_the_measuring_process_is_why_nothing_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meters.sys, "executable", "/bin/false")
+    with Meter() as meter, pytest.raises(Unmeasurable, match="its process ended"):
+        meter.measure(Ask(Deployment()))
 
 
 def test_a_trial_that_takes_too_long_is_told_by_an_event() -> None:

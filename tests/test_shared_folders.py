@@ -444,10 +444,10 @@ def test_measure_builds_the_text_that_was_checked(model: Path, shared: Path) -> 
     trial: Trial = make_trial(resolve({"model": f"{model}:Net"}), shared)
     store = Store(shared / "results")
     store.write("trials", [{**trial.row(), "status": "done"}], trial.trial_id)
-    (one,) = latency.wanted(store, None).values()
+    (one,) = latency.subjects_of(store, None).values()
     model.write_text("evil")
     assert one.source and one.source.text == good
-    assert latency.wanted(store, None) == {}
+    assert latency.subjects_of(store, None) == {}
 
 
 # --- Reading what others have put there ---

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.measuring import measure
+from attnsweep.measuring.device import precision_of
 from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import cost_of, expand
 from attnsweep.tasks.counting import count
@@ -154,7 +154,7 @@ def test_the_faster_layers_give_every_mechanism_its_gradients(
 def test_every_mechanism_learns_in_bf16(model: str) -> None:
     net, images = (one.float() for one in copy.deepcopy(built(model, "mnist")))
     net.train().zero_grad()
-    with measure.precision_of("cpu", "bf16"):
+    with precision_of("cpu", "bf16"):
         loss = F.cross_entropy(net(images).float(), torch.arange(3))
     loss.backward()
     assert loss.isfinite()

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from attnsweep.core.deployment import Ask
 from attnsweep.measuring import measure
+from attnsweep.measuring.device import pick_device
 from attnsweep.measuring.runtimes import Unavailable, preload
 from attnsweep.results.store import Row
 
@@ -62,7 +63,7 @@ def answer(ask: Ask, gpus: float, limit_s: float) -> Row:
 
 def measured(ask: Ask, gpus: float) -> Row:
     """Measures here and now."""
-    device, deployment = measure.pick_device(gpus), ask.deployment
+    device, deployment = pick_device(gpus), ask.deployment
     if ask.subject is None:
         return measure.measure_reference(deployment.reference, device=device, threads=deployment.threads)
     return measure.measure_architecture(ask.subject, deployment, device=device, reference_ms=ask.reference_ms)

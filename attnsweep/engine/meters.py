@@ -90,9 +90,9 @@ def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> De
 
     device = "cpu"
     if gpus or sys.platform == "darwin":  # elsewhere without the seconds that torch takes to import
-        from attnsweep.measuring import measure
+        from attnsweep.measuring.device import pick_device
 
-        device = measure.pick_device(gpus)
+        device = pick_device(gpus)
     versions, missing = {}, {}
     for runtime in ("eager", *runtimes):
         try:

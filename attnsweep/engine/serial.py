@@ -70,9 +70,9 @@ class ThisProcess:
 
 def has_gpu() -> bool:
     """Whether torch computes on a GPU here."""
-    from attnsweep.measuring import measure
+    from attnsweep.measuring.device import pick_device
 
-    return measure.pick_device(1) != "cpu"
+    return pick_device(1) != "cpu"
 
 
 class SerialEngine:

@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from attnsweep.answers import pareto
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.arguments import add_runtime
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, LabelPlacer
 from attnsweep.results.store import load
@@ -39,7 +40,9 @@ COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: its cost, and the mean, lowest and highest test quality (fractions) of its seeds."""
+    """One setting: its cost, and the mean, lowest and highest test quality (fractions) of its seeds; of a
+    latency that is unstable, the ends of its interval.
+    """
 
     label: str
     model: str
@@ -49,6 +52,7 @@ class Point:
     high: float
     seeds: int
     on_front: bool = field(kw_only=True)
+    unsure: tuple[float, float] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Summary:
     epochs: tuple[int, int]
     measured_on: str | None
     batch: int | None
+    runtime: str | None = None
 
 
 def panels(frame: pd.DataFrame) -> list[Panel]:
@@ -100,9 +105,20 @@ def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
         return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0)
     best, corner = pareto.front(known, cost, quality), pareto.reference(known, cost)
     columns = ["label", "model", cost, quality, f"{quality}_min", f"{quality}_max", "seeds"]
-    points = tuple(Point(*row[columns], on_front=i in best.index) for i, row in known.iterrows())
+    points = tuple(
+        Point(*row[columns], on_front=i in best.index, unsure=unsure(row, cost))
+        for i, row in known.iterrows()
+    )
     area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
     return Panel(dataset, quality, cost, points, corner, area)
+
+
+def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
+    """The interval of a latency that is unstable; None for one that is not, and for other costs."""
+    if not cost.startswith("latency") or row.get("latency_unstable") is not True:
+        return None
+    low, high = float(row["latency_ms_low"]), float(row["latency_ms_high"])
+    return (low, high) if math.isfinite(high) else (row[cost], row[cost])
 
 
 def summary(frame: pd.DataFrame) -> Summary:
@@ -116,6 +132,7 @@ def summary(frame: pd.DataFrame) -> Summary:
         epochs=(int(frame["epochs"].min()), int(frame["epochs"].max())),
         measured_on=None if devices.empty else str(devices.iloc[0]),
         batch=None if batches.empty else int(batches.iloc[0]),
+        runtime=None if devices.empty or "runtime" not in settings else settings["runtime"].dropna().iloc[0],
     )
 
 
@@ -216,9 +233,13 @@ def draw_points(axes: Axes, one: Panel) -> None:
         colour, marker = style_of(point.model)
         colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
         axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=1.2, zorder=order)
+        face, edge = (colour, "white") if point.unsure is None else ("white", colour)
+        axes.hlines(
+            point.accuracy, *(point.unsure or (point.cost,) * 2), color=colour, linewidth=0.9, zorder=order
+        )
         axes.plot(
-            point.cost, point.accuracy, marker, color=colour, markersize=size, markeredgecolor="white",
-            markeredgewidth=0.7, zorder=order + 1,
+            point.cost, point.accuracy, marker, color=face, markersize=size, markeredgecolor=edge,
+            markeredgewidth=0.7 if point.unsure is None else 1.2, zorder=order + 1,
         )  # fmt: skip
 
 
@@ -234,6 +255,7 @@ def subtitle(about: Summary) -> str:
     settings = f"{plural(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
     counts = f"{plural(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
     measured = f"of batch {about.batch} on {about.measured_on}" if about.measured_on else "not measured"
+    measured += f" under {about.runtime}" if about.runtime not in (None, "eager") else ""
     return f"{counts}. Latency {measured}"
 
 
@@ -247,6 +269,9 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
         "Line: the front, the settings that no other beats on both quality and cost.": True,
         "Pale: the others.": any(not point.on_front for point in points),
         "Bars: lowest to highest of the seeds.": about.seeds[1] > 1,
+        "Hollow: a latency that is known to no better than 3\u00a0%, with its interval.": any(
+            point.unsure for point in points
+        ),
         f"Labels: {', '.join(meanings)}.": bool(meanings),
     }
     return " ".join(sentence for sentence, holds in sentences.items() if holds)
@@ -286,6 +311,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
     add("--dataset", action="append", help="only this data set; may be given several times")
     add("--measured-on", help="only this device; needed where latency was measured on several")
+    add_runtime(parser)
     add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
     return parser.parse_args(given)
 
@@ -294,7 +320,9 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     """The done rows with a quality on the test that the options ask for. Raises UserError where there are
     none.
     """
-    frame = cleaned(load(options.results, all_columns=True)).dropna(subset=list(QUALITIES), how="all")
+    frame = cleaned(load(options.results, all_columns=True, runtime=options.runtime)).dropna(
+        subset=list(QUALITIES), how="all"
+    )
     if frame.empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"

@@ -16,6 +16,7 @@ import pandas as pd
 from attnsweep.answers import pareto
 from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.arguments import add_runtime
 from attnsweep.results.store import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
@@ -28,6 +29,7 @@ MODELS = ("cnn", "vit", "deepvit", "hybrid")  # the published order; others foll
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 MOST_NAMED = 3  # settings in a note
 MISSING = "\u2013"
+UNSURE = "~"  # before a latency that is unstable
 Show = Callable[[pd.Series], str]
 
 
@@ -159,11 +161,11 @@ def percent(name: str) -> Show:
 
 
 def milliseconds(name: str) -> Show:
-    """Shows a time with two decimals, or three where it is below 1 ms."""
+    """Shows a time with two decimals, or three where it is below 1 ms; with a mark where it is unstable."""
 
     def show(row: pd.Series) -> str:
-        value = row[name]
-        return MISSING if pd.isna(value) else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+        value, unsure = row[name], UNSURE if row.get("latency_unstable") is True else ""
+        return MISSING if pd.isna(value) else f"{unsure}{value:.{2 if value >= 1 else 3}f}"
 
     return show
 
@@ -266,7 +268,11 @@ def latency_note(rows: pd.DataFrame) -> str:
     batch, device = measured["latency_batch"].max(), measured["measured_on"].iloc[0]
     decodes = (measured["task"] == "sequences").any() if "task" in measured else False
     what = "one forward pass (sequences: of decoding an answer)" if decodes else "one forward pass"
-    return f"Latency: median of {what} of batch {batch:.0f} on {in_markdown(device)}."
+    runtime = measured["runtime"].iloc[0] if "runtime" in measured else "eager"
+    under = "" if runtime == "eager" else f" under {runtime}"
+    is_unsure = "latency_unstable" in measured and measured["latency_unstable"].eq(True).any()
+    unsure = f" {UNSURE}: known to no better than 3 %." if is_unsure else ""
+    return f"Latency: median of {what} of batch {batch:.0f} on {in_markdown(device)}{under}.{unsure}"
 
 
 def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
@@ -299,13 +305,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--by", default="", help="the axes to set side by side, such as depth,heads; default: all that vary")
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
     add("--measured-on", help="only this device; needed where latency was measured on several")
+    add_runtime(parser)
     add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
     return parser.parse_args(given)
 
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    frame = cleaned(load(options.results, all_columns=True)).dropna(
+    frame = cleaned(load(options.results, all_columns=True, runtime=options.runtime)).dropna(
         subset=["test_acc", "test_score"], how="all"
     )
     if frame.empty:

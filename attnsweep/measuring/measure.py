@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from attnsweep.core.containment import ensured
 from attnsweep.core.deployment import Deployment, Reference, Subject
 from attnsweep.core.errors import reason
+from attnsweep.measuring.device import cpu_threads, placed, synchronise_of
 from attnsweep.measuring.memory import PeakMemory, explained_out_of_memory, ran_out_of_memory
 from attnsweep.measuring.pairs import Call, Pairs, quantile, time_pairs
 from attnsweep.measuring.reference import reference_call
@@ -29,19 +30,11 @@ from attnsweep.measuring.runtimes import Prepared, Unavailable, prepare, version
 from attnsweep.results import provenance
 from attnsweep.results.schema import ARCHITECTURE, LATENCY
 from attnsweep.results.store import Row
-from attnsweep.tasks import own
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.registry import AXES, build, procedure
+from attnsweep.tasks.registry import build, procedure
 
 PERCENTILES = (10, 50, 90, 99)
 LONGEST = 300  # characters of an error in a row
-
-
-def pick_device(gpu: float = 0) -> str:
-    """`cuda` for who has a share of a GPU, else `mps` where there is one, else `cpu`."""
-    if gpu > 0 and torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
@@ -56,17 +49,6 @@ def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
 
 
 @contextlib.contextmanager
-def cpu_threads(threads: int) -> Iterator[None]:
-    """torch computes with so many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Python does not stop to collect garbage."""
     before = gc.isenabled()
@@ -77,22 +59,6 @@ def no_garbage_collection() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
-
-
-def precision_of(device: str, precision: str) -> torch.autocast:
-    """The context that computes in `bf16` by autocast, or in `fp32`. Raises UserError for anything else."""
-    half = AXES["precision"].check(precision) == "bf16"
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
-
-
-def placed(model: nn.Module, config: Mapping[str, Any], device: str) -> nn.Module:
-    """The model on the device, in the memory format that serves built-in models; one of the user's own stays
-    in its own: a `view` in its forward pass may not be compatible with another.
-    """
-    if own.is_own(config["model"]):
-        model.to(device)
-        return model
-    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def time_model(call: Call, reference: Reference, *, device: str) -> Pairs:
@@ -266,12 +232,6 @@ def prepared_for(
             threads=deployment.threads,
             batch=deployment.batch,
         )
-
-
-def synchronise_of(device: str) -> Call:
-    """What waits until the device has done its work."""
-    call: Call = torch.get_device_module(device).synchronize
-    return call
 
 
 def device_ms(call: Call, calls: int) -> float:

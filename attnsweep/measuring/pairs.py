@@ -212,12 +212,15 @@ def ns_of(calls: Sequence[Timed]) -> list[int]:
 
 
 def warm_up(call: Call, reference: Call, clocks: Clocks) -> list[Timed]:
-    """Calls both in alternation, three times and 0.05 s at least and, after the first, 2 s at most."""
-    done, until = list[Timed](), 0
-    while len(done) < WARM_CALLS or sum(one.wall for one in done) < WARM_NS:
+    """Calls both in alternation, the first time to compile or allocate what they need, and then three times
+    and 0.05 s at least, and 2 s at most; returns what the calls took.
+    """
+    done = [timed(call, clocks)]
+    reference()
+    began = clocks.wall()
+    while (
+        len(done) <= WARM_CALLS or clocks.wall() - began < WARM_NS
+    ) and clocks.wall() - began < WARM_MOST_NS:
         done.append(timed(call, clocks))
         reference()
-        until = until or clocks.wall() + WARM_MOST_NS  # the first call may compile, or allocate
-        if clocks.wall() > until:
-            break
     return done

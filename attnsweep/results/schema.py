@@ -83,7 +83,10 @@ LATENCY_OF_TRIAL = (
         "latency_rel", FLOAT, "", "the same as a ratio to the reference, measured in alternation with it",
         "lower", over_seeds="median", same=WHERE,
     ),
-    Column("latency_unstable", BOOL, "", "whether half that interval exceeds 3 %", over_seeds="first"),
+    Column(
+        "latency_unstable", BOOL, "", "whether half that interval exceeds 3 %", over_seeds="first",
+        shown=("pick",),
+    ),
     Column("latency_batch", INT, "example", "batch size of the latency columns", over_seeds="first"),
     Column(
         "latency_ms_per_token", FLOAT, "ms", "of a decoder: latency_ms_p50 over the tokens decoded in it",

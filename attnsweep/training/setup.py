@@ -11,7 +11,8 @@ from torch import nn
 
 from attnsweep.core.containment import seed_all
 from attnsweep.core.trial import Trial
-from attnsweep.measuring import measure
+from attnsweep.measuring.device import pick_device, placed, precision_of
+from attnsweep.measuring.memory import PeakMemory
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, procedure
 from attnsweep.tasks.task import Procedure
@@ -41,7 +42,7 @@ class Setup:
     device: str
     task: Procedure
     data: Any
-    memory: measure.PeakMemory
+    memory: PeakMemory
     order: torch.Generator  # draws the order of examples
     model: nn.Module
     initial: extra_state.States  # of the attributes of the freshly initialised model
@@ -62,7 +63,7 @@ class Setup:
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model computes in the trial's precision."""
-        return measure.precision_of(self.device, self.config["precision"])
+        return precision_of(self.device, self.config["precision"])
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
@@ -81,12 +82,12 @@ def prepare(trial: Trial, options: Options) -> Setup:
     """
     config = trial.config
     torch.set_num_threads(max(1, int(options.cpu)))
-    device, task = measure.pick_device(options.gpu), procedure(config["task"])
+    device, task = pick_device(options.gpu), procedure(config["task"])
     data = task.load_for(config, options.data_dir, device, sha256=trial.data_sha256)
-    memory = measure.PeakMemory(device)
+    memory = PeakMemory(device)
     seed_all(config["seed"])
     order = torch.Generator("cpu").manual_seed(config["seed"])
-    model = measure.placed(build(config, trial.source), config, device)
+    model = placed(build(config, trial.source), config, device)
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert params == trial.params or trial.source, (  # a user's own model may draw its shape
         f"the model has {params} parameters, its closed form {trial.params}"

@@ -1,0 +1,179 @@
+"""Paired timing, by clocks that only the calls advance."""
+
+import functools
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from attnsweep.core.deployment import DISPATCH
+from attnsweep.measuring import measure, pairs
+from attnsweep.measuring.device import cpu_threads
+from attnsweep.measuring.pairs import Clocks, Pairs, time_pairs
+
+MS = 1_000_000
+
+
+@dataclass
+class Machine:
+    """A core whose speed changes, and which a scheduler may give to others in the middle of a call."""
+
+    speed: Callable[[int], float] = lambda ns: 1.0  # by the wall clock
+    slice_ns: Callable[[], int] = lambda: 0  # what others take of a call
+    wall: int = 0
+    thread: int = 0
+    cuts: int = 0
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def work(self, name: str, ns: int) -> None:
+        took, others = round(ns / self.speed(self.wall)), self.slice_ns()
+        self.thread += took
+        self.wall += took + others
+        self.cuts += others > 0
+        self.calls[name] = self.calls.get(name, 0) + 1
+        assert self.calls[name] < 100_000, "the clock stands still"
+
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.wall, lambda: self.thread, lambda: self.cuts)
+
+    def time(self, ns: int, reference_ns: int = MS // 2) -> Pairs:
+        call, reference = (functools.partial(self.work, *one) for one in (("m", ns), ("r", reference_ns)))
+        return time_pairs(call, reference, clocks=self.clocks())
+
+
+@pytest.mark.parametrize("ns", [MS // 10, MS, 20 * MS, 900 * MS])
+def test_a_steady_machine_gives_the_ratio_itself(ns: int) -> None:
+    timed = Machine().time(ns)
+    assert timed.median == timed.quantile(0.99) == ns / (MS // 2)
+    assert set(timed.ns) == {ns}
+    if ns < 500 * MS:
+        assert timed.half_width == 0 and timed.interval == (timed.median,) * 2 and not timed.unstable
+
+
+@pytest.mark.parametrize(("ns", "most_s"), [(MS // 10, 0.4), (MS, 0.4), (20 * MS, 0.4), (900 * MS, 6.5)])
+def test_it_ends_once_it_knows_enough(ns: int, most_s: float) -> None:
+    machine = Machine()
+    timed = machine.time(ns)
+    assert machine.wall <= most_s * 1e9 + 8 * ns + 3 * ns
+    assert len(timed.ratios) >= (12 if ns < 100 * MS else 2)
+
+
+def test_a_speed_that_halves_and_doubles_cancels() -> None:
+    """Every 50 ms: the raw median depends on how long which speed held, the ratio does not."""
+    found, raw = [], []
+    for offset in range(0, 100, 10):
+        machine = Machine(speed=lambda ns, o=offset: 1.0 if (ns // MS + o) // 50 % 3 else 0.5)
+        timed = machine.time(2 * MS)
+        found.append(timed.median)
+        raw.append(statistics.mean(timed.ns))
+    assert max(found) / min(found) < 1.01 and found[0] == pytest.approx(4, rel=0.01)
+    assert max(raw) / min(raw) > 1.01
+
+
+def test_what_the_scheduler_takes_is_not_in_a_call_that_computes_in_its_own_thread() -> None:
+    chance = random.Random(0)
+    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < 0.5 else 0)
+    timed = machine.time(2 * MS)
+    assert timed.median == 4 and set(timed.ns) == {2 * MS}
+
+
+def test_by_the_wall_clock_calls_that_were_cut_do_not_count() -> None:
+    chance = random.Random(0)
+    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < 0.3 else 0)
+    work = machine.work
+
+    def elsewhere(name: str, ns: int) -> None:  # other threads compute
+        before = machine.thread
+        work(name, ns)
+        machine.thread = before
+
+    machine.work = elsewhere  # type: ignore[method-assign]
+    timed = machine.time(2 * MS)
+    assert timed.median == 4
+    assert timed.quantile(0.75) == 4
+
+
+def test_slow_first_calls_are_warmed_away() -> None:
+    machine = Machine()
+    times = iter([400 * MS] * 2)
+    timed = time_pairs(
+        lambda: machine.work("m", next(times, MS)), lambda: machine.work("r", MS), clocks=machine.clocks()
+    )
+    assert set(timed.ns) == {MS} and timed.warmup_calls >= 3
+
+
+def test_the_first_calls_of_a_burst_do_not_count() -> None:
+    """They meet the other's caches: here each takes twice as long after the other."""
+    machine, last = Machine(), [""]
+
+    def work(name: str, ns: int) -> None:
+        machine.work(name, ns if last[0] == name else 2 * ns)
+        last[0] = name
+
+    timed = time_pairs(lambda: work("m", MS), lambda: work("r", MS), clocks=machine.clocks())
+    assert timed.median == 1
+
+
+def test_an_interval_holds_the_truth_at_its_rate() -> None:
+    """Noise of 5 % on each burst, of which the median is known: 95 of 100 intervals, give or take three."""
+    chance, holds = random.Random(0), 0
+    for _ in range(1000):
+        bursts = tuple((round(1e6 * math.exp(chance.gauss(0, 0.05))),) for _ in range(80))
+        holds += Pairs(bursts, (1e6,) * 81).interval[0] <= 1 <= Pairs(bursts, (1e6,) * 81).interval[1]
+    assert 0.92 <= holds / 1000 <= 0.98
+
+
+@pytest.mark.parametrize(("noise", "unstable"), [(0.01, False), (0.3, True)])
+def test_what_is_known_to_less_than_three_percent_is_unstable(noise: float, unstable: bool) -> None:
+    chance = random.Random(0)
+    bursts = tuple((round(1e6 * math.exp(chance.gauss(0, noise))),) for _ in range(80))
+    assert Pairs(bursts, (1e6,) * 81).unstable is unstable
+
+
+def test_fewer_than_ten_pairs_have_no_interval() -> None:
+    few = Pairs(((MS,),) * 9, (MS,) * 10)
+    assert few.half_width == math.inf and few.unstable and few.interval == (0, math.inf)
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=60), st.sampled_from([0.1, 0.25, 0.5, 0.99]))
+def test_quantiles_are_those_of_numpy(values: list[float], p: float) -> None:
+    assert pairs.quantile(values, p) == pytest.approx(np.quantile(values, p))
+
+
+@given(st.integers(10, 300))
+def test_blocks_are_neighbours_and_as_equal_as_can_be(count: int) -> None:
+    parts = pairs.blocks(list(range(count)))
+    assert [one for part in parts for one in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.slow
+def test_a_known_sleep_is_timed_by_the_wall_clock() -> None:
+    timed = time_pairs(lambda: time.sleep(0.004), lambda: time.sleep(0.002))
+    assert min(timed.ns) >= 4 * MS
+
+
+@pytest.mark.slow
+def test_the_median_agrees_with_the_benchmark_timer_of_torch() -> None:
+    """Whose clock is the processor's here: the mean of its blocks would hold the time that others take."""
+    model, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.randn(8, 3, 32, 32)
+    names, ratios = {"model": model, "x": images}, []
+    for _ in range(5):  # the processor's own speed varies
+        with cpu_threads(1):
+            timed = measure.time_model(functools.partial(model, images), DISPATCH, device="cpu")
+            timer = Timer("with torch.inference_mode(): model(x)", globals=names, timer=time.process_time)
+            theirs = timer.blocked_autorange(min_run_time=0.2).median * 1e9
+        ratios.append(pairs.quantile(timed.ns, 0.5) / theirs)
+        if 1 / 2 < ratios[-1] < 2:
+            return
+    pytest.fail(f"ours / theirs: {ratios}")
