@@ -1,7 +1,10 @@
 """What is used of Ray's insides, and what happens where it is gone."""
 
 import logging
+import os
 import re
+import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private import ray_constants
 from ray.tune import registry
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
@@ -18,7 +22,7 @@ import attnsweep
 from attnsweep.engine import ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
-from commands import TINY, finish, raw_ids, start, write_sweep
+from commands import PATIENCE_S, TINY, finish, raw_ids, start, write_sweep
 
 PACKAGE = Path(attnsweep.__file__).parent
 
@@ -123,24 +127,104 @@ def test_where_ray_prints_by_other_means_that_is_no_error(monkeypatch: pytest.Mo
 # --- Clusters and tokens ---
 
 
-def test_a_ray_that_cannot_be_kept_on_loopback_is_started_all_the_same() -> None:
-    asked = []
+def test_a_local_cluster_is_started_as_one_of_a_single_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
 
     def init(**options: Any) -> None:
-        asked.append(options)
-        if "_node_ip_address" in options:
-            raise RuntimeError("Unknown keyword argument(s): _node_ip_address")
+        asked.append((options, ray_constants.ENABLE_RAY_CLUSTER))
 
+    before = ray_constants.ENABLE_RAY_CLUSTER
     ray_private.start_on_loopback(init, {"address": "local"})
-    assert asked == [{"address": "local", "_node_ip_address": "127.0.0.1"}, {"address": "local"}]
+    assert asked == [({"address": "local"}, False)] and ray_constants.ENABLE_RAY_CLUSTER == before
+    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    ray_private.start_on_loopback(lambda **options: asked.append(options), {})
+    assert asked[1:] == [{}]
 
 
-def test_another_error_of_the_start_is_raised() -> None:
+def test_an_error_of_the_start_is_raised() -> None:
     def init(**options: Any) -> None:
         raise RuntimeError("no space left")
 
+    before = ray_constants.ENABLE_RAY_CLUSTER
     with pytest.raises(RuntimeError, match="no space left"):
         ray_private.start_on_loopback(init, {})
+    assert ray_constants.ENABLE_RAY_CLUSTER == before
+
+
+LISTENERS = """
+import os, subprocess, sys
+from attnsweep.engine import cluster
+
+def started() -> set[str]:
+    table = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True)
+    parents = [line.split() for line in table.splitlines()]
+    found = {str(os.getpid())}
+    while more := {pid for pid, parent in parents if parent in found} - found:
+        found |= more
+    return found
+
+with cluster.connected("local"):
+    import ray
+
+    @ray.remote
+    class Worker:
+        def pid(self): return os.getpid()
+
+    ray.get(Worker.remote().pid.remote())
+    sockets, ours = subprocess.check_output(["ss", "-Hltnp"], text=True).splitlines(), started()
+    print(*(line.split()[3] for line in sockets if any(f"pid={pid}," in line for pid in ours)))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("ss") and shutil.which("ps")), reason="it looks with ss and ps")
+def test_all_that_a_local_sweep_starts_listens_on_the_loopback_and_its_token_is_private(
+    tmp_path: Path,
+) -> None:
+    """GCS, raylet, agents, workers and what watches them."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS], env=environment | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    hosts = {address.rpartition(":")[0] for address in done.stdout.split()}
+    assert len(done.stdout.split()) >= 6 and hosts <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}, (
+        done.stderr
+    )
+    assert stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_token_that_others_can_read_is_made_private(
+    create: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    token = tmp_path / ".ray/auth_token"
+    token.write_text("known")
+    token.chmod(0o644)
+    tokens.keep_private(create=create)
+    assert (token.read_text(), stat.S_IMODE(token.stat().st_mode)) == ("known", 0o600)
+
+
+@pytest.mark.parametrize("variable", ["", tokens.MODE, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_is_made_where_ray_would_make_one(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (tokens.MODE, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if variable:
+        monkeypatch.setenv(variable, "disabled")
+    token = tmp_path / ".ray/auth_token"
+    tokens.keep_private()
+    assert not token.exists()
+    tokens.keep_private(create=True)
+    assert token.exists() == (not variable)
+    if not variable:
+        assert len(token.read_text()) == 64 and stat.S_IMODE(token.stat().st_mode) == 0o600
+        assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
 
 
 @pytest.fixture

@@ -168,6 +168,7 @@ def connect(address: str | None) -> None:
 
 def start_here(options: Mapping[str, Any]) -> None:
     """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long."""
+    tokens.keep_private(create=True)
     try:
         ray_private.start_on_loopback(ray.init, options)
     except OSError as error:

@@ -103,17 +103,23 @@ def remembered_classes() -> Iterator[None]:
 
 
 def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Starts a cluster that listens on this machine's loopback only.
+    """Starts a cluster of this machine alone, all of whose processes listen on the loopback.
 
-    Relies on the argument `_node_ip_address` of `ray.init`; without it the cluster listens on the machine's
-    own address, behind Ray's token.
+    Relies on `ray_constants.ENABLE_RAY_CLUSTER`, which is off where Ray runs on one machine only, as on
+    macOS; without it they listen on every interface, behind Ray's token.
     """
     try:
-        init(**options, _node_ip_address="127.0.0.1")
-    except (RuntimeError, TypeError) as error:
-        if "_node_ip_address" not in str(error):
-            raise
+        from ray._private import ray_constants
+
+        before = ray_constants.ENABLE_RAY_CLUSTER
+    except GONE:
         init(**options)
+        return
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        init(**options)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def is_client() -> bool:

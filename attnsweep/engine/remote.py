@@ -128,7 +128,10 @@ def run(errand: Errand, *, stop: bool = False) -> int:
     Raises UserError where the cluster is not up or does not let us in, Interrupted where it no longer
     answers.
     """
+    from attnsweep.engine import tokens
+
     screen = text.screen()
+    tokens.keep_private()
     for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(variable, None)  # Ray would prefer it to the cluster that was named
     for variable in ("no_proxy", "NO_PROXY"):

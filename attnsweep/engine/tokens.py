@@ -6,7 +6,11 @@ after 20 s; one that sends a token to the second kind is let in and then loses i
 named, whatever the cluster asks for. Hence the cluster is asked first, which takes some milliseconds.
 """
 
+import contextlib
 import os
+import secrets
+import tempfile
+from pathlib import Path
 
 from attnsweep.core.errors import UserError
 from attnsweep.engine import ray_private
@@ -69,6 +73,25 @@ def set_mode(mode: str | None) -> None:
     else:
         os.environ[MODE] = mode
     ray_private.read_environment_again()
+
+
+def keep_private(*, create: bool = False) -> None:
+    """Has the file of the token be readable by this user alone. With `create` it is made where there is none
+    and Ray would make one, which everybody could read.
+    """
+    with contextlib.suppress(OSError, RuntimeError):  # Ray will say it
+        path = Path.home() / ".ray" / "auth_token"
+        is_named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+        if create and not path.exists() and not is_named and os.environ.get(MODE, "token").lower() == "token":
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:  # of mode 0600
+                draft.write(secrets.token_hex(32))
+                draft.flush()
+                os.link(draft.name, path)  # whole from the beginning, and over no other
+            ray_private.read_environment_again()
+        info = path.stat()
+        if info.st_uid == os.geteuid() and info.st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def header() -> dict[str, str]:
