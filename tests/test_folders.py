@@ -540,7 +540,7 @@ def test_a_sweep_with_an_unreadable_image_is_refused_before_ray_starts(
 
 def test_skipping_is_as_if_the_unreadable_images_were_not_there(damaged: Path) -> None:
     skipping = trial(damaged, unreadable="skip")
-    assert (skipping.config["unreadable"], skipping.images_skipped) == ("skip", 10)
+    assert (skipping.config["unreadable"], skipping.data_columns) == ("skip", {"images_skipped": 10})
     dataset_of(skipping.config).ensure(NOWHERE)
     event = last_event(skipping)
     assert event["status"] == "done", event["row"]
@@ -551,7 +551,7 @@ def test_skipping_is_as_if_the_unreadable_images_were_not_there(damaged: Path) -
         path.unlink()
     clean = trial(damaged)
     assert (clean.trial_id, clean.data_sha256) == (skipping.trial_id, skipping.data_sha256)
-    assert (clean.config["unreadable"], clean.images_skipped) == (None, None)
+    assert (clean.config["unreadable"], clean.data_columns) == (None, {"images_skipped": None})
 
 
 def test_skipping_where_all_can_be_read_changes_nothing(flat: Path) -> None:

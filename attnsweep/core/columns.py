@@ -22,6 +22,7 @@ class Column:
     table: str = "trials"
     per_epoch: bool = False  # judged after each epoch, so in `epochs` too; a trial has its selected epoch's
     over_seeds: Literal["mean", "median", "first"] | None = None  # how a setting's seeds become one value
+    of_data: bool = False  # known of the data set before training: stands beside its checksum
     same: tuple[str, ...] = ()  # columns that must be equal where values of this one are compared
     objective: bool = False  # whether an adaptive search may aim at it: known once a trial has been trained
     shown: tuple[View, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`

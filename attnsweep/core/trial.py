@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,7 @@ class Trial:
     macs: int | None  # None where a user's own model cannot be counted
     numerics: int = 0  # the version of what its task computes
     source: Source | None = None  # the text of a user's own model, for workers that have no such file
-    images_skipped: int | None = None  # of a folder, because they cannot be read
+    data_columns: Mapping[str, Any] = field(default_factory=dict)  # what its task says of the data set
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
@@ -45,7 +45,7 @@ class Trial:
             "params": self.params,
             "macs": self.macs,
             "data_sha256": self.data_sha256,
-            "images_skipped": self.images_skipped,
+            **self.data_columns,
             "numerics": self.numerics,
         }
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from attnsweep.core.errors import reason, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine.console import Live
 from attnsweep.results import provenance, storage
-from attnsweep.results.schema import FINAL, MEASURES, SCHEMAS, by_table
+from attnsweep.results.schema import FINAL, MEASURES, SCHEMAS
 from attnsweep.results.store import UNFIT, Row, Store, fitting
 
 BUNDLE = 100  # trials
@@ -35,7 +35,7 @@ class Recorder:
         self.origin = provenance.driver()
         self.curves: dict[str, list[Row]] = {}
         self.written: dict[str, float] = {}
-        self.final: list[tuple[Row, list[Row]]] = []  # rows and curves since the last bundle
+        self.final: list[tuple[str, dict[str, Row], list[Row]]] = []  # ids, rows, curves
         self.starts_log, self.ray_log = runs / "starts.log", runs / RAY_LOG
         self.starts = Counter(files.words(self.starts_log))
 
@@ -68,16 +68,16 @@ class Recorder:
         full["attempts"] = self.starts[trial.trial_id]
         with writing(self.store.root):
             try:
-                self.store.write_trial(full)
+                parts = self.store.write_trial(full)
             except UNFIT as error:
                 full = failed(full, error)
-                self.store.write_trial(full)
+                parts = self.store.write_trial(full)
         status = full["status"]
         if status != "stopped":  # a sweep without a scheduler would go on from there
             storage.drop(storage.below(self.checkpoints, trial.trial_id), "checkpoint")
         self.live.ended(trial.trial_id, full)
         if status in FINAL:
-            self.final.append((full, curve))
+            self.final.append((trial.trial_id, parts, curve))
         if len(self.final) == BUNDLE:
             self._bundle()
 
@@ -93,14 +93,11 @@ class Recorder:
     def _bundle(self) -> None:
         """Puts what ended lately into one file per table: a thousand files take seconds to read."""
         with writing(self.store.root):
-            parts: dict[str, list[Row]] = defaultdict(list)
-            for row, _ in self.final:
-                for table, part in by_table(row).items():
-                    parts[table].append(part)
-            for table, rows in parts.items():
-                self.store.bundle(table, rows, [row["trial_id"] for row in rows])
-            ids = [row["trial_id"] for row, curve in self.final if curve]
-            self.store.bundle("epochs", [epoch for _, curve in self.final for epoch in curve], ids)
+            for table in {table: None for _, parts, _ in self.final for table in parts}:
+                rows = {trial_id: parts[table] for trial_id, parts, _ in self.final if table in parts}
+                self.store.bundle(table, [*rows.values()], [*rows])
+            curves = {trial_id: curve for trial_id, _, curve in self.final if curve}
+            self.store.bundle("epochs", [epoch for curve in curves.values() for epoch in curve], [*curves])
         self.final.clear()
         pa.default_memory_pool().release_unused()  # Arrow keeps it for a next time that takes minutes to come
 

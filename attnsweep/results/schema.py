@@ -141,7 +141,7 @@ PROVENANCE = (
     Column("git_dirty", BOOL, "", "whether the working directory had uncommitted changes"),
     Column("code_hash", STR, "", "hash of the package's source files"),
     Column("data_sha256", STR, "", "SHA-256 over the data set's files"),
-    Column("images_skipped", INT, "image", "images of a folder left out because they cannot be read"),
+    *(column for column in COLUMNS if column.of_data),
     Column("torch", STR, "", "version of torch"),
     Column("cuda", STR, "", "version of CUDA that trained; null on other devices"),
     Column("ray", STR, "", "version of Ray"),
@@ -166,7 +166,7 @@ IDS = (
     Column("status", STR, "", "done, failed, stopped (by a scheduler) or diverged (loss not finite)"),
     Column("error", STR, "", "why the trial failed or diverged"),
 )  # fmt: skip
-OF_TASKS = tuple(column for column in COLUMNS if column.table == "trials")
+OF_TASKS = tuple(column for column in COLUMNS if column.table == "trials" and not column.of_data)
 JUDGED = tuple(column for column in (*QUALITY, *COLUMNS) if column.per_epoch)
 VERSION = PROVENANCE[-1]
 EPOCHS = (

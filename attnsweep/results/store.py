@@ -71,10 +71,14 @@ class Store:
         rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
         self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
 
-    def write_trial(self, row: Row) -> None:
-        """Writes the row of a trial as files named after it, in `trials` and in the table of its task."""
-        for table, part in by_table(row).items():
+    def write_trial(self, row: Row) -> dict[str, Row]:
+        """Writes the row of a trial as files named after it, in `trials` and in the table of its task;
+        returns its part of each. Raises KeyError as `by_table` does.
+        """
+        parts = by_table(row)
+        for table, part in parts.items():
             self.write(table, [part], row["trial_id"])
+        return parts
 
     def _write(self, table: str, content: pa.Table, name: str) -> None:
         self._put(table, parquet.as_bytes(content), name)

@@ -50,7 +50,7 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
         macs=amount.macs,
         numerics=numerics,
         source=source,
-        images_skipped=getattr(dataset, "skipped", None),
+        data_columns=task.data_columns(dataset),
     )
 
 

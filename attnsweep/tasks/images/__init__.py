@@ -7,6 +7,7 @@ from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, description, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
+from attnsweep.tasks.images.columns import COLUMNS
 from attnsweep.tasks.images.cost import cost
 from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
@@ -41,7 +42,7 @@ TASK = Task(
     name="images",
     numerics=2,
     axes=AXES,
-    columns=(),
+    columns=COLUMNS,
     models=space.MODELS,
     recipe=space.RECIPE,
     quality="acc",
@@ -59,6 +60,7 @@ TASK = Task(
     rehearsal=rehearsal,
     before={"cnn": {"dim": space.CNN_DIM}},
     dataset_of=space.image_set,
+    data_columns=lambda dataset: {"images_skipped": getattr(dataset, "skipped", None)},
     forget=datasets.forget,
     about_data=description.about_data,
     chance=description.chance,
