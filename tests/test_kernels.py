@@ -175,7 +175,7 @@ def test_a_compiled_model_is_the_same_model() -> None:
 def test_a_torch_that_does_not_tell_of_transforms_runs_its_own_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kernels, "transforming", lambda: True)
+    monkeypatch.setattr(kernels, "transforms_are_active", lambda: True)
     monkeypatch.setattr(kernels.LinearMap, "apply", lambda *tensors: pytest.fail("by oneDNN"))
     plain, quick = pair(nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5)))
     torch.manual_seed(0)
@@ -310,12 +310,6 @@ def test_hooks_tied_weights_and_layers_without_a_bias_are_seen() -> None:
         grads.append(one.weight.grad)  # of both uses of the weight
     assert_equal_up_to_rounding(*grads)
     assert seen == ["before", "after", "back"] * 2
-
-
-@pytest.mark.parametrize("name", ["mkldnn", "aten"])
-def test_that_torch_lacks_its_private_operators_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops, name, object())
-    assert not kernels.has_one_dnn()
 
 
 def test_where_torch_lacks_its_private_operators_mkl_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:

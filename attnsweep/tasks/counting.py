@@ -20,6 +20,7 @@ from attnsweep.core.containment import contained, seed_all
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.source import Source
+from attnsweep.nn.torch_private import without_modules
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, architecture, build, buildable, procedure
 from attnsweep.tasks.task import Rehearsal
@@ -57,23 +58,10 @@ def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
 
     model.eval()
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = Untracked()  # type: ignore[assignment]
+    counter = without_modules(FlopCounterMode(display=False))
     with plain_operators(), torch.no_grad(), counter:
         model(*inputs)
     return int(counter.get_total_flops() // 2)
-
-
-class Untracked:
-    """In place of what tells FlopCounterMode in which module an operation is, by hooks that stumble over
-    expanded views and over a model that differentiates as it answers.
-    """
-
-    parents = ("Global",)
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 @contextlib.contextmanager
@@ -101,7 +89,7 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, twins)
 
 
-def blank(config: Mapping[str, Any]) -> nn.Module:
+def built_on_meta(config: Mapping[str, Any]) -> nn.Module:
     """The model of a configuration on the meta device; on the CPU if its constructor looks at values."""
     try:
         with torch.device("meta"):
@@ -145,7 +133,7 @@ def counted_once(architecture: Architecture) -> Cost:
         return counted_apart(architecture, architecture.source)
     config = architecture.config
     with refusals(architecture):
-        return count(blank(config), *procedure(config["task"]).example(config, 1))
+        return count(built_on_meta(config), *procedure(config["task"]).example(config, 1))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 Within `faster_layers` a linear layer multiplies by oneDNN where MKL falls behind, dropout draws 16 bits per
 unit, and max-pooling hands on gradients in the layout of its inputs. What is replaced is `forward` of torch's
-own classes, so a model's modules keep their classes, parameters, hooks and attributes: a model cannot tell.
+own classes, so a model's modules keep their classes, parameters, hooks and attributes.
 The function is torch's; a trial's numbers differ by rounding, and by which units are dropped. Tensors that
 are not ordinary ones (of a subclass, traced, compiled, transformed by torch.func) take torch's own way.
 Latency is measured without all this: it is to be that of the model as its user will run it.
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from attnsweep.nn.torch_private import has_one_dnn, one_dnn, transforms_are_active
 from attnsweep.results import provenance
 
 LEAST_WORK = 2_000_000  # multiply-accumulates of a product: below, calling oneDNN costs more than it spares
@@ -45,13 +46,8 @@ def ordinary(tensor: Tensor) -> bool:
 
 
 def at_once() -> bool:
-    """Whether torch computes what it is told now, and nothing compiles, traces or transforms it."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transforming())
-
-
-# Whether a transform of torch.func (vmap, grad, jvp) is active. Private, but what torch.autograd.Function
-# asks (torch 2.0 to 2.14); with a torch that lacks it every layer is torch's own.
-transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+    """Whether torch runs each operation as it is called: nothing compiles, traces or transforms it."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_are_active())
 
 
 @functools.cache
@@ -62,13 +58,6 @@ def mkl_falls_behind() -> bool:
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and has_one_dnn()
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return both and wide and "Intel" not in provenance.cpu_name()
-
-
-def has_one_dnn() -> bool:
-    """Whether torch has the private operators of `one_dnn` (2.0 to 2.15); without them linear layers multiply
-    by MKL.
-    """
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.aten, "_unsafe_view")
 
 
 def linear(layer: nn.Linear, input: Tensor) -> Tensor:
@@ -89,15 +78,6 @@ def serves_one_dnn(tensor: Tensor) -> bool:
     """Whether it is ordinary, of float32, and without a tangent of forward-mode differentiation."""
     plain = ordinary(tensor) and tensor.dtype == torch.float32
     return plain and forward_ad.unpack_dual(tensor).tangent is None
-
-
-def one_dnn(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`inputs @ weight.T + bias` of float32 by oneDNN; torch has no public name for it. Only `inputs` is
-    copied where it is not contiguous. Like `nn.functional.linear` it returns a tensor that is no view, which
-    a layer may change in place.
-    """
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.flatten(0, -2), weight, bias, "none", [], "")
-    return cast(Tensor, torch.ops.aten._unsafe_view(product, [*inputs.shape[:-1], weight.shape[0]]))
 
 
 class LinearMap(torch.autograd.Function):

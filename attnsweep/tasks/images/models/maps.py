@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from vit_pytorch import deepvit, vit
 
-from attnsweep.tasks.images.models.vit import FusedAttention
+from attnsweep.tasks.images.models.vit_pytorch_private import softmax_outputs
 from attnsweep.tasks.images.space import CONVOLUTIONAL, feature_side
 
 
@@ -28,24 +27,19 @@ def patch_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """A dictionary that holds, after a forward pass, the weights (b, h, n, n) of every block of a ViT,
     DeepViT or hybrid, by the name of its attention there, the first block first.
 
-    Raises TypeError for the fused kernel, which never holds weights.
+    Raises TypeError and UserError as `softmax_outputs` does.
     """
     maps: dict[str, Tensor] = {}
 
     def record(name: str) -> Callable[..., None]:
-        def hook(dropout: nn.Dropout, args: tuple[Tensor]) -> None:
+        def hook(module: nn.Module, args: tuple[Tensor]) -> None:
             maps[name] = args[0]
 
         return hook
 
-    parts = {
-        name: part
-        for name, part in model.named_modules()
-        if isinstance(part, vit.Attention | deepvit.Attention)
-    }
-    if any(isinstance(part, FusedAttention) for part in parts.values()):
-        raise TypeError("the fused kernel holds no weights; build the model with attention='explicit'")
-    hooks = [part.dropout.register_forward_pre_hook(record(name)) for name, part in parts.items()]
+    hooks = [
+        module.register_forward_pre_hook(record(name)) for name, module in softmax_outputs(model).items()
+    ]
     try:
         yield maps
     finally:

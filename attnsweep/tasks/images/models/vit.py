@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor
-from vit_pytorch.vit import Attention, ViT
+from vit_pytorch.vit import ViT
 
+from attnsweep.tasks.images.models.vit_pytorch_private import fuse_attention
 from attnsweep.tasks.images.space import feature_side
 
 
@@ -30,24 +28,10 @@ def sizes(config: Mapping[str, Any], *, channels: int) -> dict[str, Any]:
     )
 
 
-class FusedAttention(Attention):
-    """vit-pytorch's attention with product, softmax, dropout and sum in one kernel; its parameters are the
-    same.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (b, n, d) to tokens (b, n, d)."""
-        qkv = self.to_qkv(self.norm(x))
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p if self.training else 0.0)
-        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
-
-
 def with_kernel(model: ViT, attention: str) -> ViT:
     """The model with the kernel `explicit` or `fused` in every block."""
     if attention == "fused":
-        for block, _ in model.transformer.layers:
-            block.__class__ = FusedAttention
+        fuse_attention(model)
     return model
 
 

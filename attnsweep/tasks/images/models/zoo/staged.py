@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from attnsweep.tasks.images.models.vit_pytorch_private import replace
 from attnsweep.tasks.images.models.zoo.arguments import Builder, Config, flat, load, sizes
 from attnsweep.tasks.images.models.zoo.parts import ThreeChannels, pad
 from attnsweep.tasks.images.models.zoo.rules import (
@@ -100,7 +101,7 @@ def levit(config: Config) -> nn.Module:
         dim_key=config["dim_head"], dim_value=2 * config["dim_head"],
     )  # fmt: skip
     for convolution, stride in zip(net.conv_embedding, strides, strict=True):
-        convolution.stride = (stride, stride)
+        replace(convolution, "stride", (stride, stride))
     return nn.Sequential(ThreeChannels(), pad(config["image_size"], divisor), net)
 
 
@@ -194,7 +195,7 @@ def sep_vit(config: Config) -> nn.Module:
     for stage, (_, _, transformer) in enumerate(net.layers):
         side = padded(config["image_size"], 16) // (4, 8)[stage]
         for attention, _ in transformer.layers:
-            attention.window_size = part(side)  # the constructor's does not reach it
+            replace(attention, "window_size", part(side))  # the constructor's does not reach it
     return nn.Sequential(pad(config["image_size"], 16), net)
 
 

@@ -4,6 +4,7 @@ import importlib
 
 from torch import nn
 
+from attnsweep.tasks.images.models.vit_pytorch_private import replace
 from attnsweep.tasks.images.models.zoo.arguments import Config, flat, load, sizes
 from attnsweep.tasks.images.models.zoo.parts import (
     ChannelNorm,
@@ -25,7 +26,7 @@ def ats_vit(config: Config) -> nn.Module:
     keep = tuple(tokens - tokens * (block + 1) // (2 * depth) for block in range(depth))
     net = flat("ats_vit.ViT", {"max_tokens_per_depth": keep})(config)
     for attention, _ in net.transformer.layers:
-        attention.ats = TokenSampling(attention.output_num_tokens)
+        replace(attention, "ats", TokenSampling(attention.output_num_tokens))
     return net
 
 
@@ -78,7 +79,7 @@ def learnable_memory_vit(config: Config) -> nn.Module:
     """Ten memory tokens in each block (https://arxiv.org/abs/2203.15243), here learnt with all the rest."""
     module = importlib.import_module("vit_pytorch.learnable_memory_vit")
     vit = module.ViT(**sizes(config), channels=config["channels"])
-    vit.mlp_head = nn.Identity()  # the memory's head is read
+    replace(vit, "mlp_head", nn.Identity())  # the memory's head is read
     return module.Adapter(vit=vit, num_classes=config["num_classes"]).requires_grad_(True)
 
 
@@ -133,7 +134,7 @@ def simple_flash_attn_vit(config: Config) -> nn.Module:
     """
     net = flat("simple_flash_attn_vit.SimpleViT")(config)
     for attention, _ in net.transformer.layers:
-        attention.attend = FusedAttention()
+        replace(attention, "attend", FusedAttention())
     return net
 
 
