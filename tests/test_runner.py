@@ -135,6 +135,65 @@ def test_widening_a_grid_runs_only_the_new_cells(finished: Path) -> None:
     assert len((finished / "runs/starts.log").read_text().split()) == 4
 
 
+def test_a_killed_worker_is_one_sentence_and_ctrl_c_keeps_finished_rows_and_ends_the_workers(
+    tmp_path: Path, undisturbed: Reference
+) -> None:
+    sweep, starts = write_sweep(tmp_path, SLOW), tmp_path / "runs/starts.log"
+    process = start(sweep)
+    os.kill(training(process, tmp_path / "runs")[0], signal.SIGKILL)
+    wait_for(lambda: len(starts.read_text().split()) > 2)
+    wait_for(lambda: Store(tmp_path / "results").paths("trials"))
+    workers = workers_of(process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 130, err
+    assert "cut off" in out and "raylet" not in out and "Traceback" not in out
+    (line,) = err.splitlines()
+    assert line.startswith("attnsweep: ") and "its worker died" in line and "it starts again" in line
+    assert line.endswith(str(tmp_path / "runs/ray.log"))
+    assert "Traceback" in (tmp_path / "runs/ray.log").read_text()
+    wait_for(lambda: all(gone(pid) for pid in workers))
+    assert 1 <= len(raw_ids(tmp_path / "results")) < 3
+    assert finish(start(sweep))[0] == 0
+    pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed.metrics)
+
+
+def test_a_trial_that_hangs_is_failed_and_its_worker_replaced(tmp_path: Path) -> None:
+    """In C code that holds Python's lock, where nothing but the end of the process helps."""
+    (tmp_path / "hanging.py").write_text(HANGING)
+    space = "hangs=True, epochs=1, seed=tune.grid_search([0, 1]), resources={'cpu': 2}"
+    sweep = write_sweep(tmp_path, f"model='hanging.py:Hanging', {space}, trial_timeout=5")
+    status, _, err = finish(start(sweep))
+    rows = attnsweep.load(tmp_path / "results", status=None)
+    assert (status, err) == (1, "")
+    assert list(rows["status"]) == ["failed"] * 2, "the second had a worker of its own"
+    assert rows["error"].str.startswith("it took longer than trial_timeout=5 s").all()
+    assert set(rows["attempts"]) == {1}
+
+
+def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:
+    process = start(write_sweep(tmp_path, SLOW), "seed=0")
+    wait_for(lambda: workers_of(process) or process.poll() is not None)
+    status, _, err = finish(start(tmp_path / "sweep_file.py"))
+    assert (status, "another sweep is writing" in err) == (2, True)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 130
+
+
+def test_asha_stops_trials_early_and_a_sweep_without_it_finishes_them(tmp_path: Path) -> None:
+    """At the lowest rates nothing is learnt: 0.1 of the digits are right, of the first trial's 0.8."""
+    rates = "lr=tune.grid_search([3e-3, 1e-7, 1e-8, 1e-9])"
+    sweep = write_sweep(tmp_path, f"model='cnn', {rates}, epochs=4, lr_gamma=1, scheduler='asha'")
+    assert finish(start(sweep))[0] == 0
+    rows = attnsweep.load(tmp_path / "results", status=None)
+    assert set(rows["status"]) == {"done", "stopped"}
+    assert rows.loc[rows["lr"] == 3e-3, "status"].item() == "done"
+    again = finish(start(sweep))
+    assert "4 trials (0 new, 4 done)" in again[1]
+    assert "new" in finish(start(sweep, "--serial", "scheduler=none"))[1]
+    assert set(attnsweep.load(tmp_path / "results", status=None)["status"]) == {"done"}
+
+
 @pytest.fixture(scope="module")
 def connected() -> Iterator[None]:
     """A Ray of this process's, in which what runs here finds itself."""
@@ -195,62 +254,3 @@ def test_a_trial_that_fails_stops_no_other(tmp_path: Path, connected: None) -> N
     rows = attnsweep.run(sweep, tmp_path / "results", latency=False)
     assert sorted(rows["status"]) == ["done", "failed"]
     assert "too many" in rows.loc[rows["status"] == "failed", "error"].item()
-
-
-def test_a_killed_worker_is_one_sentence_and_ctrl_c_keeps_finished_rows_and_ends_the_workers(
-    tmp_path: Path, undisturbed: Reference
-) -> None:
-    sweep, starts = write_sweep(tmp_path, SLOW), tmp_path / "runs/starts.log"
-    process = start(sweep)
-    os.kill(training(process, tmp_path / "runs")[0], signal.SIGKILL)
-    wait_for(lambda: len(starts.read_text().split()) > 2)
-    wait_for(lambda: Store(tmp_path / "results").paths("trials"))
-    workers = workers_of(process)
-    process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
-    assert status == 130, err
-    assert "cut off" in out and "raylet" not in out and "Traceback" not in out
-    (line,) = err.splitlines()
-    assert line.startswith("attnsweep: ") and "its worker died" in line and "it starts again" in line
-    assert line.endswith(str(tmp_path / "runs/ray.log"))
-    assert "Traceback" in (tmp_path / "runs/ray.log").read_text()
-    wait_for(lambda: all(gone(pid) for pid in workers))
-    assert 1 <= len(raw_ids(tmp_path / "results")) < 3
-    assert finish(start(sweep))[0] == 0
-    pd.testing.assert_frame_equal(metrics(tmp_path / "results"), undisturbed.metrics)
-
-
-def test_a_trial_that_hangs_is_failed_and_its_worker_replaced(tmp_path: Path) -> None:
-    """In C code that holds Python's lock, where nothing but the end of the process helps."""
-    (tmp_path / "hanging.py").write_text(HANGING)
-    space = "hangs=True, epochs=1, seed=tune.grid_search([0, 1]), resources={'cpu': 2}"
-    sweep = write_sweep(tmp_path, f"model='hanging.py:Hanging', {space}, trial_timeout=5")
-    status, _, err = finish(start(sweep))
-    rows = attnsweep.load(tmp_path / "results", status=None)
-    assert (status, err) == (1, "")
-    assert list(rows["status"]) == ["failed"] * 2, "the second had a worker of its own"
-    assert rows["error"].str.startswith("it took longer than trial_timeout=5 s").all()
-    assert set(rows["attempts"]) == {1}
-
-
-def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:
-    process = start(write_sweep(tmp_path, SLOW), "seed=0")
-    wait_for(lambda: workers_of(process))
-    status, _, err = finish(start(tmp_path / "sweep_file.py"))
-    assert (status, "another sweep is writing" in err) == (2, True)
-    process.send_signal(signal.SIGTERM)
-    assert finish(process)[0] == 130
-
-
-def test_asha_stops_trials_early_and_a_sweep_without_it_finishes_them(tmp_path: Path) -> None:
-    """At the lowest rates nothing is learnt: 0.1 of the digits are right, of the first trial's 0.8."""
-    rates = "lr=tune.grid_search([3e-3, 1e-7, 1e-8, 1e-9])"
-    sweep = write_sweep(tmp_path, f"model='cnn', {rates}, epochs=4, lr_gamma=1, scheduler='asha'")
-    assert finish(start(sweep))[0] == 0
-    rows = attnsweep.load(tmp_path / "results", status=None)
-    assert set(rows["status"]) == {"done", "stopped"}
-    assert rows.loc[rows["lr"] == 3e-3, "status"].item() == "done"
-    again = finish(start(sweep))
-    assert "4 trials (0 new, 4 done)" in again[1]
-    assert "new" in finish(start(sweep, "--serial", "scheduler=none"))[1]
-    assert set(attnsweep.load(tmp_path / "results", status=None)["status"]) == {"done"}
