@@ -29,7 +29,7 @@ class Contained:
     """A context that can be entered again and again: what code changes in it holds in it only."""
 
     def __init__(self) -> None:
-        self.changed: dict[int, Any] = {}  # settings, by their place in `settings`, to what they are inside
+        self.changed: dict[int, Any] = {}  # by the index in `settings`, to the values inside
 
     def __enter__(self) -> None:
         self.token = within.set(True)
@@ -109,10 +109,10 @@ def values() -> list[Any]:
 
 
 def restore(wanted: dict[int, Any]) -> None:
-    """Gives settings, by their place in `settings`, other values."""
+    """Sets settings, by their index in `settings`, to other values."""
     known = settings()
-    for place, value in wanted.items():
-        known[place][1](value)
+    for index, value in wanted.items():
+        known[index][1](value)
 
 
 def same(one: Any, other: Any) -> bool:

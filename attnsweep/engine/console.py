@@ -210,8 +210,8 @@ def show_tally(console: Console, tally: "Tally") -> None:
 
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for something that takes a while, to be told how much is done of all; plain lines, a tenth at a
-    time, where there is no terminal.
+    """A progress bar for something that takes a while, as a function that is called with how much of how much
+    is done; where there is no terminal, a plain line for every tenth.
     """
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -219,17 +219,17 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     )  # fmt: skip
     task = progress.add_task(escape(what), total=None)
 
-    def told(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         progress.update(task, completed=done, total=total)
         if progress.disable and 10 * done // total > 10 * (done - 1) // total:
             console.print(f"  {what}: {done}/{total}", highlight=False, markup=False)
 
     with progress:
-        yield told
+        yield advance
 
 
 class Waits:
-    """Says what is waited for: in a place on the terminal where there is one, else in lines, now and then."""
+    """Says what is waited for: in the live display of a terminal, else in lines, now and then."""
 
     def __init__(self, console: Console, show: Callable[[str], None] | None = None) -> None:
         self.console, self.show = console, show
@@ -238,7 +238,7 @@ class Waits:
 
     @contextmanager
     def shown(self, show: Callable[[str], None]) -> Iterator[None]:
-        """On a terminal, `show` has the place for it meanwhile; an empty text ends the waiting."""
+        """On a terminal `show` displays it meanwhile; an empty text ends the waiting."""
         before, self.show = self.show, show
         try:
             yield

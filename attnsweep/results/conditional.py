@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from attnsweep.core.errors import Unreachable
 from attnsweep.results import storage
 
-State = dict[str, str]  # what tells one version of an object from all others: its e-tag, with some its number
+State = dict[str, str]  # identifies one version of an object: its e-tag, in some stores its number, too
 REQUEST_S = 20.0
 HOPELESS = ("NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 

@@ -66,12 +66,12 @@ def parse_status(status: str) -> tuple[str | None, bool]:
 
 
 def found() -> Repository | None:
-    """The repository of the working directory, if git finds one there. What it is asked runs nothing."""
-    places = ("--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format")
-    told = (git("rev-parse", *places) or "").splitlines()
-    if len(told) != len(places):
+    """The repository of the working directory, None where git finds none. No program is run that it names."""
+    paths = ("--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format")
+    lines = (git("rev-parse", *paths) or "").splitlines()
+    if len(lines) != len(paths):
         return None
-    files, folder, common, hashes = told
+    files, folder, common, hashes = lines
     commit = git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     objects = os.path.join(os.path.abspath(common), "objects")
     return Repository(files, folder, objects, hashes, commit.strip() if commit else None)
@@ -96,8 +96,8 @@ def status_of(one: Repository, scratch: Path) -> str | None:
 
 def harmless_settings() -> list[str]:
     """The repository's own settings that decide how files are compared and name no program."""
-    told = git("config", "--local", "--null", "--get-regexp", KEPT_SETTINGS) or ""
-    return [setting.replace("\n", "=", 1) for setting in told.split("\0") if "\n" in setting]
+    settings = git("config", "--local", "--null", "--get-regexp", KEPT_SETTINGS) or ""
+    return [setting.replace("\n", "=", 1) for setting in settings.split("\0") if "\n" in setting]
 
 
 def git(*arguments: str, **variables: str) -> str | None:

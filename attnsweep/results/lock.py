@@ -1,7 +1,7 @@
 """One driver at a time writes to results: a lock on this machine, and one in an object store.
 
 On this machine it is a file that its holder has locked. An object store knows no such thing: there the lock
-is an object that its holder renews every few seconds, and whoever finds one and cannot tell that its holder
+is an object that its holder renews every few seconds, and whoever finds one and does not know that its holder
 is dead watches it for a while. It is written only where it is as it was last seen, so of two drivers that
 begin, or take it over, in the same instant one succeeds. In a store that heeds no such conditions they look
 again after a moment, which leaves a race; a warning says so.
@@ -97,7 +97,7 @@ def held_here(path: Path) -> Iterator[None]:
 
 
 class Object(Protocol):
-    """The object that is the lock. Its state tells what it holds from all that it held before."""
+    """The object that is the lock. Its state differs whenever its content was written anew."""
 
     def read(self) -> tuple[bytes, Any] | None:
         """What it holds, and its state; None where there is none. Raises OSError."""

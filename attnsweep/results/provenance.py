@@ -64,7 +64,7 @@ def host() -> str:
 
 @functools.cache
 def cpu_name() -> str:
-    """The model name of this machine's CPU; where the system does not tell, its kind, such as `aarch64`."""
+    """The model name of this machine's CPU; where the system has none, its kind, such as `aarch64`."""
     if platform.system() == "Darwin":
         name = output_of("sysctl", "-n", "machdep.cpu.brand_string") or ""
     else:

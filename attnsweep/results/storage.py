@@ -38,8 +38,8 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
 
 def below(root: str | Path, name: str) -> str:
     """The path or URI of `name` below a folder; what follows the `?` of a URI stays at its end."""
-    place, mark, query = str(root).partition("?") if "://" in str(root) else (str(root), "", "")
-    return f"{place.rstrip('/')}/{name}{mark}{query}"
+    path, mark, query = str(root).partition("?") if "://" in str(root) else (str(root), "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def is_local(files: fs.FileSystem) -> bool:
@@ -72,7 +72,7 @@ def patiently(files: fs.FileSystem, call: Callable[[], T]) -> T:
 
 
 def short(error: Exception) -> str:
-    """What a store said, without the parts that only it can read."""
+    """The message of a store's error, without the parts that only the store can read."""
     return clean(str(error).partition("\n")[0].partition(" (Request ID")[0].partition("; Details")[0])
 
 

@@ -31,21 +31,21 @@ class Folders:
 
     @property
     def checkpoints(self) -> str:
-        """Where checkpoints and weights lie: in `runs`, on each node; with results behind a URI beside those,
-        so that another node can go on from them.
+        """The path or URI of the folder of checkpoints and weights: `runs` on each node's own disk; where the
+        results are at a URI a folder next to them, so that another node can go on from it.
         """
         if "://" not in self.results:
             return str(self.runs)
         where, mark, query = self.results.partition("?")
         scheme, _, path = where.partition("://")
         above, slash, name = path.rstrip("/").rpartition("/")
-        beside = f"{above}/{runs_name(name)}" if slash else f"{name}/runs"
-        return f"{scheme}://{beside}{mark}{query}"
+        runs = f"{above}/{runs_name(name)}" if slash else f"{name}/runs"
+        return f"{scheme}://{runs}{mark}{query}"
 
 
 def folders_of(results: str | Path = "results", data: str | Path | None = None) -> Folders:
-    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` lies beside
-    `results`, or in the working directory where those are behind a URI.
+    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` is next to `results`,
+    or in the working directory where those are at a URI.
     """
     is_uri = "://" in str(results)
     name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
@@ -55,7 +55,7 @@ def folders_of(results: str | Path = "results", data: str | Path | None = None) 
 
 
 def default_data(parent: Path) -> Path:
-    """~/.cache/attnsweep; `data` beside the results for a user without a home directory."""
+    """~/.cache/attnsweep; for a user without a home directory `data` next to the results."""
     try:
         return Path("~/.cache/attnsweep").expanduser()
     except RuntimeError:
@@ -63,7 +63,7 @@ def default_data(parent: Path) -> Path:
 
 
 def runs_name(name: str) -> str:
-    """The name of the folder beside results of that name."""
+    """The name of the folder of checkpoints and logs next to results of that name."""
     return "runs" if name == "results" else f"{name}-runs"
 
 

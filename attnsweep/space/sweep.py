@@ -134,7 +134,7 @@ class Sweep:
         return itertools.chain.from_iterable(map(crossed, self.parts))
 
     def unused(self) -> dict[str, list[str]]:
-        """For each model the keys that stand beside it and mean nothing to it: a CNN has no depth."""
+        """For each model the keys of its parts of the sweep that it does not take: a CNN has no depth."""
         found: dict[str, list[str]] = {}
         for part in self.parts:
             for model in grid(part.get("model")):
@@ -146,10 +146,10 @@ class Sweep:
         return {model: keys for model, keys in found.items() if keys}
 
     def _of_others(self, model: str, part: Point) -> list[str]:
-        """The axes that the model got later, as far as a part leaves them to other models of the sweep."""
-        beside = [other for other in self.parts if models_of(other) != {model}]
-        later = [key for key in BEFORE.get(model, {}) if any(key in other for other in beside)]
-        return later if part in beside else [key for key in later if key not in part]
+        """The axes that the model got in a later version and that the part leaves to other models."""
+        others = [other for other in self.parts if models_of(other) != {model}]
+        later = [key for key in BEFORE.get(model, {}) if any(key in other for other in others)]
+        return later if part in others else [key for key in later if key not in part]
 
     def override(self, changes: Mapping[str, Sequence[Any]]) -> "Sweep":
         """The sweep with other values for some keys.

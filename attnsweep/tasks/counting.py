@@ -100,7 +100,7 @@ def built_on_meta(config: Mapping[str, Any]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells one architecture from another, and what it takes to build it and to try it."""
+    """What identifies an architecture, and what it takes to build it and to try it."""
 
     sizes: tuple[tuple[str, Any], ...]
     rehearsal: Rehearsal | None
@@ -155,7 +155,8 @@ def refusals(architecture: Architecture) -> Iterator[None]:
 def counted_apart(architecture: Architecture, source: Source) -> Cost:
     """The cost of a user's own model, which is built and tried in another process: it may hang, or die.
 
-    One that takes long is not waited for: its training will tell. Raises UserError as `counted` does.
+    One that takes long is not waited for: its training will show whether it works. Raises
+    UserError as `counted` does.
     """
     model, known = architecture.config["model"], deque[Cost](maxlen=1)
     try:

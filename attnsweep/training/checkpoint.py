@@ -135,7 +135,7 @@ def group_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shapes(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The shape of each weight; the type of what a model keeps beside them."""
+    """The shape of each weight; the type of what else a state_dict holds."""
     return {name: getattr(weight, "shape", type(weight)) for name, weight in weights.items()}
 
 

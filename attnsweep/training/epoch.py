@@ -23,7 +23,7 @@ class Diverged(Exception):
 
 def train(setup: Setup, optimizer: torch.optim.Optimizer, *, epoch: int) -> Generator[Event, None, Row]:
     """Trains an epoch, counted from 0. Yields the trial's progress (0..1) now and then; returns the columns
-    of `epochs` that tell of training. Raises Diverged.
+    of `epochs` that describe training. Raises Diverged.
     """
     setup.model.train()
     config, size = setup.config, setup.data.train_size
@@ -84,7 +84,7 @@ def densify(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def judge(setup: Setup, *, epoch: int, effort: Row) -> Row:
-    """The row of `epochs` of an epoch, counted from 0; `effort` are its columns that tell of training."""
+    """The row of `epochs` of an epoch, counted from 0; `effort` are its columns that describe training."""
     began = time.perf_counter()
     with setup.judging():
         quality = setup.task.judge(setup.model, setup.data, setup.config)

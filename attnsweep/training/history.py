@@ -27,7 +27,7 @@ class History:
 
     task: str
     curve: list[Row] = field(default_factory=list)  # the rows of `epochs`, from the first on
-    reported: int = 0  # how many of them the trial's events have told
+    reported: int = 0  # how many of them stood in an event
     best_weights: Weights | None = None  # of the selected epoch; only where they are wanted
     examined: Row = field(default_factory=dict)  # what the model of that epoch was judged by once, at the end
     started_at: datetime = field(default_factory=now)  # the first attempt
@@ -53,8 +53,8 @@ class History:
             self.best_weights = {name: copied(value) for name, value in model.state_dict().items()}
 
     def unreported(self) -> list[Row]:
-        """The epochs that no event has told yet, in the first event also those of earlier attempts; they
-        count as told from now on.
+        """The epochs that stood in no event yet, at first also those of earlier attempts. They count as
+        reported from now on.
         """
         self.reported, epochs = len(self.curve), self.curve[self.reported :]
         return epochs

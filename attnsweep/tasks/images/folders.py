@@ -198,7 +198,7 @@ def images_below(folder: Path, above: Collection[tuple[int, int]] = ()) -> Itera
 
 
 def identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from every other one of this machine, by whatever links it is reached."""
+    """What identifies a folder on this machine, by whatever links it is reached."""
     info = folder.stat()
     return info.st_dev, info.st_ino
 
@@ -294,9 +294,9 @@ def check_parts(root: Path, parts: Mapping[str, Classes]) -> None:
         raise refusal(root, "no image of the part val can be read; add images, or delete its folder")
     for part, left in (("training", labels), ("test", [label for label, p in parts["test"].items() if p])):
         if missing := sorted(parts["train"].keys() - set(left)):
-            aside = " once a tenth is set aside for validation" if part == "training" else ""
+            split = " once a tenth is set aside for validation" if part == "training" else ""
             raise refusal(
-                root, f"no image is left in the {part} part{aside} of {', '.join(missing)}; add images"
+                root, f"no image is left in the {part} part{split} of {', '.join(missing)}; add images"
             )
 
 

@@ -134,8 +134,8 @@ def addition(lengths: np.ndarray, rng: np.random.Generator) -> Pair:
 def digits_of_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The digits (n, l + 1) of a + b, each (n, l), the most significant first."""
     total = np.pad(a + b, ((0, 0), (1, 0)))
-    for place in range(total.shape[1] - 1, 0, -1):
-        total[:, place - 1] += total[:, place] // 10
+    for digit in range(total.shape[1] - 1, 0, -1):
+        total[:, digit - 1] += total[:, digit] // 10
     return total % 10
 
 
