@@ -10,20 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.records.samples import KEY_S, SWEEPS, Samples
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast
-from attnsweep.tasks.driving.world.geometry import Floats, from_frame, project
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, from_frame, project
 from attnsweep.tasks.driving.world.ground import Placement
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import GREEN_S, YELLOW_S, RoadMap
 from attnsweep.tasks.driving.world.traffic import World
 
-Flags = NDArray[np.bool_]
 Policy = Callable[[Samples], Floats]
 """From what an `observer.Observer` senses, a row per scene, to plans (b, 8, 3) in the frame of each ego."""
 
@@ -56,7 +54,7 @@ class Drive:
     dt: float
     state: Floats
     active: Flags
-    kind: NDArray[np.int64]
+    kind: Indices
     size: Floats
     handover: int
     placement: Placement

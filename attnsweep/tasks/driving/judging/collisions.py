@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.judging.closed_loop import Drive, Flags
+from attnsweep.tasks.driving.judging.closed_loop import Drive
 from attnsweep.tasks.driving.world.cast import EGO
-from attnsweep.tasks.driving.world.geometry import Floats, overlap, wrap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, overlap, wrap
 
 Indices = NDArray[np.integer[Any]]
 STOPPED, STANDING = 0.05, 5e-3  # m/s, up to which an ego, or another, stands

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.signal import savgol_filter
 
-from attnsweep.tasks.driving.judging.closed_loop import Flags
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 
 ALONG = (-4.05, 2.40)  # m/s2
 ACROSS = 4.89  # m/s2

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnsweep.tasks.driving.judging.closed_loop import Drive, Flags, Policy, drive
+from attnsweep.tasks.driving.judging.closed_loop import Drive, Policy, drive
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap

@@ -25,11 +25,19 @@ from highway_env.envs.roundabout_env import RoundaboutEnv
 from highway_env.road.lane import LineType
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
-from attnsweep.tasks.driving.world.geometry import Floats, distinct, project, resample, stations, wrap
+from attnsweep.tasks.driving.world.geometry import (
+    Flags,
+    Floats,
+    Indices,
+    distinct,
+    project,
+    resample,
+    stations,
+    wrap,
+)
 from attnsweep.tasks.driving.world.ground import Ground, Strip
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import SHOULDER, SPACING, dashed, ribbon, rounded
@@ -150,7 +158,7 @@ class Episode:
         """Gives those who are new a place."""
         self.agents += [one for one in (*self.road.vehicles, *self.road.objects) if one not in self.agents]
 
-    def motion(self) -> tuple[Floats, NDArray[np.bool_]]:
+    def motion(self) -> tuple[Floats, Flags]:
         """x, y, yaw, vx, vy (a, 5) of the agents, and who is there (a,)."""
         there = {id(one) for one in (*self.road.vehicles, *self.road.objects)}
         rows = []
@@ -161,7 +169,7 @@ class Episode:
             rows.append([one.position[0], -one.position[1], -one.heading, *velocity])
         return np.array(rows), np.array([id(one) in there for one in self.agents])
 
-    def sizes(self) -> tuple[Floats, NDArray[np.int64]]:
+    def sizes(self) -> tuple[Floats, Indices]:
         """Length and width (a, 2) and kinds (a,) of the agents; obstacles count as parked."""
         size = np.array([[one.LENGTH, one.WIDTH] for one in self.agents], dtype=float)
         return size, np.array([PARKED if one in self.road.objects else CAR for one in self.agents])

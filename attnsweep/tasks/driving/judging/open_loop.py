@@ -7,12 +7,11 @@ learning-based vehicle motion planning", CoRL 2023).
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.judging.closed_loop import drivable_plan
 from attnsweep.tasks.driving.judging.replay import depth_at
 from attnsweep.tasks.driving.records.samples import KEY_S, Samples, plan_mask
-from attnsweep.tasks.driving.world.geometry import Floats, corners, overlap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, overlap
 
 SECONDS = (1, 2, 3, 4)
 SLOW_STEP = 0.3  # m per key frame, below which a plan's yaw is not taken from it
@@ -41,13 +40,13 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
     return found
 
 
-def summary(found: dict[str, Floats], where: NDArray[np.bool_] | slice = slice(None)) -> dict[str, float]:
+def summary(found: dict[str, Floats], where: Flags | slice = slice(None)) -> dict[str, float]:
     """The mean of each measure over the samples that have a value; NaN where none has."""
     values = {name: column[where][~np.isnan(column[where])] for name, column in found.items()}
     return {name: float(column.mean()) if column.size else float("nan") for name, column in values.items()}
 
 
-def slices(samples: Samples) -> dict[str, NDArray[np.bool_]]:
+def slices(samples: Samples) -> dict[str, Flags]:
     """Which samples (s,) belong to each slice of a report."""
     return {
         "all": np.ones(len(samples["plan"]), dtype=bool),
@@ -61,7 +60,7 @@ def step(seconds: int) -> int:
     return round(seconds / KEY_S) - 1
 
 
-def distances(plans: Floats, truth: Floats, known: NDArray[np.bool_]) -> dict[str, Floats]:
+def distances(plans: Floats, truth: Floats, known: Flags) -> dict[str, Floats]:
     """`l2_Ks` and `l2avg_Ks`."""
     off = np.where(known, np.hypot(*np.moveaxis(plans[..., :2] - truth[..., :2], -1, 0)), 0.0)
     total, count = np.cumsum(off, axis=1), np.cumsum(known, axis=1)
@@ -70,7 +69,7 @@ def distances(plans: Floats, truth: Floats, known: NDArray[np.bool_]) -> dict[st
     return found | {f"l2avg_{s}s": mean[:, step(s)] for s in SECONDS[:3]}
 
 
-def until(name: str, happens: NDArray[np.bool_], known: NDArray[np.bool_]) -> dict[str, Floats]:
+def until(name: str, happens: Flags, known: Flags) -> dict[str, Floats]:
     """Whether it happens at any known key frame (s, 8) up to each second; NaN where that one is not known."""
     ever = np.maximum.accumulate(happens & known, axis=1).astype(float)
     return {f"{name}_{s}s": np.where(known[:, step(s)], ever[:, step(s)], np.nan) for s in SECONDS}

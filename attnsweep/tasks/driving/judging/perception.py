@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.judging.readout import Readout
 from attnsweep.tasks.driving.records.samples import Samples
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 
 REACHES = (0.5, 1.0, 2.0, 4.0)  # m, between centres
 REACH = 2.0  # m, of F1, tracking and motion forecasts
 LEAST = 0.1  # of recall and precision, below which nuScenes does not count
 FALSE_WEIGHT = 0.5  # of false positives, in EPA
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Curve:
     """
 
     confidence: Floats
-    right: NDArray[np.bool_]
+    right: Flags
     count: int
 
 
@@ -110,7 +109,7 @@ def best_f1(curve: Curve) -> tuple[float, float]:
 
 
 def measure_futures(
-    readout: Readout, samples: Samples, confident: NDArray[np.bool_], matched: Indices
+    readout: Readout, samples: Samples, confident: Flags, matched: Indices
 ) -> dict[str, float]:
     """Of the confident detections (s, q) that are agents, with the best of their modes: the mean over agents
     of the mean distance (m) and of the last one, and the share that is ever more than 2 m off; and `epa`,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attnsweep.tasks.driving.records.batches import INPUTS
 from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 
 CONFIDENT = 0.4  # from which on an agent counts as detected for occupancy; UniAD's for new tracks
 
@@ -34,7 +34,7 @@ class Readout:
     futures: Floats | None = None
     line_class: Floats | None = None
     line_points: Floats | None = None
-    map: NDArray[np.bool_] | None = None
+    map: Flags | None = None
     instances: NDArray[np.uint8] | None = None
 
 

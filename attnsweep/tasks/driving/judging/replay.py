@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from attnsweep.tasks.driving.judging.closed_loop import (
     LOST_BRAKING,
     Drive,
-    Flags,
     drivable_plan,
     progress_along,
 )
@@ -14,7 +13,7 @@ from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score
 from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples, plan_mask
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
-from attnsweep.tasks.driving.world.geometry import Floats, corners, wrap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, wrap
 from attnsweep.tasks.driving.world.ground import Placement
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.sensor import Grid
@@ -71,7 +70,7 @@ def replay(samples: Samples, plans: Floats) -> Drive:
     )
 
 
-def recorded(samples: Samples) -> NDArray[np.bool_]:
+def recorded(samples: Samples) -> Flags:
     """At which entries (t, s) a drive is judged: up to the last key frame of the expert that was recorded, or
     at all where none was.
     """
@@ -128,7 +127,7 @@ def along_lanes(samples: Samples, xy: Floats) -> tuple[Floats, Flags]:
     return moved, crosses
 
 
-def track(samples: Samples, plans: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def track(samples: Samples, plans: Floats) -> tuple[Floats, Flags]:
     """The states (t, s, 5) of egos that track plans, each in the frame of its sample, and which of the plans
     cannot be driven: there the ego brakes.
     """
@@ -154,7 +153,7 @@ def motion(state: Floats, slip: Floats) -> Floats:
     return np.stack([*state[:, :3].T, speed * np.cos(course), speed * np.sin(course)], axis=1)
 
 
-def between(boxes: Floats, there: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+def between(boxes: Floats, there: Flags) -> tuple[Floats, Flags]:
     """States (t, s, n, 5) each 0.1 s, from 0 to 4 s, of boxes (s, 8, n, 5) each half second, and who was
     there (t, s, n): at constant velocity from key frame to key frame, and so before the first. One that was
     there at a single key frame is there at that entry, and stands.

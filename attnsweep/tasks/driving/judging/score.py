@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from attnsweep.tasks.driving.judging.closed_loop import Drive, Flags
+from attnsweep.tasks.driving.judging.closed_loop import Drive
 from attnsweep.tasks.driving.judging.collisions import at_fault, closes_in, near, touching
 from attnsweep.tasks.driving.judging.comfort import discomfort
 from attnsweep.tasks.driving.world.cast import EGO, PARKED
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 
 WEIGHTS = {"progress": 5, "ttc": 5, "lane_keeping": 2, "comfort": 2}
 LEAST_WAY = 5.0  # m; where the expert gains no more, progress counts as made

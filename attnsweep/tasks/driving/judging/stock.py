@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.judging.closed_loop import (
@@ -31,7 +30,7 @@ from attnsweep.tasks.driving.judging.closed_loop import (
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
 from attnsweep.tasks.driving.records.observer import Moment, Observer
 from attnsweep.tasks.driving.world.cast import CAR, EGO
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.kinematics import DT
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def drive_stock(
     return drive_of(runs, entries, follower.lost_share if follower else np.zeros(len(runs)))
 
 
-def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, NDArray[np.bool_]]:
+def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, Flags]:
     """The states (b, a, 5) of all agents and who is there (b, a), with as many places as the most need."""
     places = max(len(run.agents) for run in runs)
     state, active = np.zeros((len(runs), places, 5)), np.zeros((len(runs), places), dtype=bool)
@@ -100,7 +99,7 @@ def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, NDArray[np.bool_]]:
     return state, active
 
 
-def sizes(runs: "Sequence[Episode]", places: int) -> tuple[Floats, NDArray[np.int64]]:
+def sizes(runs: "Sequence[Episode]", places: int) -> tuple[Floats, Indices]:
     """Length and width (b, a, 2) and kinds (b, a) of all agents."""
     size, kind = np.ones((len(runs), places, 2)), np.full((len(runs), places), CAR)
     for b, run in enumerate(runs):
@@ -130,9 +129,7 @@ def observer_of(runs: "Sequence[Episode]") -> Observer:
     )
 
 
-def drive_of(
-    runs: "Sequence[Episode]", entries: list[tuple[Floats, NDArray[np.bool_]]], lost: Floats
-) -> Drive:
+def drive_of(runs: "Sequence[Episode]", entries: list[tuple[Floats, Flags]], lost: Floats) -> Drive:
     """What happened, from the snapshots of every step, which have ever more places."""
     places = entries[-1][1].shape[1]
     state, active = (

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from attnsweep.tasks.driving.judging.perception import match
 from attnsweep.tasks.driving.judging.readout import Readout
 from attnsweep.tasks.driving.records.samples import OCCUPANCY, Samples, occupancy_mask
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.sensor import Grid
 
 LAYERS = ("drivable", "border", "divider")
@@ -42,13 +42,13 @@ def finer(values: NDArray[np.uint8 | np.bool_], cells: int) -> NDArray[np.uint8 
     return values.repeat(times, axis=-1).repeat(times, axis=-2)
 
 
-def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+def iou(predicted: Flags, truth: Flags) -> float:
     """Cells in both over cells in either; NaN where there are none."""
     either = int((predicted | truth).sum())
     return float((predicted & truth).sum() / either) if either else float("nan")
 
 
-def map_iou(predicted: NDArray[np.bool_], truth: NDArray[np.generic]) -> dict[str, float]:
+def map_iou(predicted: Flags, truth: NDArray[np.generic]) -> dict[str, float]:
     """The IoU of each layer of maps (s, 3, g, g)."""
     fine, real = finer(predicted, truth.shape[-1]).astype(bool), truth.astype(bool)
     return {f"map_iou_{name}": iou(fine[:, k], real[:, k]) for k, name in enumerate(LAYERS)}
@@ -118,9 +118,9 @@ class Cells:
     """
 
     images: int
-    image: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    truth: NDArray[np.int64]
+    image: Indices
+    predicted: Indices
+    truth: Indices
     off: Floats
 
     def within(self, reach: float) -> "Cells":
@@ -161,7 +161,7 @@ def panoptic_quality(cells: Cells) -> float:
     return float(2 * total / segments) if segments else float("nan")
 
 
-def together(cells: Cells) -> NDArray[np.int64]:
+def together(cells: Cells) -> Indices:
     """How many cells (s, 5, i, j) are predicted to be of instance i and are of j."""
     first, second = int(cells.predicted.max(initial=0)) + 1, int(cells.truth.max(initial=0)) + 1
     index = (cells.image * first + cells.predicted) * second + cells.truth

@@ -7,15 +7,13 @@ points", ECCV 2020). All scenes, and all thresholds of confidence, are gone thro
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from attnsweep.tasks.driving.judging.perception import REACH, Indices, gaps
+from attnsweep.tasks.driving.judging.perception import REACH, gaps
 from attnsweep.tasks.driving.judging.readout import Readout
 from attnsweep.tasks.driving.records.samples import KEY_S, Samples
-from attnsweep.tasks.driving.world.geometry import Floats, from_frame
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, from_frame
 
-Flags = NDArray[np.bool_]
 RECALLS = np.linspace(0.1, 1.0, 40).round(12)
 PATIENCE = 2  # key frames for which a track that is not detected goes on
 

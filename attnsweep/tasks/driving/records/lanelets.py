@@ -16,12 +16,11 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in, references
 from attnsweep.tasks.driving.records.tracks import Surroundings, part_of_map
-from attnsweep.tasks.driving.world.geometry import Floats, distinct, offset, resample, stations
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, distinct, offset, resample, stations
 from attnsweep.tasks.driving.world.roads import DrivableArea, dashed, drivable_area
 
 NOT_DRIVABLE, CROSSWALK = {"sidewalk", "bicycleLane", "crosswalk"}, "crosswalk"
@@ -244,10 +243,10 @@ def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats,
 
 def reds(
     groups: list[tuple[str, ...]], lights: dict[str, tuple[Floats, list[bool], float]]
-) -> Callable[[Floats], NDArray[np.bool_]]:
+) -> Callable[[Floats], Flags]:
     """From times (t,), which stop lines (t, lines) show red: those of whose lights none lets one drive."""
 
-    def red(times: Floats) -> NDArray[np.bool_]:
+    def red(times: Floats) -> Flags:
         shown = np.zeros((len(times), len(groups)), dtype=bool)
         for line, group in enumerate(groups):
             active = [lights[name] for name in group if name in lights]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.records.samples import (
     SWEEPS,
@@ -17,7 +16,7 @@ from attnsweep.tasks.driving.records.samples import (
 )
 from attnsweep.tasks.driving.world.cameras import Rig, render
 from attnsweep.tasks.driving.world.cast import EGO
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import RoadMap
 from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, scan
@@ -36,7 +35,7 @@ class Moment:
     state: Floats
     before: Floats
     size: Floats
-    active: NDArray[np.bool_]
+    active: Flags
     red: Sequence[Floats]
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world.geometry import (
     Floats,
+    Indices,
     distinct,
     headings,
     project,
@@ -73,7 +73,7 @@ def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Flo
     return smooth(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), centres, successors)]))
 
 
-def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> NDArray[np.int64] | None:
+def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Indices | None:
     """The lane (t,) of each pose (t, 3); None if a pose is on none.
 
     The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
@@ -239,7 +239,7 @@ def nearest_lanes(point: Floats, centres: Sequence[Floats]) -> list[tuple[int, f
     return [one for one in every if one[2] <= OFF_MAP] or [min(every, key=lambda one: one[2])]
 
 
-def chain_of(before: NDArray[np.int64], start: int, end: int) -> list[int]:
+def chain_of(before: Indices, start: int, end: int) -> list[int]:
     """The lanes from one to another, of the lane (lanes,) before each."""
     chain = [end]
     while chain[-1] != start:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world.cameras import Rig, render
 from attnsweep.tasks.driving.world.geometry import (
+    Flags,
     Floats,
+    Indices,
     headings,
     project,
     resample,
@@ -89,18 +91,18 @@ class SceneLog:
 
     number: int
     dt: float
-    kind: NDArray[np.int64]
+    kind: Indices
     size: Floats
     state: Floats
-    valid: NDArray[np.bool_]
+    valid: Flags
     drivable: DrivableArea
     centres: tuple[Floats, ...]
     dividers: tuple[Floats, ...]
     paint: Floats
     route: Floats
     stop_lines: tuple[Floats, ...]
-    red: NDArray[np.bool_]
-    yields: NDArray[np.bool_]
+    red: Flags
+    yields: Flags
 
 
 def samples_of(
@@ -162,7 +164,7 @@ def padded(log: SceneLog) -> tuple[SceneLog, int]:
     )
 
 
-def key_frames(known: NDArray[np.bool_], *, short: bool) -> NDArray[np.int64]:
+def key_frames(known: Flags, *, short: bool) -> Indices:
     """The key frames that make samples (s,), of those at which the ego is there (k,); see the module."""
     if not short:
         return np.arange(SWEEPS - 1, len(known) - FUTURE)
@@ -171,7 +173,7 @@ def key_frames(known: NDArray[np.bool_], *, short: bool) -> NDArray[np.int64]:
     return with_future if len(with_future) else at[:1]
 
 
-def before(log: SceneLog, entries: NDArray[np.int64]) -> Floats:
+def before(log: SceneLog, entries: Indices) -> Floats:
     """The ego's states (s, 5) one entry before; where it was not there yet, as it would have to be to go on
     as it does next, or as it is.
     """
@@ -180,7 +182,7 @@ def before(log: SceneLog, entries: NDArray[np.int64]) -> Floats:
     return np.where(known[entries - 1, None], log.state[entries - 1, 0], onward)
 
 
-def views(log: SceneLog, entries: NDArray[np.int64], rig: Rig) -> Samples:
+def views(log: SceneLog, entries: Indices, rig: Rig) -> Samples:
     """What the cameras show at entries (s,) of a log."""
     images = []
     for k in entries:
@@ -204,7 +206,7 @@ def with_rig(images: list[NDArray[np.uint8]], rig: Rig) -> Samples:
     }
 
 
-def plan_mask(samples: Samples) -> NDArray[np.bool_]:
+def plan_mask(samples: Samples) -> Flags:
     """Which key frames (s, 8) of the expert's plan were recorded; all, in samples from before there was such
     a mask.
     """
@@ -212,7 +214,7 @@ def plan_mask(samples: Samples) -> NDArray[np.bool_]:
     return np.asarray(samples.get("plan_mask", every), dtype=bool)
 
 
-def occupancy_mask(samples: Samples) -> NDArray[np.bool_]:
+def occupancy_mask(samples: Samples) -> Flags:
     """At which times (s, 5) of `occupancy` it was recorded who covers what: now, and where the plan was."""
     known = np.ones((len(samples["occupancy"]), OCCUPANCY), dtype=bool)
     if "plan_mask" in samples:
@@ -231,8 +233,8 @@ def in_frame(poses: Floats, frame: Floats) -> Floats:
 
 
 def sense(
-    log: SceneLog, keys: NDArray[np.int64], at: NDArray[np.int64], grid: Grid, scanner: Scanner
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    log: SceneLog, keys: Indices, at: Indices, grid: Grid, scanner: Scanner
+) -> tuple[NDArray[np.uint8], Indices]:
     """The grids (s, 6, cells, cells) of each sample, and how many rays hit each agent at each key frame
     (k, n).
     """
@@ -262,7 +264,7 @@ def no_scan(agents: int) -> Scan:
     return Scan(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(agents, dtype=np.int64))
 
 
-def red_points(stop_lines: tuple[Floats, ...], red: NDArray[np.bool_], pose: Floats) -> Floats:
+def red_points(stop_lines: tuple[Floats, ...], red: Flags, pose: Floats) -> Floats:
     """Points (n, 2) of the stop lines in sight whose light is not green."""
     lines = [line for line, shown in zip(stop_lines, red, strict=True) if shown]
     near = [line for line in lines if np.hypot(*(line.mean(axis=0) - pose[:2])) < RED_REACH]
@@ -300,7 +302,7 @@ def ego_state(now: Floats, before: Floats, dt: float) -> NDArray[np.float32]:
 # --- What there is to learn ---
 
 
-def visible(state: Floats, seen: NDArray[np.bool_], pose: Floats, grid: Grid) -> NDArray[np.int64]:
+def visible(state: Floats, seen: Flags, pose: Floats, grid: Grid) -> Indices:
     """The agents (s, 24) of each sample in the order of their numbers; -1 where a place is empty.
 
     Of more than there are places for, the nearest.
@@ -322,9 +324,9 @@ def visible(state: Floats, seen: NDArray[np.bool_], pose: Floats, grid: Grid) ->
 def agents(
     log: SceneLog,
     state: Floats,
-    valid: NDArray[np.bool_],
-    at: NDArray[np.int64],
-    slots: NDArray[np.int64],
+    valid: Flags,
+    at: Indices,
+    slots: Indices,
 ) -> Samples:
     """What is known of the agents in the slots (s, 24), from states at key frames (k, n, 5)."""
     taken, who = slots >= 0, np.maximum(slots, 0)
@@ -348,7 +350,7 @@ def agents(
     }
 
 
-def everyone(log: SceneLog, state: Floats, valid: NDArray[np.bool_], at: NDArray[np.int64]) -> Samples:
+def everyone(log: SceneLog, state: Floats, valid: Flags, at: Indices) -> Samples:
     """The expert's plan, and where all others will be, seen or not."""
     later = at[:, None] + np.arange(1, FUTURE + 1)
     frame = state[at, 0, :3]
@@ -372,7 +374,7 @@ def everyone(log: SceneLog, state: Floats, valid: NDArray[np.bool_], at: NDArray
     }
 
 
-def order_of_approach(local: Floats, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+def order_of_approach(local: Floats, valid: Flags) -> Indices:
     """The others (s, n) of each sample, those first who come nearest to where the ego is (s, t, n, 3)."""
     distance = np.where(valid, np.hypot(local[..., 0], local[..., 1]), np.inf).min(axis=1)
     return np.argsort(distance, axis=1, kind="stable")
@@ -381,9 +383,9 @@ def order_of_approach(local: Floats, valid: NDArray[np.bool_]) -> NDArray[np.int
 def occupancy(
     log: SceneLog,
     state: Floats,
-    valid: NDArray[np.bool_],
-    at: NDArray[np.int64],
-    slots: NDArray[np.int64],
+    valid: Flags,
+    at: Indices,
+    slots: Indices,
     grid: Grid,
 ) -> NDArray[np.uint8]:
     """1 + the slot of the agent whose box will cover each cell's middle (s, 5, cells, cells)."""
@@ -449,9 +451,7 @@ def map_lines(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
     return {"lines": found, "line_kind": kind}
 
 
-def runs(
-    inside: NDArray[np.bool_], line_of: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def runs(inside: Flags, line_of: Indices) -> tuple[Indices, Indices]:
     """Where stretches of points that lie inside and on one line begin (r,) and end (r,)."""
     joined = inside[1:] & inside[:-1] & (line_of[1:] == line_of[:-1])
     starts = np.flatnonzero(inside & ~np.concatenate([[False], joined]))
@@ -459,7 +459,7 @@ def runs(
     return starts, ends
 
 
-def slices(log: SceneLog, keys: NDArray[np.int64], at: NDArray[np.int64], state: Floats) -> Samples:
+def slices(log: SceneLog, keys: Indices, at: Indices, state: Floats) -> Samples:
     """The kinds of situation that reports tell apart."""
     ego = state[:, 0]
     s, _ = project(ego[at, :2], log.route)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
 from attnsweep.tasks.driving.records.scenes import LEAST_WAY
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import DrivableArea
 
@@ -80,7 +79,7 @@ class Surroundings:
     dividers: tuple[Floats, ...] = ()
     paint: Floats = field(default_factory=lambda: np.zeros((0, 2)))
     stop_lines: tuple[Floats, ...] = ()
-    red: Callable[[Floats], NDArray[np.bool_]] = lambda times: np.zeros((len(times), 0), dtype=bool)
+    red: Callable[[Floats], Flags] = lambda times: np.zeros((len(times), 0), dtype=bool)
 
 
 def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: int) -> SceneLog | str:
@@ -124,7 +123,7 @@ def scene_of(
     *,
     times: Floats,
     route: Floats,
-    yields: NDArray[np.bool_],
+    yields: Flags,
     number: int,
 ) -> SceneLog:
     """The scene at `times` (t,) of tracks, the ego first. Who is never there meanwhile is left out."""
@@ -149,7 +148,7 @@ def scene_of(
     )
 
 
-def entries_of(track: Track, times: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def entries_of(track: Track, times: Floats) -> tuple[Floats, Flags]:
     """A track's states (t, 5) at `times` (t,), between poses in proportion, and when it was there (t,)."""
     pose = np.column_stack([track.pose[:, :2], np.unwrap(track.pose[:, 2])])
     velocity = track.velocity
@@ -167,7 +166,7 @@ def entries_of(track: Track, times: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return state, between | near
 
 
-def slows(speed: Floats) -> NDArray[np.bool_]:
+def slows(speed: Floats) -> Flags:
     """Whether someone whose speed is (t,) stands or brakes hard, by the change of speed in half a second."""
     ahead = np.minimum(np.arange(len(speed)) + round(KEY_S / DT), len(speed) - 1)
     return (speed < STANDING) | (speed[ahead] - speed < -1.0 * KEY_S)

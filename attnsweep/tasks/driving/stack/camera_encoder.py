@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import MultiHeadAttention, linear
@@ -24,7 +23,7 @@ from attnsweep.nn.blocks import Residual
 from attnsweep.tasks.driving.stack.encoder import FINE, Above, Features, convolution
 from attnsweep.tasks.driving.stack.places import SIDE, PositionEmbedding
 from attnsweep.tasks.driving.world.cameras import Rig, pixels_of
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.sensor import Grid
 
 HEIGHTS = (0.0, 0.75, 1.5)  # m above the ground: the road, the middle of a car and its roof
@@ -77,7 +76,7 @@ class CameraEncoder(nn.Module):
         return F.grid_sample(wide, at, padding_mode="border", align_corners=False)
 
 
-def places_above(cells: Floats, rig: Rig) -> tuple[Floats, NDArray[np.bool_]]:
+def places_above(cells: Floats, rig: Rig) -> tuple[Floats, Flags]:
     """Where the views show the points above cells (n, 2): `at` (n, z, 2), x and y from -1 to 1 over the
     images laid side by side, in the view that has the point farthest from its sides; and whether any has it
     (n, z).

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
-from attnsweep.tasks.driving.world.geometry import Floats, from_frame, to_frame, wrap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, from_frame, to_frame, wrap
 from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, rasterise
 
@@ -81,7 +81,7 @@ class Sight:
 
     rays: Floats
     azimuth: Floats
-    below: NDArray[np.bool_]
+    below: Flags
     ground: Floats
 
 
@@ -101,7 +101,7 @@ def sight(rig: Rig) -> Sight:
 def render(
     pose: Floats,
     boxes: Floats,
-    kind: NDArray[np.int64],
+    kind: Indices,
     *,
     area: DrivableArea,
     paint: Floats,
@@ -147,7 +147,7 @@ def empty_world(
     return image
 
 
-def entries(rays: Floats, pose: Floats, half: Floats, above: float) -> tuple[Floats, NDArray[np.int64]]:
+def entries(rays: Floats, pose: Floats, half: Floats, above: float) -> tuple[Floats, Indices]:
     """How deep (...) rays (..., 3) from a camera `above` the ground enter a box of half sizes (3,) that
     stands on it at a pose (3,), inf where they miss it, and through which side: 0 an end, 1 a side, 2 its
     top. By the slab test.

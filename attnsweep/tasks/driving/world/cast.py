@@ -7,9 +7,8 @@ beside it.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.roads import ON_FOOT, SPACING, Path, RoadMap, Zone
 
 EGO = 0  # its place among the agents
@@ -46,9 +45,9 @@ class Cast:
     that it wants to others when it does not have priority.
     """
 
-    kind: NDArray[np.int64]
-    present: NDArray[np.bool_]
-    route: NDArray[np.int64]
+    kind: Indices
+    present: Flags
+    route: Indices
     pose: Floats  # (a, 3), of parked cars
     s: Floats
     speed: Floats
@@ -64,7 +63,7 @@ class Cast:
     comfortable: Floats
     headway: Floats
     standing: Floats
-    delay: NDArray[np.int64]
+    delay: Indices
     patience: Floats
     goal: float  # the arc length of the ego's path at which its route ends
     light_offset: float  # s, into the cycle of the lights
@@ -234,7 +233,7 @@ class Places:
         if self.walked:
             self.take(agent, int(self.rng.choice(self.walked)), float(self.rng.uniform(0.3, 1.0)), 0.0)
 
-    def park(self, agents: NDArray[np.int64]) -> None:
+    def park(self, agents: Indices) -> None:
         """Puts parked cars into the map's bays, one each, as long as there are any."""
         bays = self.rng.permutation(len(self.road_map.bays))[: len(agents)]
         self.present[agents[: len(bays)]] = True

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import PEDESTRIAN, Cast
-from attnsweep.tasks.driving.world.geometry import Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import GREEN_S
 from attnsweep.tasks.driving.world.tables import PathTables, Situation, ZoneTable
@@ -24,14 +23,13 @@ CALM = 2.5  # m/s2, of braking for a gap that is small but does not shrink
 MERGE_LENGTH = 10.0  # m behind its start, in which a zone that merges belongs to one
 CREEP = 4.0  # m before a stop, within which a driver who has stopped comes no closer
 RESTART_S = 2.5  # s, that who is held up takes longer
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Manners:
     """Who takes part in all scenes, and how they drive: the arrays of `Cast` of those names, (b, a) each."""
 
-    kind: NDArray[np.int64]
+    kind: Indices
     length: Floats
     width: Floats
     wheelbase: Floats
@@ -44,7 +42,7 @@ class Manners:
     comfortable: Floats
     headway: Floats
     standing: Floats
-    delay: NDArray[np.int64]
+    delay: Indices
     patience: Floats
 
 

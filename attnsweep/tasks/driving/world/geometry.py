@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 
 def wrap(angle: Floats) -> Floats:
@@ -59,7 +61,7 @@ def separation(one: Floats, other: Floats) -> Floats:
     return np.maximum(np.maximum(gaps[0], gaps[1]), np.maximum(gaps[2], gaps[3]))
 
 
-def overlap(one: Floats, other: Floats) -> NDArray[np.bool_]:
+def overlap(one: Floats, other: Floats) -> Flags:
     """Whether boxes (..., 5) overlap by more than a touch."""
     return separation(one, other) < 0
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.world.geometry import Floats, corners
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners
 
-Flags = NDArray[np.bool_]
 DIRECTION = 0.5  # m, before and behind a place on a lane, between which its direction is taken
 
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from attnsweep.tasks.driving.world.geometry import (
+    Flags,
     Floats,
+    Indices,
     headings,
     offset,
     overlap,
@@ -72,7 +74,7 @@ class Path:
     yaw: Floats
     curvature: Floats
     speed: Floats
-    priority: NDArray[np.int64]
+    priority: Indices
     width: float
     light: int
     light_at: float
@@ -127,7 +129,7 @@ class RoadMap:
         pairs = itertools.combinations(range(len(self.paths)), 2)
         return tuple(zone for i, j in pairs for zone in zones_of(self.paths, i, j))
 
-    def red(self, green: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def red(self, green: Flags) -> Flags:
         """Which stop lines (..., lines) have a light that is not green, from which groups show (..., 2)."""
         light = np.array(self.stop_lights, dtype=np.int64)
         return ~green[..., np.maximum(light, 0)] & (light >= 0)
@@ -228,7 +230,7 @@ def zones_of(paths: tuple[Path, ...], one: int, other: int) -> list[Zone]:
     return zones
 
 
-def touches(p: Path, q: Path) -> NDArray[np.bool_]:
+def touches(p: Path, q: Path) -> Flags:
     """Whether typical vehicles would touch with their centres at each metre of one path and of the other."""
     a, b = standing(p), standing(q)
     near = (a[:, None, 0] - b[:, 0]) ** 2 + (a[:, None, 1] - b[:, 1]) ** 2 < (TYPICAL[0] + 0.7) ** 2
@@ -311,9 +313,7 @@ def drivable_area(
     return DrivableArea(corner, depth.astype(np.float32))
 
 
-def filled(
-    polygons: Sequence[Floats], corner: Floats, size: NDArray[np.int64], cell: float
-) -> NDArray[np.bool_]:
+def filled(polygons: Sequence[Floats], corner: Floats, size: Indices, cell: float) -> Flags:
     """The cells (x, y) of a grid of that size from a corner on that lie in one of the polygons."""
     image = Image.new("1", (int(size[1]), int(size[0])))
     draw = ImageDraw.Draw(image)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.world.geometry import Floats, to_frame
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, to_frame
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Grid:
     def corner(self) -> Floats:
         return np.array([self.back, -self.cells * self.size / 2])
 
-    def index(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def index(self, points: Floats) -> tuple[Indices, Flags]:
         """The flat cell (...) of points (..., 2) in the ego's frame, and whether each lies in the grid."""
         cell = np.floor((points - self.corner) / self.size).astype(np.int64)
         inside = np.asarray(((cell >= 0) & (cell < self.cells)).all(axis=-1))
@@ -65,10 +65,10 @@ class Sweep:
     """
 
     ranges: Floats
-    agent: NDArray[np.int64]
+    agent: Indices
 
 
-def cast_rays(pose: Floats, boxes: Floats, present: NDArray[np.bool_], scanner: Scanner) -> Sweep:
+def cast_rays(pose: Floats, boxes: Floats, present: Flags, scanner: Scanner) -> Sweep:
     """The sweep at poses (t, 3) among boxes (t, a, 5), those that are `present` (t, a).
 
     By the slab test (Kay and Kajiya, 1986) in the frame of each box; the ego's own box must not be among
@@ -117,13 +117,13 @@ class Scan:
 
     points: Floats
     paint: Floats
-    hits: NDArray[np.int64]
+    hits: Indices
 
 
 def scan(
     pose: Floats,
     boxes: Floats,
-    present: NDArray[np.bool_],
+    present: Flags,
     *,
     paint: Sequence[Floats],
     seeds: list[tuple[int, int]],
@@ -153,7 +153,7 @@ def returns(ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Gener
 
 def seen_paint(
     paint: Floats, ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Which points (n, 2) of paint are seen in a turn of true ranges (r,): near enough, hidden by nobody,
     and not lost.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world.cast import PARKED, Cast
-from attnsweep.tasks.driving.world.geometry import Floats, wrap
+from attnsweep.tasks.driving.world.geometry import Floats, Indices, wrap
 from attnsweep.tasks.driving.world.roads import SPACING, RoadMap
 
 COARSE = 6  # points of a path from one that the search for the nearest looks at to the next
@@ -75,7 +75,7 @@ class PathTables:
         side = left - curvature * along**2 / 2
         return SPACING * step + along, side, self.yaw[index] + curvature * along, np.abs(curvature)
 
-    def index(self, s: Floats) -> NDArray[np.int64]:
+    def index(self, s: Floats) -> Indices:
         """Where in the tables arc lengths (b, a) lie: the point before each."""
         at = np.clip((s / SPACING).astype(np.int64), 0, self.points - 2)
         return self.first + at

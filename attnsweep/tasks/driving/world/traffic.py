@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnsweep.tasks.driving.world import drivers, kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, LONGEST_DELAY_S, PARKED, PEDESTRIAN, Cast
 from attnsweep.tasks.driving.world.drivers import CREEP, View
-from attnsweep.tasks.driving.world.geometry import Floats, overlap, wrap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, overlap, wrap
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import CLEARING_S, GREEN_S, YELLOW_S, RoadMap
 from attnsweep.tasks.driving.world.tables import PathTables, ZoneTable
@@ -36,8 +35,8 @@ class Log:
     """
 
     state: Floats
-    active: NDArray[np.bool_]
-    green: NDArray[np.bool_]
+    active: Flags
+    green: Flags
     to_stop: Floats
 
 
@@ -95,7 +94,7 @@ class World:
         return self.situation.s[:, EGO, EGO]
 
     @property
-    def lights(self) -> NDArray[np.bool_]:
+    def lights(self) -> Flags:
         """Which groups of lights (b, 2) show green."""
         return self.light_phase() < GREEN_S
 
@@ -212,12 +211,12 @@ def roll_out(world: World, steps: int) -> Log:
     return Log(*(np.stack(part) for part in zip(*entries, strict=True)))
 
 
-def snapshot(world: World) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], Floats]:
+def snapshot(world: World) -> tuple[Floats, Flags, Flags, Floats]:
     """One entry of a log."""
     return world.motion, world.active, world.lights, world.memory.held[:, EGO]
 
 
-def crashed(log: Log, world: World) -> NDArray[np.bool_]:
+def crashed(log: Log, world: World) -> Flags:
     """Whether any two agents of a scene (b,) collide, those on foot among themselves left out."""
     crash = np.zeros(len(world.casts), dtype=bool)
     pairs = np.triu(np.ones(2 * (world.kind.shape[1],), dtype=bool), 1)
