@@ -17,8 +17,7 @@ BY_MAP = (  # measures that stand in test_map_measures, too
 )  # fmt: skip
 NO_COLUMNS = frozenset((  # measures of reports that are parts or precursors of a column, and none themselves
     "ap_05", "ap_1", "ap_2", "ap_4", "gt_col_1s", "gt_col_2s", "gt_col_3s", "offroad_1s", "offroad_2s",
-    "offroad_3s", "legacy_col_1s", "legacy_col_2s", "legacy_gt_col_1s", "legacy_gt_col_2s",
-    "legacy_gt_col_3s",
+    "offroad_3s",
 ))  # fmt: skip
 
 
