@@ -211,3 +211,56 @@ def test_one_thread_computes_and_nothing_is_left_behind(
     prepared(runtime, VIT)
     assert len(os.listdir("/proc/self/task")) == before
     assert not list(tmp_path.iterdir())
+
+
+# The exporter's second trace, which is spared
+
+
+class Written(nn.Module):
+    """Changes what it holds in place: a tensor that is read by that name alone, or by another one too."""
+
+    def __init__(self, *, otherwise: bool) -> None:
+        super().__init__()
+        self.otherwise = otherwise
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = 2 * images.flatten(1)
+        if not self.otherwise:
+            return tokens.view(-1).add_(1).sum() + images.sum()
+        seen = tokens.view(-1)
+        return tokens.add_(1) * seen.sum()
+
+
+class Spread(nn.Module):
+    """What has no translation of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+        images = self.norm(images).to(torch.float64).to(torch.float32) + rows - 2 * columns
+        ranks = torch.searchsorted(images.flatten(1).sort().values.contiguous(), images.flatten(1))
+        means = nn.functional.adaptive_avg_pool2d(images, 1).flatten(1)
+        spread = images.var(dim=(2, 3), unbiased=True) + images.var(dim=(2, 3), unbiased=False, keepdim=True)
+        return torch.cat([ranks, means, spread.flatten(1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "spared"),
+    [(Written(otherwise=False), True), (Written(otherwise=True), False), (Spread(), True)],
+)
+def test_the_second_trace_is_spared_only_where_nothing_else_comes_out(
+    model: nn.Module, spared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = []
+    trace = torch.export.ExportedProgram.run_decompositions
+    monkeypatch.setattr(
+        torch.export.ExportedProgram,
+        "run_decompositions",
+        lambda program, table: (traces.append(program), trace(program, table))[1],
+    )
+    found = prepared("onnxruntime", VIT, model=model.eval(), batch=2)
+    assert found.max_abs_diff is not None and found.max_abs_diff < 1e-4
+    assert (not traces) == spared

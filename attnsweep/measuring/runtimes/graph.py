@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnsweep.measuring.runtimes.functional import without_second_trace
 from attnsweep.measuring.runtimes.outputs import Flat
 from attnsweep.measuring.runtimes.quiet import quietly
 
@@ -28,7 +30,7 @@ def exported(
             Flat(model), tuple(inputs), dynamic_shapes=(shapes,) if shapes else None, strict=False
         )
         found = torch.onnx.export(
-            program,
+            without_second_trace(program, translated()),
             tuple(inputs),
             input_names=list(names) or None,
             opset_version=OPSET,
@@ -64,3 +66,13 @@ def translations() -> Any:
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     return ONNXRegistry.from_torchlib(opset_version=OPSET)
+
+
+@functools.cache
+def translated() -> set[Any]:
+    """The operations that ONNX has a translation for; none where this torch keeps them elsewhere."""
+    try:
+        from torch.onnx._internal.exporter._decomp import get_onnx_implemented_overloads
+    except ImportError:
+        return set()
+    return {*get_onnx_implemented_overloads(translations()), operator.getitem}
