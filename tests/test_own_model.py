@@ -549,9 +549,8 @@ def test_a_model_of_ones_own_is_trained_measured_and_written(
     net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Path(net).with_name("own.py")
-    file.write_text(
-        "from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net', width=32, epochs=1, latency={'batch': 1})\n"
-    )
+    one = "Sweep(model='net.py:Net', width=32, epochs=1, latency={'batch': 1})"
+    file.write_text(f"from attnsweep import Sweep\nsweep = {one}\n")
     attnsweep.run(file, tmp_path / "results", address="local")
     (row,) = Store(tmp_path / "results").read("trials").to_pylist()
     assert row["status"] == "done"
