@@ -9,6 +9,7 @@ from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError, did_you_mean, known
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.core.source import Source
+from attnsweep.core.trial import Trial
 
 PRECISIONS = ("fp32", "bf16", "int8")
 MOST = 1_000_000  # examples, or threads
@@ -107,11 +108,21 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Trials whose weights may have been kept, the best first; where weights and data are."""
+
+    trials: tuple[Trial, ...]
+    checkpoints: str
+    data_dir: str
+
+
+@dataclass(frozen=True)
 class Ask:
     """One measurement to be made: of a subject, beside a reference that takes so many ms on that device; or,
-    without a subject, of that reference itself.
+    without a subject, of that reference itself. What changes the answers is judged anew, with `weights`.
     """
 
     deployment: Deployment
     subject: Subject | None = None
     reference_ms: float | None = None
+    weights: Weights | None = None

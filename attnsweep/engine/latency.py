@@ -1,21 +1,25 @@
 """The latency phase: what was not measured yet, on every kind of device, beside a reference."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from attnsweep.core.cost import Cost
-from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject
+from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject, Weights
 from attnsweep.core.errors import UserError, writing
 from attnsweep.core.trial import short_hash
 from attnsweep.engine.engine import Bench, Measured
 from attnsweep.results import latencies
 from attnsweep.results.schema import ARCHITECTURE, KEYS
 from attnsweep.results.store import Row, Store
+from attnsweep.space.plan import Folders
+from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import arch_id_of
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import buildable
@@ -42,6 +46,7 @@ class Phase:
     asked: Deployments
     progress: Progress
     again: bool = False
+    folders: Folders | None = None  # of weights and data, for what is judged anew
     tally: Tally = field(default_factory=Tally)
 
     def measure(self, subjects: Mapping[tuple[str, str], Subject], benches: Sequence[Bench]) -> Tally:
@@ -63,7 +68,20 @@ class Phase:
                 if key_on(bench, subject.arch_id, deployment) in known:
                     self.tally.known += 1
                 else:
-                    yield Ask(deployment, subject)
+                    judged = deployment.precision == "int8"
+                    yield Ask(deployment, subject, weights=self.weights(subject) if judged else None)
+
+    def weights(self, subject: Subject) -> Weights | None:
+        """The trials of an architecture that can be judged anew, the best on validation first."""
+        rows = self.store.read("trials").filter(pc.field("arch_id") == subject.arch_id).to_pylist()
+        good = [row for row in rows if row["status"] == "done" and row["val_acc"] is not None]
+        trials = []
+        for row in sorted(good, key=lambda row: -row["val_acc"]):
+            with contextlib.suppress(UserError):  # its data or its code are other ones now
+                trials.append(trial_of(row, self.folders.data if self.folders else Path()))
+        if not trials or self.folders is None:
+            return None
+        return Weights(tuple(trials), self.folders.checkpoints, str(self.folders.data))
 
     def possible(self, bench: Bench) -> Deployments:
         """What is asked for, without runtimes that are not installed there and threads that it lacks."""

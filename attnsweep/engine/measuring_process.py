@@ -16,11 +16,17 @@ import sys
 import time
 from typing import IO, Any
 
-from attnsweep.core.deployment import Ask
+import torch
+
+from attnsweep.core.deployment import Ask, Weights
 from attnsweep.measuring import measure
 from attnsweep.measuring.device import pick_device
 from attnsweep.measuring.runtimes import Unavailable, preload
+from attnsweep.measuring.runtimes.quantised import accuracy
 from attnsweep.results.store import Row
+from attnsweep.tasks.registry import build, procedure
+from attnsweep.training.checkpoint import weights_path
+from attnsweep.training.trained import fill
 
 CHUNK = 1 << 20
 
@@ -66,7 +72,25 @@ def measured(ask: Ask, gpus: float) -> Row:
     device, deployment = pick_device(gpus), ask.deployment
     if ask.subject is None:
         return measure.measure_reference(deployment.reference, device=device, threads=deployment.threads)
-    return measure.measure_architecture(ask.subject, deployment, device=device, reference_ms=ask.reference_ms)
+    row = measure.measure_architecture(ask.subject, deployment, device=device, reference_ms=ask.reference_ms)
+    if ask.weights is None or row["error"]:
+        return row
+    return {**row, **judged(ask.weights, deployment.threads)}
+
+
+def judged(weights: Weights, threads: int) -> Row:
+    """The accuracy in int8 of the first trial whose weights are here, and its id; nothing where none is."""
+    for trial in weights.trials:
+        model = build(trial.config, trial.source).eval()
+        try:
+            fill(model, weights_path(weights.checkpoints, trial.trial_id))
+        except FileNotFoundError:
+            continue
+        task = procedure(trial.config["task"])
+        data = task.load_for(trial.config, weights.data_dir, "cpu", sha256=trial.data_sha256)
+        with torch.inference_mode():
+            return {"trial_id": trial.trial_id, **accuracy(model, data, threads=threads)}
+    return {}
 
 
 def in_fork(ask: Ask, limit_s: float) -> tuple[bytes, str]:

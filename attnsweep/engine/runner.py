@@ -195,7 +195,13 @@ class Command:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
                 tally = measure_latency(
-                    self.store, backend, waits, subjects, self.sweep.latency, gpus=asked["gpu"] > 0
+                    self.store,
+                    backend,
+                    waits,
+                    subjects,
+                    self.sweep.latency,
+                    self.where,
+                    gpus=asked["gpu"] > 0,
                 )
                 console.show_tally(self.screen, tally)
 
@@ -253,6 +259,7 @@ def measure_latency(
     waits: console.Waits,
     subjects: Mapping[tuple[str, str], Subject],
     asked: Deployments,
+    folders: Folders,
     *,
     gpus: bool,
     again: bool = False,
@@ -261,7 +268,7 @@ def measure_latency(
     if not subjects:
         return Tally()
     with console.counting(waits.console, "latency") as progress:
-        phase = Phase(store, asked, progress, again)
+        phase = Phase(store, asked, progress, again, folders)
         return phase.measure(subjects, backend.benches(asked, gpus=gpus))
 
 
@@ -286,7 +293,7 @@ def measure(
         subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
             gpus = backend.request(None)["gpu"] > 0
-            tally = measure_latency(store, backend, waits, subjects, asked, gpus=gpus, again=again)
+            tally = measure_latency(store, backend, waits, subjects, asked, folders, gpus=gpus, again=again)
         tidy(store)
     console.show_tally(screen, tally)
     screen.print(f"rows in {folders.results}/latency", highlight=False)
