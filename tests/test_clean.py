@@ -168,6 +168,7 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     return "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [HOSTILE, CLEAR, BIDI, FORGED, "|\x1b[8m|"])
 def test_no_command_shows_what_a_terminal_would_obey(
     tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

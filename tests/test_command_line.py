@@ -179,6 +179,7 @@ def test_a_dry_run_says_what_is_new_and_trains_nothing(capsys: pytest.CaptureFix
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_planned_in_one_go(capsys: pytest.CaptureFixture[str]) -> None:
     body = "sweep = Sweep(model='vit', seed=tune.grid_search(list(range(10_000))))"
     status, out, _ = said(capsys, sweep_file(body), "--dry-run", "--json")
@@ -286,6 +287,7 @@ def test_where_there_are_no_results_the_way_to_get_some_is_named(
     assert status == 2 and "no results in results" in err and "new quickstart" in err
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     body = sweep_file("sweep = Sweep(model='cnn', epochs=1)")
     command = [sys.executable, "-m", "attnsweep", body, "--address", "127.0.0.1:1"]

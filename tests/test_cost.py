@@ -57,6 +57,7 @@ def counted(config: Config) -> Cost:
         return count(model, torch.empty(1, config["channels"], *[config["image_size"]] * 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(configurations())
 @example(configuration("vit", 28, 1, 0, heads=1, dim=16, dim_head=16, depth=1))

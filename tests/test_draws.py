@@ -53,6 +53,7 @@ def test_what_a_function_draws_is_the_same_each_time_and_leaves_no_trace(
     assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
 
 
+@pytest.mark.slow
 def test_a_function_draws_the_same_in_another_process() -> None:
     code = (
         "import numpy as np; from ray import tune; from attnsweep.space.draws import draw;"
@@ -146,6 +147,7 @@ def values_of(draw_one: Callable[[int], Any]) -> set[Any]:
     return {draw_one(seed) for seed in range(400)}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(DOMAINS)
 def test_ray_random_search_and_optuna_draw_from_the_same_values(domain: Any) -> None:

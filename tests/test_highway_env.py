@@ -59,6 +59,7 @@ def scores(results: Path) -> dict[str, float]:
     return dict(zip(rows["trial_id"], rows["highway_env_score"], strict=True))
 
 
+@pytest.mark.slow
 def test_rules_and_planners_whose_weights_were_kept_are_driven_once(
     tmp_path: Path, driven: list[Policy]
 ) -> None:

@@ -127,6 +127,7 @@ TRANSFORMS: dict[str, Callable[[Layer, Tensor], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("layer", [nn.Linear(6, 4), nn.MaxPool2d(2), nn.Dropout(0.5).eval()], ids=repr)

@@ -53,6 +53,7 @@ FEED_FORWARD_PARAMS = 2 * D * HIDDEN + HIDDEN + D
 LAYER = nn.TransformerEncoderLayer(D, nhead=4, dim_feedforward=HIDDEN, batch_first=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "shape", "params", "macs"),
     [
@@ -348,6 +349,7 @@ def test_the_device_follows_the_share_of_a_gpu(
     assert pick_device(gpu) == expected
 
 
+@pytest.mark.slow
 def test_measuring_needs_no_ray() -> None:
     code = "import sys, attnsweep.measuring.measure; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

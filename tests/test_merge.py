@@ -131,6 +131,7 @@ NAMES = st.sampled_from("abcd")
 ROWS = st.dictionaries(NAMES, st.tuples(st.sampled_from(STATUSES), st.integers(0, 3)), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(ours=ROWS, theirs=ROWS, compacted=st.booleans())
 def test_no_final_row_is_lost_and_none_comes_twice_whatever_is_merged(

@@ -79,6 +79,7 @@ def refusal(model: str, **point: object) -> str:
 # What a class may be
 
 
+@pytest.mark.slow
 def test_axes_stand_in_their_columns_and_other_arguments_in_model_args(net: str) -> None:
     config = trial(f"{net}:Net", depth=3, width=5).config
     assert (config["depth"], config["image_size"], config["channels"], config["dim"]) == (3, 8, 1, None)
@@ -380,6 +381,7 @@ def test_a_project_that_was_moved_is_the_same(tmp_path: Path) -> None:
     assert one.trial_id == other.trial_id
 
 
+@pytest.mark.slow
 def test_the_modules_travel_with_the_trial(tmp_path: Path) -> None:
     """A worker on another machine has none of the files, in a process that has never seen them."""
     planned = trial(project(tmp_path / "gone", 3), epochs=1)

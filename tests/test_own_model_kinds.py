@@ -351,6 +351,7 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.endswith(("_s", "_at", "_mb"))}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", MODELS)
 def test_it_is_planned_and_trained_and_resumed_to_the_bit(kind: str, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def refusal(model: str, **point: object) -> str:
 # --- What a class may be ---
 
 
+@pytest.mark.slow
 def test_the_data_set_says_that_a_model_of_ones_own_is_a_planner(nets: str) -> None:
     config = trial(f"{nets}:Planner", depth=2, width=5).config
     assert (config["task"], config["dataset"], config["depth"]) == ("driving", "driving:tiny", 2)
@@ -159,6 +160,7 @@ def test_who_stands_keeps_the_yaw() -> None:
 # --- Trained and judged ---
 
 
+@pytest.mark.slow
 def test_a_planner_of_ones_own_learns_from_plans_and_is_judged_by_driving(nets: str, data_dir: Path) -> None:
     one = trial(f"{nets}:Planner", columns=2, epochs=3, lr=1e-2, warmup_steps=2)
     events = list(run(one, Options(data_dir=str(data_dir))))
@@ -171,12 +173,14 @@ def test_a_planner_of_ones_own_learns_from_plans_and_is_judged_by_driving(nets: 
     assert "test_amota" not in row and row["shortcut"]  # it looks at the route alone
 
 
+@pytest.mark.slow
 def test_its_latency_is_measured(nets: str) -> None:
     one = trial(f"{nets}:Planner")
     row = measure_architecture(one.config, one.arch_id, device="cpu", batch=1, source=one.source)
     assert row["latency_ms_p50"] > 0 and row["params"] == one.params
 
 
+@pytest.mark.slow
 def test_the_example_of_a_planner_of_ones_own_fits(data_dir: Path) -> None:
     sweep = read_sweep(ROOT / "sweeps/own_planner.py").override({"dataset": ["driving:tiny"], "epochs": [1]})
     points = [point for point in sweep.points() if "own_planner_net" in str(point["model"])]

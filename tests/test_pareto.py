@@ -187,6 +187,7 @@ def test_models_without_an_axis_are_grouped_over_their_nulls():
     assert rows["depth"].isna().tolist() == [True, False]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(
@@ -252,6 +253,7 @@ def test_of_equal_accuracies_pick_puts_the_cheapest_first():
     assert pareto.pick(frame)["depth"].tolist() == [2, 4]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.floats(0.01, 50.0), st.integers(1000, 10**8)), min_size=1, max_size=6))
 def test_the_budget_that_pick_asks_for_is_enough(costs):
@@ -300,6 +302,7 @@ def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
     assert pareto.labels(frame, short=False)[0] == "vit depth=6 dim=128"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(*[st.sampled_from([1, 2])] * 4), min_size=1, unique=True))
 def test_labels_of_different_settings_differ(choices):
     names = ("depth", "heads", "mlp_dim", "patch_size")

@@ -80,6 +80,7 @@ def questions_of(pair: problems.Pair) -> list[tuple[int, ...]]:
     return [tuple(read(question)) for question in pair[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "length"), LENGTHS, ids=lambda value: getattr(value, "name", value))
 def test_at_every_length_no_question_that_judges_is_trained_on(problem: Problem, length: int) -> None:
     val, test = (questions_of(problems.held_out(problem, length, part)) for part in ("val", "test"))
@@ -100,6 +101,7 @@ def test_what_judges_is_of_the_longest_and_of_twice_that(problem: Problem, lengt
         assert lengths == {symbols - (odd and symbols % 2 == 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ALL, ids=lambda problem: problem.name)
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_the_questions_of_a_length_are_counted(problem: Problem, length: int) -> None:
@@ -133,6 +135,7 @@ def test_epochs_are_fresh_and_the_same_for_every_trial() -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_examples_are_the_same_in_another_process() -> None:
     """Finished trials had these: where they change, GENERATOR rises."""
     code = (

@@ -62,6 +62,7 @@ def test_versions_are_those_that_run() -> None:
     assert worker["cuda"] is None
 
 
+@pytest.mark.slow
 def test_importing_provenance_imports_neither_torch_nor_ray() -> None:
     code = "import sys; from attnsweep.results import provenance; provenance.driver(); "
     code += "print({'torch', 'ray'} & sys.modules.keys())"

@@ -255,6 +255,7 @@ def test_without_a_sight_of_its_client_the_head_is_not_watched(monkeypatch: pyte
     assert ray_private.is_client()
 
 
+@pytest.mark.slow
 def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

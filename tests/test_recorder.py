@@ -50,6 +50,7 @@ def as_pandas_reads(recorder: Recorder, table: str) -> pd.DataFrame:
     return pd.read_parquet(f"{recorder.store.base}/{table}")
 
 
+@pytest.mark.slow
 def test_many_trials_stand_in_few_files_and_each_row_once(recorder: Recorder) -> None:
     several = trials(2 * BUNDLE + 7)
     for trial in several:
@@ -104,6 +105,7 @@ def test_a_curve_can_be_read_while_its_trial_runs(
         assert list(as_pandas_reads(recorder, "epochs")["epoch"]) == list(range(1, epoch + 1))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_bundling_loses_no_row(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

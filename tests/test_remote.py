@@ -92,6 +92,7 @@ def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
         errand().files  # noqa: B018
 
 
+@pytest.mark.slow
 def test_what_is_sent_runs_by_itself_and_knows_the_trials_that_are_done_here(tmp_path: Path) -> None:
     """The head's part, run by its shell in a home of its own; `code_hash` tells whose code it was."""
     finish_trial("cnn")
@@ -137,6 +138,7 @@ def test_a_mistake_is_told_before_anything_is_sent(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_up_is_said_to_be_and_no_local_one_is_started(tmp_path: Path) -> None:
     file = str(REPOSITORY / "cluster-local.yaml")
     environment = {**os.environ, "RAY_TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}

@@ -111,6 +111,7 @@ def rows_of(table: str) -> st.SearchStrategy[Row]:
     return st.tuples(keys, st.fixed_dictionaries({}, optional=others)).map(lambda parts: parts[0] | parts[1])
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.data())
 @pytest.mark.parametrize("table", TABLES)
@@ -523,6 +524,7 @@ events = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(events)
 def test_however_trials_end_and_tables_are_compacted_each_trial_has_its_last_row(happened: list[Any]) -> None:
