@@ -7,6 +7,7 @@ Each function says what it relies on and what is done where that is gone; nothin
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 
@@ -25,10 +26,14 @@ def has_one_dnn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.aten, "_unsafe_view")
 
 
-def one_dnn(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`inputs` (..., n) @ `weight` (m, n).T + `bias` (m), of float32, by oneDNN; torch has no public name for
-    it. Only `inputs` is copied where it is not contiguous. Like `nn.functional.linear` it returns a tensor
-    (..., m) that is no view, which a layer may change in place.
+def one_dnn(
+    inputs: Float32[Tensor, "*batch n"],
+    weight: Float32[Tensor, "m n"],
+    bias: Float32[Tensor, " m"] | None = None,
+) -> Float32[Tensor, "*batch m"]:
+    """`inputs @ weight.T + bias` by oneDNN; torch has no public name for it. Only `inputs` is copied where it
+    is not contiguous. Like that of `nn.functional.linear` the result is no view: a layer may change it in
+    place.
     """
     product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.flatten(0, -2), weight, bias, "none", [], "")
     return cast(Tensor, torch.ops.aten._unsafe_view(product, [*inputs.shape[:-1], weight.shape[0]]))

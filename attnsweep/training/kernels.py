@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -60,7 +61,7 @@ def mkl_falls_behind() -> bool:
     return both and wide and "Intel" not in provenance.cpu_name()
 
 
-def linear(layer: nn.Linear, input: Tensor) -> Tensor:
+def linear(layer: nn.Linear, input: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
     """`nn.Linear.forward`, by oneDNN where that is faster."""
     if type(layer) is nn.Linear and at_once() and is_large(input, layer.out_features) and mkl_falls_behind():
         tensors = (input, layer.weight) if layer.bias is None else (input, layer.weight, layer.bias)
@@ -111,7 +112,7 @@ def product_over_rows(product: Any, one: Tensor, other: Tensor) -> Tensor:
     return cast(Tensor, product(other.t(), one.t()).t())
 
 
-def dropout(layer: nn.Dropout, input: Tensor) -> Tensor:
+def dropout(layer: nn.Dropout, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """`nn.Dropout.forward`, from a quarter of the random bits that torch draws, and in fewer passes."""
     drops = type(layer) is nn.Dropout and layer.training and 0 < layer.p < 1 and not layer.inplace
     if drops and ordinary(input) and input.is_floating_point() and at_once():

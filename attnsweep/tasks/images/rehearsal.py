@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.core.axes import Config
@@ -78,8 +79,8 @@ class Rehearsal:
         half = self.precision == "bf16" and device != "meta"
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=half)
 
-    def images(self, number: int, device: str) -> Tensor:
-        """Images (number, channels, side, side) of random pixels, as data of this range is normalised: every
+    def images(self, number: int, device: str) -> Float[Tensor, "number c s s"]:
+        """Images of random pixels, as data of this range is normalised: every
         other pixel of the first is black or white, so that the ends of the range occur.
         """
         chance = torch.Generator("cpu").manual_seed(0)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from attnsweep.tasks.images import datasets, folders
@@ -21,14 +22,15 @@ JUDGE_BATCH = 1_000
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
 CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {}  # torch's defaults
+Batch = tuple[Float[Tensor, "b c s s"], Int64[Tensor, " b"]]  # normalised images and their labels
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, channels, side, side) of uint8 and labels (n,) of int64, on the device."""
+    """Images and their labels, on the device."""
 
-    images: Tensor
-    labels: Tensor
+    images: UInt8[Tensor, "n c s s"]
+    labels: Int64[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,13 +38,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits, and the factor and offset (1, channels, 1, 1) that normalise their pixels."""
+    """The three splits, and the factor and offset that normalise their pixels, 0 to 255."""
 
     train: Split
     val: Split
     test: Split
-    factor: Tensor
-    offset: Tensor
+    factor: Float[Tensor, "1 c 1 1"]
+    offset: Float[Tensor, "1 c 1 1"]
 
     @property
     def train_size(self) -> int:
@@ -117,14 +119,12 @@ def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: s
     )
 
 
-def inputs(data: Data, images: Tensor) -> Tensor:
-    """Normalised float32 images (b, c, s, s) of uint8 ones."""
+def inputs(data: Data, images: UInt8[Tensor, "b c s s"]) -> Float[Tensor, "b c s s"]:
+    """Normalised float32 images."""
     return torch.addcmul(data.offset, images.float(), data.factor)
 
 
-def batches(
-    data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
     """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
     smaller.
     """
@@ -133,7 +133,7 @@ def batches(
         yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor], config: Mapping[str, Any]) -> Tensor:
+def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Float[Tensor, ""]:
     """Mean cross-entropy, a scalar in nats."""
     images, labels = batch
     return F.cross_entropy(model(images), labels)
@@ -173,8 +173,8 @@ def quality(epoch: Mapping[str, Any]) -> float:
     return float(epoch["val_acc"])
 
 
-def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:
-    """The same normal noise each time, (b, channels, image_size, image_size), from a generator of its own."""
+def example(config: Mapping[str, Any], batch: int) -> tuple[Float[Tensor, "b c s s"]]:
+    """Normal noise in place of images, the same each time."""
     shape = (batch, config["channels"], config["image_size"], config["image_size"])
     chance = torch.Generator("cpu").manual_seed(0)
     return (torch.randn(shape, generator=chance, device="cpu", dtype=torch.float32),)

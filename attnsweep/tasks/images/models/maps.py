@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.tasks.images.models.vit_pytorch_private import softmax_outputs
@@ -47,9 +48,9 @@ def patch_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def rollout(maps: Iterable[Tensor]) -> Tensor:
-    """Attention rollout: how much of each input token is in each token after the last block, (b, n, n), going
-    by the weights (b, h, n, n) of every block, the first block first. Rows sum to one.
+def rollout(maps: Iterable[Float[Tensor, "b h n n"]]) -> Float[Tensor, "b n n"]:
+    """Attention rollout: how much of each input token is in each token after the last block, going by the
+    weights of every block, the first block first. Rows sum to one.
 
     Abnar & Zuidema 2020 (https://arxiv.org/abs/2005.00928), section 3: the heads' mean, half of it and half
     the token itself for the residual connection, multiplied over the blocks. What a block's values and
@@ -58,14 +59,14 @@ def rollout(maps: Iterable[Tensor]) -> Tensor:
     return functools.reduce(lambda earlier, block: block @ earlier, map(with_residual, maps))
 
 
-def with_residual(weights: Tensor) -> Tensor:
-    """The mean over heads, (b, n, n), with the identity added and the rows made to sum to one again."""
+def with_residual(weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b n n"]:
+    """The mean over heads, with the identity added and the rows made to sum to one again."""
     mixed = weights.mean(dim=1) + torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
     return mixed / mixed.sum(dim=-1, keepdim=True)
 
 
-def over_patches(tokens: Tensor) -> Tensor:
-    """The class token's row of (b, n, n) without the class token itself, as a map (b, rows, columns)."""
+def over_patches(tokens: Float[Tensor, "b n n"]) -> Float[Tensor, "b rows columns"]:
+    """The class token's row without the class token itself, as a map over the image."""
     patches = tokens[:, 0, 1:]
     return rearrange(patches, "b (r c) -> b r c", r=math.isqrt(patches.shape[1]))
 

@@ -5,15 +5,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnsweep.tasks.images.models.zoo.rules import padded
 
 
 class ThreeChannels(nn.Module):
-    """Images (b, 1 or 3, s, s) with three channels."""
+    """Images of one channel or three, with three channels."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 3 s s"]:
         return images.expand(-1, 3, -1, -1)
 
 
@@ -25,28 +26,30 @@ def pad(side: int, multiple: int) -> nn.Module:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a map (b, c, h, w)."""
+    """Layer norm over the channels of a map."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class RMSNorm(nn.RMSNorm):
-    """In the type of its weight, whatever autocast made of the tokens: torch's kernel wants one type."""
+    """torch's, computed in the type of its weight and returned in that of the tokens: under autocast they
+    differ, and torch's kernel takes one type.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class SinglePrecision(nn.Module):
-    """Tensors in fp32, whatever autocast made of them."""
+    """Its input in float32, of whatever type autocast computed it in."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return x.float()
 
 
 class LinearAttention(nn.Module):
-    """Tokens (b, n, d) through attention at a cost linear in n: phi(Q) (phi(K)^T V), normalised, with
+    """Attention at a cost linear in the number of tokens: phi(Q) (phi(K)^T V), normalised, with
     phi(x) = elu(x) + 1 (https://arxiv.org/abs/2006.16236, eq. 5 to 7).
     """
 
@@ -57,7 +60,7 @@ class LinearAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         q, k, v = rearrange(
             self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
@@ -69,7 +72,7 @@ class LinearAttention(nn.Module):
 
 
 class LinearTransformer(nn.Module):
-    """Tokens (b, n, d) through pre-norm blocks of linear attention and feed-forward layer."""
+    """Pre-norm blocks of linear attention and a feed-forward layer."""
 
     def __init__(
         self, *, dim: int, depth: int, heads: int, dim_head: int, mlp_dim: int, dropout: float
@@ -87,7 +90,7 @@ class LinearTransformer(nn.Module):
             for _ in range(depth)
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         for attention, feed_forward in zip(self.attentions, self.feed_forwards, strict=True):
             x = x + attention(x)
             x = x + feed_forward(x)
@@ -95,9 +98,11 @@ class LinearTransformer(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Queries, keys and values (b, h, n, d) to softmax(QK^T / sqrt(d)) V in one kernel."""
+    """softmax(QK^T / sqrt(d)) V in one kernel."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(
+        self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
+    ) -> Float[Tensor, "b h n d"]:
         return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -110,9 +115,11 @@ class TokenSampling(nn.Module):
         super().__init__()
         self.keep = keep
 
-    def forward(self, attn: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of maps (b, h, n, n), values (b, h, n, d) and the mask (b, n) of what is a token, class token
-        first, the rows (b, h, keep + 1, n) of the kept, their mask, false for repetitions, and their ids.
+    def forward(
+        self, attn: Float[Tensor, "b h n n"], value: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b h k n"], Bool[Tensor, "b k"], Int[Tensor, "b k"]]:
+        """The rows of the maps of the class token and of the tokens that are kept, their mask, false for
+        repetitions, and their ids; `mask` says what is a token, the class token first.
         """
         significance = einsum(attn[:, :, 0, 1:], value[:, :, 1:].norm(dim=-1), "b h n, b h n -> b n").float()
         cdf = significance.masked_fill(~mask[:, 1:], 0).cumsum(dim=-1)
@@ -126,13 +133,13 @@ class TokenSampling(nn.Module):
 
 
 class OneSize(nn.Module):
-    """A NaViT on images of one size, which need no packing and stay a batch; the logits are the same."""
+    """A NaViT for images of one size, which need no packing and stay a batch; the logits are the same."""
 
     def __init__(self, navit: Any) -> None:
         super().__init__()
         self.navit = navit
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "b c s s"]) -> Float[Tensor, "b num_classes"]:
         net, p = self.navit, self.navit.patch_size
         x = rearrange(images, "b c (h p1) (w p2) -> b (h w) (c p1 p2)", p1=p, p2=p)
         positions = rearrange(net.pos_embed_height[:, None] + net.pos_embed_width, "h w d -> (h w) d")
@@ -150,7 +157,7 @@ class ClassQueries(nn.Module):
         super().__init__()
         self.of_class = of_class
 
-    def forward(self, tokens: Tensor, fmap_dims: Any) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "b n d"], fmap_dims: Any) -> Float[Tensor, "b n hd"]:
         return self.of_class(tokens)
 
 
@@ -171,7 +178,9 @@ class SlotsOnly(nn.Module):
         self.to_keys.weight = nn.Parameter(to_keys.detach().clone())
 
     def forward(self, x: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Tokens (b, t, d), slots (b, s, d) and a mask of scores (b, 1, h, t, s), with new slots."""
+        """The tokens (b, t, d) and new slots (b, s, d) of these tokens and slots, and the masks, of which the
+        first (b, 1, h, t, s) is added to the scores.
+        """
         tokens, slots = (norm(seq) for norm, seq in zip(self.norms, x, strict=True))
         q, v = rearrange(self.to_queries_values(tokens), "b t (two h d) -> two b h t d", two=2, h=self.heads)
         k = rearrange(self.to_keys(slots), "b s (h d) -> b h s d", h=self.heads)
