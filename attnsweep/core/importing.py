@@ -53,6 +53,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`; None for what is not one of the texts."""
         if fullname not in self.known:
             return None
         spec = importlib.util.spec_from_loader(fullname, self, is_package=self.is_package(fullname))

@@ -239,6 +239,7 @@ class RayWorkers(concurrent.futures.Executor):
         self.on_wait = on_wait
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """See `concurrent.futures.Executor.submit`: a task of the cluster."""
         ref = task_of(fn).remote(*args, **kwargs)
         answer = Answer(self.on_wait)
         answer.add_done_callback(lambda done: ray.cancel(ref) if done.cancelled() else None)
@@ -254,6 +255,7 @@ class Answer(concurrent.futures.Future[Any]):
         self.on_wait = on_wait
 
     def result(self, timeout: float | None = None) -> Any:
+        """See `concurrent.futures.Future.result`."""
         while timeout is None:
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return super().result(SAY_S)

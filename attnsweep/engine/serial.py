@@ -158,6 +158,7 @@ def alarm(seconds: float) -> Iterator[None]:
     me, over, ringing = threading.get_ident(), threading.Event(), threading.Event()
 
     def ring() -> None:
+        """In another thread: sends the alarm again and again until the block is left."""
         wait_s = seconds
         while not over.wait(wait_s):
             ringing.set()
@@ -202,6 +203,7 @@ class InProcess(concurrent.futures.Executor):
     """Runs what is submitted at once, in this thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """See `concurrent.futures.Executor.submit`: runs the function here and now."""
         done: concurrent.futures.Future[Any] = concurrent.futures.Future()
         try:
             done.set_result(fn(*args, **kwargs))

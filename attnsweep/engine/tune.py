@@ -73,6 +73,7 @@ class Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        """See `ray.tune.Trainable.step`: the next event of the trial."""
         event = next(self.events)
         if "status" in event:
             faulthandler.cancel_dump_traceback_later()
@@ -398,6 +399,7 @@ class LatestFirst(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """See `ray.tune.schedulers.TrialScheduler`."""
         trials = tune_controller.get_trials()
         if all(one.status == TuneTrial.PENDING for one in trials):
             return None  # at the beginning workers are asked for in the trials' order

@@ -322,6 +322,7 @@ def footnote_of_readings(config: Mapping[str, Any]) -> str:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, or of `given`."""
     parser = argparse.ArgumentParser(
         prog="python -m attnsweep attention", description=(__doc__ or "").splitlines()[0]
     )
@@ -350,6 +351,7 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 
 
 def run(options: argparse.Namespace) -> None:
+    """Draws what the options ask for. Raises UserError."""
     row, place = row_to_draw(options), plan.folders_of(options.results, options.data)
     one = trial_of(row, place.data)
     kernel = "explicit"  # which shows its weights

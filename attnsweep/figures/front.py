@@ -303,6 +303,7 @@ def table(one: Panel) -> str:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, or of `given`."""
     parser = argparse.ArgumentParser(
         prog="python -m attnsweep plot", description=(__doc__ or "").splitlines()[0]
     )
@@ -334,6 +335,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Prints and draws the fronts that the options ask for."""
     frame = rows_to_draw(options)
     shown = panels(frame)
     print("\n".join(table(one) for one in shown if one.points))

@@ -76,6 +76,7 @@ class LabelPlacer:
                 self.place_label(point, [radius for radius in RADII if radius < LEADER_FROM])
 
     def place_label(self, point: Point, radii: Sequence[int]) -> None:
+        """Writes the label of a point where it covers nothing; none where there is no room."""
         colour, size = (self.colour(point.model), 8.5) if point.on_front else (GREY, 7)
         text = self.axes.annotate(
             point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
@@ -130,6 +131,7 @@ class LabelPlacer:
         return [square(x + (across - x) * part, y + (up - y) * part, 1.5) for part in parts]
 
     def draw_leader(self, point: Point, box: Box) -> None:
+        """Draws a line from a label to its point."""
         end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
         self.axes.annotate(
             "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,

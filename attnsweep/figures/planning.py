@@ -292,6 +292,7 @@ def in_points(one: Interval, *, sign: str = "") -> str:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, or of `given`."""
     parser = argparse.ArgumentParser(
         prog="python -m attnsweep planning", description=(__doc__ or "").splitlines()[0]
     )

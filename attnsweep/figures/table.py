@@ -297,6 +297,7 @@ def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, or of `given`."""
     parser = argparse.ArgumentParser(
         prog="python -m attnsweep table", description=(__doc__ or "").splitlines()[0]
     )
@@ -346,6 +347,7 @@ def stopped_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Prints the tables that the options ask for."""
     by = [name.strip() for name in options.by.split(",") if name.strip()]
     if by and options.published:
         raise UserError(f"--by {options.by} does not go with --published, whose settings are fixed; drop one")

@@ -120,6 +120,7 @@ class UnconditionalObject:
     path: str
 
     def read(self) -> tuple[bytes, bytes] | None:
+        """See `Object`."""
         try:
             content = storage.read(self.path)
         except FileNotFoundError:
@@ -127,6 +128,7 @@ class UnconditionalObject:
         return content, content
 
     def write(self, content: bytes, state: bytes | None) -> bytes | None:
+        """See `Object`."""
         found = self.read()
         if (found and found[1]) != state:
             return None

@@ -93,6 +93,7 @@ class LinearMap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """See `torch.autograd.Function.backward`."""
         inputs, weight = ctx.saved_tensors
         of_inputs, of_weight, of_bias = ctx.needs_input_grad
         # a gradient that will be differentiated itself needs products that torch can differentiate
