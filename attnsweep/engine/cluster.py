@@ -73,7 +73,9 @@ def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]
 
 
 class LogFile(logging.FileHandler):
-    """A log file that is no link; where there is one, the messages go nowhere, which is said once."""
+    """A log file, which is not written through a link: where there is one, messages are dropped, with one
+    warning.
+    """
 
     def _open(self) -> io.TextIOWrapper:
         try:
@@ -85,7 +87,7 @@ class LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def messages_to(path: Path | None) -> Iterator[None]:
-    """Has what Ray prints and logs go to a file, which is made when there is something to write; or to
+    """Redirects what Ray prints and logs to a file, which is made when there is something to write, or to
     nowhere.
     """
     ours = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data")]

@@ -24,7 +24,7 @@ log = logging.getLogger("attnsweep")
 
 
 class Record(Protocol):
-    """What keeps the events of trials."""
+    """Records the events of trials."""
 
     def started(self, trial: Trial) -> None: ...
 
@@ -63,7 +63,7 @@ class Loop:
         self.silence = Silence()
 
     def handle(self, event: Event) -> None:
-        """Does what follows from one event."""
+        """Records an event, and starts, stops or ends trials as it demands."""
         match event:
             case Ready(spare):
                 if trial := self.source.take(last=spare):

@@ -44,7 +44,7 @@ class Draws(dict[str, Any]):
                 self[key] = self._value(key, domain)
 
     def all(self) -> "Draws":
-        """This, with every function drawn."""
+        """All values, with every function drawn."""
         for key in self._functions:
             self[key]
         return self
@@ -119,7 +119,7 @@ def seed_of(text: str) -> int:
 
 @functools.cache
 def generator() -> np.random.RandomState:
-    """One for all draws: making one takes 80 us, seeding it 1 us."""
+    """The one generator of all draws, seeded for each: making one takes 80 us, seeding it 1 us."""
     return np.random.RandomState()
 
 

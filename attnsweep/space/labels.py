@@ -62,7 +62,7 @@ def label(trial: Trial, keys: Sequence[str]) -> str:
 
 
 def value_text(key: str, value: Any) -> str:
-    """What a label says of one value of the configuration."""
+    """One value of the configuration as a label has it."""
     if key == "model_args":
         return " ".join(f"{name}={short(one)}" for name, one in json.loads(value).items())
     if key == "model":
@@ -71,5 +71,5 @@ def value_text(key: str, value: Any) -> str:
 
 
 def short(value: object) -> str:
-    """A value as people write it."""
+    """A value as people write it, such as `3e-4`."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

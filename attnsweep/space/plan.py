@@ -69,7 +69,7 @@ def runs_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are none.
+    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are invalid.
 
     Of an adaptive search: its finished trials, what is fixed of each one that is still to be suggested
     (`open`), and trials that it might suggest (`samples`).
@@ -92,17 +92,17 @@ class Plan:
 
     @property
     def typical(self) -> tuple[Trial, ...]:
-        """Trials that show what the sweep is made of."""
+        """The plan's trials; of a search those that stand for the ones it may suggest."""
         return self.samples or self.trials
 
     @property
     def seconds(self) -> float:
-        """How long the trials that are not done take, one after the other."""
+        """Seconds that the trials that are not done take, one after the other."""
         return self.speed.estimate(self.new) + len(self.open) * self.seconds_of_open
 
     @property
     def seconds_of_open(self) -> float:
-        """How long one takes that is still to be suggested, by those that might be."""
+        """Seconds of one trial that is still to be suggested: the mean over points drawn from its cell."""
         return self.speed.estimate(self.samples) / max(1, len(self.samples))
 
 
@@ -154,7 +154,7 @@ def wanted_data(plan: Plan) -> list[DataSet]:
 
 
 def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
-    """What the finished ones among `trials` teach about speed."""
+    """The speed of each model, learnt from the finished ones among `trials`."""
     speed = Speed()
     done = [row for row in rows if row["status"] == "done"]
     seconds = {row["trial_id"]: row["train_s"] for row in done if 0 < (row["train_s"] or 0) < math.inf}

@@ -77,8 +77,8 @@ def as_code(value: Any) -> str:
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of one's own model. Raises UserError where a row's text is none that we wrote: its names
-    become code.
+    """The arguments of one's own model. Raises UserError where the text of a row was not written by
+    this package: its names become code.
     """
     try:
         known = json.loads(text)

@@ -65,7 +65,7 @@ class Search:
 
     @property
     def open(self) -> tuple[Point, ...]:
-        """For each trial that is still to be suggested: what is fixed of it."""
+        """The constants of the cell of each trial that is still to be suggested."""
         return tuple(cell.domains.constants for cell in self.cells for _ in range(cell.wanted))
 
     @property
@@ -73,7 +73,7 @@ class Search:
         return not any(cell.wanted for cell in self.cells)
 
     def take(self, *, last: bool = False) -> Trial | None:
-        """The next trial, of the cells in turn: no other is known. None where none has another."""
+        """The next trial, suggested by the cells in turn; None where no cell has another."""
         for _ in range(len(self.cells)):
             self.cells.rotate(-1)
             if trial := self.cells[-1].suggest():
@@ -90,7 +90,8 @@ class Search:
 
 @dataclass(frozen=True)
 class Domains:
-    """What of a cell of the grids is searched, and how rows and trials lie in it."""
+    """The domains of a cell of the grids: from the values that Optuna chooses in them to trials, and from rows
+    back to values."""
 
     constants: Point  # keys with one value
     domains: Mapping[str, Any]  # keys whose value Optuna chooses, to Ray Tune's domains
