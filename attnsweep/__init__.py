@@ -3,6 +3,8 @@
 The names here need neither torch nor Ray until a sweep runs.
 """
 
+import attnsweep.core.safe_path  # noqa: F401, I001  before anything that lies in the working directory
+
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.answers.pareto import front

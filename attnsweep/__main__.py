@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ def hang_up(received: list[int], number: int, frame: Any) -> None:
 
 
 def script() -> int:
-    """The console script `attnsweep`."""
+    """The console script `attnsweep`. What it starts takes nothing from the working directory either."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     return main(sys.argv[1:])
 
 

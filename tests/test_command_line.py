@@ -12,9 +12,13 @@ from PIL import Image
 
 from attnsweep import Sweep
 from attnsweep.__main__ import main
+from attnsweep.cli.commands import COMMANDS
+from attnsweep.cli.doctor import store_findings
+from attnsweep.core.errors import did_you_mean
 from attnsweep.results.schema import TABLES
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
+from attnsweep.space.plan import folders_of
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, resolve
 
@@ -306,3 +310,40 @@ def test_results_where_nothing_can_be_written_are_refused(capsys: pytest.Capture
 def test_json_without_dry_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = said(capsys, sweep_file("sweep = Sweep(model='cnn')"), "--json")
     assert status == 2 and "--dry-run" in err
+
+
+# What a newcomer types first
+
+
+def test_the_bare_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and all(f"python -m attnsweep {name} " in out for name in COMMANDS)
+    assert "plot [RESULTS] " in out and "show ID " in out and "may be left out" in out
+
+
+@pytest.mark.parametrize("word", ["pik", "tabel", "shwo", "colums", "docter", "measur", "Pick"])
+def test_a_misspelt_command_is_told_from_a_sweep_file(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word, "--params", "2e6"]) == 2
+    assert f"there is no command {word!r}, did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "meant"), [("hed", "heads"), ("dpeth", "depth"), ("patch", "patch_size")])
+def test_a_near_word_is_suggested(word: str, meant: str) -> None:
+    assert did_you_mean(word, AXES) == f", did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize("word", ["augment", "weights", "recipe", "freeze", "layers", "learning_rate"])
+def test_a_word_that_is_not_near_is_not_suggested(word: str) -> None:
+    assert did_you_mean(word, AXES) == ""
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/dev/null", "/dev/null/x"])
+def test_the_doctor_says_where_results_cannot_be_written(place: str) -> None:
+    ((good, finding),) = store_findings(folders_of(place))
+    assert not good and finding.startswith(f"{place} cannot be written")
+
+
+def test_the_doctor_leaves_nothing_behind(tmp_path: Path) -> None:
+    ((good, _),) = store_findings(folders_of(tmp_path / "new/results"))
+    assert good and not list(tmp_path.iterdir())

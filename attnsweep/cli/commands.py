@@ -27,15 +27,18 @@ COMMANDS = {
     "new": Command("cli.new", "writes an example sweep file here; without a name lists them", "[NAME]"),
     "measure": Command("cli.measure", "latency of every architecture in the results, on this hardware"),
     "pick": Command("cli.pick", "the best architecture under a budget"),
-    "plot": Command("figures.front", "quality against cost, drawn, with the fronts"),
-    "table": Command("figures.table", "the results as a Markdown table"),
+    "plot": Command("figures.front", "quality against cost, drawn, with the fronts", "[RESULTS]"),
+    "table": Command("figures.table", "the results as a Markdown table", "[RESULTS]"),
     "attention": Command("figures.attention", "what a trial attends to, drawn", "ID"),
-    "planning": Command("figures.planning", "how planners drive, drawn; a drive as a film"),
+    "planning": Command("figures.planning", "how planners drive, drawn; a drive as a film", "[RESULTS]"),
     "show": Command("cli.show", "everything about one trial, and the line that reruns it", "ID"),
     "columns": Command("cli.columns", "every column of every table: type, unit, meaning"),
     "doctor": Command("cli.doctor", "what this machine or cluster can run, and what is missing"),
 }
-EPILOG = "other commands:\n" + "".join(
-    f"  python -m attnsweep {f'{name} {command.arguments}':<14} {command.does}\n"
-    for name, command in COMMANDS.items()
+EPILOG = (
+    "other commands, each with --help; what stands in [ ] may be left out, and so may all options:\n"
+    + "".join(
+        f"  python -m attnsweep {f'{name} {command.arguments}':<18} {command.does}\n"
+        for name, command in COMMANDS.items()
+    )
 )

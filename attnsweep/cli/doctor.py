@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,16 +71,25 @@ def ray_finding(address: str | None) -> tuple[bool, str]:
 
 
 def store_findings(where: Folders) -> Iterator[tuple[bool, str]]:
-    """Whether a store behind a URI can be written; of a disk it will be seen."""
-    if "://" not in where.results:
-        return
-    probe = storage.below(where.checkpoints, f"doctor-{uuid.uuid4().hex[:8]}/probe.txt")
+    """Whether results, and what lies beside them, can be written."""
     try:
-        storage.write(probe, b"attnsweep doctor")
-        storage.drop(probe.replace("/probe.txt", ""), "probe")
+        if "://" in where.results:
+            probe = storage.below(where.checkpoints, f"doctor-{uuid.uuid4().hex[:8]}/probe.txt")
+            storage.write(probe, b"attnsweep doctor")
+            storage.drop(probe.replace("/probe.txt", ""), "probe")
+        else:
+            write_into(Path(where.results).expanduser().absolute())
+            write_into(where.runs)
         yield True, f"{where.results} can be written"
     except (OSError, ValueError) as error:
         yield False, f"{where.results} cannot be written: {error}"
+
+
+def write_into(folder: Path) -> None:
+    """Writes into a folder, or where it would be made, and leaves nothing. Raises OSError."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there):
+        pass
 
 
 def package_version(package: str) -> tuple[bool, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep import __version__
-from attnsweep.cli.commands import EPILOG
+from attnsweep.cli.commands import COMMANDS, EPILOG
 from attnsweep.cli.options import add_address, add_data, add_results, add_serial
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from attnsweep.space.plan import Folders
@@ -52,7 +52,11 @@ def parser_of_sweeps() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs or plans a sweep; returns the exit status."""
+    """Runs or plans a sweep; returns the exit status. Without arguments, lists the commands."""
+    if not arguments:
+        parser_of_sweeps().print_help()
+        return 0
+    refuse_misspelt(arguments[0])
     options = parser_of_sweeps().parse_intermixed_args(arguments)
     if options.json and not options.dry_run:
         raise UserError("--json goes with --dry-run")
@@ -78,6 +82,13 @@ def main(arguments: Sequence[str]) -> int:
         address=options.address, latency=not options.no_latency, in_process=options.serial,
     )  # fmt: skip
     return outcome.exit_status
+
+
+def refuse_misspelt(word: str) -> None:
+    """Raises UserError for a word that is neither a file nor an option, but nearly a command."""
+    if not word.startswith("-") and not word.endswith(".py") and not Path(word).exists():
+        if hint := did_you_mean(word, COMMANDS):
+            raise UserError(f"there is no command {word!r}{hint}")
 
 
 def sweep_of(options: argparse.Namespace) -> "Sweep":

@@ -63,9 +63,14 @@ def exit_status(script: Callable[[], None]) -> int:
     return 0
 
 
+NEAR = 0.65  # of `difflib`: `hed` is near `heads`, `augment` is not near `agent_map`
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """A hint such as `, did you mean 'depth'?`, or nothing."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    words = [*dict.fromkeys(known)]
+    longer = [one for one in words if len(str(word)) > 2 and one.startswith(f"{word}_")]
+    near = difflib.get_close_matches(str(word), words, n=1, cutoff=NEAR) or longer
     return f", did you mean {near[0]!r}?" if near else ""
 
 

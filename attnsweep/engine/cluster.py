@@ -172,7 +172,7 @@ def start_here(options: Mapping[str, Any]) -> None:
     """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long."""
     tokens.keep_private(create=True)
     try:
-        ray_private.start_on_loopback(ray.init, options)
+        ray_private.start_on_loopback(ray.init, {**options, **ray_private.without_working_directory()})
     except OSError as error:
         if "AF_UNIX" not in str(error):
             raise

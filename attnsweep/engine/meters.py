@@ -56,7 +56,7 @@ class Meter:
     def started(self) -> "subprocess.Popen[bytes]":
         """The process; it ends when its input does."""
         return subprocess.Popen(
-            [sys.executable, "-m", "attnsweep.engine.measuring_process"],
+            [sys.executable, "-P", "-m", "attnsweep.engine.measuring_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, env=with_this_package(),
         )  # fmt: skip
 

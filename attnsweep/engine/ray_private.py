@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 GONE = (ImportError, AttributeError)
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
+PACKAGE = Path(__file__).parents[1]
 log = logging.getLogger("attnsweep")
 
 
@@ -120,6 +122,26 @@ def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> N
         init(**options)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def without_working_directory() -> dict[str, Any]:
+    """The options of `ray.init` with which workers import nothing from the driver's working directory, which
+    Ray would put before all that is installed; models of one's own come with their text.
+
+    Relies on `JobConfig._py_driver_sys_path`, and on Ray extending it; without it workers look there.
+    """
+    try:
+        from ray.job_config import JobConfig
+
+        return {"job_config": JobConfig(_py_driver_sys_path=Fixed([str(PACKAGE.parent)]))}
+    except (*GONE, TypeError):
+        return {}
+
+
+class Fixed(list[str]):
+    """A list that nothing is added to."""
+
+    def extend(self, more: Any) -> None: ...
 
 
 def is_client() -> bool:
@@ -253,7 +275,7 @@ def command() -> list[str]:
     Relies on the module `ray.scripts.scripts`; without it, on a `ray` that $PATH finds.
     """
     if importlib.util.find_spec("ray.scripts.scripts"):
-        return [sys.executable, "-m", "ray.scripts.scripts"]
+        return [sys.executable, "-P", "-m", "ray.scripts.scripts"]
     return [shutil.which("ray") or "ray"]
 
 

@@ -405,7 +405,7 @@ def tunnel(cluster: Path) -> Iterator[str]:
     environment = {**os.environ, "LOGNAME": f"{getpass.getuser()}-tunnel"}
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", TUNNEL, *ends], env=environment,
+            [sys.executable, "-P", "-c", TUNNEL, *ends], env=environment,
             stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:

@@ -308,7 +308,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep plot", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add("results", help="the folder that holds trials/, or a URI of it")
+    add(
+        "results",
+        nargs="?",
+        default="results",
+        help="the folder of trials/, or a URI of it; default results/",
+    )
     add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
     add("--dataset", action="append", help="only this data set; may be given several times")
     add("--measured-on", help="only this device; needed where latency was measured on several")

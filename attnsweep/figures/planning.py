@@ -297,7 +297,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep planning", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add("results", help="the folder that holds trials/, or a URI of it")
+    add(
+        "results",
+        nargs="?",
+        default="results",
+        help="the folder of trials/, or a URI of it; default results/",
+    )
     add("--against", default="id12", help="the set of stages that the others are compared with")
     add("--dataset", help="only this data set; needed where there are several")
     add("--where", help='only rows for which this pandas query holds, such as "epochs == 10"')

@@ -302,7 +302,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep table", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add("results", help="the folder that holds trials/, or a URI of it")
+    add(
+        "results",
+        nargs="?",
+        default="results",
+        help="the folder of trials/, or a URI of it; default results/",
+    )
     add("--by", default="", help="the axes to set side by side, such as depth,heads; default: all that vary")
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
     add("--measured-on", help="only this device; needed where latency was measured on several")

@@ -1,7 +1,9 @@
 """Sweep files, and the overrides that follow them on the command line."""
 
 import itertools
+import os
 import runpy
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,6 +56,8 @@ def read_sweep(path: str | Path) -> Sweep:
     if not path.is_file():
         near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
         raise UserError(f"there is no sweep file {path}{near}")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # what lies beside it is found, after all that is installed
     try:
         with words.spoken():
             names = runpy.run_path(str(path))
