@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import random
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from rich.console import Console
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
+from attnsweep.engine import console
 from attnsweep.engine.console import Live
 from attnsweep.results.store import Row, Store
 from attnsweep.space import plan
-from attnsweep.space.estimate import ASSUMED_MACS_PER_S, Speed, work
+from attnsweep.space.estimate import ASSUMED_MACS_PER_S, MEASURE_S, START_S, Speed, work
 from attnsweep.space.plan import Folders, Plan, folders_of, make_plan, refuse_invalid, state_of
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import expand, make_trial
@@ -324,3 +327,35 @@ def test_the_estimate_divides_by_the_trials_that_run_at_a_time(
         Sweep(model="vit", depth=grid(1, 2, 3), resources={"cpu": 4}), where, as_json=False, out=sys.stdout
     )
     assert "about 45 s at 2 trials at a time" in capsys.readouterr().out
+
+
+def test_the_estimate_includes_the_start_and_the_measuring_of_latency(
+    where: Folders, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six trials of three architectures, of which one is done."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(plan.Speed, "estimate", lambda self, trials: 10.0 * len(list(trials)))
+    sweep = Sweep(model="vit", depth=grid(1, 2, 3), seed=grid(0, 1))
+    Store(where.results).write("trials", rows_of(trials_of(sweep)[:2], "done", "done"), "one")
+    dry_run(sweep, where, as_json=False, out=sys.stdout)
+    whole = START_S + 20 + 2 * MEASURE_S
+    assert f"in all about {whole:.0f} s: start, about 20 s at 2" in (out := capsys.readouterr().out)
+    assert "then latency of 2 architectures" in out
+    dry_run(sweep, where, as_json=False, out=sys.stdout, latency=False)
+    assert f"in all about {START_S + 20:.0f} s: start" in (out := capsys.readouterr().out)
+    assert "latency of" not in out
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_each_phase_shows_how_far_it_is(is_terminal: bool) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=is_terminal, width=120)
+    with console.measuring(screen) as (report, show):
+        report("latency 1/4 on Xeon, 1 thread")
+        report("latency 2/4 on Xeon, 1 thread")
+        show("waiting for room")
+        time.sleep(0.3)
+    out = screen.file.getvalue()  # type: ignore[attr-defined]
+    if is_terminal:
+        assert "1/4" in out and "0:00:00" in out and "waiting for room" in out
+    else:
+        assert out == "latency 1/4 on Xeon, 1 thread\nlatency 2/4 on Xeon, 1 thread\n"

@@ -16,7 +16,7 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import AXES
 
 
-def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO) -> int:
+def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO, latency: bool = True) -> int:
     """Prints the plan, for people or to `out` as one JSON object per trial; returns the exit status that the
     sweep would begin with.
     """
@@ -37,7 +37,7 @@ def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO) -> int:
         screen = text.screen()
         console.show_plan(screen, plan)
         cpus = (sweep.resources or {}).get("cpu", 1)
-        console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))))
+        console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))), latency=latency)
         console.show_trials(screen, plan)
     return 2 if plan.invalid else 0
 

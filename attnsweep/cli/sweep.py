@@ -115,7 +115,9 @@ def plan(options: argparse.Namespace) -> int:
 
     where, out = folders_of(options.results, options.data), sys.stdout
     with contextlib.redirect_stdout(sys.stderr if options.json else out):
-        return dry_run(sweep_of(options), where, as_json=options.json, out=out)
+        return dry_run(
+            sweep_of(options), where, as_json=options.json, out=out, latency=not options.no_latency
+        )
 
 
 def send(options: argparse.Namespace, where: "Folders") -> int:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from attnsweep.core.clean import clean
@@ -24,7 +33,7 @@ from attnsweep.core.text import amount, counted, duration, span
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import Row
-from attnsweep.space.estimate import work
+from attnsweep.space.estimate import MEASURE_S, START_S, work
 from attnsweep.space.labels import label, value_text, varying
 from attnsweep.tasks.registry import TASKS
 
@@ -121,8 +130,8 @@ def several(names: Sequence[str], noun: str) -> str:
     return ", ".join(names) if len(names) <= MOST_NAMED else counted(len(names), noun)
 
 
-def show_time(console: Console, plan: "Plan", slots: int) -> None:
-    """Prints how long the new trials will take."""
+def show_time(console: Console, plan: "Plan", slots: int, *, latency: bool = True) -> None:
+    """Prints how long the new trials will take, and with their start and the measuring of `latency` all."""
     left = len(plan.new) + len(plan.open)
     if not left:
         return
@@ -130,9 +139,11 @@ def show_time(console: Console, plan: "Plan", slots: int) -> None:
     basis = (
         "going by the trials in the results" if plan.speed.observed else "a guess: no finished trial to go by"
     )
-    console.print(
-        f"  about {duration(seconds)} at {counted(slots, 'trial')} at a time ({basis})", highlight=False
-    )
+    measured = plan.unmeasured if latency else 0
+    whole = START_S + seconds + MEASURE_S * measured
+    then = f", then latency of {counted(measured, 'architecture')}" if measured else ""
+    training = f"about {duration(seconds)} at {counted(slots, 'trial')} at a time ({basis})"
+    console.print(f"  in all about {duration(whole)}: start, {training}{then}", highlight=False)
 
 
 def show_trials(console: Console, plan: "Plan") -> None:
@@ -213,10 +224,16 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     """A progress bar for something that takes a while, as a function that is called with how much of how much
     is done; where there is no terminal, a plain line for every tenth.
     """
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
+    with counting_and_waiting(console, what) as (advance, _):
+        yield advance
+
+
+@contextmanager
+def counting_and_waiting(
+    console: Console, what: str
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+    """The same, with a function that shows beside it what is waited for."""
+    progress = timed_bar(console)
     task = progress.add_task(escape(what), total=None)
 
     def advance(done: int, total: int) -> None:
@@ -224,8 +241,19 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         if progress.disable and 10 * done // total > 10 * (done - 1) // total:
             console.print(f"  {what}: {done}/{total}", highlight=False, markup=False)
 
+    def show(waiting: str) -> None:
+        progress.update(task, description=escape(f"{what} {waiting}".rstrip()))
+
     with progress:
-        yield advance
+        yield advance, show
+
+
+def timed_bar(console: Console) -> Progress:
+    """A bar with how much is done of how much, the time that has passed, and the time that is left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
 
 
 class Waits:
@@ -291,7 +319,7 @@ class Live:
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, tuple[float, float]] = {}  # share done and clock of a trial's latest event
         self.ended_count = 0
-        self.refreshed = -math.inf
+        self.began, self.refreshed = time.monotonic(), -math.inf
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
@@ -374,5 +402,6 @@ class Live:
         unseen = self.total - len(self.left)
         seconds += unseen * self.plan.seconds_of_open if unseen else 0
         done = 1 - (self.shares + unseen) / self.total
-        note = f"{duration(seconds / self.slots)} left" if self.speed.observed else ""
+        left = f", {duration(seconds / self.slots)} left" if self.speed.observed else ""
+        note = f"{duration(time.monotonic() - self.began)} so far{left}"
         self.progress.update(self.overall, completed=done, description=self._title(), note=note)

@@ -190,7 +190,7 @@ class Command:
             asked = backend.request(self.sweep.resources)
             if to_train:
                 self.prepare(backend)
-                self.train(backend, asked)
+                self.train(backend, asked, latency=latency)
             if latency:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
@@ -211,12 +211,12 @@ class Command:
             with console.counting(self.screen, f"preparing {dataset.name}") as progress:
                 dataset.prepare(self.where.data, workers=backend.workers, progress=progress)
 
-    def train(self, backend: Backend, asked: dict[str, float]) -> None:
-        """Trains what is not done."""
+    def train(self, backend: Backend, asked: dict[str, float], *, latency: bool) -> None:
+        """Trains what is not done; `latency` is measured afterwards."""
         slots = backend.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
-        console.show_time(self.screen, self.plan, slots)
+        console.show_time(self.screen, self.plan, slots, latency=latency)
         source = self.search or Queue(self.plan.new)
         engine = backend.engine(self.settings(asked, ahead=source.ahead), asked)
         with console.Live(self.screen, self.plan, slots=slots) as live:
@@ -267,7 +267,7 @@ def measure_latency(
     """The latency phase, for these architectures (see `latency.subjects_of`)."""
     if not subjects:
         return Tally()
-    with console.counting(waits.console, "latency") as progress:
+    with console.counting_and_waiting(waits.console, "latency") as (progress, show), waits.shown(show):
         phase = Phase(store, asked, progress, again, folders)
         return phase.measure(subjects, backend.benches(asked, gpus=gpus))
 

@@ -10,6 +10,8 @@ from attnsweep.core.trial import Trial
 from attnsweep.tasks.registry import dataset_of
 
 ASSUMED_MACS_PER_S = 11e9  # forward MACs while training on one CPU core, before anything was observed
+START_S = 12.0  # for Ray to start, and for the first workers to import torch
+MEASURE_S = 3.0  # for the latency of an architecture, at two sizes of batches
 LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one layer of one step going
 
 

@@ -101,6 +101,11 @@ class Plan:
         return self.speed.estimate(self.new) + len(self.open) * self.seconds_of_open
 
     @property
+    def unmeasured(self) -> int:
+        """Architectures of trials that are not done, whose latency is measured in the end."""
+        return len({trial.arch_id for trial in self.new if trial.params}) + len(self.open)
+
+    @property
     def seconds_of_open(self) -> float:
         """Seconds of one trial that is still to be suggested: the mean over points drawn from its cell."""
         return self.speed.estimate(self.samples) / max(1, len(self.samples))
