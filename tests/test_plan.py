@@ -2,6 +2,7 @@ import io
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import attnsweep
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
@@ -359,3 +361,38 @@ def test_each_phase_shows_how_far_it_is(is_terminal: bool) -> None:
         assert "1/4" in out and "0:00:00" in out and "waiting for room" in out
     else:
         assert out == "latency 1/4 on Xeon, 1 thread\nlatency 2/4 on Xeon, 1 thread\n"
+
+
+class CellOutput(io.StringIO):
+    """Standard output as ipykernel has it: no file, but it says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_notebook_gets_few_plain_lines_and_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what ipykernel sets in the environment."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    monkeypatch.setattr(sys, "stdout", out := CellOutput())
+    sweep = Sweep(model="cnn", epochs=1, batch_size=500, seed=grid(0, 1), name="mine")
+    print("before")
+    rows = attnsweep.run(sweep, tmp_path / "results", serial=True, latency=False)
+    print("after")
+    text = out.getvalue()
+    assert "\x1b" not in text and "\r" not in text and len(rows) == 2
+    lines = text.splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and len(lines) < 16
+    assert sum(line.startswith(("1/2 cnn", "2/2 cnn")) for line in lines) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("columns",), ("doctor",), ("s.py", "--dry-run"), ("--help",)])
+def test_colours_that_somebody_forces_are_not_for_pipes(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "s.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='cnn')\n")
+    environment = {**os.environ, "FORCE_COLOR": "1", "PYTHONPATH": str(Path(attnsweep.__file__).parents[1])}
+    command = [sys.executable, "-m", "attnsweep", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr

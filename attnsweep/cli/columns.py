@@ -1,12 +1,11 @@
 """`attnsweep columns`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from attnsweep.core.text import Screen
+from attnsweep.core.text import Screen, is_terminal
 from attnsweep.results.schema import TABLES
 
 
@@ -15,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     argparse.ArgumentParser(prog="python -m attnsweep columns", description=main.__doc__).parse_args(
         arguments
     )
-    screen = Screen() if sys.stdout.isatty() else Screen(width=120)
+    screen = Screen(force_terminal=is_terminal(), width=None if is_terminal() else 120)
     for name, described in TABLES.items():
         table = Table(
             title=f"{name} ({len(described)} columns)", box=None, title_justify="left", header_style="dim"

@@ -28,8 +28,15 @@ class Screen(Console):
 
 
 def screen() -> Screen:
-    """Standard output. A notebook gets plain lines: a live table there would need widgets."""
-    return Screen(soft_wrap=True, force_jupyter=False, emoji=False)
+    """Standard output: bars and colours on a terminal, plain lines elsewhere."""
+    return Screen(soft_wrap=True, force_jupyter=False, force_terminal=is_terminal(), emoji=False)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal. A notebook's output, which is no file, says that it is one and
+    sets FORCE_COLOR; it would show what moves the cursor as text, and lose what a cell itself has printed.
+    """
+    return isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty()
 
 
 def print_anything() -> None:
