@@ -351,16 +351,16 @@ def test_the_estimate_includes_the_start_and_the_measuring_of_latency(
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_each_phase_shows_how_far_it_is(is_terminal: bool) -> None:
     screen = Console(file=io.StringIO(), force_terminal=is_terminal, width=120)
-    with console.measuring(screen) as (report, show):
-        report("latency 1/4 on Xeon, 1 thread")
-        report("latency 2/4 on Xeon, 1 thread")
+    with console.counting_and_waiting(screen, "latency") as (advance, show):
+        advance(1, 4)
+        advance(2, 4)
         show("waiting for room")
         time.sleep(0.3)
     out = screen.file.getvalue()  # type: ignore[attr-defined]
     if is_terminal:
-        assert "1/4" in out and "0:00:00" in out and "waiting for room" in out
+        assert "2/4" in out and "0:00:00" in out and "waiting for room" in out
     else:
-        assert out == "latency 1/4 on Xeon, 1 thread\nlatency 2/4 on Xeon, 1 thread\n"
+        assert out == "  latency: 1/4\n  latency: 2/4\n"
 
 
 class CellOutput(io.StringIO):

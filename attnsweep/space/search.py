@@ -90,8 +90,9 @@ class Search:
 
 @dataclass(frozen=True)
 class Domains:
-    """The domains of a cell of the grids: from the values that Optuna chooses in them to trials, and from rows
-    back to values."""
+    """The domains of a cell of the grids: from the values that Optuna chooses in them to trials, and from
+    rows back to values.
+    """
 
     constants: Point  # keys with one value
     domains: Mapping[str, Any]  # keys whose value Optuna chooses, to Ray Tune's domains
