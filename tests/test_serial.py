@@ -1,5 +1,6 @@
 """Sweeps in this process, and where Ray cannot be imported."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -170,6 +171,23 @@ def test_a_trial_that_catches_everything_is_interrupted_again(monkeypatch: pytes
     with pytest.raises(Overdue):
         Limit(0.05).call(stubborn)
     assert len(caught) == 3
+
+
+def test_a_trial_that_nothing_interrupts_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As C code is, which gives Python's lock away."""
+    monkeypatch.setattr(serial, "ASK_AGAIN_S", 0.02)
+
+    def deaf() -> None:
+        while not caplog.messages:
+            with contextlib.suppress(BaseException):
+                time.sleep(10)
+        time.sleep(10)
+
+    with pytest.raises(Overdue):
+        Limit(0.02).call(deaf)
+    assert caplog.messages == [serial.STUCK]
 
 
 def test_a_limit_that_is_kept_leaves_nothing_behind() -> None:

@@ -7,6 +7,7 @@ loaded and computed before would play a part.
 
 import concurrent.futures
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -36,8 +37,14 @@ from attnsweep.engine.engine import (
 )  # fmt: skip
 from attnsweep.engine.presence import at_work
 
+UNHEARD = 10  # alarms, until it is said that nothing hears them
+STUCK = (
+    "a trial has taken longer than trial_timeout= and computes in code that nothing interrupts in this process; "
+    "end the command (kill -9), or run it without --serial, where its worker is ended"
+)
 ASK_AGAIN_S = 1.0  # a model that catches everything is interrupted again
 T = TypeVar("T")
+log = logging.getLogger("attnsweep")
 
 
 class ThisProcess:
@@ -159,11 +166,13 @@ def alarm(seconds: float) -> Iterator[None]:
 
     def ring() -> None:
         """In another thread: sends the alarm again and again until the block is left."""
-        wait_s = seconds
+        wait_s, times = seconds, 0
         while not over.wait(wait_s):
             ringing.set()
             signal.pthread_kill(me, signal.SIGALRM)
-            wait_s = ASK_AGAIN_S
+            wait_s, times = ASK_AGAIN_S, times + 1
+            if times == UNHEARD:
+                log.warning(STUCK)
 
     def hear(number: int, frame: Any) -> None:
         if ringing.is_set() and not over.is_set():

@@ -57,7 +57,8 @@ class Sweep:
     seeds taken together; trials of this sweep that stand in the results count, too. `keep_weights=True`
     leaves the weights of each trial's selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained
     it. `trial_timeout=600` ends a trial that has not ended 600 s after it was started: it is `failed` with
-    that reason, its worker is replaced, and the same command tries it again, from its last checkpoint.
+    that reason, its worker is replaced, and the same command tries it again, from its last checkpoint. With
+    --serial there is no worker to replace: what hangs in C code hangs the command, which is to be ended.
 
     `latency` says what is measured once the trials have run, such as
     `{"runtime": ["eager", "onnxruntime"], "batch": [1, 32], "threads": [1, 2], "precision": ["bf16"]}`;
