@@ -75,12 +75,23 @@ class Axis:
 KERNELS = "explicit: softmax of the product, step by step; fused: torch's scaled_dot_product_attention"
 IDENTITY = (
     Axis("task", str, None, "how the model is trained and judged"),
-    Axis("model", str, None, "architecture: a name, or FILE.py:CLASS of one's own"),
+    Axis(
+        "model",
+        str,
+        None,
+        "architecture: a name, or FILE.py:CLASS of one's own, the file's path as it was found",
+    ),
     Axis(
         "model_args", str, None, "arguments of one's own model that have no column, as JSON", settable=False
     ),
     Axis("model_sha256", str, None, "SHA-256 of the files of one's own model", settable=False),
-    Axis("dataset", str, None, "name of the data set, or KIND:PATH of one's own", architecture=False),
+    Axis(
+        "dataset",
+        str,
+        None,
+        "name of the data set, or KIND:PATH of one's own, the path in full",
+        architecture=False,
+    ),
 )
 SIZES = (
     Axis("num_classes", int, None, "outputs of the head: classes, or the vocabulary", "", 2, 1e6),

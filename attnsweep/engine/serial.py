@@ -39,8 +39,8 @@ from attnsweep.engine.presence import at_work
 
 UNHEARD = 10  # alarms, until it is said that nothing hears them
 STUCK = (
-    "a trial has taken longer than trial_timeout= and computes in code that nothing interrupts in this process; "
-    "end the command (kill -9), or run it without --serial, where its worker is ended"
+    "a trial has taken longer than trial_timeout= and computes in code that nothing interrupts in this "
+    "process; end the command (kill -9), or run it without --serial, where its worker is ended"
 )
 ASK_AGAIN_S = 1.0  # a model that catches everything is interrupted again
 T = TypeVar("T")
