@@ -44,7 +44,7 @@ class Contained:
 
 
 def contained(items: Generator[Item]) -> Iterator[Item]:
-    """What a generator yields. All its steps run in one contained state."""
+    """Yields what a generator yields, all of whose steps run in one contained state."""
     state = Contained()
     try:
         while True:
@@ -76,7 +76,7 @@ def seed_all(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Every global generator begins at `seed`; afterwards it goes on where it was."""
+    """A context in which every global generator begins at `seed`; after it they go on where they were."""
     before = generators()
     seed_all(seed)
     try:
@@ -94,7 +94,7 @@ def generators() -> dict[str, Any]:
 
 
 def set_generators(states: dict[str, Any]) -> None:
-    """Puts the generators where `generators` found them."""
+    """Sets the global generators to states that `generators` returned."""
     import numpy as np
     import torch
 
@@ -169,7 +169,7 @@ def folder() -> str:
 
 
 def set_environment(wanted: dict[str, str]) -> None:
-    """Makes the environment variables those that are wanted."""
+    """Sets the environment variables to those that are wanted, and removes all others."""
     for key in os.environ.keys() - wanted.keys():
         del os.environ[key]
     os.environ.update(wanted)

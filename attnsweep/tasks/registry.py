@@ -96,7 +96,7 @@ def find(name: object) -> DataSet:
 
 
 def dataset_of(config: Mapping[str, Any]) -> DataSet:
-    """The data set of a configuration, as its axes have it read. Raises UserError as `find` does."""
+    """The data set of a configuration, read as its axes say. Raises UserError as `find` does."""
     task = TASKS[config["task"]]
     return task.dataset_of(dict(config)) if task.dataset_of else find(config["dataset"])
 
@@ -140,5 +140,5 @@ def build(config: Mapping[str, object], source: Source | None = None) -> "nn.Mod
 
 @functools.cache
 def procedure(task: str) -> Procedure:
-    """How the models of a task are trained and judged. Imports torch, and of driving a second's worth."""
+    """How the models of a task are trained and judged. Imports torch, which takes seconds."""
     return TASKS[task].procedure()

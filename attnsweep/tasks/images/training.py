@@ -146,7 +146,7 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
 
 @functools.lru_cache(maxsize=8)
 def rate_of_epoch(lr: float, gamma: float, epoch: int) -> float:
-    """Multiplied epoch by epoch, as torch's StepLR does, and so equal to it to the bit."""
+    """The rate multiplied epoch by epoch, as torch's StepLR does, so that both are equal to the bit."""
     for _ in range(epoch):
         lr *= gamma
     return lr
@@ -169,7 +169,7 @@ def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, floa
 
 
 def quality(epoch: Mapping[str, Any]) -> float:
-    """What selects: accuracy on validation."""
+    """The accuracy on validation, which selects the epoch."""
     return float(epoch["val_acc"])
 
 
@@ -186,4 +186,4 @@ def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, An
 
 
 def tokens(config: Mapping[str, Any]) -> None:
-    """A class comes at once."""
+    """None: a class is not decoded token by token."""

@@ -143,7 +143,7 @@ def mean_loss(model: Transformer, examples: Examples, config: Mapping[str, Any])
 
 
 def quality(epoch: Mapping[str, Any]) -> float:
-    """What selects: the share of answers on validation that are right as a whole."""
+    """The share of answers on validation that are right as a whole, which selects the epoch."""
     return float(epoch["val_acc"])
 
 
