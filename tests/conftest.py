@@ -1,6 +1,7 @@
 import math
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from disturbed import Fault, Reference, undisturbed_sweep, write_table
 # wait while another measures. Its name is short, for Ray's sockets lie there.
 TEMPORARY = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="as-", dir="/tmp")
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
 settings.register_profile("attnsweep", deadline=None, derandomize=True)
 settings.load_profile("attnsweep")
 
