@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 
 JOBS ?= 2
-PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PARALLEL := --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-quick test-cluster test-faults lint unit docs clean
 
@@ -17,7 +17,7 @@ quickstart: $(VENV)/installed
 test: lint unit
 
 test-quick: lint
-	$(RUN) -m pytest $(PARALLEL) -m 'not slow and not ray and not data and not cluster and not faults'
+	$(RUN) -m pytest $(PARALLEL) -n $(JOBS) -m 'not slow and not ray and not data and not cluster and not faults'
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
@@ -25,8 +25,8 @@ lint: $(VENV)/installed-test
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
-unit: $(VENV)/installed-test
-	$(RUN) -m pytest $(PARALLEL)
+unit: $(VENV)/installed-test  # one more than there are cores: many tests wait for processes
+	$(RUN) -m pytest $(PARALLEL) -n $$(($(JOBS) + 1))
 
 test-cluster: $(VENV)/installed-test
 	$(RUN) -m pytest -m cluster -rs
