@@ -23,7 +23,6 @@ SMALL = {"dataset": "digits", "depth": 1, "dim": 16, "heads": 2, "dim_head": 8, 
 CNN = {"model": "cnn", "dataset": "digits"}
 VIT = {"model": "vit", **SMALL}
 CCT = {"model": "cct", **{key: value for key, value in SMALL.items() if key != "dim_head"}}
-STACK = {"model": "planning", "dataset": "world-smoke", "dim": 32, "depth": 1, "heads": 2, "mlp_dim": 32}
 GRAPHS = ("onnxruntime", "openvino")
 
 

@@ -42,7 +42,7 @@ from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
-from attnsweep.tasks.registry import dataset_of
+from attnsweep.tasks.registry import class_names
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import PAD, Problem, sign
 from attnsweep.training.trained import trained
@@ -111,12 +111,6 @@ def of_all_classes(labels: Tensor, count: int) -> Tensor:
         rank[labels == label] = torch.arange(int((labels == label).sum()))
     in_turn = rank.argsort(stable=True)
     return in_turn[:count].sort().values
-
-
-def class_names(config: Mapping[str, Any]) -> list[str]:
-    """The names of a model's outputs, those without a name by their number."""
-    known = getattr(dataset_of(config), "classes", ())
-    return [*known, *map(str, range(len(known), config["num_classes"]))]
 
 
 def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]:

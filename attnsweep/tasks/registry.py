@@ -101,6 +101,12 @@ def dataset_of(config: Mapping[str, Any]) -> DataSet:
     return task.dataset_of(dict(config)) if task.dataset_of else find(config["dataset"])
 
 
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """The names of a model's outputs, those without a name by their number."""
+    known = getattr(dataset_of(config), "classes", ())
+    return [*known, *map(str, range(len(known), config["num_classes"]))]
+
+
 def forget() -> None:
     """Drops what is remembered of the files of data sets, so that the next plan reads them anew."""
     for task in TASKS.values():

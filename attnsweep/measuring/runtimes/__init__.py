@@ -76,7 +76,7 @@ def prepare(
         raise Unavailable(f"precision='int8' is for runtime='onnxruntime', not for {runtime!r}")
     if runtime == "eager" and precision == "fp32":
         return Prepared(task.answer(model, inputs, config), versions, None)
-    with explained(runtime, precision):
+    with explained(f"{runtime} cannot run it in {precision}"):
         call = PREPARE[runtime](
             model,
             inputs,
@@ -93,9 +93,9 @@ def prepare(
 
 
 @contextlib.contextmanager
-def explained(runtime: str, precision: str) -> Iterator[None]:
-    """Turns what an exporter or a runtime raises into Unavailable, or MemoryError: they raise nearly
-    anything.
+def explained(what: str) -> Iterator[None]:
+    """Turns whatever an exporter or a runtime raises into Unavailable, which says `what` cannot be and why,
+    or into MemoryError.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def explained(runtime: str, precision: str) -> Iterator[None]:
         why = reason(error)
         if any(sign in why for sign in OUT_OF_MEMORY):
             raise MemoryError(why) from error
-        raise Unavailable(f"{runtime} cannot run it in {precision}: {shortened(error)}") from error
+        raise Unavailable(f"{what}: {shortened(error)}") from error
 
 
 def shortened(error: BaseException) -> str:

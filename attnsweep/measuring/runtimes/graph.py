@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from attnsweep.measuring.runtimes.functional import without_second_trace
 from attnsweep.measuring.runtimes.outputs import Flat
@@ -17,28 +18,43 @@ OPSET = 20  # the newest that both runtimes and torch's translations share
 
 
 def exported(
-    model: nn.Module, inputs: Sequence[Tensor], *, names: Sequence[str] = (), dynamic_batch: bool = False
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    names: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    dynamic_batch: bool = False,
 ) -> Any:
     """The ONNX ModelProto of a model in evaluation mode, whose answer is flattened: `inputs` say shapes and
-    types, `names` call them. With `dynamic_batch` their first axis may have any length.
+    types, `names` and `outputs` call them. `dynamic_batch` as in `program_of`.
 
     Raises whatever the exporter raises where it cannot follow the forward pass.
     """
-    shapes = [{0: torch.export.Dim.DYNAMIC} for _ in inputs] if dynamic_batch else None
     with quietly(), torch.no_grad(), shared_translations():
-        program = torch.export.export(
-            Flat(model), tuple(inputs), dynamic_shapes=(shapes,) if shapes else None, strict=False
-        )
         found = torch.onnx.export(
-            without_second_trace(program, translated()),
+            without_second_trace(program_of(model, inputs, dynamic_batch=dynamic_batch), translated()),
             tuple(inputs),
             input_names=list(names) or None,
+            output_names=list(outputs) or None,
             opset_version=OPSET,
             optimize=False,
             verbose=False,
         )
     assert found is not None
     return found.model_proto
+
+
+def program_of(model: nn.Module, inputs: Sequence[Tensor], *, dynamic_batch: bool = False) -> ExportedProgram:
+    """The program that torch.export makes of a model, whose answer is flattened. With `dynamic_batch` the
+    first axis of the inputs, two or more long here, may have any length.
+
+    Raises whatever torch.export raises.
+    """
+    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs) if dynamic_batch else None
+    with quietly(), torch.no_grad():
+        return torch.export.export(
+            Flat(model), tuple(inputs), dynamic_shapes=(shapes,) if shapes else None, strict=False
+        )
 
 
 @contextlib.contextmanager

@@ -25,24 +25,33 @@ class Flat(nn.Module):
 
 
 def tensors_of(answer: Any) -> Iterator[Tensor]:
-    """The tensors in an answer, in order: a tensor's own, those of a dataclass, a sequence or a mapping, and
-    arrays of numpy or ONNX Runtime as tensors.
+    """The tensors in an answer, in order; see `named_tensors_of`."""
+    return (tensor for _, tensor in named_tensors_of(answer, ""))
+
+
+def named_tensors_of(answer: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in an answer, in order, with the path to each: a tensor's own, those of a dataclass, a
+    sequence or a mapping, and arrays of numpy or ONNX Runtime as tensors. `name` is that of the answer.
     """
     if isinstance(answer, Tensor):
-        yield answer
+        yield name, answer
     elif isinstance(answer, np.ndarray):
-        yield torch.from_numpy(answer)
+        yield name, torch.from_numpy(answer)
     elif hasattr(answer, "numpy"):
-        yield torch.from_numpy(answer.numpy())
-    elif dataclasses.is_dataclass(answer):
-        for field in dataclasses.fields(answer):
-            yield from tensors_of(getattr(answer, field.name))
+        yield name, torch.from_numpy(answer.numpy())
+    else:
+        for key, part in parts_of(answer):
+            yield from named_tensors_of(part, f"{name}.{key}" if name else str(key))
+
+
+def parts_of(answer: Any) -> Iterator[tuple[Any, Any]]:
+    """The parts of an answer by field, key or place; none of anything else."""
+    if dataclasses.is_dataclass(answer):
+        yield from ((field.name, getattr(answer, field.name)) for field in dataclasses.fields(answer))
     elif isinstance(answer, Mapping):
-        for part in answer.values():
-            yield from tensors_of(part)
+        yield from answer.items()
     elif isinstance(answer, Sequence) and not isinstance(answer, str):
-        for part in answer:
-            yield from tensors_of(part)
+        yield from enumerate(answer)
 
 
 def answered(call: Callable[[], object]) -> list[Tensor]:

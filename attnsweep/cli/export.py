@@ -1,0 +1,169 @@
+"""`attnsweep export`."""
+
+import argparse
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.cli.options import add_data, add_results
+from attnsweep.core import files
+from attnsweep.core.errors import UserError
+from attnsweep.core.runtimes import Unavailable, versions_of
+from attnsweep.space import plan
+from attnsweep.space.rerun import find_trial, trial_of
+from attnsweep.tasks.registry import class_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from attnsweep.training.deployed import Deployed
+
+SUFFIXES = (".onnx", ".pt2")
+NUMPY = {"torch.uint8": "uint8", "torch.int8": "int8", "torch.float32": "float32"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the model of a trial to a file that runs without this package, and prints how to run it.
+
+    It has the weights of the selected epoch, those that the sweep kept (keep_weights=True) or the trial is
+    trained again, and takes raw images of uint8 as its data set has them. The file bears the names of the
+    classes, the trial's id and its architecture's.
+    """
+    parser = argparse.ArgumentParser(prog="python -m attnsweep export", description=main.__doc__)
+    parser.add_argument("trial_id", metavar="TRIAL_ID", help="the id, or its first digits")
+    parser.add_argument("file", metavar="FILE", help="model.onnx, or model.pt2 for torch.export.load")
+    add_results(parser)
+    add_data(parser)
+    parser.add_argument("--overwrite", action="store_true", help="in the place of a file that is there")
+    options = parser.parse_args(arguments)
+    export(
+        options.trial_id,
+        options.file,
+        results=options.results,
+        data=options.data,
+        overwrite=options.overwrite,
+    )
+    return 0
+
+
+def export(trial_id: str, file: str, *, results: str, data: str | None, overwrite: bool) -> None:
+    """See `main`. Raises UserError where it cannot be done, before anything is trained where possible."""
+    path = checked(Path(file).expanduser(), overwrite=overwrite)
+    row, place = find_trial(results, trial_id), plan.folders_of(results, data)
+    if row["status"] != "done":
+        raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
+    made = made_file(row, place, suffix=path.suffix)
+    try:
+        files.replace(path, made.content)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    print(f"wrote {path} ({len(made.content) / 1e6:.1f} MB). To run it:\n")
+    print("\n".join(LINES[path.suffix](path, made)))
+
+
+def checked(path: Path, *, overwrite: bool) -> Path:
+    """The path. Raises UserError where no model can be written there, or a package is missing for that."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} ends neither in .onnx nor in .pt2; name it {path.stem or 'model'}.onnx")
+    if os.path.lexists(path) and not overwrite:
+        raise UserError(f"{path} is there already; give another name, or --overwrite")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give another name")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is no folder; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise unwritable(path, PermissionError(errno.EACCES, "Permission denied"))
+    if path.suffix == ".onnx":
+        try:
+            versions_of("onnxruntime")
+        except Unavailable as error:
+            raise UserError(str(error)) from error
+    return path
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """The error about a place that cannot be written."""
+    return UserError(f"{path} cannot be written ({error.strerror or error}); give another place")
+
+
+def made_file(row: "pd.Series[Any]", place: plan.Folders, *, suffix: str) -> "Deployed":
+    """The trial of a row as a file."""
+    from attnsweep.training.deployed import deployed, raw_of, refuse_others
+    from attnsweep.training.trained import trained
+
+    one = trial_of(row, place.data)
+    refuse_others(one.config)
+    model = trained(row, one, runs=place.checkpoints, data=place.data)
+    raw = raw_of(model, one.config, place.data, one.data_sha256)
+    return deployed(raw, suffix=suffix, metadata=metadata_of(row, one.config))
+
+
+def metadata_of(row: "pd.Series[Any]", config: Mapping[str, Any]) -> dict[str, str]:
+    """What travels with a model, as words: its ids, and as JSON the names of its outputs, in order."""
+    known = {"trial_id": row["trial_id"], "arch_id": row["arch_id"], "dataset": row["dataset"]}
+    names = {"classes": json.dumps(class_names(config))} if config["num_classes"] else {}
+    return known | names
+
+
+# --- The lines that load and run it ---
+
+
+def onnx_lines(path: Path, made: "Deployed") -> list[str]:
+    """By ONNX Runtime alone."""
+    given = ", ".join(f'"{name}": {name}' for name in made.inputs)
+    return [
+        *(["import json"] if "images" in made.inputs else []),
+        "import numpy",
+        "import onnxruntime",
+        "",
+        f"session = onnxruntime.InferenceSession({str(path)!r})",
+        *input_lines(made, "numpy.zeros({shape}, numpy.{dtype})"),
+        *(
+            [
+                'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])',
+                f"(logits,) = session.run(None, {{{given}}})",
+                "print([classes[label] for label in logits.argmax(axis=1)])",
+            ]
+            if "images" in made.inputs
+            else [f"(plan,) = session.run(['plan'], {{{given}}})", "print(plan)"]
+        ),
+    ]
+
+
+def pt2_lines(path: Path, made: "Deployed") -> list[str]:
+    """By torch alone."""
+    given = ", ".join(made.inputs)
+    return [
+        *(["import json"] if "images" in made.inputs else []),
+        "import torch",
+        "",
+        'files = {"metadata.json": ""}',
+        f"model = torch.export.load({str(path)!r}, extra_files=files).module()",
+        *input_lines(made, "torch.zeros({shape}, dtype=torch.{dtype})"),
+        *(
+            [
+                'classes = json.loads(json.loads(files["metadata.json"])["classes"])',
+                f"(logits,) = model({given})",
+                "print([classes[label] for label in logits.argmax(dim=1)])",
+            ]
+            if "images" in made.inputs
+            else [f"plan, *others = model({given})", "print(plan)"]
+        ),
+    ]
+
+
+def input_lines(made: "Deployed", zeros: str) -> list[str]:
+    """An input each, of one example, to be replaced by what is real."""
+    lines = [
+        f"{name} = {zeros.format(shape=tuple(tensor.shape), dtype=NUMPY[str(tensor.dtype)])}"
+        for name, tensor in made.inputs.items()
+    ]
+    batch = "any number at once" if made.any_batch else "one at a time"
+    what = "raw images, 0 to 255" if "images" in made.inputs else "what the sensors give"
+    return [f"# {what}, {batch}: put yours here", *lines]
+
+
+LINES = {".onnx": onnx_lines, ".pt2": pt2_lines}
