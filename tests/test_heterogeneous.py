@@ -53,7 +53,7 @@ class Noted(nn.Module):
         path.write_text(json.dumps({
             "torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads(), "busy": busy,
             "pools": [pool["num_threads"] for pool in threadpool_info()],
-            "omp": os.environ["OMP_NUM_THREADS"],
+            "omp": os.environ.get("OMP_NUM_THREADS"),
         }))
 
     def forward(self, images):

@@ -1,0 +1,271 @@
+"""Does a latency repeat, is it true, and how long does it take?
+
+Five architectures of images (MNIST sizes, batch 1, one thread), in one run:
+
+1. Repeats. Each is measured again and again, first with the machine as it is, then beside two processes that
+   keep both cores busy: by its ratio to the reference (`attnsweep.measuring.pairs`), and the way that is
+   usual, the median of 200 calls and half a second at least after as long a warm-up. Printed is the highest
+   over the lowest of the repeats, and their coefficient of variation, and the ratio beside the burners over
+   the one before; then how often two architectures that differ by 5 % or more came out in another order.
+2. Truth. `torch.utils.benchmark` and ours in turns: the median of ours over theirs, as raw milliseconds and
+   as ratio times the reference's own time, which is measured in the same turn.
+3. Seconds per architecture and runtime, all included, and where they go: until the runtime has the model,
+   and the timing. Processes that stay measure them, as in a sweep (`attnsweep.engine.meters`).
+4. Nodes. A thousand architectures, each a sleep in place of a measurement, on 1, 10 and 50 nodes of a Ray
+   cluster that is simulated here: seconds, and the speed-up (with --nodes; takes minutes).
+
+Targets: 1. within 3 %, idle and busy, and no order flips; 2. within 5 % on an idle machine; 3. at most 1 s in
+eager; 4. at least half of what as many nodes could give.
+
+    python benchmarks/latency.py [--repeats 10] [--runtimes eager,onnxruntime,openvino] [--nodes]
+"""
+
+import argparse
+import contextlib
+import itertools
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.benchmark import Timer
+
+from attnsweep.core.axes import Config
+from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Subject
+from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.meters import Meter
+from attnsweep.measuring import measure
+from attnsweep.measuring.device import cpu_threads
+from attnsweep.measuring.pairs import quantile
+from attnsweep.results import provenance
+from attnsweep.space.trials import arch_id_of, cost_of
+from attnsweep.tasks.registry import build, procedure, resolve
+
+MODELS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("cnn", {}),
+    ("vit", {"depth": 2}),
+    ("vit", {"depth": 6}),
+    ("hybrid", {"depth": 2}),
+    ("cct", {"depth": 4}),
+)
+APART = 0.05  # relative: two architectures that differ by more are not to change places
+ARCHITECTURES, SLEEP_S, NODES = 1_000, 0.05, (1, 10, 50)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An architecture, and what calls it."""
+
+    name: str
+    config: Config
+    call: Callable[[], object]
+
+
+def cases() -> list[Case]:
+    """The architectures."""
+    found = []
+    for model, sizes in MODELS:
+        config = resolve({"model": model, "dataset": "mnist", **sizes})
+        task = procedure(config["task"])
+        ready = build(config).eval().to(memory_format=torch.channels_last)
+        call = task.answer(ready, task.example(config, 1), config)
+        found.append(Case(" ".join([model, *(f"{k}={v}" for k, v in sizes.items())]), config, call))
+    return found
+
+
+# --- Repeats ---
+
+
+def usual_ms(call: Callable[[], object]) -> float:
+    """The median of 200 calls and half a second at least, after a warm-up of half a second."""
+    with torch.inference_mode():
+        spent, times = 0, list[int]()
+        while spent < 1_000_000_000 or len(times) < 200:
+            began = time.perf_counter_ns()
+            call()
+            took = time.perf_counter_ns() - began
+            spent += took
+            if spent > 500_000_000:
+                times.append(took)
+    return statistics.median(times) / 1e6
+
+
+def ratio(call: Callable[[], object]) -> float:
+    """The median ratio to the reference."""
+    return measure.time_model(call, DISPATCH, device="cpu").median
+
+
+@contextlib.contextmanager
+def burners(count: int) -> Iterator[None]:
+    """Processes that compute without end."""
+    others = [multiprocessing.Process(target=burn, daemon=True) for _ in range(count)]
+    for one in others:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in others:
+            one.kill()
+
+
+def burn() -> None:
+    """Computes without end."""
+    a = torch.randn(256, 256)
+    torch.set_num_threads(1)
+    while True:
+        a = torch.tanh(a @ a)
+
+
+def repeats(shown: Sequence[Case], count: int) -> Mapping[str, tuple[list[float], list[float]]]:
+    """By case the ratios, and the milliseconds by the usual way, of so many repeats."""
+    found = {case.name: (list[float](), list[float]()) for case in shown}
+    for _ in range(count):
+        for case in shown:
+            ratios, usual = found[case.name]
+            ratios.append(ratio(case.call))
+            usual.append(usual_ms(case.call))
+    return found
+
+
+def spread(values: Sequence[float]) -> str:
+    """The highest over the lowest, and the coefficient of variation."""
+    variation = statistics.stdev(values) / statistics.mean(values)
+    return f"{max(values) / min(values):.3f} (cv {100 * variation:.1f} %)"
+
+
+def flips(found: Sequence[Sequence[float]]) -> tuple[int, int]:
+    """How often two rows of values that are apart changed places, of how many comparisons."""
+    changed = compared = 0
+    for one, other in itertools.combinations(found, 2):
+        middle = statistics.median(one) < statistics.median(other)
+        pair = sorted((statistics.median(one), statistics.median(other)))
+        if pair[1] >= (1 + APART) * pair[0]:
+            compared += len(one) * len(other)
+            changed += sum((a < b) is not middle for a in one for b in other)
+    return changed, compared
+
+
+def print_repeats(shown: Sequence[Case], count: int) -> None:
+    """See the first part of this file's docstring."""
+    before = repeats(shown, count)
+    with burners(2):
+        busy = repeats(shown, count)
+    heads = ("ratio", "usual ms", "ratio, busy", "usual ms, busy")
+    print(f"\n{'1. repeats':<16}{''.join(f'{head:>22}' for head in heads)}{'busy/before':>13}")
+    for case in shown:
+        columns = [*before[case.name], *busy[case.name]]
+        moved = statistics.median(busy[case.name][0]) / statistics.median(before[case.name][0])
+        print(f"{case.name:<16}{''.join(f'{spread(one):>22}' for one in columns)}{moved:>13.3f}")
+    for name, which in (("ratio", 0), ("usual ms", 1)):
+        of_all = [[*before[case.name][which], *busy[case.name][which]] for case in shown]
+        print("order by {}: {} of {:,} comparisons flipped".format(name, *flips(of_all)))
+
+
+# --- Truth ---
+
+
+def print_truth(shown: Sequence[Case], count: int) -> None:
+    """See the second part."""
+    print(f"\n{'2. truth':<16}{'raw ms / theirs':>18}{'ms / theirs':>18}")
+    for case in shown:
+        timer = Timer(
+            "with torch.inference_mode(): call()", globals={"call": case.call}, timer=time.process_time
+        )
+        raw, scaled = [], []
+        for _ in range(count):
+            own_ms = measure.measure_reference(DISPATCH, device="cpu", threads=1)["ms"]
+            timed = measure.time_model(case.call, DISPATCH, device="cpu")
+            theirs = timer.blocked_autorange(min_run_time=0.5).median * 1e3
+            raw.append(quantile(timed.ns, 0.5) / 1e6 / theirs)
+            scaled.append(timed.median * own_ms / theirs)
+        print(f"{case.name:<16}{statistics.median(raw):>18.3f}{statistics.median(scaled):>18.3f}")
+
+
+# --- Seconds ---
+
+
+def print_seconds(shown: Sequence[Case], runtimes: Sequence[str]) -> None:
+    """See the third part."""
+    heads = f"{'all':>8}{'prepare':>10}{'measure':>10}{'ms':>9}{'largest difference':>20}"
+    print(f"\n{'3. seconds':<16}{'runtime':<14}{heads}")
+    with Meter() as meter:
+        own_ms = meter.measure(Ask(Deployment()))["ms"]
+        for runtime in runtimes:  # the first one imports
+            meter.measure(Ask(Deployment(runtime), subject_of(shown[0].config), own_ms))
+        for case, runtime in itertools.product(shown, runtimes):
+            began = time.perf_counter()
+            row = meter.measure(Ask(Deployment(runtime), subject_of(case.config), own_ms))
+            took = time.perf_counter() - began
+            if row["error"]:
+                print(f"{case.name:<16}{runtime:<14}{row['error']}")
+                continue
+            numbers = f"{took:>8.2f}{row['prepare_s']:>10.2f}{row['measure_s']:>10.2f}"
+            apart = row["max_abs_diff"] or 0.0
+            print(f"{case.name:<16}{runtime:<14}{numbers}{row['latency_ms_p50']:>9.3f}{apart:>20.1e}")
+
+
+def subject_of(config: Config) -> Subject:
+    """What is measured."""
+    return Subject(arch_id_of(config), config, None, cost_of(config))
+
+
+# --- Nodes ---
+
+
+def sleeping(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured | None]:
+    """In place of measurements."""
+    yield None
+    for ask in asks:
+        time.sleep(SLEEP_S)
+        yield Measured(ask, {"latency_rel": 1.0, "host": ""})
+
+
+def print_nodes() -> None:
+    """See the fourth part."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from attnsweep.engine import on_ray
+
+    on_ray.begin_and_measure = sleeping
+    asks = [Ask(Deployment(), Subject(f"{i:012x}", {})) for i in range(ARCHITECTURES)]
+    print(f"\n{'4. nodes':<16}{'s':>8}{'speed-up':>12}")
+    alone_s = 0.0
+    for count in NODES:
+        local = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        for _ in range(count):
+            local.add_node(num_cpus=1, object_store_memory=80_000_000)
+        ray.init(address=local.address, log_to_driver=False)
+        nodes = [on_ray.Node(one["NodeID"], 1.0, 0.0) for one in ray.nodes() if one["Resources"].get("CPU")]
+        kind = on_ray.Kind(Described({1: ""}, {}, {}, cores=1), tuple(nodes), lambda reason: None)
+        list(kind.measure(asks[: 4 * count]))  # workers have started
+        began = time.perf_counter()
+        assert len(list(kind.measure(asks))) == ARCHITECTURES
+        took = time.perf_counter() - began
+        alone_s = alone_s or took
+        print(f"{count:<16}{took:>8.1f}{alone_s / took:>12.1f}")
+        ray.shutdown()
+        local.shutdown()
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--runtimes", default="eager,onnxruntime,openvino")
+    parser.add_argument("--nodes", action="store_true")
+    options = parser.parse_args()
+    print(f"{provenance.device_name('cpu', 1)}, torch {torch.__version__}")
+    with cpu_threads(1):
+        shown = cases()
+        print_repeats(shown, options.repeats)
+        print_truth(shown, max(3, options.repeats // 2))
+    print_seconds(shown, options.runtimes.split(","))
+    if options.nodes:
+        print_nodes()
+
+
+if __name__ == "__main__":
+    main()
