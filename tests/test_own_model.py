@@ -557,3 +557,12 @@ def test_a_model_of_ones_own_is_trained_measured_and_written(
     (row,) = Store(tmp_path / "results").read("trials").to_pylist()
     assert row["status"] == "done"
     assert row["latency_ms_p50"] > 0 and json.loads(row["model_args"])["width"] == 32
+
+
+def test_two_classes_of_one_name_are_told_apart(net: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(NET + "# another\n")
+    trials = [trial(f"{net}:Net"), trial(f"{other}:Net")]
+    first, second = (label(one, varying(trials)) for one in trials)
+    assert first.startswith("Net file=") and second.startswith("Net file=") and first != second
+    assert label(trials[0], varying([trials[0], trial("vit")])) == "Net"

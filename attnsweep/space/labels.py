@@ -33,6 +33,9 @@ def varying(trials: Sequence[Trial]) -> list[str]:
     dispensable = [key for key in keys if key not in ("model", "dataset")]
     first_to_go = sorted(reversed(dispensable), key=lambda key: (key not in FOLLOW, AXES[key].architecture))
     kept = {*fewest(keys, first_to_go, names), *recipe_differences(trials)}
+    models = {trial.config["model"] for trial in trials}
+    if len({*map(model_name, models)}) < len(models):  # classes of one name
+        kept.add("model_sha256")
     return [key for key in AXES if key in kept]
 
 
@@ -67,6 +70,8 @@ def value_text(key: str, value: Any) -> str:
         return " ".join(f"{name}={short(one)}" for name, one in json.loads(value).items())
     if key == "model":
         return model_name(value)
+    if key == "model_sha256":
+        return f"file={value[:8]}"
     return str(value) if key == "dataset" else f"{key}={short(value)}"
 
 
