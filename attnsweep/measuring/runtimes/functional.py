@@ -127,6 +127,36 @@ def searched(node: Node, graph: Graph) -> None:
     replace(node, aten.sum.dim_IntList, added(graph, node, aten.lt.Tensor, one, other), [-1])
 
 
+def hypotenuse(node: Node, graph: Graph) -> None:
+    """The root of the sum of two squares, which are far from the ends of what a float can be."""
+    squares = [added(graph, node, aten.mul.Tensor, side, side) for side in arguments(node)]
+    replace(node, aten.sqrt.default, added(graph, node, aten.add.Tensor, *squares))
+
+
+def called(target: Any) -> Callable[[Node, Graph], None]:
+    """Rewrites an operation as another one that gives the same."""
+    return lambda node, graph: replace(node, target, *arguments(node))
+
+
+def subtracted(node: Node, graph: Graph) -> None:
+    """A number less a tensor."""
+    if len(arguments(node)) == 2 and not node.kwargs:
+        tensor, number = arguments(node)
+        replace(node, aten.add.Scalar, added(graph, node, aten.neg.default, tensor), number)
+
+
+def stepped(node: Node, graph: Graph) -> None:
+    """The differences between neighbours along an axis."""
+    given = arguments(node)
+    tensor, times, axis = given[:3] + (1, -1)[len(given) - 1 :]
+    if times == 1 and len(given) <= 3 and not node.kwargs:
+        length = tensor.meta["val"].shape[axis]
+        later = added(graph, node, aten.slice.Tensor, tensor, axis, 1, length)
+        replace(
+            node, aten.sub.Tensor, later, added(graph, node, aten.slice.Tensor, tensor, axis, 0, length - 1)
+        )
+
+
 def crossed(node: Node, graph: Graph) -> None:
     """Each axis of a grid along all of the others."""
     axes, order = arguments(node)[0], node.kwargs.get("indexing", arguments(node)[-1])
@@ -171,6 +201,11 @@ REWRITE: Mapping[Any, Callable[[Node, Graph], None]] = {
     aten.var.dim: variance,
     aten.adaptive_avg_pool2d.default: pooled,
     aten.searchsorted.Tensor: searched,
+    aten.hypot.default: hypotenuse,
+    aten.diff.default: stepped,
+    aten.rsub.Scalar: subtracted,
+    aten.__or__.Tensor: called(aten.bitwise_or.Tensor),
+    aten.__and__.Tensor: called(aten.bitwise_and.Tensor),
     aten.meshgrid.indexing: crossed,
     aten._assert_tensor_metadata.default: dropped,
 }

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ def request(
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise Unavailable("precision='bf16' under OpenVINO needs a CPU with instructions for it")
-    graph = core.read_model(model=exported(model, inputs).SerializeToString())
+    names = [f"input{place}" for place in range(len(inputs))]
+    graph = core.read_model(model=exported(model, inputs, names=names).SerializeToString())
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -45,13 +46,14 @@ def request(
         "ENABLE_CPU_PINNING": False,
     }
     ready = core.compile_model(graph, "CPU", options).create_infer_request()
-    bound = [tensor.detach().clone().numpy() for tensor in inputs]
-    for position, array in enumerate(bound):
-        ready.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
+    bound = {name: tensor.detach().clone().numpy() for name, tensor in zip(names, inputs, strict=True)}
+    for port in ready.model_inputs:  # without those that nothing reads
+        name = port.any_name
+        ready.set_tensor(name, openvino.Tensor(bound[name], shared_memory=True))
     return functools.partial(answer, ready, bound)
 
 
-def answer(ready: Any, bound: Sequence[Any]) -> list[Any]:
+def answer(ready: Any, bound: Mapping[str, Any]) -> list[Any]:
     """One inference on the inputs that are bound, whose memory OpenVINO only borrows; the outputs are views
     of the request's own.
     """
