@@ -78,7 +78,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.write("epochs", [*end["curve"]], trial.trial_id)
         if i == 1:
             store.compact()
-    measured = {"measured_on": "x", "batch": 1, "precision": "fp32", "latency_ms_p50": 1.0}
+    deployed = {"runtime": "eager", "versions": "torch 2", "batch": 1, "precision": "fp32"}
+    measured = {"measured_on": "x", **deployed, "latency_ms_p50": 1.0}
     store.write("latency", [{"arch_id": TRIALS[0].arch_id, **measured}], "one")
     return folder
 

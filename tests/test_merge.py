@@ -82,7 +82,8 @@ def test_a_failed_row_never_replaces_a_finished_one_and_a_retry_replaces_it(here
 def test_latency_that_was_measured_after_the_row_came_is_fetched_too(here: Path, there: Path) -> None:
     put(there, trial("a"))
     merge(there, here)
-    measured = {"arch_id": "x", "measured_on": "cpu", "batch": 1, "precision": "fp32", "measured_at": START}
+    deployment = {"measured_on": "cpu", "runtime": "eager", "versions": "torch 2", "batch": 1}
+    measured = {"arch_id": "x", **deployment, "precision": "fp32", "measured_at": START}
     Store(there).write("latency", [measured], "x")
     Store(there).update_trials({"a": {"latency_ms_p50": 1.5}})
     assert merge(there, here) == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnsweep.core.trial import Trial
-from attnsweep.results.schema import TABLES
+from attnsweep.results.schema import LATENCY_OF_TRIAL, TABLES
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import TASKS, procedure, resolve
 from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
@@ -44,8 +44,7 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
         "sweep", "status", "error", "attempts", "git_sha", "git_dirty", "code_hash", "ray", "python",
         "attnsweep", "schema_version",
     }  # fmt: skip
-    joined_later = {column.name for column in TABLES["trials"] if "latency" in column.name}
-    joined_later |= {"throughput_per_s", "measured_on"}
+    joined_later = {column.name for column in LATENCY_OF_TRIAL}
     lacking = {column.name for column in TABLES["trials"]} - set(row)
     of_trials = {column.name for column in TABLES["trials"]}
     assert lacking == written_by_the_driver | joined_later | of_others & of_trials

@@ -1,0 +1,151 @@
+"""Which measurements stand in the rows of trials, and that those of several kinds never mix."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import attnsweep
+from attnsweep import UserError
+from attnsweep.answers import pareto
+from attnsweep.core.deployment import Deployment, Deployments
+from attnsweep.results import latencies, schema
+from attnsweep.results.store import Store
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def measured(ms: float | None = 1.0, **columns: Any) -> dict[str, Any]:
+    """A row of `latency`."""
+    found = {name: None for name in latencies.NAMES} | {
+        "arch_id": "a", "measured_on": "Xeon, 1 thread", "runtime": "eager", "versions": "torch 2",
+        "batch": 1,
+        "precision": "fp32", "latency_ms_p50": ms, "unstable": False, "throughput_per_s": 1e3,
+        "measured_at": START,
+    }  # fmt: skip
+    return found | columns
+
+
+def trial(trial_id: str = "t", **columns: Any) -> dict[str, Any]:
+    return {"trial_id": trial_id, "arch_id": "a", "precision": "fp32", "measured_on": None} | columns
+
+
+def joined(rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """What the one trial gets."""
+    options = {"runtime": "eager", **options}
+    return dict(latencies.of_trials([options.pop("trial", trial())], rows, **options)).get("t", {})
+
+
+def test_a_trial_gets_the_smallest_batch_and_the_throughput_of_the_largest() -> None:
+    rows = [measured(8.0, batch=256, throughput_per_s=32e3), measured(1.0, batch=1), measured(2.0, batch=32)]
+    found = joined(rows)
+    assert (found["latency_ms_p50"], found["latency_batch"], found["throughput_per_s"]) == (1.0, 1, 32e3)
+    assert joined(rows[1:2])["throughput_per_s"] is None, "batch 1 is no throughput batch"
+
+
+def test_runtimes_precisions_and_failures_do_not_mix() -> None:
+    rows = [measured(1.0), measured(0.3, runtime="onnxruntime"), measured(0.5, precision="bf16")]
+    assert joined(rows)["latency_ms_p50"] == 1.0
+    assert joined(rows, runtime="onnxruntime")["runtime"] == "onnxruntime"
+    assert joined(rows, trial=trial(precision="bf16"))["latency_ms_p50"] == 0.5
+    assert joined([measured(None, error="no")]) == {}
+    assert joined(rows, runtime="openvino") == {}
+
+
+def test_a_trial_keeps_its_device_unless_another_is_asked_for() -> None:
+    later = START + timedelta(hours=1)
+    rows = [measured(1.0), measured(9.0, measured_on="Pi, 1 thread", measured_at=later)]
+    assert joined(rows, trial=trial(measured_on="Xeon, 1 thread"))["latency_ms_p50"] == 1.0
+    assert joined(rows)["latency_ms_p50"] == 9.0, "the last one"
+    assert joined(rows, measured_on="Xeon, 1 thread")["latency_ms_p50"] == 1.0
+    assert joined(rows, measured_on="H100") == {}
+
+
+def test_of_several_versions_the_last_one_counts_whole() -> None:
+    later = START + timedelta(hours=1)
+    rows = [
+        measured(1.0), measured(8.0, batch=256, throughput_per_s=32e3),
+        measured(0.9, versions="torch 3", measured_at=later),
+    ]  # fmt: skip
+    found = joined(rows)
+    assert (found["latency_ms_p50"], found["throughput_per_s"]) == (0.9, None)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    """A trial that was measured under two runtimes."""
+    store = Store(tmp_path)
+    point = {"status": "done", "model": "vit", "dataset": "digits", "task": "images", "seed": 0}
+    row = trial(
+        "0" * 12,
+        **point,
+        val_acc=0.9,
+        test_acc=0.9,
+        params=10,
+        latency_ms_p50=1.0,
+        runtime="eager",
+        latency_batch=1,
+    )
+    store.write("trials", [row | {"measured_on": "Xeon, 1 thread"}], "one")
+    rows = [measured(1.0), measured(0.3, runtime="onnxruntime", unstable=True)]
+    known = [{key: value for key, value in row.items() if key in LATENCY} for row in rows]
+    store.write("latency", known, "all")
+    return str(tmp_path)
+
+
+LATENCY = {column.name for column in schema.LATENCY}
+
+
+def test_load_takes_the_latency_of_one_runtime(results: str) -> None:
+    (first,) = attnsweep.load(results).to_dict("records")
+    assert (first["latency_ms_p50"], first["runtime"]) == (1.0, "eager")
+    (other,) = attnsweep.load(results, runtime="onnxruntime").to_dict("records")
+    assert (other["latency_ms_p50"], other["latency_unstable"]) == (0.3, True)
+    with pytest.raises(
+        UserError, match="nothing was measured under runtime='openvino', only under eager, onnx"
+    ):
+        attnsweep.load(results, runtime="openvino")
+    with pytest.raises(UserError, match="runtime='onnxruntme' is unknown, did you mean 'onnxruntime'"):
+        attnsweep.load(results, runtime="onnxruntme")
+
+
+def test_runtimes_share_no_front(results: str) -> None:
+    import pandas as pd
+
+    both = pd.concat([attnsweep.load(results), attnsweep.load(results, runtime="onnxruntime")])
+    with pytest.raises(UserError, match="rows that differ in runtime cannot be compared"):
+        attnsweep.front(both)
+    with pytest.raises(UserError, match="choose one with --runtime"):
+        pareto.of_device(both)
+
+
+# What is asked for
+
+
+def test_deployments_are_all_combinations() -> None:
+    both = ["eager", "onnxruntime"]
+    asked = Deployments.of({"runtime": both, "batch": 1, "threads": (1, 2), "precision": "bf16"})
+    assert [*asked.each("fp32")] == [
+        Deployment(runtime, 1, "bf16", threads) for runtime in both for threads in (1, 2)
+    ]
+    assert {one.precision for one in Deployments().each("bf16")} == {"bf16"}, "as it was trained"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"runtime": "onnx"}, "latency: runtime='onnx' is unknown"),
+        ({"runtime": []}, "latency: runtime names no value"),
+        ({"batch": 0}, "latency: batch=0 is out of range"),
+        ({"batch": [True]}, "latency: batch=True is out of range"),
+        ({"threads": ["two"]}, "latency: threads='two' is out of range"),
+        ({"precision": "fp8"}, "latency: precision='fp8' is unknown"),
+        ({"batches": 1}, "latency: 'batches' is unknown, did you mean 'batch'"),
+        ("eager", "latency='eager' is not a dict"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_the_value(asked: Any, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        attnsweep.Sweep(model="vit", latency=asked)
+    assert str(error.value).startswith(sentence)
