@@ -54,6 +54,23 @@ class Listed(Planner):
     def forward(self, sample):
         return [super().forward(sample)]
 
+class Commanded(Planner):
+    places = 3
+
+    def __init__(self):
+        super().__init__(columns=3)
+        self.shift = nn.Embedding(self.places, 1)
+
+    def forward(self, sample):
+        return super().forward(sample) + self.shift(sample["command"].long())[:, None]
+
+class TwoCommands(Commanded):
+    places = 2
+
+class Still(Planner):
+    def forward(self, sample):
+        return super().forward(sample).detach()
+
 class Needs(Planner):
     def forward(self, sample):
         return sample["lidar"]
@@ -119,6 +136,20 @@ def test_a_planner_that_does_not_fit_is_refused_in_the_plan(
     nets: str, name: str, point: dict[str, object], sentence: str
 ) -> None:
     assert sentence in refusal(f"{nets}:{name}", **point)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("TwoCommands", "TwoCommands fails on 3 scenes (IndexError: index out of range in self); mend it"),
+        ("Still", "Still returns plans without gradients, so it cannot learn"),
+    ],
+)
+def test_a_planner_that_would_fail_in_training_is_refused_in_the_plan(
+    nets: str, name: str, sentence: str
+) -> None:
+    assert trial(f"{nets}:Commanded").params
+    assert sentence in refusal(f"{nets}:{name}")
 
 
 def test_a_sweep_knows_the_axes_that_mean_something_to_a_planner(nets: str) -> None:

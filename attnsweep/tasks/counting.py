@@ -25,7 +25,7 @@ from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, architecture, build, buildable, procedure
 from attnsweep.tasks.task import Rehearsal
 
-BUILD_S, STEP_S = 60.0, 10.0  # that a user's own model has in the plan
+BUILD_S, STEP_S = 60.0, 15.0  # that a user's own model has in the plan
 CHEAP_MACS = 1e9  # of an example: a step on two takes about a second
 SLOW: set[str] = set()  # the hashes of those that took longer: their like are not waited for again
 log = logging.getLogger("attnsweep")
@@ -213,7 +213,18 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
         seed_all(0)
         with torch.device("meta") if device == "meta" else contextlib.nullcontext():
             model = build(config, source)
+        warm_up()
         yield Cost(sum(one.numel() for one in model.parameters() if one.requires_grad), None)
         if architecture.rehearsal:
             architecture.rehearsal(model, device)
         yield count(model, *procedure(config["task"]).example(config, 1))
+
+
+@functools.cache
+def warm_up() -> None:
+    """Has torch import what the first operation on the meta device imports, and the first count: on a busy
+    machine that takes longer than a step, and is not the model's.
+    """
+    layer = nn.Linear(1, 1, device="meta")
+    macs_of(layer, [torch.ones(1, 1, device="meta")])
+    layer(torch.ones(2, 1, device="meta")).sum().backward()

@@ -13,7 +13,7 @@ from attnsweep.core.source import Source
 from attnsweep.tasks.driving import datasets, space
 from attnsweep.tasks.driving.axes import AXES
 from attnsweep.tasks.driving.columns import COLUMNS
-from attnsweep.tasks.task import Procedure, Task
+from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,13 @@ def build(config: Config, source: Source | None) -> "nn.Module":
     from attnsweep.tasks.driving import planners
 
     return planners.build(config, source, example=lambda: procedure().example(config, 1))
+
+
+def rehearsal(config: Config) -> Rehearsal:
+    """See `rehearsal.rehearsal_of`."""
+    from attnsweep.tasks.driving.rehearsal import rehearsal_of
+
+    return rehearsal_of(config)
 
 
 def procedure() -> Procedure:
@@ -55,6 +62,7 @@ TASK = Task(
     build=build,
     procedure=procedure,
     own_models=True,
+    rehearsal=rehearsal,
     own_recipe=space.OWN_RECIPE,
     privileged=("expert",),
     draws="planning",
