@@ -87,6 +87,7 @@ def without_ray(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_a_serial_sweep_leaves_the_rows_of_any_sweep_and_runs_once(tmp_path: Path) -> None:
     rows = run(tmp_path, Sweep(**TINY, seed=SEEDS))
     assert list(rows["status"]) == ["done", "done"]
@@ -95,6 +96,7 @@ def test_a_serial_sweep_leaves_the_rows_of_any_sweep_and_runs_once(tmp_path: Pat
     assert set(run(tmp_path, Sweep(**TINY, seed=SEEDS))["attempts"]) == {1}
 
 
+@pytest.mark.slow
 def test_a_debugger_stops_in_a_models_forward(tmp_path: Path) -> None:
     """The call stack of a forward pass reaches down to whoever called `run`, in the main thread."""
     (tmp_path / "watched.py").write_text(BREAKPOINT)
@@ -102,6 +104,7 @@ def test_a_debugger_stops_in_a_models_forward(tmp_path: Path) -> None:
     assert list(rows["status"]) == ["done"], rows["error"].item()
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) -> None:
     words = ", ".join(f"{key}={value!r}" for key, value in {**TINY, "epochs": 1}.items())
     lines = [
@@ -117,6 +120,7 @@ def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) 
     assert set(pd.read_parquet(tmp_path / "results/latency")["batch"]) == {1, 256}
 
 
+@pytest.mark.slow
 def test_where_ray_cannot_be_imported_a_sentence_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='cnn')\n")
     done = without_ray(tmp_path, "s.py")
@@ -124,6 +128,7 @@ def test_where_ray_cannot_be_imported_a_sentence_says_what_to_do(tmp_path: Path)
     assert "Ray cannot be imported" in done.stderr and "--serial" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_that_ray_is_missing(tmp_path: Path) -> None:
     done = without_ray(tmp_path, "doctor")
     assert done.returncode == 1 and "sweeps run with --serial only" in done.stdout, done.stderr
@@ -137,6 +142,7 @@ def test_serial_and_a_cluster_contradict_each_other(
     assert "--serial uses no cluster" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(HANGING.replace("time.sleep(0.05)", "raise OSError('gone')"))
     sweep = Sweep(model=f"{tmp_path}/broken.py:Hanging", hangs={"grid_search": [True, False]}, epochs=1)
@@ -229,6 +235,7 @@ def test_in_another_thread_the_time_is_looked_at_between_two_reports() -> None:
     assert found == [None, "overdue"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_goes_on_from_the_checkpoint_with_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,6 +241,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("umask", [0o002, 0o022])
 def test_a_group_shares_results_with_umask_002_or_is_told_what_to_set(shared: Path, umask: int) -> None:
@@ -425,6 +426,7 @@ def test_what_is_no_file_is_no_code(shared: Path, what: str) -> None:
         read(path)
 
 
+@pytest.mark.slow
 def test_measure_builds_the_text_that_was_checked(model: Path, shared: Path) -> None:
     """Not what the name leads to when its turn comes."""
     from attnsweep.core.trial import Trial

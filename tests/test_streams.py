@@ -24,6 +24,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "attnsweep", *words]
 
 
+@pytest.mark.slow
 def test_a_dry_run_whose_reader_leaves_ends_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "many.py").write_text(SWEEP.format(n=400, name=""))
     words = command(str(tmp_path / "many.py"), "--dry-run", "--json")
@@ -34,6 +35,7 @@ def test_a_dry_run_whose_reader_leaves_ends_without_a_word(tmp_path: Path) -> No
     assert (run.wait(60), run.stderr.read()) == (128 + signal.SIGPIPE, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["[red]", "[/]", "a[/bold]b :smile:", "[link=x"])
 def test_a_name_is_never_markup(tmp_path: Path, name: str) -> None:
     (tmp_path / "size.py").write_text(SWEEP.format(n=2, name=name))
@@ -44,6 +46,7 @@ def test_a_name_is_never_markup(tmp_path: Path, name: str) -> None:
     assert done.stdout.startswith(f"{name}: 1 trial")
 
 
+@pytest.mark.slow
 def test_an_encoding_that_lacks_a_letter_does_not_stop_a_plan(tmp_path: Path) -> None:
     (tmp_path / "größe.py").write_text(SWEEP.format(n=2, name="größe"))
     done = subprocess.run(
@@ -54,6 +57,7 @@ def test_an_encoding_that_lacks_a_letter_does_not_stop_a_plan(tmp_path: Path) ->
     assert done.stdout.startswith(rb"gr\xf6\xdfe: 1 trial")
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_a_command_with_the_status_of_a_hangup(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("print('here', flush=True)\nimport time\ntime.sleep(60)\n")
     run = subprocess.Popen(
@@ -99,6 +103,7 @@ def test_a_trial_takes_some_of_a_cpu() -> None:
         Sweep(model="vit", resources={"cpu": 0})
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_too_long_for_sockets_is_a_sentence(tmp_path: Path) -> None:
     folder = tmp_path / ("a" * 80)
     folder.mkdir()

@@ -64,6 +64,7 @@ def test_the_sweep_asks_for_every_row_of_the_table() -> None:
     assert {point["stages"] for point in sweep.points()} == set(UNIAD)
 
 
+@pytest.mark.slow
 def test_the_ticks_are_those_of_the_published_table(every: pd.DataFrame) -> None:
     rows = rows_of(every)
     assert [row.name.partition(":")[0] for row in rows] == list(UNIAD)
@@ -125,6 +126,7 @@ def test_the_best_is_bold_whichever_way_is_better(tmp_path: Path) -> None:
     assert five.count("**") == 2 and "| **0.60** |" in six  # AMOTA
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table_and_names_who_drove_nothing(
     tmp_path: Path, every: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -300,6 +300,7 @@ def peak_memory() -> Iterator[pa.MemoryPool]:
     pa.set_memory_pool(default)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_file_that_unpacks_to_many_times_its_size_is_skipped_with_a_sentence(
     store: Store, bomb: str, caplog: pytest.LogCaptureFixture
