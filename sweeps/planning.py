@@ -1,7 +1,7 @@
 """How large should a planning stack be, once latency and parameters are counted?
 
 27 trials of the full stack (depth x heads x dim), some 4 h on two cores, judging by the smallest and a middle
-size; not run whole yet. The smallest drives at 96 %, so what larger ones add must be small.
+size; not run whole yet. The smallest drives at 86 %, the expert at 99 %.
 """
 
 from ray import tune
