@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from attnsweep.core.deployment import Deployment, Subject
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.measuring.measure import measure_architecture
@@ -207,7 +208,8 @@ def test_a_planner_of_ones_own_learns_from_plans_and_is_judged_by_driving(nets: 
 @pytest.mark.slow
 def test_its_latency_is_measured(nets: str) -> None:
     one = trial(f"{nets}:Planner")
-    row = measure_architecture(one.config, one.arch_id, device="cpu", batch=1, source=one.source)
+    subject = Subject(one.arch_id, one.config, one.source)
+    row = measure_architecture(subject, Deployment(), device="cpu", reference_ms=0.5)
     assert row["latency_ms_p50"] > 0 and row["params"] == one.params
 
 
