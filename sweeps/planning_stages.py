@@ -3,7 +3,7 @@
 Equal data and steps for all; the planner alone (id10) once more with as many parameters as all stages (id12);
 all tasks without links (id0); links but no gradient from the plan to what is perceived; ego state in place of
 perception (id16); three seeds. 24 trials, some 70 min on two idle cores; python -m attnsweep planning results
-draws them. Not run whole yet: of one seed, id10 (94 %) and id12 (96 %) differ by no more than chance.
+draws them. Not run whole yet: of one seed, id10 (88 %) and id12 (86 %) differ by no more than chance.
 """
 
 from ray import tune
