@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 JOBS ?= 2
 PARALLEL := --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-quick test-cluster test-faults lint unit docs clean
+.PHONY: quickstart test test-quick test-cluster test-faults lint unit runtimes docs clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m attnsweep sweeps/quickstart.py
@@ -33,6 +33,9 @@ test-cluster: $(VENV)/installed-test
 
 test-faults: $(VENV)/installed-test
 	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m 'faults or not faults' tests/test_faults.py tests/test_storage.py
+
+runtimes: $(VENV)/installed-test
+	$(RUN) benchmarks/runtimes.py --write docs/runtimes.md
 
 docs: $(VENV)/installed-docs
 	$(RUN) -m mkdocs build --strict

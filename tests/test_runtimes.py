@@ -263,3 +263,22 @@ def test_the_second_trace_is_spared_only_where_nothing_else_comes_out(
     found = prepared("onnxruntime", VIT, model=model.eval(), batch=2)
     assert found.max_abs_diff is not None and found.max_abs_diff < 1e-4
     assert (not traces) == spared
+
+
+def test_a_graph_is_exported_once_for_all_runtimes_until_the_weights_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exports = []
+    export = graphs.exported
+    monkeypatch.setattr(
+        graphs, "exported", lambda *args, **named: (exports.append(1), export(*args, **named))[1]
+    )
+    model = build(resolve(CNN)).eval()
+    for runtime, threads in (("onnxruntime", 1), ("onnxruntime", 2), ("openvino", 1)):
+        prepared(runtime, CNN, model=model, threads=threads)
+    assert len(exports) == 1
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    assert prepared("openvino", CNN, model=model).max_abs_diff is not None
+    prepared("openvino", CNN, model=model, batch=2)
+    assert len(exports) == 3

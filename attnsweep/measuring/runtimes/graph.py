@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,28 @@ from attnsweep.measuring.runtimes.outputs import Flat
 from attnsweep.measuring.runtimes.quiet import quietly
 
 OPSET = 20  # the newest that both runtimes and torch's translations share
+HELD: "WeakKeyDictionary[nn.Module, dict[Hashable, bytes]]" = WeakKeyDictionary()
+
+
+def graph_of(model: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    """The ONNX model of a model for inputs of these shapes, `input0` and so on; the same bytes as long as its
+    weights are the same, whichever runtimes and numbers of threads ask for it.
+    """
+    weights = tuple(
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for tensor in (*model.parameters(), *model.buffers())
+    )
+    key = weights, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+    held = HELD.setdefault(model, {})
+    if key not in held:
+        held.clear()  # a graph holds all weights once more
+        held[key] = exported(model, inputs, names=input_names(inputs)).SerializeToString()
+    return held[key]
+
+
+def input_names(inputs: Sequence[Tensor]) -> list[str]:
+    """What the inputs of `graph_of` are called."""
+    return [f"input{place}" for place in range(len(inputs))]
 
 
 def exported(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnsweep.core.runtimes import Unavailable
-from attnsweep.measuring.runtimes.graph import exported
+from attnsweep.measuring.runtimes.graph import graph_of
 from attnsweep.measuring.runtimes.in_torch import cast
 from attnsweep.measuring.runtimes.quantised import quantised
 
@@ -38,7 +38,7 @@ def session(
         graph = quantised(model, inputs, calibration)
     else:
         model, inputs = cast(model, inputs, precision)
-        graph = exported(model, inputs).SerializeToString()
+        graph = graph_of(model, inputs)
     ready = opened(graph, device=device, threads=threads)
     values = [
         imported().OrtValue.ortvalue_from_numpy(tensor.detach().clone().cpu().numpy(), device)

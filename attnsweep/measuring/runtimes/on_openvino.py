@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnsweep.core.runtimes import Unavailable
-from attnsweep.measuring.runtimes.graph import exported
+from attnsweep.measuring.runtimes.graph import graph_of, input_names
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # by default OpenVINO takes bf16 wherever the CPU has it
 CONVERTER = "openvino.tools.ovc"
@@ -36,8 +36,7 @@ def request(
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise Unavailable("precision='bf16' under OpenVINO needs a CPU with instructions for it")
-    names = [f"input{place}" for place in range(len(inputs))]
-    graph = core.read_model(model=exported(model, inputs, names=names).SerializeToString())
+    graph = core.read_model(model=graph_of(model, inputs))
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -46,7 +45,8 @@ def request(
         "ENABLE_CPU_PINNING": False,
     }
     ready = core.compile_model(graph, "CPU", options).create_infer_request()
-    bound = {name: tensor.detach().clone().numpy() for name, tensor in zip(names, inputs, strict=True)}
+    arrays = (tensor.detach().clone().numpy() for tensor in inputs)
+    bound = dict(zip(input_names(inputs), arrays, strict=True))
     for port in ready.model_inputs:  # without those that nothing reads
         name = port.any_name
         ready.set_tensor(name, openvino.Tensor(bound[name], shared_memory=True))
