@@ -10,7 +10,7 @@ from attnsweep.core import text
 from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
-from attnsweep.space.plan import Folders, known_rows, wanted_data
+from attnsweep.space.plan import Folders, known_latency, known_rows, refuse_unmet, wanted_data
 from attnsweep.space.search import expand_sweep, plan_and_search
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import AXES
@@ -18,16 +18,19 @@ from attnsweep.tasks.registry import AXES
 
 def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO, latency: bool = True) -> int:
     """Prints the plan, for people or to `out` as one JSON object per trial; returns the exit status that the
-    sweep would begin with.
+    sweep would begin with. Raises UserError where nothing is within the budget, as far as that is known.
     """
-    rows = known_rows(Store(where.results), sweep)
-    plan, _ = plan_and_search(sweep, expand_sweep(sweep, where.data), rows, where.data)
+    store = Store(where.results)
+    rows, latency_of = known_rows(store, sweep), known_latency(store, sweep)
+    plan, _ = plan_and_search(sweep, expand_sweep(sweep, where.data), rows, where.data, latency_of)
     for dataset in wanted_data(plan):
         if dataset.is_folder:  # nothing is downloaded for a plan
             dataset.ensure(where.data)
     if as_json:
         for trial in plan.trials:
-            print(json.dumps(trial.row() | {"status": plan.state[trial.trial_id], "reason": None}), file=out)
+            excess = plan.over.get(trial.trial_id)
+            state = {"status": plan.state[trial.trial_id], "reason": str(excess) if excess else None}
+            print(json.dumps(trial.row() | state), file=out)
         for point in plan.open:
             row = row_of_point(point) | {"status": "new", "reason": "to be suggested by Optuna"}
             print(json.dumps(row), file=out)
@@ -39,6 +42,7 @@ def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO, latency
         cpus = (sweep.resources or {}).get("cpu", 1)
         console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))), latency=latency)
         console.show_trials(screen, plan)
+    refuse_unmet(plan)
     return 2 if plan.invalid else 0
 
 

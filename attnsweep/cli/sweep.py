@@ -94,10 +94,12 @@ def refuse_misspelt(word: str) -> None:
 def sweep_of(options: argparse.Namespace) -> "Sweep":
     """The sweep of a file, with its overrides."""
     from attnsweep.space.files import parse_overrides, read_sweep
-    from attnsweep.space.sweep import SKIP_UNREADABLE
+    from attnsweep.space.sweep import SKIP_UNREADABLE, refuse_unmeasured
 
     skipping = SKIP_UNREADABLE if options.skip_unreadable else {}
-    return read_sweep(options.sweep).override({**skipping, **parse_overrides(options.overrides)})
+    sweep = read_sweep(options.sweep).override({**skipping, **parse_overrides(options.overrides)})
+    refuse_unmeasured(sweep, latency=not options.no_latency)
+    return sweep
 
 
 def check_home() -> None:

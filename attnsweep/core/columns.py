@@ -24,5 +24,7 @@ class Column:
     over_seeds: Literal["mean", "median", "first"] | None = None  # how a setting's seeds become one value
     of_data: bool = False  # known of the data set before training: stands beside its checksum
     same: tuple[str, ...] = ()  # columns that must be equal where values of this one are compared
-    objective: bool = False  # whether an adaptive search may aim at it: known once a trial has been trained
+    objective: bool = (
+        False  # whether an adaptive search may aim at it: known at the latest once a trial was trained
+    )
     shown: tuple[View, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`

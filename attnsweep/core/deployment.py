@@ -73,6 +73,11 @@ class Deployments:
                 raise UserError(f"{where}: {key!r} is unknown{hint}")
         return cls(**{key: checked(key, value, where) for key, value in asked.items()})
 
+    @property
+    def first(self) -> "Deployments":
+        """What the rows of trials show: one deployment for each precision that is trained in."""
+        return Deployments(self.runtime[:1], (min(self.batch),), self.threads[:1])
+
     def each(self, precision: str) -> Iterator[Deployment]:
         """All of them, for a model that was trained in that precision."""
         for runtime, batch, one, threads in itertools.product(

@@ -62,7 +62,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
     states["to be suggested"] = len(plan.open)
     parts = [
         f"{states[state]:,} {state}"
-        for state in ("to be suggested", "new", "done", "invalid")
+        for state in ("to be suggested", "new", "done", "over budget", "invalid")
         if states[state] or (state == "new" and not plan.samples)
     ]
     console.print(
@@ -88,7 +88,25 @@ def show_plan(console: Console, plan: "Plan") -> None:
         console.print(f"  without {escape(keys)}: {escape(models)}", style="dim", highlight=False)
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
+    show_budget(console, plan)
     show_at_chance(console, plan.at_chance)
+
+
+def show_budget(console: Console, plan: "Plan") -> None:
+    """Prints how many trials exceed the budget, which is the nearest to it, and which the farthest."""
+    over = [trial for trial in plan.typical if trial.trial_id in plan.over]
+    if over:
+        over.sort(key=lambda trial: plan.over[trial.trial_id].share)
+        keys = varying(plan.typical)
+        nearest, farthest = (f"{label(one, keys)} ({plan.over[one.trial_id]})" for one in (over[0], over[-1]))
+        several = f"; the nearest is {nearest}, the farthest {farthest}" if len(over) > 1 else f": {nearest}"
+        what = f"of {len(plan.samples)} points drawn at random {len(over)}" if plan.samples else len(over)
+        console.print(f"  over budget, not trained: {what}{several}", highlight=False, markup=False)
+    if plan.unmeasured:
+        count = counted(plan.unmeasured, "architecture")
+        console.print(
+            f"  the latency of {count} is not known yet: measured before anything is trained", highlight=False
+        )
 
 
 def show_data(console: Console, trials: Sequence[Trial]) -> None:
@@ -177,7 +195,8 @@ def show_closing(
     interrupted: bool,
 ) -> None:
     """Prints how the sweep of these tasks ended and what to read next."""
-    ended = ", ".join(f"{counts[state]:,} {state}" for state in MARK if counts[state] or state == "done")
+    states = (*MARK, "over budget")
+    ended = ", ".join(f"{counts[state]:,} {state}" for state in states if counts[state] or state == "done")
     if interrupted or counts["new"]:
         left = counted(counts["new"] + counts["failed"], "trial")
         console.print(

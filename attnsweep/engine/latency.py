@@ -1,9 +1,12 @@
-"""The latency phase: what was not measured yet, on every kind of device, beside a reference."""
+"""The latency phase: what was not measured yet, on every kind of device, beside a reference; and what is
+measured before training, since it decides what is trained.
+"""
 
 import contextlib
 import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pyarrow.compute as pc
 from attnsweep.core.cost import Cost
 from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject, Weights
 from attnsweep.core.errors import UserError, writing
-from attnsweep.core.trial import short_hash
+from attnsweep.core.trial import Trial, short_hash
 from attnsweep.engine.engine import Bench, Measured
 from attnsweep.results import latencies
 from attnsweep.results.schema import ARCHITECTURE, KEYS
@@ -22,7 +25,7 @@ from attnsweep.space.plan import Folders
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import arch_id_of
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import buildable
+from attnsweep.tasks.registry import architecture, buildable
 
 Progress = Callable[[int, int], None]  # how many are measured, of how many
 log = logging.getLogger("attnsweep")
@@ -98,20 +101,22 @@ class Phase:
             threads=tuple(one for one in self.asked.threads if one <= here.cores),
         )
 
-    def run(self, asks: Sequence[Ask], bench: Bench) -> None:
-        """Measures and writes each row as it comes."""
+    def run(self, asks: Sequence[Ask], bench: Bench) -> list[Row]:
+        """Measures and writes each row as it comes; returns them."""
         if not asks:
-            return
+            return []
         own_ms = self.references(asks, bench)
         asks = [replace(ask, reference_ms=own_ms.get(reference_key(ask.deployment))) for ask in asks]
-        disturbed = ""
+        disturbed, rows = "", []
         for number, measured in enumerate(bench.measure(asks), 1):
             self.progress(number, len(asks))
             before = self.tally.unstable
             self.record(measured)
             disturbed = disturbed or (measured.disturbed_by if self.tally.unstable > before else "")
+            rows += [measured.row] if measured.row else []
         if disturbed:
             log.warning("latency is known less well than it could be: %s", disturbed)
+        return rows
 
     def references(self, asks: Sequence[Ask], bench: Bench) -> Mapping[tuple[str, int], float]:
         """What the references take on that device, in ms, by name and threads: measured where it is not known
@@ -168,6 +173,71 @@ class Phase:
         }
         with writing(self.store.root):
             self.store.update_trials(changes)
+
+
+class Beforehand:
+    """The latency that decides over trials before they are trained, of one deployment on one bench: a
+    `LatencyOf`. What the table knows of this device and these versions is taken; the rest is measured, and
+    written there. Of the phase only `asked.first` is measured.
+
+    Raises UserError where that runtime, or so many threads, are not there.
+    """
+
+    def __init__(self, phase: Phase, bench: Bench) -> None:
+        self.phase = replace(phase, asked=phase.asked.first)
+        self.bench, here = bench, bench.described
+        (runtime,), (threads,) = self.phase.asked.runtime, self.phase.asked.threads
+        if runtime in here.missing:
+            raise UserError(
+                f"latency decides what is trained, and cannot be measured: {here.missing[runtime]}"
+            )
+        if threads > here.cores:
+            raise UserError(
+                f"latency decides what is trained, and cannot be measured: threads={threads} is more than "
+                f"the {here.cores} cores there"
+            )
+        self.known = latencies.of_architectures(
+            phase.store.read("latency").to_pylist(),
+            phase.asked,
+            measured_on=here.measured_on[threads],
+            versions=here.versions[runtime],
+        )
+
+    def __call__(self, trial: Trial) -> float | None:
+        if key_of_trial(trial) not in self.known:
+            self.measure([trial])
+        return self.known.get(key_of_trial(trial))
+
+    def silent(self) -> "Beforehand":
+        """The same without a bar, for what is measured one by one."""
+        self.phase = replace(self.phase, progress=lambda done, total: None)
+        return self
+
+    def measure(self, trials: Iterable[Trial]) -> None:
+        """Measures those whose architecture is not known; each is tried once."""
+        learning = {key_of_trial(trial): trial for trial in trials if trial.params}  # a rule costs nothing
+        asks = [
+            Ask(deployment, subject_of_trial(trial))
+            for key, trial in learning.items()
+            if key not in self.known
+            for deployment in self.phase.asked.each(key[1])
+        ]
+        self.phase.tally.known += len(learning) - len(asks)
+        for row in self.phase.run(asks, self.bench):
+            self.known[row["arch_id"], row["precision"]] = latencies.ms_of(row)
+        for key in learning:
+            self.known.setdefault(key, math.nan)
+
+
+def key_of_trial(trial: Trial) -> tuple[str, str]:
+    """The architecture and the precision that its latency is known by."""
+    return trial.arch_id, trial.config["precision"]
+
+
+def subject_of_trial(trial: Trial) -> Subject:
+    """What is measured of a trial that may not have been trained yet."""
+    config = buildable(architecture(trial.config))
+    return Subject(trial.arch_id, config, trial.source, Cost(trial.params, trial.macs))
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

@@ -9,10 +9,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import IO
 
-from attnsweep.core.deployment import Ask
+from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.engine import presence
 from attnsweep.engine.engine import Described, Measured, Unmeasurable
 from attnsweep.results import provenance
@@ -76,6 +76,32 @@ class Meter:
             with contextlib.suppress(OSError):
                 pipe.close() if pipe else None
         self.process = None
+
+
+@dataclass(frozen=True)
+class BesideTraining:
+    """This machine as a `Bench`, one measurement after another, while trials train on it: ratios to a
+    reference hold there, too.
+    """
+
+    described: Described
+    meter: Meter
+
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+        """See `Bench`."""
+        for ask in asks:
+            try:
+                measured = Measured(ask, self.meter.measure(ask))
+            except Unmeasurable as error:
+                measured = Measured(ask, None, error=str(error))
+            yield measured
+
+
+@contextlib.contextmanager
+def beside_training(asked: Deployments, gpus: float) -> Iterator[BesideTraining]:
+    """This machine, for measuring while trials train."""
+    with Meter(gpus) as meter:
+        yield BesideTraining(describe(gpus, asked.threads, asked.runtime), meter)
 
 
 def with_this_package() -> dict[str, str]:

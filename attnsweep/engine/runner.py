@@ -6,10 +6,11 @@ checkpoints, so the same command goes on from wherever it was cut off.
 
 import contextlib
 import errno
+import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,28 +24,33 @@ from attnsweep.core import files, tested, text
 from attnsweep.core.deployment import Deployments, Subject
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
-from attnsweep.engine import console, serial
-from attnsweep.engine.engine import Backend, Queue, Settings
+from attnsweep.engine import console, meters, serial
+from attnsweep.engine.engine import Backend, Bench, Queue, Settings
 from attnsweep.engine.halving import Halving
-from attnsweep.engine.latency import Phase, Tally, subjects_of
+from attnsweep.engine.latency import Beforehand, Phase, Tally, subjects_of
 from attnsweep.engine.loop import run_trials
 from attnsweep.engine.recorder import RAY_LOG, Recorder, tidy
 from attnsweep.engine.restored import restored
 from attnsweep.results import lock, storage
 from attnsweep.results.store import Store, load
+from attnsweep.space.budget import LatencyOf, unknown
 from attnsweep.space.files import read_sweep
 from attnsweep.space.plan import (
     ASKED,
+    OVER,
     Folders,
     Plan,
     at_chance,
     folders_of,
+    known_latency,
     known_rows,
     refuse_invalid,
+    refuse_unmet,
     wanted_data,
 )
 from attnsweep.space.search import Search, expand_sweep, plan_and_search
-from attnsweep.space.sweep import SKIP_UNREADABLE, Sweep
+from attnsweep.space.sweep import SKIP_UNREADABLE, Sweep, refuse_unmeasured
+from attnsweep.tasks.task import DataSet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +104,8 @@ def run(
         if outcome.interrupted:
             raise KeyboardInterrupt
         rows = load(results, status=None)
-    return rows[rows["trial_id"].isin([trial.trial_id for trial in outcome.trials])].reset_index(drop=True)
+    ours = [trial.trial_id for trial in outcome.trials]
+    return rows if rows.empty else rows[rows["trial_id"].isin(ours)].reset_index(drop=True)
 
 
 def execute(
@@ -106,16 +113,16 @@ def execute(
 ) -> Outcome:
     """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
     tested.warn_of_newer()
+    refuse_unmeasured(sweep, latency=latency)
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
     expansion = expand_sweep(sweep, where.data)
     refuse_invalid(expansion[1])
     with sole_writer(store, where.runs) as held:
-        plan, search = plan_and_search(sweep, expansion, known_rows(store, sweep), where.data)
-        for dataset in wanted_data(plan):
-            with screen.status(f"reading {escape(dataset.name)}"):
-                dataset.ensure(where.data)
+        planned = functools.partial(plan_and_search, sweep, expansion, known_rows(store, sweep), where.data)
+        plan, search = planned(known_latency(store, sweep))
+        ensure(wanted_data(plan), where, screen)
         console.show_plan(screen, plan)
-        command, interrupted = Command(sweep, plan, search, store, where, screen), False
+        command, interrupted = Command(sweep, plan, search, store, where, screen, planned), False
         try:
             command.work(address=address, latency=latency, in_process=in_process)
         except KeyboardInterrupt:
@@ -126,11 +133,19 @@ def execute(
             raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
         outcome = Outcome(command.trials, command.count(), interrupted)
+        plan = command.plan
         unlearnt = at_chance(command.trials, store.read("trials").select(ASKED).to_pylist())
     seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
     console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
     console.show_at_chance(screen, [trial for trial in unlearnt if trial not in plan.at_chance])
     return outcome
+
+
+def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
+    """Has the files of data sets there."""
+    for dataset in datasets:
+        with screen.status(f"reading {escape(dataset.name)}"):
+            dataset.ensure(where.data)
 
 
 @contextlib.contextmanager
@@ -165,9 +180,11 @@ def ray_backends() -> ModuleType:
     return on_ray
 
 
-@dataclass(frozen=True)
+@dataclass
 class Command:
-    """One command under way: what to run, where its rows go, where a person reads of it."""
+    """One command under way: what to run, where its rows go, where a person reads of it; and what plans
+    again, when more is known of latency.
+    """
 
     sweep: Sweep
     plan: Plan
@@ -175,22 +192,30 @@ class Command:
     store: Store
     where: Folders
     screen: Console
+    planned: Callable[[LatencyOf], tuple[Plan, Search | None]]
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials of the sweep, as far as they are known."""
         return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
 
+    @property
+    def candidates(self) -> list[Trial]:
+        """Trials that are not done and that are within the budget as far as it was counted."""
+        left = [trial for trial in self.plan.trials if self.plan.state[trial.trial_id] != "done"]
+        return [trial for trial in left if not self.sweep.budget.excess(trial, unknown)]
+
     def work(self, *, address: str | None, latency: bool, in_process: bool) -> None:
         """Trains what is not done and measures what was not measured yet."""
-        to_train = bool(self.plan.new or self.plan.open)
-        if not to_train and not latency:
-            return
+        to_train = bool(self.candidates or self.plan.open)
+        if not to_train:
+            refuse_unmet(self.plan)
+            if not latency:
+                return
         with opened(self.screen, self.where, in_process=in_process, address=address) as (backend, waits):
             asked = backend.request(self.sweep.resources)
             if to_train:
-                self.prepare(backend)
-                self.train(backend, asked, latency=latency)
+                self.train_within_budget(backend, waits, asked, latency=latency)
             if latency:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
@@ -204,6 +229,53 @@ class Command:
                     gpus=asked["gpu"] > 0,
                 )
                 console.show_tally(self.screen, tally)
+
+    def train_within_budget(
+        self, backend: Backend, waits: console.Waits, asked: dict[str, float], *, latency: bool
+    ) -> None:
+        """Trains what is not done, where latency decides after that is known. Raises UserError where nothing
+        is within the budget.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.sweep.measures_first:
+                self.plan_again(self.beforehand(backend, waits, asked, stack))
+            if self.plan.new or self.plan.open:
+                self.prepare(backend)
+                self.train(backend, asked, latency=latency)
+        if self.search:
+            self.search.refuse_unmet()
+
+    def plan_again(self, latency_of: LatencyOf) -> None:
+        """Leaves out what exceeds the budget, now that latency is known. Raises UserError where all does."""
+        before = self.plan
+        self.plan, self.search = self.planned(latency_of)
+        refuse_unmet(self.plan)
+        there = {dataset.name for dataset in wanted_data(before)}
+        ensure((one for one in wanted_data(self.plan) if one.name not in there), self.where, self.screen)
+        if (before.over, before.unmeasured) != (self.plan.over, self.plan.unmeasured):
+            console.show_budget(self.screen, self.plan)
+
+    def beforehand(
+        self, backend: Backend, waits: console.Waits, asked: Mapping[str, float], stack: contextlib.ExitStack
+    ) -> LatencyOf:
+        """The latency of trials that are not trained yet: of those that are known all is measured now, by
+        machines that do nothing else; of a suggestion as it comes, on this machine, beside training.
+        """
+        first, on_gpu, tally = self.sweep.latency.first, asked["gpu"] > 0, Tally()
+        with console.counting(waits.console, "latency") as progress:
+            bench: Bench
+            if self.search:
+                bench = stack.enter_context(meters.beside_training(first, float(on_gpu)))
+                wanted = list(self.search.done.values())
+            else:
+                bench, wanted = first_of(backend.benches(first, gpus=on_gpu)), self.candidates
+            latency_of = Beforehand(Phase(self.store, first, progress, tally=tally), bench)
+            latency_of.measure(wanted)
+        if self.search:
+            stack.callback(console.show_tally, self.screen, tally)  # more is to come
+        else:
+            console.show_tally(self.screen, tally)
+        return latency_of.silent()
 
     def prepare(self, backend: Backend) -> None:
         """Computes what trials read and is not there yet: scenes are recorded."""
@@ -248,9 +320,21 @@ class Command:
         """How many trials ended how; `new` are those that have not ended."""
         rows = self.store.read("trials")
         ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
-        counts = Counter(ended.get(trial.trial_id, "new") for trial in self.trials)
-        counts["new"] += len(self.search.open) if self.search else 0
+        over = self.plan.over
+        counts = Counter(
+            OVER if trial.trial_id in over else ended.get(trial.trial_id, "new") for trial in self.trials
+        )
+        if self.search:
+            counts["new"] += len(self.search.open)
+            counts[OVER] += len(self.search.over)
         return counts
+
+
+def first_of(benches: Sequence[Bench]) -> Bench:
+    """The kind of device whose latency the rows of trials show. Raises UserError where there is none."""
+    if not benches:
+        raise UserError("latency decides what is trained, and no machine is there to measure it")
+    return benches[0]
 
 
 def measure_latency(

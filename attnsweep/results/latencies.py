@@ -2,11 +2,13 @@
 one device. Rows of several are never mixed.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from attnsweep.core.deployment import Deployments
 from attnsweep.results.schema import LATENCY_OF_TRIAL
 
 Row = Mapping[str, Any]
@@ -31,6 +33,40 @@ def of_trials(
         rows = on_one_device(known[trial["arch_id"], trial["precision"]], measured_on, trial["measured_on"])
         if rows:
             yield trial["trial_id"], columns(rows)
+
+
+def of_architectures(
+    measured: Iterable[Row],
+    asked: Deployments,
+    *,
+    measured_on: str | None = None,
+    versions: str | None = None,
+) -> dict[tuple[str, str], float]:
+    """Latency in ms by (arch_id, precision) as `asked.first` says, of one device and versions: those named,
+    else those that were measured last. NaN where it could not be measured.
+    """
+    (runtime,), (batch,), (threads,) = asked.first.runtime, asked.first.batch, asked.first.threads
+    rows = [
+        row
+        for row in measured
+        if (row["runtime"], row["batch"], row["threads"]) == (runtime, batch, threads)
+        and measured_on in (None, row["measured_on"])
+        and versions in (None, row["versions"])
+    ]
+    if not rows:
+        return {}
+    last = max(rows, key=when)
+    return {
+        (row["arch_id"], row["precision"]): ms_of(row)
+        for row in rows
+        if (row["measured_on"], row["versions"]) == (last["measured_on"], last["versions"])
+    }
+
+
+def ms_of(row: Row) -> float:
+    """The latency of a row of `latency`, NaN where it could not be measured."""
+    ms: float | None = row["latency_ms_p50"]
+    return math.nan if ms is None else ms
 
 
 def on_one_device(rows: Sequence[Row], wanted: str | None, before: str | None) -> list[Row]:

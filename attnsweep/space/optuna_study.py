@@ -17,15 +17,22 @@ if TYPE_CHECKING:
     import optuna
 
 
-def samplers(*, seed: int) -> "tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]":
+AVOIDED = ("invalid", "diverged", "over budget")  # points like these are better avoided
+EXCESS = "excess"  # where Optuna 4 finds the constraints of a trial
+
+
+def samplers(
+    *, seed: int, constrained: bool = False
+) -> "tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]":
     """Optuna's tree-structured Parzen estimator, which knows several objectives
     (https://doi.org/10.1145/3377930.3389817), and random search, for where it is stuck among known points.
     """
     kinds = imported().samplers
-    try:
-        parzen = kinds.TPESampler(seed=seed, constant_liar=True)  # pending trials count as bad: none twice
+    more = {"constraints_func": excess_of} if constrained and not has_constraints() else {}
+    try:  # pending trials count as bad: none twice
+        parzen = kinds.TPESampler(seed=seed, constant_liar=True, **more)
     except TypeError:  # experimental since Optuna 2.8
-        parzen = kinds.TPESampler(seed=seed)
+        parzen = kinds.TPESampler(seed=seed, **more)
     return parzen, kinds.RandomSampler(seed=seed)
 
 
@@ -41,6 +48,27 @@ def imported() -> Any:
     return optuna
 
 
+def has_constraints() -> bool:
+    """Whether trials have constraints of their own, since Optuna 5; before, the sampler asks for them."""
+    return hasattr(imported().trial.Trial, "set_constraint")
+
+
+def excess_of(trial: "optuna.trial.FrozenTrial") -> list[float]:
+    """The constraints that `constrain` has noted."""
+    return list(trial.user_attrs.get(EXCESS, ()))
+
+
+def constrain(asked: "optuna.Trial", constraints: Mapping[str, float]) -> None:
+    """Tells Optuna how a suggestion compares with its constraints: above 0 is what exceeds one, by which it
+    ranks points that it would better avoid.
+    """
+    if not has_constraints():
+        asked.set_user_attr(EXCESS, list(constraints.values()))
+        return
+    for key, value in constraints.items():
+        asked.set_constraint(key, value)
+
+
 def state(values: Sequence[float] | None, row: Row) -> Any:
     """Optuna's state for a trial: complete where it has values, pruned where points like it are better
     avoided, else failed, of which it learns nothing.
@@ -48,7 +76,7 @@ def state(values: Sequence[float] | None, row: Row) -> Any:
     states = imported().trial.TrialState
     if values is not None:
         return states.COMPLETE
-    return states.PRUNED if row["status"] in ("invalid", "diverged") else states.FAIL
+    return states.PRUNED if row["status"] in AVOIDED else states.FAIL
 
 
 def distribution(key: str, domain: Any) -> Any:
@@ -129,8 +157,16 @@ def contains(space: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
 
 
 def ended_trial(
-    space: Mapping[str, Any], params: Point, values: Sequence[float] | None, row: Row
+    space: Mapping[str, Any],
+    params: Point,
+    values: Sequence[float] | None,
+    row: Row,
+    constraints: Mapping[str, float],
 ) -> "optuna.trial.FrozenTrial":
     """A trial of the results for `Study.add_trial`."""
     create_trial = imported().trial.create_trial
-    return create_trial(state=state(values, row), params=params, distributions=space, values=values)
+    if has_constraints():
+        more: dict[str, Any] = {"constraints": dict(constraints)}
+    else:
+        more = {"system_attrs": {"constraints": list(constraints.values())}} if constraints else {}
+    return create_trial(state=state(values, row), params=params, distributions=space, values=values, **more)

@@ -3,21 +3,25 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Invalid, Trial
+from attnsweep.results import latencies
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row, Store
+from attnsweep.space.budget import Excess, LatencyOf, unknown
 from attnsweep.space.estimate import Speed
 from attnsweep.space.grid import Point
+from attnsweep.space.labels import label, varying
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import TASKS, dataset_of
 from attnsweep.tasks.task import DataSet
 
 # of ten thousand rows: all columns would take half a second
 ASKED = ["trial_id", "status", "train_s", "val_acc"]
+OVER = "over budget"
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 
@@ -69,7 +73,8 @@ def runs_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep, the state of each (`new` or `done`), and the points that are invalid.
+    """The distinct trials of a sweep, the state of each (`new`, `done` or `over budget`), and the points that
+    are invalid.
 
     Of an adaptive search: its finished trials, what is fixed of each one that is still to be suggested
     (`open`), and trials that it might suggest (`samples`).
@@ -85,10 +90,19 @@ class Plan:
     open: tuple[Point, ...] = ()
     samples: tuple[Trial, ...] = ()
     at_chance: tuple[Trial, ...] = ()  # done, and no better than chance
+    over: Mapping[str, Excess] = field(
+        default_factory=dict
+    )  # by trial_id, of `typical` ones that are not done
+    unmeasured: int = 0  # architectures of new trials whose latency has a limit and is not known
 
     @property
     def new(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
+
+    @property
+    def meets_no_budget(self) -> bool:
+        """Whether nothing is to run, and nothing has run, since all of it exceeds the budget."""
+        return bool(self.trials) and set(self.state.values()) == {OVER}
 
     @property
     def typical(self) -> tuple[Trial, ...]:
@@ -117,15 +131,31 @@ def known_rows(store: Store, sweep: Sweep) -> list[Row]:
     return (table if sweep.search else table.select(ASKED)).to_pylist()
 
 
-def make_plan(sweep: Sweep, expanded: Expansion, rows: Sequence[Row]) -> Plan:
-    """The plan, given the sweep's trials and invalid points, and the rows of `trials` so far."""
+def known_latency(store: Store, sweep: Sweep) -> LatencyOf:
+    """The latency that decides over trials, as far as it is known on the device that was measured last."""
+    if not sweep.measures_first:
+        return unknown
+    known = latencies.of_architectures(store.read("latency").to_pylist(), sweep.latency)
+    return lambda trial: known.get((trial.arch_id, trial.config["precision"]))
+
+
+def make_plan(
+    sweep: Sweep, expanded: Expansion, rows: Sequence[Row], latency_of: LatencyOf = unknown
+) -> Plan:
+    """The plan, given the sweep's trials and invalid points, the rows of `trials` so far, and what is known
+    of latency.
+    """
     trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
+    new = [trial for trial in trials if state[trial.trial_id] == "new"]
+    over = over_budget(sweep, new, latency_of)
+    state |= dict.fromkeys(over, OVER)
     speed = speed_from(rows, trials)
     repeated = 0 if sweep.search else sweep.size - len(trials) - len(invalid)
     return Plan(
         sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused(), repeated,
-        at_chance=tuple(at_chance(trials, rows)),
+        at_chance=tuple(at_chance(trials, rows)), over=over,
+        unmeasured=unmeasured(sweep, [trial for trial in new if trial.trial_id not in over], latency_of),
     )  # fmt: skip
 
 
@@ -134,6 +164,35 @@ def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | N
     final = {*FINAL, "stopped"} if scheduler else set(FINAL)
     done = {row["trial_id"] for row in rows if row["status"] in final}
     return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
+
+
+def over_budget(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> dict[str, Excess]:
+    """Which trials exceed the sweep's budget, by their ids, and by how much."""
+    if not sweep.budget.limits:
+        return {}
+    found = {trial.trial_id: sweep.budget.excess(trial, latency_of) for trial in trials}
+    return {trial_id: excess for trial_id, excess in found.items() if excess}
+
+
+def unmeasured(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> int:
+    """How many architectures are to be measured before their trials are trained."""
+    if not sweep.measures_first:
+        return 0
+    wanted = {(one.arch_id, one.config["precision"]): one for one in trials if one.params}
+    return sum(latency_of(trial) is None for trial in wanted.values())
+
+
+def refuse_unmet(plan: Plan) -> None:
+    """Raises UserError, which names the nearest trial, where none is within the budget."""
+    if plan.meets_no_budget:
+        trial = min(plan.trials, key=lambda one: plan.over[one.trial_id].share)
+        raise UserError(unmet(trial, plan.over[trial.trial_id], plan.trials))
+
+
+def unmet(nearest: Trial, excess: Excess, among: Sequence[Trial]) -> str:
+    """What is said where nothing is within a budget."""
+    name = label(nearest, varying(among))
+    return f"no trial is within the budget; the nearest is {name}, whose {excess}: raise it, or shrink models"
 
 
 def at_chance(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:

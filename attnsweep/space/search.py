@@ -4,7 +4,8 @@ another, going by the values of the finished ones.
 Grids are crossed as ever: each of their cells is searched for itself, over its domains, until it has
 `num_samples` trials. The results are the search's only memory: Optuna is given their finished trials that lie
 in the cell first, so that a search that was cut off goes on, and a finished one runs nothing. A point that
-cannot be a trial, or is one already, does not count.
+cannot be a trial, or is one already, does not count; nor does one that exceeds the budget, which is not
+trained: Optuna is told by how much it does.
 """
 
 import json
@@ -20,10 +21,12 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row
+from attnsweep.space.budget import Excess, LatencyOf, unknown, worst
 from attnsweep.space.draws import draw, seed_of
 from attnsweep.space.grid import Point, is_domain, is_function
 from attnsweep.space.optuna_study import (
     as_drawn,
+    constrain,
     contains,
     distribution,
     ended_trial,
@@ -33,8 +36,8 @@ from attnsweep.space.optuna_study import (
     samplers,
     state,
 )  # fmt: skip
-from attnsweep.space.plan import Expansion, Plan, make_plan
-from attnsweep.space.sweep import OBJECTIVES, Sweep
+from attnsweep.space.plan import Expansion, Plan, make_plan, over_budget, unmet
+from attnsweep.space.sweep import LATENCY, OBJECTIVES, Sweep
 from attnsweep.space.trials import expand, make_trial
 from attnsweep.tasks.registry import forget, resolve
 
@@ -55,10 +58,12 @@ class Search:
 
     ahead = 1  # taken before a worker is free, so that none waits; more would be suggested in ignorance
 
-    def __init__(self, sweep: Sweep, rows: Sequence[Row], data_dir: Path) -> None:
+    def __init__(
+        self, sweep: Sweep, rows: Sequence[Row], data_dir: Path, latency_of: LatencyOf = unknown
+    ) -> None:
         self.taken: dict[str, Trial] = {}
         self.known: dict[str, Row | None] = {row["trial_id"]: row for row in rows if row["status"] in FINAL}
-        self.cells = deque(Cell(cell, sweep, self.known, data_dir) for cell in sweep.cells())
+        self.cells = deque(Cell(cell, sweep, self.known, data_dir, latency_of) for cell in sweep.cells())
         self.done: dict[str, Trial] = {}  # the finished trials of the results that lie in the space
         for cell in self.cells:
             self.done |= cell.recall(rows)
@@ -67,6 +72,17 @@ class Search:
     def open(self) -> tuple[Point, ...]:
         """The constants of the cell of each trial that is still to be suggested."""
         return tuple(cell.domains.constants for cell in self.cells for _ in range(cell.wanted))
+
+    @property
+    def over(self) -> dict[str, tuple[Trial, Excess]]:
+        """The suggestions that exceed the budget, and by how much."""
+        return {trial_id: one for cell in self.cells for trial_id, one in cell.over.items()}
+
+    def refuse_unmet(self) -> None:
+        """Raises UserError, which names the nearest suggestion, where all of them exceed the budget."""
+        if self.over and not self.taken and not self.done:
+            trial, excess = min(self.over.values(), key=lambda one: one[1].share)
+            raise UserError(unmet(trial, excess, [one for one, _ in self.over.values()]))
 
     @property
     def exhausted(self) -> bool:
@@ -144,12 +160,21 @@ class Domains:
 class Cell:
     """The search in one cell of the grids: an Optuna study over the cell's domains."""
 
-    def __init__(self, cell: Point, sweep: Sweep, known: Mapping[str, Row | None], data_dir: Path) -> None:
+    def __init__(
+        self,
+        cell: Point,
+        sweep: Sweep,
+        known: Mapping[str, Row | None],
+        data_dir: Path,
+        latency_of: LatencyOf = unknown,
+    ) -> None:
         self.domains = Domains.of(cell, data_dir)
-        self.objectives, self.known = sweep.objectives, known
+        self.objectives, self.budget, self.known = sweep.objectives, sweep.budget, known
+        self.latency_of = latency_of
         self.samples = sweep.num_samples if self.domains.space else 1
         self.counted: set[str] = set()  # trials of this cell
-        self.pending: dict[str, optuna.Trial] = {}  # those that have not ended
+        self.pending: dict[str, tuple[Trial, optuna.Trial]] = {}  # those that have not ended
+        self.over: dict[str, tuple[Trial, Excess]] = {}  # suggestions that exceed the budget
         self.exhausted = False
 
     @property
@@ -158,68 +183,111 @@ class Cell:
         return 0 if self.exhausted else max(0, self.samples - len(self.counted))
 
     def recall(self, rows: Sequence[Row]) -> dict[str, Trial]:
-        """Gives Optuna the trials in the results; returns the finished ones. Failed ones come first in the
-        search.
+        """Gives Optuna the trials in the results; returns the finished ones within the budget. Failed ones
+        come first in the search.
         """
         found = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
-        done = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
-        self.samplers = samplers(seed=len(done))
+        final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
+        margins = {key: self._margins(trial) for key, trial in final.items()}
+        done = {key: trial for key, trial in final.items() if not worst(margins[key])}
+        self.samplers = samplers(seed=len(done), constrained=bool(self.budget.limits))
         self.study = imported().create_study(directions=[OBJECTIVES[key] for key in self.objectives])
         self.counted |= done.keys()
-        for trial, row in found.values():
+        for key, (trial, row) in found.items():
             params = self.domains.params_of(row)
-            if trial.trial_id in done:
-                self.study.add_trial(ended_trial(self.domains.space, params, self._values(row), row))
+            if key in final:
+                values, space = self._values(trial, row), self.domains.space
+                self.study.add_trial(ended_trial(space, params, values, row, constraints(margins[key])))
             elif row["status"] == "failed":
                 self.study.enqueue_trial(params)
         return done
 
     def suggest(self) -> Trial | None:
         """A trial that is not known yet; None where the cell has enough, or no further one was found."""
-        repeats = 0
-        while self.wanted > 0 and repeats < PATIENCE:
-            self.study.sampler = self.samplers[repeats >= STUCK]
-            asked, repeats = self.study.ask(self.domains.space), repeats + 1
+        tried = stuck = 0
+        while self.wanted > 0 and tried < PATIENCE:
+            self.study.sampler = self.samplers[stuck >= STUCK]
+            asked, tried, stuck = self.study.ask(self.domains.space), tried + 1, stuck + 1
             trial = self.domains.trial_at(asked.params)
             if trial is None:
-                self._tell(asked, {"status": "invalid"})
+                self._tell(asked, None, "invalid")
             elif trial.trial_id in self.pending:
-                self._tell(asked, {"status": "doubled"})
+                self._tell(asked, None, "doubled")
+            elif excess := worst(self._constrain(asked, trial)):
+                stuck -= trial.trial_id not in self.over  # something was learnt
+                self.over[trial.trial_id] = trial, excess
+                self._tell(asked, None, "over budget")
+            elif self._aims_in_vain(trial):
+                self._tell(asked, None, "invalid")
             elif trial.trial_id in self.known:
-                repeats *= trial.trial_id in self.counted
+                if trial.trial_id not in self.counted:
+                    tried = stuck = 0
                 self._count(asked, trial)
             else:
                 self._count(asked, trial)
                 return trial
-        if repeats >= PATIENCE:
+        if tried >= PATIENCE:
             self.exhausted = True
-            constants = self.domains.constants
-            few = len(self.counted), self.samples, f" of {constants}" if constants else ""
-            log.warning("the search found %d of %d trials%s: its space has no more, or few", *few)
+            self._warn_of_few()
         return None
 
     def ended(self, trial_id: str) -> None:
         """Tells Optuna the values of a pending trial of this cell."""
-        if asked := self.pending.pop(trial_id, None):
-            self._tell(asked, self.known[trial_id] or {"status": "failed"})
+        if pending := self.pending.pop(trial_id, None):
+            trial, asked = pending
+            row = self.known[trial_id] or {"status": "failed"}
+            self._tell(asked, self._values(trial, row), row["status"])
+
+    def _margins(self, trial: Trial) -> list[Excess]:
+        return self.budget.margins(trial, self.latency_of)
+
+    def _constrain(self, asked: "optuna.Trial", trial: Trial) -> list[Excess]:
+        """Tells Optuna how the costs of a suggestion compare with the budget; returns that."""
+        margins = self._margins(trial)
+        constrain(asked, constraints(margins))
+        return margins
+
+    def _aims_in_vain(self, trial: Trial) -> bool:
+        """Whether latency is aimed at, and cannot be measured."""
+        ms = self.latency_of(trial) if LATENCY in self.objectives else None
+        return ms is not None and math.isnan(ms)
 
     def _count(self, asked: "optuna.Trial", trial: Trial) -> None:
         """Counts the trial as pending, or as ended where its values are known."""
         self.counted.add(trial.trial_id)
-        self.pending[trial.trial_id] = asked
+        self.pending[trial.trial_id] = trial, asked
         if self.known.get(trial.trial_id):
             self.ended(trial.trial_id)
 
-    def _tell(self, asked: "optuna.Trial", row: Row) -> None:
-        values = self._values(row)
-        self.study.tell(asked, values, state=state(values, row))
+    def _tell(self, asked: "optuna.Trial", values: list[float] | None, status: str) -> None:
+        self.study.tell(asked, values, state=state(values, {"status": status}))
 
-    def _values(self, row: Row) -> list[float] | None:
-        """The objectives; None where a trial has none, as where it has failed or diverged."""
+    def _values(self, trial: Trial, row: Row) -> list[float] | None:
+        """The objectives; None where a trial has none, as where it has failed or diverged. Latency is that
+        of the machine that the search measures on, whatever stands in the row.
+        """
         if row["status"] != "done":
             return None
-        values = [math.nan if row.get(key) is None else float(row[key]) for key in self.objectives]
+        found = {**row, LATENCY: self.latency_of(trial)} if LATENCY in self.objectives else row
+        values = [math.nan if found.get(key) is None else float(found[key]) for key in self.objectives]
         return values if all(map(math.isfinite, values)) else None
+
+    def _warn_of_few(self) -> None:
+        constants = self.domains.constants
+        few = len(self.counted), self.samples, f" of {constants}" if constants else ""
+        if self.over:
+            log.warning(
+                "the search found %d of %d trials%s: %d suggestions one after another were known, or exceed "
+                "the budget, as %d distinct ones do; raise the budget, or narrow the space",
+                *few, PATIENCE, len(self.over),
+            )  # fmt: skip
+        else:
+            log.warning("the search found %d of %d trials%s: its space has no more, or few", *few)
+
+
+def constraints(margins: Sequence[Excess]) -> dict[str, float]:
+    """What Optuna is told of a budget: above 0 is what exceeds it."""
+    return {one.key: one.share for one in margins}
 
 
 def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
@@ -235,11 +303,19 @@ def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
 
 
 def plan_and_search(
-    sweep: Sweep, expansion: Expansion, rows: Sequence[Row], data_dir: Path
+    sweep: Sweep,
+    expansion: Expansion,
+    rows: Sequence[Row],
+    data_dir: Path,
+    latency_of: LatencyOf = unknown,
 ) -> tuple[Plan, Search | None]:
-    """The plan, of an `expand_sweep` and the rows of `trials` so far; and the search, where it is one."""
+    """The plan, of an `expand_sweep`, the rows of `trials` so far and what is known of latency; and the
+    search, where it is one.
+    """
     if sweep.search is None:
-        return make_plan(sweep, expansion, rows), None
-    search = Search(sweep, rows, data_dir)
-    plan = make_plan(sweep, (list(search.done.values()), expansion[1]), rows)
-    return replace(plan, open=search.open, samples=tuple(expansion[0])), search
+        return make_plan(sweep, expansion, rows, latency_of), None
+    search = Search(sweep, rows, data_dir, latency_of)
+    plan = make_plan(sweep, (list(search.done.values()), expansion[1]), rows, latency_of)
+    samples = tuple(expansion[0])
+    over = over_budget(sweep, samples, unknown)  # none of them is measured
+    return replace(plan, open=search.open, samples=samples, over=over), search

@@ -11,6 +11,7 @@ from typing import Any
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
+from attnsweep.space.budget import Budget
 from attnsweep.space.draws import draw
 from attnsweep.space.grid import (
     MOST_TRIALS,
@@ -31,14 +32,14 @@ from attnsweep.tasks.registry import AXES, BEFORE, takes
 
 OPTIONS = (
     "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
-    "latency",
+    "latency", "budget",
 )  # fmt: skip
 OBJECTIVES = {  # in the words of Optuna
     name: {"higher": "maximize", "lower": "minimize"}[column.better]
     for name, column in MEASURES.items()
     if column.objective and column.better
 }
-
+LATENCY = "latency_ms_p50"
 
 SKIP_UNREADABLE = {"unreadable": ("skip",)}  # what --skip-unreadable overrides
 
@@ -65,9 +66,16 @@ class Sweep:
     by default eager, at batch 1 and 256, on one thread, in each trial's own precision. The rows of trials
     show the first runtime and number of threads.
 
+    `budget={"latency_ms": 2, "params": "2M", "macs": 1e8}` is the most that a trial may cost, some of the
+    three: what exceeds it is never trained. Parameters and MACs are known to the plan. Latency is measured
+    before training, once per architecture, as the rows of trials show it: under the first runtime and number
+    of threads of `latency`, at the smallest batch, in each trial's own precision. What cannot be counted or
+    measured exceeds nothing.
+
     `search="optuna"` has Optuna choose in the domains, for each cell of the grid by itself, until it has
     `num_samples` trials that are good in the `objectives`: columns of `trials`, of which accuracy is to be
-    high and losses, parameters and MACs are to be low; of several, the trade-off is searched.
+    high and losses, parameters, MACs and `latency_ms_p50` are to be low; of several, the trade-off is
+    searched. What exceeds the `budget` does not count, and Optuna learns by how much it does.
 
     Raises UserError where a key is unknown, a grid is empty or an option is out of range.
     """
@@ -85,6 +93,7 @@ class Sweep:
         objectives: str | Sequence[str] = ("val_acc", "params"),
         trial_timeout: float | None = None,
         latency: Mapping[str, Any] | Deployments | None = None,
+        budget: Mapping[str, Any] | Budget | None = None,
         **shared: Any,
     ) -> None:
         parts: list[Any] = list(space) if isinstance(space, list | tuple) else [space]
@@ -112,6 +121,7 @@ class Sweep:
             raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
         self.trial_timeout = checked_timeout(trial_timeout)
         self.latency = latency if isinstance(latency, Deployments) else Deployments.of(latency)
+        self.budget = Budget.of(budget)
         self.search = search
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         check_search(self)
@@ -168,8 +178,22 @@ class Sweep:
         options: dict[str, Any] = {option: getattr(self, option) for option in OPTIONS}
         return Sweep(parts, **{**options, **shared})
 
+    @property
+    def measures_first(self) -> bool:
+        """Whether what is trained depends on latency."""
+        return self.budget.latency_ms is not None or (self.search is not None and LATENCY in self.objectives)
+
     def __repr__(self) -> str:
         return f"Sweep({', '.join(f'{dict(part)}' for part in self.parts)}, name={self.name!r})"
+
+
+def refuse_unmeasured(sweep: Sweep, *, latency: bool) -> None:
+    """Raises UserError where latency decides what is trained, and is not to be measured."""
+    if sweep.measures_first and not latency:
+        what = "budget: latency_ms" if sweep.budget.latency_ms is not None else f"objectives: {LATENCY}"
+        raise UserError(
+            f"{what} needs latency to be measured before training; leave --no-latency (latency=False) out"
+        )
 
 
 def check_key(key: str) -> None:

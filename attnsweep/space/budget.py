@@ -1,0 +1,127 @@
+"""What a trial may cost at most. None of it depends on weights, so that what exceeds it is never trained."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
+
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.text import amount
+from attnsweep.core.trial import Trial
+
+LatencyOf = Callable[
+    [Trial], float | None
+]  # in ms; NaN where it cannot be measured, None where it is not known
+UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "ms": 1}
+
+
+def unknown(trial: Trial) -> None:
+    """A `LatencyOf` that knows none."""
+
+
+@dataclass(frozen=True)
+class Excess:
+    """By how much a trial exceeds a limit of its budget."""
+
+    key: str
+    cost: float
+    limit: float
+
+    @property
+    def share(self) -> float:
+        """Relative to the limit; what is above 0 exceeds it."""
+        return self.cost / self.limit - 1
+
+    def __str__(self) -> str:
+        cost, limit = (written(self.key, value) for value in (self.cost, self.limit))
+        return f"{self.key} {cost} exceeds {limit} by {percent(self.share)}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most milliseconds of latency, parameters and multiply-accumulates; None for no limit."""
+
+    latency_ms: float | None = None
+    params: float | None = None
+    macs: float | None = None
+
+    @classmethod
+    def of(cls, asked: Any) -> "Budget":
+        """What a sweep asks for, such as `{"latency_ms": 2, "params": "2M"}`. Raises UserError for what is
+        unknown or no number above 0.
+        """
+        if asked is None or isinstance(asked, Budget):
+            return asked or cls()
+        if not isinstance(asked, Mapping):
+            raise UserError(
+                f"budget={asked!r} is not a dict; write budget={{'latency_ms': 2, 'params': '2M'}}"
+            )
+        names = [field.name for field in fields(cls)]
+        for key in asked:
+            if key not in names:
+                hint = did_you_mean(key, names) or f"; use some of {', '.join(names)}"
+                raise UserError(f"budget: {key!r} is unknown{hint}")
+        return cls(**{key: number(key, value) for key, value in asked.items() if value is not None})
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that there are."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: limit for key, limit in every.items() if limit is not None}
+
+    def margins(self, trial: Trial, latency_of: LatencyOf) -> list[Excess]:
+        """How each cost of the trial that has a limit and is known compares with it. Latency, which may have
+        to be measured, is not asked for where another cost exceeds its limit.
+        """
+        costs = {"params": trial.params, "macs": trial.macs}
+        found = [
+            Excess(key, cost, self.limits[key])
+            for key, cost in costs.items()
+            if key in self.limits and cost is not None
+        ]
+        if self.latency_ms is not None and not any(one.share > 0 for one in found):
+            ms = latency_of(trial)
+            if ms is not None and not math.isnan(ms):
+                found.append(Excess("latency_ms", ms, self.latency_ms))
+        return found
+
+    def excess(self, trial: Trial, latency_of: LatencyOf) -> Excess | None:
+        """By how much the trial exceeds the budget, where it is most; None where it is within, as far as its
+        costs are known.
+        """
+        return worst(self.margins(trial, latency_of))
+
+
+def worst(margins: Iterable[Excess]) -> Excess | None:
+    """The limit that is exceeded most; None where none is."""
+    over = [one for one in margins if one.share > 0]
+    return max(over, key=lambda one: one.share, default=None)
+
+
+def number(key: str, value: Any) -> float:
+    """A number above 0, also as people write it: `2M`, `1.5 G`, `2 ms`. Raises UserError for what is none."""
+    found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if isinstance(value, str) and (parts := re.fullmatch(r"(.*?\d\.?)\s*([a-z]*)", value.strip().lower())):
+        kinds = ("", "ms") if key == "latency_ms" else UNITS.keys() - {"ms"}
+        try:
+            found = float(parts[1]) * UNITS[parts[2]] if parts[2] in kinds else math.nan
+        except ValueError:
+            found = math.nan
+    if not 0 < found < math.inf:
+        example = "2 or 0.5" if key == "latency_ms" else "2e6 or '2M'"
+        raise UserError(f"budget: {key}={value!r} is out of range; use a number above 0, such as {example}")
+    return found
+
+
+def written(key: str, value: float) -> str:
+    """A cost as people write it."""
+    return f"{value:.3g}" if key == "latency_ms" else amount(value)
+
+
+def percent(share: float) -> str:
+    """`0.4 %`, `12 %`, `4 times`: by how much something is exceeded."""
+    if share >= 10:
+        return f"{share + 1:.0f} times"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
