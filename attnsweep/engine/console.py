@@ -102,8 +102,8 @@ def show_budget(console: Console, plan: "Plan") -> None:
         several = f"; the nearest is {nearest}, the farthest {farthest}" if len(over) > 1 else f": {nearest}"
         what = f"of {len(plan.samples)} points drawn at random {len(over)}" if plan.samples else len(over)
         console.print(f"  over budget, not trained: {what}{several}", highlight=False, markup=False)
-    if plan.unmeasured:
-        count = counted(plan.unmeasured, "architecture")
+    if plan.undecided:
+        count = counted(plan.undecided, "architecture")
         console.print(
             f"  the latency of {count} is not known yet: measured before anything is trained", highlight=False
         )

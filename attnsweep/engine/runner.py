@@ -252,7 +252,7 @@ class Command:
         refuse_unmet(self.plan)
         there = {dataset.name for dataset in wanted_data(before)}
         ensure((one for one in wanted_data(self.plan) if one.name not in there), self.where, self.screen)
-        if (before.over, before.unmeasured) != (self.plan.over, self.plan.unmeasured):
+        if (before.over, before.undecided) != (self.plan.over, self.plan.undecided):
             console.show_budget(self.screen, self.plan)
 
     def beforehand(

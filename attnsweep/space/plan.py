@@ -90,10 +90,8 @@ class Plan:
     open: tuple[Point, ...] = ()
     samples: tuple[Trial, ...] = ()
     at_chance: tuple[Trial, ...] = ()  # done, and no better than chance
-    over: Mapping[str, Excess] = field(
-        default_factory=dict
-    )  # by trial_id, of `typical` ones that are not done
-    unmeasured: int = 0  # architectures of new trials whose latency has a limit and is not known
+    over: Mapping[str, Excess] = field(default_factory=dict)  # by id, of `typical` trials that are not done
+    undecided: int = 0  # architectures of new trials whose latency has a limit and is not known
 
     @property
     def new(self) -> list[Trial]:
@@ -155,7 +153,7 @@ def make_plan(
     return Plan(
         sweep.name or "sweep", tuple(trials), tuple(invalid), state, speed, sweep.unused(), repeated,
         at_chance=tuple(at_chance(trials, rows)), over=over,
-        unmeasured=unmeasured(sweep, [trial for trial in new if trial.trial_id not in over], latency_of),
+        undecided=undecided(sweep, [trial for trial in new if trial.trial_id not in over], latency_of),
     )  # fmt: skip
 
 
@@ -174,7 +172,7 @@ def over_budget(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) ->
     return {trial_id: excess for trial_id, excess in found.items() if excess}
 
 
-def unmeasured(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> int:
+def undecided(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> int:
     """How many architectures are to be measured before their trials are trained."""
     if not sweep.measures_first:
         return 0
