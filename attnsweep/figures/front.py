@@ -132,7 +132,7 @@ def summary(frame: pd.DataFrame) -> Summary:
         epochs=(int(frame["epochs"].min()), int(frame["epochs"].max())),
         measured_on=None if devices.empty else str(devices.iloc[0]),
         batch=None if batches.empty else int(batches.iloc[0]),
-        runtime=None if devices.empty or "runtime" not in settings else settings["runtime"].dropna().iloc[0],
+        runtime=next(iter(settings["runtime"].dropna()), None) if "runtime" in settings else None,
     )
 
 

@@ -268,7 +268,7 @@ def latency_note(rows: pd.DataFrame) -> str:
     batch, device = measured["latency_batch"].max(), measured["measured_on"].iloc[0]
     decodes = (measured["task"] == "sequences").any() if "task" in measured else False
     what = "one forward pass (sequences: of decoding an answer)" if decodes else "one forward pass"
-    runtime = measured["runtime"].iloc[0] if "runtime" in measured else "eager"
+    runtime = next(iter(measured["runtime"].dropna()), "eager") if "runtime" in measured else "eager"
     under = "" if runtime == "eager" else f" under {runtime}"
     is_unsure = "latency_unstable" in measured and measured["latency_unstable"].eq(True).any()
     unsure = f" {UNSURE}: known to no better than 3 %." if is_unsure else ""
