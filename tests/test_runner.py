@@ -172,7 +172,7 @@ def test_a_trial_that_hangs_is_failed_and_its_worker_replaced(tmp_path: Path) ->
 
 
 def test_two_drivers_do_not_write_to_the_same_results(tmp_path: Path) -> None:
-    process = start(write_sweep(tmp_path, SLOW), "seed=0")
+    process = start(write_sweep(tmp_path, SLOW), "seed=0", "epochs=2000")  # not over before the other asks
     wait_for(lambda: workers_of(process) or process.poll() is not None)
     status, _, err = finish(start(tmp_path / "sweep_file.py"))
     assert (status, "another sweep is writing" in err) == (2, True)
