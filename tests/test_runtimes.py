@@ -1,4 +1,5 @@
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -282,3 +283,13 @@ def test_a_graph_is_exported_once_for_all_runtimes_until_the_weights_change(
     assert prepared("openvino", CNN, model=model).max_abs_diff is not None
     prepared("openvino", CNN, model=model, batch=2)
     assert len(exports) == 3
+
+
+@pytest.mark.parametrize("runtime", GRAPHS)
+def test_the_calling_thread_computes(runtime: str) -> None:
+    call = prepared(runtime, {"model": "vit", "dataset": "mnist"}).call
+    call()
+    switched = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for _ in range(20):
+        call()
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - switched < 10  # it waited for nobody

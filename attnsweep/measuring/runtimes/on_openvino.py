@@ -53,13 +53,12 @@ def request(
     return functools.partial(answer, ready, bound)
 
 
-def answer(ready: Any, bound: Mapping[str, Any]) -> list[Any]:
-    """One inference on the inputs that are bound, whose memory OpenVINO only borrows; the outputs are views
-    of the request's own.
+def answer(ready: Any, bound: Mapping[str, Any]) -> Any:
+    """One inference on the inputs that are bound, whose memory OpenVINO only borrows, by this thread itself:
+    asynchronously another one would compute, for which a busy machine makes wait. The outputs, by their
+    ports, are views of the request's own memory.
     """
-    ready.start_async()
-    ready.wait()
-    return [output.data for output in ready.output_tensors]
+    return ready.infer(share_outputs=True)
 
 
 @functools.cache
