@@ -17,9 +17,10 @@ import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.cli.dry_run import dry_run
+from attnsweep.core import text
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.trial import Trial
-from attnsweep.engine import meters, serial
+from attnsweep.engine import console, meters, serial
 from attnsweep.engine.engine import Described, Event, Measured, Ready, Reported, Settings, Started
 from attnsweep.results import latencies
 from attnsweep.results.store import Row, Store
@@ -141,6 +142,15 @@ def test_a_plan_knows_what_exceeds_what_can_be_counted() -> None:
     plan = make_plan(sweep, expand_sweep(sweep, NOWHERE), rows)
     assert list(plan.state.values()) == ["new", "new", "over budget", "done"]  # what is there stays
     assert [depth_of(trial) for trial in plan.new] == [1, 2] and plan.undecided == 0
+
+
+def test_seeds_of_one_architecture_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = Sweep(**DEPTHS, seed=tune.grid_search([0, 1]), budget={"latency_ms": 3})
+    done = [{"trial_id": one.trial_id, "status": "done", "train_s": 1} for one in trials_of(sweep)[-2:-1]]
+    plan = make_plan(sweep, expand_sweep(sweep, NOWHERE), done, lambda one: float(depth_of(one)))
+    console.show_budget(text.screen(), plan)
+    said = "  over budget, not trained: 1: vit depth=4 (latency_ms 4 exceeds 3 by 33 %)\n"
+    assert list(plan.state.values())[-2:] == ["done", "over budget"] and capsys.readouterr().out == said
 
 
 def test_a_budget_that_nothing_meets_names_the_nearest() -> None:

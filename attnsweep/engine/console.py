@@ -96,10 +96,13 @@ def show_budget(console: Console, plan: "Plan") -> None:
     """Prints how many trials exceed the budget, which is the nearest to it, and which the farthest."""
     over = [trial for trial in plan.typical if trial.trial_id in plan.over]
     if over:
-        over.sort(key=lambda trial: plan.over[trial.trial_id].share)
-        keys = varying(plan.typical)
-        nearest, farthest = (f"{label(one, keys)} ({plan.over[one.trial_id]})" for one in (over[0], over[-1]))
-        several = f"; the nearest is {nearest}, the farthest {farthest}" if len(over) > 1 else f": {nearest}"
+        keys = varying(one_each(plan.typical))
+        names = {
+            f"{label(one, keys)} ({plan.over[one.trial_id]})": plan.over[one.trial_id].share
+            for one in one_each(over)
+        }
+        nearest, farthest = min(names, key=names.__getitem__), max(names, key=names.__getitem__)
+        several = f"; the nearest is {nearest}, the farthest {farthest}" if len(names) > 1 else f": {nearest}"
         what = f"of {len(plan.samples)} points drawn at random {len(over)}" if plan.samples else len(over)
         console.print(f"  over budget, not trained: {what}{several}", highlight=False, markup=False)
     if plan.undecided:
@@ -107,6 +110,12 @@ def show_budget(console: Console, plan: "Plan") -> None:
         console.print(
             f"  the latency of {count} is not known yet: measured before anything is trained", highlight=False
         )
+
+
+def one_each(trials: Sequence[Trial]) -> list[Trial]:
+    """The first trial of each architecture and precision, which cost the same."""
+    found = {(trial.arch_id, trial.config["precision"]): trial for trial in reversed(trials)}
+    return [*reversed(found.values())]
 
 
 def show_data(console: Console, trials: Sequence[Trial]) -> None:
@@ -207,8 +216,9 @@ def show_closing(
         f"[bold]{ended}[/] in {duration(seconds)}; rows in {escape(results)}/trials", highlight=False
     )
     if counts["stopped"]:
+        begun = sum(counts.values()) - counts["over budget"]
         console.print(
-            f"  {counts['stopped']:,} of {counted(sum(counts.values()), 'trial')} were stopped early: "
+            f"  {counts['stopped']:,} of {counted(begun, 'trial')} were stopped early: "
             "others of their model and data set learned faster",
             highlight=False,
         )

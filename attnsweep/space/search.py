@@ -260,6 +260,7 @@ class Cell:
             self.ended(trial.trial_id)
 
     def _tell(self, asked: "optuna.Trial", values: list[float] | None, status: str) -> None:
+        self.study.sampler = self.samplers[0]  # Optuna 4 has it note constraints, whichever has suggested
         self.study.tell(asked, values, state=state(values, {"status": status}))
 
     def _values(self, trial: Trial, row: Row) -> list[float] | None:
