@@ -18,10 +18,20 @@ from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core import text
-from attnsweep.core.deployment import Ask, Deployments
+from attnsweep.core.deployment import Ask, Deployment, Deployments
+from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, meters, serial
-from attnsweep.engine.engine import Described, Event, Measured, Ready, Reported, Settings, Started
+from attnsweep.engine.engine import (
+    Described,
+    Event,
+    Measured,
+    Ready,
+    Reported,
+    Settings,
+    Started,
+    Unmeasurable,
+)
 from attnsweep.results import latencies
 from attnsweep.results.store import Row, Store
 from attnsweep.space.budget import Budget, Excess, unknown
@@ -32,6 +42,17 @@ NOWHERE = Path("nowhere")
 SMALL: dict[str, Any] = dict(model="vit", dataset="digits", heads=1, dim=16, dim_head=8, mlp_dim=16, epochs=1)
 DEPTHS: dict[str, Any] = dict(**SMALL, depth=tune.grid_search([1, 2, 3, 4]))
 DEVICE, VERSIONS = "A CPU, 1 thread", "torch 2"
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, *, image_size, channels, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
 HERE = Described(
     {1: DEVICE, 2: "A CPU, 2 threads"}, {"eager": VERSIONS}, {"openvino": "no openvino"}, cores=1
 )
@@ -198,11 +219,13 @@ class Fakes:
 
     trained: list[Trial] = field(default_factory=list)
     measured: list[int | str] = field(default_factory=list)
-    ms: Callable[[Mapping[str, Any]], float] = lambda config: float(config["depth"])
+    ms: Callable[[Mapping[str, Any]], float] = lambda config: float(config["depth"] or 1)
     error: str | None = None
     described: Described = HERE
     fails_after: float = math.inf  # trials
+    versions: str = VERSIONS
     queue: list[Trial] = field(default_factory=list)
+    sources: list[Source | None] = field(default_factory=list)
 
     # A Backend
     def request(self, resources: Any) -> dict[str, float]:
@@ -241,13 +264,14 @@ class Fakes:
     # A Bench
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         for ask in asks:
-            row: Row = {"measured_on": DEVICE, "versions": VERSIONS, "host": "h"}
+            row: Row = {"measured_on": DEVICE, "versions": self.versions, "host": "h"}
             row["measured_at"] = pd.Timestamp(1, tz="UTC")
             if ask.subject is None:
                 self.measured.append("reference")
                 yield Measured(ask, {**row, "reference": ask.deployment.reference.name, "ms": 0.5})
                 continue
             self.measured.append(ask.subject.config["depth"])
+            self.sources.append(ask.subject.source)
             ms = None if self.error else self.ms(ask.subject.config)
             row |= {
                 **asdict(ask.deployment),
@@ -311,6 +335,33 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_trials(tmp_path: Path, fak
     fakes.fails_after, fakes.ms = math.inf, lambda config: 0.1  # the table decides, and no new measurement
     ran(sweep, tmp_path)
     assert depths(fakes) == [1, 2, 3] and len(fakes.measured) == 5
+
+
+def test_latency_of_other_versions_decides_nothing(tmp_path: Path, fakes: Fakes) -> None:
+    sweep = Sweep(**DEPTHS, budget={"latency_ms": 1}, latency={"batch": [1]})
+    ran(sweep, tmp_path)
+    fakes.described = Described(HERE.measured_on, {"eager": "torch 3"}, {}, cores=1)
+    fakes.ms, fakes.versions = lambda config: config["depth"] / 2, "torch 3"
+    ran(sweep, tmp_path)
+    assert depths(fakes) == [1, 2]  # the done one stays, whatever it takes now
+    assert fakes.measured == ["reference", 1, 2, 3, 4, "reference", 2, 3, 4, 1]
+
+
+def test_ones_own_model_is_measured_by_its_text(tmp_path: Path, fakes: Fakes) -> None:
+    (tmp_path / "net.py").write_text(OWN)
+    model = f"{tmp_path / 'net.py'}:Net"
+    ran(Sweep(model=model, dataset="digits", epochs=1, budget={"latency_ms": 1}), tmp_path)
+    assert [source and source.text for source in fakes.sources][:1] == [OWN] and len(fakes.trained) == 1
+
+
+def test_beside_training_what_cannot_be_measured_is_said() -> None:
+    class Dying(meters.Meter):
+        def measure(self, ask: Ask) -> Row:
+            raise Unmeasurable("its process ended")
+
+    ask = Ask(Deployment())
+    (measured,) = meters.BesideTraining(HERE, Dying()).measure([ask])
+    assert measured == Measured(ask, None, error="its process ended")
 
 
 def test_a_budget_that_nothing_meets_trains_nothing_and_keeps_what_was_measured(

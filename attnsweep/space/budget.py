@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -65,7 +66,7 @@ class Budget:
                 raise UserError(f"budget: {key!r} is unknown{hint}")
         return cls(**{key: number(key, value) for key, value in asked.items() if value is not None})
 
-    @property
+    @cached_property
     def limits(self) -> dict[str, float]:
         """The limits that there are."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -75,16 +76,16 @@ class Budget:
         """How each cost of the trial that has a limit and is known compares with it. Latency, which may have
         to be measured, is not asked for where another cost exceeds its limit.
         """
-        costs = {"params": trial.params, "macs": trial.macs}
+        limits, costs = self.limits, {"params": trial.params, "macs": trial.macs}
         found = [
-            Excess(key, cost, self.limits[key])
+            Excess(key, cost, limits[key])
             for key, cost in costs.items()
-            if key in self.limits and cost is not None
+            if key in limits and cost is not None
         ]
-        if self.latency_ms is not None and not any(one.share > 0 for one in found):
+        if "latency_ms" in limits and not worst(found):
             ms = latency_of(trial)
             if ms is not None and not math.isnan(ms):
-                found.append(Excess("latency_ms", ms, self.latency_ms))
+                found.append(Excess("latency_ms", ms, limits["latency_ms"]))
         return found
 
     def excess(self, trial: Trial, latency_of: LatencyOf) -> Excess | None:
