@@ -20,7 +20,7 @@ import argparse
 import multiprocessing
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,8 +66,8 @@ def points(names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def tried(names: Sequence[str], point: dict[str, Any]) -> Outcome:
-    """What comes of a model in this process."""
+def tried(names: Sequence[str], point: dict[str, Any]) -> Iterator[Outcome]:
+    """What comes of a model in this process, runtime by runtime."""
     torch.set_num_threads(1)
     config = resolve(point)
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def tried(names: Sequence[str], point: dict[str, Any]) -> Outcome:
             under[runtime] = prepared(runtime, model, inputs, config) / scale
         except (runtimes.Unavailable, MemoryError) as error:
             under[runtime] = str(error)
-    return Outcome(under, core_seconds() - began)
+        yield Outcome(under, core_seconds() - began)
 
 
 def prepared(runtime: str, model: nn.Module, inputs: tuple[Tensor, ...], config: dict[str, Any]) -> float:
@@ -104,20 +104,27 @@ def apart(names: Sequence[str], point: dict[str, Any]) -> Outcome:
     process = multiprocessing.get_context("fork").Process(target=send, args=(theirs, names, point))
     process.start()
     theirs.close()
+    found = Outcome(
+        dict.fromkeys(names, "its process died, or took too long"), 0.0
+    )  # a runtime that crashes takes it along
     try:
-        if ours.poll(LIMIT_S):
-            return ours.recv()
-        return Outcome(dict.fromkeys(names, f"took more than {LIMIT_S:.0f} s"), LIMIT_S)
+        for _runtime in names:
+            if not ours.poll(LIMIT_S):
+                break
+            outcome = ours.recv()
+            found = Outcome({**found.under, **outcome.under}, outcome.seconds)
     except EOFError:
-        return Outcome(dict.fromkeys(names, "the process died"), 0.0)
+        pass
     finally:
         process.kill()
         process.join()
+    return found
 
 
 def send(door: Connection, names: Sequence[str], point: dict[str, Any]) -> None:
     """Answers through a pipe."""
-    door.send(tried(names, point))
+    for outcome in tried(names, point):
+        door.send(outcome)
 
 
 # --- The table ---
