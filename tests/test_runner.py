@@ -39,7 +39,7 @@ from disturbed import Reference
 
 pytestmark = pytest.mark.ray
 
-BESIDE_OTHERS = "may be measured too high"  # where tests run side by side
+BESIDE_OTHERS = "latency is known less well"  # where tests run side by side
 HANGING = """
 import re
 from torch import nn
