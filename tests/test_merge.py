@@ -85,10 +85,16 @@ def test_latency_that_was_measured_after_the_row_came_is_fetched_too(here: Path,
     deployment = {"measured_on": "cpu", "runtime": "eager", "versions": "torch 2", "batch": 1}
     measured = {"arch_id": "x", **deployment, "precision": "fp32", "measured_at": START}
     Store(there).write("latency", [measured], "x")
+    reference = {"reference": "small", "measured_on": "cpu", "versions": "torch 2"}
+    Store(there).write(
+        "references", [{**reference, "ms": 0.6}, {**reference, "reference": "big", "ms": 4.0}], "x"
+    )
+    Store(here).write("references", [{**reference, "ms": 0.5}], "x")
     Store(there).update_trials({"a": {"latency_ms_p50": 1.5}})
     assert merge(there, here) == 1
     assert raw(here)["latency_ms_p50"].tolist() == [1.5]
     assert len(pd.read_parquet(here / "latency")) == 1
+    assert sorted(pd.read_parquet(here / "references")["ms"]) == [0.5, 4.0], "what is known stays, others come"
     put(there, trial("a"))
     assert merge(there, here) == 0, "a row without latency does not take that of ours away"
 

@@ -46,9 +46,10 @@ def merge(source: str | Path, into: str | Path) -> int:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])
     ours.supersede("trials", [row for row in rest if row["status"] in FINAL], KEYS["trials"])
-    measured = better_rows(ours, theirs, "latency", when_measured)
-    measured = without_newer(ours, theirs, "latency", measured, KEYS["latency"])
-    ours.supersede("latency", measured, KEYS["latency"])
+    for table, worth_of in (("latency", when_measured), ("references", as_first_measured)):
+        measured = better_rows(ours, theirs, table, worth_of)
+        measured = without_newer(ours, theirs, table, measured, KEYS[table])
+        ours.supersede(table, measured, KEYS[table])
     for table in theirs.unknown_tables():
         for name, content in theirs.contents(table):
             ours.keep(table, name, content)
@@ -100,6 +101,11 @@ def when_measured(row: Row) -> datetime:
     return measured or NEVER
 
 
+def as_first_measured(row: Row) -> int:
+    """A reference's own time that is known stays, since latencies here rest on it."""
+    return 0
+
+
 def by_trial(curves: Sequence[Row]) -> dict[str, list[Row]]:
     """The epochs of each trial."""
     grouped: dict[str, list[Row]] = {}
@@ -109,10 +115,13 @@ def by_trial(curves: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def extract(source: str | Path, into: str | Path) -> None:
-    """Writes what a driver elsewhere needs to know of a store: its final trials and its latencies."""
+    """Writes what a driver elsewhere needs to know of a store: its final trials, its latencies, and what
+    those are measured beside.
+    """
     rows = [row for row in Store(source).read("trials").to_pylist() if row["status"] in FINAL]
     Store(into).supersede("trials", rows, KEYS["trials"])
-    Store(into).supersede("latency", Store(source).read("latency").to_pylist(), KEYS["latency"])
+    for table in ("latency", "references"):
+        Store(into).supersede(table, Store(source).read(table).to_pylist(), KEYS[table])
 
 
 if __name__ == "__main__":
