@@ -94,7 +94,9 @@ def test_latency_that_was_measured_after_the_row_came_is_fetched_too(here: Path,
     assert merge(there, here) == 1
     assert raw(here)["latency_ms_p50"].tolist() == [1.5]
     assert len(pd.read_parquet(here / "latency")) == 1
-    assert sorted(pd.read_parquet(here / "references")["ms"]) == [0.5, 4.0], "what is known stays, others come"
+    assert sorted(pd.read_parquet(here / "references")["ms"]) == [0.5, 4.0], (
+        "what is known stays, others come"
+    )
     put(there, trial("a"))
     assert merge(there, here) == 0, "a row without latency does not take that of ours away"
 

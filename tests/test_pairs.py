@@ -19,7 +19,7 @@ from torch.utils.benchmark import Timer
 from attnsweep.core.deployment import DISPATCH
 from attnsweep.measuring import measure, pairs
 from attnsweep.measuring.device import cpu_threads
-from attnsweep.measuring.pairs import Clocks, Pairs, time_pairs
+from attnsweep.measuring.pairs import Clocks, Pairs, Switches, time_pairs
 
 MS = 1_000_000
 
@@ -30,21 +30,31 @@ class Machine:
 
     speed: Callable[[int], float] = lambda ns: 1.0  # by the wall clock
     slice_ns: Callable[[], int] = lambda: 0  # what others take of a call
+    elsewhere: bool = False  # other threads compute
     wall: int = 0
     thread: int = 0
+    process: int = 0
     cuts: int = 0
+    waits: int = 0
     calls: dict[str, int] = field(default_factory=dict)
 
     def work(self, name: str, ns: int) -> None:
         took, others = round(ns / self.speed(self.wall)), self.slice_ns()
-        self.thread += took
+        self.thread += 0 if self.elsewhere else took
+        self.process += took
+        self.waits += self.elsewhere
         self.wall += took + others
         self.cuts += others > 0
         self.calls[name] = self.calls.get(name, 0) + 1
         assert self.calls[name] < 100_000, "the clock stands still"
 
     def clocks(self) -> Clocks:
-        return Clocks(lambda: self.wall, lambda: self.thread, lambda: self.cuts)
+        return Clocks(
+            lambda: self.wall,
+            lambda: self.thread,
+            lambda: self.process,
+            lambda: Switches(self.cuts, self.waits),
+        )
 
     def time(self, ns: int, reference_ns: int = MS // 2) -> Pairs:
         call, reference = (functools.partial(self.work, *one) for one in (("m", ns), ("r", reference_ns)))
@@ -80,24 +90,18 @@ def test_a_speed_that_halves_and_doubles_cancels() -> None:
     assert max(raw) / min(raw) > 1.01
 
 
-def test_what_the_scheduler_takes_is_not_in_a_call_that_computes_in_its_own_thread() -> None:
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_the_scheduler_takes_is_not_in_a_call_that_computes_in_its_own_thread(share: float) -> None:
+    """Even where every call is cut."""
     chance = random.Random(0)
-    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < 0.5 else 0)
+    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < share else 0)
     timed = machine.time(2 * MS)
     assert timed.median == 4 and set(timed.ns) == {2 * MS}
 
 
 def test_by_the_wall_clock_calls_that_were_cut_do_not_count() -> None:
     chance = random.Random(0)
-    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < 0.3 else 0)
-    work = machine.work
-
-    def elsewhere(name: str, ns: int) -> None:  # other threads compute
-        before = machine.thread
-        work(name, ns)
-        machine.thread = before
-
-    machine.work = elsewhere  # type: ignore[method-assign]
+    machine = Machine(slice_ns=lambda: 4 * MS if chance.random() < 0.3 else 0, elsewhere=True)
     timed = machine.time(2 * MS)
     assert timed.median == 4
     assert timed.quantile(0.75) == 4

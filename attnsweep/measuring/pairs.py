@@ -33,23 +33,41 @@ LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 12, 250_000_000, 600_000_000, 6_000_
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
 UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
 BLOCKS, STUDENT_T = 10, 2.262  # blocks of pairs; the 97.5 % quantile of Student's t with 9 degrees of freedom
-ALONE = 0.95  # share of its time that a call must compute itself for its thread's time to be its time
+OTHERS = 0.05  # of the processor time of calls, that other threads may take where calls compute by themselves
+
+
+class Switches(NamedTuple):
+    """How often the process was preempted, and how often it waited for something."""
+
+    preempted: int
+    waited: int
+
+
+def switches() -> Switches:
+    """Those of this process until now (man 2 getrusage)."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return Switches(usage.ru_nivcsw, usage.ru_nvcsw)
 
 
 class Clocks(NamedTuple):
-    """The wall clock, the processor time of the calling thread (both ns), and how often it was preempted."""
+    """The wall clock, the processor time of the calling thread and that of the process, all in ns."""
 
     wall: Callable[[], int] = time.perf_counter_ns
     thread: Callable[[], int] = time.thread_time_ns
-    preempted: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    process: Callable[[], int] = time.process_time_ns
+    switches: Callable[[], Switches] = switches
 
 
 class Timed(NamedTuple):
-    """One call: wall clock and processor time in ns, and whether the process was preempted meanwhile."""
+    """One call: wall clock, processor time of its thread and of the process in ns, and whether the process
+    was preempted, or waited, meanwhile.
+    """
 
     wall: int
     thread: int
+    process: int
     cut: bool
+    waited: bool
 
 
 @dataclass(frozen=True)
@@ -190,16 +208,20 @@ def time_pairs(call: Call, reference: Call, *, clocks: Clocks | None = None) -> 
 
 def timed(call: Call, clocks: Clocks) -> Timed:
     """Times one call."""
-    preempted, wall, thread = clocks.preempted(), clocks.wall(), clocks.thread()
+    before, process, wall, thread = clocks.switches(), clocks.process(), clocks.wall(), clocks.thread()
     call()
-    thread, wall = clocks.thread() - thread, clocks.wall() - wall
-    return Timed(wall, thread, clocks.preempted() > preempted)
+    thread, wall, process = clocks.thread() - thread, clocks.wall() - wall, clocks.process() - process
+    after = clocks.switches()
+    return Timed(wall, thread, process, after.preempted > before.preempted, after.waited > before.waited)
 
 
 def computes_here(calls: Sequence[Timed]) -> bool:
-    """Whether calls compute in the calling thread alone, by the fastest of them, which hardly waited."""
-    fastest = min(calls, key=lambda one: one.wall)
-    return fastest.thread >= ALONE * fastest.wall
+    """Whether calls compute in the calling thread alone: others hardly do, and most calls wait for nothing.
+    How long they took by the wall clock says nothing on a machine that others use.
+    """
+    others = sum(one.process - one.thread for one in calls)
+    waiting = sum(one.waited for one in calls)
+    return others <= OTHERS * sum(one.process for one in calls) and 2 * waiting < len(calls)
 
 
 def ns_of(calls: Sequence[Timed]) -> list[int]:
