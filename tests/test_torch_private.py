@@ -1,6 +1,9 @@
 """What is relied on inside torch: each part is here, and without it there is a way round."""
 
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,3 +39,48 @@ def test_operations_are_counted_with_the_tracker_of_modules_and_without(
     assert counting.count(model, inputs).macs == 15
     monkeypatch.setattr(counting, "without_modules", lambda counter: counter)
     assert counting.count(model, inputs).macs == 15
+
+
+SPARED = """
+import sys
+from pathlib import Path
+from attnsweep.space.trials import make_trial
+from attnsweep.tasks.registry import resolve
+from attnsweep.training.trial import Options, run
+trial = make_trial(resolve(dict(model="vit", dataset="digits", depth=1, epochs=1)), Path("."))
+(*_, last) = run(trial, Options(data_dir=".", runs_dir=sys.argv[1]))
+assert last["status"] == "done", last
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_does_not_import_the_compiler(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SPARED, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("without", ["nothing", "wrapped", "hooks"])
+def test_a_step_is_the_step_of_the_optimizer(
+    kind: type[torch.optim.Optimizer], without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, by torch's own layers and without them."""
+    monkeypatch.setattr(torch_private, "COMPILER", "is not imported")
+    found = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 5)
+        optimizer = kind(model.parameters(), lr=0.1)
+        if without == "wrapped":
+            monkeypatch.setattr(kind, "step", lambda self, whole=kind.step: whole(self))
+        called: list[object] = []
+        if without == "hooks":
+            optimizer.register_step_post_hook(lambda *given, called=called: called.append(given))
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).square().sum().backward()
+            torch_private.step(optimizer) if ours else optimizer.step()
+        assert len(called) == (3 if without == "hooks" else 0)
+        found.append(model.weight.detach())
+    assert torch.equal(*found)

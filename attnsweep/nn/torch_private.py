@@ -4,11 +4,14 @@
 Each function says what it relies on and what is done where that is gone; nothing here is needed to train.
 """
 
+import sys
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor
+
+COMPILER = "torch._dynamo"
 
 
 def transforms_are_active() -> bool:
@@ -58,3 +61,39 @@ class Untracked:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None: ...
+
+
+def spare_the_compiler() -> None:
+    """Has optimisers do without torch's compiler, which they import to be left alone by it: more than a
+    second of each new worker's first trial, and it is not used here.
+
+    Relies on what `torch._disable_dynamo` remembers on the functions that it wraps (2.3 to 2.15); without
+    that the compiler is imported. Where it is there already, all stays as it is.
+    """
+    if COMPILER in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if function is not None and not hasattr(function, "__dynamo_disable"):
+            function.__dynamo_disable = function
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """An optimiser's step, without the compiler where it was not imported yet.
+
+    Relies on the layers around its `step`, for hooks and for the compiler, which each know what they wrap
+    (2.0 to 2.15); without them, or where somebody has hooks, the step is taken as it is.
+    """
+    inner = getattr(getattr(type(optimizer).step, "__wrapped__", None), "__wrapped__", None)
+    everywhere = sys.modules.get("torch.optim.optimizer")
+    hooks = (
+        getattr(optimizer, "_optimizer_step_pre_hooks", True),
+        getattr(optimizer, "_optimizer_step_post_hooks", True),
+        getattr(everywhere, "_global_optimizer_pre_hooks", True),
+        getattr(everywhere, "_global_optimizer_post_hooks", True),
+    )
+    if inner is None or any(hooks) or COMPILER in sys.modules:
+        optimizer.step()
+        return
+    with torch.no_grad():
+        inner(optimizer)

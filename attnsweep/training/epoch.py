@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.nn import torch_private
 from attnsweep.results.store import Row
 from attnsweep.training.history import now
 from attnsweep.training.setup import Setup
@@ -58,7 +59,7 @@ def step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> torch.Te
         densify(group["params"])
     if setup.task.CLIP_NORM:
         nn.utils.clip_grad_norm_(setup.model.parameters(), setup.task.CLIP_NORM)
-    optimizer.step()
+    torch_private.step(optimizer)
     return loss.detach()
 
 

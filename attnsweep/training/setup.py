@@ -13,6 +13,7 @@ from attnsweep.core.containment import seed_all
 from attnsweep.core.trial import Trial
 from attnsweep.measuring.device import pick_device, placed, precision_of
 from attnsweep.measuring.memory import PeakMemory
+from attnsweep.nn.torch_private import spare_the_compiler
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, procedure
 from attnsweep.tasks.task import Procedure
@@ -113,6 +114,7 @@ def optimizer(
     """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; `adam`
     are the task's own settings.
     """
+    spare_the_compiler()
     parameters = list(model.parameters())
     recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
     recipe["fused"] = all(map(fuses, parameters))

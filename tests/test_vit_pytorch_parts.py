@@ -1,0 +1,66 @@
+"""A package that is imported part by part is to others what it was."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = {
+    "__init__.py": "from parted.heavy import weight\nlight = 1\n",
+    "small.py": "from parted.core import one\n",
+    "core.py": "one = 1\n",
+    "heavy.py": "weight = 100\n",
+}
+BEFORE = "import sys\nfrom attnsweep.tasks.images.models.vit_pytorch_parts import import_part_by_part\n"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    (tmp_path / "parted").mkdir()
+    for name, text in PACKAGE.items():
+        (tmp_path / "parted" / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import parted.small; assert 'parted.heavy' not in sys.modules and parted.small.one == 1",
+        "import parted.small; from parted import weight; assert weight == 100 and parted.light == 1",
+        "import parted; assert parted.light == 1 and parted.heavy.weight == 100",
+        "from parted import small; assert small.one == 1",
+        "import parted.small; assert not hasattr(parted, 'nothing') and 'parted.heavy' in sys.modules",
+        "import importlib, parted.small; assert importlib.reload(parted).light == 1",
+    ],
+)
+def test_whatever_is_asked_for_is_there(package: Path, code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{BEFORE}import_part_by_part('parted')\n{code}"],
+        cwd=package, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import parted\nimport_part_by_part('parted')\nassert 'parted.heavy' in sys.modules",
+        "import_part_by_part('of_no_such_name')\nassert 'of_no_such_name' not in sys.modules",
+    ],
+    ids=["imported already", "not installed"],
+)
+def test_other_packages_stay_as_they_are(package: Path, code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", BEFORE + code], cwd=package, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_vit_needs_neither_torchvision_nor_the_compiler() -> None:
+    code = (
+        "import sys\nfrom attnsweep.tasks.registry import build, resolve\n"
+        "build(resolve({'model': 'vit', 'dataset': 'digits'}))\n"
+        "assert not {'torchvision', 'torch._dynamo'} & sys.modules.keys()\n"
+        "from vit_pytorch import Dino, ViT\nimport vit_pytorch.vit\nassert vit_pytorch.vit.ViT is ViT\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
