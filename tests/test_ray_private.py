@@ -259,7 +259,7 @@ def test_without_a_sight_of_its_client_the_head_is_not_watched(monkeypatch: pyte
 def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert ray_private.command()[:2] == [sys.executable, "-m"]
+    assert ray_private.command()[:3] == [sys.executable, "-P", "-m"]
     ended = subprocess.run([*ray_private.command(), "--version"], capture_output=True, text=True)
     assert "version 2." in ended.stdout
     monkeypatch.setitem(sys.modules, "ray.scripts.scripts", None)

@@ -238,6 +238,7 @@ try:
         store.compact()
 except UserError as error:
     sys.exit(str(error))
+os._exit(0)  # Arrow's threads have been given another user, and do not all survive the way out
 """
 
 

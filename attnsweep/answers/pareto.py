@@ -164,6 +164,8 @@ def pick(
         if "dataset" in known:
             refuse_mixture(known, "dataset", hint="choose one with --dataset (of the function: dataset=)")
         refuse_mixtures(known, name)
+    if frame[quality].isna().all():
+        raise UserError(nothing_to_pick(budget))
     rows = over_seeds(frame).dropna(subset=[quality, *budget])
     if rows.empty:
         raise UserError(nothing_to_pick(budget))
