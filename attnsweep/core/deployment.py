@@ -24,8 +24,8 @@ class Reference:
     batch: int
 
 
-DISPATCH = Reference("2 blocks, 17 x 128, batch 1", 1)
-COMPUTE = Reference("2 blocks, 17 x 128, batch 16", 16)
+DISPATCH = Reference("2 blocks, 17 x 256, batch 1", 1)
+COMPUTE = Reference("2 blocks, 17 x 256, batch 16", 16)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from typing import NamedTuple
 Call = Callable[[], object]
 
 WARM_NS, WARM_CALLS, WARM_MOST_NS = 50_000_000, 3, 2_000_000_000
-REFERENCE_CALLS, REFERENCE_COLD = 6, 2  # of a burst of the reference, and those of them that do not count
-CALLS, COLD, LONG_NS = 4, 1, 3_000_000  # of a burst of the model; a call that is longer warms itself, alone
+REFERENCE_CALLS, REFERENCE_COLD = 5, 2  # of a burst of the reference, and those of them that do not count
+CALLS, COLD = 4, 1  # the same of the model;
+LONG = 4  # times the reference: a call that takes longer warms itself, and stands alone
 LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 12, 250_000_000, 600_000_000, 6_000_000_000
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
 UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
@@ -152,9 +153,10 @@ class Alternation:
         self.call, self.reference, self.clocks = call, reference, clocks
         self.warmup = warm_up(call, reference, clocks)
         self.use_thread = computes_here(self.warmup)
-        self.size = (1, 0) if self.ns(min(self.warmup, key=self.ns)) > LONG_NS else (CALLS, COLD)
         self.bursts, self.spent = list[tuple[int, ...]](), 0
         self.references = [self.reference_burst()]
+        fastest = min(map(self.ns, self.warmup))
+        self.size = (1, 0) if fastest > LONG * self.references[0] else (CALLS, COLD)
 
     def ns(self, one: Timed) -> int:
         """What a call took: processor time, or by the wall clock where others compute for it."""

@@ -3,10 +3,10 @@
 Blocks of a transformer in torch's own layers, of which the weights are fixed and play no part. At a small
 batch a forward pass is a row of short kernels and of what dispatches them; at a large one it is arithmetic
 and memory. A reference is to feel what a model feels, so there is one for each: two blocks over 17 tokens of
-128 features (half a millisecond on a CPU's core), for one example and for sixteen. Of four references that
-were tried on two busy cores, from 0.15 to 1.5 ms, this one's ratios repeated best; one of a few convolutions,
-0.07 ms, worst: what the model has left in the caches then matters more than the machine's speed. One that is
-called several times in a row between the model's calls is no better: warm, it feels another machine.
+256 features (a millisecond on a CPU's core), for one example and for sixteen. Their 4 MB of weights do not
+stay in a core's own cache, as a model's do not, so what neighbours do to the shared one falls on both. Of
+those that were tried, from a few convolutions of 0.07 ms to four blocks of 1.5 ms, it repeated best without
+a bias; what is small and stays in the cache by itself takes half as long again after a model.
 """
 
 import statistics
@@ -46,8 +46,8 @@ def reference_call(reference: Reference, device: str, synchronise: Callable[[], 
     """A forward pass of the reference on the device, in single precision; to be called in inference mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = nn.Sequential(Block(128, 4), Block(128, 4)).eval().to(device)
-        x = torch.randn(reference.batch, 17, 128).to(device)
+        model = nn.Sequential(Block(256, 4), Block(256, 4)).eval().to(device)
+        x = torch.randn(reference.batch, 17, 256).to(device)
 
     def call() -> None:
         model(x)
