@@ -234,7 +234,7 @@ def show_tally(console: Console, tally: "Tally") -> None:
     """What the latency phase did: nothing that was known already is claimed as measured."""
     words = [f"{tally.measured} measured"]
     words += [f"{tally.known} known (measure --again measures them anew)"] if tally.known else []
-    words += [f"[yellow]{tally.unstable} unstable[/]: known to less than 3 %"] if tally.unstable else []
+    words += [f"[yellow]{tally.unstable} unstable[/], known to no better than 3 %"] if tally.unstable else []
     if tally.measured or tally.known:
         console.print(f"latency: {', '.join(words)}", highlight=False)
     for reason, times in tally.failed.most_common(MOST_REASONS):

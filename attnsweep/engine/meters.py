@@ -18,6 +18,7 @@ from attnsweep.engine.engine import Described, Measured, Unmeasurable
 from attnsweep.results import provenance
 from attnsweep.results.store import Row
 
+SHARE = 2  # cores for each thread that measures: on all of them measurements disturb one another
 PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
 LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one measurement; of one that calls a compiler
 
@@ -137,7 +138,7 @@ def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measur
         disturbed_by = presence.other_work() if is_alone else "another sweep trains there"
         for threads in sorted({ask.deployment.threads for ask in asks}):
             these = [ask for ask in asks if ask.deployment.threads == threads]
-            side_by_side = 1 if gpus else max(1, min(cpus // threads, len(these)))
+            side_by_side = 1 if gpus else max(1, min(cpus // (SHARE * threads), len(these)))
             for measured in shared_out(these, gpus, side_by_side):
                 yield replace(measured, disturbed_by=disturbed_by)
 
