@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import attnsweep
@@ -111,13 +112,26 @@ def test_load_takes_the_latency_of_one_runtime(results: str) -> None:
 
 
 def test_runtimes_share_no_front(results: str) -> None:
-    import pandas as pd
-
     both = pd.concat([attnsweep.load(results), attnsweep.load(results, runtime="onnxruntime")])
     with pytest.raises(UserError, match="rows that differ in runtime cannot be compared"):
         attnsweep.front(both)
     with pytest.raises(UserError, match="choose one with --runtime"):
         pareto.of_device(both)
+
+
+def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
+    from attnsweep.figures import front, table
+
+    (steady,), (unsure,) = (
+        [row for _, row in pareto.over_seeds(attnsweep.load(results, runtime=name)).iterrows()]
+        for name in ("eager", "onnxruntime")
+    )
+    show = table.milliseconds("latency_ms_p50")
+    assert (show(steady), show(unsure)) == ("1.00", "~0.300")
+    between = {"latency_ms_low": 0.2, "latency_ms_high": 0.4}
+    assert front.unsure(pd.Series({**steady, **between}), "latency_ms_p50") is None
+    assert front.unsure(pd.Series({**unsure, **between}), "latency_ms_p50") == (0.2, 0.4)
+    assert front.unsure(pd.Series({**unsure, **between}), "params") is None
 
 
 # What is asked for

@@ -247,6 +247,12 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
     return frame
 
 
+def is_unstable(row: pd.Series) -> bool:
+    """Whether the latency of a row is marked as known to no better than 3 %."""
+    value = row.get("latency_unstable")
+    return bool(pd.notna(value) and value)
+
+
 def varying(frame: pd.DataFrame) -> list[str]:
     """The axes that take several values within one model on one data set, in the configuration's order, and
     with them the state of data and code.

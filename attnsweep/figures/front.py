@@ -115,7 +115,7 @@ def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
 
 def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
     """The interval of a latency that is unstable; None for one that is not, and for other costs."""
-    if not cost.startswith("latency") or row.get("latency_unstable") is not True:
+    if not cost.startswith("latency") or not pareto.is_unstable(row):
         return None
     low, high = float(row["latency_ms_low"]), float(row["latency_ms_high"])
     return (low, high) if math.isfinite(high) else (row[cost], row[cost])

@@ -164,7 +164,7 @@ def milliseconds(name: str) -> Show:
     """Shows a time with two decimals, or three where it is below 1 ms; with a mark where it is unstable."""
 
     def show(row: pd.Series) -> str:
-        value, unsure = row[name], UNSURE if row.get("latency_unstable") is True else ""
+        value, unsure = row[name], UNSURE if pareto.is_unstable(row) else ""
         return MISSING if pd.isna(value) else f"{unsure}{value:.{2 if value >= 1 else 3}f}"
 
     return show

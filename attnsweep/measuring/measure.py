@@ -191,7 +191,7 @@ def timed_columns(
     pairs = time_model(prepared.call, deployment.reference, device=device)
     tokens = task.tokens(config)
     low, high = pairs.interval
-    ms = {p: own_ms * pairs.quantile(p / 100) for p in PERCENTILES}
+    ms = {p: own_ms * pairs.quantile(p / 100) for p in PERCENTILES} | {50: own_ms * pairs.median}
     return {
         **{f"latency_ms_p{p}": value for p, value in ms.items()},
         "latency_ms_low": own_ms * low,
