@@ -243,9 +243,8 @@ def show_tally(console: Console, tally: "Tally") -> None:
             highlight=False,
             markup=False,
         )
-    if left := len(tally.failed) - MOST_REASONS:
-        if left > 0:
-            console.print(f"  and {left} more; see the column error of the table latency", highlight=False)
+    if (left := len(tally.failed) - MOST_REASONS) > 0:
+        console.print(f"  and {left} more; see the column error of the table latency", highlight=False)
 
 
 @contextmanager

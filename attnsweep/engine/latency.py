@@ -3,12 +3,12 @@ measured before training, since it decides what is trained.
 """
 
 import contextlib
+import functools
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -67,24 +67,32 @@ class Phase:
         known = set() if self.again else {key_of(row) for row in self.store.read("latency").to_pylist()}
         possible = self.possible(bench)
         for (_, precision), subject in subjects.items():
-            for deployment in possible.each(precision):
-                if key_on(bench, subject.arch_id, deployment) in known:
-                    self.tally.known += 1
-                else:
-                    judged = deployment.precision == "int8"
-                    yield Ask(deployment, subject, weights=self.weights(subject) if judged else None)
+            every = list(possible.each(precision))
+            wanted = [one for one in every if key_on(bench, subject.arch_id, one) not in known]
+            self.tally.known += len(every) - len(wanted)
+            judged = any(one.precision == "int8" for one in wanted)
+            weights = self.weights(subject) if judged else None
+            for one in wanted:
+                yield Ask(one, subject, weights=weights if one.precision == "int8" else None)
 
     def weights(self, subject: Subject) -> Weights | None:
         """The trials of an architecture that can be judged anew, the best on validation first."""
-        rows = self.store.read("trials").filter(pc.field("arch_id") == subject.arch_id).to_pylist()
-        good = [row for row in rows if row["status"] == "done" and row["val_acc"] is not None]
+        if self.folders is None:
+            return None
         trials = []
-        for row in sorted(good, key=lambda row: -row["val_acc"]):
-            with contextlib.suppress(UserError):  # its data or its code are other ones now
-                trials.append(trial_of(row, self.folders.data if self.folders else Path()))
-        if not trials or self.folders is None:
+        for row in self.judged_trials:
+            if row["arch_id"] == subject.arch_id:
+                with contextlib.suppress(UserError):  # its data or its code are other ones now
+                    trials.append(trial_of(row, self.folders.data))
+        if not trials:
             return None
         return Weights(tuple(trials), self.folders.checkpoints, str(self.folders.data))
+
+    @functools.cached_property
+    def judged_trials(self) -> list[Row]:
+        """The rows of finished trials that were judged by accuracy, the best on validation first."""
+        done = self.store.read("trials").filter(pc.field("status") == "done").to_pylist()
+        return sorted((row for row in done if row["val_acc"] is not None), key=lambda row: -row["val_acc"])
 
     def possible(self, bench: Bench) -> Deployments:
         """What is asked for, without runtimes that are not installed there and threads that it lacks."""
