@@ -40,11 +40,12 @@ def prepared(
     *,
     model: nn.Module | None = None,
     precision: str = "fp32",
+    batch: int = 1,
     **options: Any,
 ) -> Prepared:
     config = resolve(point)
-    inputs = procedure(config["task"]).example(config, options.get("batch", 1))
-    named: dict[str, Any] = {"device": "cpu", "precision": precision, "threads": 1, "batch": 1} | options
+    inputs = procedure(config["task"]).example(config, batch)
+    named: dict[str, Any] = {"device": "cpu", "precision": precision, "threads": 1} | options
     return prepare(runtime, model or build(config).eval(), inputs, config, **named)
 
 

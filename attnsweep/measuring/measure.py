@@ -230,7 +230,6 @@ def prepared_for(
             device=device,
             precision=deployment.precision,
             threads=deployment.threads,
-            batch=deployment.batch,
         )
 
 

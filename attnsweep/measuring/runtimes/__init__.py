@@ -55,13 +55,12 @@ def prepare(
     device: str,
     precision: str,
     threads: int,
-    batch: int,
     calibration: Tensor | None = None,
 ) -> Prepared:
     """A model in evaluation mode on its device under a runtime, ready to be timed with so many threads; the
     model itself stays as it is. torch's own threads are the caller's to set.
 
-    `inputs` are `batch` examples on the device. For int8, `calibration` are the training images (n, c, s, s),
+    `inputs` lie on the device. For int8, `calibration` are the training images (n, c, s, s),
     normalised, whose activations set its scales; None: those of `inputs`, which will do for a latency.
     Raises Unavailable where it cannot be, with the reason; MemoryError where it does not fit; UserError for
     an unknown runtime.
