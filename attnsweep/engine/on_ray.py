@@ -195,8 +195,11 @@ class Kind:
     def gathered(self, shares: Sequence[Share]) -> Iterator[tuple[Node, Measured]]:
         """The answers of all nodes as they come; of a node that is lost, none any more."""
         running: dict[Any, Node] = {node.measure(asks): node for node, asks in shares if asks}
+        begun: set[Node] = set()
         while running:
             ready: list[Any] = ray.wait(list(running), timeout=SAY_S)[0]
+            if not ready and begun.issuperset(running.values()):
+                continue  # a measurement takes longer than that
             if not ready:
                 self.report(f"room to measure, where other work of the cluster runs; {free({'cpu': 1.0})}")
                 continue
@@ -210,6 +213,7 @@ class Kind:
                 del running[answers]
             else:
                 self.report(None)
+                begun.add(node)
                 if measured is not None:
                     yield node, measured
 
