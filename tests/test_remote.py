@@ -10,7 +10,7 @@ import pytest
 
 from attnsweep.__main__ import main
 from attnsweep.core.errors import UserError
-from attnsweep.engine import remote
+from attnsweep.engine.remote.errand import Errand, entrypoint, pack
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of
@@ -32,8 +32,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("my sweep.py").write_text(SWEEP)
 
 
-def errand(*arguments: str, cluster: str = "c.yaml", results: str = "results") -> remote.Errand:
-    return remote.Errand(Path(cluster), Path("my sweep.py"), arguments, folders_of(results))
+def errand(*arguments: str, cluster: str = "c.yaml", results: str = "results") -> Errand:
+    return Errand(Path(cluster), Path("my sweep.py"), arguments, folders_of(results))
 
 
 def finish_trial(model: str) -> None:
@@ -63,7 +63,7 @@ def test_a_model_of_ones_own_travels_from_beside_the_sweep_and_is_part_of_the_na
     Path("my sweep.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net')\n")
     Path("net.py").write_text(NET)
     Path("sent").mkdir()
-    remote.pack(errand(), Path("sent"))
+    pack(errand(), Path("sent"))
     assert Path("sent/sweep/net.py").read_text() == NET
     before = errand().name
     Path("net.py").write_text(f"{NET}# edited\n")
@@ -77,7 +77,7 @@ def test_the_modules_that_a_model_imports_travel_with_it() -> None:
     Path("blocks/heads.py").write_text("import widths\n")
     Path("widths.py").write_text("WIDTH = 3\n")
     Path("sent").mkdir()
-    remote.pack(errand(), Path("sent"))
+    pack(errand(), Path("sent"))
     assert Path("sent/sweep/blocks/heads.py").is_file() and Path("sent/sweep/widths.py").is_file()
     before = errand().name
     Path("widths.py").write_text("WIDTH = 4\n")
@@ -98,12 +98,12 @@ def test_what_is_sent_runs_by_itself_and_knows_the_trials_that_are_done_here(tmp
     finish_trial("cnn")
     Path("sent").mkdir()
     sent = errand("seed=0", "--dry-run")
-    remote.pack(sent, Path("sent"))
+    pack(sent, Path("sent"))
     home = tmp_path / "head"
     home.mkdir()
     environment = {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                    "PYTHONPATH": str(tmp_path / "sent")}  # fmt: skip
-    command = ["sh", "-c", remote.entrypoint(sent)]
+    command = ["sh", "-c", entrypoint(sent)]
     done = subprocess.run(command, cwd="sent", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "my sweep: 2 trials (1 new, 1 done)" in done.stdout
@@ -119,7 +119,7 @@ def test_the_commit_of_the_laptop_is_that_of_the_rows(monkeypatch: pytest.Monkey
 
 def test_rows_go_straight_to_a_store_with_a_uri() -> None:
     there = errand(results="s3://bucket/here")
-    assert not there.is_fetched and remote.entrypoint(there).endswith("--results s3://bucket/here")
+    assert not there.is_fetched and entrypoint(there).endswith("--results s3://bucket/here")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from attnsweep.cli.options import add_address, add_results, add_serial
 from attnsweep.core.deployment import PRECISIONS, Deployments
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import RUNTIMES
+from attnsweep.tasks.registry import TASKS
+from attnsweep.tasks.task import ExternalTest, Task
 
 DEFAULT = Deployments()
 
@@ -26,17 +28,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     add("--where", metavar="QUERY", help="only of these trials, such as \"model == 'vit' and depth > 2\"")
     add("--again", action="store_true", help="measure what is known, too")
-    add(
-        "--highway-env", action="store_true",
-        help="instead: drive highway-env's environments with every planner that has not; minutes for each",
-    )  # fmt: skip
+    for task, test in external_tests():
+        add(f"--{test.name}", dest="external", action="store_const", const=(task, test),
+            help=f"instead: {test.does}")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.serial and options.address:
         raise UserError("--serial uses no cluster; leave --address out")
-    if options.highway_env:
-        from attnsweep.cli import highway_env
+    if options.external:
+        from attnsweep.cli import external
 
-        return highway_env.measure(options.results)
+        task, test = options.external
+        return external.measure(task, test, options.results)
     from attnsweep.engine import runner
 
     return runner.measure(
@@ -47,6 +49,11 @@ def main(arguments: Sequence[str]) -> int:
         address=options.address,
         in_process=options.serial,
     )
+
+
+def external_tests() -> list[tuple[Task, ExternalTest]]:
+    """Those of all tasks."""
+    return [(task, test) for task in TASKS.values() for test in task.external]
 
 
 def asked_by(options: argparse.Namespace) -> Deployments:

@@ -242,6 +242,7 @@ def bars(
 
 
 def finish(axes: Axes, name: str) -> None:
+    """Names the x axis of a panel and draws its grid, with few ticks."""
     axes.set_xlabel(name)
     axes.grid(axis="x", color="#EDEDED", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -250,6 +251,7 @@ def finish(axes: Axes, name: str) -> None:
 
 
 def footnote(against: str) -> str:
+    """What the marks mean, for who has the figure alone."""
     return (
         "Dots: means over seeds and test maps; lines: 95 % intervals by bootstrap over maps; strokes: seeds. "
         f"Gain: the difference to {against} on each map, which leaves out what the maps have in common. "
@@ -285,6 +287,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def in_points(one: Interval, *, sign: str = "") -> str:
+    """A mean and its interval in hundredths, as `72.1 [70.3, 73.9]`."""
     return f"{100 * one.mean:{sign}.1f} [{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]"
 
 
@@ -327,6 +330,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Writes what the options ask for, and prints the paths. Raises UserError where no row can be drawn."""
     beside = Path() if "://" in options.results else Path(options.results).absolute().parent
     folder = options.out or beside / "figures"
     if options.episode:

@@ -108,6 +108,20 @@ class Procedure(Protocol):
 
 
 @dataclass(frozen=True)
+class ExternalTest:
+    """A test of finished models that no trial waits for, as it takes minutes or a package that is optional:
+    `attnsweep measure --NAME` runs it, and writes its column into the task's table.
+    """
+
+    name: str  # of the option
+    column: str
+    does: str  # as the command's help says it
+    require: Callable[[], None]  # raises UserError where it cannot run here
+    takes: Callable[[Point], bool]  # whether it is for the model of that row
+    run: "Callable[[nn.Module, Mapping[str, Any]], float]"  # the score of a trained model
+
+
+@dataclass(frozen=True)
 class Task:
     """One way to train and judge, with the models, data sets, axes and columns that belong to it."""
 
@@ -140,4 +154,5 @@ class Task:
     forget: Callable[[], None] = lambda: None  # drops what is remembered of files: a plan reads them anew
     about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = None  # of a plan's trials
     chance: Callable[[Config], tuple[float, int]] | None = None  # accuracy by chance, examples that validate
+    external: Sequence[ExternalTest] = ()
     tie_breaker: str = ""  # the column of which less decides between epochs of one quality; none: the first

@@ -37,6 +37,20 @@ def trained(
     return model
 
 
+def with_kept_weights(one: Trial, runs: str) -> nn.Module | None:
+    """The trial's model in evaluation mode; None where it has weights, and its sweep did not keep them.
+
+    Raises UserError where they cannot be read.
+    """
+    model = build(one.config, one.source).eval()
+    try:
+        if list(model.parameters()):
+            fill(model, trial.weights_path(runs, one.trial_id))
+    except FileNotFoundError:
+        return None
+    return model
+
+
 def fill(model: nn.Module, path: str) -> None:
     """Loads the weights in a file. Raises FileNotFoundError, and UserError where they cannot be read, or are
     another model's.
@@ -47,7 +61,7 @@ def fill(model: nn.Module, path: str) -> None:
         raise
     except Exception as error:  # torn, foreign or hostile: weights_only runs no code of it
         raise UserError(
-            f"{path} cannot be read ({reason(error)}); delete it, and the trial is trained again"
+            f"{path} cannot be read ({reason(error)}); delete it, and the trial can be trained again"
         ) from error
 
 

@@ -13,6 +13,7 @@ from attnsweep.core.source import Source
 from attnsweep.tasks.driving import datasets, space
 from attnsweep.tasks.driving.axes import AXES
 from attnsweep.tasks.driving.columns import COLUMNS
+from attnsweep.tasks.driving.external import HIGHWAY_ENV
 from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
 if TYPE_CHECKING:
@@ -66,5 +67,6 @@ TASK = Task(
     own_recipe=space.OWN_RECIPE,
     privileged=("expert",),
     draws="planning",
+    external=(HIGHWAY_ENV,),
     tie_breaker="val_loss",  # a score of 40 maps is often the same
 )

@@ -65,6 +65,7 @@ class Recorded:
         return len(self.files)
 
     def content(self) -> dict[str, object]:
+        """What the checksum of the data is taken of: the format, its reader, and each file's own checksum."""
         folder = self.root.parent if self.root.is_file() else self.root
         names = {os.path.relpath(path, folder): path for path in self.files}
         return {

@@ -241,6 +241,7 @@ class Anchors(nn.Module):
         self.to_answer = nn.Sequential(linear(dim, dim), nn.ReLU(), linear(dim, 1 + 2 * FUTURE))
 
     def forward(self, query: Tensor, way: Curve) -> tuple[Tensor, Choice]:
+        """From the ego's query (b, d) and the route: poses of the best plan (b, 8, 3), and all plans."""
         tokens = self.to_token(self.anchors.flatten(1) / (STEP * FUTURE))  # (v, d)
         answer = self.to_answer(F.relu(query[:, None] + tokens))
         off = rearrange(answer[..., 1:], "b v (two t) -> b v two t", two=2)

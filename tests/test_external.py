@@ -1,4 +1,4 @@
-"""`measure --highway-env`: which planners are driven, and that their rows keep everything else."""
+"""External tests, as `measure --highway-env`: which models they take, and that rows keep everything else."""
 
 import dataclasses
 import importlib.util
@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from attnsweep.__main__ import main
-from attnsweep.cli import highway_env
 from attnsweep.results.store import Store, load
 from attnsweep.space.plan import folders_of
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial
+from attnsweep.tasks.driving.judging import stock
 from attnsweep.tasks.driving.judging.closed_loop import Policy
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training import checkpoint
+from attnsweep.training.trained import with_kept_weights
 
 pytest.importorskip("highway_env")
 
@@ -36,7 +37,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
         policies.append(policy)
         return Outcome(np.array([0.25, 0.75]))
 
-    monkeypatch.setattr(highway_env, "score_stock", score_stock)
+    monkeypatch.setattr(stock, "score_stock", score_stock)
     return policies
 
 
@@ -99,7 +100,7 @@ def test_a_driven_planner_has_the_weights_that_were_kept(tmp_path: Path) -> None
     model = build(resolve({"model": "ego_mlp", "dim": 16, "dataset": "driving:tiny"}))
     checkpoint.write(model.state_dict(), checkpoint.weights_path(folders_of(results).checkpoints, kept))
     one = trial_of(load(results, all_columns=True).iloc[0], Path("nowhere"))
-    loaded = highway_env.with_weights(one, folders_of(results).checkpoints)
+    loaded = with_kept_weights(one, folders_of(results).checkpoints)
     assert loaded is not None and not loaded.training
     for mine, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
