@@ -100,10 +100,10 @@ def roots(file: str | Path) -> list[str]:
     the package lies that it belongs to, the working directory, and what stands before the standard library on
     `sys.path`: the folder of the script, and PYTHONPATH.
     """
-    beside = os.path.dirname(os.path.abspath(file))
+    here = os.path.dirname(os.path.abspath(file))
     above = [os.path.dirname(folder) for folder in packages_above(file)[-1:]]
     first, _ = search_path(tuple(sys.path))
-    return [*dict.fromkeys([beside, *above, *(os.path.abspath(folder) for folder in ("", *first))])]
+    return [*dict.fromkeys([here, *above, *(os.path.abspath(folder) for folder in ("", *first))])]
 
 
 def places_of(top: str, places: Sequence[str]) -> list[str]:

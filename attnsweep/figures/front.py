@@ -346,8 +346,8 @@ def run(options: argparse.Namespace) -> None:
     print("\n".join(table(one) for one in shown if one.points))
     if frame["latency_ms_p50"].isna().all():
         print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
-    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(draw(shown, summary(frame)), options.out or beside / "figures", "pareto"):
+    parent = Path() if "://" in options.results else Path(options.results).absolute().parent
+    for path in save(draw(shown, summary(frame)), options.out or parent / "figures", "pareto"):
         print(f"wrote {path}")
 
 

@@ -331,8 +331,8 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 def run(options: argparse.Namespace) -> None:
     """Writes what the options ask for, and prints the paths. Raises UserError where no row can be drawn."""
-    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    folder = options.out or beside / "figures"
+    parent = Path() if "://" in options.results else Path(options.results).absolute().parent
+    folder = options.out or parent / "figures"
     if options.episode:
         from attnsweep.figures.episode import render
 

@@ -73,7 +73,7 @@ def read_sweep(path: str | Path) -> Sweep:
             f"{path} {found}; write: from attnsweep import Sweep; sweep = Sweep(model='vit', depth=6)"
         )
     sweep: Sweep = names["sweep"]
-    sweep.parts = tuple(beside(part, path.parent) for part in sweep.parts)
+    sweep.parts = tuple(relative_to_sweep(part, path.parent) for part in sweep.parts)
     return sweep if sweep.name else sweep.override({"name": [path.stem]})
 
 
@@ -83,7 +83,7 @@ def own_sources(sweep: Sweep) -> list[Source]:
     return [own.read(model) for model in dict.fromkeys(models) if own.is_own(model)]
 
 
-def beside(part: Point, folder: Path) -> Point:
+def relative_to_sweep(part: Point, folder: Path) -> Point:
     """The part with the files of a user's own models looked for in the folder of the sweep file first."""
     models = grid(part.get("model"))
     if not any(map(own.is_own, models)):

@@ -54,8 +54,8 @@ def split(model: str) -> tuple[str, str]:
 def located(model: str, folder: Path) -> str:
     """`FILE.py:CLASS` with the file looked for beside the sweep file, in `folder`, and then as it stands."""
     file, name = split(model)
-    beside = folder / file
-    return f"{beside.as_posix()}:{name}" if beside.is_file() else model
+    near = folder / file
+    return f"{near.as_posix()}:{name}" if near.is_file() else model
 
 
 def complete(

@@ -189,12 +189,12 @@ def scenery(name: str) -> Scenery:
     for (start, end, _), lane in lanes.items():
         width = lane.width_at(0.0)
         onward = tuple(i for i, (beyond, *_) in enumerate(places) if beyond == end)
-        strips.append(Strip(beside(lane, 0.0), width, onward, inside=str(start).startswith("ir")))
+        strips.append(Strip(offset_line(lane, 0.0), width, onward, inside=str(start).startswith("ir")))
         for line, side in zip(lane.line_types, (-width / 2, width / 2), strict=True):
             if line == LineType.STRIPED:
-                paint.append(dashed(beside(lane, side)))
+                paint.append(dashed(offset_line(lane, side)))
             elif line != LineType.NONE:
-                paint.append(resample(beside(lane, side), 0.5))
+                paint.append(resample(offset_line(lane, side), 0.5))
     road = Ground(strips, joints(network), shoulder=SHOULDER)
     return Scenery(road, np.unique(np.concatenate(paint), axis=0))
 
@@ -211,12 +211,14 @@ def joints(network: Any) -> list[Floats]:
             other = network.get_lane((end, beyond, follows))
             turn = wrap(np.array(lane.heading_at(lane.length) - other.heading_at(0.0)))
             if np.abs(turn) < 1.0:
-                line = distinct(np.concatenate([beside(lane, 0.0)[-JOINT:], beside(other, 0.0)[:JOINT]]))
+                line = distinct(
+                    np.concatenate([offset_line(lane, 0.0)[-JOINT:], offset_line(other, 0.0)[:JOINT]])
+                )
                 found.append(ribbon(resample(line, 1.0), lane.width_at(lane.length) / 2 + SHOULDER))
     return found
 
 
-def beside(lane: Any, side: float) -> Floats:
+def offset_line(lane: Any, side: float) -> Floats:
     """The line (n, 2), a point about each metre, that runs `side` metres to the right of a lane's middle."""
     length = min(float(lane.length), LONGEST)
     s = np.linspace(0.0, length, max(2, round(length) + 1))
@@ -235,7 +237,7 @@ def route_of(env: Any, name: str, ego: Any) -> tuple[Floats, float]:
         at = network.get_lane(chain[-1]).position(network.get_lane(chain[-1]).length, 0.0)
         index, _ = network.next_lane_given_next_road(*chain[-1], end, lane, at)
         chain.append((start, end, index))
-    lines = [beside(network.get_lane(index), 0.0) for index in chain]
+    lines = [offset_line(network.get_lane(index), 0.0) for index in chain]
     line = np.concatenate([lines[0], *(one[1:] for one in lines[1:])])
     here = float(project((ego.position * FLIP)[None], line)[0][0])
     goal = stations(line)[-1]

@@ -79,18 +79,18 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
     The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
     that does not continue the last one; by dynamic programming (Viterbi, 1967).
     """
-    aside, turned = np.empty((2, len(poses), len(centres)))
+    lateral, turned = np.empty((2, len(poses), len(centres)))
     for lane, centre in enumerate(centres):
         s, left = project(poses[:, :2], centre)
-        aside[:, lane] = np.abs(left)
+        lateral[:, lane] = np.abs(left)
         turned[:, lane] = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-    if not len(centres) or (aside.min(axis=1) > OFF_MAP).any():
+    if not len(centres) or (lateral.min(axis=1) > OFF_MAP).any():
         return None
     step = np.full((len(centres), len(centres)), SWITCH)
     np.fill_diagonal(step, 0.0)
     for lane, ahead in enumerate(successors):
         step[lane, list(ahead)] = 0.0
-    cost = aside + TURNED * turned
+    cost = lateral + TURNED * turned
     total, back = cost[0], []
     for now in cost[1:]:
         ways = total[:, None] + step

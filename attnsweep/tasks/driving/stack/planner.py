@@ -30,7 +30,7 @@ SCALE = (10.0, 3.0, 3.0, 0.5, 0.2)  # what is much, of each
 DROPPED = 0.5  # share of examples in training whose ego state is withheld
 TARGET = 7  # the point of the route that is the target, 32 m ahead
 AHEAD, BESIDE = tuple(2.0 * k for k in range(24)), (-2.0, 0.0, 2.0)  # m, where the route is looked at
-ASIDE = 1.5  # m, the farthest from the route
+MOST_LATERAL = 1.5  # m, the farthest from the route
 STEP = 3.0  # m, the unit of a way's steps
 STANDING = 0.3  # m; after a shorter step the yaw stays as it was
 
@@ -202,8 +202,8 @@ class Frenet(nn.Module):
         self.to_steps = nn.Sequential(linear(dim, dim), nn.ReLU(), linear(dim, 2 * FUTURE))
 
     def forward(self, query: Tensor, way: Curve) -> tuple[Tensor, None]:
-        forth, aside = self.to_steps(query).chunk(2, dim=-1)
-        return along(way, (STEP * F.softplus(forth)).cumsum(dim=-1), ASIDE * aside.tanh()), None
+        forth, lateral = self.to_steps(query).chunk(2, dim=-1)
+        return along(way, (STEP * F.softplus(forth)).cumsum(dim=-1), MOST_LATERAL * lateral.tanh()), None
 
 
 class Steps(nn.Module):
@@ -246,16 +246,16 @@ class Anchors(nn.Module):
         answer = self.to_answer(F.relu(query[:, None] + tokens))
         off = rearrange(answer[..., 1:], "b v (two t) -> b v two t", two=2)
         step = F.relu(F.pad(self.anchors[:, 0], (1, 0)).diff(dim=-1) + off[:, :, 0])
-        aside = ASIDE * (self.anchors[:, 1] / ASIDE + off[:, :, 1]).clamp(-1, 1)
+        lateral = MOST_LATERAL * (self.anchors[:, 1] / MOST_LATERAL + off[:, :, 1]).clamp(-1, 1)
         b = len(query)
         anchors = ways(way, self.anchors[:, 0].expand(b, -1, -1), self.anchors[:, 1].expand(b, -1, -1))
-        choice = Choice(answer[..., 0], ways(way, step.cumsum(dim=-1), aside), anchors)
+        choice = Choice(answer[..., 0], ways(way, step.cumsum(dim=-1), lateral), anchors)
         return choice.plans[torch.arange(b, device=query.device), choice.logits.argmax(dim=1)], choice
 
 
-def ways(way: Curve, s: Tensor, aside: Tensor) -> Tensor:
+def ways(way: Curve, s: Tensor, lateral: Tensor) -> Tensor:
     """Poses (b, v, t, 3) at arc lengths and distances to the left (b, v, t)."""
-    return along(way, s.flatten(1), aside.flatten(1)).unflatten(1, s.shape[1:])
+    return along(way, s.flatten(1), lateral.flatten(1)).unflatten(1, s.shape[1:])
 
 
 def vocabulary() -> Tensor:

@@ -60,12 +60,12 @@ def at(way: Curve, s: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "b n 2"], Flo
     return point + beyond * tangent, tangent
 
 
-def along(way: Curve, s: Float[Tensor, "b n"], aside: Float[Tensor, "b n"]) -> Float[Tensor, "b n 3"]:
+def along(way: Curve, s: Float[Tensor, "b n"], lateral: Float[Tensor, "b n"]) -> Float[Tensor, "b n 3"]:
     """The poses at arc lengths of the route and distances to its left; they face along the route."""
     point, tangent = at(way, s)
     left = torch.stack([-tangent[..., 1], tangent[..., 0]], dim=-1)
     yaw = torch.atan2(tangent[..., 1], tangent[..., 0])
-    return torch.cat([point + aside[..., None] * left, yaw[..., None]], dim=-1)
+    return torch.cat([point + lateral[..., None] * left, yaw[..., None]], dim=-1)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ def in_the_way(view: View) -> tuple[Floats, Floats]:
     swing = seen.bend * how.length[:, :, None] ** 2 / 8  # of the own corners in a bend
     reach = how.width[:, :, None] / 2 + swing + across + 0.2
     apart = seen.side - how.side[:, :, None]
-    aside = speed[:, None, :] * sin
-    leaves = (reach - apart * np.sign(aside)) / np.maximum(np.abs(aside), 0.01)  # s from now
+    lateral = speed[:, None, :] * sin
+    leaves = (reach - apart * np.sign(lateral)) / np.maximum(np.abs(lateral), 0.01)  # s from now
     comes = gap / np.maximum(speed[:, :, None], 0.1)
     hinders = np.clip((leaves + 3.0 - comes) / 1.5, 0.0, 1.0)
     counts = (np.abs(apart) < reach) & (ahead > 0) & (gap < SIGHT) & view.active[:, None, :]
