@@ -13,7 +13,7 @@ import pytest
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
 from attnsweep.engine import meters, presence
 from attnsweep.engine.engine import Described, Measured
-from attnsweep.engine.latency import Phase
+from attnsweep.engine.latency import Phase, Tally
 from attnsweep.results.store import Store
 
 WORKS = """
@@ -142,3 +142,32 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
     assert again.measure(subjects, [Disturbed()]).known == 2 and len(heard) == 2
     once_more = Phase(phase.store, phase.asked, lambda *now: heard.append(now), again=True)
     assert once_more.measure(subjects, [Disturbed()]).measured == 2
+
+
+def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> None:
+    errors = {"a": None, "b": "no kernel", "c": "killed"}  # the last one brings no row
+    place = {"measured_on": "CPU, 1 thread", "versions": "torch 2"}
+    of_vit = {**place, **asdict(ASK.deployment), "model": "vit", "unstable": False, "latency_ms_p50": None}
+
+    class Failing:
+        described = Described({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
+
+        def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+            for ask in asks:
+                if ask.subject is None:
+                    yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 0.5}, "", "")
+                    continue
+                error = errors[ask.subject.arch_id[0]]
+                row = {**of_vit, "arch_id": ask.subject.arch_id, "error": error}
+                yield Measured(ask, None if error == "killed" else row, error or "", "")
+
+    def measured(names: str) -> Tally:
+        phase = Phase(Store(tmp_path / "results"), Deployments(batch=(1,)), lambda *now: None)
+        return phase.measure({(n * 12, "fp32"): Subject(n * 12, {}) for n in names}, [Failing()])
+
+    first = measured("abc")
+    assert (first.measured, first.known, first.known_to_fail, first.lost) == (1, 0, 0, 1)
+    assert first.failed == {"vit under eager: no kernel": 1} and not first.is_whole
+    second = measured("abc")
+    assert (second.measured, second.known, second.known_to_fail, second.lost) == (0, 1, 1, 1)
+    assert measured("a").is_whole and not measured("").is_whole

@@ -12,6 +12,7 @@ from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 
 PRECISIONS = ("fp32", "bf16", "int8")
+QUANTISING = "onnxruntime"  # the runtime of int8
 MOST = 1_000_000  # examples, or threads
 SMALL_BATCH = 8  # up to which what dispatches a model's kernels rules its latency
 
@@ -71,7 +72,10 @@ class Deployments:
             if key not in names:
                 hint = did_you_mean(key, names) or f"; use {', '.join(names)}"
                 raise UserError(f"{where}: {key!r} is unknown{hint}")
-        return cls(**{key: checked(key, value, where) for key, value in asked.items()})
+        deployments = cls(**{key: checked(key, value, where) for key, value in asked.items()})
+        if set(deployments.precision) == {"int8"} and QUANTISING not in deployments.runtime:
+            raise UserError(f"{where}: precision='int8' is for runtime={QUANTISING!r}; name that one")
+        return deployments
 
     @property
     def first(self) -> "Deployments":
@@ -79,11 +83,12 @@ class Deployments:
         return Deployments(self.runtime[:1], (min(self.batch),), self.threads[:1])
 
     def each(self, precision: str) -> Iterator[Deployment]:
-        """All of them, for a model that was trained in that precision."""
+        """All of them, for a model that was trained in that precision; int8 under the runtime that has it."""
         for runtime, batch, one, threads in itertools.product(
             self.runtime, self.batch, self.precision or (precision,), self.threads
         ):
-            yield Deployment(runtime, batch, one, threads)
+            if one != "int8" or runtime == QUANTISING:
+                yield Deployment(runtime, batch, one, threads)
 
 
 def checked(key: str, value: Any, where: str) -> tuple[Any, ...]:
@@ -95,7 +100,7 @@ def checked(key: str, value: Any, where: str) -> tuple[Any, ...]:
         if key in ("runtime", "precision"):
             known(f"{where}: {key}", str(one), RUNTIMES if key == "runtime" else PRECISIONS)
         elif isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MOST:
-            raise UserError(f"{where}: {key}={one!r} is out of range; use a whole number from 1")
+            raise UserError(f"{where}: {key}={one!r} is out of range; use a whole number from 1 to {MOST:,}")
     return tuple(dict.fromkeys(values))
 
 

@@ -232,10 +232,16 @@ def show_closing(
 
 def show_tally(console: Console, tally: "Tally") -> None:
     """What the latency phase did: nothing that was known already is claimed as measured."""
-    words = [f"{tally.measured} measured"]
-    words += [f"{tally.known} known (measure --again measures them anew)"] if tally.known else []
-    words += [f"[yellow]{tally.unstable} unstable[/], known to no better than 3 %"] if tally.unstable else []
-    if tally.measured or tally.known:
+    anew = "" if tally.known_to_fail else " (measure --again measures them anew)"
+    parts = [
+        (tally.known, f"{tally.known} known{anew}"),
+        (tally.known_to_fail, f"{tally.known_to_fail} known to fail (measure --again tries them anew)"),
+        (tally.unstable, f"[yellow]{tally.unstable} unstable[/], known to no better than 3 %"),
+        (tally.lost, f"[yellow]{tally.lost} did not come about[/], and is tried again next time"),
+        (tally.failed, f"[yellow]{tally.failed.total()} failed[/]"),
+    ]
+    words = [f"{tally.measured} measured", *(words for count, words in parts if count)]
+    if len(words) > 1 or tally.measured:
         console.print(f"latency: {', '.join(words)}", highlight=False)
     for reason, times in tally.failed.most_common(MOST_REASONS):
         console.print(

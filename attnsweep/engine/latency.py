@@ -33,12 +33,21 @@ log = logging.getLogger("attnsweep")
 
 @dataclass
 class Tally:
-    """How many measurements were made, were known, stayed unstable, and failed with which reasons."""
+    """How many measurements were made, were known, are known to fail, stayed unstable, did not come about
+    (and are tried again next time), and failed with which reasons.
+    """
 
     measured: int = 0
     known: int = 0
+    known_to_fail: int = 0
     unstable: int = 0
+    lost: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is a figure for all that was asked, and something was."""
+        return bool(self.measured or self.known) and not (self.failed or self.known_to_fail or self.lost)
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,15 @@ class Phase:
 
     def missing(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> Iterator[Ask]:
         """What has no row yet of this device and these versions; all of it where it is asked for again."""
-        known = set() if self.again else {key_of(row) for row in self.store.read("latency").to_pylist()}
+        rows = [] if self.again else self.store.read("latency").to_pylist()
+        has_failed = {key_of(row): bool(row["error"]) for row in rows}
         possible = self.possible(bench)
         for (_, precision), subject in subjects.items():
             every = list(possible.each(precision))
-            wanted = [one for one in every if key_on(bench, subject.arch_id, one) not in known]
-            self.tally.known += len(every) - len(wanted)
+            found = [has_failed.get(key_on(bench, subject.arch_id, one)) for one in every]
+            wanted = [one for one, failed in zip(every, found, strict=True) if failed is None]
+            self.tally.known += found.count(False)
+            self.tally.known_to_fail += found.count(True)
             judged = any(one.precision == "int8" for one in wanted)
             weights = self.weights(subject) if judged else None
             for one in wanted:
@@ -154,13 +166,15 @@ class Phase:
         if row is None:
             arch_id = subject.arch_id if subject else ""
             log.warning("the latency of architecture %s was not measured: %s", arch_id, measured.error)
+            self.tally.lost += 1
             return
         with writing(self.store.root):
             self.store.write("latency", [row], name_of("latency", row))
-        self.tally.measured += 1
-        self.tally.unstable += bool(row["unstable"])
         if row["error"]:
             self.tally.failed[f"{row['model']} under {row['runtime']}: {row['error']}"] += 1
+            return
+        self.tally.measured += 1
+        self.tally.unstable += bool(row["unstable"])
 
     def join(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> None:
         """Writes latency into the rows of the trials of these architectures that have another there."""

@@ -366,7 +366,8 @@ def measure(
     in_process: bool = False,
 ) -> int:
     """Measures latency of every architecture in the results on this hardware, or of those of the trials for
-    which the pandas query `where` holds: what is not known yet, or all of it again. Returns the exit status.
+    which the pandas query `where` holds: what is not known yet, or all of it again. Returns the exit status,
+    1 where something that was asked for has no figure.
     """
     screen, store, folders = text.screen(), Store(results), folders_of(results)
     done = load(results, all_columns=True)
@@ -381,7 +382,7 @@ def measure(
         tidy(store)
     console.show_tally(screen, tally)
     screen.print(f"rows in {folders.results}/latency", highlight=False)
-    return 0
+    return 0 if tally.is_whole else 1
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnsweep.core import runtimes
+from attnsweep.core.deployment import QUANTISING
 from attnsweep.core.errors import reason
 from attnsweep.core.runtimes import Unavailable, versions_of
 from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino
@@ -71,8 +72,8 @@ def prepare(
             f"runtime={runtime!r} runs one forward pass, and {config['model']} decodes its answer token by "
             "token; only runtime='eager' measures that"
         )
-    if precision == "int8" and runtime != "onnxruntime":
-        raise Unavailable(f"precision='int8' is for runtime='onnxruntime', not for {runtime!r}")
+    if precision == "int8" and runtime != QUANTISING:
+        raise Unavailable(f"precision='int8' is for runtime={QUANTISING!r}, not for {runtime!r}")
     if runtime == "eager" and precision == "fp32":
         return Prepared(task.answer(model, inputs, config), versions, None)
     with explained(f"{runtime} cannot run it in {precision}"):
