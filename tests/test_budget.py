@@ -202,7 +202,7 @@ def test_a_dry_run_says_what_is_over_budget_and_what_is_not_measured_yet(
     out = capsys.readouterr().out
     assert "4 trials (2 new, 2 over budget)" in out
     assert "the nearest is vit depth=3 (latency_ms 1.1 exceeds 1 by 10 %)" in out
-    assert "the farthest vit depth=4 (latency_ms 12 exceeds 1 by 12 times)" in out
+    assert "the farthest vit depth=4 (latency_ms 12 is 12 times the limit of 1)" in out
     assert "the latency of 1 architecture is not known yet" in out
     assert dry_run(sweep, where, as_json=True, out=sys.stdout) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -15,6 +15,7 @@ from attnsweep.core.trial import Trial
 LatencyOf = Callable[
     [Trial], float | None
 ]  # in ms; NaN where it cannot be measured, None where it is not known
+MANY = 10  # times a limit, above which nobody thinks in per cent
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "ms": 1}
 
 
@@ -37,6 +38,8 @@ class Excess:
 
     def __str__(self) -> str:
         cost, limit = (written(self.key, value) for value in (self.cost, self.limit))
+        if self.share >= MANY:
+            return f"{self.key} {cost} is {self.share + 1:,.0f} times the limit of {limit}"
         return f"{self.key} {cost} exceeds {limit} by {percent(self.share)}"
 
 
@@ -122,7 +125,5 @@ def written(key: str, value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """`0.4 %`, `12 %`, `4 times`: by how much something is exceeded."""
-    if share >= 10:
-        return f"{share + 1:.0f} times"
+    """`0.4 %` or `12 %`: by how much something is exceeded."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
