@@ -144,7 +144,7 @@ def sample_steps(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]], l
 def judge_ours(training: Setup) -> tuple[float, float]:
     """Accuracy and mean loss on the test images as attnsweep prepares them."""
     with torch.inference_mode():
-        return images.judge_split(training.model.eval(), training.data, training.data.test)
+        return images.judge_split(training.model.eval(), training.data, training.data.test)[:2]
 
 
 def judge_sample(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]) -> tuple[float, float]:

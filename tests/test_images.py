@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from attnsweep.core.bits import unpacked
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.training import Data, Split
@@ -202,6 +203,8 @@ def test_a_model_that_always_says_seven_is_right_as_often_as_there_are_sevens() 
         judged = images.judge(Constant(logits), data, {})
     sevens = {part: (getattr(data, part).labels == 7).double().mean().item() for part in ("val", "test")}
     total = np.log(9 + np.exp(2))
+    right = judged.pop("test_right"), judged.pop("test_examples")
+    assert unpacked(*right).tolist() == (data.test.labels == 7).tolist()
     assert judged == pytest.approx(
         {"val_acc": sevens["val"], "test_acc": sevens["test"], "val_loss": total - 2 * sevens["val"]}
     )
@@ -216,9 +219,9 @@ def test_the_judgement_does_not_depend_on_how_the_split_is_cut(
     model = InFloat64()
     monkeypatch.setattr(images, "JUDGE_BATCH", judge_batch)
     with torch.inference_mode():
-        accuracy, loss = images.judge_split(model, data, data.val)
+        accuracy, loss, hits = images.judge_split(model, data, data.val)
         logits = model(images.inputs(data, data.val.images))
     right = [int(row.argmax()) == label for row, label in zip(logits, data.val.labels.tolist(), strict=True)]
     surprise = [-row.log_softmax(0)[label].item() for row, label in zip(logits, data.val.labels, strict=True)]
-    assert accuracy == sum(right) / len(right)
+    assert hits.tolist() == right and accuracy == sum(right) / len(right)
     assert loss == pytest.approx(sum(surprise) / len(surprise), rel=1e-5)

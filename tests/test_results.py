@@ -96,6 +96,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     columns.INT: st.integers(-(2**63), 2**63 - 1),
     columns.FLOAT: st.floats(allow_nan=False),
     columns.BOOL: st.booleans(),
+    columns.BITS: st.binary(max_size=8),
     columns.TIME: st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
 }
 

@@ -135,8 +135,8 @@ def test_a_model_that_is_always_right_has_an_accuracy_of_one(oracle: Oracle) -> 
 def test_one_wrong_token_costs_the_whole_answer_and_one_token(oracle: Oracle) -> None:
     oracle.wrong = 5  # in each batch of 250
     model: Any = build(CONFIG).eval()
-    whole, tokens = sequences.judge_part(model, data().held_out["test"], CONFIG)
-    assert whole == 1 - 5 / 250
+    whole, tokens, right = sequences.judge_part(model, data().held_out["test"], CONFIG)
+    assert whole == 1 - 5 / 250 and right.double().mean() == whole
     assert tokens == pytest.approx(1 - 5 / (250 * 7))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from attnsweep.core.bits import unpacked
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import LATENCY_OF_TRIAL, TABLES
 from attnsweep.space.trials import make_trial
@@ -65,7 +66,8 @@ def test_another_seed_gives_other_numbers() -> None:
 def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
     """Has the epochs that are trained from now on judged with these accuracies, one after another."""
     epochs = iter(
-        {"val_acc": one, "test_acc": 0.1 * n, "val_loss": 1.0} for n, one in enumerate(accuracies, 1)
+        {"val_acc": one, "test_acc": 0.1 * n, "val_loss": 1.0, "test_examples": 8, "test_right": bytes([n])}
+        for n, one in enumerate(accuracies, 1)
     )
 
     def judge(*_: object) -> dict[str, float]:
@@ -85,6 +87,7 @@ def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy(
 def test_training_learns_real_digits() -> None:
     row = events(tiny(model="cnn", dim=None, epochs=5, lr=1e-3, lr_gamma=1))[-1]["row"]
     assert row["test_acc"] > 0.85
+    assert unpacked(row["test_right"], row["test_examples"]).mean() == row["test_acc"]
 
 
 def test_the_learning_rate_falls_by_gamma_after_each_epoch() -> None:
@@ -192,6 +195,35 @@ def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(
     last, same = kept_weights(tiny(epochs=2), tmp_path / "short")
     assert last == selected == 2
     assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 3])
+def test_which_examples_were_right_is_kept_of_the_selected_epoch_even_where_it_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_after: int
+) -> None:
+    trial = tiny(epochs=5)
+    options = Options(data_dir="nowhere", runs_dir=str(tmp_path), checkpoint_s=0)
+    judged(monkeypatch, 0.5, 0.75, 0.25, 0.75, 0.5)
+    begun = run(trial, options)
+    for _ in range(cut_after):
+        next(begun)
+    begun.close()
+    happened = list(run(trial, options))
+    assert happened[-1]["row"]["test_right"] == bytes([2])
+    assert not any("test_right" in epoch for epoch in curve(happened)), "it would be most of the curves' size"
+
+
+def test_a_checkpoint_that_keeps_what_it_should_not_is_skipped(tmp_path: Path) -> None:
+    trial = tiny(epochs=2)
+    options = Options(data_dir="nowhere", runs_dir=str(tmp_path), checkpoint_s=0)
+    begun = run(trial, options)
+    next(begun)
+    begun.close()
+    path = Path(str(checkpoint_path(trial, options)))
+    state = torch.load(path, weights_only=True)
+    for kept in ({"val_acc": 1.0}, {"test_right": 3.5}):
+        torch.save({**state, "of_selected": kept}, path)
+        assert [epoch["epoch"] for epoch in next(run(trial, options))["curve"]] == [1]
 
 
 def test_weights_are_left_only_where_they_are_wanted(tmp_path: Path) -> None:

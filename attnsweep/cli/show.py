@@ -9,6 +9,7 @@ import pandas as pd
 from attnsweep.cli.options import add_results
 from attnsweep.core import text
 from attnsweep.core.clean import clean
+from attnsweep.core.columns import BITS
 from attnsweep.results.schema import EPOCHS, MEASURES
 from attnsweep.results.store import load
 from attnsweep.space.rerun import find_trial, rerun_line
@@ -30,7 +31,7 @@ def show(results: str, trial_id: str) -> int:
     screen, row = text.screen(), find_trial(results, trial_id)
     for column in MEASURES.values():
         value = row[column.name]
-        if not pd.isna(value):
+        if column.type != BITS and not pd.isna(value):
             screen.print(
                 f"{column.name:<20} {clean(written(value))} {column.unit}".rstrip(),
                 highlight=False,

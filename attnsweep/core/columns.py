@@ -7,6 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 STR, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
+BITS = pa.binary()  # a bit per example, as `core.bits` packs them
 View = Literal["closing", "pick", "curve"]
 
 
@@ -27,4 +28,5 @@ class Column:
     objective: bool = (
         False  # whether an adaptive search may aim at it: known at the latest once a trial was trained
     )
+    of_selected: bool = False  # judged with each epoch, and kept of the selected one alone
     shown: tuple[View, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`

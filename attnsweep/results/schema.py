@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from attnsweep.core.columns import BOOL, FLOAT, INT, STR, TIME, Column
+from attnsweep.core.columns import BITS, BOOL, FLOAT, INT, STR, TIME, Column
 from attnsweep.tasks.registry import AXES, COLUMNS
 
 
@@ -50,6 +50,13 @@ QUALITY = (
         objective=True, shown=("curve",),
     ),
     Column("train_loss", FLOAT, "nat", "mean training loss of the last epoch", "lower"),
+    Column("test_examples", INT, "example", "examples of the test split", of_selected=True),
+    Column(
+        "test_right", BITS, "",
+        "a bit per test example, in the order of the split, the first in the highest bit of the first byte: "
+        "whether it was answered right; numpy.unpackbits reads it",
+        of_selected=True,
+    ),
 )  # fmt: skip
 WHERE = ("measured_on", "latency_batch", "runtime")
 LATENCY_OF_TRIAL = (
@@ -168,6 +175,7 @@ IDS = (
 )  # fmt: skip
 OF_TASKS = tuple(column for column in COLUMNS if column.table == "trials" and not column.of_data)
 JUDGED = tuple(column for column in (*QUALITY, *COLUMNS) if column.per_epoch)
+OF_SELECTED = tuple(column for column in (*QUALITY, *COLUMNS) if column.of_selected)
 VERSION = PROVENANCE[-1]
 EPOCHS = (
     Column("trial_id", STR, "", "the trial"),

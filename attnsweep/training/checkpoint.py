@@ -18,7 +18,7 @@ from torch import nn
 from attnsweep.core.columns import FLOAT
 from attnsweep.core.trial import Trial
 from attnsweep.results import storage
-from attnsweep.results.schema import EPOCHS, SCHEMAS
+from attnsweep.results.schema import EPOCHS, OF_SELECTED, SCHEMAS
 from attnsweep.training import extra_state
 from attnsweep.training.history import History
 from attnsweep.training.setup import Options, Setup
@@ -99,6 +99,7 @@ def check(
     `model` is the freshly made one, `settings` are the parameter groups of its optimiser.
     """
     check_curve(state["curve"], trial_id=trial_id, epochs=epochs)
+    check_kept(state.get("of_selected", {}))
     best = state["best_weights"] or state["model"]
     if shapes(best) != shapes(state["model"]):
         raise ValueError("its best weights are those of another model")
@@ -127,6 +128,14 @@ def check_curve(curve: list[dict[str, Any]], *, trial_id: str, epochs: int) -> N
         pa.Table.from_pylist([numbers], schema=pa.schema([schema.field(key) for key in numbers]))
         if not all(math.isfinite(numbers.get(key) or 0) for key in FINITE):
             raise ValueError("its curve has numbers that are not finite")
+
+
+def check_kept(kept: Mapping[str, Any]) -> None:
+    """Raises ValueError where something else is kept of the selected epoch than its columns."""
+    if strange := kept.keys() - {column.name for column in OF_SELECTED}:
+        raise ValueError(f"it keeps a column {min(strange)}")
+    schema = SCHEMAS["trials"]
+    pa.Table.from_pylist([dict(kept)], schema=pa.schema([schema.field(key) for key in kept]))
 
 
 def group_of(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.results.schema import OF_SELECTED
 from attnsweep.results.store import Row
 from attnsweep.tasks.registry import TASKS, procedure
 
@@ -29,6 +30,7 @@ class History:
     curve: list[Row] = field(default_factory=list)  # the rows of `epochs`, from the first on
     reported: int = 0  # how many of them stood in an event
     best_weights: Weights | None = None  # of the selected epoch; only where they are wanted
+    kept: Row = field(default_factory=dict)  # columns that are kept of the selected epoch alone
     examined: Row = field(default_factory=dict)  # what the model of that epoch was judged by once, at the end
     started_at: datetime = field(default_factory=now)  # the first attempt
     earlier_s: float = 0.0  # of training, in earlier attempts
@@ -47,6 +49,13 @@ class History:
         quality, tie_breaker = procedure(self.task).quality, TASKS[self.task].tie_breaker
         return max(self.curve, key=lambda epoch: (quality(epoch), -epoch.get(tie_breaker, 0.0)))
 
+    def add(self, epoch: Row) -> None:
+        """Takes the columns of an epoch that was judged, the last one now."""
+        of_selected = {column.name: epoch[column.name] for column in OF_SELECTED if column.name in epoch}
+        self.curve.append({name: value for name, value in epoch.items() if name not in of_selected})
+        if self.selected is self.curve[-1]:
+            self.kept = of_selected
+
     def keep_if_best(self, model: nn.Module) -> None:
         """Copies the weights of the last epoch's model if that epoch is the selected one."""
         if self.selected is self.curve[-1]:
@@ -64,6 +73,7 @@ class History:
         return {
             "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
             "best_weights": self.best_weights,
+            "of_selected": self.kept,
             "train_s": self.train_s,
             "started_at": self.started_at.isoformat(),
         }
@@ -78,6 +88,7 @@ class History:
             task,
             curve=[{**epoch, "finished_at": at} for epoch, at in zip(state["curve"], times, strict=True)],
             best_weights=state["best_weights"],
+            kept=state.get("of_selected", {}),  # of an earlier version: nothing was
             started_at=datetime.fromisoformat(state["started_at"]),
             earlier_s=state["train_s"],
         )

@@ -85,7 +85,7 @@ def epochs(setup: Setup, history: History) -> Iterator[Event]:
         effort: Row = {}  # a rule that learns nothing is judged as it is
         if setup.optimizer:
             effort = yield from train(setup, setup.optimizer, epoch=epoch)
-        history.curve.append(judge(setup, epoch=epoch, effort=effort))
+        history.add(judge(setup, epoch=epoch, effort=effort))
         if keeps_weights:
             history.keep_if_best(setup.model)
         if epoch + 1 == setup.config["epochs"]:
@@ -146,7 +146,8 @@ def row_of(setup: Setup, history: History) -> Row:
     if not history.curve:
         return row
     best = history.selected
-    row |= {column.name: best[column.name] for column in JUDGED if column.name in best} | history.examined
+    row |= {column.name: best[column.name] for column in JUDGED if column.name in best}
+    row |= history.kept | history.examined
     if "test_acc" in best:
         row["test_acc_best"] = max(epoch["test_acc"] for epoch in history.curve)
     row["best_epoch"] = best["epoch"]

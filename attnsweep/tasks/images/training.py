@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
+from attnsweep.core.bits import packed
 from attnsweep.tasks.images import datasets, folders
 
 JUDGE_BATCH = 1_000
@@ -152,20 +153,24 @@ def rate_of_epoch(lr: float, gamma: float, epoch: int) -> float:
     return lr
 
 
-def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy (0..1) and mean cross-entropy (nats) of a model in evaluation mode, on validation and test."""
+def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy (0..1) and mean cross-entropy (nats) of a model in evaluation mode, on validation and test,
+    and which test images it gets right.
+    """
     val, test = judge_split(model, data, data.val), judge_split(model, data, data.test)
-    return {"val_acc": val[0], "val_loss": val[1], "test_acc": test[0]}
+    right = {"test_examples": len(data.test), "test_right": packed(test[2].cpu().numpy())}
+    return {"val_acc": val[0], "val_loss": val[1], "test_acc": test[0], **right}
 
 
-def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy on one split."""
-    correct, total = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
+def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, float, Bool[Tensor, " n"]]:
+    """Accuracy and mean cross-entropy on one split, and for each image whether its class is the right one."""
+    total, right = torch.zeros((), dtype=torch.float64, device=split.labels.device), []
     for images, labels in zip(split.images.split(JUDGE_BATCH), split.labels.split(JUDGE_BATCH), strict=True):
         logits = model(inputs(data, images)).float()
-        correct += (logits.argmax(dim=1) == labels).sum()
+        right.append(logits.argmax(dim=1) == labels)
         total += F.cross_entropy(logits, labels, reduction="sum")
-    return correct.item() / len(split), total.item() / len(split)
+    hits = torch.cat(right)
+    return hits.sum().item() / len(split), total.item() / len(split), hits
 
 
 def quality(epoch: Mapping[str, Any]) -> float:

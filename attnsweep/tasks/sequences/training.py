@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
+from attnsweep.core.bits import packed
 from attnsweep.tasks.sequences import problems
 from attnsweep.tasks.sequences.decoding import Writer, beam
 from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
@@ -100,8 +101,9 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     return float(config["lr"] * min(share, share**-0.5))
 
 
-def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy of whole answers and of their tokens (0..1), and the loss per token (nats) without smoothing.
+def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy of whole answers and of their tokens (0..1), the loss per token (nats) without smoothing, and
+    which test questions are answered right as a whole.
 
     `val` and `test` are of the greatest length in training, `long` of twice that.
     """
@@ -113,18 +115,26 @@ def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str
         "test_acc": accuracy["test"][0],
         "test_token_acc": accuracy["test"][1],
         "test_acc_long": accuracy["long"][0],
+        "test_examples": len(accuracy["test"][2]),
+        "test_right": packed(accuracy["test"][2].cpu().numpy()),
     }
 
 
-def judge_part(model: Transformer, examples: Examples, config: Mapping[str, Any]) -> tuple[float, float]:
-    """The share of answers, and of their tokens with each END, that are decoded right."""
-    whole = right = known = 0
+def judge_part(
+    model: Transformer, examples: Examples, config: Mapping[str, Any]
+) -> tuple[float, float, Tensor]:
+    """The share of answers, and of their tokens with each END, that are decoded right; for each answer
+    whether all of it is (n,).
+    """
+    right = known = 0
+    whole = []
     for questions, answers in zip(*(part.split(JUDGE_BATCH) for part in examples), strict=True):
         written = decode(model, questions, config, longest=answers.shape[1])
         hits = (written == answers) & (answers != PAD)
-        whole += int((written == answers).all(dim=1).sum())
+        whole.append((written == answers).all(dim=1))
         right, known = right + int(hits.sum()), known + int((answers != PAD).sum())
-    return whole / len(examples[0]), right / known
+    hits = torch.cat(whole)
+    return int(hits.sum()) / len(hits), right / known, hits
 
 
 def decode(model: Transformer, questions: Tensor, config: Mapping[str, Any], *, longest: int) -> Tensor:
