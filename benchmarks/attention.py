@@ -35,8 +35,9 @@ from torch import Tensor, nn
 
 from attnsweep.measuring.device import pick_device
 from attnsweep.measuring.memory import PeakMemory
-from attnsweep.nn.attention import MultiHeadAttention, causal_mask
+from attnsweep.nn.attention import MultiHeadAttention
 from attnsweep.nn.cost import multi_head
+from attnsweep.nn.kernels import causal_mask
 from attnsweep.results import provenance
 
 WAYS = ("explicit", "fused", "torch")
@@ -69,7 +70,8 @@ class Shape:
 
     @property
     def mmac(self) -> float:
-        return self.batch * multi_head(self.dim, self.tokens, self.tokens, inner=self.dim).macs / 1e6
+        sizes = dict(heads=self.heads, dim_head=self.dim // self.heads)
+        return self.batch * multi_head(self.dim, self.tokens, self.tokens, **sizes).macs / 1e6
 
 
 # --- The three ways ---

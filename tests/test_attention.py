@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.nn.attention import (
-    KERNELS,
-    Cache,
-    MultiHeadAttention,
-    attention_maps,
-    attention_weights,
-    causal_mask,
-    linear,
-    padding_mask,
-)
-from attnsweep.nn.blocks import DecoderBlock, EncoderBlock, Positions, sinusoids
+from attnsweep.nn.attention import Cache, MultiHeadAttention, attention_maps, linear
+from attnsweep.nn.blocks import DecoderBlock, EncoderBlock
+from attnsweep.nn.kernels import KERNELS, attention_weights, causal_mask, padding_mask
+from attnsweep.nn.positions import Positions, sinusoids
 
 B, N, M, D, H, HIDDEN = 3, 5, 7, 16, 4, 24
 Pairs = list[tuple[nn.Module, nn.Module]]  # of ours and torch's
@@ -423,7 +416,7 @@ def test_what_does_not_fit_is_refused_with_what_does() -> None:
         MultiHeadAttention(D, heads=5)
     with pytest.raises(UserError, match="attention='fussed' is unknown, did you mean 'fused'"):
         MultiHeadAttention(D, heads=H, attention="fussed")
-    with pytest.raises(UserError, match="norm='before' is unknown; use one of post, pre"):
+    with pytest.raises(UserError, match="norm='before' is unknown; use one of post, pre, rms"):
         EncoderBlock(D, heads=H, mlp_dim=HIDDEN, norm="before")
     with pytest.raises(UserError, match="positions='rotary' is unknown; use one of sinusoidal, learned"):
         Positions(N, D, kind="rotary")

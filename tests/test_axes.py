@@ -18,7 +18,7 @@ from attnsweep.tasks.sequences import space as sequences
 
 VIT = {"model": "vit"}
 MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}
-OF_SEQUENCES = {"length", "norm", "positions", "beam", "label_smoothing", "warmup_steps"}
+OF_SEQUENCES = {*sequences.MODELS["transformer"], *sequences.RECIPE} - {*BLOCKS, *RECIPE, "attention"}
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
 OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling"}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
-from attnsweep.nn.attention import KERNELS, padding_mask
+from attnsweep.nn.kernels import KERNELS, padding_mask
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.sequences.cost import encoder_decoder
 from attnsweep.tasks.sequences.decoding import Written, beam, greedy

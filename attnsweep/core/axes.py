@@ -5,7 +5,7 @@ Those of one task alone are in its room, `tasks/NAME/axes.py`.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean
@@ -72,7 +72,14 @@ class Axis:
         return f"{self.article} {bound}{upper}"
 
 
-KERNELS = "explicit: softmax of the product, step by step; fused: torch's scaled_dot_product_attention"
+ATTENTION = (
+    "explicit: softmax of the product, step by step; fused: torch's scaled_dot_product_attention; "
+    "of decoders also linear, differential, gated, sigmoid"
+)
+NORM = "post: layer norm after each residual sum; pre: before each sub-layer; rms: there, without a mean"
+POSITIONS = (
+    "sinusoidal, learned: added to the tokens; rope, alibi: between queries and keys; none: nothing says them"
+)
 IDENTITY = (
     Axis("task", str, None, "how the model is trained and judged"),
     Axis(
@@ -100,10 +107,24 @@ SIZES = (
     Axis("dim", int, 128, "width of a token; of a cnn's hidden layer", "", 1, 65536),
     Axis("dim_head", int, 64, "width of one head's queries, keys and values", "", 1, 65536),
     Axis("mlp_dim", int, 256, "width of the feed-forward layer", "", 1, 1e6),
-    Axis("attention", str, "explicit", KERNELS, choices=("explicit", "fused"), before="explicit"),
-)
+    Axis("attention", str, "explicit", ATTENTION, before="explicit",
+         choices=("explicit", "fused", "linear", "differential", "gated", "sigmoid")),
+    Axis("norm", str, "post", NORM, choices=("post", "pre", "rms")),
+    Axis("positions", str, "sinusoidal", POSITIONS,
+         choices=("sinusoidal", "learned", "rope", "alibi", "none")),
+    Axis("kv_heads", int, None, "heads of keys and values, shared by those of queries; null: as many",
+         "", 1, 1024),
+    Axis("window", int, None, "tokens attend to what is less than so many away; null: to all",
+         "token", 1, 1e6),
+    Axis("sinks", int, None, "first tokens that a window leaves open; null: none", "token", 0, 1e6),
+    Axis("qk_norm", str, None, "rms: queries and keys are normed; null: they are not",
+         choices=("none", "rms")),
+    Axis("mlp", str, None, "of the feed-forward layer; null: relu", choices=("relu", "gelu", "swiglu")),
+)  # fmt: skip
 RECIPE = (
     Axis("dropout", float, 0.1, "dropout rate inside the blocks", "", 0, 0.99, architecture=False),
+    Axis("attention_dropout", float, None, "dropout rate on the weights of attention; null: none",
+         "", 0, 0.99, architecture=False),
     Axis("optimizer", str, "adam", "sgd has momentum 0.9", choices=("adam", "adamw", "sgd"),
          architecture=False),
     Axis("lr", float, 1e-4, "highest learning rate: of the first epoch, or at the end of warm-up",
@@ -130,6 +151,9 @@ def by_name(*groups: Iterable[Axis]) -> dict[str, Axis]:
 
 
 SHARED = by_name(IDENTITY, SIZES, RECIPE)
+# of a task without variants
+# of a task without variants
+KERNEL = {"attention": replace(SHARED["attention"], choices=("explicit", "fused"))}
 
 
 def filled(

@@ -23,6 +23,7 @@ class Trial:
     numerics: int = 0  # the version of what its task computes
     source: Source | None = None  # the text of a user's own model, for workers that have no such file
     data_columns: Mapping[str, Any] = field(default_factory=dict)  # what its task says of the data set
+    cost_columns: Mapping[str, Any] = field(default_factory=dict)  # and of its cost, besides the two above
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
@@ -44,6 +45,7 @@ class Trial:
             **self.config,
             "params": self.params,
             "macs": self.macs,
+            **self.cost_columns,
             "data_sha256": self.data_sha256,
             **self.data_columns,
             "numerics": self.numerics,

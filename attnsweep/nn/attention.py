@@ -1,176 +1,90 @@
-"""Attention as in section 3.2 of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762).
+"""Multi-head attention: section 3.2.2 of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762), and
+what is put in the place of its parts today (`design` names it, `variants` has it).
 
-Read on: `blocks` puts it between residuals and feed-forward networks, `transformer` stacks those, `decoding`
-writes with them.
+Read `kernels` before this, then `blocks`, which puts attention between residuals and feed-forward networks.
 
-    3.2.1  scaled dot-product attention, eq. 1    `explicit`, `fused`
-    3.2.3  who may attend to whom                 `padding_mask`, `causal_mask`
-    3.2.2  multi-head attention                   `MultiHeadAttention`
-
-Shapes: b examples, n queries, m keys, h heads, d the width of a token, or of a head where h stands before.
-
-One convention for masks: boolean, True where the query may attend to the key; (n, m), or (b, n, m), or
-(b, h, n, m) where heads differ, each axis of full length or 1. A mask of two axes is always (n, m): what is
-known of the keys (b, m) becomes a mask by `padding_mask`, (b, 1, m). `&` joins two of them. A query that may
-attend to nothing has weights of zero and gets zeros, with gradients of zero, where the softmax would say 0/0.
+Shapes: b examples, n queries, m keys, h heads of queries, g of keys and values (as many, where nothing else
+is said), d the width of a token, or of a head where h stands before. Masks are as `kernels` says.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError, known
+from attnsweep.core.errors import UserError
+from attnsweep.nn import variants
+from attnsweep.nn.design import PLAIN, Variant, check
+from attnsweep.nn.kernels import Mask
+from attnsweep.nn.positions import distances, rotated
 
-Mask = Bool[Tensor, "n m"] | Bool[Tensor, "b n m"] | Bool[Tensor, "b h n m"]
-
-# --- Scaled dot-product attention ---
-
-
-class Kernel(Protocol):
-    """Eq. 1, Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, of Q (b, h, n, d), K and V (b, h, m, d)."""
-
-    def __call__(
-        self,
-        queries: Float[Tensor, "b h n d"],
-        keys: Float[Tensor, "b h m d"],
-        values: Float[Tensor, "b h m d"],
-        *,
-        mask: Mask | None,
-        dropout: float,
-    ) -> Float[Tensor, "b h n d"]:
-        """What each query reads from the values, (b, h, n, d). `dropout` is a rate on the weights.
-
-        Raises as `four_axes` does where the mask does not fit.
-        """
-
-
-def attention_weights(
-    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b h m d"], *, mask: Mask | None = None
-) -> Float[Tensor, "b h n m"]:
-    """softmax(Q K^T / sqrt(d)): how much each query attends to each key, (b, h, n, m); rows sum to one.
-
-    Raises as `four_axes` does where the mask does not fit.
-    """
-    scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
-    if mask is None:
-        return scores.softmax(dim=-1)
-    mask = four_axes(mask, queries, keys)
-    least = torch.finfo(scores.dtype).min  # not -inf, of which a row makes NaN
-    return scores.masked_fill(~mask, least).softmax(dim=-1).masked_fill(~mask, 0)
-
-
-def explicit(
-    queries: Float[Tensor, "b h n d"],
-    keys: Float[Tensor, "b h m d"],
-    values: Float[Tensor, "b h m d"],
-    *,
-    mask: Mask | None = None,
-    dropout: float = 0.0,
-) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 as it is written. Holds all weights (b, h, n, m) in memory."""
-    return F.dropout(attention_weights(queries, keys, mask=mask), dropout) @ values
-
-
-def fused(
-    queries: Float[Tensor, "b h n d"],
-    keys: Float[Tensor, "b h m d"],
-    values: Float[Tensor, "b h m d"],
-    *,
-    mask: Mask | None = None,
-    dropout: float = 0.0,
-) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights.
-
-    On a CPU there is such a kernel for a dropout of zero only; with dropout torch computes step by step and
-    holds the weights, like `explicit`. The blocks below have no dropout on weights.
-    """
-    if mask is None:
-        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
-    mask = four_axes(mask, queries, keys)
-    idle = ~mask.any(dim=-1, keepdim=True)  # not every kernel of torch is sure to give zeros for such rows
-    read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask | idle, dropout_p=dropout)
-    return read.masked_fill(idle, 0)
-
-
-KERNELS: dict[str, Kernel] = {"explicit": explicit, "fused": fused}
-
-# --- Masks ---
-
-
-def padding_mask(tokens: Int[Tensor, "b m"], *, padding: int = 0) -> Bool[Tensor, "b 1 m"]:
-    """Every query may attend to the keys that are not padding: (b, 1, m) of token ids (b, m)."""
-    return rearrange(tokens != padding, "b m -> b 1 m")
-
-
-def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> Bool[Tensor, "n m"]:
-    """A query may attend to itself and what came before; the queries are the last of the keys: (n, m)."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-
-
-def four_axes(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """A mask of queries (b, h, n, d) and keys (b, h, m, d) with all four axes, each of full length or 1.
-
-    Raises TypeError where it is not boolean, ValueError where it is not (n, m), (b, n, m) or (b, h, n, m).
-    """
-    if mask.dtype != torch.bool:
-        raise TypeError(
-            f"the mask is {mask.dtype}; make it torch.bool, True where a query may attend to a key"
-        )
-    given, full = tuple(mask.shape), (*queries.shape[:3], keys.shape[2])
-    if mask.ndim == 2:
-        mask = rearrange(mask, "n m -> 1 1 n m")
-    elif mask.ndim == 3:
-        mask = rearrange(mask, "b n m -> b 1 n m")
-    if mask.ndim != 4 or any(axis not in (1, most) for axis, most in zip(mask.shape, full, strict=True)):
-        sizes = ", ".join(f"{axis}={length}" for axis, length in zip("bhnm", full, strict=True))
-        raise ValueError(
-            f"the mask is {given}, but attention has {sizes}; make the mask (n, m), (b, n, m) or "
-            "(b, h, n, m), each axis of that length or 1"
-        )
-    return mask
-
-
-# --- Multi-head attention ---
+EPS = 1e-6  # of a root mean square
 
 
 class Cache:
-    """Keys and values (b, h, m, d) that one attention has computed, so that decoding computes each once."""
+    """What one attention keeps of the tokens that it has seen, so that decoding computes each once: their
+    keys and values (b, g, m, d), or the sums of them that linear attention needs. The first axis is the
+    batch.
+    """
 
     def __init__(self) -> None:
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.held: tuple[Tensor, ...] | None = None
+        self.tokens = 0  # how many it has seen
 
     @property
-    def tokens(self) -> int:
-        """How many tokens are held."""
-        return self.held[0].shape[2] if self.held else 0
+    def bytes(self) -> int:
+        """What is held takes so much memory."""
+        return sum(part.numel() * part.element_size() for part in self.held or ())
+
+    def places(self, more: int, *, sinks: int = 0, device: torch.device | None = None) -> Int[Tensor, " m"]:
+        """Where the tokens that are held stand, and `more` new ones behind all that were seen."""
+        held = self.held[0].shape[2] if self.held else 0
+        if held == self.tokens:
+            return torch.arange(held + more, device=device)
+        first, latest = torch.arange(sinks, device=device), self.tokens - (held - sinks)
+        return torch.cat([first, torch.arange(latest, self.tokens + more, device=device)])
 
     def grow(
-        self, keys: Float[Tensor, "b h m d"], values: Float[Tensor, "b h m d"]
-    ) -> tuple[Float[Tensor, "b h m2 d"], Float[Tensor, "b h m2 d"]]:
+        self, keys: Float[Tensor, "b g m d"], values: Float[Tensor, "b g m d"]
+    ) -> tuple[Float[Tensor, "b g m2 d"], Float[Tensor, "b g m2 d"]]:
         """All that is held, now with these at the end."""
+        self.tokens += keys.shape[2]
         if self.held:
             keys, values = (torch.cat(pair, dim=2) for pair in zip(self.held, (keys, values), strict=True))
         self.held = keys, values
-        return self.held
+        return keys, values
+
+    def forget(self, window: int, sinks: int) -> None:
+        """Holds no more than a window needs for the next token: the first `sinks` and the last window - 1."""
+        if self.held and self.held[0].shape[2] > sinks + window - 1:
+            begins = self.held[0].shape[2] - (window - 1)
+            self.held = tuple(torch.cat([part[:, :, :sinks], part[:, :, begins:]], 2) for part in self.held)
 
     def choose(self, rows: Tensor) -> None:
         """Goes on with these rows of the batch, in this order."""
         if self.held:
-            self.held = self.held[0][rows], self.held[1][rows]
+            self.held = tuple(part[rows] for part in self.held)
+
+
+class Reading(NamedTuple):
+    """All that a kernel needs: queries (b, h, n, d), keys and values (b, g, m, d), who may attend to whom."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    scope: dict[str, Any]
 
 
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
-    `dim_head` is dim // heads if not given, as in the paper. `dropout` is a rate on the weights in training.
-    Raises UserError for an unknown kernel, and without `dim_head` for heads that do not divide dim.
+    `attention` is a kernel of eq. 1, or one of `variants`. `dim_head` is dim // heads if not given,
+    as in the paper. `dropout` is a rate on the weights in training. `block`, from 1, is where it stands in
+    its stack. Raises UserError for an unknown word, and for sizes that do not fit one another.
     """
 
     def __init__(
@@ -182,13 +96,24 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         attention: str = "fused",
+        variant: Variant = PLAIN,
+        block: int = 1,
     ) -> None:
         super().__init__()
-        inner = heads * (width_of_head(dim, heads) if dim_head is None else dim_head)
-        self.heads, self.dropout = heads, dropout
-        self.kernel = KERNELS[known("attention", attention, KERNELS)]
-        self.to_queries, self.to_keys, self.to_values = (linear(dim, inner, bias=bias) for _ in range(3))
+        dim_head = width_of_head(dim, heads) if dim_head is None else dim_head
+        check(attention, variant, heads=heads, dim_head=dim_head, dropout=dropout)
+        inner, kv_inner = heads * dim_head, (variant.kv_heads or heads) * dim_head
+        self.heads, self.dim_head, self.dropout, self.variant = heads, dim_head, dropout, variant
+        self.to_queries, self.to_keys, self.to_values = (
+            linear(dim, width, bias=bias) for width in (inner, kv_inner, kv_inner)
+        )
         self.to_output = linear(inner, dim, bias=bias)
+        self.kernel, self.weigh = variants.kernel_of(attention, dim_head, block)
+        self.sums = attention == "linear"
+        self.to_gate = linear(dim, inner, bias=bias) if attention == "gated" else None
+        self.norm_queries, self.norm_keys = (
+            nn.RMSNorm(dim_head, eps=EPS) if variant.qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(
         self,
@@ -196,6 +121,7 @@ class MultiHeadAttention(nn.Module):
         keys: Float[Tensor, "b m d"] | None = None,
         *,
         mask: Mask | None = None,
+        causal: bool = False,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
         """What the tokens `queries` (b, n, d) read from the tokens `keys` (b, m, d), or from themselves:
@@ -205,10 +131,13 @@ class MultiHeadAttention(nn.Module):
         m keys; attention to others computes their keys and values in the first call, and reads those in all.
         The mask is as the head of this file says. Raises as `four_axes` does where it does not fit.
         """
-        q = self.split(self.to_queries(queries))
-        k, v = self.keys_values(queries if keys is None else keys, cache, crosses=keys is not None)
-        dropout = self.dropout if self.training else 0.0
-        read = self.kernel(q, k, v, mask=mask, dropout=dropout)
+        if self.sums:
+            read = self.read_sums(queries, keys, mask=mask, causal=causal, cache=cache)
+        else:
+            q, k, v, scope = self.reading(queries, keys, mask=mask, causal=causal, cache=cache)
+            read = self.kernel(q, k, v, **scope, dropout=self.dropout if self.training else 0.0)
+        if self.to_gate is not None:
+            read = read * self.split(self.to_gate(queries)).sigmoid()
         return self.to_output(rearrange(read, "b h n d -> b n (h d)"))
 
     def weights(
@@ -217,24 +146,95 @@ class MultiHeadAttention(nn.Module):
         keys: Float[Tensor, "b m d"] | None = None,
         *,
         mask: Mask | None = None,
+        causal: bool = False,
     ) -> Float[Tensor, "b h n m"]:
-        """The weights (b, h, n, m) with which `forward` reads, whichever the kernel; without dropout.
+        """The weights (b, h, n, m) with which `forward` reads, whichever the kernel; without dropout, and
+        before what a gate or a norm does to what was read.
 
         Raises as `four_axes` does where the mask does not fit.
         """
-        q, k = self.to_queries(queries), self.to_keys(queries if keys is None else keys)
-        return attention_weights(self.split(q), self.split(k), mask=mask)
+        if self.sums:
+            of_queries, of_keys, _ = self.features(queries, keys, start=0)
+            return variants.linear_weights(of_queries, of_keys, mask=mask, causal=causal)
+        q, k, _, scope = self.reading(queries, keys, mask=mask, causal=causal, cache=None)
+        return self.weigh(q, k, **scope)
 
-    def keys_values(self, tokens: Tensor, cache: Cache | None, *, crosses: bool) -> tuple[Tensor, Tensor]:
-        """The keys and values (b, h, m, d) to read from."""
-        if cache and cache.held and crosses:
-            return cache.held
-        k, v = self.split(self.to_keys(tokens)), self.split(self.to_values(tokens))
-        return cache.grow(k, v) if cache else (k, v)
+    def reading(
+        self, queries: Tensor, keys: Tensor | None, *, mask: Mask | None, causal: bool, cache: Cache | None
+    ) -> Reading:
+        """Queries, keys, values, with those of the cache, and who may attend to whom."""
+        variant, q = self.variant, self.norm_queries(self.split(self.to_queries(queries)))
+        if keys is not None:
+            return Reading(q, *self.crossed(keys, cache), {"mask": mask, "causal": causal})
+        k, v = self.norm_keys(self.split(self.to_keys(queries))), self.split(self.to_values(queries))
+        there = (cache or Cache()).places(q.shape[2], sinks=variant.sinks, device=q.device)
+        here = there[len(there) - q.shape[2] :]
+        if variant.positions == "rope":
+            q, k = rotated(q, here), rotated(k, here)
+        if cache is not None:
+            k, v = cache.grow(k, v)
+            if variant.window is not None:
+                cache.forget(variant.window, variant.sinks)
+        return Reading(q, k, v, self.scope(mask, here, there, causal=causal, dtype=q.dtype))
 
-    def split(self, tokens: Float[Tensor, "b n hd"]) -> Float[Tensor, "b h n d"]:
+    def crossed(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """The keys and values (b, g, m, d) of another sequence's tokens."""
+        if cache is not None and cache.held:
+            k, v = cache.held
+            return k, v
+        k, v = self.norm_keys(self.split(self.to_keys(tokens))), self.split(self.to_values(tokens))
+        return (k, v) if cache is None else cache.grow(k, v)
+
+    def scope(
+        self, mask: Mask | None, here: Tensor, there: Tensor, *, causal: bool, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """What a kernel is told of queries that stand `here` (n,) and keys that stand `there` (m,)."""
+        variant, bias = self.variant, None
+        if variant.positions == "alibi":
+            bias = distances(here, there, self.heads, dtype=dtype)
+        if variant.window is None:
+            return {"mask": mask, "bias": bias, "causal": causal}
+        near = variants.window_mask(here, there, variant.window, variant.sinks)
+        if mask is not None:
+            seen = int(there[-1]) + 1 if len(there) else 0
+            near = near & (mask[..., there] if mask.shape[-1] == seen else mask)
+        return {"mask": near, "bias": bias, "causal": causal}
+
+    def read_sums(
+        self, queries: Tensor, keys: Tensor | None, *, mask: Mask | None, causal: bool, cache: Cache | None
+    ) -> Tensor:
+        """What linear attention reads, (b, h, n, d); a cache holds its sums. The mask may be of keys
+        alone.
+        """
+        own, n = keys is None, queries.shape[1]
+        start = cache.tokens if cache is not None and own else 0
+        if cache is not None and cache.held and not own:
+            plain = variants.features(self.norm_queries(self.split(self.to_queries(queries))))
+            return variants.read_sums((plain, plain), variants.Sums(*cache.held))
+        q, k, v = self.features(queries, keys, start=start)
+        before = variants.Sums(*cache.held) if cache is not None and cache.held else None
+        admitted = variants.of_keys(mask, k[0])
+        read, sums = variants.linear_attention(q, k, v, admitted=admitted, causal=causal, before=before)
+        if cache is not None:
+            cache.held, cache.tokens = tuple(sums), cache.tokens + (n if own else k[0].shape[2])
+        return read
+
+    def features(
+        self, queries: Tensor, keys: Tensor | None, *, start: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+        """phi(Q) and phi(K), each as it stands and as rope turns it, and V."""
+        tokens = queries if keys is None else keys
+        q = variants.features(self.norm_queries(self.split(self.to_queries(queries))))
+        k = variants.features(self.norm_keys(self.split(self.to_keys(tokens))))
+        turned = (q, k)
+        if self.variant.positions == "rope" and keys is None:
+            places = torch.arange(start, start + q.shape[2], device=q.device)
+            turned = rotated(q, places), rotated(k, places)
+        return (q, turned[0]), (k, turned[1]), self.split(self.to_values(tokens))
+
+    def split(self, tokens: Float[Tensor, "b n hd"]) -> Float[Tensor, "b n h d"]:
         """What belongs to each head."""
-        return rearrange(tokens, "b n (h d) -> b h n d", h=self.heads)
+        return rearrange(tokens, "b n (h d) -> b h n d", d=self.dim_head)
 
 
 @contextmanager

@@ -1,71 +1,77 @@
 """What "Attention Is All You Need" (https://arxiv.org/abs/1706.03762) puts around attention.
 
     3.3  feed-forward network, eq. 2            `FeedForward`
-    3.5  positions                              `sinusoids`, `Positions`
     3.1  residuals, norms and the two blocks    `Residual`, `EncoderBlock`, `DecoderBlock`
 
 Shapes: b examples, n tokens, d the width of a token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError, known
-from attnsweep.nn.attention import Cache, Mask, MultiHeadAttention, linear
+from attnsweep.core.errors import known
+from attnsweep.nn.attention import EPS, Cache, MultiHeadAttention, linear
+from attnsweep.nn.design import MLPS, NORMS, PLAIN, Variant, variant_of
+from attnsweep.nn.kernels import Mask
+
+
+class Gated(nn.Module):
+    """Swish(x W) * x V without biases, of "GLU Variants Improve Transformer"
+    (https://arxiv.org/abs/2002.05202, eq. 6): what `swiglu` has in the place of a layer and its ReLU, with a
+    third matrix.
+    """
+
+    def __init__(self, dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.gate, self.up = (linear(dim, mlp_dim, bias=False) for _ in range(2))
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n hidden"]:
+        """(b, n, d) to (b, n, hidden)."""
+        return nn.functional.silu(self.gate(x)) * self.up(x)
 
 
 class FeedForward(nn.Sequential):
-    """Eq. 2, FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, of each token by itself: (b, n, d) to (b, n, d)."""
+    """Eq. 2, FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, of each token by itself: (b, n, d) to (b, n, d).
 
-    def __init__(self, dim: int, mlp_dim: int) -> None:
-        super().__init__(linear(dim, mlp_dim), nn.ReLU(), linear(mlp_dim, dim))
-
-
-def sinusoids(longest: int, dim: int) -> Float[Tensor, "n d"]:
-    """PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(the same), (longest, d); section 3.5."""
-    position = torch.arange(longest, dtype=torch.float64)
-    frequency = 10_000 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    angles = torch.outer(position, frequency)
-    both = rearrange([angles.sin(), angles.cos()], "two n i -> n (i two)")
-    return both[:, :dim].to(torch.get_default_dtype())
-
-
-class Positions(nn.Module):
-    """Adds to each token what says where it stands, `sinusoidal` or `learned`, for up to `longest` tokens.
-
-    Raises UserError for another kind.
+    `gelu` has that (https://arxiv.org/abs/1606.08415) for the ReLU; `swiglu` is `Gated`, then W_2 without a
+    bias.
     """
 
-    def __init__(self, longest: int, dim: int, *, kind: str = "sinusoidal") -> None:
-        super().__init__()
-        self.table: Tensor
-        if known("positions", kind, ("sinusoidal", "learned")) == "learned":
-            self.table = nn.Parameter(torch.randn(longest, dim) * dim**-0.5)
+    def __init__(self, dim: int, mlp_dim: int, *, kind: str = "relu") -> None:
+        if known("mlp", kind, MLPS) == "swiglu":
+            super().__init__(Gated(dim, mlp_dim), linear(mlp_dim, dim, bias=False))
         else:
-            self.register_buffer("table", sinusoids(longest, dim), persistent=False)
+            activation = nn.GELU() if kind == "gelu" else nn.ReLU()
+            super().__init__(linear(dim, mlp_dim), activation, linear(mlp_dim, dim))
 
-    def forward(self, tokens: Float[Tensor, "b n d"], *, start: int = 0) -> Float[Tensor, "b n d"]:
-        """Of tokens (b, n, d), the first of which stands at `start`. Raises UserError past `longest`."""
-        end, longest = start + tokens.shape[1], len(self.table)
-        if end > longest:
-            raise UserError(f"{end} tokens, but there are positions for {longest}; build the model for more")
-        return tokens + self.table[start:end]
+
+def norm_of(dim: int, kind: str) -> nn.Module:
+    """A layer norm; of `rms` a scale and the root mean square alone (https://arxiv.org/abs/1910.07467, eq.
+    4).
+    """
+    return nn.RMSNorm(dim, eps=EPS) if kind == "rms" else nn.LayerNorm(dim)
+
+
+def last_norm(dim: int, kind: str) -> nn.Module:
+    """What ends a stack whose blocks norm what goes into their sub-layers, and not what comes out."""
+    return nn.Identity() if kind == "post" else norm_of(dim, kind)
 
 
 class Residual(nn.Module):
     """A sub-layer with what goes around it (section 3.1), dropout on its output (section 5.4).
 
-    norm="post", the paper's: Norm(x + Dropout(Sublayer(x))). norm="pre": x + Dropout(Sublayer(Norm(x))).
+    norm="post", the paper's: Norm(x + Dropout(Sublayer(x))). norm="pre": x + Dropout(Sublayer(Norm(x))), and
+    so is "rms", whose norm is another one.
     """
 
     def __init__(self, dim: int, *, norm: str = "post", dropout: float = 0.0) -> None:
         super().__init__()
-        self.pre = known("norm", norm, ("post", "pre")) == "pre"
-        self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
+        self.pre = known("norm", norm, NORMS) != "post"
+        self.norm, self.dropout = norm_of(dim, norm), nn.Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "b n d"], sublayer: Callable[[Tensor], Tensor]
@@ -74,6 +80,27 @@ class Residual(nn.Module):
         if self.pre:
             return x + self.dropout(sublayer(self.norm(x)))
         return self.norm(x + self.dropout(sublayer(x)))
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a block is made of, besides its sizes: its attention, as `MultiHeadAttention` takes it, and the
+    kind of its feed-forward layer; `block`, from 1, is where it stands in its stack.
+    """
+
+    variant: Variant = PLAIN
+    attention_dropout: float = 0.0
+    mlp: str = "relu"
+    block: int = 1
+
+
+AS_PUBLISHED = Inside()
+
+
+def inside_of(config: Mapping[str, Any]) -> Inside:
+    """What a configuration says of blocks besides their sizes."""
+    dropout, mlp = config.get("attention_dropout") or 0.0, config.get("mlp") or "relu"
+    return Inside(variant_of(config), dropout, mlp)
 
 
 class EncoderBlock(nn.Module):
@@ -89,17 +116,30 @@ class EncoderBlock(nn.Module):
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
+        inside: Inside = AS_PUBLISHED,
     ) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(dim, heads=heads, dim_head=dim_head, attention=attention)
-        self.feed_forward = FeedForward(dim, mlp_dim)
+        self.attention = MultiHeadAttention(
+            dim, heads=heads, dim_head=dim_head, attention=attention,
+            dropout=inside.attention_dropout, variant=inside.variant, block=inside.block,
+        )  # fmt: skip
+        self.feed_forward = FeedForward(dim, mlp_dim, kind=inside.mlp)
         self.around_attention, self.around_feed_forward = (
             Residual(dim, norm=norm, dropout=dropout) for _ in range(2)
         )
 
-    def forward(self, x: Float[Tensor, "b n d"], *, mask: Mask | None = None) -> Float[Tensor, "b n d"]:
-        """(b, n, d) to (b, n, d)."""
-        x = self.around_attention(x, lambda x: self.attention(x, mask=mask))
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        *,
+        mask: Mask | None = None,
+        causal: bool = False,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """(b, n, d) to (b, n, d). With `causal` and a cache it is the block of a decoder without an
+        encoder.
+        """
+        x = self.around_attention(x, lambda x: self.attention(x, mask=mask, causal=causal, cache=cache))
         return self.around_feed_forward(x, self.feed_forward)
 
 
@@ -116,12 +156,17 @@ class DecoderBlock(nn.Module):
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
+        inside: Inside = AS_PUBLISHED,
     ) -> None:
         super().__init__()
         self.attention, self.cross_attention = (
-            MultiHeadAttention(dim, heads=heads, dim_head=dim_head, attention=attention) for _ in range(2)
-        )
-        self.feed_forward = FeedForward(dim, mlp_dim)
+            MultiHeadAttention(
+                dim, heads=heads, dim_head=dim_head, attention=attention,
+                dropout=inside.attention_dropout, variant=inside.variant, block=inside.block,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        self.feed_forward = FeedForward(dim, mlp_dim, kind=inside.mlp)
         self.around_attention, self.around_cross_attention, self.around_feed_forward = (
             Residual(dim, norm=norm, dropout=dropout) for _ in range(3)
         )
@@ -132,12 +177,13 @@ class DecoderBlock(nn.Module):
         memory: Float[Tensor, "b m d"],
         *,
         mask: Mask | None = None,
+        causal: bool = False,
         memory_mask: Mask | None = None,
         caches: tuple[Cache, Cache] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """(b, n, d) to (b, n, d), with the encoder's output `memory` (b, m, d); a cache per attention."""
         own, crossed = caches or (None, None)
-        x = self.around_attention(x, lambda x: self.attention(x, mask=mask, cache=own))
+        x = self.around_attention(x, lambda x: self.attention(x, mask=mask, causal=causal, cache=own))
         x = self.around_cross_attention(
             x, lambda x: self.cross_attention(x, memory, mask=memory_mask, cache=crossed)
         )

@@ -1,11 +1,15 @@
-"""Parameters and multiply-accumulates of layers in closed form, so that a plan can state those of an
-architecture before anything is built.
+"""Parameters and multiply-accumulates of layers in closed form, and the memory of their caches, so that a
+plan can state those of an architecture before anything is built.
 
 Each task's `cost` module adds them up to its models. The tests hold every formula against the built model:
-parameters to the unit, MACs against torch's FLOP counter.
+parameters to the unit, MACs against torch's FLOP counter, bytes against what a cache holds.
 """
 
 from attnsweep.core.cost import Cost
+from attnsweep.nn.design import PLAIN, Variant
+
+CHUNK = 64  # tokens between which linear attention computes weights; between chunks it goes by sums
+FLOAT = 4  # bytes
 
 
 def linear(inputs: int, outputs: int, *, tokens: int = 1, bias: bool = True) -> Cost:
@@ -13,14 +17,16 @@ def linear(inputs: int, outputs: int, *, tokens: int = 1, bias: bool = True) -> 
     return Cost(inputs * outputs + bias * outputs, tokens * inputs * outputs)
 
 
-def norm(width: int) -> Cost:
-    """A layer norm: a scale and a shift. Its arithmetic is not counted, as is usual."""
-    return Cost(2 * width, 0)
+def norm(width: int, kind: str = "pre") -> Cost:
+    """A layer norm: a scale and a shift; of `rms` a scale. Its arithmetic is not counted, as is usual."""
+    return Cost(width if kind == "rms" else 2 * width, 0)
 
 
-def feed_forward(dim: int, mlp_dim: int, tokens: int) -> Cost:
-    """Norm, two linear layers."""
-    return norm(dim) + linear(dim, mlp_dim, tokens=tokens) + linear(mlp_dim, dim, tokens=tokens)
+def feed_forward(dim: int, mlp_dim: int, tokens: int, *, kind: str = "relu", norm_kind: str = "pre") -> Cost:
+    """Norm, two linear layers; of `swiglu` three, without biases."""
+    bias, into = kind != "swiglu", 2 if kind == "swiglu" else 1
+    up = linear(dim, mlp_dim, tokens=tokens, bias=bias) * into
+    return norm(dim, norm_kind) + up + linear(mlp_dim, dim, tokens=tokens, bias=bias)
 
 
 def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool = True) -> Cost:
@@ -33,10 +39,58 @@ def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool
     return norm(dim) + linear(dim, 3 * inner, tokens=tokens, bias=False) + products + back
 
 
-def multi_head(dim: int, queries: int, keys: int, *, inner: int) -> Cost:
-    """Attention of `queries` tokens to `keys` tokens, heads x dim_head = `inner`, all four projections with
-    bias. Masked pairs count too.
+def multi_head(
+    dim: int,
+    queries: int,
+    keys: int,
+    *,
+    heads: int,
+    dim_head: int,
+    attention: str = "fused",
+    variant: Variant = PLAIN,
+    crosses: bool = False,
+    causal: bool = False,
+) -> Cost:
+    """Attention of `queries` tokens to `keys` tokens, all projections with bias. Masked pairs count too, as
+    kernels that are given a mask compute them.
     """
-    to_keys_and_values = linear(dim, inner, tokens=keys) * 2
+    inner, kv_inner = heads * dim_head, (variant.kv_heads or heads) * dim_head
+    to_keys_and_values = linear(dim, kv_inner, tokens=keys) * 2
     to_queries, to_output = linear(dim, inner, tokens=queries), linear(inner, dim, tokens=queries)
-    return to_keys_and_values + to_queries + to_output + Cost(0, 2 * queries * keys * inner)
+    own = Cost(2 * dim_head if variant.qk_norm else 0, 0)
+    if attention == "gated":
+        own += linear(dim, inner, tokens=queries)
+    if attention == "differential":
+        own += Cost(4 * (dim_head // 2) + dim_head, 0)
+    turned = variant.positions == "rope" and not crosses
+    return to_keys_and_values + to_queries + to_output + own + Cost(
+        0,
+        sums(queries, keys, heads=heads, kv_heads=variant.kv_heads or heads, dim_head=dim_head, causal=causal,
+             turned=turned) if attention == "linear"
+        else (3 if attention == "differential" else 2) * queries * keys * inner,
+    )  # fmt: skip
+
+
+def sums(
+    queries: int, keys: int, *, heads: int, kv_heads: int, dim_head: int, causal: bool, turned: bool
+) -> int:
+    """The multiply-accumulates of linear attention's products: no term has the square of the length."""
+    written = keys * kv_heads * dim_head**2
+    if not causal:
+        return written + queries * heads * dim_head**2
+    chunks = [min(CHUNK, queries - begin) for begin in range(0, queries, CHUNK)]
+    read = sum(chunks[1:]) * heads * dim_head**2  # before the first chunk there is nothing
+    pairs = sum(chunk**2 for chunk in chunks) * heads * dim_head
+    return written + read + (3 if turned else 2) * pairs
+
+
+def cache_bytes(
+    tokens: int, *, heads: int, dim_head: int, attention: str, variant: Variant = PLAIN, crosses: bool = False
+) -> int:
+    """What one attention holds of one sequence after `tokens` tokens, in bytes of float32."""
+    kv_heads = variant.kv_heads or heads
+    if attention == "linear":
+        return FLOAT * kv_heads * dim_head * (dim_head + 1)
+    if variant.window is not None and not crosses:
+        tokens = min(tokens, variant.sinks + variant.window - 1)
+    return FLOAT * 2 * tokens * kv_heads * dim_head

@@ -120,6 +120,18 @@ COST = (
         "macs", INT, "", "multiply-accumulates of one forward pass of one example; null where not countable",
         "lower", over_seeds="first", objective=True,
     ),
+    Column("macs_2x", INT, "", "of models of sequences: macs at twice the length", "lower",
+           over_seeds="first"),
+    Column("macs_4x", INT, "", "macs at four times the length", "lower", over_seeds="first"),
+    Column(
+        "cache_bytes", INT, "B", "of a decoder: what its cache holds of one example at its length, as float32",
+        "lower", over_seeds="first",
+    ),
+    Column(
+        "cache_bytes_per_token", INT, "B",
+        "what a further token adds to that; with a window, until the window is full", "lower",
+        over_seeds="first",
+    ),
     *LATENCY_OF_TRIAL[:-2],
     Column(
         "peak_mem_mb", FLOAT, "MB",

@@ -51,6 +51,7 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
         numerics=numerics,
         source=source,
         data_columns=task.data_columns(dataset),
+        cost_columns=task.cost_columns(config),
     )
 
 

@@ -1,6 +1,6 @@
 """The axes that only planners have; `stack.design` has their values and says which go together."""
 
-from attnsweep.core.axes import SHARED, Axis, by_name
+from attnsweep.core.axes import KERNEL, SHARED, Axis, by_name
 from attnsweep.tasks.driving.stack import design
 
 MEANINGS = {
@@ -41,4 +41,4 @@ def stack_axis(name: str) -> Axis:
 
 
 AXES = tuple(map(stack_axis, MEANINGS))
-KNOWN = by_name(SHARED.values(), AXES)
+KNOWN = by_name(SHARED.values(), AXES) | KERNEL

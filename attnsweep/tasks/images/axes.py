@@ -1,6 +1,6 @@
 """The axes that only image models have."""
 
-from attnsweep.core.axes import SHARED, Axis, by_name
+from attnsweep.core.axes import KERNEL, SHARED, Axis, by_name
 
 SIDES = "image: the image's side is passed as its side; published: its area is"
 POOLINGS = "what a cnn's hidden layer reads: flatten, or null: all of the map; mean, max: one value a channel"
@@ -16,4 +16,4 @@ AXES = (
     Axis("lr_gamma", float, 0.7, "factor on the learning rate after each epoch", "", 0, 1, open_low=True,
          architecture=False),
 )  # fmt: skip
-KNOWN = by_name(SHARED.values(), AXES)
+KNOWN = by_name(SHARED.values(), AXES) | KERNEL

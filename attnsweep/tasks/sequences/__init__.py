@@ -7,7 +7,7 @@ from attnsweep.core.source import Source
 from attnsweep.tasks.sequences import space
 from attnsweep.tasks.sequences.axes import AXES
 from attnsweep.tasks.sequences.columns import COLUMNS
-from attnsweep.tasks.sequences.cost import encoder_decoder
+from attnsweep.tasks.sequences.cost import by_length, encoder_decoder
 from attnsweep.tasks.sequences.problems import PROBLEMS
 from attnsweep.tasks.task import Procedure, Task
 
@@ -44,6 +44,7 @@ TASK = Task(
     complete=space.complete,
     revision=space.revision,
     cost=encoder_decoder,
+    cost_columns=by_length,
     build=build,
     procedure=procedure,
 )

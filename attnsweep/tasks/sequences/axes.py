@@ -4,8 +4,8 @@ from attnsweep.core.axes import SHARED, Axis, by_name
 
 AXES = (
     Axis("length", int, 16, "longest sequence in training, and the one judged", "symbol", 1, 1024),
-    Axis("norm", str, "post", "layer norm after each residual sum, or before", choices=("post", "pre")),
-    Axis("positions", str, "sinusoidal", "of the tokens", choices=("sinusoidal", "learned")),
+    Axis("encoder_depth", int, None, "blocks of the encoder; null: depth", "", 1, 1000),
+    Axis("decoder_depth", int, None, "blocks of the decoder; null: depth", "", 1, 1000),
     Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
     Axis("label_smoothing", float, 0.1, "share of the target spread over all words", "", 0, 0.99,
          architecture=False),

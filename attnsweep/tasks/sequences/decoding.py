@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnsweep.nn.attention import padding_mask
+from attnsweep.nn.kernels import padding_mask
 from attnsweep.tasks.sequences.problems import BEGIN, END, PAD
 from attnsweep.tasks.sequences.transformer import Transformer
 

@@ -4,18 +4,20 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
+from attnsweep.nn.design import check, check_window, variant_of
 from attnsweep.tasks.sequences.axes import KNOWN
 from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
 
 DEFAULT_DATASET = "reverse"
 MODELS = {
     "transformer": (
-        "depth", "heads", "dim", "dim_head", "mlp_dim", "attention", "norm", "positions", "length",
+        "depth", "encoder_depth", "decoder_depth", "heads", "kv_heads", "dim", "dim_head", "mlp_dim",
+        "attention", "norm", "positions", "window", "sinks", "qk_norm", "mlp", "length",
     ),
 }  # fmt: skip
 RECIPE = (
-    "beam", "dropout", "label_smoothing", "optimizer", "lr", "warmup_steps", "weight_decay", "batch_size",
-    "epochs", "precision", "seed",
+    "beam", "dropout", "attention_dropout", "label_smoothing", "optimizer", "lr", "warmup_steps",
+    "weight_decay", "batch_size", "epochs", "precision", "seed",
 )  # fmt: skip
 DEFAULTS: dict[str, Value] = {
     "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
@@ -40,7 +42,20 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     check_length(problem, config["length"])
     if config["dim_head"] is None:
         config["dim_head"] = width_of_head(config["dim"], config["heads"])
-    return config
+    check(
+        config["attention"], variant_of(config),
+        heads=config["heads"], dim_head=config["dim_head"], dropout=config["attention_dropout"] or 0.0,
+    )  # fmt: skip
+    check_window(config["window"], longest=config["length"] + 1, what=f"length={config['length']}")
+    return config | {name: None for name, value in plain(config).items() if config[name] == value}
+
+
+def plain(config: Config) -> Config:
+    """What the axes that came later are where all is as the paper has it; they are null then."""
+    return {
+        "kv_heads": config["heads"], "encoder_depth": config["depth"], "decoder_depth": config["depth"],
+        "sinks": 0, "qk_norm": "none", "mlp": "relu", "attention_dropout": 0.0,
+    }  # fmt: skip
 
 
 def width_of_head(dim: int, heads: int) -> int:

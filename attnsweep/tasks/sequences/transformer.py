@@ -7,13 +7,16 @@ Shapes: b examples, n source tokens, m target tokens, d the width of a token, v 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attnsweep.nn.attention import Cache, causal_mask, padding_mask
-from attnsweep.nn.blocks import DecoderBlock, EncoderBlock, Positions
+from attnsweep.nn.attention import Cache
+from attnsweep.nn.blocks import AS_PUBLISHED, DecoderBlock, EncoderBlock, Inside, inside_of, last_norm
+from attnsweep.nn.kernels import padding_mask
+from attnsweep.nn.positions import Positions
 from attnsweep.tasks.sequences.problems import PAD
 from attnsweep.tasks.sequences.space import positions_for
 
@@ -23,11 +26,12 @@ Caches = Sequence[tuple[Cache, Cache]]  # per decoder block: its own tokens, the
 class Transformer(nn.Module):
     """Encoder and decoder of `depth` blocks each; sequences have up to `longest` tokens.
 
-    norm "post" (the paper's) or "pre", which ends each of the two stacks with a norm of its own; positions
-    "sinusoidal" or "learned", the same for source and target; attention "explicit" or "fused". The weights
-    begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which sqrt(d) times
-    are N(0, 1), as are the logits. `dim_head` is dim // heads if not given. Raises UserError where a word is
-    unknown, or heads do not divide dim and no `dim_head` is given.
+    norm "post" (the paper's), or "pre" or "rms", which end each of the two stacks with a norm of its own; the
+    positions are the same for source and target; `inside` is what every block has otherwise than the paper's.
+    The weights begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which
+    sqrt(d) times are N(0, 1), as are the logits. `dim_head` is dim // heads if not given, and the depths of
+    encoder and decoder are `depth`. Raises UserError where a word is unknown, or sizes do not fit one
+    another.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class Transformer(nn.Module):
         positions: str = "sinusoidal",
         longest: int = 512,
         attention: str = "fused",
+        inside: Inside = AS_PUBLISHED,
+        encoder_depth: int | None = None,
+        decoder_depth: int | None = None,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
@@ -52,11 +59,13 @@ class Transformer(nn.Module):
         sizes: dict[str, Any] = dict(
             heads=heads, mlp_dim=mlp_dim, dim_head=dim_head, dropout=dropout, norm=norm, attention=attention
         )
-        self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes) for _ in range(depth))
-        self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes) for _ in range(depth))
-        self.encoder_norm, self.decoder_norm = (
-            nn.LayerNorm(dim) if norm == "pre" else nn.Identity() for _ in range(2)
+        encoders, decoders = (
+            [replace(inside, block=i + 1) for i in range(blocks or depth)]
+            for blocks in (encoder_depth, decoder_depth)
         )
+        self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes, inside=one) for one in encoders)
+        self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes, inside=one) for one in decoders)
+        self.encoder_norm, self.decoder_norm = (last_norm(dim, norm) for _ in range(2))
 
     def forward(self, source: Int[Tensor, "b n"], target: Int[Tensor, "b m"]) -> Float[Tensor, "b m v"]:
         """Of token ids (b, n) and (b, m), logits (b, m, v) of what follows each target token."""
@@ -82,12 +91,10 @@ class Transformer(nn.Module):
         With caches, only of the tokens that they do not hold yet, which they hold from then on.
         """
         past = caches[0][0].tokens if caches else 0
-        x, length = self.embed(target[:, past:], start=past), target.shape[1]
-        causal = causal_mask(length - past, length, device=target.device)
-        mask = padding_mask(target, padding=PAD) & causal
+        x, mask = self.embed(target[:, past:], start=past), padding_mask(target, padding=PAD)
         pairs: Sequence[tuple[Cache, Cache] | None] = caches or [None] * len(self.decoder)
         for block, pair in zip(self.decoder, pairs, strict=True):
-            x = block(x, memory, mask=mask, memory_mask=memory_mask, caches=pair)
+            x = block(x, memory, mask=mask, causal=True, memory_mask=memory_mask, caches=pair)
         return self.decoder_norm(x) @ self.embedding.weight.T
 
     def embed(self, tokens: Int[Tensor, "b n"], *, start: int = 0) -> Float[Tensor, "b n d"]:
@@ -109,7 +116,10 @@ def transformer(config: Mapping[str, Any]) -> Transformer:
     return Transformer(
         vocabulary=config["num_classes"],
         longest=positions_for(config["length"]),
+        inside=inside_of(config),
         dim_head=config.get("dim_head"),
+        encoder_depth=config.get("encoder_depth"),
+        decoder_depth=config.get("decoder_depth"),
         **{key: config[key] for key in ("dim", "depth", "heads", "mlp_dim", "dropout")},
         **{key: config[key] for key in ("norm", "positions", "attention")},
     )

@@ -1,0 +1,202 @@
+"""Scaled dot-product attention, and who may attend to whom: section 3.2 of "Attention Is All You Need"
+(https://arxiv.org/abs/1706.03762).
+
+    3.2.1  scaled dot-product attention, eq. 1    `explicit`, `fused`
+    3.2.3  who may attend to whom                 `padding_mask`, `causal_mask`
+
+Shapes: b examples, n queries, m keys, h heads of queries, g of keys and values (as many, where nothing else
+is said), d the width of a head.
+
+One convention for masks: boolean, True where the query may attend to the key; (n, m), or (b, n, m), or
+(b, h, n, m) where heads differ, each axis of full length or 1. A mask of two axes is always (n, m): what is
+known of the keys (b, m) becomes a mask by `padding_mask`, (b, 1, m). `&` joins two of them. `causal` closes
+what comes later as well; the queries are the last of the keys. A query that may attend to nothing has weights
+of zero and gets zeros, with gradients of zero, where the softmax would say 0/0.
+"""
+
+import functools
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Mask = Bool[Tensor, "n m"] | Bool[Tensor, "b n m"] | Bool[Tensor, "b h n m"]
+
+
+class Kernel(Protocol):
+    """Eq. 1, Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, of Q (b, h, n, d), K and V (b, g, m, d)."""
+
+    def __call__(
+        self,
+        queries: Float[Tensor, "b h n d"],
+        keys: Float[Tensor, "b g m d"],
+        values: Float[Tensor, "b g m d"],
+        *,
+        mask: Mask | None = None,
+        bias: Float[Tensor, "h n m"] | None = None,
+        causal: bool = False,
+        dropout: float = 0.0,
+    ) -> Float[Tensor, "b h n d"]:
+        """What each query reads from the values, (b, h, n, d). `bias` is added to the scores, `dropout` is a
+        rate on the weights.
+
+        Raises as `four_axes` does where the mask does not fit.
+        """
+
+
+class Weights(Protocol):
+    """How much each query attends to each key (b, h, n, m): the first half of a `Kernel`."""
+
+    def __call__(
+        self,
+        queries: Float[Tensor, "b h n d"],
+        keys: Float[Tensor, "b g m d"],
+        *,
+        mask: Mask | None = None,
+        bias: Float[Tensor, "h n m"] | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "b h n m"]:
+        """Raises as `four_axes` does where the mask does not fit."""
+
+
+def attention_weights(
+    queries: Float[Tensor, "b h n d"],
+    keys: Float[Tensor, "b g m d"],
+    *,
+    mask: Mask | None = None,
+    bias: Float[Tensor, "h n m"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "b h n m"]:
+    """softmax(Q K^T / sqrt(d) + bias): how much each query attends to each key, (b, h, n, m); rows sum to
+    one.
+
+    Raises as `four_axes` does where the mask does not fit.
+    """
+    scores = scores_of(queries, keys, bias)
+    mask = joined(mask, queries, keys, causal=causal)
+    if mask is None:
+        return scores.softmax(dim=-1)
+    least = torch.finfo(scores.dtype).min  # not -inf, of which a row makes NaN
+    return scores.masked_fill(~mask, least).softmax(dim=-1).masked_fill(~mask, 0)
+
+
+def scores_of(
+    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b g m d"], bias: Float[Tensor, "h n m"] | None
+) -> Float[Tensor, "b h n m"]:
+    """Q K^T / sqrt(d) + bias."""
+    scores: Tensor = queries @ for_heads(keys, queries).mT / math.sqrt(queries.shape[-1])
+    return scores if bias is None else scores + bias
+
+
+def for_heads(keys: Float[Tensor, "b g m d"], queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h m d"]:
+    """The keys, or values, that each head of the queries reads: h / g heads, one after another, share one
+    (https://arxiv.org/abs/2305.13245, section 2.2).
+    """
+    return keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1) if shares(queries, keys) else keys
+
+
+def shares(queries: Tensor, keys: Tensor) -> bool:
+    """Whether there are fewer heads of keys than of queries."""
+    return queries.shape[1] != keys.shape[1]
+
+
+def explicit(
+    queries: Float[Tensor, "b h n d"],
+    keys: Float[Tensor, "b g m d"],
+    values: Float[Tensor, "b g m d"],
+    *,
+    mask: Mask | None = None,
+    bias: Float[Tensor, "h n m"] | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h n d"]:
+    """Eq. 1 as it is written. Holds all weights (b, h, n, m) in memory."""
+    weights = attention_weights(queries, keys, mask=mask, bias=bias, causal=causal)
+    return F.dropout(weights, dropout) @ for_heads(values, queries)
+
+
+def fused(
+    queries: Float[Tensor, "b h n d"],
+    keys: Float[Tensor, "b g m d"],
+    values: Float[Tensor, "b g m d"],
+    *,
+    mask: Mask | None = None,
+    bias: Float[Tensor, "h n m"] | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h n d"]:
+    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights.
+
+    On a CPU there is such a kernel for a dropout of zero only; with dropout torch computes step by step and
+    holds the weights, like `explicit`.
+    """
+    n, m = queries.shape[2], keys.shape[2]
+    attend = functools.partial(
+        F.scaled_dot_product_attention, queries, keys, values,
+        dropout_p=dropout, enable_gqa=shares(queries, keys),
+    )  # fmt: skip
+    if mask is None and bias is None and (not causal or n in (1, m)):  # the last query sees every key
+        return attend(is_causal=causal and n > 1)
+    mask = joined(mask, queries, keys, causal=causal)
+    if mask is None:
+        return attend(attn_mask=None if bias is None else bias[None].to(queries.dtype))
+    idle = ~mask.any(dim=-1, keepdim=True)  # not every kernel of torch is sure to give zeros for such rows
+    open_to = mask | idle
+    if bias is not None:
+        open_to = bias.to(queries.dtype).masked_fill(~open_to, -torch.inf)
+    return attend(attn_mask=open_to).masked_fill(idle, 0)
+
+
+KERNELS: dict[str, Kernel] = {"explicit": explicit, "fused": fused}
+
+# --- Masks ---
+
+
+def padding_mask(tokens: Int[Tensor, "b m"], *, padding: int = 0) -> Bool[Tensor, "b 1 m"]:
+    """Every query may attend to the keys that are not padding: (b, 1, m) of token ids (b, m)."""
+    return rearrange(tokens != padding, "b m -> b 1 m")
+
+
+def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> Bool[Tensor, "n m"]:
+    """A query may attend to itself and what came before; the queries are the last of the keys: (n, m)."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def joined(mask: Mask | None, queries: Tensor, keys: Tensor, *, causal: bool) -> Tensor | None:
+    """The mask with four axes, and closed to what comes later where it is `causal`; None: all is open.
+
+    Raises as `four_axes` does.
+    """
+    whole = None if mask is None else four_axes(mask, queries, keys)
+    n, m = queries.shape[2], keys.shape[2]
+    if not causal or n == 1:  # the last query sees every key
+        return whole
+    earlier = rearrange(causal_mask(n, m, device=queries.device), "n m -> 1 1 n m")
+    return earlier if whole is None else whole & earlier
+
+
+def four_axes(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """A mask of queries (b, h, n, d) and keys (b, h, m, d) with all four axes, each of full length or 1.
+
+    Raises TypeError where it is not boolean, ValueError where it is not (n, m), (b, n, m) or (b, h, n, m).
+    """
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"the mask is {mask.dtype}; make it torch.bool, True where a query may attend to a key"
+        )
+    given, full = tuple(mask.shape), (*queries.shape[:3], keys.shape[2])
+    if mask.ndim == 2:
+        mask = rearrange(mask, "n m -> 1 1 n m")
+    elif mask.ndim == 3:
+        mask = rearrange(mask, "b n m -> b 1 n m")
+    if mask.ndim != 4 or any(axis not in (1, most) for axis, most in zip(mask.shape, full, strict=True)):
+        sizes = ", ".join(f"{axis}={length}" for axis, length in zip("bhnm", full, strict=True))
+        raise ValueError(
+            f"the mask is {given}, but attention has {sizes}; make the mask (n, m), (b, n, m) or "
+            "(b, h, n, m), each axis of that length or 1"
+        )
+    return mask
