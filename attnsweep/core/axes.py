@@ -151,8 +151,7 @@ def by_name(*groups: Iterable[Axis]) -> dict[str, Axis]:
 
 
 SHARED = by_name(IDENTITY, SIZES, RECIPE)
-# of a task without variants
-# of a task without variants
+# for a task without variants
 KERNEL = {"attention": replace(SHARED["attention"], choices=("explicit", "fused"))}
 
 
