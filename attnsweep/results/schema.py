@@ -124,7 +124,7 @@ COST = (
            over_seeds="first"),
     Column("macs_4x", INT, "", "macs at four times the length", "lower", over_seeds="first"),
     Column(
-        "cache_bytes", INT, "B", "of a decoder: what its cache holds of one example at its length, as float32",
+        "cache_bytes", INT, "B", "of a decoder: what its cache holds of one example of its length, float32",
         "lower", over_seeds="first",
     ),
     Column(
