@@ -86,8 +86,7 @@ def tried(names: Sequence[str], point: dict[str, Any]) -> Iterator[Outcome]:
 
 def prepared(runtime: str, model: nn.Module, inputs: tuple[Tensor, ...], config: dict[str, Any]) -> float:
     """The largest difference from eager. Raises as `runtimes.prepare` does."""
-    ready = runtimes.prepare(runtime, model, inputs, config, device="cpu", precision="fp32", threads=1)
-    return ready.max_abs_diff or 0.0
+    return runtimes.prepare(runtime, runtimes.Inference(model, inputs, config)).max_abs_diff or 0.0
 
 
 def core_seconds() -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnsweep.core import runtimes as known
 from attnsweep.core.errors import UserError
-from attnsweep.measuring.runtimes import RUNTIMES, Prepared, Unavailable, prepare, versions_of
+from attnsweep.measuring.runtimes import RUNTIMES, Inference, Prepared, Unavailable, prepare, versions_of
 from attnsweep.measuring.runtimes import graph as graphs
 from attnsweep.measuring.runtimes.on_onnxruntime import opened
 from attnsweep.measuring.runtimes.outputs import answered, difference, tensors_of
@@ -45,8 +45,8 @@ def prepared(
 ) -> Prepared:
     config = resolve(point)
     inputs = procedure(config["task"]).example(config, batch)
-    named: dict[str, Any] = {"device": "cpu", "precision": precision, "threads": 1} | options
-    return prepare(runtime, model or build(config).eval(), inputs, config, **named)
+    ready = model or build(config).eval()
+    return prepare(runtime, Inference(ready, inputs, config, precision=precision, **options))
 
 
 # What is computed

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attnsweep.core.containment import ensured
 from attnsweep.core.deployment import Deployment, Reference, Subject
@@ -26,7 +26,7 @@ from attnsweep.measuring.memory import PeakMemory, explained_out_of_memory, ran_
 from attnsweep.measuring.pairs import Call, Pairs, quantile, time_pairs
 from attnsweep.measuring.reference import reference_call
 from attnsweep.measuring.reference import reference_ms as time_reference
-from attnsweep.measuring.runtimes import Prepared, Unavailable, prepare, versions_of
+from attnsweep.measuring.runtimes import Inference, Unavailable, prepare, versions_of
 from attnsweep.results import provenance
 from attnsweep.results.schema import ARCHITECTURE, LATENCY
 from attnsweep.results.store import Row
@@ -186,7 +186,9 @@ def timed_columns(
     ready = placed(model.eval(), config, device)
     inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
     began = time.perf_counter()
-    prepared = prepared_for(ready, inputs, config, deployment, device)
+    asked = Inference(ready, inputs, config, device, deployment.precision, deployment.threads)
+    with torch.inference_mode():
+        prepared = prepare(deployment.runtime, asked)
     prepare_s = time.perf_counter() - began
     pairs = time_model(prepared.call, deployment.reference, device=device)
     tokens = task.tokens(config)
@@ -211,26 +213,6 @@ def timed_columns(
         "prepare_s": prepare_s,
         "peak_mem_mb": memory.mb(),
     }
-
-
-def prepared_for(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    config: Mapping[str, Any],
-    deployment: Deployment,
-    device: str,
-) -> Prepared:
-    """See `runtimes.prepare`."""
-    with torch.inference_mode():
-        return prepare(
-            deployment.runtime,
-            model,
-            inputs,
-            config,
-            device=device,
-            precision=deployment.precision,
-            threads=deployment.threads,
-        )
 
 
 def device_ms(call: Call, calls: int) -> float:

@@ -7,22 +7,21 @@ something else is never timed.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attnsweep.core import runtimes
 from attnsweep.core.deployment import QUANTISING
 from attnsweep.core.errors import reason
 from attnsweep.core.runtimes import Unavailable, versions_of
 from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino
+from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.outputs import answered, difference
-from attnsweep.tasks.registry import procedure
 
-__all__ = ["RUNTIMES", "Prepared", "Unavailable", "preload", "prepare", "versions_of"]
+__all__ = ["RUNTIMES", "Inference", "Prepared", "Unavailable", "preload", "prepare", "versions_of"]
 RUNTIMES: tuple[str, ...] = tuple(runtimes.RUNTIMES)
-PREPARE: Mapping[str, Callable[..., Callable[[], object]]] = {
+PREPARE: Mapping[str, Callable[[Inference], Call]] = {
     "eager": in_torch.eager,
     "compile": in_torch.compiled,
     "cudagraphs": in_torch.cuda_graph,
@@ -42,53 +41,33 @@ class Prepared:
     None for eager in fp32 itself.
     """
 
-    call: Callable[[], object]
+    call: Call
     versions: str
     max_abs_diff: float | None
 
 
-def prepare(
-    runtime: str,
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    config: Mapping[str, Any],
-    *,
-    device: str,
-    precision: str,
-    threads: int,
-    calibration: Tensor | None = None,
-) -> Prepared:
-    """A model in evaluation mode on its device under a runtime, ready to be timed with so many threads; the
-    model itself stays as it is. torch's own threads are the caller's to set.
+def prepare(runtime: str, asked: Inference) -> Prepared:
+    """A model under a runtime, ready to be timed; the model itself stays as it is. How many threads torch has
+    is the caller's to set.
 
-    `inputs` lie on the device. For int8, `calibration` are the training images (n, c, s, s),
-    normalised, whose activations set its scales; None: those of `inputs`, which will do for a latency.
     Raises Unavailable where it cannot be, with the reason; MemoryError where it does not fit; UserError for
     an unknown runtime.
     """
-    versions, task = versions_of(runtime), procedure(config["task"])
-    if runtime != "eager" and task.tokens(config) is not None:
+    versions, precision, tokens = versions_of(runtime), asked.precision, asked.tokens
+    if runtime != "eager" and tokens is not None:
         raise Unavailable(
-            f"runtime={runtime!r} runs one forward pass, and {config['model']} decodes its answer token by "
-            "token; only runtime='eager' measures that"
+            f"runtime={runtime!r} runs one forward pass, and {asked.config['model']} decodes its answer "
+            "token by token; only runtime='eager' measures that"
         )
     if precision == "int8" and runtime != QUANTISING:
         raise Unavailable(f"precision='int8' is for runtime={QUANTISING!r}, not for {runtime!r}")
     if runtime == "eager" and precision == "fp32":
-        return Prepared(task.answer(model, inputs, config), versions, None)
+        return Prepared(asked.answer(), versions, None)
     with explained(f"{runtime} cannot run it in {precision}"):
-        call = PREPARE[runtime](
-            model,
-            inputs,
-            config,
-            device=device,
-            precision=precision,
-            threads=threads,
-            calibration=calibration,
-        )
-        if task.tokens(config) is not None:  # what is decoded says nothing about the logits
+        call = PREPARE[runtime](asked)
+        if tokens is not None:  # what is decoded says nothing about the logits
             return Prepared(call, versions, None)
-        apart = difference(answered(call), answered(task.answer(model, inputs, config)), precision=precision)
+        apart = difference(answered(call), answered(asked.answer()), precision=precision)
     return Prepared(call, versions, apart)
 
 

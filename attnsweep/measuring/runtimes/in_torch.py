@@ -1,68 +1,39 @@
 """torch itself as a runtime: eagerly, compiled, or as a CUDA graph."""
 
 import contextlib
-import copy
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
 
 from attnsweep.core.runtimes import Unavailable
+from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.outputs import answered
 from attnsweep.measuring.runtimes.quiet import quietly
-from attnsweep.tasks.registry import procedure
 
-Call = Callable[[], object]
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 CUDA_WARM_UP = 3  # forward passes on a side stream before capture, as torch's own recipe has it
 
 
-def eager(
-    model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any], *, precision: str, **_: Any
-) -> Call:
+def eager(asked: Inference) -> Call:
     """The answer as torch computes it operation by operation."""
-    model, inputs = cast(model, inputs, precision)
-    return procedure(config["task"]).answer(model, inputs, config)
+    return asked.cast().answer()
 
 
-def cast(
-    model: nn.Module, inputs: tuple[Tensor, ...], precision: str
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Model and inputs in a precision. In bf16 a copy whose weights are cast once, not in every call as
-    autocast does; integers stay as they are.
-    """
-    if precision == "fp32":
-        return model, inputs
-    half = copy.deepcopy(model).to(torch.bfloat16)
-    return half, tuple(
-        tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for tensor in inputs
-    )
-
-
-def compiled(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    config: Mapping[str, Any],
-    *,
-    device: str,
-    precision: str,
-    **_: Any,
-) -> Call:
+def compiled(asked: Inference) -> Call:
     """The answer by torch.compile, compiled for these inputs and for as many threads as torch has now, in
     this process alone. Raises Unavailable without a C++ compiler.
 
     Takes seconds for each kind of layer. What is compiled lies in a folder of its own, which is deleted once
     it is loaded; torch keeps the compiled header of all kernels in its cache.
     """
-    model, inputs = cast(model, inputs, precision)
+    asked = asked.cast()
     with tempfile.TemporaryDirectory() as folder, cached_in(folder), quietly():
-        if device == "cpu":
+        if asked.device == "cpu":
             check_compiler()
-        answer = procedure(config["task"]).answer(torch.compile(model, dynamic=False), inputs, config)
+        answer = asked.answer(torch.compile(asked.model, dynamic=False))
         answered(answer)
     return answer
 
@@ -98,21 +69,13 @@ def check_compiler() -> None:
         ) from error
 
 
-def cuda_graph(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    config: Mapping[str, Any],
-    *,
-    device: str,
-    precision: str,
-    **_: Any,
-) -> Call:
+def cuda_graph(asked: Inference) -> Call:
     """The eager kernels of one forward pass, captured once and replayed without Python. Untested: no GPU was
     at hand. Raises Unavailable on other devices than CUDA.
     """
-    if device != "cuda":
-        raise Unavailable(f"runtime='cudagraphs' is for CUDA devices, and this one is {device}")
-    answer = eager(model, inputs, config, precision=precision)
+    if asked.device != "cuda":
+        raise Unavailable(f"runtime='cudagraphs' is for CUDA devices, and this one is {asked.device}")
+    answer = eager(asked)
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -1,50 +1,38 @@
 """ONNX Runtime: a session over the graph that torch exports."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor, nn
 
 from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes.graph import graph_of
-from attnsweep.measuring.runtimes.in_torch import cast
+from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.quantised import quantised
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def session(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    config: Mapping[str, Any],
-    *,
-    device: str,
-    precision: str,
-    threads: int,
-    calibration: Tensor | None = None,
-    **_: Any,
-) -> Callable[[], object]:
+def session(asked: Inference) -> Call:
     """A call of a session to which inputs and outputs are bound. On CUDA untested: no GPU was at hand.
 
     Raises Unavailable where this ONNX Runtime has nothing for the device, or no kernels for the precision.
     """
-    check_device(device)
-    if precision == "bf16" and device == "cpu":
+    check_device(asked.device)
+    if asked.precision == "bf16" and asked.device == "cpu":
         raise Unavailable(
             "precision='bf16' finds no kernels for the CPU in ONNX Runtime; use runtime='openvino', or int8"
         )
-    if precision == "int8":
-        graph = quantised(model, inputs, calibration)
+    if asked.precision == "int8":
+        graph = quantised(asked.model, asked.inputs, asked.calibration)
     else:
-        model, inputs = cast(model, inputs, precision)
-        graph = graph_of(model, inputs)
-    ready = opened(graph, device=device, threads=threads)
+        asked = asked.cast()
+        graph = graph_of(asked.model, asked.inputs)
+    ready = opened(graph, device=asked.device, threads=asked.threads)
     values = [
-        imported().OrtValue.ortvalue_from_numpy(tensor.detach().clone().cpu().numpy(), device)
-        for tensor in inputs
+        imported().OrtValue.ortvalue_from_numpy(tensor.detach().clone().cpu().numpy(), asked.device)
+        for tensor in asked.inputs
     ]
-    return functools.partial(answer, ready, bound(ready, values, device), values)
+    return functools.partial(answer, ready, bound(ready, values, asked.device), values)
 
 
 def check_device(device: str) -> None:
