@@ -33,7 +33,7 @@ def compiled(asked: Inference) -> Call:
     with tempfile.TemporaryDirectory() as folder, cached_in(folder), quietly():
         if asked.device == "cpu":
             check_compiler()
-        answer = asked.answer(torch.compile(asked.model, dynamic=False))
+        answer = asked.answer(torch.compile(asked.model, dynamic=False))  # type: ignore[arg-type]  # a module
         answered(answer)
     return answer
 
