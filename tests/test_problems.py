@@ -96,7 +96,7 @@ def test_at_every_length_no_question_that_judges_is_trained_on(problem: Problem,
 @pytest.mark.parametrize(("problem", "length"), LENGTHS, ids=lambda value: getattr(value, "name", value))
 def test_what_judges_is_of_the_longest_and_of_twice_that(problem: Problem, length: int) -> None:
     odd = problem.name == "addition"  # two equal numbers and a plus
-    for part, symbols in (("val", length), ("test", length), ("long", 2 * length)):
+    for part, symbols in (("val", length), ("test", length), ("long", 2 * length), ("longer", 4 * length)):
         lengths = {len(question) for question in questions_of(problems.held_out(problem, length, part))}
         assert lengths == {symbols - (odd and symbols % 2 == 0)}
 

@@ -140,6 +140,19 @@ def test_one_wrong_token_costs_the_whole_answer_and_one_token(oracle: Oracle) ->
     assert tokens == pytest.approx(1 - 5 / (250 * 7))
 
 
+def test_the_selected_model_is_examined_at_twice_and_four_times_the_length(oracle: Oracle) -> None:
+    model: Any = build(CONFIG).eval()
+    assert {len(data().held_out[part][0][0]) for part in ("long", "longer")} == {12, 24}
+    assert set(sequences.examine(model, data(), CONFIG).values()) == {1.0}
+    oracle.wrong = 5  # in each batch of 250
+    examined = sequences.examine(model, data(), CONFIG)
+    assert examined == {
+        "test_token_acc_long": pytest.approx(1 - 5 / (250 * 13)),
+        "test_acc_longer": 1 - 5 / 250,
+        "test_token_acc_longer": pytest.approx(1 - 5 / (250 * 25)),
+    }
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_an_answer_is_as_long_as_was_asked_whatever_is_decoded(beams: int) -> None:
     torch.manual_seed(0)
@@ -195,6 +208,7 @@ def last_row(**point: Any) -> dict[str, Any]:
 def test_the_same_trial_twice_gives_the_same_numbers_to_the_bit() -> None:
     first, second = (last_row(dropout=0.1) for _ in range(2))
     assert all(first[key] == second[key] for key in ("train_loss", "val_loss", "val_token_acc"))
+    assert first["test_token_acc_longer"] == second["test_token_acc_longer"] > 0
 
 
 @pytest.mark.slow

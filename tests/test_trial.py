@@ -7,7 +7,7 @@ import torch
 
 from attnsweep.core.bits import unpacked
 from attnsweep.core.trial import Trial
-from attnsweep.results.schema import LATENCY_OF_TRIAL, TABLES
+from attnsweep.results.schema import BY_LENGTH, LATENCY_OF_TRIAL, TABLES
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import TASKS, procedure, resolve
 from attnsweep.training.trial import Options, checkpoint_path, run, weights_path
@@ -48,8 +48,8 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
     joined_later = {column.name for column in LATENCY_OF_TRIAL}
     lacking = {column.name for column in TABLES["trials"]} - set(row)
     of_trials = {column.name for column in TABLES["trials"]}
-    of_decoders = {"macs_2x", "macs_4x", "cache_bytes", "cache_bytes_per_token"}
-    assert lacking == written_by_the_driver | joined_later | of_decoders | of_others & of_trials
+    by_length = {column.name for column in BY_LENGTH}
+    assert lacking == written_by_the_driver | joined_later | by_length | of_others & of_trials
 
 
 @pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])

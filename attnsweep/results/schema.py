@@ -113,18 +113,12 @@ LATENCY_OF_TRIAL = (
         over_seeds="first",
     ),
 )  # fmt: skip
-COST = (
-    Column("params", INT, "", "trainable parameters", "lower", over_seeds="first", objective=True,
-           shown=("pick",)),
-    Column(
-        "macs", INT, "", "multiply-accumulates of one forward pass of one example; null where not countable",
-        "lower", over_seeds="first", objective=True,
-    ),
+BY_LENGTH = (  # of models of sequences: `Task.cost_columns`
     Column("macs_2x", INT, "", "of models of sequences: macs at twice the length", "lower",
            over_seeds="first"),
     Column("macs_4x", INT, "", "macs at four times the length", "lower", over_seeds="first"),
     Column(
-        "cache_bytes", INT, "B", "of a decoder: what its cache holds of one example of its length, float32",
+        "cache_bytes", INT, "B", "of a decoder: what its cache holds of an example at its length, as float32",
         "lower", over_seeds="first",
     ),
     Column(
@@ -132,6 +126,15 @@ COST = (
         "what a further token adds to that; with a window, until the window is full", "lower",
         over_seeds="first",
     ),
+)  # fmt: skip
+COST = (
+    Column("params", INT, "", "trainable parameters", "lower", over_seeds="first", objective=True,
+           shown=("pick",)),
+    Column(
+        "macs", INT, "", "multiply-accumulates of one forward pass of one example; null where not countable",
+        "lower", over_seeds="first", objective=True,
+    ),
+    *BY_LENGTH,
     *LATENCY_OF_TRIAL[:-2],
     Column(
         "peak_mem_mb", FLOAT, "MB",

@@ -67,6 +67,8 @@ def begin(trial: Trial, options: Options, new: History) -> tuple[Setup, History]
         return setup, new
     try:
         history = checkpoint.restore(setup, checkpoint.read(storage.read(path), setup.device))
+        if setup.task.examine and history.curve and not history.best_weights:
+            raise ValueError("it holds no weights of the selected epoch")  # of a version that needed none
         row_of(setup, history)  # raises where it cannot be summed up
         return setup, history
     except FileNotFoundError:

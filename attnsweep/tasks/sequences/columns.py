@@ -10,4 +10,11 @@ COLUMNS = tuple(
         ("test_token_acc", f"{TOKENS} test split"),
         ("test_acc_long", "accuracy on test examples of twice the length"),
     )
+) + tuple(
+    Column(name, FLOAT, "fraction", f"sequences: {meaning}", "higher", over_seeds="mean")
+    for name, meaning in (
+        ("test_acc_longer", "accuracy on test examples of four times the length, of the selected epoch"),
+        ("test_token_acc_long", f"{TOKENS} examples of twice the length, of the selected epoch"),
+        ("test_token_acc_longer", f"{TOKENS} examples of four times the length, of the selected epoch"),
+    )
 )

@@ -21,6 +21,8 @@ from attnsweep.core.errors import UserError
 PAD, BEGIN, END, FIRST = 0, 1, 2, 3
 BRACKETS = 4  # kinds of bracket in `dyck`
 HELD_OUT = ("val", "test", "long")
+PARTS = (*HELD_OUT, "longer")  # all that judge, in the order of their draws
+TIMES = {"long": 2, "longer": 4}  # the length of training
 SIGNS = {"addition": "0123456789+", "dyck": "([{<)]}>"}  # of the symbols; those of the others are numbers
 GENERATOR = 1  # raised when a change to this file changes what is drawn: finished trials then run again
 LEAST_QUESTIONS = 50  # of a length that can be trained on and judged
@@ -216,15 +218,16 @@ def keys(problem: Problem, length: int, part: str) -> frozenset[bytes]:
 
 
 def held_out(problem: Problem, length: int, part: str) -> Pair:
-    """The examples that judge: `val` and `test` of exactly `length` symbols, `long` of twice as many.
+    """The examples that judge: `val` and `test` of `length` symbols, `long` of twice as many, `longer`
+    of four times as many.
 
     No question is in a part twice, nor in both `val` and `test`. A part is smaller than the problem says
     where its length has few questions. Raises UserError as `check_length` does.
     """
     check_length(problem, length)
-    rng = np.random.default_rng((GENERATOR, 2**32 + HELD_OUT.index(part)))  # no epoch has that number
+    rng = np.random.default_rng((GENERATOR, 2**32 + PARTS.index(part)))  # no epoch has that number
     others = keys(problem, length, "val") if part == "test" else frozenset()
-    length = 2 * length if part == "long" else length
+    length = TIMES.get(part, 1) * length
     wanted = problem.test_size if part == "test" else problem.val_size
     size = min(wanted, problem.questions(length) // HELD_OUT_ONE_IN)
     return distinct(problem, length, size, rng, others)

@@ -20,7 +20,6 @@ from attnsweep.tasks.sequences.decoding import Writer, beam
 from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
 from attnsweep.tasks.sequences.transformer import Transformer
 
-examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
 CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-9}  # section 5.3
 JUDGE_BATCH = 250
@@ -34,7 +33,7 @@ class Data:
     problem: Problem
     length: int
     device: str
-    held_out: Mapping[str, Examples]  # val, test, long
+    held_out: Mapping[str, Examples]  # val, test, long, longer
 
     @property
     def train_size(self) -> int:
@@ -55,7 +54,7 @@ def on_device(pair: problems.Pair, device: str) -> Examples:
 def load(dataset_name: str, length: int, device: str) -> Data:
     """The problem of that name; its examples are drawn on the first call in a process."""
     problem = PROBLEMS[dataset_name]
-    parts = {part: problems.held_out(problem, length, part) for part in problems.HELD_OUT}
+    parts = {part: problems.held_out(problem, length, part) for part in problems.PARTS}
     return Data(problem, length, device, {part: on_device(pair, device) for part, pair in parts.items()})
 
 
@@ -107,7 +106,7 @@ def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str
 
     `val` and `test` are of the greatest length in training, `long` of twice that.
     """
-    accuracy = {part: judge_part(model, data.held_out[part], config) for part in data.held_out}
+    accuracy = {part: judge_part(model, data.held_out[part], config) for part in problems.HELD_OUT}
     return {
         "val_acc": accuracy["val"][0],
         "val_token_acc": accuracy["val"][1],
@@ -117,6 +116,17 @@ def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str
         "test_acc_long": accuracy["long"][0],
         "test_examples": len(accuracy["test"][2]),
         "test_right": packed(accuracy["test"][2].cpu().numpy()),
+    }
+
+
+def examine(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
+    """What the model of the selected epoch makes of two and four times the length of its training (0..1)."""
+    _, long, _ = judge_part(model, data.held_out["long"], config)
+    longer, longer_tokens, _ = judge_part(model, data.held_out["longer"], config)
+    return {
+        "test_token_acc_long": long,
+        "test_acc_longer": longer,
+        "test_token_acc_longer": longer_tokens,
     }
 
 
