@@ -21,7 +21,7 @@ MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hy
 OF_SEQUENCES = {*sequences.MODELS["transformer"], *sequences.RECIPE} - {*BLOCKS, *RECIPE, "attention"}
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
-OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling"}
+OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling", "clip_norm"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -200,7 +200,9 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "channels": 1, "num_classes": 10, "depth": 6, "heads": 4, "dim": 128, "dim_head": 64, "mlp_dim": 256,
         "patch_size": 7, "dropout": 0.1, "emb_dropout": 0.1, "optimizer": "adam", "lr": 1e-4, "lr_gamma": 0.7,
         "weight_decay": 0.0, "batch_size": 64, "epochs": 15, "precision": "fp32", "seed": 0,
-        "attention": "explicit",
+        "attention": "explicit", "recipe": "published", "augment": "none", "random_erasing": 0.0,
+        "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0, "schedule": "step", "warmup_epochs": 0.0,
+        "ema": 0.0, "drop_path": 0.0,
         **dict.fromkeys(OF_OTHERS),
     }  # fmt: skip
 
@@ -232,7 +234,7 @@ def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
 def test_the_architecture_is_what_neither_data_nor_recipe_nor_dropout_are() -> None:
     recipes = {*RECIPE, *sequences.RECIPE} - {"beam"}  # more beams take longer
     others = {axis.name for axis in AXES.values() if not axis.architecture}
-    assert others == {"dataset", "dropout", "emb_dropout", "grad_stop", *recipes}
+    assert others == {"dataset", "dropout", "emb_dropout", "drop_path", "grad_stop", *recipes}
 
 
 @st.composite
@@ -250,6 +252,10 @@ def valid_points(draw: st.DrawFn) -> dict[str, object]:
             point[axis.name] = draw(whole if axis.kind is int else number)
     if "dim" in point:  # a CNN shares it out in quarters, a transformer norms it
         point["dim"] = max(4, int(str(point["dim"])) // 4 * 4)
+    if "warmup_epochs" in point:  # it is part of the training
+        point["warmup_epochs"] = min(float(str(point["warmup_epochs"])), float(str(point.get("epochs", 15))))
+    if "drop_path" not in MODELS[str(point["model"])]:
+        point.pop("drop_path", None)
     return point
 
 

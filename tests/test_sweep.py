@@ -355,10 +355,12 @@ OTHER: dict[str, Any] = {
     "weight_decay": 0.01, "batch_size": 65, "epochs": 16, "precision": "bf16", "seed": 1,
     "attention": "fused", "length": 17, "norm": "pre", "positions": "learned", "beam": 2,
     "label_smoothing": 0.11, "warmup_steps": 401, "model_args": '{"width": 3}', "model_sha256": "0" * 64,
-    "pooling": "mean", **{key: AXES[key].choices[-1] for key in design.CHOICES if key != "attention"},
+    "pooling": "mean", "drop_path": 0.1, "augment": "crop_flip", "random_erasing": 0.25, "mixup": 0.8,
+    "cutmix": 1.0, "schedule": "cosine", "warmup_epochs": 1.0, "clip_norm": 1.0, "ema": 0.999,
+    **{key: AXES[key].choices[-1] for key in design.CHOICES if key != "attention"},
 }  # fmt: skip
 NOT_ARCHITECTURE = {
-    "dataset", "dropout", "emb_dropout", "label_smoothing", "warmup_steps", "grad_stop", *images.RECIPE,
+    "dataset", "dropout", "emb_dropout", "drop_path", "warmup_steps", "grad_stop", *images.RECIPE,
 }  # fmt: skip
 
 

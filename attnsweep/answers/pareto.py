@@ -31,6 +31,7 @@ PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 ABBREVIATIONS = {
     "depth": "d{}", "dim": "dim{}", "heads": "h{}", "mlp_dim": "mlp{}", "dim_head": "dh{}",
     "patch_size": "p{}", "image_size": "{}px", "epochs": "ep{}", "batch_size": "b{}",
+    "recipe": "{}",
 }  # fmt: skip
 
 

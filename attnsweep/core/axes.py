@@ -30,6 +30,7 @@ class Axis:
     architecture: bool = True  # whether latency, parameters and MACs depend on it
     settable: bool = True  # False where a trial derives it: it is a column, and no key of a sweep
     before: Value = None  # what all trials had before the axis came; a trial with that keeps its id
+    shorthand: bool = False  # True where it only stands for values of other axes: no id depends on it
 
     def check(self, value: object) -> Any:
         """`value` as this axis's type. Raises UserError where the type or the range is wrong."""
@@ -132,6 +133,8 @@ RECIPE = (
     Axis("warmup_steps", int, 300, "steps until the highest learning rate", "step", 1, 1e9,
          architecture=False),
     Axis("weight_decay", float, 0.0, "weight decay of the optimiser", "", 0, 1e6, architecture=False),
+    Axis("label_smoothing", float, 0.0, "share of the target spread over all classes, or words", "", 0, 0.99,
+         architecture=False),
     Axis("batch_size", int, 64, "examples in a training step", "", 1, 1e6, architecture=False),
     Axis("epochs", int, 15, "passes over the training part", "", 1, 1e6, architecture=False),
     Axis("precision", str, "fp32", "fp32, or bf16 by autocast", choices=("fp32", "bf16"), architecture=False),

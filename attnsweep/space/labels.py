@@ -31,7 +31,10 @@ def varying(trials: Sequence[Trial]) -> list[str]:
 
     keys = [key for key in AXES if key in several]
     dispensable = [key for key in keys if key not in ("model", "dataset")]
-    first_to_go = sorted(reversed(dispensable), key=lambda key: (key not in FOLLOW, AXES[key].architecture))
+    first_to_go = sorted(
+        reversed(dispensable),
+        key=lambda key: (key not in FOLLOW, AXES[key].shorthand, AXES[key].architecture),
+    )
     kept = {*fewest(keys, first_to_go, names), *recipe_differences(trials)}
     models = {trial.config["model"] for trial in trials}
     if len({*map(model_name, models)}) < len(models):  # classes of one name

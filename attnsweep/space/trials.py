@@ -12,7 +12,15 @@ from attnsweep.core.source import Source
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, BEFORE, REVISED_MODELS, TASKS, architecture, dataset_of, resolve
+from attnsweep.tasks.registry import (
+    AXES,
+    REVISED_MODELS,
+    TASKS,
+    architecture,
+    before,
+    dataset_of,
+    resolve,
+)
 
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
@@ -59,8 +67,12 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
     model = config["model"]
     identity = {**config, "model": model_name(model), "revision": REVISED_MODELS.get(model)}
-    before = {name: axis.before for name, axis in AXES.items()} | BEFORE.get(model, {})
-    return {key: value for key, value in identity.items() if before.get(key) != value}
+    known = before(config)
+    return {
+        key: value
+        for key, value in identity.items()
+        if known.get(key) != value and not (key in AXES and AXES[key].shorthand)
+    }
 
 
 def arch_id_of(config: Mapping[str, Any]) -> str:

@@ -65,10 +65,12 @@ def complete(
     axes: Axes,
     recipe: Sequence[str],
     of_data: Callable[[Point], Config],
-    task_defaults: Mapping[str, Value] | None = None,
+    later: Axes | None = None,
+    task_defaults: Callable[[Point], Mapping[str, Value]] = lambda point: {},
 ) -> Config:
     """The configuration of a user's model, of a task whose models have these `axes`, this `recipe` and
-    defaults of its own; `of_data` gives what a point's data set decides.
+    defaults of its own; `of_data` gives what a point's data set decides. A parameter by the name of an axis
+    of the recipe that came `later` is the class's own, as it was before.
 
     Raises UserError where file, class or an argument is wrong.
     """
@@ -79,8 +81,9 @@ def complete(
     data = of_data(meant)
     columns = [name for name in bearing if stands_in_column(name, point, parameters, axes=axes, data=data)]
     of_class = {name: parameters[name].default for name in columns if has_default(parameters[name])}
-    defaults = {**(task_defaults or {}), **of_class}
-    config = filled(axes, (*recipe, *columns), meant, defaults) | {"model_sha256": source.sha256} | data
+    defaults = {**task_defaults(meant), **of_class}
+    known = {**axes, **(later or {})}
+    config = filled(known, (*recipe, *columns), meant, defaults) | {"model_sha256": source.sha256} | data
     if lacking := next((name for name in columns if config[name] is None), None):
         raise wanting(model, lacking)
     others = [parameter for name, parameter in parameters.items() if name not in columns]

@@ -124,6 +124,12 @@ def takes(model: str) -> set[str]:
     return {*ALWAYS, *own.signature(model, own.read(model)), *training}
 
 
+def before(config: Mapping[str, Any]) -> Config:
+    """What all trials of a configuration's model had before the axes came that it got later than others."""
+    of_axes = {name: axis.before for name, axis in AXES.items()}
+    return of_axes | TASKS[config["task"]].recipe_before | BEFORE.get(config["model"], {})
+
+
 def architecture(config: Mapping[str, Any]) -> Config:
     """What of a configuration determines latency, parameters and MACs."""
     return {key: value for key, value in config.items() if key not in BESIDE_ARCHITECTURE}

@@ -65,7 +65,6 @@ class Procedure(Protocol):
     """How the models of a task are fed, trained and judged; `config` is a trial's configuration in full."""
 
     ADAM: Mapping[str, Any]  # arguments of Adam and AdamW besides lr and weight decay
-    CLIP_NORM: float | None  # the greatest norm of a step's gradient; None: it is taken as it is
 
     @property
     def examine(self) -> Callable[..., dict[str, Any]] | None:
@@ -88,6 +87,14 @@ class Procedure(Protocol):
 
     def learning_rate(self, config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
+
+    def clip_norm(self, config: Mapping[str, Any]) -> float | None:
+        """The greatest norm of a step's gradient; None: it is taken as it is."""
+
+    def averaging(self, config: Mapping[str, Any]) -> float | None:
+        """The decay of the running average of the weights, which is judged in their place; None: there is
+        none.
+        """
 
     def judge(self, model: Any, data: Any, config: Mapping[str, Any]) -> dict[str, float]:
         """The columns of quality after an epoch, of a model in evaluation mode."""
@@ -149,6 +156,7 @@ class Task:
     revision: Callable[[Config], int] = lambda config: 0  # added to `numerics`: of trials that changed alone
     revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than at first: new ids
     before: Mapping[str, Config] = field(default_factory=dict)  # of axes that a model got later than others
+    recipe_before: Config = field(default_factory=dict)  # likewise, of axes that the whole recipe got later
     dataset_of: Callable[[Config], DataSet] | None = None  # of a configuration that says more than its name
     data_columns: Callable[[DataSet], Config] = lambda dataset: {}  # the task's columns that are `of_data`
     cost_columns: Callable[[Config], Config] = lambda config: {}  # of cost, besides parameters and MACs

@@ -64,6 +64,7 @@ def state(setup: Setup, optimizer: torch.optim.Optimizer, history: History) -> d
         "buffers": extra_state.nonpersistent_buffers(setup.model),
         "kept": extra_state.changed(setup.initial, extra_state.attributes(setup.model)),
         "optimizer": optimizer.state_dict(),
+        "average": setup.average.state() if setup.average else None,
         "order": setup.order.get_state(),
         "rng": extra_state.generators(),
         "cuda_rng": torch.cuda.get_rng_state() if setup.device == "cuda" else None,
@@ -85,6 +86,8 @@ def restore(setup: Setup, state: Mapping[str, Any]) -> History:
         setup.model.get_buffer(name).copy_(buffer)
     extra_state.set_attributes(setup.model, state["kept"])
     setup.optimizer.load_state_dict(state["optimizer"])
+    if setup.average:
+        setup.average.restore(state["average"])
     setup.order.set_state(state["order"].cpu())
     extra_state.set_generators(state["rng"])
     if setup.device == "cuda":

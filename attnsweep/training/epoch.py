@@ -57,9 +57,11 @@ def step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> torch.Te
         loss.backward()
     for group in optimizer.param_groups:
         densify(group["params"])
-    if setup.task.CLIP_NORM:
-        nn.utils.clip_grad_norm_(setup.model.parameters(), setup.task.CLIP_NORM)
+    if norm := setup.task.clip_norm(setup.config):
+        nn.utils.clip_grad_norm_(setup.model.parameters(), norm)
     torch_private.step(optimizer)
+    if setup.average:
+        setup.average.update()
     return loss.detach()
 
 

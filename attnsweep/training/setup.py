@@ -18,6 +18,7 @@ from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, procedure
 from attnsweep.tasks.task import Procedure
 from attnsweep.training import extra_state, kernels
+from attnsweep.training.average import Average
 
 CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
 
@@ -49,6 +50,7 @@ class Setup:
     initial: extra_state.States  # of the attributes of the freshly initialised model
     params: int  # that can be trained
     optimizer: torch.optim.Optimizer | None  # None: a rule that has nothing to learn
+    average: Average | None  # of the weights, judged in their place; None: they are judged themselves
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -65,6 +67,10 @@ class Setup:
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model computes in the trial's precision."""
         return precision_of(self.device, self.config["precision"])
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model has the weights that are judged and kept."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
@@ -105,6 +111,7 @@ def prepare(trial: Trial, options: Options) -> Setup:
         initial=extra_state.attributes(model),
         params=params,
         optimizer=optimizer(model, config, adam=task.ADAM) if params else None,
+        average=Average(model, decay) if params and (decay := task.averaging(config)) else None,
     )
 
 

@@ -87,9 +87,10 @@ def epochs(setup: Setup, history: History) -> Iterator[Event]:
         effort: Row = {}  # a rule that learns nothing is judged as it is
         if setup.optimizer:
             effort = yield from train(setup, setup.optimizer, epoch=epoch)
-        history.add(judge(setup, epoch=epoch, effort=effort))
-        if keeps_weights:
-            history.keep_if_best(setup.model)
+        with setup.averaged():
+            history.add(judge(setup, epoch=epoch, effort=effort))
+            if keeps_weights:
+                history.keep_if_best(setup.model)
         if epoch + 1 == setup.config["epochs"]:
             return  # the last epoch travels with the final event
         if time.perf_counter() - saved_at > wait:

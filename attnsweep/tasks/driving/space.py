@@ -63,7 +63,7 @@ def complete_own(point: Mapping[str, object], model: str) -> Config:
         axes=OF_MODELS,
         recipe=(*OWN_RECIPE, *RECIPE),
         of_data=of_scenes,
-        task_defaults=RECIPE_DEFAULTS,
+        task_defaults=lambda point: RECIPE_DEFAULTS,
     )
 
 

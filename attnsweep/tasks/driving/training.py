@@ -38,7 +38,6 @@ from attnsweep.tasks.driving.stack.losses import losses, total
 from attnsweep.tasks.driving.world.geometry import Floats
 
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
-CLIP_NORM: float | None = 1.0
 JUDGE_BATCH = 100
 SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -109,6 +108,15 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     if step < rise:
         return float(config["lr"] * (step + 1) / rise)
     return float(config["lr"] * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2)
+
+
+def clip_norm(config: Mapping[str, Any]) -> float:
+    """1, whatever the stack: losses of several stages add up."""
+    return 1.0
+
+
+def averaging(config: Mapping[str, Any]) -> None:
+    """None: the weights of the last step are judged."""
 
 
 # --- Judging ---

@@ -59,6 +59,7 @@ TASK = Task(
     revised_models=zoo_sizes.REVISIONS,
     rehearsal=rehearsal,
     before={"cnn": {"dim": space.CNN_DIM}},
+    recipe_before={"label_smoothing": 0.0},
     dataset_of=space.image_set,
     data_columns=lambda dataset: {"images_skipped": getattr(dataset, "skipped", None)},
     forget=datasets.forget,

@@ -10,12 +10,16 @@ from typing import Any
 from attnsweep.core.axes import Config, filled
 from attnsweep.core.errors import UserError
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, patches, zoo_sizes
+from attnsweep.tasks.images import datasets, patches, recipe, zoo_sizes
 from attnsweep.tasks.images.axes import KNOWN
 
-BLOCKS = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry")
+BLOCKS = (
+    "depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry",
+    "drop_path",
+)  # fmt: skip
 RECIPE = (
     "unreadable", "optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed",
+    *recipe.AXES,
 )  # fmt: skip
 MODELS: dict[str, tuple[str, ...]] = {
     "cnn": ("dim", "pooling"),
@@ -26,8 +30,9 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-OF_MODELS = {  # without `pooling`: rows had arguments of that name in `model_args` before it was an axis
-    name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name != "pooling"
+LATER = {"pooling", "drop_path", *recipe.AXES}  # rows had arguments of these names in `model_args` before
+OF_MODELS = {
+    name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name not in LATER
 }
 CNN_DIM = 128  # the width of the PyTorch MNIST sample
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
@@ -35,10 +40,12 @@ CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come fir
 
 def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a model. Raises UserError where a value does not fit."""
+    refuse_drop_path(point, model)
     if own.is_own(model):
-        return own.complete(point, model, axes=OF_MODELS, recipe=RECIPE, of_data=of_images)
-    defaults = {"dim": None} if model == "cnn" else {}  # null: CNN_DIM
+        return of_own_model(point, model)
+    defaults = recipe.defaults(point) | ({"dim": None} if model == "cnn" else {})  # null: CNN_DIM
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, defaults) | {"model": model} | of_images(point)
+    config = recipe.completed(config)
     check_width(config)
     if feature_side(config) < 1:
         raise UserError(f"image_size={config['image_size']} is too small for {model}; use 6 or more")
@@ -48,6 +55,34 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     elif "patch_size" in MODELS[model]:
         config["patch_size"] = patch_size(config)
     return config
+
+
+def of_own_model(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of a user's own model. Raises UserError as `own.complete` and `recipe` do."""
+    config = own.complete(
+        point,
+        model,
+        axes=OF_MODELS,
+        recipe=RECIPE,
+        of_data=of_images,
+        later={name: KNOWN[name] for name in recipe.AXES},
+        task_defaults=recipe.defaults,
+    )
+    return recipe.completed(config)
+
+
+def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
+    """Raises UserError where residual branches are to be left out of a model that has no such axis."""
+    asked = point.get("drop_path")
+    if asked is None or not KNOWN["drop_path"].check(asked):
+        return
+    if own.is_own(model):
+        has = "drop_path" in own.signature(model, own.read(model))
+    else:
+        has = "drop_path" in MODELS[model]
+    if not has:
+        can = ", ".join(name for name, axes in MODELS.items() if "drop_path" in axes)
+        raise UserError(f"drop_path={asked!r} is nothing that {model} has; leave it out, or use one of {can}")
 
 
 def of_images(point: Mapping[str, object]) -> Config:

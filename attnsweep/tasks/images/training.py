@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from attnsweep.core.bits import packed
-from attnsweep.tasks.images import datasets, folders
+from attnsweep.tasks.images import augment, datasets, folders
+from attnsweep.tasks.images.schedule import learning_rate as learning_rate
 
 JUDGE_BATCH = 1_000
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
-CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {}  # torch's defaults
-Batch = tuple[Float[Tensor, "b c s s"], Int64[Tensor, " b"]]  # normalised images and their labels
+# normalised images and their labels, or where images are mixed the share of each class
+Batch = tuple[Float[Tensor, "b c s s"], Int64[Tensor, " b"] | Float[Tensor, "b classes"]]
 
 
 @dataclass(frozen=True)
@@ -126,31 +127,31 @@ def inputs(data: Data, images: UInt8[Tensor, "b c s s"]) -> Float[Tensor, "b c s
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
-    """One epoch of normalised images and labels, in an order drawn from `order`; the last batch may be
-    smaller.
+    """One epoch of normalised images and labels, augmented and mixed as the recipe says, in an order drawn
+    from `order`; the last batch may be smaller.
     """
     index = torch.randperm(len(data.train), generator=order, device="cpu").to(data.train.labels.device)
     for chosen in index.split(config["batch_size"]):
-        yield inputs(data, data.train.images[chosen]), data.train.labels[chosen]
+        pixels = augment.augmented(data.train.images[chosen], config, order)
+        images = augment.erased(inputs(data, pixels), config, order)
+        yield augment.mixed(images, data.train.labels[chosen], config, order)
 
 
 def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Float[Tensor, ""]:
-    """Mean cross-entropy, a scalar in nats."""
+    """Mean cross-entropy, a scalar in nats, to the labels after smoothing."""
     images, labels = batch
-    return F.cross_entropy(model(images), labels)
+    return F.cross_entropy(model(images), labels, label_smoothing=config.get("label_smoothing") or 0.0)
 
 
-def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
-    """`lr` in the first epoch, then a factor `lr_gamma` less in each."""
-    return rate_of_epoch(config["lr"], config["lr_gamma"], step // steps_per_epoch)
+def clip_norm(config: Mapping[str, Any]) -> float | None:
+    """That of the axis; None where it is null."""
+    norm: float | None = config["clip_norm"]
+    return norm
 
 
-@functools.lru_cache(maxsize=8)
-def rate_of_epoch(lr: float, gamma: float, epoch: int) -> float:
-    """The rate multiplied epoch by epoch, as torch's StepLR does, so that both are equal to the bit."""
-    for _ in range(epoch):
-        lr *= gamma
-    return lr
+def averaging(config: Mapping[str, Any]) -> float | None:
+    """The axis `ema`; None where it is 0."""
+    return config["ema"] or None
 
 
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,5 @@ AXES = (
     Axis("encoder_depth", int, None, "blocks of the encoder; null: depth", "", 1, 1000),
     Axis("decoder_depth", int, None, "blocks of the decoder; null: depth", "", 1, 1000),
     Axis("beam", int, 1, "beams of decoding when judged; 1 is greedy", "", 1, 64),
-    Axis("label_smoothing", float, 0.1, "share of the target spread over all words", "", 0, 0.99,
-         architecture=False),
-)  # fmt: skip
+)
 KNOWN = by_name(SHARED.values(), AXES)

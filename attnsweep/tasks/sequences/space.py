@@ -22,6 +22,7 @@ RECIPE = (
 DEFAULTS: dict[str, Value] = {
     "depth": 2, "mlp_dim": 512, "attention": "fused", "lr": 1e-3, "epochs": 6,
     "dropout": 0.0,  # few examples come twice
+    "label_smoothing": 0.1,
     "dim_head": None,  # dim // heads
 }  # fmt: skip
 

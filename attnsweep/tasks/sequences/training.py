@@ -20,7 +20,6 @@ from attnsweep.tasks.sequences.decoding import Writer, beam
 from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
 from attnsweep.tasks.sequences.transformer import Transformer
 
-CLIP_NORM: float | None = None  # gradients are taken as they are
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-9}  # section 5.3
 JUDGE_BATCH = 250
 Examples = tuple[Tensor, Tensor]  # questions (n, s) and answers (n, t), int64
@@ -98,6 +97,14 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     """
     share = (step + 1) / config["warmup_steps"]
     return float(config["lr"] * min(share, share**-0.5))
+
+
+def clip_norm(config: Mapping[str, Any]) -> None:
+    """None: gradients are taken as they are."""
+
+
+def averaging(config: Mapping[str, Any]) -> None:
+    """None: the weights of the last step are judged."""
 
 
 def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ADAM: Mapping[str, Any] = {}
-CLIP_NORM: float | None = None
 examine: Callable[..., dict[str, Any]] | None = None
 Batch = tuple[Tensor, Tensor]
 
@@ -49,6 +48,12 @@ def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Tensor:
 
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     return float(config["lr"])
+
+
+def clip_norm(config: Mapping[str, Any]) -> None: ...
+
+
+def averaging(config: Mapping[str, Any]) -> None: ...
 
 
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:

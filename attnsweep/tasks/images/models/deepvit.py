@@ -7,9 +7,10 @@ from typing import Any
 
 from vit_pytorch.deepvit import DeepViT
 
+from attnsweep.tasks.images.models.drop_path import with_drop_path
 from attnsweep.tasks.images.models.vit import sizes
 
 
 def deepvit(config: Mapping[str, Any]) -> DeepViT:
     """Images (b, c, s, s) to logits (b, num_classes), read off the class token."""
-    return DeepViT(**sizes(config, channels=config["channels"]))
+    return with_drop_path(DeepViT(**sizes(config, channels=config["channels"])), config["drop_path"])

@@ -5,6 +5,7 @@ from typing import Any
 
 from vit_pytorch.vit import ViT
 
+from attnsweep.tasks.images.models.drop_path import with_drop_path
 from attnsweep.tasks.images.models.vit_pytorch_private import fuse_attention
 from attnsweep.tasks.images.space import feature_side
 
@@ -37,4 +38,5 @@ def with_kernel(model: ViT, attention: str) -> ViT:
 
 def vit(config: Mapping[str, Any]) -> ViT:
     """Images (b, c, s, s) to logits (b, num_classes), read off the class token."""
-    return with_kernel(ViT(**sizes(config, channels=config["channels"])), config["attention"])
+    model = with_kernel(ViT(**sizes(config, channels=config["channels"])), config["attention"])
+    return with_drop_path(model, config["drop_path"])

@@ -8,10 +8,11 @@ mechanism of the zoo that needs it.
 from typing import Any
 
 import torch.nn.functional as F
+import vit_pytorch.deepvit as deepvit  # so, and not from the package: it would be executed as a whole
+import vit_pytorch.vit as vit
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from vit_pytorch import deepvit, vit
 
 from attnsweep.core.errors import UserError
 
@@ -26,6 +27,17 @@ def replace(module: Any, name: str, new: Any) -> None:
     if not hasattr(module, name):
         raise UserError(f"{CHANGED.format(kind=type(module).__name__, name=name)}, or leave the model out")
     setattr(module, name, new)
+
+
+def residual_branches(model: nn.Module) -> list[list[nn.Module]]:
+    """For each block of a transformer the modules whose outputs are added to their inputs.
+
+    Relies on `transformer.layers` being pairs of such modules. Raises UserError where there is none.
+    """
+    layers = getattr(getattr(model, "transformer", None), "layers", None)
+    if layers is None:
+        raise UserError(CHANGED.format(kind=type(model).__name__, name="transformer.layers"))
+    return [[*pair] for pair in layers]
 
 
 class FusedAttention(vit.Attention):

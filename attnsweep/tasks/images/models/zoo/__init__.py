@@ -44,6 +44,7 @@ from attnsweep.tasks.images.models.zoo.uniform import (
     normalized_vit,
     rvt,
     simple_flash_attn_vit,
+    simple_vit,
     simple_vit_with_fft,
     simple_vit_with_qk_norm,
     simple_vit_with_relative_proj_pos_bias,
@@ -82,7 +83,7 @@ MECHANISMS: dict[str, Builder] = {
     "sep_vit": sep_vit,
     "simple_flash_attn_vit": simple_flash_attn_vit,
     "simple_uvit": flat("simple_uvit.SimpleUViT"),  # arXiv:2209.12152
-    "simple_vit": flat("simple_vit.SimpleViT"),  # arXiv:2205.01580
+    "simple_vit": simple_vit,
     "simple_vit_attn_residual": flat("simple_vit_attn_residual.SimpleViTAttnResidual"),  # arXiv:2603.15031
     "simple_vit_orthog_residual_update": flat(  # arXiv:2505.11881
         "simple_vit_orthog_residual_update.SimpleViT"

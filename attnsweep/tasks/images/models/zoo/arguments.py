@@ -21,7 +21,8 @@ def load(path: str) -> Any:
 
 def sizes(config: Config) -> dict[str, Any]:
     """The keyword arguments that vit-pytorch's flat models share, as far as the mechanism takes them."""
-    return {key: config[key] for key in ("image_size", "num_classes", *TAKES[config["model"]])}
+    taken = [axis for axis in TAKES[config["model"]] if axis != "drop_path"]  # which builders see to
+    return {key: config[key] for key in ("image_size", "num_classes", *taken)}
 
 
 def flat(path: str, fixed: Mapping[str, Any] | None = None) -> Callable[[Config], Any]:

@@ -22,13 +22,14 @@ from attnsweep.tasks.images.models.zoo.rules import (
 
 
 def cct(config: Config) -> nn.Module:
-    """CCT-depth/3x2, of small images 3x1 (https://arxiv.org/abs/2104.05704), without stochastic depth."""
+    """CCT-depth/3x2, of small images 3x1 (https://arxiv.org/abs/2104.05704)."""
     return load("cct.CCT")(
         img_size=config["image_size"], n_input_channels=config["channels"], num_classes=config["num_classes"],
         n_conv_layers=2 if config["image_size"] > SMALL else 1, kernel_size=3, stride=1, padding=1,
         embedding_dim=config["dim"], num_layers=config["depth"], num_heads=config["heads"],
         mlp_ratio=exact(config["mlp_dim"], config["dim"]), positional_embedding="learnable",
-        dropout_rate=config["dropout"], attention_dropout=config["dropout"], stochastic_depth_rate=0,
+        dropout_rate=config["dropout"], attention_dropout=config["dropout"],
+        stochastic_depth_rate=config["drop_path"] or 0,
     )  # fmt: skip
 
 

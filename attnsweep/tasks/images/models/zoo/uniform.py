@@ -4,6 +4,7 @@ import importlib
 
 from torch import nn
 
+from attnsweep.tasks.images.models.drop_path import with_drop_path
 from attnsweep.tasks.images.models.vit_pytorch_private import replace
 from attnsweep.tasks.images.models.zoo.arguments import Config, flat, load, sizes
 from attnsweep.tasks.images.models.zoo.parts import (
@@ -196,6 +197,11 @@ def wwt(config: Config) -> nn.Module:
     net = flat("wwt.WWT", {"num_slots": 8})(config)
     net.layers[-1] = SlotsOnly(net.layers[-1])
     return net
+
+
+def simple_vit(config: Config) -> nn.Module:
+    """The plain ViT made simpler: mean pooling, positions of sines (https://arxiv.org/abs/2205.01580)."""
+    return with_drop_path(flat("simple_vit.SimpleViT")(config), config["drop_path"])
 
 
 def simple_vit_with_fft(config: Config) -> nn.Module:
