@@ -51,6 +51,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
     ]
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
+    refuse_twice(frame, keys)
     for name in ("measured_on", "runtime"):
         if name in frame and (groups[name].nunique() > 1).any():
             refuse_mixture(frame.dropna(subset=[name]), name)
@@ -60,6 +61,21 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         parts.append(groups[list(names)].agg(way).rename(columns=names))
     of_groups = pd.concat(parts, axis=1)[list(wanted)]
     return pd.concat([of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)], axis=1)
+
+
+def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:
+    """Raises UserError where a setting has several rows of one seed: one of them would count twice."""
+    twice = frame[frame.duplicated([*keys, "seed"])]
+    if twice.empty:
+        return
+    row = twice.iloc[0]
+    name = " ".join(
+        [str(row.get("model", "a setting")), *words(row, varying(frame) if "model" in frame else [])]
+    )
+    raise UserError(
+        f"{clean(name)} has several rows of seed {shown(row['seed'])}; a setting has one row for each seed: "
+        "were results put together that hold the same trials?"
+    )
 
 
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -82,8 +98,17 @@ def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
     return next((name for name in known if name in frame and frame[name].notna().any()), known[0])
 
 
-def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "test_acc") -> pd.DataFrame:
+def selecting(frame: pd.DataFrame) -> str:
+    """The column of quality that selects: on validation; on test where the rows have none of that."""
+    name = judged_by(frame, "val")
+    return name if name in frame and frame[name].notna().any() else judged_by(frame)
+
+
+def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str | None = None) -> pd.DataFrame:
     """The rows that no other row beats on both cost (less is better) and quality (more is), cheapest first.
+
+    The quality is that on validation, so that the rows' quality on test says how good they are: who selects
+    on test reports the luckiest. Rows without a validation, such as published ones, are selected on test.
 
     One row beats another if it is at least as good on both and better on one; of rows with the same cost and
     quality neither beats the other, and all stay. Rows that are not done, or lack cost or quality, are left
@@ -91,8 +116,9 @@ def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str = "tes
     where a column is missing or points the other way, or where rows of several data sets or devices are
     mixed.
     """
-    check_direction(cost, quality)
     frame = done(frame)
+    quality = quality or selecting(frame)
+    check_direction(cost, quality)
     require(frame, cost, quality)
     points = np.column_stack([numbers(frame, cost), -numbers(frame, quality)])
     known = np.isfinite(points).all(axis=1)
@@ -134,7 +160,7 @@ def hypervolume(
     lies outside of the corner adds nothing. Source: the size of the space covered, Zitzler and Thiele, PPSN
     1998. Raises UserError as `front` does, and where a cost is not positive.
     """
-    best = front(frame, cost, quality)
+    best = front(frame, cost, quality)  # of the quality that is measured, whatever selected the rows
     decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
     qualities = np.maximum(numbers(best, quality), corner.quality)
     return float(np.sum(np.maximum(decades, 0.0) * np.diff(qualities, prepend=corner.quality)))

@@ -1,0 +1,351 @@
+"""How sure an answer is. Two things were left to chance: the seeds that were trained, and the examples that
+the test set happens to hold.
+
+Both are drawn anew, a few thousand times: the examples by a bootstrap, the same ones for all settings, so
+that settings are compared example by example; the mean of each setting's seeds from the t distribution that
+it has. (Resampling three seeds instead understates their variance by a third.) A draw is what the quality of
+every setting might be. From the draws come intervals, the probability of being on the front, and what is
+within noise of what.
+
+Where a setting has one seed its interval is that of the one trial that ran, and says so; where the rows do
+not say which examples were right (`test_right`), the test set's part is missing, and they say that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.answers import pareto
+from attnsweep.answers.spread import Spread, moderated
+from attnsweep.core.bits import unpacked
+from attnsweep.core.errors import UserError
+
+LEVEL = 0.95
+DRAWS = 2000
+AT_ONCE = 200  # draws of test sets: each is a weight per example
+PER_EXAMPLE = "test_acc"  # the quality that is the share of examples that are right
+PSEUDO = np.array(
+    [1.0, 0.0], dtype=np.float32
+)  # one right and one wrong for all: a setting without an error has a doubt, too
+BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """The settings of one data set, and what the quality of each might be.
+
+    `settings` are rows as of `over_seeds`, with the ends of the interval of the quality, `low` and `high`,
+    with `seeds_begun`, those that failed included, and `doubt_of`: what the interval allows for. `draws` is
+    (settings, draws).
+    """
+
+    settings: pd.DataFrame
+    quality: str
+    draws: np.ndarray
+
+    @property
+    def one_seed(self) -> pd.Series:
+        """Whether a setting has one seed alone, so that another seed might say otherwise."""
+        return self.settings["seeds"].eq(1)
+
+
+def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS, seed: int = 0) -> Doubt:
+    """The settings of `frame`, trials on one data set of any status, with how sure their quality is.
+
+    `quality` is that of the task on its test split by default. Equal arguments give equal draws. Raises
+    UserError where data sets are mixed, where a setting has two rows of one seed, or no row has the quality.
+    """
+    frame = pareto.plain(frame)
+    quality = quality or pareto.judged_by(frame)
+    pareto.require(frame, quality, "seed")
+    rows = pareto.done(frame).dropna(subset=[quality])
+    for column in ("dataset", "data_sha256"):
+        if column in rows:
+            pareto.refuse_mixture(rows, column)
+    if rows.empty:
+        raise UserError(f"no done trial has {quality}; run a sweep first")
+    settings = pareto.over_seeds(rows).reset_index(drop=True)
+    chance = np.random.default_rng(seed)
+    right = per_example(rows, settings, quality)
+    spread = spread_of_seeds(rows, settings, quality)
+    seeds = settings["seeds"].to_numpy(dtype=float)
+    drawn = pareto.numbers(settings, quality)[:, None] + changes(right, spread, seeds, draws, chance)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    settings = settings.assign(
+        low=bounded(low, quality), high=bounded(high, quality),
+        doubt_of=sources(right, spread), seeds_begun=seeds_begun(frame, settings),
+    )  # fmt: skip
+    return Doubt(settings, quality, drawn)
+
+
+def changes(
+    right: np.ndarray, spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Generator
+) -> np.ndarray:
+    """By how much the quality of each setting changes with other test sets and other seeds, (settings,
+    draws). `right` is as of `per_example`, `seeds` (settings,) is their number.
+    """
+    of_test = of_examples(right, draws, chance) * share_of_examples(right, spread, seeds)[:, None]
+    return of_test + of_seeds(spread, seeds, draws, chance)
+
+
+def setting_of(rows: pd.DataFrame) -> np.ndarray:
+    """For each row of done trials the position of its setting in `over_seeds` of them, (rows,)."""
+    keys = [name for name in (*pareto.SETTING, *pareto.STATE) if name in rows]
+    return rows.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
+
+
+def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.ndarray:
+    """The share of a setting's seeds that are right on each test example, (settings, examples); NaN
+    throughout for settings of which a row does not say it.
+    """
+    if quality != PER_EXAMPLE or "test_right" not in rows:
+        return np.full((len(settings), 0), np.nan)
+    flags = [flags_of(*row) for row in zip(*(rows.get(name) for name in BITS), strict=True)]
+    counts = [len(one) for one in flags if one is not None]
+    if not counts:
+        return np.full((len(settings), 0), np.nan)
+    examples = max(set(counts), key=counts.count)
+    total = np.zeros((len(settings), examples), dtype=np.float32)
+    for position, one in zip(setting_of(rows), flags, strict=True):
+        total[position] += np.nan if one is None or len(one) != examples else one
+    return total / settings["seeds"].to_numpy(dtype=np.float32)[:, None]
+
+
+BITS = ("test_right", "test_examples", PER_EXAMPLE)
+
+
+def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
+    """Which examples a row says were right, (examples,); None where it does not, or not what its accuracy
+    says.
+    """
+    if not isinstance(bits, bytes) or pd.isna(count):
+        return None
+    try:
+        flags = unpacked(bits, int(count))
+    except ValueError:  # a file of somebody else's
+        return None
+    return flags if len(flags) and abs(flags.mean() - accuracy) < 1e-6 else None
+
+
+def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
+    """By how much the quality of each setting changes with other test sets, (settings, draws): the bootstrap
+    of examples, the same for all settings. 0 where it is not known which examples were right.
+    """
+    known = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
+    moved = np.zeros((len(right), draws))
+    if not known.any():
+        return moved
+    pseudo = np.tile(PSEUDO, (int(known.sum()), 1))
+    shares = np.concatenate([right[known], pseudo], axis=1)
+    shares -= shares.mean(axis=1, keepdims=True)
+    examples = shares.shape[1]
+    for begin in range(0, draws, AT_ONCE):
+        many = min(AT_ONCE, draws - begin)
+        weights = chance.multinomial(examples, np.full(examples, 1 / examples), size=many)
+        moved[known, begin : begin + many] = shares @ (weights.T.astype(np.float32) / examples)
+    return moved
+
+
+def share_of_examples(right: np.ndarray, spread: Spread, seeds: np.ndarray) -> np.ndarray:
+    """How much of the deviation over examples, 0..1, is that of the examples alone, (settings,): what a seed
+    does on an example by chance stands in the spread of the seeds, too, and would count twice.
+
+    Of the variance over examples of the mean of k seeds that is one k-th of the variance of seeds on an
+    example, which for flags of mean p is p (1 - p) k / (k - 1).
+    """
+    total = (right * (1 - right)).mean(axis=1) if right.shape[1] else np.full(len(right), np.nan)
+    between = right.var(axis=1) if right.shape[1] else total
+    on_example = np.where(seeds > 1, total * seeds / np.maximum(seeds - 1, 1), np.nan)
+    if np.isnan(on_example).all():
+        return np.ones(len(right))
+    on_example = np.where(np.isnan(on_example), np.nanmean(on_example), on_example)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.sqrt(np.clip(1 - on_example / seeds / between, 0.0, 1.0))
+    return np.where((spread.dof > 0) & np.isfinite(kept), kept, 1.0)
+
+
+def spread_of_seeds(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> Spread:
+    """How far the seeds of each setting lie apart in a quality."""
+    by_setting = rows.groupby(setting_of(rows))[quality]
+    variance = by_setting.var(ddof=1).fillna(0.0).to_numpy(dtype=float)
+    return moderated(variance, settings["seeds"].to_numpy() - 1)
+
+
+def of_seeds(spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
+    """By how much the quality of each setting changes with other seeds, (settings, draws): its mean over
+    seeds has a t distribution. 0 where nothing is known of that.
+    """
+    known = spread.dof > 0
+    moved = np.zeros((len(seeds), draws))
+    scale = np.sqrt(spread.variance[known] / seeds[known])
+    dof = np.broadcast_to(spread.dof[known][:, None], (known.sum(), draws))
+    moved[known] = scale[:, None] * chance.standard_t(dof)
+    return moved
+
+
+def bounded(ends: np.ndarray, quality: str) -> np.ndarray:
+    """The ends of intervals, within 0..1 where the quality is a fraction."""
+    column = pareto.MEASURES.get(quality)
+    return np.clip(ends, 0.0, 1.0) if column is not None and column.unit == "fraction" else ends
+
+
+def sources(right: np.ndarray, spread: Spread) -> list[str]:
+    """What each setting's interval allows for."""
+    examples = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
+    named = {(True, True): BOTH, (False, True): TEST_SET, (True, False): SEEDS, (False, False): NOTHING}
+    return [named[bool(dof > 0), bool(known)] for dof, known in zip(spread.dof, examples, strict=True)]
+
+
+def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> list[int]:
+    """How many seeds of each setting have a row of any status: those that failed or diverged count."""
+    keys = [name for name in (*pareto.SETTING, *pareto.STATE) if name in settings]
+    counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
+    found = {key_of(index): int(count) for index, count in counts.items()}
+    return [
+        max(found.get(key_of(key), 0), int(seeds))
+        for key, seeds in zip(settings[keys].itertuples(index=False), settings["seeds"], strict=True)
+    ]
+
+
+def key_of(values: object) -> tuple[object, ...]:
+    """Values of axes that are equal where those are: null is equal to null."""
+    return tuple(
+        None if pd.isna(value) else value for value in (values if isinstance(values, tuple) else (values,))
+    )
+
+
+# --- What follows from the draws ---
+
+
+def on_front(sure: Doubt, cost: str) -> pd.Series:
+    """For each setting the share of draws in which no other one beats it on both cost and quality: the
+    probability that it is on the front. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
+    """
+    pareto.require(sure.settings, cost)
+    costs = pareto.numbers(sure.settings, cost)
+    known = np.isfinite(costs)
+    pareto.check_direction(cost, sure.quality)
+    pareto.refuse_mixtures(sure.settings[known], cost)
+    shares = np.full(len(costs), np.nan)
+    shares[known] = nondominated(costs[known], sure.draws[known]).mean(axis=1)
+    return pd.Series(shares, index=sure.settings.index)
+
+
+def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+    """Whether each point is on the front of its draw, (n, draws): of costs (n,), the less the better, and
+    qualities (n, draws), the more the better.
+    """
+    found = np.zeros(qualities.shape, dtype=bool)
+    best = np.full(qualities.shape[1], -np.inf)  # of all that cost less
+    for value in np.unique(costs):
+        same = np.flatnonzero(costs == value)
+        top = qualities[same].max(axis=0)
+        found[same] = (qualities[same] == top) & (top > best)
+        best = np.maximum(best, top)
+    return found
+
+
+def front_with_band(sure: Doubt, cost: str) -> pd.DataFrame:
+    """The front, selected on validation, cheapest first, with the band around it: `low` and `high` of the
+    quality on test at each of its settings. Raises UserError as `pareto.front` does.
+    """
+    return pareto.front(sure.settings, cost)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one setting is better than another, with the interval of that, and the share of draws in
+    which it is.
+    """
+
+    mean: float
+    low: float
+    high: float
+    better: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no difference lies within the interval."""
+        return self.low <= 0 <= self.high
+
+
+def difference(sure: Doubt, one: int, other: int) -> Difference:
+    """The quality of the setting at the position `one` less that of `other`: drawn together, so that test
+    examples on which both are alike do not count.
+    """
+    apart = sure.draws[one] - sure.draws[other]
+    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    means = pareto.numbers(sure.settings, sure.quality)
+    better = float((apart > 0).mean() + 0.5 * (apart == 0).mean())
+    return Difference(float(means[one] - means[other]), float(low), float(high), better)
+
+
+def within_noise_of(sure: Doubt, one: int) -> list[int]:
+    """The positions of the settings that differ from that at `one` by no more than noise, it left out: each
+    pair for itself, at 95 %.
+    """
+    apart = sure.draws - sure.draws[one]
+    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    return [i for i in np.flatnonzero((low <= 0) & (high >= 0)).tolist() if i != one]
+
+
+# --- In words ---
+
+
+def written(value: float, low: float, high: float, seeds: int, begun: int | None = None) -> str:
+    """A quality (a fraction) in percent with its interval and how many seeds it is of: `98.3 % (97.1 to
+    99.0, 3 seeds)`.
+    """
+    return f"{percent(value)} % ({percent(low)} to {percent(high)}, {seeds_in_words(seeds, begun)})"
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, with one decimal, or two from 99 % on."""
+    return f"{100 * value:.{2 if value >= 0.99 else 1}f}"
+
+
+def seeds_in_words(seeds: int, begun: int | None = None) -> str:
+    """`3 seeds`, `1 of 3 seeds done`, or `one seed`."""
+    if begun is not None and begun > seeds:
+        return f"{seeds} of {begun} seeds done"
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def remarks(sure: Doubt) -> list[str]:
+    """What a reader has to know of intervals: of how many settings they say less than they seem to."""
+    settings, found = sure.settings, []
+    alone = settings[sure.one_seed]
+    if len(alone):
+        borrowed = alone["doubt_of"].isin([BOTH, SEEDS]).all()
+        what = (
+            "their seeds' spread is that of the others" if borrowed
+            else "their intervals do not know how another seed would do"
+        )  # fmt: skip
+        found.append(f"one seed alone: {len(alone)} of {len(settings)} settings; {what}")
+    lost = settings[settings["seeds_begun"] > settings["seeds"]]
+    if len(lost):
+        missing = int((lost["seeds_begun"] - lost["seeds"]).sum())
+        found.append(
+            f"{plural(missing, 'seed')} of {plural(len(lost), 'setting')} not done: means are of the others"
+        )
+    blind = settings[settings["doubt_of"].isin([SEEDS, NOTHING])]
+    if len(blind) and sure.quality == PER_EXAMPLE:
+        found.append(
+            f"{len(blind)} of {len(settings)} settings do not say which test examples were right: run them "
+            "again for intervals that allow for the test set"
+        )
+    return found
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def positions(sure: Doubt, trial_ids: Sequence[str]) -> list[int]:
+    """Where the settings stand whose first trial has these ids."""
+    known = list(sure.settings["trial_id"])
+    return [known.index(one) for one in trial_ids]

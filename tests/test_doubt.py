@@ -1,0 +1,290 @@
+"""Doubt: intervals and probabilities, against simulated sweeps whose truth is known, and brute force."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from attnsweep.answers import doubt, pareto, spread
+from attnsweep.core.bits import packed
+from attnsweep.core.errors import UserError
+from attnsweep.results.schema import CONFIGURATION
+
+EXAMPLES = 400
+TRUTH = np.array([0.80, 0.82, 0.82, 0.85, 0.86, 0.88, 0.90, 0.90])
+
+
+def row(depth: float, seed: int, right: np.ndarray, **values: object) -> dict[str, object]:
+    """A done trial of the images task that got those test examples right."""
+    known = {
+        "status": "done", "task": "images", "model": "vit", "dataset": "mnist", "seed": seed, "depth": depth,
+        "params": 1000 * depth, "latency_ms_p50": depth, "measured_on": "cpu", "runtime": "eager",
+        "latency_batch": 1, "data_sha256": "d", "numerics": 1, "attnsweep": "1",
+        "trial_id": f"{depth:g}-{seed}", "val_acc": right.mean(), "test_acc": right.mean(),
+        "test_right": packed(right), "test_examples": len(right),
+    }  # fmt: skip
+    return {**dict.fromkeys(column.name for column in CONFIGURATION), **known, **values}
+
+
+def flags(
+    chance: np.random.Generator, seeds: int, *, of_seed: float, truth: np.ndarray = TRUTH
+) -> np.ndarray:
+    """Which examples each seed of each setting gets right, (settings, seeds, examples). Over all examples
+    and seeds a setting's accuracy is its `truth`; half of the examples are easy for all, and a seed is better
+    or worse than its setting by `of_seed`, as standard deviation.
+    """
+    easy = np.where(chance.random(EXAMPLES) < 0.5, 0.08, -0.08)
+    own = truth[:, None] + of_seed * chance.standard_normal((len(truth), seeds))
+    return chance.random((len(truth), seeds, EXAMPLES)) < own[:, :, None] + easy
+
+
+def simulated(chance: np.random.Generator, seeds: int, *, of_seed: float) -> pd.DataFrame:
+    """The rows of such a sweep."""
+    right = flags(chance, seeds, of_seed=of_seed)
+    return pd.DataFrame([row(i + 1, j, one) for i, of in enumerate(right) for j, one in enumerate(of)])
+
+
+def drawn(right: np.ndarray, chance: np.random.Generator, draws: int = 400) -> np.ndarray:
+    """What the accuracy of each setting may be, from the flags of its seeds: (settings, draws)."""
+    seeds, by_seed = right.shape[1], right.mean(axis=2)
+    variance = by_seed.var(axis=1, ddof=1) if seeds > 1 else np.zeros(len(right))
+    lie = spread.moderated(variance, np.full(len(right), seeds - 1))
+    moved = doubt.changes(right.mean(axis=1), lie, np.full(len(right), float(seeds)), draws, chance)
+    return by_seed.mean(axis=1)[:, None] + moved
+
+
+def share_within(draws: np.ndarray, truth: np.ndarray) -> float:
+    """How many of the true values lie in the intervals of their draws."""
+    low, high = np.quantile(draws, [0.025, 0.975], axis=1)
+    return float(((low <= truth) & (truth <= high)).mean())
+
+
+# --- Intervals cover the truth at their stated rate ---
+
+
+@pytest.mark.parametrize(("seeds", "of_seed"), [(3, 0.012), (2, 0.012), (3, 0.03), (1, 0.0)])
+def test_intervals_of_settings_and_of_differences_cover_the_truth_at_their_stated_rate(seeds, of_seed):
+    chance, truth = np.random.default_rng(1), TRUTH - 0.1
+    of_one, of_two = [], []
+    for _ in range(120):
+        draws = drawn(flags(chance, seeds, of_seed=of_seed, truth=truth), chance)
+        of_one.append(share_within(draws, truth))
+        of_two.append(share_within(draws[1:] - draws[:-1], truth[1:] - truth[:-1]))
+    assert 0.92 <= np.mean(of_one) <= 0.98, "settings share a test set: 120 sweeps say it to within 2 points"
+    assert 0.92 <= np.mean(of_two) <= 0.98
+
+
+@pytest.mark.slow
+def test_a_bootstrap_of_the_seeds_alone_would_cover_less():
+    """Why seeds are not resampled: means of three drawn with replacement from three lie too near."""
+    chance, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        sample = chance.standard_normal(3)
+        means = sample[chance.integers(0, 3, (300, 3))].mean(axis=1)
+        hits += np.quantile(means, 0.025) <= 0 <= np.quantile(means, 0.975)
+    assert hits / 400 < 0.85
+
+
+def test_what_validation_selects_is_covered_and_choosing_on_test_flatters():
+    """Of 54 equal settings the best on test looks points better than it is; that on validation does not."""
+    chance, equal = np.random.default_rng(2), np.full(54, 0.85)
+    flattered, honest, covered = [], [], 0.0
+    for _ in range(60):
+        right = flags(chance, 1, of_seed=0.0, truth=equal)
+        selected = chance.binomial(600, equal).argmax()  # validation is drawn apart
+        accuracy = right.mean(axis=(1, 2))
+        flattered.append(accuracy.max() - 0.85)
+        honest.append(accuracy[selected] - 0.85)
+        covered += share_within(drawn(right, chance)[[selected]], equal[[selected]])
+    assert np.mean(flattered) > 0.03
+    assert abs(np.mean(honest)) < 0.006
+    assert covered >= 54
+
+
+def test_the_front_is_selected_on_validation_and_its_band_is_that_of_the_test():
+    worse, better = np.arange(EXAMPLES) < 300, np.arange(EXAMPLES) < 310
+    rows = [row(1, 0, worse, val_acc=0.9), row(2, 0, better, val_acc=0.8), row(3, 0, worse, val_acc=0.95)]
+    band = doubt.front_with_band(doubt.doubt(pd.DataFrame(rows)), "latency_ms_p50")
+    assert band["depth"].tolist() == [1, 3]
+    assert (band["low"] < 0.75).all() and (band["high"] > 0.75).all()
+
+
+def test_the_variance_of_few_seeds_is_drawn_towards_that_of_all_by_what_it_is_worth():
+    chance = np.random.default_rng(0)
+    alike = chance.chisquare(2, 400) / 2  # all have the variance 1
+    found = spread.moderated(alike, np.full(400, 2)).variance
+    assert found.mean() == pytest.approx(1, abs=0.1) and found.std() < 0.35 * alike.std()
+    unlike = chance.chisquare(2, 4000) / 2 * 8 / chance.chisquare(8, 4000)  # a prior of 8 degrees of freedom
+    common, dof = spread.prior(unlike, np.full(4000, 2))
+    assert common == pytest.approx(1, abs=0.1) and dof == pytest.approx(8, rel=0.35)
+
+
+def test_seeds_of_two_settings_alone_stand_for_themselves():
+    own = spread.moderated(np.array([4.0, 1.0, 0.0]), np.array([2, 2, 0]))
+    assert own.variance.tolist() == [4.0, 1.0, 0.0] and own.dof.tolist() == [2.0, 2.0, 0.0]
+
+
+def test_with_one_seed_the_interval_is_nearly_the_binomial_one_and_says_what_it_is_of():
+    right = np.arange(EXAMPLES) < 340
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, right)]))
+    (found,) = sure.settings.to_dict("records")
+    exact = stats.binomtest(340, EXAMPLES).proportion_ci(method="wilson")
+    assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=0.006)
+    assert found["doubt_of"] == doubt.TEST_SET
+    assert "one seed alone: 1 of 1 settings" in doubt.remarks(sure)[0]
+
+
+def test_a_setting_without_an_error_is_not_certain():
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, np.ones(EXAMPLES, bool))]))
+    assert 1 - 4 / EXAMPLES < sure.settings["low"].iloc[0] < 1 - 1 / EXAMPLES
+    assert sure.settings["high"].iloc[0] == 1
+
+
+def test_settings_are_compared_on_the_same_examples():
+    """Two that differ on 12 of 400 examples, always to the same side, differ; unpaired they would not."""
+    better = np.arange(EXAMPLES) < 352
+    worse = np.arange(EXAMPLES) < 340
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, worse), row(2, 0, better)]))
+    paired = doubt.difference(sure, 1, 0)
+    assert paired.low > 0 and paired.better > 0.99
+    assert sure.settings["low"].iloc[1] < sure.settings["high"].iloc[0], "their intervals overlap"
+    assert doubt.within_noise_of(sure, 0) == []
+
+
+def test_equal_settings_are_within_noise_of_one_another():
+    chance = np.random.default_rng(0)
+    same = chance.random(EXAMPLES) < 0.9
+    other = np.where(chance.random(EXAMPLES) < 0.1, ~same, same)
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, same), row(2, 0, other), row(3, 0, ~same)]))
+    assert doubt.within_noise_of(sure, 0) == [1] or doubt.difference(sure, 0, 1).low > 0
+    assert 2 not in doubt.within_noise_of(sure, 0)
+
+
+# --- The probability of being on the front ---
+
+
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_a_draw_has_the_front_that_pareto_finds(costs, random):
+    qualities = np.array([[random.randint(0, 4) / 4 for _ in range(3)] for _ in costs])
+    found = doubt.nondominated(np.array(costs), qualities)
+    for j in range(3):
+        frame = pd.DataFrame({"latency_ms_p50": costs, "test_acc": qualities[:, j]})
+        assert set(np.flatnonzero(found[:, j])) == set(pareto.front(frame).index)
+
+
+def test_fronts_and_hypervolumes_are_those_of_moocore():
+    moocore = pytest.importorskip("moocore", reason="moocore is not installed: pip install attnsweep[test]")
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        frame = pd.DataFrame(chance.integers(1, 30, (40, 2)) / 30, columns=["latency_ms_p50", "test_acc"])
+        points = np.column_stack([np.log10(frame["latency_ms_p50"]), -frame["test_acc"]])
+        kept = moocore.is_nondominated(points, keep_weakly=True)
+        assert set(np.flatnonzero(kept)) == set(pareto.front(frame).index)
+        area = moocore.hypervolume(points, ref=[1.0, 0.0])
+        assert pareto.hypervolume(frame, pareto.Reference(cost=10.0)) == pytest.approx(area)
+        drawn = doubt.nondominated(frame["latency_ms_p50"].to_numpy(), frame[["test_acc"]].to_numpy())
+        assert set(np.flatnonzero(drawn[:, 0])) == set(np.flatnonzero(kept))
+
+
+def test_the_probability_of_being_on_the_front_is_near_one_where_it_is_clear_and_shared_where_it_is_not():
+    chance = np.random.default_rng(3)
+    base = np.arange(EXAMPLES)
+    clear, beaten = base < 300, base < 250
+    twin = np.where(chance.random(EXAMPLES) < 0.1, ~clear, clear)
+    frame = pd.DataFrame([row(1, 0, clear), row(2, 0, beaten), row(3, 0, twin)])
+    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    assert shares[0] == 1 and shares[1] == 0
+    apart = doubt.difference(doubt.doubt(frame), 2, 0)
+    assert shares[2] == pytest.approx((doubt.doubt(frame).draws[2] > doubt.doubt(frame).draws[0]).mean())
+    assert apart.better >= shares[2]
+
+
+def test_what_lacks_the_cost_has_no_probability():
+    frame = pd.DataFrame([row(1, 0, np.ones(8, bool)), row(2, 0, np.ones(8, bool), latency_ms_p50=math.nan)])
+    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    assert shares[0] == 1 and math.isnan(shares[1])
+
+
+# --- What counts as a seed ---
+
+
+def test_seeds_that_failed_or_diverged_count_as_begun():
+    right = np.arange(EXAMPLES) < 300
+    lost = [
+        row(1, seed, right, status=status, test_acc=None, test_right=None, test_examples=None)
+        for seed, status in ((1, "failed"), (2, "diverged"))
+    ]
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, right), *lost, row(2, 0, right)]))
+    assert sure.settings[["seeds", "seeds_begun"]].values.tolist() == [[1, 3], [1, 1]]
+    assert doubt.seeds_in_words(1, 3) == "1 of 3 seeds done"
+    assert any("2 seeds of 1 setting not done" in remark for remark in doubt.remarks(sure))
+
+
+@pytest.mark.parametrize(
+    "other", [{"numerics": 2}, {"attnsweep": "2"}, {"lr": 0.1}, {"depth": 7}], ids=lambda one: next(iter(one))
+)
+def test_rows_that_differ_in_anything_but_the_seed_are_other_settings(other):
+    right = np.arange(EXAMPLES) < 300
+    frame = pd.DataFrame([row(1, 0, right, lr=0.2), row(1, 1, right) | {"lr": 0.2} | other])
+    assert doubt.doubt(frame).settings["seeds"].tolist() == [1, 1]
+
+
+def test_two_rows_of_one_seed_are_refused():
+    right = np.arange(EXAMPLES) < 300
+    with pytest.raises(UserError, match=r"vit.* has several rows of seed 0"):
+        doubt.doubt(pd.DataFrame([row(1, 0, right), row(1, 0, right, trial_id="again")]))
+
+
+def test_rows_of_several_data_sets_are_refused():
+    right = np.arange(EXAMPLES) < 300
+    with pytest.raises(UserError, match="differ in data_sha256"):
+        doubt.doubt(pd.DataFrame([row(1, 0, right), row(2, 0, right, data_sha256="e")]))
+
+
+# --- Rows that say less, or what is not so ---
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"test_right": None}, {"test_examples": None}, {"test_examples": 17}, {"test_right": b"\xff"},
+        {"test_right": b"\x00" * 50}, {"test_right": "text"},
+    ],
+)  # fmt: skip
+def test_a_row_that_does_not_say_which_examples_were_right_has_a_doubt_of_its_seeds_alone(lacking):
+    right = np.arange(EXAMPLES) < 300
+    rows = [row(1, 0, right, **lacking), row(1, 1, right), row(2, 0, right), row(2, 1, ~right)]
+    sure = doubt.doubt(pd.DataFrame(rows))
+    assert sure.settings["doubt_of"].tolist() == [doubt.SEEDS, doubt.BOTH]
+    assert any("1 of 2 settings do not say which test examples" in remark for remark in doubt.remarks(sure))
+
+
+def test_results_without_such_columns_at_all_are_read():
+    right = np.arange(EXAMPLES) < 300
+    old = pd.DataFrame([row(1, 0, right), row(2, 0, right)]).drop(columns=["test_right", "test_examples"])
+    sure = doubt.doubt(old)
+    assert sure.settings["doubt_of"].tolist() == [doubt.NOTHING] * 2
+    assert (sure.settings["low"] == sure.settings["high"]).all(), "nothing is known; the remarks say so"
+
+
+def test_nothing_done_is_a_sentence():
+    with pytest.raises(UserError, match="no done trial has test_acc"):
+        doubt.doubt(pd.DataFrame([row(1, 0, np.ones(8, bool), status="failed")]))
+
+
+def test_equal_rows_give_equal_draws_whatever_ran_before():
+    frame = simulated(np.random.default_rng(0), 3, of_seed=0.01)
+    assert (doubt.doubt(frame).draws == doubt.doubt(frame).draws).all()
+
+
+def test_a_quality_is_written_with_its_interval_and_its_seeds():
+    assert doubt.written(0.983, 0.971, 0.989, 3) == "98.3 % (97.1 to 98.9, 3 seeds)"
+    assert doubt.written(0.9912, 0.99, 0.9925, 1) == "99.12 % (99.00 to 99.25, one seed)"
+    assert doubt.written(0.5, 0.4, 0.6, 1, 3) == "50.0 % (40.0 to 60.0, 1 of 3 seeds done)"
