@@ -13,5 +13,6 @@ sweep = Sweep(
     model="transformer",
     dataset=tune.grid_search(["reverse", "sort", "addition", "dyck"]),
     positions=tune.grid_search(["sinusoidal", "learned", "rope", "alibi", "none"]),
-    norm="pre", depth=2, heads=4, dim=64, mlp_dim=256, length=10, epochs=5, lr=2e-3, batch_size=128,
+    batch_size=128, norm="pre", depth=2, heads=4, dim=64, mlp_dim=256, length=10, epochs=3, lr=2e-3,
+    warmup_steps=100,
 )  # fmt: skip

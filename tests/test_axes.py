@@ -19,9 +19,10 @@ from attnsweep.tasks.sequences import space as sequences
 VIT = {"model": "vit"}
 MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}
 OF_SEQUENCES = {*sequences.MODELS["transformer"], *sequences.RECIPE} - {*BLOCKS, *RECIPE, "attention"}
+OF_TEXT = {"context", "encoding", "vocabulary"}
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
-OF_OTHERS = OF_SEQUENCES | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling", "clip_norm"}
+OF_OTHERS = OF_SEQUENCES | OF_TEXT | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling", "clip_norm"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -76,7 +77,7 @@ def divisors(side: int) -> list[int]:
         ("optimizer", 3, "use one of adam, adamw, sgd"),
         ("precision", "fp16", "use one of fp32, bf16"),
         ("geometry", "square", "use one of image, published"),
-        ("task", "drivin", "use one of images, sequences, driving"),
+        ("task", "drivin", "use one of images, sequences, text, driving"),
         ("model", "resnet", "use one of cnn, vit, deepvit, hybrid, "),
         (
             "dataset",

@@ -16,9 +16,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError
 from attnsweep.nn import variants
-from attnsweep.nn.design import PLAIN, Variant, check
+from attnsweep.nn.design import PLAIN, Variant, check, width_of_head
 from attnsweep.nn.kernels import Mask
 from attnsweep.nn.positions import distances, rotated
 
@@ -271,11 +270,3 @@ def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def width_of_head(dim: int, heads: int) -> int:
-    """dim // heads. Raises UserError where it leaves a remainder."""
-    if dim % heads:
-        fitting = [str(count) for count in range(1, dim + 1) if dim % count == 0]
-        raise UserError(f"heads={heads} does not divide dim={dim}; use one of {', '.join(fitting)}")
-    return dim // heads

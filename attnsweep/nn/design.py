@@ -73,6 +73,15 @@ def check(attention: str, variant: Variant, *, heads: int, dim_head: int, dropou
         )
 
 
+def width_of_head(dim: int, heads: int) -> int:
+    """dim // heads, as in the paper. Raises UserError, naming heads that do, where these do not divide it."""
+    if dim % heads:
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+        near = sorted(sorted(divisors, key=lambda n: abs(n - heads))[:4])
+        raise UserError(f"heads={heads} does not divide dim={dim}; use {', '.join(map(str, near))}")
+    return dim // heads
+
+
 def check_window(window: int | None, *, longest: int, what: str) -> None:
     """Raises UserError for a window that closes nothing; `what` names what makes sequences `longest`
     tokens.

@@ -15,7 +15,7 @@ from attnsweep.tasks.task import DataSet, Point, Procedure, Task
 if TYPE_CHECKING:
     from torch import nn
 
-ROOMS = ("images", "sequences", "driving")  # a new task is a folder beside these, and its name here
+ROOMS = ("images", "sequences", "text", "driving")  # a new task is a folder beside these, and its name here
 TASKS: dict[str, Task] = {
     task.name: task for task in (importlib.import_module(f"attnsweep.tasks.{room}").TASK for room in ROOMS)
 }

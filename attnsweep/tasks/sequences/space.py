@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
-from attnsweep.nn.design import check, check_window, variant_of
+from attnsweep.nn.design import check, check_window, variant_of, width_of_head
 from attnsweep.tasks.sequences.axes import KNOWN
 from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
 
@@ -57,15 +57,6 @@ def plain(config: Config) -> Config:
         "kv_heads": config["heads"], "encoder_depth": config["depth"], "decoder_depth": config["depth"],
         "sinks": 0, "qk_norm": "none", "mlp": "relu", "attention_dropout": 0.0,
     }  # fmt: skip
-
-
-def width_of_head(dim: int, heads: int) -> int:
-    """dim // heads, as in the paper. Raises UserError, naming heads that do, where these do not divide it."""
-    if dim % heads:
-        divisors = [n for n in range(1, dim + 1) if dim % n == 0]
-        near = sorted(sorted(divisors, key=lambda n: abs(n - heads))[:4])
-        raise UserError(f"heads={heads} does not divide dim={dim}; use {', '.join(map(str, near))}")
-    return dim // heads
 
 
 def find_problem(point: Mapping[str, object]) -> Problem:
