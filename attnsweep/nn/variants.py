@@ -71,8 +71,8 @@ def sigmoid_weights(
     bias: Float[Tensor, "h n m"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """sigmoid(Q K^T / sqrt(d) - log n) (eq. 3, with the bias of section 4.1), n being here the number of keys
-    that a query may attend to, so that later tokens change nothing: (b, h, n, m).
+    """sigmoid(Q K^T / sqrt(d) - log n) (eq. 3, with the bias that its authors recommend), n being here the
+    number of keys that a query may attend to, so that later tokens change nothing: (b, h, n, m).
     """
     mask = joined(mask, queries, keys, causal=causal)
     if mask is None:
