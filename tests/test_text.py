@@ -452,6 +452,19 @@ def test_a_sweep_over_text_is_run_shown_and_sampled(
     assert "the prompt has 90 tokens, and context=24 leaves room for 23" in capsys.readouterr().err
     assert main(["sample", rows["trial_id"][0], "--tokens", "0"]) == 2
     assert "--tokens 0 is out of range" in capsys.readouterr().err
+    assert (
+        main(["measure", "--serial", "--length", "8,24", "--batch", "1", "--where", "positions == 'rope'"])
+        == 0
+    )
+    measured = pd.read_parquet("results/latency").set_index("context")
+    assert sorted(measured.index) == [8, 24] and set(measured["positions"]) == {"rope"}
+    per_token = measured["latency_ms_p50"] / measured.index
+    assert measured["latency_ms_per_token"].to_numpy() == pytest.approx(per_token.to_numpy())
+    own = rows.set_index("positions").loc["rope"]
+    assert measured.loc[24, ["arch_id", "macs"]].tolist() == own[["arch_id", "macs"]].tolist()
+    assert measured.loc[8, "macs"] < own["macs"] and measured.loc[8, "params"] == own["params"]
+    assert main(["measure", "--serial", "--length", "0"]) == 2
+    assert "--length 0 is out of range; use whole numbers from 1 to 65,536" in capsys.readouterr().err
     assert main(["pick", "--params", "1e6"]) == 0
     assert "test_bpb" in capsys.readouterr().out
 

@@ -27,6 +27,10 @@ def main(arguments: Sequence[str]) -> int:
         "--precision", type=words, metavar="NAMES", help=f"some of {','.join(PRECISIONS)}; default as trained"
     )
     add("--where", metavar="QUERY", help="only of these trials, such as \"model == 'vit' and depth > 2\"")
+    add(
+        "--length", type=numbers, metavar="N,N", default=[],
+        help="instead: of models of sequences, as they would be for so many tokens",
+    )  # fmt: skip
     add("--again", action="store_true", help="measure what is known, too")
     for task, test in external_tests():
         add(f"--{test.name}", dest="external", action="store_const", const=(task, test),
@@ -45,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         options.results,
         asked_by(options),
         where=options.where,
+        lengths=options.length,
         again=options.again,
         address=options.address,
         in_process=options.serial,

@@ -23,11 +23,12 @@ from attnsweep.results.schema import ARCHITECTURE, KEYS
 from attnsweep.results.store import Row, Store
 from attnsweep.space.plan import Folders
 from attnsweep.space.rerun import trial_of
-from attnsweep.space.trials import arch_id_of
+from attnsweep.space.trials import arch_id_of, cost_of
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import architecture, buildable
+from attnsweep.tasks.registry import TASKS, architecture, buildable
 
 Progress = Callable[[int, int], None]  # how many are measured, of how many
+LONGEST = 65_536  # tokens that latency is measured of
 log = logging.getLogger("attnsweep")
 
 
@@ -305,6 +306,32 @@ def subjects_of(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[st
     named = trials is not None
     read = {key: subject_of(row, named=named) for key, row in found.items()}
     return {key: one for key, one in read.items() if one is not None}
+
+
+def at_lengths(
+    subjects: Mapping[tuple[str, str], Subject], lengths: Sequence[int]
+) -> dict[tuple[str, str], Subject]:
+    """The subjects that read or write sequences, as they would be at each of these lengths: architectures of
+    their own, whose rows of `latency` name the length.
+
+    Raises UserError where there is none, or a length is out of range.
+    """
+    for length in lengths:
+        if not isinstance(length, int) or not 1 <= length <= LONGEST:
+            raise UserError(f"--length {length} is out of range; use whole numbers from 1 to {LONGEST:,}")
+    found = {}
+    for (_, precision), subject in subjects.items():
+        at_length = TASKS[subject.config["task"]].at_length
+        for length in lengths if at_length else ():
+            config = at_length(dict(subject.config), length)  # type: ignore[misc]
+            arch_id = arch_id_of(config)
+            found[arch_id, precision] = Subject(
+                arch_id, config, subject.source, cost_of(config, subject.source)
+            )
+    if not found:
+        known = ", ".join(name for name, task in TASKS.items() if task.at_length)
+        raise UserError(f"--length is for models of {known}, of which no trial is done; leave it out")
+    return found
 
 
 def subject_of(row: Row, *, named: bool) -> Subject | None:

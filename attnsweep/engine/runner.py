@@ -27,7 +27,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.engine import console, meters, serial
 from attnsweep.engine.engine import Backend, Bench, Queue, Settings
 from attnsweep.engine.halving import Halving
-from attnsweep.engine.latency import Beforehand, Phase, Tally, subjects_of
+from attnsweep.engine.latency import Beforehand, Phase, Tally, at_lengths, subjects_of
 from attnsweep.engine.loop import run_trials
 from attnsweep.engine.recorder import RAY_LOG, Recorder, tidy
 from attnsweep.engine.restored import restored
@@ -361,13 +361,15 @@ def measure(
     asked: Deployments,
     *,
     where: str | None = None,
+    lengths: Sequence[int] = (),
     again: bool = False,
     address: str | None = None,
     in_process: bool = False,
 ) -> int:
     """Measures latency of every architecture in the results on this hardware, or of those of the trials for
-    which the pandas query `where` holds: what is not known yet, or all of it again. Returns the exit status,
-    1 where something that was asked for has no figure.
+    which the pandas query `where` holds: what is not known yet, or all of it again. With `lengths` those of
+    sequences, each as it would be for so many tokens. Returns the exit status, 1 where something that was
+    asked for has no figure.
     """
     screen, store, folders = text.screen(), Store(results), folders_of(results)
     done = load(results, all_columns=True)
@@ -376,6 +378,8 @@ def measure(
     chosen = {*(pareto.where(done, where) if where else done)["arch_id"]}
     with sole_writer(store, folders.runs):
         subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
+        if lengths:
+            subjects = at_lengths(subjects, lengths)
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
             gpus = backend.request(None)["gpu"] > 0
             tally = measure_latency(store, backend, waits, subjects, asked, folders, gpus=gpus, again=again)

@@ -164,5 +164,6 @@ class Task:
     about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = None  # of a plan's trials
     chance: Callable[[Config], tuple[float, int]] | None = None  # accuracy by chance, examples that validate
     external: Sequence[ExternalTest] = ()
+    at_length: Callable[[Config, int], Config] | None = None  # the same architecture for so many tokens
     continued: "Callable[..., str] | None" = None  # what a trained model writes after a prompt
     tie_breaker: str = ""  # the column of which less decides between epochs of one quality; none: the first

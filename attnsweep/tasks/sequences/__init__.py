@@ -45,6 +45,7 @@ TASK = Task(
     revision=space.revision,
     cost=encoder_decoder,
     cost_columns=by_length,
+    at_length=lambda config, tokens: {**config, "length": tokens},
     build=build,
     procedure=procedure,
 )

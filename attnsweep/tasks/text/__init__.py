@@ -52,6 +52,7 @@ TASK = Task(
     complete=space.complete,
     cost=decoder,
     cost_columns=by_length,
+    at_length=lambda config, tokens: {**config, "context": tokens},
     build=build,
     procedure=procedure,
     dataset_of=space.text_of,
