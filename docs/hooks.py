@@ -1,6 +1,7 @@
 """Fills pages of the site from the code, so that they are never out of date.
 
-A page says `<!-- axes -->`, `<!-- columns -->` or `<!-- models -->` where the table is to stand.
+A page says `<!-- axes -->`, `<!-- columns -->`, `<!-- models -->` or `<!-- not carried -->` where a table is to
+stand.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,12 +9,14 @@ from typing import Any
 
 from attnsweep.core.axes import SHARED, Axis
 from attnsweep.results.schema import TABLES
+from attnsweep.tasks.images.zoo_sizes import NOT_CARRIED
 from attnsweep.tasks.registry import TASKS
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
     """The page's text with its tables; mkdocs calls this for each page."""
-    for mark, table in {"axes": axes, "columns": columns, "models": models}.items():
+    tables = {"axes": axes, "columns": columns, "models": models, "not carried": not_carried}
+    for mark, table in tables.items():
         comment = f"<!-- {mark} -->"
         if comment in markdown:
             markdown = markdown.replace(comment, table())
@@ -69,6 +72,15 @@ def models() -> str:
             f"{markdown_table(('model', 'axes of its architecture'), rows)}"
         )
     return "\n\n".join(parts)
+
+
+def not_carried() -> str:
+    """The modules of vit-pytorch from which no model is built, by the reason why not."""
+    modules: dict[str, list[str]] = {}
+    for name, why in NOT_CARRIED.items():
+        modules.setdefault(why, []).append(f"`{name}`")
+    rows = [(", ".join(names), why) for why, names in modules.items()]
+    return markdown_table(("modules", "why not"), rows)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
