@@ -1,7 +1,7 @@
 """Fills pages of the site from the code, so that they are never out of date.
 
-A page says `<!-- axes -->`, `<!-- columns -->`, `<!-- models -->` or `<!-- not carried -->` where a table is to
-stand.
+A page says `<!-- axes -->`, `<!-- columns -->`, `<!-- models -->` or `<!-- not carried -->` where a table is
+to stand.
 """
 
 from collections.abc import Iterable, Sequence

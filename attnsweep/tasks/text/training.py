@@ -20,7 +20,6 @@ from attnsweep.tasks.text.decoder import Decoder
 from attnsweep.tasks.text.encoding import Encoding, encoding_of
 
 examine: Callable[..., dict[str, Any]] | None = None  # judged with each epoch
-CLIP_NORM: float | None = 1.0
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.95)}
 NOTHING = -1  # in place of a token that is not predicted
 JUDGED_TOKENS = 16_384  # at once
@@ -121,6 +120,15 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
         return float(config["lr"] * (step + 1) / warmup)
     share = (step - warmup) / max(1, steps - 1 - warmup)
     return float(config["lr"] * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * min(1.0, share))) / 2))
+
+
+def clip_norm(config: Mapping[str, Any]) -> float:
+    """1, as language models are trained."""
+    return 1.0
+
+
+def averaging(config: Mapping[str, Any]) -> None:
+    """None: the weights of the last step are judged."""
 
 
 def judge(model: Decoder, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
