@@ -352,7 +352,7 @@ def main() -> None:
     configs = [resolve({**point, "model": model}) for model in options.models]
     data_dir = folders_of(data=options.data).data
     print(machine())
-    datasets.ensure(datasets.find("mnist"), data_dir)
+    datasets.DATASETS["mnist"].ensure(data_dir)
     if options.part != 2:
         print_loops(configs, data_dir, max(1, min(options.steps, EPOCH) // CHUNK))
     if options.part != 1 and CORES > 1:

@@ -425,6 +425,7 @@ def test_any_number_of_examples_stays_inside_the_figure_with_wrong_predictions_i
 def test_a_folder_is_drawn_with_images_of_all_its_classes_and_their_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     names = ["a class with a long name", "$^$", "round"]
     for label in names:
         (tmp_path / "shapes" / label).mkdir(parents=True)

@@ -10,7 +10,7 @@ import torchvision.datasets
 from PIL import Image
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images import datasets, decoding
+from attnsweep.tasks.images import datasets, decoding, official
 from attnsweep.tasks.images.datasets import DATASETS, ImageSet
 from attnsweep.tasks.registry import find, resolve
 
@@ -26,9 +26,10 @@ GREY = {"cats": 10, "dogs": 200}  # each image of a folder is of one grey per cl
 
 
 @pytest.fixture(autouse=True)
-def forgetful() -> None:
-    """Each test reads its files anew, as another process would."""
+def forgetful(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test reads its files anew, as another process would, and decodes into a folder of its own."""
     datasets.forget()
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 def save(path: Path, grey: int, size: tuple[int, int] = (12, 8)) -> None:
@@ -53,7 +54,7 @@ def folder(path: Path) -> ImageSet:
 
 
 def test_digits_are_what_is_known_of_them_beforehand() -> None:
-    parts = datasets.read(DIGITS, Path("nowhere"))
+    parts = official.read(DIGITS, Path("nowhere"))
     for part, size in (("train", DIGITS.train_size), ("test", DIGITS.test_size)):
         images, labels = parts[part]
         assert images.shape == (size, DIGITS.channels, DIGITS.image_size, DIGITS.image_size)
@@ -62,7 +63,7 @@ def test_digits_are_what_is_known_of_them_beforehand() -> None:
 
 
 def test_digits_use_most_of_the_range_of_a_byte_and_keep_all_grey_values() -> None:
-    images, _ = datasets.read(DIGITS, Path("nowhere"))["train"]
+    images, _ = official.read(DIGITS, Path("nowhere"))["train"]
     assert sorted(set(images.flat)) == list(range(0, 241, 15))
 
 
@@ -70,14 +71,14 @@ def test_every_fifth_digit_is_for_the_test_and_none_is_lost() -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    parts = datasets.read(DIGITS, Path("nowhere"))
+    parts = official.read(DIGITS, Path("nowhere"))
     assert np.array_equal(parts["test"][0].reshape(-1, 64), pixels[4::5] * 15)
     assert np.array_equal(parts["test"][1], labels[4::5])
     assert len(parts["train"][1]) + len(parts["test"][1]) == len(labels)
 
 
 def test_the_digits_have_their_official_checksum() -> None:
-    assert datasets.checksum(DIGITS, Path("nowhere")) == DIGITS.sha256
+    assert official.checksum(DIGITS, Path("nowhere")) == DIGITS.sha256
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -106,12 +107,12 @@ def files_in(data_dir: Path, one: ImageSet, content: bytes = b"not it") -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_the_checksum_of_missing_files_is_the_official_one(tmp_path: Path, name: str) -> None:
-    assert datasets.checksum(DATASETS[name], tmp_path) == DATASETS[name].sha256
+    assert official.checksum(DATASETS[name], tmp_path) == DATASETS[name].sha256
 
 
 def test_missing_files_without_an_official_checksum_are_named() -> None:
     with pytest.raises(UserError) as caught:
-        datasets.checksum(DATASETS["fashion_mnist"], Path("here"))
+        official.checksum(DATASETS["fashion_mnist"], Path("here"))
     assert str(caught.value).startswith(
         "dataset='fashion_mnist' is not in here: wanted FashionMNIST/raw/train-images"
     )
@@ -125,7 +126,7 @@ def test_files_that_are_not_the_official_ones_are_refused_before_they_are_decode
     files_in(tmp_path, DATASETS[name])
     monkeypatch.setattr(CLASS_OF[name], "__init__", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UserError, match=r"are not the official ones; delete them") as caught:
-        datasets.read(DATASETS[name], tmp_path)
+        official.read(DATASETS[name], tmp_path)
     assert f"dataset={name!r}: the files in {(tmp_path / DATASETS[name].files[0]).parent}" in str(
         caught.value
     )
@@ -150,7 +151,7 @@ def parts_of(count: int, shade: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_files_in_the_format_of_mnist_are_decoded(tmp_path: Path) -> None:
-    parts = datasets.read(fashion(tmp_path), tmp_path)
+    parts = official.read(fashion(tmp_path), tmp_path)
     images, labels = parts["train"]
     assert images.shape == (5, 1, 28, 28) and set(images.flat) == {7}
     assert (images.dtype, labels.dtype, labels.tolist()) == (np.uint8, np.int64, [0, 1, 2, 3, 4])
@@ -168,25 +169,25 @@ def test_a_file_that_is_none_of_a_data_set_is_a_sentence(tmp_path: Path, content
     one = fashion(tmp_path)
     (tmp_path / one.files[0]).write_bytes(content)
     with pytest.raises(UserError, match=f"dataset='fashion_mnist': a file in {tmp_path} is none of it"):
-        datasets.read(one, tmp_path)
+        official.read(one, tmp_path)
 
 
 def test_what_is_decoded_is_what_was_hashed(tmp_path: Path) -> None:
     """A set that was planned with, and replaced before it is read."""
     one = fashion(tmp_path)
-    datasets.checksum(one, tmp_path)
+    official.checksum(one, tmp_path)
     fashion(tmp_path, shade=8)
     with pytest.raises(UserError, match="have changed since the plan was made; run the sweep again"):
-        datasets.read(one, tmp_path)
+        official.read(one, tmp_path)
 
 
 def test_a_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two looks at a name another file can take it."""
     one, opened = fashion(tmp_path), []
-    datasets.checksum(one, tmp_path)
+    official.checksum(one, tmp_path)
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read_bytes(path))
-    datasets.read(one, tmp_path)
+    official.read(one, tmp_path)
     assert sorted(opened) == sorted(Path(file).name for file in one.files)
 
 
@@ -216,10 +217,10 @@ def test_no_code_in_a_pickle_of_cifar_is_run(tmp_path: Path, protocol: int) -> N
 
 
 def test_files_that_arrive_after_the_plan_are_checked_too(tmp_path: Path) -> None:
-    datasets.checksum(DATASETS["cifar10"], tmp_path)
+    official.checksum(DATASETS["cifar10"], tmp_path)
     files_in(tmp_path, DATASETS["cifar10"])
     with pytest.raises(UserError, match="are not the official ones"):
-        datasets.checksum(DATASETS["cifar10"], tmp_path)
+        official.checksum(DATASETS["cifar10"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_missing_files_without_a_network_are_one_sentence_that_names_folder_and_
 
     monkeypatch.setattr(CLASS_OF[name], "download", download)
     with pytest.raises(UserError) as caught:
-        datasets.ensure(DATASETS[name], tmp_path)
+        official.ensure(DATASETS[name], tmp_path)
     sentence = str(caught.value)
     assert f"dataset={name!r} is not in {tmp_path}" in sentence
     assert all(file in sentence for file in DATASETS[name].files)
@@ -251,7 +252,7 @@ def test_a_download_that_fails_without_a_word_is_a_sentence_too(
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
     with pytest.raises(UserError, match="downloading failed"):
-        datasets.ensure(DATASETS["mnist"], tmp_path)
+        official.ensure(DATASETS["mnist"], tmp_path)
 
 
 @pytest.mark.parametrize("name", CLASS_OF)
@@ -260,7 +261,7 @@ def test_files_that_are_here_are_not_downloaded(
 ) -> None:
     files_in(tmp_path, DATASETS[name])
     monkeypatch.setattr(CLASS_OF[name], "__init__", lambda *_, **__: pytest.fail("downloaded"))
-    datasets.ensure(DATASETS[name], tmp_path)
+    official.ensure(DATASETS[name], tmp_path)
 
 
 def test_one_missing_file_is_downloaded_into_the_data_folder(
@@ -271,7 +272,7 @@ def test_one_missing_file_is_downloaded_into_the_data_folder(
     (tmp_path / one.files[2]).unlink()
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: files_in(Path(self.root), one))
     monkeypatch.setattr(torchvision.datasets.MNIST, "_load_data", lambda self: (None, None))
-    datasets.ensure(one, tmp_path)
+    official.ensure(one, tmp_path)
     assert (tmp_path / one.files[2]).is_file()
 
 
@@ -279,13 +280,16 @@ def test_one_missing_file_is_downloaded_into_the_data_folder(
 
 
 def test_digits_and_folders_need_no_download(flat: Path) -> None:
-    datasets.ensure(DIGITS, Path("nowhere"))
-    datasets.ensure(folder(flat), Path("nowhere"))
+    DIGITS.ensure(Path("nowhere"))
+    folder(flat).ensure(Path("nowhere"))
 
 
 def test_a_folder_decides_channels_and_classes_and_leaves_the_size_to_the_sweep(flat: Path) -> None:
     config = resolve({"model": "vit", "dataset": f"folder:{flat}"})
-    assert (config["image_size"], config["channels"], config["num_classes"]) == (64, 3, 2)
+    assert (config["image_size"], config["channels"], config["num_classes"]) == (8, 3, 2)
+    save(flat / "cats/large.png", 7, (300, 200))
+    datasets.forget()
+    assert resolve({"model": "vit", "dataset": f"folder:{flat}"})["image_size"] == 64
     assert resolve({"model": "vit", "dataset": f"folder:{flat}", "image_size": 32})["patch_size"] == 8
 
 
@@ -309,8 +313,8 @@ def test_the_home_folder_may_be_written_as_a_tilde(flat: Path, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) -> None:
     one = DATASETS[name]
-    assert datasets.checksum(one, data_dir) == one.sha256
-    parts: dict[str, Any] = datasets.read(one, data_dir)
+    assert official.checksum(one, data_dir) == one.sha256
+    parts: dict[str, Any] = official.read(one, data_dir)
     for part, size in (("train", one.train_size), ("test", one.test_size)):
         images, labels = parts[part]
         assert images.shape == (size, one.channels, one.image_size, one.image_size)
@@ -324,7 +328,7 @@ def test_real_data_is_what_is_known_of_it_beforehand(data_dir: Path, name: str) 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_real_data_is_decoded_as_torchvision_decodes_it(data_dir: Path, name: str) -> None:
-    ours: dict[str, Any] = datasets.read(DATASETS[name], data_dir)
+    ours: dict[str, Any] = official.read(DATASETS[name], data_dir)
     for part, (images, labels) in ours.items():
         theirs = CLASS_OF[name](str(data_dir), train=part == "train")
         pixels = np.asarray(theirs.data)
@@ -338,13 +342,13 @@ def test_one_changed_byte_of_real_data_is_noticed(data_dir: Path, tmp_path: Path
     for file in one.files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((data_dir / file).read_bytes())
-    assert datasets.checksum(one, tmp_path) == one.sha256
+    assert official.checksum(one, tmp_path) == one.sha256
     content = bytearray((tmp_path / one.files[-1]).read_bytes())
     content[-1] ^= 1
     (tmp_path / one.files[-1]).write_bytes(content)
     datasets.forget()
     with pytest.raises(UserError, match="not the official ones"):
-        datasets.checksum(one, tmp_path)
+        official.checksum(one, tmp_path)
 
 
 @pytest.mark.data
@@ -359,7 +363,7 @@ def test_real_data_without_a_file_that_torchvision_wants_is_read_or_refused_in_a
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).symlink_to(data_dir / file)
     try:
-        datasets.ensure(DATASETS["cifar10"], tmp_path)
-        datasets.read(DATASETS["cifar10"], tmp_path)
+        official.ensure(DATASETS["cifar10"], tmp_path)
+        official.read(DATASETS["cifar10"], tmp_path)
     except UserError as error:
         assert "batches.meta" in str(error)

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
 from attnsweep.answers import pareto
 from attnsweep.core import files, tested, text
@@ -142,10 +141,10 @@ def execute(
 
 
 def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
-    """Has the files of data sets there."""
+    """Has the files of data sets there, and what follows from them."""
     for dataset in datasets:
-        with screen.status(f"reading {escape(dataset.name)}"):
-            dataset.ensure(where.data)
+        with console.counting(screen, f"reading {dataset.name}") as progress:
+            dataset.ensure(where.data, progress)
 
 
 @contextlib.contextmanager
@@ -250,8 +249,8 @@ class Command:
         before = self.plan
         self.plan, self.search = self.planned(latency_of)
         refuse_unmet(self.plan)
-        there = {dataset.name for dataset in wanted_data(before)}
-        ensure((one for one in wanted_data(self.plan) if one.name not in there), self.where, self.screen)
+        there = wanted_data(before)
+        ensure((one for one in wanted_data(self.plan) if one not in there), self.where, self.screen)
         if (before.over, before.undecided) != (self.plan.over, self.plan.undecided):
             console.show_budget(self.screen, self.plan)
 

@@ -210,9 +210,9 @@ def at_chance(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:
 
 
 def wanted_data(plan: Plan) -> list[DataSet]:
-    """The data sets of the trials that are to run."""
+    """The data sets of the trials that are to run, each as often as trials read it differently."""
     found = (dataset_of(trial.config) for trial in (*plan.new, *plan.samples))
-    return list({dataset.name: dataset for dataset in found}.values())
+    return list(dict.fromkeys(found))
 
 
 def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:

@@ -42,8 +42,13 @@ class DataSet(Protocol):
     def is_here(self, data_dir: Path) -> bool:
         """Whether a trial could read it now."""
 
-    def ensure(self, data_dir: Path) -> None:
-        """Makes its files be there, by a download where need be. Raises UserError where that fails."""
+    def ensure(self, data_dir: Path, progress: Callable[[int, int], None] = ...) -> None:
+        """Makes its files be there, by a download where need be, and what follows from them on this machine.
+        Raises UserError where that fails.
+        """
+
+    def __hash__(self) -> int:
+        """Equal ones are read in the same way."""
 
     def prepare(
         self, data_dir: Path, *, workers: Callable[[], Executor], progress: Callable[[int, int], None]

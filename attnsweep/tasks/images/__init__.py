@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, description, space, zoo_sizes
+from attnsweep.tasks.images import datasets, description, own_data, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
 from attnsweep.tasks.images.columns import COLUMNS
 from attnsweep.tasks.images.cost import cost
@@ -13,6 +13,8 @@ from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+OWN_DATA_REVISION = 1  # raised when one's own images are split or decoded otherwise than before
 
 
 def build(config: Config, source: Source | None) -> "nn.Module":
@@ -48,7 +50,7 @@ TASK = Task(
     quality="acc",
     quality_name="accuracy",
     default_dataset=space.DEFAULT_DATASET,
-    dataset_names=(*datasets.DATASETS, "folder:PATH"),
+    dataset_names=(*datasets.DATASETS, *own_data.NAMES),
     find=datasets.find,
     complete=space.complete,
     cost=cost,
@@ -60,7 +62,8 @@ TASK = Task(
     rehearsal=rehearsal,
     before={"cnn": {"dim": space.CNN_DIM}},
     recipe_before={"label_smoothing": 0.0},
-    dataset_of=space.image_set,
+    dataset_of=space.image_set_of_trial,
+    revision=lambda config: OWN_DATA_REVISION if own_data.is_own(config["dataset"]) else 0,
     data_columns=lambda dataset: {"images_skipped": getattr(dataset, "skipped", None)},
     forget=datasets.forget,
     about_data=description.about_data,

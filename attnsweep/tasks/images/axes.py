@@ -9,10 +9,10 @@ AUGMENTS = (
     "randaugment, trivialaugment: that, then two operations of medium strength, or one of any"
 )
 AXES = (
-    Axis("unreadable", str, None, "skip: images of a folder that cannot be read are left out",
+    Axis("unreadable", str, None, "skip: images of one's own that cannot be read are left out",
          choices=("skip",), architecture=False, before="skip"),  # the checksum says what was left out
     Axis("geometry", str, "image", SIDES, choices=("image", "published")),
-    Axis("image_size", int, None, "side of the input image; settable for folder: data", "pixel", 1, 1024),
+    Axis("image_size", int, None, "side of the input image, to which images are resized", "pixel", 1, 1024),
     Axis("channels", int, None, "channels of the input image", settable=False),
     Axis("patch_size", int, None, "side of a patch of the image or feature map", "pixel", 1, 1024),
     Axis("pooling", str, None, POOLINGS, choices=("flatten", "mean", "max"), before="flatten"),

@@ -4,7 +4,7 @@ from attnsweep.core.columns import INT, Column
 
 COLUMNS = (
     Column(
-        "images_skipped", INT, "image", "images of a folder left out because they cannot be read",
+        "images_skipped", INT, "image", "images of one's own left out because they cannot be read",
         of_data=True,
     ),
 )  # fmt: skip

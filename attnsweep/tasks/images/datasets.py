@@ -1,37 +1,40 @@
-"""The sets of images by name: what is known of each before it is read, where its files lie, their checksum,
-and their pixels.
+"""The sets of images by name, built in or one's own: what is known of each before it is read, its checksum,
+and its pixels.
 
-Where a network exists torchvision downloads them; what is decoded are the bytes that were hashed.
+Where a network exists torchvision downloads the built-in ones (`official`); what is decoded are the bytes
+that were hashed. What is decoded is kept (`cache`), once per machine.
 """
 
 import functools
-import gzip
-import hashlib
-import importlib.util
-import io
-import pickle
-import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.core import files
-from attnsweep.core.errors import UserError
-from attnsweep.tasks.images import folders
-from attnsweep.tasks.images.folders import Folder
+from attnsweep.tasks.images import official, own_data
+from attnsweep.tasks.images.own_data import collection
+from attnsweep.tasks.images.own_data.collection import Collection
+from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
 
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDER = "folder:"
-FOLDER_SIDE = 64  # pixels; the default side to which the images of a folder are resized
+    from attnsweep.tasks.images.cache import Pixels, Undecoded
+
+SIDE = 64  # pixels; the default side to which one's own images are resized, if they are larger
+LEAST_SIDE = 6  # of a default
+VALIDATION_SHARE = 0.1  # of the training part of a built-in set
+VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
+SLOW = 1_000  # images that take long enough to decode for a bar
+Progress = Callable[[int, int], None]
+log = logging.getLogger("attnsweep")
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed
-    when read. `train_size` counts the images that validate too, unless the set has a part of them.
+    when read. `train_size` of a built-in set counts the images that validate, too.
     """
 
     name: str
@@ -47,52 +50,55 @@ class ImageSet:
     torchvision_class: str = ""
     also: tuple[str, ...] = ()  # files that torchvision wants besides
     classes: tuple[str, ...] = ()  # by label; empty where their names are not known
-    folder: Folder | None = field(default=None, repr=False, compare=False)
+    own: Collection | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_folder(self) -> bool:
-        return self.name.startswith(FOLDER)
+        """Whether it is a user's own, of whatever kind."""
+        return self.own is not None
 
     @property
     def val_size(self) -> int:
         """How many images validate."""
-        own = self.folder.size("val") if self.folder else 0
-        return own or folders.validation_size(self.train_size)
+        return self.own.size("val") if self.own else validation_size(self.train_size)
+
+    @property
+    def trained_size(self) -> int:
+        """How many images train."""
+        return self.train_size if self.own else self.train_size - self.val_size
 
     @property
     def skipped(self) -> int | None:
-        """How many images of a folder were left out because they cannot be read; None where that was not
+        """How many of one's own images were left out because they cannot be read; None where that was not
         asked, and of other sets.
         """
-        known = self.folder is not None and self.folder.skipped is not None
-        return len(self.folder.skipped) if known else None  # type: ignore[union-attr,arg-type]
+        return None if self.own is None or self.own.skipped is None else len(self.own.skipped)
 
     @property
     def chance(self) -> float:
-        """The accuracy on the test part of giving every image its most frequent class; of a named set, whose
-        classes are about as frequent as each other, of giving any one.
+        """The accuracy on the test part of giving every image its most frequent class; of a built-in set,
+        whose classes are about as frequent as each other, of giving any one.
         """
-        if self.folder is None:
+        if self.own is None:
             return 1 / self.num_classes
-        return max(self.folder.counts("test").values()) / self.test_size
+        return max(self.own.counts("test").values()) / self.test_size
 
     def checksum(self, data_dir: Path) -> str:
-        """See `checksum`."""
-        return checksum(self, data_dir)
+        """SHA-256 of its contents. Raises UserError as `official.checksum` does."""
+        return self.own.sha256 if self.own else official.checksum(self, data_dir)
 
     def is_here(self, data_dir: Path) -> bool:
-        """Whether all files that it is read from are there; a folder would not have been found."""
-        return self.is_folder or all(path.is_file() for path in paths(self, data_dir))
+        """Whether all files that it is read from are there; one's own would not have been found."""
+        return self.is_folder or all(path.is_file() for path in official.paths(self, data_dir))
 
-    def ensure(self, data_dir: Path) -> None:
-        """See `ensure`; of a folder, that all images can be read which are not skipped."""
-        if self.folder is None:
-            ensure(self, data_dir)
-        elif self.folder.skipped is None:
-            folders.check_readable(self.folder)
+    def ensure(self, data_dir: Path, progress: Progress = lambda done, total: None) -> None:
+        """Has its files there, and decoded, if that takes time. Raises UserError where that fails."""
+        if not self.is_folder:
+            official.ensure(self, data_dir)
+        decode(self, data_dir, progress)
 
     def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
-        """Images are read as they are."""
+        """There is no more to do."""
 
 
 def idx_files(folder: str) -> tuple[str, ...]:
@@ -145,219 +151,196 @@ DATASETS = {
 
 
 def find(name: str, *, skip_unreadable: bool = False) -> ImageSet | None:
-    """The set of images of that name; `folder:PATH` is a folder of one's own, of which those that cannot be
-    read are part of it unless they are skipped. None where there is none.
+    """The set of images of that name; `folder:PATH`, `csv:PATH` and the like are one's own, of which images
+    that cannot be read are part unless they are skipped. None where there is none.
 
-    Raises UserError as `folders.scan` does.
+    Raises UserError where one's own are not as they have to be.
     """
-    return folder_set(name, skip_unreadable) if name.startswith(FOLDER) else DATASETS.get(name)
-
-
-def root_of(name: str) -> Path:
-    """The folder that `folder:PATH` names. Raises UserError where that is no path."""
-    try:
-        root = Path(name.removeprefix(FOLDER)).expanduser().resolve()
-        str(root).encode()  # as rows and screens want it
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"dataset={name!r} names no folder ({error}); write folder:PATH") from error
-    return root
+    return own_set(name, skip_unreadable) if own_data.is_own(name) else DATASETS.get(name)
 
 
 @functools.cache
-def folder_set(name: str, skip_unreadable: bool) -> ImageSet:
-    """What a folder of images holds; see `forget`. Raises UserError as `folders.scan` does."""
-    folder = folders.scan(root_of(name), skip_unreadable=skip_unreadable)
+def own_set(name: str, skip_unreadable: bool) -> ImageSet:
+    """What images of one's own are, for which every file is read; see `forget`. Raises UserError."""
+    found = own_data.collect(name, skip_unreadable=skip_unreadable)
     return ImageSet(
-        f"{FOLDER}{folder.root}",
-        image_size=FOLDER_SIDE,
-        channels=3,
-        num_classes=len(folder.classes),
-        train_size=folder.size("train"),
-        test_size=folder.size("test"),
-        classes=folder.classes,
-        folder=folder,
+        found.listing.dataset,
+        image_size=default_side(found.sides),
+        channels=found.channels,
+        num_classes=len(found.classes),
+        train_size=found.size("train"),
+        test_size=found.size("test"),
+        classes=found.classes,
+        own=found,
     )
 
 
-@functools.cache
-def survey(name: str, skip_unreadable: bool) -> folders.Survey:
-    """The checksum of a folder's images and their sizes, for which every file is read; see `forget`."""
-    folder = folder_set(name, skip_unreadable).folder
-    assert folder is not None
-    return folders.survey(folder)
+def default_side(sides: tuple[int, int] | None) -> int:
+    """To what images are resized by default: what they are where all are of one small size, so that none is
+    blown up.
+    """
+    low, high = sides or (SIDE, SIDE)
+    return low if low == high and LEAST_SIDE <= low < SIDE else SIDE
+
+
+def sized(dataset: ImageSet, image_size: int) -> ImageSet:
+    """The set as a trial has it: with its images resized."""
+    return dataset if image_size == dataset.image_size else replace(dataset, image_size=image_size)
 
 
 @functools.cache
 def sample(name: str, image_size: int, skip_unreadable: bool) -> "np.ndarray":
-    """A few training images of a folder, as `folders.read` gives them, to know the range of; see `forget`."""
-    folder = folder_set(name, skip_unreadable).folder
-    assert folder is not None
-    return folders.sample(folder, image_size)
+    """A few training images of one's own, to know the range of; see `forget`."""
+    from attnsweep.tasks.images.own_data import collection
+
+    found = own_set(name, skip_unreadable).own
+    assert found is not None
+    return collection.sample(found, image_size)
 
 
 def forget() -> None:
     """Has the files of data sets read again when they are next asked for. Whoever makes a plan begins with
     this: within a plan of thousands of trials a file is read once, and no plan goes by the files of another.
     """
-    for remembered in (folder_set, survey, sample, checksum_of_files):
+    for remembered in (own_set, sample, official.checksum_of_files):
         remembered.cache_clear()
 
 
-def paths(dataset: ImageSet, data_dir: Path) -> list[Path]:
-    """Every file of a named data set, in the order of its checksum."""
-    if dataset.name == "digits":
-        return [digits_file()]
-    return [data_dir / file for file in dataset.files]
-
-
-@functools.cache
-def digits_file() -> Path:
-    """The digits, which come with scikit-learn."""
-    spec = importlib.util.find_spec("sklearn")  # located, not imported: that would cost the driver a second
-    assert spec is not None and spec.origin is not None, "scikit-learn is a dependency of this package"
-    return Path(spec.origin).parent / "datasets/data/digits.csv.gz"
-
-
-def checksum(dataset: ImageSet, data_dir: Path) -> str:
-    """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
-
-    Raises UserError where files are missing and no official checksum is known, or where they differ from the
-    official ones.
+def drawn_for_validation(count: int) -> "tuple[np.ndarray, np.ndarray]":
+    """The indices, of `count` training images of a built-in set, of those to train on (ascending) and those
+    that validate.
     """
-    if dataset.is_folder:
-        return survey(dataset.name, dataset.skipped is not None).sha256
-    if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
-        return dataset.sha256
-    return checksum_of_files(dataset, data_dir)
+    import numpy as np  # here, as a plan has no need of it
+
+    order = np.random.RandomState(VALIDATION_SEED).permutation(count)
+    held_out = validation_size(count)
+    return np.sort(order[held_out:]), order[:held_out]
 
 
-@functools.cache
-def checksum_of_files(dataset: ImageSet, data_dir: Path) -> str:
-    """The checksum of a named data set's files that are here."""
-    files = paths(dataset, data_dir)
-    if not all(path.is_file() for path in files):
-        raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
-    found = digest_of(zip(map(named, files), (path.read_bytes() for path in files), strict=True))
-    if dataset.sha256 and found != dataset.sha256:
-        raise UserError(not_official(dataset, files))
-    return found
+def validation_size(count: int) -> int:
+    """How many of `count` training images of a built-in set validate."""
+    return round(VALIDATION_SHARE * count)
 
 
-def missing_files(dataset: ImageSet, data_dir: Path) -> str:
-    """The sentence that says which files are wanted where."""
-    wanted = ", ".join((*dataset.files, *dataset.also))
-    return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
+# --- The pixels ---
 
 
-def ensure(dataset: ImageSet, data_dir: Path) -> None:
-    """Downloads what is missing, through torchvision.
+def pixels(
+    name: str, image_size: int, data_dir: Path, *, sha256: str | None, skip_unreadable: bool = False
+) -> "Pixels":
+    """The parts `train`, `val` and `test` of the set of that name, and the range of its pixels.
 
-    Raises UserError, naming folder and files, where that fails.
+    Raises UserError where files are missing, cannot be read, or have another checksum than `sha256` (None:
+    any).
     """
-    wanted = (*paths(dataset, data_dir), *(data_dir / file for file in dataset.also))
-    if all(path.is_file() for path in wanted):
+    from attnsweep.tasks.images import cache
+
+    if name == "digits" and image_size == DATASETS[name].image_size:
+        return cache.in_memory(of_built_in(DATASETS[name], data_dir))  # quicker than any file
+
+    def undecoded() -> "Undecoded":
+        if own_data.is_own(name):
+            return of_own(own_data.collect(name, skip_unreadable=skip_unreadable), image_size, known)
+        dataset = sized(DATASETS[name], image_size)
+        official.ensure(dataset, data_dir)
+        return of_built_in(dataset, data_dir, sha256=known)
+
+    known = sha256
+    if known is None:
+        found = find(name, skip_unreadable=skip_unreadable)
+        assert found is not None
+        known = found.checksum(data_dir)
+    with quiet():
+        return cache.provided(cache.place_of(data_dir, known, image_size), known, undecoded)
+
+
+def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
+    """Decodes a set for all workers of this machine, unless that has been done; where it cannot be kept, says
+    so, and tries whether all images can be read.
+
+    Raises UserError where one's own cannot be.
+    """
+    from attnsweep.tasks.images import cache
+
+    if dataset == DATASETS["digits"]:
         return
-    try:
-        download(dataset, data_dir)
-    except (OSError, RuntimeError, AssertionError) as error:  # torchvision asserts what a file begins with
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{missing_files(dataset, data_dir)}; downloading failed ({reason}). "
-            "Put the files there, or name their folder with --data"
-        ) from error
+    known = dataset.checksum(data_dir)
+    place, advance = cache.place_of(data_dir, known, dataset.image_size), when_slow(progress)
+
+    def undecoded() -> "Undecoded":
+        if dataset.own:
+            return of_own(dataset.own, dataset.image_size, known, progress=advance)
+        return of_built_in(dataset, data_dir, sha256=known, progress=advance)
+
+    if cache.is_there(place, known):
+        return
+    with quiet():
+        try:
+            cache.build(place, known, undecoded)
+        except OSError as error:
+            log.warning("%s", cache.unwritten(place, error))
+            if dataset.own:
+                for _ in undecoded().images():
+                    pass
 
 
-def download(dataset: ImageSet, data_dir: Path) -> None:
-    """Downloads a data set beside its place, and puts its files there: whatever has their names, torchvision
-    would write through it. Raises what torchvision raises.
-    """
-    import torchvision.datasets
-
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch:
-        getattr(torchvision.datasets, dataset.torchvision_class)(scratch, download=True)
-        for file in (*dataset.files, *dataset.also):
-            (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
-            files.move(Path(scratch) / file, data_dir / file)
+def when_slow(progress: Progress) -> Progress:
+    """Progress of what takes long enough for a bar."""
+    return lambda done, total: progress(done, total) if total >= SLOW else None
 
 
-def read(
-    dataset: ImageSet, data_dir: Path, *, sha256: str | None = None
-) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """The parts `train` and `test` of a named data set, each as images (n, channels, height, width) of uint8
-    and labels (n,) of int64.
+def of_own(
+    found: Collection, side: int, sha256: str | None, progress: Progress = lambda done, total: None
+) -> "Undecoded":
+    """One's own images, to be decoded. Raises UserError where they have another checksum (None: any)."""
+    from attnsweep.tasks.images.cache import Undecoded
 
-    Raises UserError where the files have another checksum than the official one, or than `sha256` (None: that
-    of the files as they are).
-    """
-    return read_digits() if dataset.name == "digits" else read_official(dataset, data_dir, sha256=sha256)
-
-
-def read_digits() -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """scikit-learn's 1,797 handwritten digits; every fifth one is for the test.
-
-    Grey values 0..16 become 0..240.
-    """
-    import numpy as np
-
-    (packed,) = hashed(DATASETS["digits"], Path())  # read here: importing scikit-learn takes half a second
-    text = io.BytesIO(gzip.decompress(packed))
-    table = np.loadtxt(text, delimiter=",", dtype=np.int64)  # 64 grey values and a label in each row
-    images, labels = (table[:, :64] * 15).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, 64]
-    test = np.arange(len(labels)) % 5 == 4
-    return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
-
-
-def read_official(
-    dataset: ImageSet, data_dir: Path, *, sha256: str | None = None
-) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100, decoded from the very bytes that have its checksum.
-
-    Raises UserError where the files have another, or are none of the data set's.
-    """
-    from attnsweep.tasks.images import decoding  # here: it needs numpy
-
-    contents = hashed(dataset, data_dir, sha256=sha256)
-    decode = decoding.cifar if dataset.torchvision_class.startswith("CIFAR") else decoding.mnist
-    try:
-        return decode(contents)
-    except (ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"dataset={dataset.name!r}: a file in {data_dir} is none of it ({error})") from error
-
-
-def hashed(dataset: ImageSet, data_dir: Path, *, sha256: str | None = None) -> list[bytes]:
-    """The content of each file. Raises UserError where together they do not have the checksum."""
-    files, expected = paths(dataset, data_dir), dataset.sha256 or sha256 or checksum(dataset, data_dir)
-    if not all(path.is_file() for path in files):
-        raise UserError(missing_files(dataset, data_dir))
-    contents = [path.read_bytes() for path in files]
-    if digest_of(zip(map(named, files), contents, strict=True)) != expected:
-        raise UserError(not_official(dataset, files) if dataset.sha256 else changed(dataset, files))
-    return contents
-
-
-def changed(dataset: ImageSet, files: Sequence[Path]) -> str:
-    """The sentence for files that were replaced after the plan had been made."""
-    return (
-        f"dataset={dataset.name!r}: the files in {files[0].parent} have changed since the plan was made; "
-        "run the sweep again"
+    if sha256 not in (None, found.sha256):
+        raise collection.changed(found.listing.dataset)
+    return Undecoded(
+        found.listing.dataset,
+        {part: found.size(part) for part in collection.PARTS},
+        (found.channels, side, side),
+        lambda: collection.decoded(found, side, progress=progress),
     )
 
 
-def not_official(dataset: ImageSet, files: Sequence[Path]) -> str:
-    """The sentence for files that have another checksum than the official ones."""
-    return f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
+def of_built_in(
+    dataset: ImageSet,
+    data_dir: Path,
+    *,
+    sha256: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> "Undecoded":
+    """A built-in set, read, to be resized where it is wanted at another size.
+
+    Raises UserError as `official.read` does.
+    """
+    from attnsweep.tasks.images.cache import Undecoded
+
+    parts = official.read(dataset, data_dir, sha256=sha256)
+    images, labels = parts["train"]
+    train, val = drawn_for_validation(len(labels))
+    parts |= {"train": (images[train], labels[train]), "val": (images[val], labels[val])}
+    return Undecoded(
+        dataset.name,
+        {part: len(parts[part][1]) for part in collection.PARTS},
+        (dataset.channels, dataset.image_size, dataset.image_size),
+        lambda: resized(parts, dataset.image_size, progress),
+    )
 
 
-def named(path: Path) -> str:
-    """The name of an official file in the checksum."""
-    return f"{path.parent.name}/{path.name}"
+def resized(
+    parts: "Mapping[str, tuple[np.ndarray, np.ndarray]]", side: int, progress: Progress
+) -> "Iterator[tuple[str, int, np.ndarray]]":
+    """The part, the label and the pixels (channels, side, side) of each image."""
+    from attnsweep.tasks.images.own_data.pixels import fitted
 
-
-def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over the names, sizes and contents of files."""
-    digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    done, total = 0, sum(len(labels) for _, labels in parts.values())
+    for part, (images, labels) in parts.items():
+        native = images.shape[-1] == side
+        made = images if native else in_parallel(lambda image: fitted(image, side), images)
+        for image, label in zip(made, labels, strict=True):
+            yield part, int(label), image
+            done += 1
+            progress(done, total)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from attnsweep.core.axes import Config
 from attnsweep.core.clean import clean
 from attnsweep.core.text import counted
-from attnsweep.tasks.images import datasets, space
+from attnsweep.tasks.images import space
 from attnsweep.tasks.images.datasets import ImageSet
-from attnsweep.tasks.images.folders import Folder
+from attnsweep.tasks.images.own_data.collection import PARTS, Collection
+from attnsweep.tasks.images.own_data.split import TEST_SHARE, VALIDATION_SHARE
 
 MOST_CLASSES = 20  # named in a plan
 MOST_LEFT_OUT = 5
@@ -34,62 +35,68 @@ def description(dataset: ImageSet, image_sizes: Sequence[int]) -> list[str]:
     """The lines of a plan about a data set whose trials have these image sizes: its parts, its images, its
     classes by name and the accuracy that chance gives.
     """
-    folder, train = dataset.folder, dataset.train_size
-    sizes = {"train": train - dataset.val_size, "val": dataset.val_size, "test": dataset.test_size}
-    if folder and "val" in folder.parts:
-        sizes["train"] = train
-    origin = origins(folder) if folder else dict.fromkeys(sizes, "")
+    own = dataset.own
+    origin = origins(own) if own else dict.fromkeys(("train", "val", "test"), "")
+    train, val, test = (origin[part] for part in PARTS)
     lines = [
-        f"{clean(dataset.name)}: {sizes['train']:,} images to train on{origin['train']}, "
-        f"{sizes['val']:,} for validation{origin['val']}, {sizes['test']:,} for the test{origin['test']}",
+        f"{clean(dataset.name)}: {dataset.trained_size:,} images to train on{train}, "
+        f"{dataset.val_size:,} for validation{val}, {dataset.test_size:,} for the test{test}",
         f"  {pixels(dataset, image_sizes)}; chance level {100 * dataset.chance:.1f} %",
         f"  {classes(dataset)}",
     ]
-    return [*lines, *(left_out(folder) if folder else [])]
+    return [*lines, *(left_out(own) if own else [])]
 
 
-def origins(folder: Folder) -> dict[str, str]:
+def origins(own: Collection) -> dict[str, str]:
     """Where the images of each part come from, in brackets."""
-    if not folder.above:
-        return {"train": "", "val": "", "test": " (every fifth of a class)"}
-    named = {part: f" ({path.name}/)" for part, path in folder.above.items()}
-    return {"val": f" (a tenth of {folder.above['train'].name}/)", **named}
+    named = {part: f" ({clean(name)})" for part, name in own.listing.named.items()}
+    rest = clean(own.listing.named.get("train", "the rest"))
+    drawn = {
+        "train": "",
+        "val": f" ({VALIDATION_SHARE:.0%} of {rest}, by content)",
+        "test": f" ({TEST_SHARE:.0%} of each class, by content)",
+    }
+    return drawn | named
 
 
 def pixels(dataset: ImageSet, image_sizes: Sequence[int]) -> str:
     """The sizes of the images, and to what they are resized."""
-    shown = " and ".join(f"{size}x{size}" for size in sorted(set(image_sizes)))
-    sides = datasets.survey(dataset.name, dataset.skipped is not None).sides if dataset.folder else None
-    if sides is None:
-        return f"{shown} px"
-    low, high = sides
+    asked = sorted(set(image_sizes))
+    shown = " and ".join(f"{size}x{size}" for size in asked)
+    if dataset.own is None:
+        native = f"{dataset.image_size}x{dataset.image_size} px"
+        return native if asked == [dataset.image_size] else f"{native}, resized to {shown}"
+    grey = ", grey" if dataset.channels == 1 else ""
+    if dataset.own.sides is None:
+        return f"{shown} px{grey}"
+    low, high = dataset.own.sides
     between = f"{low}" if low == high else f"{low} to {high}"
-    return f"{between} px on the shorter side, resized and cut to {shown}"
+    return f"{between} px on the shorter side{grey}, resized and cut to {shown}"
 
 
 def classes(dataset: ImageSet) -> str:
-    """The classes by name, those of a folder with the number of their images in each part."""
+    """The classes by name, those of one's own data with the number of their images in each part."""
     names = list(dataset.classes[:MOST_CLASSES])
     more = dataset.num_classes - len(names)
     if not names:
         return f"{dataset.num_classes} classes"
     parts = ""
-    if folder := dataset.folder:
-        parts = f", images in {' + '.join(folder.parts)}"
-        counts = [folder.counts(part) for part in folder.parts]
-        names = [f"{clean(name)} {' + '.join(str(count.get(name, 0)) for count in counts)}" for name in names]
+    if own := dataset.own:
+        parts = f", images in {' + '.join(PARTS)}"
+        counts = [own.counts(part) for part in PARTS]
+        names = [f"{clean(name)} {' + '.join(str(count[name]) for count in counts)}" for name in names]
     listed = ", ".join(names) + (f" and {more} more" if more else "")
     return f"{dataset.num_classes} classes{parts}: {listed}"
 
 
-def left_out(folder: Folder) -> list[str]:
-    """What lies in a folder and is not in its parts."""
+def left_out(own: Collection) -> list[str]:
+    """What a source has and what is not in its parts."""
     lines = []
-    if folder.skipped:
-        named = [f"{clean(folder.name(path))} ({why})" for path, why in folder.skipped.items()]
+    if own.skipped:
+        named = [f"{clean(name)} ({why})" for name, why in own.skipped.items()]
         lines.append(f"  left out, as they cannot be read: {shortened(named)}")
-    if folder.loose:
-        named = [clean(folder.name(path)) for path in folder.loose]
+    if own.listing.loose:
+        named = [clean(name) for name in own.listing.loose]
         lines.append(f"  left out, as they lie in no class folder: {shortened(named)}")
     return lines
 
@@ -108,6 +115,9 @@ def warnings(dataset: ImageSet) -> list[str]:
             f"  few images for validation, which selects the epoch: of {few} each is "
             f"{100 / few:.1f} points of val_acc"
         )
+    if leaked := dataset.own.leaked() if dataset.own else []:
+        pairs = [f"{clean(test)} = {clean(other)}" for test, other in leaked]
+        found.append(f"  of the test and, byte for byte, of another part too: {shortened(pairs)}")
     same = Counter(name.casefold() for name in dataset.classes)
     if twins := [name for name in dataset.classes if same[name.casefold()] > 1]:
         found.append(f"  classes whose names differ in case alone: {', '.join(map(clean, twins))}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
-from attnsweep.tasks.images import datasets, folders, space
+from attnsweep.tasks.images import datasets, space
 from attnsweep.tasks.images.training import JUDGE_BATCH, normalisation, statistics
 
 TRIED = 2  # images: as few as batch normalisation can do with
@@ -104,9 +104,6 @@ class Rehearsal:
 def rehearsal_of(config: Config) -> Rehearsal:
     """The rehearsal of a configuration of one's own model."""
     dataset, side = space.image_set(config), config["image_size"]
-    held_out = folders.validation_size(dataset.train_size)
-    own_part = dataset.folder is not None and dataset.folder.size("val") > 0
-    train = dataset.train_size - (0 if own_part else held_out)
     mean, std = pixel_statistics(config)
     return Rehearsal(
         model=config["model"],
@@ -114,7 +111,7 @@ def rehearsal_of(config: Config) -> Rehearsal:
         shape=(config["channels"], side, side),
         num_classes=config["num_classes"],
         labels=dataset.num_classes,
-        trained=tried(train, config["batch_size"]),
+        trained=tried(dataset.trained_size, config["batch_size"]),
         judged=tuple(
             sorted({*tried(dataset.val_size, JUDGE_BATCH), *tried(dataset.test_size, JUDGE_BATCH)})[::-1]
         ),
@@ -132,14 +129,14 @@ def tried(images: int, batch_size: int) -> tuple[int, ...]:
 
 
 def pixel_statistics(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel by which a data set is normalised; of a folder those of a few
-    of its images.
+    """Mean and standard deviation per channel by which a data set is normalised; of one's own those of
+    a few of its images.
     """
     dataset = space.image_set(config)
     if dataset.mean and dataset.std:
         return dataset.mean, dataset.std
     few = datasets.sample(dataset.name, config["image_size"], config["unreadable"] == "skip")
-    mean, std = statistics(None, few)
+    mean, std = statistics(few)
     return tuple(mean.tolist()), tuple(std.tolist())
 
 

@@ -106,14 +106,15 @@ def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
     return found
 
 
+def image_set_of_trial(config: Config) -> datasets.ImageSet:
+    """The data set of a configuration, at its size of images."""
+    return datasets.sized(image_set(config), config["image_size"])
+
+
 def image_size(value: object, dataset: datasets.ImageSet) -> int:
-    """The side of the input image in pixels: the data set's own, or what was asked of a folder of images."""
+    """The side of the input image in pixels: the data set's own, or to what its images are resized."""
     if value is None:
         return dataset.image_size
-    if not dataset.is_folder and value != dataset.image_size:
-        raise UserError(
-            f"image_size={value!r} does not fit {dataset.name}, whose images are {dataset.image_size} wide"
-        )
     size: int = KNOWN["image_size"].check(value)
     return size
 

@@ -1,11 +1,12 @@
 """Image classification: data, loss and judgement.
 
-Data of one checksum is read once per worker process and stays whole on the device as uint8; a batch is a
-gather and a normalisation.
+Images are uint8: on a GPU they lie there whole, on a CPU they are mapped from the disk, one copy for all
+workers. A batch is a gather and a normalisation.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from attnsweep.core.bits import packed
-from attnsweep.tasks.images import augment, datasets, folders
+from attnsweep.tasks.images import augment, datasets
+from attnsweep.tasks.images.cache import Range
 from attnsweep.tasks.images.schedule import learning_rate as learning_rate
 
 JUDGE_BATCH = 1_000
@@ -68,40 +70,38 @@ def load(
 
     Raises UserError where files are missing, cannot be read, or have another checksum.
     """
-    if dataset.startswith(datasets.FOLDER):
-        folder = folders.scan(datasets.root_of(dataset), skip_unreadable=skip_unreadable)
-        parts = folders.read(folder, image_size, sha256=sha256)
-    else:
-        datasets.ensure(datasets.DATASETS[dataset], Path(data_dir))
-        parts = datasets.read(datasets.DATASETS[dataset], Path(data_dir), sha256=sha256)
-    if "val" not in parts:
-        pixels, labels = parts["train"]
-        train, val = folders.drawn_for_validation(len(labels))
-        parts |= {"train": (pixels[train], labels[train]), "val": (pixels[val], labels[val])}
-    mean, std = statistics(datasets.DATASETS.get(dataset), parts["train"][0])
+    found = datasets.pixels(
+        dataset, image_size, Path(data_dir), sha256=sha256, skip_unreadable=skip_unreadable
+    )
+    known = datasets.DATASETS.get(dataset)  # whose published statistics go before
+    mean, std = range_of((known and known.mean) or found.mean, (known and known.std) or found.std)
     factor, offset = normalisation(mean, std)
     return Data(
-        **{part: split(parts[part], device) for part in ("train", "val", "test")},
+        **{part: split(found.parts[part], device) for part in ("train", "val", "test")},
         factor=factor.to(device),
         offset=offset.to(device),
     )
 
 
 def split(part: tuple[np.ndarray, np.ndarray], device: str) -> Split:
-    """numpy's images and labels as tensors on the device."""
+    """numpy's images and labels as tensors on the device; what is mapped from a file stays so on a CPU."""
     images, labels = part
-    return Split(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+    with warnings.catch_warnings(action="ignore"):  # that what is mapped cannot be written: nobody does
+        pixels = torch.from_numpy(images)
+    return Split(pixels.to(device), torch.tensor(labels, device=device))
 
 
-def statistics(dataset: datasets.ImageSet | None, images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of pixels in 0..1: the data set's published ones, else those of
-    `images`.
-    """
-    if dataset and dataset.mean and dataset.std:
-        return torch.tensor(dataset.mean), torch.tensor(dataset.std)
-    mean = images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
-    std = images.std(axis=(0, 2, 3), dtype=np.float64) / 255
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32).clamp_min(1e-3)
+def statistics(images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel of images (n, c, h, w) of uint8, as pixels in 0..1."""
+    counted = Range(images.shape[1])
+    for image in images:
+        counted.add(image)
+    return range_of(*counted.statistics())
+
+
+def range_of(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, the latter no less than a channel of one value allows."""
+    return torch.tensor(mean), torch.tensor(std).clamp_min(1e-3)
 
 
 def normalisation(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

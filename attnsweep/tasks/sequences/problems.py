@@ -76,7 +76,7 @@ class Problem:
         """Always: it is drawn."""
         return True
 
-    def ensure(self, data_dir: Path) -> None:
+    def ensure(self, data_dir: Path, progress: object = None) -> None:
         """There are no files."""
 
     def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:

@@ -251,7 +251,7 @@ class SceneSet:
         """Whether its scenes have been recorded."""
         return is_recorded(folder(self.source, data_dir))
 
-    def ensure(self, data_dir: Path) -> None:
+    def ensure(self, data_dir: Path, progress: object = None) -> None:
         """Nothing is downloaded: the files of a folder were there when it was found."""
 
     def prepare(

@@ -1,0 +1,62 @@
+"""Images of one's own as a data set: a folder, a table of paths, Parquet as Hugging Face writes it, or
+MedMNIST's arrays. Each kind says what it lists; reading, splitting and decoding are the same for all.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.own_data import csv_file, folder
+from attnsweep.tasks.images.own_data.collection import Collection
+from attnsweep.tasks.images.own_data.collection import collect as collect_listing
+from attnsweep.tasks.images.own_data.listing import Listing
+
+
+def npz(file: Path) -> Listing:
+    """See `npz_file.listed`."""
+    from attnsweep.tasks.images.own_data import npz_file  # here: numpy takes time to import
+
+    return npz_file.listed(file)
+
+
+def parquet(root: Path) -> Listing:
+    """See `parquet_file.listed`."""
+    from attnsweep.tasks.images.own_data import parquet_file  # here: so does pyarrow
+
+    return parquet_file.listed(root)
+
+
+KINDS: dict[str, Callable[[Path], Listing]] = {
+    "folder": folder.listed,
+    "csv": csv_file.listed,
+    "parquet": parquet,
+    "npz": npz,
+}
+NAMES = ("folder:PATH", "csv:PATH", "parquet:PATH", "npz:PATH")  # as people write them
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set's name is `KIND:PATH` of one of these kinds."""
+    kind, colon, _ = name.partition(":")
+    return bool(colon) and kind in KINDS
+
+
+def collect(name: str, *, skip_unreadable: bool = False) -> Collection:
+    """The images that `KIND:PATH` names, read once; see `collection.collect`.
+
+    Raises UserError where that is no path, or the images are not as they have to be.
+    """
+    kind = name.partition(":")[0]
+    return collect_listing(KINDS[kind](path_of(name)), skip_unreadable=skip_unreadable)
+
+
+def path_of(name: str) -> Path:
+    """The path that `KIND:PATH` names, in full. Raises UserError where that is none."""
+    kind, _, path = name.partition(":")
+    try:
+        root = Path(path).expanduser().resolve()
+        str(root).encode()  # as rows and screens want it
+    except (OSError, RuntimeError, ValueError) as error:
+        what = "folder" if kind == "folder" else "file"
+        raise UserError(f"dataset={name!r} names no {what} ({error}); write {kind}:PATH") from error
+    return root

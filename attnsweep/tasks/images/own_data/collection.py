@@ -1,0 +1,293 @@
+"""Images of one's own, read: their checksum, what they have in common, and which of them trains, validates or
+tests.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
+from attnsweep.tasks.images.own_data import listing as listings
+from attnsweep.tasks.images.own_data import pixels, split
+from attnsweep.tasks.images.own_data.listing import Entry, Listing, Reader
+from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_NAMED = 100  # images in one sentence
+SAMPLED = 8  # images that stand for a set's range of pixels
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of an image without decoding it: the SHA-256 of its bytes, its shorter side in pixels
+    (None where there is none), whether it has colours, whether a viewer shows it as it is stored; and why it
+    cannot be decoded, where that was asked for.
+    """
+
+    digest: bytes
+    side: int | None
+    is_grey: bool
+    is_as_stored: bool
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images of one's own by their order, part and class.
+
+    `skipped` are those that were left out as they cannot be read, with the reason; None where they are in the
+    parts. `sides` are the least and greatest of the shorter sides in pixels, None where no image has one.
+    """
+
+    listing: Listing = field(repr=False)
+    kept: Sequence[int]  # indices of the listing's images; all below are in their order
+    digests: Sequence[bytes] = field(repr=False)
+    part_of: Sequence[str] = field(repr=False)
+    classes: tuple[str, ...]
+    sha256: str
+    sides: tuple[int, int] | None
+    channels: int
+    skipped: Mapping[str, str] | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The images, in the order of the checksum."""
+        return [self.listing.entries[i] for i in self.kept]
+
+    def counts(self, part: str) -> dict[str, int]:
+        """How many images of each class a part has."""
+        found = Counter(
+            entry.label for entry, own in zip(self.entries, self.part_of, strict=True) if own == part
+        )
+        return {label: found[label] for label in self.classes}
+
+    def size(self, part: str) -> int:
+        """How many images a part has."""
+        return sum(own == part for own in self.part_of)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether which image is tested was drawn, as the source does not say."""
+        return all(entry.part is None for entry in self.listing.entries)
+
+    def leaked(self) -> list[tuple[str, str]]:
+        """The test images whose files are, byte by byte, those of others to train on or to validate: the
+        names of both.
+        """
+        seen: dict[bytes, str] = {}
+        images = list(zip(self.entries, self.digests, self.part_of, strict=True))
+        for entry, digest, part in images:
+            if part != "test":
+                seen.setdefault(digest, entry.name)
+        return [
+            (entry.name, seen[digest]) for entry, digest, part in images if part == "test" and digest in seen
+        ]
+
+    def readers(self) -> Iterator[Reader]:
+        """What reads each of the images."""
+        return self.listing.readers(self.kept)
+
+
+def collect(listing: Listing, *, skip_unreadable: bool = False) -> Collection:
+    """Reads every file once; one that cannot be read counts as empty here, and `decoded` names it, unless
+    such are to be left out, for which all are decoded.
+
+    Raises UserError where a class or a part has too few images.
+    """
+    listings.check(listing)
+    look = seen_and_tried if skip_unreadable else seen
+    with quiet():
+        found = list(in_parallel(look, listing.readers(range(len(listing.entries)))))
+    kept = [i for i, one in enumerate(found) if one.fault is None]
+    entries, images = [listing.entries[i] for i in kept], [found[i] for i in kept]
+    digests = [one.digest for one in images]
+    check_sizes(listing.dataset, entries, {entry.label for entry in listing.entries})
+    parts = split.split(entries, digests)
+    check_parts(listing.dataset, entries, parts)
+    sides = [one.side for one in images if one.side]
+    trained = {entry.label for entry, part in zip(entries, parts, strict=True) if part == "train"}
+    return Collection(
+        listing,
+        kept,
+        digests,
+        parts,
+        classes=tuple(label for label in listing.classes or sorted(trained) if label in trained),
+        sha256=checksum(entries, images),
+        sides=(min(sides), max(sides)) if sides else None,
+        channels=1 if sides and all(one.is_grey for one in images if one.side) else 3,
+        skipped={
+            entry.name: one.fault
+            for entry, one in zip(listing.entries, found, strict=True)
+            if one.fault is not None
+        }
+        if skip_unreadable
+        else None,
+    )
+
+
+def seen(read: Reader) -> Seen:
+    """See `Seen`."""
+    return looked_at(content_or_nothing(read))
+
+
+def seen_and_tried(read: Reader) -> Seen:
+    """The same of an image that is decoded, too."""
+    content = content_or_nothing(read)
+    one = looked_at(content)
+    try:
+        if not content:
+            read()  # raises why, if it is not there
+        pixels.decoded(pixels.opened(content))
+    except Exception as error:  # Pillow raises nearly anything on a torn or hostile file
+        return Seen(one.digest, one.side, one.is_grey, one.is_as_stored, pixels.why(error))
+    return one
+
+
+def content_or_nothing(read: Reader) -> bytes:
+    """The bytes of a file, none where it cannot be read."""
+    try:
+        return read()
+    except OSError:
+        return b""
+
+
+def looked_at(content: bytes) -> Seen:
+    """What is seen of an image in a file's bytes."""
+    image = pixels.header(content)
+    return Seen(
+        hashlib.sha256(content).digest(),
+        side=min(image.size) if image else None,
+        is_grey=image is not None and image.mode.startswith(pixels.GREY) and image.mode != "LAB",
+        is_as_stored=image is None or pixels.is_as_stored(image),
+    )
+
+
+def checksum(entries: Sequence[Entry], images: Sequence[Seen]) -> str:
+    """SHA-256 over all images: name, part, class, the SHA-256 of the bytes, and whether the pixels are those
+    that are stored.
+    """
+    digest = hashlib.sha256()
+    for entry, image in zip(entries, images, strict=True):
+        words = "\0".join(
+            (entry.name, entry.part or "", entry.label, "" if image.is_as_stored else "as shown")
+        )
+        digest.update(words.encode(errors="surrogateescape") + b"\0" + image.digest)
+    return digest.hexdigest()
+
+
+def decoded(
+    collection: Collection, side: int, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> "Iterator[tuple[str, int, np.ndarray]]":
+    """The part, the label and the pixels (channels, side, side) of each image whose bytes are those that were
+    seen.
+
+    Raises UserError at the first that has changed, and in the end where any cannot be read: it names them
+    all.
+    """
+    number = {label: i for i, label in enumerate(collection.classes)}
+    faults: dict[str, str] = {}
+
+    def attempt(job: tuple[Reader, bytes]) -> "np.ndarray | str | None":
+        read, digest = job
+        try:
+            content = read()
+            if hashlib.sha256(content).digest() != digest:
+                return None
+            return pixels.square(content, side, collection.channels)
+        except Exception as error:  # as in `seen_and_tried`
+            return pixels.why(error)
+
+    entries, total = collection.entries, len(collection.kept)
+    jobs = zip(collection.readers(), collection.digests, strict=True)
+    for done, (entry, part, image) in enumerate(
+        zip(entries, collection.part_of, in_parallel(attempt, jobs), strict=True), 1
+    ):
+        if image is None:
+            raise changed(collection.listing.dataset, entry.name)
+        if isinstance(image, str):
+            faults[entry.name] = image
+        else:
+            yield part, number[entry.label], image
+        progress(done, total)
+    if faults:
+        raise unreadable(collection.listing.dataset, faults, total)
+
+
+def sample(collection: Collection, side: int) -> "np.ndarray":
+    """Up to `SAMPLED` training images (n, channels, side, side) from all over the set, grey where one cannot
+    be read.
+    """
+    import numpy as np
+
+    train = [i for i, part in zip(collection.kept, collection.part_of, strict=True) if part == "train"]
+    chosen = train[:: -(-len(train) // SAMPLED)]
+
+    def attempt(read: Reader) -> "np.ndarray":
+        try:
+            return pixels.square(read(), side, collection.channels)
+        except Exception:  # `decoded` names them all
+            return np.full((collection.channels, side, side), 128, dtype=np.uint8)
+
+    with quiet():
+        return np.stack(list(in_parallel(attempt, collection.listing.readers(chosen))))
+
+
+# --- What is refused ---
+
+
+def check_sizes(dataset: str, entries: Sequence[Entry], classes: set[str]) -> None:
+    """Raises UserError where a class is too small for all three parts to be drawn from it."""
+    if any(entry.part for entry in entries):
+        return
+    found = Counter(entry.label for entry in entries)
+    if small := [f"{label} has {found[label]}" for label in sorted(classes) if found[label] < split.LEAST]:
+        raise listings.refusal(
+            dataset,
+            f"images of each class train, validate and test, so a class wants {split.LEAST} or more that can "
+            f"be read: {', '.join(small)}; add images, or make the folders train and test",
+        )
+
+
+def check_parts(dataset: str, entries: Sequence[Entry], parts: Sequence[str]) -> None:
+    """Raises UserError where a class has nothing to train on or no test image, or nothing validates."""
+    found = Counter((part, entry.label) for entry, part in zip(entries, parts, strict=True))
+    labels = sorted({entry.label for entry in entries})
+    for part, name in (("train", "training"), ("test", "test")):
+        if missing := [label for label in labels if not found[part, label]]:
+            raise listings.refusal(
+                dataset, f"no image is left in the {name} part of {', '.join(missing)}; add images"
+            )
+    if "val" not in parts:
+        whole = any(entry.part == "val" for entry in entries)
+        raise listings.refusal(
+            dataset,
+            "no image validates, as each class has 1 to train on: add images, or a part val"
+            if not whole
+            else "no image of the part val can be read; add images, or delete the part",
+        )
+
+
+def changed(dataset: str, name: str = "") -> UserError:
+    """The error about images that are not those of the plan."""
+    what = f"{name} has" if name else "the images have"
+    return listings.refusal(
+        dataset, f"{what} changed since the plan was made; the same command makes it anew"
+    )
+
+
+def unreadable(dataset: str, faults: Mapping[str, str], total: int) -> UserError:
+    """The error that names images that cannot be read."""
+    named = [f"{name} ({why})" for name, why in faults.items()]
+    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+    return listings.refusal(
+        dataset,
+        f"{len(faults):,} of {counted(total, 'image')} cannot be read: "
+        f"{', '.join(named[:MOST_NAMED])}{more}; delete or replace them, or leave them out: "
+        "--skip-unreadable",
+    )

@@ -1,0 +1,174 @@
+"""A folder of images: the layout of torchvision's ImageFolder.
+
+It has a folder of images per class, at the top or below the parts `train` and `test` (and `val`, where there
+is one). A layout that could mean two things is refused.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
+from attnsweep.tasks.images.own_data import listing
+from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reader
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # as ImageFolder's
+SYSTEM = {  # folders that archives, file systems and Python leave, besides names that begin with a dot
+    "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
+    "system volume information",
+}  # fmt: skip
+Classes = Mapping[str, Sequence[Path]]  # the images of each class, in the order of their paths
+
+
+def listed(root: Path) -> Listing:
+    """The images of a folder. Raises UserError where the layout is none of the two."""
+    try:
+        if not root.is_dir():
+            raise refusal(root, f"{root} is not a folder; it wants one folder of images per class")
+        above = part_folders(root)
+        found = {part: by_class(root, folder) for part, folder in (above or {"train": root}).items()}
+        loose = sorted(path for folder in {root, *above.values()} for path in images_in(folder))
+    except OSError as error:
+        raise refusal(root, f"{error.filename} cannot be read ({error.strerror})") from error
+    check_folders(root, found, above, loose)
+    entries, paths = [], []
+    for part, classes in found.items():
+        for label in sorted(classes):
+            for path in classes[label]:
+                entries.append(Entry(name_of(root, path), label, part if above else None))
+                paths.append(path)
+    return Listing(
+        f"folder:{root}",
+        entries,
+        lambda indices: readers([paths[i] for i in indices]),
+        named={part: f"{path.name}/" for part, path in above.items()},
+        loose=[name_of(root, path) for path in loose],
+    )
+
+
+def name_of(root: Path, path: Path) -> str:
+    """An image's path below the folder."""
+    return path.relative_to(root).as_posix()
+
+
+def readers(paths: Iterable[Path]) -> Iterator[Reader]:
+    """What reads each of the files."""
+    return (lambda path=path: content_of(path) for path in paths)  # type: ignore[misc]
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError, also for a pipe or a link to nothing."""
+    if not path.is_file():
+        raise OSError("it is not a file")
+    return path.read_bytes()
+
+
+def part_folders(root: Path) -> dict[str, Path]:
+    """The folders of the parts, none where class folders lie at the top.
+
+    Without a part `test`, `val` is it, as in ImageNet. Raises UserError where folders could be either, where
+    two are the same part, or where one is missing.
+    """
+    named: dict[str, list[Path]] = {}
+    for folder in subfolders(root):
+        named.setdefault(PARTS.get(folder.name.casefold(), ""), []).append(folder)
+    others = named.pop("", [])
+    if not named:
+        return {}
+    for part, folders in named.items():
+        if len(folders) > 1:
+            raise refusal(root, f"{names(folders)} are all the part {part!r}; keep one of them")
+    found = {part: folder for part, (folder,) in named.items()}
+    if classes := [folder for folder in others if next(images_below(folder), None)]:
+        raise refusal(
+            root,
+            f"{names(found.values())} beside {names(classes)} could be parts or classes; move the classes "
+            "into the parts, or give a class another name",
+        )
+    if "train" not in found or len(found) == 1:
+        missing = "test" if "train" in found else "train"
+        raise refusal(root, f"{names(found.values())} without a part {missing!r}; add the folder {missing}")
+    if "test" not in found:
+        found["test"] = found.pop("val")
+    return {part: found[part] for part in ("train", "test", "val") if part in found}
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder that are neither hidden nor a system's, by name."""
+    return sorted(path for path in folder.iterdir() if not is_ignored(path.name) and path.is_dir())
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by an archive or a file system."""
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name."""
+    return path.suffix.lower() in SUFFIXES and not is_ignored(path.name)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images that lie in a folder itself."""
+    return [path for path in folder.iterdir() if is_image(path) and not path.is_dir()]
+
+
+def by_class(root: Path, part: Path) -> dict[str, list[Path]]:
+    """The images of each class folder of a part, however deep, in the order of their paths."""
+    above = (identity(root), identity(part))
+    return {folder.name: sorted(images_below(folder, above)) for folder in subfolders(part)}
+
+
+def images_below(folder: Path, above: Collection[tuple[int, int]] = ()) -> Iterator[Path]:
+    """Every image below a folder, links followed, but for those to a folder above them."""
+    here = identity(folder)
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if is_ignored(path.name):
+            continue
+        if path.is_dir():
+            yield from images_below(path, (*above, here))
+        elif is_image(path):
+            yield path
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """What identifies a folder on this machine, by whatever links it is reached."""
+    info = folder.stat()
+    return info.st_dev, info.st_ino
+
+
+# --- What is refused ---
+
+
+def check_folders(
+    root: Path, found: Mapping[str, Classes], above: Mapping[str, Path], loose: Sequence[Path]
+) -> None:
+    """Raises UserError where a part has no class folders, a class folder no image, or there is one class."""
+    for part, classes in found.items():
+        folder = above.get(part, root)
+        if not classes:
+            there = sum(path.parent == folder for path in loose)
+            lie = f"; its {counted(there, 'image')} lie in none" if there else ""
+            raise refusal(
+                root, f"{folder} has no class folders{lie}; it wants one folder of images per class"
+            )
+        if empty := [folder / label for label, paths in classes.items() if not paths]:
+            named = ", ".join(name_of(root, path) for path in empty)
+            raise refusal(root, f"no image ({', '.join(SUFFIXES)}) in {named}; add images, or delete it")
+    known = found["train"]
+    if len(known) < 2 and not any(classes.keys() - known for classes in found.values()):
+        folder = above.get("train", root) / next(iter(known))
+        hint = f", or did you mean folder:{folder}?" if subfolders(folder) else ""
+        raise refusal(root, f"1 class ({folder.name}) in {folder.parent}; it wants two or more{hint}")
+
+
+def refusal(root: Path, sentence: str) -> UserError:
+    """The error that says which folder it is about."""
+    return listing.refusal(f"folder:{root}", sentence)
+
+
+def names(paths: Iterable[Path]) -> str:
+    """The last parts of paths, with commas between them."""
+    return ", ".join(path.name for path in paths)

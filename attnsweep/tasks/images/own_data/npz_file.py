@@ -1,0 +1,128 @@
+"""Arrays in one file, as MedMNIST keeps them: `train_images`, `train_labels`, and the same of `val` and
+`test`.
+
+Images are (n, height, width) or (n, height, width, 3) of uint8, labels (n,) or (n, 1). Images are read one
+after the other: a file may be larger than memory. https://medmnist.com
+"""
+
+import functools
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.own_data import listing
+from attnsweep.tasks.images.own_data.csv_file import in_order
+from attnsweep.tasks.images.own_data.listing import Entry, Listing, Reader
+
+PARTS = ("train", "val", "test")
+Header = tuple[tuple[int, ...], np.dtype[Any]]
+BROKEN = (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError)
+
+
+def listed(file: Path) -> Listing:
+    """The images of a file of arrays. Raises UserError where it has none, or labels that do not fit them."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for part in parts_of(file, archive) for entry in entries_of(file, archive, part)]
+    except BROKEN as error:
+        raise refusal(file, f"it cannot be read ({error}); it wants an .npz of arrays") from error
+    return Listing(
+        f"npz:{file}",
+        entries,
+        lambda indices: readers(file, entries, indices),
+        classes=in_order({entry.label for entry in entries}),
+        named={part: f"{part}_images" for part in dict.fromkeys(entry.part or "" for entry in entries)},
+    )
+
+
+def parts_of(file: Path, archive: zipfile.ZipFile) -> list[str]:
+    """The parts that a file has. Raises UserError where train or test is missing, or has no labels."""
+    names = {name.removesuffix(".npy") for name in archive.namelist()}
+    for part in PARTS:
+        wanted = {f"{part}_images", f"{part}_labels"}
+        if (part != "val" or wanted & names) and (missing := sorted(wanted - names)):
+            raise refusal(
+                file, f"it has no array {missing[0]}; there are {', '.join(sorted(names)[:12]) or 'none'}"
+            )
+    return [part for part in ("train", "test", "val") if f"{part}_images" in names]
+
+
+def entries_of(file: Path, archive: zipfile.ZipFile, part: str) -> list[Entry]:
+    """The images of one part. Raises UserError where their labels do not fit them."""
+    (shape, dtype), labels = header_of(archive, f"{part}_images"), labels_of(file, archive, part)
+    grey_or_colour = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    if not grey_or_colour or dtype != np.uint8 or 0 in shape[1:]:
+        raise refusal(
+            file,
+            f"{part}_images is {shape} of {dtype}; images are (n, height, width) or (n, height, width, 3) of "
+            "uint8",
+        )
+    if len(labels) != shape[0]:
+        raise refusal(file, f"{part}_images has {shape[0]:,} images and {part}_labels {len(labels):,} labels")
+    return [Entry(f"{part}_images[{i}]", str(label), part) for i, label in enumerate(labels.tolist())]
+
+
+def labels_of(file: Path, archive: zipfile.ZipFile, part: str) -> np.ndarray:
+    """The labels (n,) of one part. Raises UserError where an image has several, or one that is no number."""
+    with archive.open(f"{part}_labels.npy") as content:
+        labels = np.lib.format.read_array(content, allow_pickle=False)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise refusal(
+            file,
+            f"{part}_labels is {labels.shape} of {labels.dtype}; it wants one whole number per image: (n,) "
+            "or (n, 1)",
+        )
+    if len(labels) and (least := int(labels.argmin())) is not None and labels[least] < 0:
+        raise refusal(file, f"{part}_labels[{least}] is {labels[least]}, which is no class")
+    return labels
+
+
+def header_of(archive: zipfile.ZipFile, name: str) -> Header:
+    """The shape and type of an array, which is not read."""
+    with archive.open(f"{name}.npy") as content:
+        return header(content)
+
+
+def header(content: IO[bytes]) -> Header:
+    """The shape and type of the array that a file of numpy's format begins with. Raises ValueError."""
+    version = np.lib.format.read_magic(content)
+    read: Callable[[IO[bytes]], Any] = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(content)
+    if fortran:
+        raise ValueError("its arrays lie column by column; save them with numpy.ascontiguousarray")
+    return shape, dtype
+
+
+def readers(file: Path, entries: Sequence[Entry], indices: Sequence[int]) -> Iterator[Reader]:
+    """What gives the images of these indices, as files of the formats PGM and PPM."""
+    wanted, at = set(indices), 0
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for part in dict.fromkeys(entry.part or "" for entry in entries):
+                with archive.open(f"{part}_images.npy") as content:
+                    shape, _ = header(content)
+                    for _ in range(shape[0]):
+                        pixels = content.read(int(np.prod(shape[1:])))
+                        if at in wanted:
+                            yield functools.partial(netpbm, shape, pixels)
+                        at += 1
+    except BROKEN as error:
+        raise refusal(file, f"it cannot be read ({error}); save it again") from error
+
+
+def netpbm(shape: Sequence[int], pixels: bytes) -> bytes:
+    """An image in the format PGM, or PPM where it has colours."""
+    return f"{'P6' if len(shape) == 4 else 'P5'} {shape[2]} {shape[1]} 255\n".encode() + pixels
+
+
+def refusal(file: Path, sentence: str) -> UserError:
+    """The error that says which file it is about."""
+    return listing.refusal(f"npz:{file}", sentence)

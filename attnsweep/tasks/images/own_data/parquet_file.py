@@ -1,0 +1,184 @@
+"""Images in Parquet as Hugging Face's datasets write them: a column of {bytes, path} and one of labels.
+
+One file, or a folder of them whose names begin with their part (`train-00000-of-00002.parquet`), or that lie
+in a folder of that name. The names of the classes stand in the schema's metadata.
+https://huggingface.co/docs/hub/datasets-image
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.own_data import folder, listing
+from attnsweep.tasks.images.own_data.csv_file import in_order
+from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reader, parts_or_refusal
+
+LABELS = ("label", "labels", "class", "target", "fine_label")  # what a column of labels is called
+ROWS = 64  # that are read at once
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file: its part, as its name says it, its columns, and the names of its classes by their labels."""
+
+    file: Path
+    part: str
+    image: str
+    label: str
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]  # of its rows
+
+
+def listed(root: Path) -> Listing:
+    """The images of a file, or of all files below a folder. Raises UserError where one lacks a column."""
+    dataset = f"parquet:{root}"
+    files = files_of(root)
+    words = {word_of(root, file): PARTS.get(word_of(root, file).casefold()) for file in files}
+    has_parts = any(words.values())
+    parts = parts_or_refusal(dataset, words, "part") if has_parts else {}
+    tables = sorted(
+        (table_of(dataset, file, word_of(root, file) if has_parts else "") for file in files),
+        key=lambda table: ("train", "test", "val", None).index(parts.get(table.part)),
+    )
+    several = len(tables) > 1
+    entries = [
+        Entry(f"{below(root, table.file)} row {i}" if several else f"row {i}", label, parts.get(table.part))
+        for table in tables
+        for i, label in enumerate(table.labels)
+    ]
+    known = {classes: None for table in tables if (classes := table.classes)}
+    if len(known) > 1:
+        raise listing.refusal(dataset, "its files name other classes than each other; keep those of one set")
+    return Listing(
+        dataset,
+        entries,
+        lambda indices: readers(tables, indices),
+        classes=next(iter(known), ()) or in_order({entry.label for entry in entries}),
+        named={part: f"{name}" for name, part in parts.items() if part},
+    )
+
+
+def files_of(root: Path) -> list[Path]:
+    """The files of a data set. Raises UserError where there is none."""
+    try:
+        found = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+        found = [path for path in found if not path.name.startswith(".")]
+        if not found or not all(path.is_file() for path in found):
+            raise listing.refusal(f"parquet:{root}", f"{root} is no Parquet file; name a file or folder")
+    except OSError as error:
+        raise listing.refusal(f"parquet:{root}", f"it cannot be read ({error.strerror or error})") from error
+    return found
+
+
+def word_of(root: Path, file: Path) -> str:
+    """What says which part a file is: what its name begins with, else the folder that it lies in."""
+    first = file.stem.partition("-")[0]
+    return first if first.casefold() in PARTS or file.parent in (root, root.parent) else file.parent.name
+
+
+def below(root: Path, file: Path) -> str:
+    """A file's path below the folder."""
+    return file.relative_to(root).as_posix() if file != root else file.name
+
+
+def table_of(dataset: str, file: Path, part: str) -> Table:
+    """What a file says without its images. Raises UserError, which names file and row."""
+
+    def refuse(sentence: str) -> UserError:
+        return listing.refusal(dataset, f"{file.name}: {sentence}")
+
+    try:
+        schema = pq.read_schema(file)
+        features = features_of(schema)
+        image, label = image_column(schema, features), label_column(schema, features)
+        if image is None:
+            raise refuse(f"no column of images ({{bytes, path}}) among {', '.join(schema.names)}")
+        if not isinstance(label, str):
+            lacking = f"{' and '.join(label)} could each be the label; keep one" if label else "no label"
+            raise refuse(f"{lacking} among the columns {', '.join(schema.names)}; name one label")
+        column = pq.read_table(file, columns=[label])[label]
+    except (OSError, pa.ArrowException) as error:
+        raise refuse(f"it is no Parquet file ({str(error).splitlines()[0]})") from error
+    names = tuple(map(str, features.get(label, {}).get("names") or ()))
+    values = column.to_pylist()
+    for i, value in enumerate(values):
+        if not is_label(value, names):
+            raise refuse(f"row {i} has the label {value!r}, which is no class; give it one, or leave it out")
+    labels = tuple(names[value] if names and isinstance(value, int) else str(value) for value in values)
+    return Table(file, part, image, label, names, labels)
+
+
+def features_of(schema: pa.Schema) -> Mapping[str, Any]:
+    """What Hugging Face says of the columns, in the metadata of a schema; nothing where it does not."""
+    try:
+        said = json.loads((schema.metadata or {})[b"huggingface"])
+        features = said["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return (
+        {name: one for name, one in features.items() if isinstance(one, dict)}
+        if isinstance(features, dict)
+        else {}
+    )
+
+
+def image_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
+    """The column of images; None where there is none."""
+    for name in schema.names:
+        kind = schema.field(name).type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return str(name)
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            if features.get(name, {}).get("_type") in (None, "Image"):
+                return str(name)
+    return None
+
+
+def label_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | list[str]:
+    """The column of labels: the one that the features say, else the one of a usual name; where there are
+    several or none, these.
+    """
+    said = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    usual = [name for name in LABELS if name in (said or schema.names)]
+    found = said if len(said) == 1 else usual[:1] or said
+    return found[0] if len(found) == 1 else found
+
+
+def is_label(value: object, names: Sequence[str]) -> bool:
+    """Whether a value is a class: a word, or a number, which has a name where classes have names."""
+    if isinstance(value, bool) or value is None:
+        return isinstance(value, bool) and not names
+    if isinstance(value, int):
+        return 0 <= value < len(names) if names else value >= 0
+    return isinstance(value, str) and bool(value) and (not names or value in names)
+
+
+def readers(tables: Sequence[Table], indices: Sequence[int]) -> Iterator[Reader]:
+    """What gives the images of these indices, a few rows of a file at once."""
+    wanted, at = set(indices), 0
+    for table in tables:
+        try:
+            for batch in pq.ParquetFile(table.file).iter_batches(ROWS, columns=[table.image]):
+                for i in range(batch.num_rows):
+                    if at + i in wanted:
+                        yield reader(table, batch.column(0)[i].as_py())
+                at += batch.num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise listing.refusal(
+                f"parquet:{table.file}", f"it cannot be read ({str(error).splitlines()[0]})"
+            ) from error
+
+
+def reader(table: Table, value: Any) -> Reader:
+    """What gives the content of one value: bytes, or {bytes, path}, whose path is from the file's folder."""
+    content: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+    path = value.get("path") if isinstance(value, dict) else None
+    if content is None and path:
+        return lambda: folder.content_of(table.file.parent / path)
+    return lambda: content or b""
