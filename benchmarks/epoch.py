@@ -144,7 +144,8 @@ def sample_steps(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]], l
 def judge_ours(training: Setup) -> tuple[float, float]:
     """Accuracy and mean loss on the test images as attnsweep prepares them."""
     with torch.inference_mode():
-        return images.judge_split(training.model.eval(), training.data, training.data.test)[:2]
+        found = images.answers(training.model.eval(), training.data, training.data.test)
+    return found.measures("test")["test_acc"] or 0.0, found.loss
 
 
 def judge_sample(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]) -> tuple[float, float]:

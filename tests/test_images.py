@@ -209,9 +209,14 @@ def test_a_model_that_always_says_seven_is_right_as_often_as_there_are_sevens() 
     total = np.log(9 + np.exp(2))
     right = judged.pop("test_right"), judged.pop("test_examples")
     assert unpacked(*right).tolist() == (data.test.labels == 7).tolist()
-    assert judged == pytest.approx(
+    measures = {
+        f"{part}_{name}" for part in ("val", "test") for name in ("balanced_acc", "macro_f1", "top5_acc")
+    }
+    assert judged.keys() == {"val_acc", "test_acc", "val_loss", *measures}
+    assert {name: judged[name] for name in ("val_acc", "test_acc", "val_loss")} == pytest.approx(
         {"val_acc": sevens["val"], "test_acc": sevens["test"], "val_loss": total - 2 * sevens["val"]}
     )
+    assert judged["test_balanced_acc"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("judge_batch", [1, 7, 144, 1000])
@@ -223,9 +228,9 @@ def test_the_judgement_does_not_depend_on_how_the_split_is_cut(
     model = InFloat64()
     monkeypatch.setattr(images, "JUDGE_BATCH", judge_batch)
     with torch.inference_mode():
-        accuracy, loss, hits = images.judge_split(model, data, data.val)
+        found = images.answers(model, data, data.val)
         logits = model(images.inputs(data, data.val.images))
     right = [int(row.argmax()) == label for row, label in zip(logits, data.val.labels.tolist(), strict=True)]
     surprise = [-row.log_softmax(0)[label].item() for row, label in zip(logits, data.val.labels, strict=True)]
-    assert hits.tolist() == right and accuracy == sum(right) / len(right)
-    assert loss == pytest.approx(sum(surprise) / len(surprise), rel=1e-5)
+    assert found.hits.tolist() == right and found.measures("val")["val_acc"] == sum(right) / len(right)
+    assert found.loss == pytest.approx(sum(surprise) / len(surprise), rel=1e-5)

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from attnsweep.core.bits import packed
 from attnsweep.tasks.images import augment, datasets
 from attnsweep.tasks.images.cache import Range
+from attnsweep.tasks.images.judging import Answers, in_top
 from attnsweep.tasks.images.schedule import learning_rate as learning_rate
 
 JUDGE_BATCH = 1_000
@@ -155,23 +156,26 @@ def averaging(config: Mapping[str, Any]) -> float | None:
 
 
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy (0..1) and mean cross-entropy (nats) of a model in evaluation mode, on validation and test,
-    and which test images it gets right.
+    """Accuracy, balanced accuracy, macro F1 and top-5 accuracy (0..1) of a model in evaluation mode, on
+    validation and test; its mean cross-entropy (nats) on validation, and which test images it gets right.
     """
-    val, test = judge_split(model, data, data.val), judge_split(model, data, data.test)
-    right = {"test_examples": len(data.test), "test_right": packed(test[2].cpu().numpy())}
-    return {"val_acc": val[0], "val_loss": val[1], "test_acc": test[0], **right}
+    val, test = answers(model, data, data.val), answers(model, data, data.test)
+    right = {"test_examples": len(data.test), "test_right": packed(test.hits.cpu().numpy())}
+    return {**val.measures("val"), "val_loss": val.loss, **test.measures("test"), **right}
 
 
-def judge_split(model: nn.Module, data: Data, split: Split) -> tuple[float, float, Bool[Tensor, " n"]]:
-    """Accuracy and mean cross-entropy on one split, and for each image whether its class is the right one."""
-    total, right = torch.zeros((), dtype=torch.float64, device=split.labels.device), []
+def answers(model: nn.Module, data: Data, split: Split) -> Answers:
+    """What a model gives for the images of one split."""
+    total, given, top = torch.zeros((), dtype=torch.float64, device=split.labels.device), [], []
     for images, labels in zip(split.images.split(JUDGE_BATCH), split.labels.split(JUDGE_BATCH), strict=True):
         logits = model(inputs(data, images)).float()
-        right.append(logits.argmax(dim=1) == labels)
+        given.append(logits.argmax(dim=1))
+        top.append(in_top(logits, labels))
         total += F.cross_entropy(logits, labels, reduction="sum")
-    hits = torch.cat(right)
-    return hits.sum().item() / len(split), total.item() / len(split), hits
+    tops = [some for some in top if some is not None]
+    return Answers(
+        total.item() / len(split), torch.cat(given), split.labels, torch.cat(tops) if tops else None
+    )
 
 
 def quality(epoch: Mapping[str, Any]) -> float:
