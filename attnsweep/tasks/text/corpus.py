@@ -49,7 +49,7 @@ class Text:
         """Always: what is not there has been refused."""
         return True
 
-    def ensure(self, data_dir: Path) -> None:
+    def ensure(self, data_dir: Path, progress: object = None) -> None:
         """There is nothing to download."""
 
     def prepare(
