@@ -237,16 +237,16 @@ def same(layer: MultiHeadAttention, x: Tensor, read: Tensor) -> None:
 def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """Rotary positions."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
+    turned = rotated(q), rotated(k)
     say.step("Each pair (x_2i, x_2i+1) turned by place times 10000^(-2i/d) radians", "eq. 34")
     angles = places[:, None] * 10_000.0 ** (-torch.arange(0, WIDTH, 2) / WIDTH)
     say.tensor("angles", angles, "n i")
-    say.tensor("Q turned", rotated(q, places), "b h n d")
-    far = places + 100
+    say.tensor("Q turned", turned[0], "b h n d")
     say.step("Scores hang on the distance alone: 100 places further on they are the same", "eq. 16")
-    scores = rotated(q, places) @ rotated(k, places).mT
+    scores = turned[0] @ turned[1].mT
     say.tensor("scores", scores, "b h n m")
-    torch.testing.assert_close(scores, rotated(q, far) @ rotated(k, far).mT, atol=1e-4, rtol=0)
-    same(layer, x, explicit(rotated(q, places), rotated(k, places), v, causal=True))
+    torch.testing.assert_close(scores, rotated(q, start=100) @ rotated(k, start=100).mT, atol=1e-4, rtol=0)
+    same(layer, x, explicit(*turned, v, causal=True))
 
 
 def alibi(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:

@@ -83,8 +83,8 @@ def qkv(queries: int = N, keys: int = N, *, width: int = W) -> tuple[Tensor, Ten
 
 
 def test_rope_turns_pairs_as_complex_numbers_turn() -> None:
-    x, places = noise(B, H, N, W), torch.arange(5, 5 + N)
-    turned = rotated(x, places)
+    x = noise(B, H, N, W)
+    turned = rotated(x, start=5)
     for b, h, n, i in itertools.product(range(B), range(2), (0, 3, N - 1), range(W // 2)):
         pair = complex(x[b, h, n, 2 * i], x[b, h, n, 2 * i + 1])
         other = pair * cmath.exp(1j * (5 + n) * 10_000 ** (-2 * i / W))
@@ -93,10 +93,7 @@ def test_rope_turns_pairs_as_complex_numbers_turn() -> None:
 
 def test_scores_under_rope_hang_on_the_distance_alone() -> None:
     q, k, _ = qkv()
-    near, far = (
-        rotated(q, places) @ rotated(k, places).mT
-        for places in (torch.arange(N), torch.arange(1000, 1000 + N))
-    )
+    near, far = (rotated(q, start=start) @ rotated(k, start=start).mT for start in (0, 1000))
     close(near, far, atol=1e-6, rtol=0)
     assert not torch.allclose(near, q @ k.mT, atol=0.1)
 
@@ -211,8 +208,7 @@ def test_linear_attention_is_a_recurrence_over_two_sums(length: int, turns: bool
     """Eqs. 16 to 20 of its paper, token by token; with rope eq. 19 of RoFormer."""
     q, k, v = (part[:1, :2] for part in qkv(length, length))
     q, k = F.elu(q) + 1, F.elu(k) + 1
-    places = torch.arange(length)
-    turned_q, turned_k = (rotated(q, places), rotated(k, places)) if turns else (q, k)
+    turned_q, turned_k = (rotated(q), rotated(k)) if turns else (q, k)
     read, sums = linear_attention((q, turned_q), (k, turned_k), v, causal=True)
     s, z = torch.zeros(2, W, W, dtype=torch.float64), torch.zeros(2, W, dtype=torch.float64)
     for i in range(length):

@@ -166,15 +166,15 @@ class MultiHeadAttention(nn.Module):
         if keys is not None:
             return Reading(q, *self.crossed(keys, cache), {"mask": mask, "causal": causal})
         k, v = self.norm_keys(self.split(self.to_keys(queries))), self.split(self.to_values(queries))
-        there = (cache or Cache()).places(q.shape[2], sinks=variant.sinks, device=q.device)
-        here = there[len(there) - q.shape[2] :]
         if variant.positions == "rope":
-            q, k = rotated(q, here), rotated(k, here)
+            start = cache.tokens if cache is not None else 0
+            q, k = rotated(q, start=start), rotated(k, start=start)
+        scope = self.scope(mask, q, cache, causal=causal)
         if cache is not None:
             k, v = cache.grow(k, v)
             if variant.window is not None:
                 cache.forget(variant.window, variant.sinks)
-        return Reading(q, k, v, self.scope(mask, here, there, causal=causal, dtype=q.dtype))
+        return Reading(q, k, v, scope)
 
     def crossed(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """The keys and values (b, g, m, d) of another sequence's tokens."""
@@ -185,19 +185,22 @@ class MultiHeadAttention(nn.Module):
         return (k, v) if cache is None else cache.grow(k, v)
 
     def scope(
-        self, mask: Mask | None, here: Tensor, there: Tensor, *, causal: bool, dtype: torch.dtype
+        self, mask: Mask | None, queries: Tensor, cache: Cache | None, *, causal: bool
     ) -> dict[str, Any]:
-        """What a kernel is told of queries that stand `here` (n,) and keys that stand `there` (m,)."""
-        variant, bias = self.variant, None
+        """What a kernel is told of who may attend to whom, the tokens of the cache and these."""
+        variant, n, bias = self.variant, queries.shape[2], None
+        if variant.window is None and variant.positions != "alibi":
+            return {"mask": mask, "causal": causal}
+        there = (cache or Cache()).places(n, sinks=variant.sinks, device=queries.device)
+        here = there[len(there) - n :]
         if variant.positions == "alibi":
-            bias = distances(here, there, self.heads, dtype=dtype)
-        if variant.window is None:
-            return {"mask": mask, "bias": bias, "causal": causal}
-        near = variants.window_mask(here, there, variant.window, variant.sinks)
-        if mask is not None:
-            seen = int(there[-1]) + 1 if len(there) else 0
-            near = near & (mask[..., there] if mask.shape[-1] == seen else mask)
-        return {"mask": near, "bias": bias, "causal": causal}
+            bias = distances(here, there, self.heads, dtype=queries.dtype)
+        if mask is not None and variant.window is not None and cache is not None:
+            mask = mask[..., there] if mask.shape[-1] == cache.tokens + n else mask
+        if variant.window is not None and not (cache is not None and n == 1):  # which holds what is near
+            near = variants.window_mask(here, there, variant.window, variant.sinks)
+            mask = near if mask is None else near & mask
+        return {"mask": mask, "bias": bias, "causal": causal}
 
     def read_sums(
         self, queries: Tensor, keys: Tensor | None, *, mask: Mask | None, causal: bool, cache: Cache | None
@@ -227,8 +230,7 @@ class MultiHeadAttention(nn.Module):
         k = variants.features(self.norm_keys(self.split(self.to_keys(tokens))))
         turned = (q, k)
         if self.variant.positions == "rope" and keys is None:
-            places = torch.arange(start, start + q.shape[2], device=q.device)
-            turned = rotated(q, places), rotated(k, places)
+            turned = rotated(q, start=start), rotated(k, start=start)
         return (q, turned[0]), (k, turned[1]), self.split(self.to_values(tokens))
 
     def split(self, tokens: Float[Tensor, "b n hd"]) -> Float[Tensor, "b n h d"]:

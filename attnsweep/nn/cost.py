@@ -52,7 +52,7 @@ def multi_head(
     causal: bool = False,
 ) -> Cost:
     """Attention of `queries` tokens to `keys` tokens, all projections with bias. Masked pairs count too, as
-    kernels that are given a mask compute them.
+    kernels that are given a mask compute them, and so do the zeros that fill up the halves of `differential`.
     """
     inner, kv_inner = heads * dim_head, (variant.kv_heads or heads) * dim_head
     to_keys_and_values = linear(dim, kv_inner, tokens=keys) * 2
@@ -67,7 +67,7 @@ def multi_head(
         0,
         sums(queries, keys, heads=heads, kv_heads=variant.kv_heads or heads, dim_head=dim_head, causal=causal,
              turned=turned) if attention == "linear"
-        else (3 if attention == "differential" else 2) * queries * keys * inner,
+        else (4 if attention == "differential" else 2) * queries * keys * inner,
     )  # fmt: skip
 
 
@@ -76,12 +76,11 @@ def sums(
 ) -> int:
     """The multiply-accumulates of linear attention's products: no term has the square of the length."""
     written = keys * kv_heads * dim_head**2
-    if not causal:
+    if not causal or queries == 1:
         return written + queries * heads * dim_head**2
-    chunks = [min(CHUNK, queries - begin) for begin in range(0, queries, CHUNK)]
-    read = sum(chunks[1:]) * heads * dim_head**2  # before the first chunk there is nothing
-    pairs = sum(chunk**2 for chunk in chunks) * heads * dim_head
-    return written + read + (3 if turned else 2) * pairs
+    size = min(CHUNK, queries)
+    chunks = -(-queries // size)
+    return chunks * size * dim_head * ((heads + kv_heads) * dim_head + (3 if turned else 2) * size * heads)
 
 
 def cache_bytes(

@@ -128,8 +128,10 @@ def fused(
     bias: Float[Tensor, "h n m"] | None = None,
     causal: bool = False,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights.
+    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights; `scale` is
+    in the place of 1 / sqrt(d).
 
     On a CPU there is such a kernel for a dropout of zero only; with dropout torch computes step by step and
     holds the weights, like `explicit`.
@@ -137,7 +139,7 @@ def fused(
     n, m = queries.shape[2], keys.shape[2]
     attend = functools.partial(
         F.scaled_dot_product_attention, queries, keys, values,
-        dropout_p=dropout, enable_gqa=shares(queries, keys),
+        dropout_p=dropout, scale=scale, enable_gqa=shares(queries, keys),
     )  # fmt: skip
     if mask is None and bias is None and (not causal or n in (1, m)):  # the last query sees every key
         return attend(is_causal=causal and n > 1)

@@ -11,9 +11,11 @@ the attention of a sequence to itself, and not where one sequence reads another.
 Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a head where h stands before.
 """
 
+import functools
+
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError, known
@@ -62,14 +64,25 @@ class Positions(nn.Module):
         return tokens + self.table[start:end]
 
 
-def rotated(x: Float[Tensor, "b h n d"], places: Int[Tensor, " n"]) -> Float[Tensor, "b h n d"]:
-    """Queries or keys, each pair (x_2i, x_2i+1) turned by its place times 10000^(-2i / d) radians (RoFormer,
-    eq. 34), so that q_m . k_n hangs on m - n alone (eq. 16). The width d must be even.
+def rotated(x: Float[Tensor, "b h n d"], *, start: int = 0) -> Float[Tensor, "b h n d"]:
+    """Queries or keys that stand from `start` on, each pair (x_2i, x_2i+1), as a complex number, turned by
+    its place times 10000^(-2i / d) radians (RoFormer, eqs. 13 and 34), so that q_m . k_n hangs on m - n alone
+    (eq. 16). The width d must be even.
     """
-    angles = torch.outer(places.double(), frequencies(x.shape[-1], device=x.device))  # (n, d / 2)
-    cos, sin = (turn.to(x.dtype) for turn in (angles.cos(), angles.sin()))
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return rearrange([even * cos - odd * sin, even * sin + odd * cos], "two b h n i -> b h n (i two)")
+    exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
+    end = start + x.shape[2]
+    turned = pairs * turns(2 ** (end - 1).bit_length(), x.shape[-1], pairs.dtype, x.device)[start:end]
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def turns(longest: int, dim: int, dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, "n i"]:
+    """exp(i place frequency) of the first places, (longest, dim / 2), complex."""
+    with torch.inference_mode(False):  # whoever asks first, training may go on with them
+        places = torch.arange(longest, dtype=torch.float64, device=device)
+        angles = torch.outer(places, frequencies(dim, device=device))
+        return torch.polar(torch.ones_like(angles), angles).to(dtype)
 
 
 def slopes(heads: int) -> Float[Tensor, " h"]:
@@ -87,5 +100,5 @@ def distances(
     queries: Int[Tensor, " n"], keys: Int[Tensor, " m"], heads: int, *, dtype: torch.dtype
 ) -> Float[Tensor, "h n m"]:
     """ALiBi's bias on the scores, -slope |place of the query - place of the key|, (h, n, m)."""
-    apart = (queries[:, None] - keys).abs()
-    return (-slopes(heads).to(queries.device)[:, None, None] * apart).to(dtype)
+    apart = (queries[:, None] - keys).abs().to(dtype)
+    return -slopes(heads).to(queries.device, dtype)[:, None, None] * apart

@@ -10,7 +10,6 @@ Shapes and masks are those of `kernels`.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -131,15 +130,24 @@ class Differential(nn.Module):
         causal: bool = False,
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h n d"]:
-        """See `Kernel`: both halves in one call of the fused kernel, as heads of their own."""
-        both = fused(
-            halves(queries), halves(keys), torch.cat([values, values], dim=1),
-            mask=None if mask is None else twice(four_axes(mask, queries, keys)),
-            bias=None if bias is None else torch.cat([bias, bias]),
-            causal=causal, dropout=dropout,
-        )  # fmt: skip
-        one, other = both.chunk(2, dim=1)
-        return self.norm(one - self.factor * other) * (1 - self.initial)
+        """See `Kernel`. Both halves go through one call of the fused kernel, as heads of their own, filled up
+        with zeros: torch's kernels want queries as wide as values. A single query holds no more weights than
+        keys.
+        """
+        if queries.shape[2] == 1 and not dropout:
+            read = self.weights(queries, keys, mask=mask, bias=bias, causal=causal) @ for_heads(
+                values, queries
+            )
+        else:
+            both = fused(
+                halves(queries), halves(keys), torch.cat([values, values], dim=1),
+                mask=None if mask is None else twice(four_axes(mask, queries, keys)),
+                bias=None if bias is None else torch.cat([bias, bias]),
+                causal=causal, dropout=dropout, scale=math.sqrt(2 / queries.shape[-1]),
+            )  # fmt: skip
+            one, other = both.chunk(2, dim=1)
+            read = one - self.factor * other
+        return self.norm(read) * (1 - self.initial)
 
     def weights(
         self,
@@ -156,9 +164,9 @@ class Differential(nn.Module):
         return one - self.factor * other
 
 
-def halves(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h2 n d2"]:
-    """The first halves of all heads, then the second ones, each as a head."""
-    return rearrange(x, "b h n (two d) -> b (two h) n d", two=2)
+def halves(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h2 n d"]:
+    """The first halves of all heads, then the second ones, each as a head with zeros in its second half."""
+    return F.pad(torch.cat(x.chunk(2, dim=-1), dim=1), (0, x.shape[-1] // 2))
 
 
 def twice(mask: Bool[Tensor, "b h n m"]) -> Bool[Tensor, "b h2 n m"]:
@@ -213,27 +221,11 @@ def linear_attention(
     """
     if admitted is not None:
         keys = keys[0].masked_fill(~admitted, 0), keys[1].masked_fill(~admitted, 0)
-    if not causal:
-        sums = added(before, keys, values)
-        return read_sums(queries, sums), sums
-    parts, so_far = [], before
-    for q, k, v in zip(chunks(queries), chunks(keys), values.split(CHUNK, dim=2), strict=True):
-        parts.append(read_chunk(q, k, v, so_far))
-        so_far = added(so_far, k, v)
-    assert so_far is not None, "there is a token"
-    return torch.cat(parts, dim=2), so_far
-
-
-def chunks(pair: Pair) -> Iterator[Pair]:
-    """Both, token by token in chunks; one tensor where rope turns nothing."""
-    plain, turned = pair[0].split(CHUNK, dim=2), pair[1].split(CHUNK, dim=2)
-    return zip(plain, plain if pair[0] is pair[1] else turned, strict=True)
-
-
-def added(sums: Sums | None, keys: Pair, values: Tensor) -> Sums:
-    """The sums with these keys and values."""
+    if causal and values.shape[2] > 1:
+        return chunk_by_chunk(queries, keys, values, before)
     products, features = keys[1].mT @ values, keys[0].sum(dim=2)
-    return Sums(products, features) if sums is None else Sums(sums[0] + products, sums[1] + features)
+    sums = Sums(products, features) if before is None else Sums(before[0] + products, before[1] + features)
+    return read_sums(queries, sums), sums
 
 
 def read_sums(queries: Pair, sums: Sums) -> Float[Tensor, "b h n d"]:
@@ -242,21 +234,32 @@ def read_sums(queries: Pair, sums: Sums) -> Float[Tensor, "b h n d"]:
     return divided(queries[1] @ products, (queries[0] * total[:, :, None]).sum(dim=-1, keepdim=True))
 
 
-def read_chunk(queries: Pair, keys: Pair, values: Tensor, sums: Sums | None) -> Float[Tensor, "b h n d"]:
-    """What each query reads from the earlier ones of its chunk, and from the sums of those before."""
-    turned = chunk_weights(queries[1], keys[1])
-    plain = turned if queries[0] is queries[1] else chunk_weights(queries[0], keys[0])
-    above, below = turned @ for_heads(values, queries[0]), plain.sum(dim=-1, keepdim=True)
-    if sums is not None:
-        products, total = for_heads(sums.products, queries[0]), for_heads(sums.features, queries[0])
-        above = above + queries[1] @ products
-        below = below + (queries[0] * total[:, :, None]).sum(dim=-1, keepdim=True)
-    return divided(above, below)
+def chunk_by_chunk(
+    queries: Pair, keys: Pair, values: Tensor, before: Sums | None
+) -> tuple[Float[Tensor, "b h n d"], Sums]:
+    """What each query reads from what came before: the earlier ones of its chunk by weights, the chunks
+    before by their sums.
+    """
+    n, size = values.shape[2], min(CHUNK, values.shape[2])
+    (q, q_turned), (k, k_turned) = (tuple(chunked(part, size) for part in pair) for pair in (queries, keys))
+    v = chunked(values, size)
+    of_chunks = Sums(k_turned.mT @ v, k.sum(dim=3))
+    until = Sums(*(part.cumsum(dim=2) for part in of_chunks))
+    if before is not None:
+        until = Sums(*(part + held[:, :, None] for part, held in zip(until, before, strict=True)))
+    products, total = (for_heads(end - own, q) for end, own in zip(until, of_chunks, strict=True))
+    turned = (q_turned @ for_heads(k_turned, q).mT).tril()
+    plain = turned if queries[0] is queries[1] else (q @ for_heads(k, q).mT).tril()
+    above = turned @ for_heads(v, q) + q_turned @ products
+    below = plain.sum(dim=-1, keepdim=True) + (q * total[:, :, :, None]).sum(dim=-1, keepdim=True)
+    read = rearrange(divided(above, below), "b h c i d -> b h (c i) d")[:, :, :n]
+    return read, Sums(*(part[:, :, -1] for part in until))
 
 
-def chunk_weights(queries: Tensor, keys: Tensor) -> Float[Tensor, "b h n m"]:
-    """phi(q) . phi(k) for each pair whose key is not later than its query."""
-    return (queries @ for_heads(keys, queries).mT).tril(keys.shape[2] - queries.shape[2])
+def chunked(x: Float[Tensor, "b h n d"], size: int) -> Float[Tensor, "b h c i d"]:
+    """Tokens in chunks of that size, the last filled up with zeros, which are no features of any token."""
+    padded = F.pad(x, (0, 0, 0, -x.shape[2] % size))
+    return rearrange(padded, "b h (c i) d -> b h c i d", i=size)
 
 
 def divided(above: Tensor, below: Tensor) -> Tensor:
