@@ -3,6 +3,7 @@ without.
 """
 
 import cmath
+import copy
 import functools
 import itertools
 import math
@@ -24,6 +25,7 @@ from attnsweep.nn.positions import distances, rotated, slopes
 from attnsweep.nn.variants import Differential, linear_attention, sigmoid, window_mask
 from attnsweep.space.trials import cost_of, make_trial
 from attnsweep.tasks.counting import count
+from attnsweep.tasks.images.models.vit_variants import varied
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.cost import by_length
@@ -486,7 +488,75 @@ def test_saying_what_is_so_anyway_is_the_same_trial(tmp_path: Any) -> None:
     assert (one.trial_id, one.arch_id) == (other.trial_id, other.arch_id)
 
 
-@pytest.mark.parametrize("model", ["vit", "hybrid", "planning"])
+VITS: dict[str, dict[str, Any]] = {
+    **{kind: dict(attention=kind) for kind in ("linear", "differential", "gated", "sigmoid")},
+    "shared keys": dict(kv_heads=1, qk_norm="rms"),
+    "rms": dict(norm="rms", mlp="swiglu", positions="none"),
+    "relu": dict(mlp="relu", positions="sinusoidal", attention="fused"),
+}
+VIT = dict(model="vit", dataset="digits", depth=2, heads=4, dim=16, dim_head=8, mlp_dim=24)
+
+
+@pytest.mark.parametrize("point", VITS)
+def test_a_vit_takes_what_means_something_to_it(point: str) -> None:
+    torch.manual_seed(0)
+    config = resolve(VIT | VITS[point])
+    model = build(config)
+    images = torch.randn(3, 1, 8, 8)
+    assert count(model, images[:1]) == cost_of(config)
+    model(images).square().sum().backward()
+    lacking = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not lacking
+
+
+@torch.no_grad()
+def test_a_vit_of_our_pieces_is_vit_pytorchs_where_they_are_equal() -> None:
+    torch.manual_seed(0)
+    plain, config = build(resolve(VIT)).eval(), resolve(VIT)
+    ours: Any = varied(copy.deepcopy(plain), config).eval()
+    for (mine, more), (theirs, further) in zip(
+        ours.transformer.layers, plain.transformer.layers, strict=True
+    ):
+        layer = mine.sublayer
+        for to, weight in zip(
+            (layer.to_queries, layer.to_keys, layer.to_values), theirs.to_qkv.weight.chunk(3), strict=True
+        ):
+            to.weight.copy_(weight)
+        layer.to_output.load_state_dict(theirs.to_out[0].state_dict())
+        mine.norm.load_state_dict(theirs.norm.state_dict())
+        more.norm.load_state_dict(further.net[0].state_dict())
+        more.sublayer[0].load_state_dict(further.net[1].state_dict())
+        more.sublayer[2].load_state_dict(further.net[4].state_dict())
+    images = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(ours(images), plain(images), rtol=1e-5, atol=1e-5)
+
+
+def test_saying_what_a_vit_is_anyway_is_the_same_trial(tmp_path: Any) -> None:
+    said = dict(kv_heads=4, norm="pre", positions="learned", qk_norm="none", mlp="gelu")
+    one, other = (make_trial(resolve(VIT | point), tmp_path) for point in ({}, said))
+    assert (one.trial_id, one.arch_id) == (other.trial_id, other.arch_id)
+
+
+@pytest.mark.parametrize(
+    ("point", "sentence"),
+    [
+        (dict(norm="post"), "norm='post' is for transformer and decoder; a vit norms before: use pre or rms"),
+        (
+            dict(positions="rope"),
+            "positions='rope' is of tokens in a row, and a vit's patches lie in a plane",
+        ),
+        (dict(kv_heads=3), "kv_heads=3 does not divide heads=4; use 1, 2, 4"),
+        (dict(attention="differential", dim_head=5), "dim_head=5 is no multiple of 2"),
+    ],
+    ids=str,
+)
+def test_what_a_vit_cannot_have_is_refused(point: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(VIT | point)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["hybrid", "planning"])
 def test_models_without_variants_refuse_their_words(model: str) -> None:
     with pytest.raises(UserError, match="attention='linear' is unknown; use one of"):
         resolve({"model": model, "attention": "linear"})

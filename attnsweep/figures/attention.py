@@ -42,6 +42,7 @@ from attnsweep.space import plan
 from attnsweep.space.rerun import find_trial, trial_of
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
+from attnsweep.tasks.images.space import is_varied
 from attnsweep.tasks.registry import class_names
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.problems import PAD, Problem, sign
@@ -120,7 +121,7 @@ def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]
     written = sequences.decode(model, questions, config, longest=answers.shape[1])
     with attention_maps(model) as maps, torch.inference_mode():
         model(questions, sequences.begun(written))
-    crossed = [maps[f"decoder.{i}.cross_attention"].mean(dim=1) for i in range(config["depth"])]
+    crossed = [maps[f"decoder.{i}.cross_attention"].mean(dim=1) for i in range(len(model.decoder))]
     weights = rearrange(crossed, "blocks b m n -> b blocks m n").numpy()
     return [
         reading(data.problem, *example) for example in zip(questions, answers, written, weights, strict=True)
@@ -341,6 +342,10 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
         )
     if row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
+    if row["model"] == "vit" and is_varied(row.where(row.notna(), None)):
+        raise UserError(
+            f"trial {row['trial_id']} is a vit with other blocks, which are not drawn; choose one without"
+        )
     return row
 
 
@@ -348,7 +353,7 @@ def run(options: argparse.Namespace) -> None:
     """Draws what the options ask for. Raises UserError."""
     row, place = row_to_draw(options), plan.folders_of(options.results, options.data)
     one = trial_of(row, place.data)
-    kernel = "explicit"  # which shows its weights
+    kernel = None if one.config["model"] == "transformer" else "explicit"  # which shows its weights
     model = trained(row, one, runs=place.checkpoints, data=place.data, attention=kernel)
     count = options.examples
     if one.config["model"] == "transformer":

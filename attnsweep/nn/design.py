@@ -34,7 +34,7 @@ PLAIN = Variant()
 
 def variant_of(config: Mapping[str, Any]) -> Variant:
     """What a configuration says of attention."""
-    positions, qk_norm = config["positions"], config.get("qk_norm")
+    positions, qk_norm = config.get("positions"), config.get("qk_norm")
     return Variant(
         kv_heads=config.get("kv_heads"),
         positions=positions if positions in RELATIVE else None,

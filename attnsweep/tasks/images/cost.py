@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from attnsweep.core.cost import Cost
-from attnsweep.nn.cost import attention, feed_forward, linear, norm
-from attnsweep.tasks.images.space import CNN_DIM, feature_side
+from attnsweep.nn.cost import attention, feed_forward, linear, multi_head, norm
+from attnsweep.nn.design import variant_of
+from attnsweep.tasks.images.space import CNN_DIM, feature_side, is_varied
 
 
 def convolution(inputs: int, outputs: int, side: int) -> Cost:
@@ -33,14 +34,27 @@ def transformer(config: Mapping[str, Any], channels: int) -> Cost:
     patches, patch_dim = (side // patch) ** 2, channels * patch * patch
     tokens = patches + 1
     positions = (side * side // patch) ** 2 + 1 if config["geometry"] == "published" else tokens
+    if is_varied(config):
+        positions = 0 if config["positions"] else positions
     embedding = (
         norm(patch_dim) + linear(patch_dim, dim, tokens=patches) + norm(dim) + Cost(dim + positions * dim, 0)
     )
+    if is_varied(config):
+        return embedding + varied(config, tokens)
     block = attention(dim, heads, dim_head, tokens, project=deep or not (heads == 1 and dim_head == dim))
     block += feed_forward(dim, config["mlp_dim"], tokens) + (
         reattention(heads, tokens) if deep else Cost(0, 0)
     )
     return embedding + block * config["depth"] + norm(dim) + linear(dim, config["num_classes"])
+
+
+def varied(config: Mapping[str, Any], tokens: int) -> Cost:
+    """The blocks of a ViT that are made of our own pieces, its last norm and its head."""
+    dim, kind = config["dim"], config["norm"] or "pre"
+    sizes = {key: config[key] for key in ("heads", "dim_head", "attention")}
+    block = norm(dim, kind) + multi_head(dim, tokens, tokens, variant=variant_of(config), **sizes)
+    block += feed_forward(dim, config["mlp_dim"], tokens, kind=config["mlp"] or "gelu", norm_kind=kind)
+    return block * config["depth"] + norm(dim, kind) + linear(dim, config["num_classes"])
 
 
 def cnn(config: Mapping[str, Any]) -> Cost:

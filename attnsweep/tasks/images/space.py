@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from attnsweep.core.axes import Config, filled
+from attnsweep.core.axes import KERNEL, SHARED, Config, filled
 from attnsweep.core.errors import UserError
+from attnsweep.nn.design import RELATIVE, check, variant_of
 from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, patches, recipe, zoo_sizes
 from attnsweep.tasks.images.axes import KNOWN
@@ -21,19 +22,26 @@ RECIPE = (
     "unreadable", "optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed",
     *recipe.AXES,
 )  # fmt: skip
+VARIANTS = ("kv_heads", "norm", "positions", "qk_norm", "mlp")  # null where all is as published
 MODELS: dict[str, tuple[str, ...]] = {
     "cnn": ("dim", "pooling"),
-    "vit": (*BLOCKS, "attention"),
+    "vit": (*BLOCKS, "attention", *VARIANTS),
     "deepvit": BLOCKS,  # it mixes the attention maps, which no fused kernel shows
     "hybrid": (*BLOCKS, "attention"),
     **zoo_sizes.TAKES,
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-LATER = {"pooling", "drop_path", *recipe.AXES}  # rows had arguments of these names in `model_args` before
+LATER = {
+    "pooling",
+    "drop_path",
+    *VARIANTS,
+    *recipe.AXES,
+}  # rows had arguments of these names in `model_args` before
 OF_MODELS = {
     name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name not in LATER
 }
+KERNELS = KERNEL["attention"].choices
 CNN_DIM = 128  # the width of the PyTorch MNIST sample
 CONVOLUTIONAL = ("cnn", "hybrid")  # two 3x3 convolutions and a pooling come first
 
@@ -44,7 +52,9 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     if own.is_own(model):
         return of_own_model(point, model)
     defaults = recipe.defaults(point) | ({"dim": None} if model == "cnn" else {})  # null: CNN_DIM
-    config = filled(KNOWN, (*MODELS[model], *RECIPE), point, defaults) | {"model": model} | of_images(point)
+    defaults |= dict.fromkeys(VARIANTS)
+    axes = KNOWN | ({"attention": SHARED["attention"]} if model == "vit" else {})
+    config = filled(axes, (*MODELS[model], *RECIPE), point, defaults) | {"model": model} | of_images(point)
     config = recipe.completed(config)
     check_width(config)
     if feature_side(config) < 1:
@@ -54,7 +64,32 @@ def complete(point: Mapping[str, object], model: str) -> Config:
         zoo_sizes.check(config)
     elif "patch_size" in MODELS[model]:
         config["patch_size"] = patch_size(config)
-    return config
+    return config | as_published(config) if model == "vit" else config
+
+
+def as_published(config: Config) -> Config:
+    """The axes of a ViT's variants, null where they say what is so anyway. Raises UserError where one does
+    not fit a ViT, or the others.
+    """
+    if config["norm"] == "post":
+        raise UserError("norm='post' is for transformer and decoder; a vit norms before: use pre or rms")
+    if config["positions"] in RELATIVE:
+        raise UserError(
+            f"positions={config['positions']!r} is of tokens in a row, and a vit's patches lie in a plane; "
+            "use learned, sinusoidal or none"
+        )
+    sizes = {key: config[key] for key in ("heads", "dim_head", "dropout")}
+    check(config["attention"], variant_of(config), **(sizes | {"dropout": 0.0}))
+    plain = {
+        "kv_heads": config["heads"], "norm": "pre", "positions": "learned", "qk_norm": "none", "mlp": "gelu",
+    }  # fmt: skip
+    return {name: None for name, value in plain.items() if config[name] == value}
+
+
+def is_varied(config: Mapping[str, Any]) -> bool:
+    """Whether a ViT has anything inside that vit-pytorch's has not."""
+    varies = config["attention"] not in KERNELS or any(config.get(name) is not None for name in VARIANTS)
+    return bool(config["model"] == "vit" and varies)
 
 
 def of_own_model(point: Mapping[str, object], model: str) -> Config:

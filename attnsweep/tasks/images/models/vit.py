@@ -7,7 +7,8 @@ from vit_pytorch.vit import ViT
 
 from attnsweep.tasks.images.models.drop_path import with_drop_path
 from attnsweep.tasks.images.models.vit_pytorch_private import fuse_attention
-from attnsweep.tasks.images.space import feature_side
+from attnsweep.tasks.images.models.vit_variants import varied
+from attnsweep.tasks.images.space import feature_side, is_varied
 
 
 def sizes(config: Mapping[str, Any], *, channels: int) -> dict[str, Any]:
@@ -38,5 +39,6 @@ def with_kernel(model: ViT, attention: str) -> ViT:
 
 def vit(config: Mapping[str, Any]) -> ViT:
     """Images (b, c, s, s) to logits (b, num_classes), read off the class token."""
-    model = with_kernel(ViT(**sizes(config, channels=config["channels"])), config["attention"])
+    model = ViT(**sizes(config, channels=config["channels"]))
+    model = varied(model, config) if is_varied(config) else with_kernel(model, config["attention"])
     return with_drop_path(model, config["drop_path"])
