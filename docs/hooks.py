@@ -41,7 +41,9 @@ def values_of(axis: Axis) -> str:
 
 
 def default_of(axis: Axis) -> str:
-    return "derived" if axis.default is None else f"`{axis.default}`"
+    if axis.default is None:
+        return "null" if "null" in axis.meaning else "derived"
+    return f"`{axis.default}`"
 
 
 def columns() -> str:

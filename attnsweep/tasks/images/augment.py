@@ -2,7 +2,8 @@
 data are.
 
 What is drawn comes from the generator that draws the order of the examples, whose state is part of a
-checkpoint. It draws on the CPU, so that the same is drawn on every device.
+checkpoint. It draws on the CPU, so that the same is drawn on every device: a few numbers per image, and the
+noise of what is erased.
 """
 
 import math
@@ -37,9 +38,9 @@ def crop_flip(pixels: Pixels, order: Generator) -> Pixels:
     """
     b, side = len(pixels), pixels.shape[-1]
     most = max(1, round(side * SHIFT))
-    down, right = torch.randint(-most, most + 1, (2, b, 1), generator=order, device="cpu")
-    flipped = torch.randint(2, (b, 1), generator=order, device="cpu").bool()
-    return policies.gathered(pixels, places(side, down, right, flipped).to(pixels.device))
+    shifts = torch.randint(-most, most + 1, (2, b, 1), generator=order, device="cpu").to(pixels.device)
+    flipped = torch.randint(2, (b, 1), generator=order, device="cpu").bool().to(pixels.device)
+    return policies.gathered(pixels, places(side, *shifts, flipped))
 
 
 def places(
@@ -49,7 +50,7 @@ def places(
 
     The crop begins `down` rows below and `right` columns right of the image's corner, and is mirrored then.
     """
-    line = torch.arange(side, device="cpu")
+    line = torch.arange(side, device=down.device)
     rows, columns = line + down, torch.where(flipped, line.flip(0), line) + right
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
     return torch.where(inside, rows[:, :, None] * side + columns[:, None], side * side).flatten(1)
@@ -71,13 +72,13 @@ def erased(images: Images, config: Mapping[str, Any], order: Generator) -> Image
     sizes *= chance < rate  # of the others nothing
     first = (torch.stack(corner) * (side - sizes + 1)).floor()
     noise = torch.randn(int(sizes.prod(0).sum()) * channels, generator=order, device="cpu")
-    mask = rectangles(side, first, first + sizes).to(images.device)
-    return images.masked_scatter_(mask, noise.to(images.device))
+    first, end = first.to(images.device), (first + sizes).to(images.device)
+    return images.masked_scatter_(rectangles(side, first, end), noise.to(images.device))
 
 
 def rectangles(side: int, first: Float[Tensor, "2 b"], end: Float[Tensor, "2 b"]) -> Bool[Tensor, "b 1 s s"]:
     """Which pixels of an image lie in its rectangle, from the `first` row and column to before the `end`."""
-    line = torch.arange(side, device="cpu")
+    line = torch.arange(side, device=first.device)
     within = (line >= first[..., None]) & (line < end[..., None])  # 2 b s
     return (within[0, :, :, None] & within[1, :, None, :])[:, None]
 
@@ -101,18 +102,13 @@ def mixed(
     partner = torch.randperm(len(labels), generator=order, device="cpu").to(labels.device)
     chance, quantile, *centre = torch.rand((4, len(labels)), generator=order, device="cpu")
     cut = chance < (0.5 if mixup else 1.0) if cutmix else torch.zeros_like(chance, dtype=torch.bool)
-    share = torch.where(cut, beta(cutmix, quantile), beta(mixup, quantile))
-    weight = torch.where(
-        cut[:, None, None, None],
-        pasted(images.shape[-1], share, torch.stack(centre)),
-        share[:, None, None, None],
-    )
-    share = torch.where(cut, weight.mean(dim=(1, 2, 3)), share)  # of a square what lies in the image
+    share = torch.where(cut, beta(cutmix, quantile), beta(mixup, quantile)).to(images.device)
+    cut, middle = cut.to(images.device), torch.stack(centre).to(images.device)
+    square = pasted(images.shape[-1], share, middle)
+    weight = torch.where(cut[:, None, None, None], square, share[:, None, None, None])
+    share = torch.where(cut, square.mean(dim=(1, 2, 3)), share)  # of a square what lies in the image
     known = F.one_hot(labels, config["num_classes"]).float()
-    return (
-        images[partner].lerp_(images, weight.to(images.device)),
-        known[partner].lerp_(known, share[:, None].to(labels.device)),
-    )
+    return images[partner].lerp_(images, weight), known[partner].lerp_(known, share[:, None])
 
 
 def pasted(side: int, share: Float[Tensor, " b"], centre: Float[Tensor, "2 b"]) -> Float[Tensor, "b 1 s s"]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int, Int32, Int64, UInt8
 from torch import Generator, Tensor
 
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -78,14 +78,14 @@ def operate(policy: Policy, pixels: Pixels, operation: Draws, sign: Draws, bin: 
     """Changes each image by the operation of its number in OPERATIONS, at the strength of one of the policy's
     bins, which is negative where `sign` is 1 and the operation has one. The draws are on the CPU.
     """
-    known = tables(policy, pixels.shape[-1])
+    known = tables(policy, pixels.shape[-1], str(pixels.device))
     for names, table, change in ((MOVES, known.moves, gathered), (VALUES, known.values, revalued)):
         first = OPERATIONS.index(names[0])
         drew = (operation >= first) & (operation < first + len(names))
         if len(chosen := drew.nonzero()[:, 0]):
-            rows = table[operation[chosen] - first, sign[chosen], bin[chosen]].to(pixels.device)
-            where = chosen.to(pixels.device)
-            pixels[where] = change(pixels[where], rows)
+            draws = torch.stack([operation[chosen] - first, sign[chosen], bin[chosen], chosen])
+            *row, where = draws.to(pixels.device)
+            pixels[where] = change(pixels[where], table[tuple(row)])
     for name in OTHERS:
         drew = operation == OPERATIONS.index(name)
         for by, chosen in alike(name, drew, sign, bin):
@@ -102,11 +102,11 @@ def alike(name: str, drew: Tensor, sign: Draws, bin: Draws) -> "Sequence[tuple[i
     return [(int(one), chosen[by == one]) for one in by.unique()]
 
 
-def gathered(pixels: Pixels, places: Int64[Tensor, "b s*s"]) -> Pixels:
+def gathered(pixels: Pixels, places: Int[Tensor, "b s*s"]) -> Pixels:
     """Each image with its pixels taken from the places of those numbers; s*s is black."""
     b, channels = pixels.shape[:2]
     with_black = torch.cat([pixels.flatten(2), pixels.new_zeros(b, channels, 1)], dim=2)
-    return with_black.gather(2, places[:, None].expand(-1, channels, -1)).view_as(pixels)
+    return with_black.gather(2, places.long()[:, None].expand(-1, channels, -1)).view_as(pixels)
 
 
 def revalued(pixels: Pixels, values: UInt8[Tensor, "b 256"]) -> Pixels:
@@ -119,17 +119,15 @@ def revalued(pixels: Pixels, values: UInt8[Tensor, "b 256"]) -> Pixels:
 
 @dataclass(frozen=True)
 class Tables:
-    """By operation, sign and bin: where pixels come from, and what values become. They stay on the CPU, where
-    the draws are.
-    """
+    """By operation, sign and bin: where pixels come from, and what values become."""
 
-    moves: Int64[Tensor, "5 2 bins s*s"]
+    moves: Int32[Tensor, "5 2 bins s*s"]
     values: UInt8[Tensor, "3 2 bins 256"]
 
 
 @functools.lru_cache(maxsize=2)
-def tables(policy: Policy, side: int) -> Tables:
-    """The tables of a policy for images of that side."""
+def tables(policy: Policy, side: int, device: str) -> Tables:
+    """The tables of a policy for images of that side, on the device."""
     numbers = torch.arange(1.0, side * side + 1, device="cpu").view(1, side, side)  # outside of them is 0
     values = torch.arange(256, dtype=torch.uint8, device="cpu").view(1, 1, 256)
 
@@ -142,8 +140,9 @@ def tables(policy: Policy, side: int) -> Tables:
         ]
         return torch.stack(rows).view(len(names), 2, len(policy.bins), -1)
 
-    moved = table(MOVES, numbers).long()
-    return Tables(torch.where(moved > 0, moved - 1, side * side), table(VALUES, values))
+    moved = table(MOVES, numbers).int()
+    moves = torch.where(moved > 0, moved - 1, side * side)
+    return Tables(moves.to(device), table(VALUES, values).to(device))
 
 
 @functools.cache
