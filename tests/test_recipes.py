@@ -190,11 +190,13 @@ def test_a_constant_stays_and_a_warm_up_may_take_the_whole_training() -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_the_same_trial_twice_is_equal_to_the_bit() -> None:
     once, twice = (list(run(trial(**EVERYTHING), Options("nowhere"))) for _ in range(2))
     assert numbers(once) == numbers(twice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [EVERYTHING, dict(augment="trivialaugment", ema=0.99), dict(cutmix=1.0)])
 def test_a_trial_that_was_killed_goes_on_to_the_same_numbers_and_weights(
     point: dict[str, Any], tmp_path: Path
@@ -376,6 +378,7 @@ def own(tmp_path: Path) -> str:
     return f"{tmp_path}/mine.py"
 
 
+@pytest.mark.slow
 def test_ones_own_model_trains_under_the_modern_recipe(own: str) -> None:
     point = dict(model=f"{own}:Plain", recipe="modern", ema=0.9, epochs=2)
     one = make_trial(resolve(point), Path("nowhere"))
