@@ -285,6 +285,11 @@ def test_equal_rows_give_equal_draws_whatever_ran_before():
 
 
 def test_a_quality_is_written_with_its_interval_and_its_seeds():
-    assert doubt.written(0.983, 0.971, 0.989, 3) == "98.3 % (97.1 to 98.9, 3 seeds)"
-    assert doubt.written(0.9912, 0.99, 0.9925, 1) == "99.12 % (99.00 to 99.25, one seed)"
-    assert doubt.written(0.5, 0.4, 0.6, 1, 3) == "50.0 % (40.0 to 60.0, 1 of 3 seeds done)"
+    known = {"test_acc": 0.983, "low": 0.971, "high": 0.989, "seeds": 3, "seeds_begun": 3}
+    known |= {"doubt_of": doubt.BOTH}
+    assert doubt.written(known, "test_acc") == "98.3 % (97.1 to 98.9, 3 seeds)"
+    alone = known | {"seeds": 1, "test_acc": 0.9912, "high": 0.9925, "low": 0.99}
+    assert doubt.written(alone, "test_acc") == "99.12 % (99.00 to 99.25, 1 of 3 seeds done)"
+    assert doubt.written(alone | {"seeds_begun": 1}, "test_acc") == "99.12 % (99.00 to 99.25, one seed)"
+    blind = known | {"doubt_of": doubt.NOTHING, "seeds": 1, "seeds_begun": 1}
+    assert doubt.written(blind, "test_acc") == "98.3 % (one seed)"

@@ -11,7 +11,6 @@ Where a setting has one seed its interval is that of the one trial that ran, and
 not say which examples were right (`test_right`), the test set's part is missing, and they say that.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,9 @@ LEVEL = 0.95
 DRAWS = 2000
 AT_ONCE = 200  # draws of test sets: each is a weight per example
 PER_EXAMPLE = "test_acc"  # the quality that is the share of examples that are right
-PSEUDO = np.array(
-    [1.0, 0.0], dtype=np.float32
-)  # one right and one wrong for all: a setting without an error has a doubt, too
+# one example right and one wrong for all: a setting without an error has a doubt, too
+PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
+LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may lie together by luck
 BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
 
 
@@ -87,8 +86,11 @@ def changes(
     """By how much the quality of each setting changes with other test sets and other seeds, (settings,
     draws). `right` is as of `per_example`, `seeds` (settings,) is their number.
     """
-    of_test = of_examples(right, draws, chance) * share_of_examples(right, spread, seeds)[:, None]
-    return of_test + of_seeds(spread, seeds, draws, chance)
+    noise = on_example(right, seeds)
+    kept = np.where(spread.dof > 0, share_of_examples(right, seeds, noise), 1.0)
+    least = np.nan_to_num(LEAST * noise / max(right.shape[1], 1))
+    spread = Spread(np.maximum(spread.variance, least), spread.dof)
+    return of_examples(right, draws, chance) * kept[:, None] + of_seeds(spread, seeds, draws, chance)
 
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
@@ -149,22 +151,26 @@ def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator) -> n
     return moved
 
 
-def share_of_examples(right: np.ndarray, spread: Spread, seeds: np.ndarray) -> np.ndarray:
-    """How much of the deviation over examples, 0..1, is that of the examples alone, (settings,): what a seed
-    does on an example by chance stands in the spread of the seeds, too, and would count twice.
-
-    Of the variance over examples of the mean of k seeds that is one k-th of the variance of seeds on an
-    example, which for flags of mean p is p (1 - p) k / (k - 1).
+def on_example(right: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The variance of what a seed does on one example by chance, (settings,): of flags of mean p over k seeds
+    p (1 - p) k / (k - 1). Settings of one seed have the mean of the others; NaN where nothing is known.
     """
-    total = (right * (1 - right)).mean(axis=1) if right.shape[1] else np.full(len(right), np.nan)
-    between = right.var(axis=1) if right.shape[1] else total
-    on_example = np.where(seeds > 1, total * seeds / np.maximum(seeds - 1, 1), np.nan)
-    if np.isnan(on_example).all():
-        return np.ones(len(right))
-    on_example = np.where(np.isnan(on_example), np.nanmean(on_example), on_example)
+    if not right.shape[1]:
+        return np.full(len(right), np.nan)
+    several = np.where(seeds > 1, seeds / np.maximum(seeds - 1, 1), np.nan)
+    found = (right * (1 - right)).mean(axis=1) * several
+    known = found[np.isfinite(found)]
+    return np.where(np.isfinite(found) | (seeds > 1), found, known.mean() if len(known) else np.nan)
+
+
+def share_of_examples(right: np.ndarray, seeds: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """How much of the deviation over examples, 0..1, is that of the examples alone, (settings,): `noise`,
+    what a seed does on an example by chance, stands in the spread of the seeds, too, and would count twice.
+    """
+    between = right.var(axis=1) if right.shape[1] else noise
     with np.errstate(divide="ignore", invalid="ignore"):
-        kept = np.sqrt(np.clip(1 - on_example / seeds / between, 0.0, 1.0))
-    return np.where((spread.dof > 0) & np.isfinite(kept), kept, 1.0)
+        kept = np.sqrt(np.clip(1 - noise / seeds / between, 0.0, 1.0))
+    return np.where(np.isfinite(kept), kept, 1.0)
 
 
 def spread_of_seeds(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> Spread:
@@ -188,8 +194,7 @@ def of_seeds(spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Ge
 
 def bounded(ends: np.ndarray, quality: str) -> np.ndarray:
     """The ends of intervals, within 0..1 where the quality is a fraction."""
-    column = pareto.MEASURES.get(quality)
-    return np.clip(ends, 0.0, 1.0) if column is not None and column.unit == "fraction" else ends
+    return np.clip(ends, 0.0, 1.0) if is_fraction(quality) else ends
 
 
 def sources(right: np.ndarray, spread: Spread) -> list[str]:
@@ -295,16 +300,29 @@ def within_noise_of(sure: Doubt, one: int) -> list[int]:
 # --- In words ---
 
 
-def written(value: float, low: float, high: float, seeds: int, begun: int | None = None) -> str:
-    """A quality (a fraction) in percent with its interval and how many seeds it is of: `98.3 % (97.1 to
-    99.0, 3 seeds)`.
+def written(row: Any, quality: str) -> str:
+    """A quality with its interval and how many seeds it is of: `98.3 % (97.1 to 99.0, 3 seeds)`."""
+    unit = " %" if is_fraction(quality) else ""
+    known = seeds_in_words(int(row["seeds"]), int(row["seeds_begun"]))
+    if row["doubt_of"] == NOTHING:
+        return f"{value_of(row[quality], quality)}{unit} ({known})"
+    like = row[quality]
+    ends = f"{value_of(row['low'], quality, like=like)} to {value_of(row['high'], quality, like=like)}"
+    return f"{value_of(row[quality], quality)}{unit} ({ends}, {known})"
+
+
+def value_of(value: float, quality: str, *, like: float | None = None) -> str:
+    """A fraction in percent, with one decimal, or two where it, or what it stands beside, is 99 % or more;
+    any other quality as a number.
     """
-    return f"{percent(value)} % ({percent(low)} to {percent(high)}, {seeds_in_words(seeds, begun)})"
+    decimals = 2 if (value if like is None else like) >= 0.99 else 1
+    return f"{100 * value:.{decimals}f}" if is_fraction(quality) else f"{value:.4g}"
 
 
-def percent(value: float) -> str:
-    """A fraction in percent, with one decimal, or two from 99 % on."""
-    return f"{100 * value:.{2 if value >= 0.99 else 1}f}"
+def is_fraction(quality: str) -> bool:
+    """Whether a quality is written in percent."""
+    column = pareto.MEASURES.get(quality)
+    return column is not None and column.unit == "fraction"
 
 
 def seeds_in_words(seeds: int, begun: int | None = None) -> str:
@@ -343,9 +361,3 @@ def remarks(sure: Doubt) -> list[str]:
 def plural(count: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-def positions(sure: Doubt, trial_ids: Sequence[str]) -> list[int]:
-    """Where the settings stand whose first trial has these ids."""
-    known = list(sure.settings["trial_id"])
-    return [known.index(one) for one in trial_ids]

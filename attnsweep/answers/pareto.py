@@ -25,6 +25,10 @@ FRACTIONS = tuple(column.name for column in CONFIGURATION if column.type == FLOA
 CHECKSUMS = ("model_sha256", "data_sha256")
 ARCHITECTURE_NAMES = {column.name for column in ARCHITECTURE}
 RECIPE = [name for name in SETTING if name not in ARCHITECTURE_NAMES and name != "dataset"]
+BUDGETS = {  # what a budget is called, and the column that it bounds
+    "latency_ms": "latency_ms_p50", "params": "params", "macs": "macs", "memory_mb": "peak_mem_mb",
+}  # fmt: skip
+TIES = ("latency_ms_p50", "params")  # what decides between equal qualities
 JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 # short enough for a plot; the axes that people know best come first
@@ -171,21 +175,23 @@ def pick(
     *,
     latency_ms: float | None = None,
     params: float | None = None,
+    macs: float | None = None,
+    memory_mb: float | None = None,
     dataset: str | None = None,
 ) -> pd.DataFrame:
     """The settings within the budget, best first: rows as of `over_seeds`, by mean quality on validation.
 
-    The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`; of equal
-    accuracies the cheapest is first. Raises UserError where nothing fits, naming the nearest setting and the
-    budget that it needs, or where data sets or devices are mixed.
+    The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`, `memory_mb` the
+    peak memory of training; of equal accuracies the cheapest is first. Raises UserError where nothing fits,
+    naming the nearest setting and the budget that it needs, or where data sets or devices are mixed.
     """
     frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
     if "model" in frame:
         frame = frame[~frame["model"].isin(PRIVILEGED)]
-    asked = {"latency_ms_p50": latency_ms, "params": params}
+    asked = dict(zip(BUDGETS.values(), (latency_ms, params, macs, memory_mb), strict=True))
     budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
-    require(frame, quality, *asked)
+    require(frame, quality, *TIES, *budget)
     for name in budget or ("params",):
         known = frame.dropna(subset=[name])
         if "dataset" in known:
@@ -199,7 +205,7 @@ def pick(
     fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
     if fits.empty:
         raise UserError(nothing_fits(rows, budget))
-    return fits.sort_values([quality, *asked], ascending=[False, True, True]).reset_index(drop=True)
+    return fits.sort_values([quality, *TIES], ascending=[False, True, True]).reset_index(drop=True)
 
 
 def checked_budget(name: str, value: float) -> float:
@@ -222,7 +228,7 @@ def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
     """The sentence that names the setting nearest to the budget, and the budget that it would need."""
     nearest = (rows[list(budget)] / list(budget.values())).max(axis=1).idxmin()
     asked = " and ".join(f"{name} <= {value:,.12g}" for name, value in budget.items())
-    options = {"latency_ms_p50": "latency_ms", "params": "params"}
+    options = {column: option for option, column in BUDGETS.items()}
     beyond = [name for name in budget if rows.loc[nearest, name] > budget[name]]
     needs = " and ".join(f"{options[name]}={rounded_up(rows.loc[nearest, name])}" for name in beyond)
     return f"nothing fits {asked}; the nearest is {labels(rows, short=False)[nearest]}, which needs {needs}"

@@ -1,63 +1,81 @@
 """`attnsweep pick`."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from attnsweep.answers import pareto
+from attnsweep.answers.choice import Choice, choose
+from attnsweep.answers.doubt import NOTHING
 from attnsweep.cli.options import add_results
-from attnsweep.core.clean import cleaned
+from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
 from attnsweep.figures.arguments import add_runtime
 from attnsweep.results import latencies
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import load
+from attnsweep.space.budget import number
 
 MOST = 10  # settings that are printed
+UNSTABLE = "latency_unstable: known to no better than 3 %; measure anew: attnsweep measure --again"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The architectures with the highest validation accuracy under a budget."""
+    """The architectures with the highest validation accuracy under a budget, in a sentence and as a table."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep pick", description=main.__doc__)
     add_results(parser)
-    parser.add_argument("--latency-ms", type=float, help="at most this median latency, in ms")
-    parser.add_argument("--params", type=float, help="at most that many parameters, such as 2e6")
+    parser.add_argument("--latency-ms", help="at most this median latency, in ms")
+    parser.add_argument("--params", help="at most that many parameters, such as 1M or 2e6")
+    parser.add_argument("--macs", help="at most that many multiply-accumulates per example, such as 20M")
+    parser.add_argument("--memory-mb", help="at most this peak memory of training, in MB")
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
     parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
     add_runtime(parser)
     parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
-    options = parser.parse_args(arguments)
-    return pick(**vars(options))
+    parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object, no more")
+    options = vars(parser.parse_args(arguments))
+    budget = {name: options.pop(name) for name in pareto.BUDGETS}
+    return pick(**options, **budget)
 
 
 def pick(
     results: str,
     *,
-    latency_ms: float | None,
-    params: float | None,
+    latency_ms: str | float | None,
+    params: str | float | None,
     dataset: str | None,
     measured_on: str | None,
+    macs: str | float | None = None,
+    memory_mb: str | float | None = None,
     runtime: str | None = None,
     where: str | None = None,
+    as_json: bool = False,
 ) -> int:
     """Prints the settings with the highest mean validation accuracy under a budget, the best first, each with
     the id of one of its trials.
     """
-    rows = load(results, all_columns=True, runtime=runtime)
+    asked = dict(zip(pareto.BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
+    budget = {name: number(name, value) for name, value in asked.items() if value is not None}
+    rows = load(results, status=None, all_columns=True, runtime=runtime)
     rows = pareto.where(rows, where) if where else rows
-    rows, remarks = comparable(rows, measured_on, needed=latency_ms is not None or measured_on is not None)
-    best = pareto.pick(rows, latency_ms=latency_ms, params=params, dataset=dataset)
-    shown = cleaned(to_show(best)).dropna(axis="columns", how="all").head(MOST)
+    needed = latency_ms is not None or measured_on is not None
+    rows, remarks = comparable(rows, measured_on, needed=needed)
+    choice = choose(rows, budget, dataset)
+    if as_json:
+        print(in_json(choice, remarks))
+        return 0
+    print(f"{clean(choice.sentence)}\n")
+    shown = cleaned(to_show(choice.settings)).dropna(axis="columns", how="all").head(MOST)
     print(shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
-    if len(best) > MOST:
-        print(f"and {len(best) - MOST:,} more within the budget")
+    if len(choice.settings) > MOST:
+        print(f"and {len(choice.settings) - MOST:,} more within the budget")
     if shown.get("latency_unstable", pd.Series()).eq(True).any():
-        remarks.append(
-            "latency_unstable: known to no better than 3 %; measure anew: attnsweep measure --again"
-        )
-    for remark in remarks:
-        print(remark)
+        remarks.append(UNSTABLE)
+    for remark in (*choice.remarks, *remarks):
+        print(clean(remark))
     return 0
 
 
@@ -79,6 +97,29 @@ def to_show(best: pd.DataFrame) -> pd.DataFrame:
     """What tells the settings apart, and the measures that are to be seen beside them."""
     axes, models = pareto.distinguishing(best), pareto.model_names(best)
     typed = pareto.as_typed(best, axes).assign(model=best["model"].map(models))
-    measures = (column.name for column in MEASURES.values() if "pick" in column.shown)
+    measures = [column.name for column in MEASURES.values() if "pick" in column.shown]
+    if "low" in typed:
+        quality, known = pareto.judged_by(best), typed["doubt_of"].ne(NOTHING)
+        ends = {f"{quality}_{end}": typed[end].where(known) for end in ("low", "high")}
+        typed = typed.assign(seeds=[seeds_of(row) for _, row in best.iterrows()], **ends)
+        after = measures.index(quality) + 1 if quality in measures else len(measures)
+        measures[after:after] = [*ends, "p_front"]
     wanted = dict.fromkeys(["trial_id", "model", "dataset", *axes, "seeds", *measures])
     return typed[[name for name in wanted if name in typed]]
+
+
+def seeds_of(row: "pd.Series[Any]") -> str:
+    """The number of a setting's seeds; `1 of 3` where others failed."""
+    begun = row["seeds_begun"]
+    return f"{row['seeds']}" if pd.isna(begun) or begun <= row["seeds"] else f"{row['seeds']} of {begun:.0f}"
+
+
+def in_json(choice: Choice, remarks: Sequence[str]) -> str:
+    """The choice as one JSON object: `sentence`, `remarks`, and `settings`, best first, null where nothing is
+    known.
+    """
+    settings = choice.settings.dropna(axis="columns", how="all")
+    records = json.loads(settings.to_json(orient="records", double_precision=15))
+    return json.dumps(
+        {"sentence": choice.sentence, "remarks": [*choice.remarks, *remarks], "settings": records}
+    )

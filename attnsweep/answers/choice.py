@@ -1,0 +1,141 @@
+"""Which setting to use under a budget, in a sentence: how good it is and how sure that is, what is as good
+for less, and what more would cost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.answers import doubt, pareto
+from attnsweep.answers.doubt import Doubt
+from attnsweep.core.text import amount
+
+CHEAPER = 1.25  # times, from which on it is worth a word
+HALF_POINT = 0.005
+COSTS = ("latency_ms_p50", "params", "macs", "peak_mem_mb")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `pick` says: the settings within the budget, best first, with the ends of the interval of their
+    quality on test, `low` and `high`, and the probability of being on the front, `p_front`; a sentence on
+    the first of them; what else a reader has to know.
+    """
+
+    settings: pd.DataFrame
+    sentence: str
+    remarks: tuple[str, ...]
+
+
+def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None = None) -> Choice:
+    """The choice among the trials in `frame`, of any status, under a budget such as `{"params": 1e6}`.
+
+    Raises UserError as `pareto.pick` does.
+    """
+    fits = pareto.pick(frame, **budget, dataset=dataset)
+    rows = frame if dataset is None else pareto.choose(frame, "dataset", dataset)
+    rows = rows[~rows["model"].isin(pareto.PRIVILEGED)]
+    cost = cost_of(budget, fits)
+    quality = pareto.judged_by(pareto.done(rows))
+    if fits[quality].isna().all():
+        return Choice(fits, name_of(fits, 0), unmeasured(rows, budget))
+    sure = doubt.doubt(rows, quality)
+    judged = sure.settings.assign(p_front=doubt.on_front(sure, cost) if cost in sure.settings else np.nan)
+    known = judged.set_index("trial_id")[["low", "high", "doubt_of", "seeds_begun", "p_front"]]
+    settings = fits.join(known, on="trial_id")
+    if pd.isna(settings["seeds_begun"].iloc[0]):  # it has no quality on test
+        return Choice(settings, name_of(fits, 0), unmeasured(rows, budget))
+    return Choice(settings, sentence(sure, settings, cost), (*doubt.remarks(sure), *unmeasured(rows, budget)))
+
+
+def cost_of(budget: Mapping[str, float], fits: pd.DataFrame) -> str:
+    """The cost that is spoken of: the first that is limited, else latency where it is known."""
+    if limited := [pareto.BUDGETS[name] for name in budget]:
+        return limited[0]
+    return "latency_ms_p50" if fits["latency_ms_p50"].notna().all() else "params"
+
+
+def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
+    """The best of `fits` with its doubt and cost, the cheapest within noise of it, and what is to be paid for
+    half a point more.
+    """
+    settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
+    names, row = pareto.labels(settings, short=False), sure.settings.loc[best]
+    parts = [f"{names[best]}: {doubt.written(row, sure.quality)}{at(row, cost)}"]
+    inside = {position(sure, one) for one in fits["trial_id"]} & set(doubt.within_noise_of(sure, best))
+    if cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER):
+        parts.append(f"{names[cheap[0]]} is within noise of it and {gain(settings, cheap[0], best, cost)}")
+    parts += more(sure, best, names, cost)
+    return "; ".join(parts)
+
+
+def position(sure: Doubt, trial_id: str) -> int:
+    """Where the setting stands that has this trial."""
+    return int(sure.settings.index[sure.settings["trial_id"] == trial_id][0])
+
+
+def cheapest(settings: pd.DataFrame, among: set[int], cost: str, *, than: float) -> list[int]:
+    """The setting that costs least and less than `than`; none where there is none."""
+    costs = settings.loc[sorted(among), cost].dropna()
+    costs = costs[costs <= than]
+    return [] if costs.empty else [int(costs.idxmin())]
+
+
+def gain(settings: pd.DataFrame, cheap: int, best: int, cost: str) -> str:
+    """By how much one setting costs less than another: `4 times as fast`."""
+    times = settings.loc[best, cost] / settings.loc[cheap, cost]
+    many = f"{times:.2g}" if times < 10 else f"{times:.0f}"
+    if cost == "latency_ms_p50":
+        return f"{many} times as fast"
+    noun = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "memory"}
+    return f"takes 1/{many} of the {noun[cost]}"
+
+
+def more(sure: Doubt, best: int, names: pd.Series, cost: str) -> list[str]:
+    """What half a point more on validation costs, or that nothing here has it; none where that is unknown."""
+    selecting = pareto.selecting(sure.settings)
+    if not doubt.is_fraction(selecting) or pd.isna(sure.settings.loc[best, cost]):
+        return []
+    better = sure.settings[sure.settings[selecting] >= sure.settings.loc[best, selecting] + HALF_POINT]
+    dearer = better[better[cost] > sure.settings.loc[best, cost]]
+    if dearer.empty:
+        return ["nothing here is half a point better"] if better.empty else []
+    cheap = dearer[cost].idxmin()
+    extra = cost_in_words(dearer.loc[cheap, cost] - sure.settings.loc[best, cost], cost)
+    return [f"the next half point costs {extra} more ({names[cheap]})"]
+
+
+def at(row: pd.Series, cost: str) -> str:
+    """` at 0.69 ms`, with a word where that is unstable; nothing where the cost is unknown."""
+    if pd.isna(row.get(cost)):
+        return ""
+    unsure = ", unstable" if cost.startswith("latency") and pareto.is_unstable(row) else ""
+    return f" at {cost_in_words(row[cost], cost)}{unsure}"
+
+
+def cost_in_words(value: float, cost: str) -> str:
+    """A cost with its unit, as people write it."""
+    if cost == "latency_ms_p50":
+        return f"{value:.2g} ms" if value < 1 else f"{value:.3g} ms"
+    noun = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "MB"}
+    return f"{value:.0f} MB" if cost == "peak_mem_mb" else f"{amount(value)} {noun[cost]}"
+
+
+def name_of(fits: pd.DataFrame, row: int) -> str:
+    """What a setting is called among others."""
+    return str(pareto.labels(fits, short=False).iloc[row])
+
+
+def unmeasured(rows: pd.DataFrame, budget: Mapping[str, float]) -> tuple[str, ...]:
+    """How many settings were left out because their cost is not known."""
+    settings = pareto.over_seeds(rows)
+    columns = [pareto.BUDGETS[name] for name in budget]
+    unknown = {name: int(settings[name].isna().sum()) for name in columns}
+    return tuple(
+        f"{doubt.plural(count, 'setting')} left out, for want of {name}"
+        + ("; measure: python -m attnsweep measure" if name == "latency_ms_p50" else "")
+        for name, count in unknown.items()
+        if count
+    )
