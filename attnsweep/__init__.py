@@ -5,9 +5,10 @@ The names here need neither torch nor Ray until a sweep runs.
 
 import attnsweep.core.safe_path  # noqa: F401, I001  before anything that lies in the working directory
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.answers.pareto import front
+from attnsweep.answers.pareto import front, pick
 from attnsweep.core.errors import UserError
 from attnsweep.core.version import __version__
 from attnsweep.results.store import load
@@ -15,12 +16,17 @@ from attnsweep.space.sweep import Sweep
 
 if TYPE_CHECKING:
     from attnsweep.engine.runner import run
+    from attnsweep.figures.front import pareto_figure
+    from attnsweep.figures.report.page import report
 
-__all__ = ["Sweep", "UserError", "__version__", "front", "load", "run"]
+__all__ = ["Sweep", "UserError", "__version__", "front", "load", "pareto_figure", "pick", "report", "run"]
+DRAWN = {"pareto_figure": "attnsweep.figures.front", "report": "attnsweep.figures.report.page"}
 
 
 def __getattr__(name: str) -> Any:
-    """`attnsweep.run`, which imports Ray, when it is first asked for."""
+    """`attnsweep.run`, which imports Ray, and what draws, when they are first asked for."""
+    if name in DRAWN:
+        return getattr(importlib.import_module(DRAWN[name]), name)
     if name != "run":
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
     from attnsweep.engine.restored import restored

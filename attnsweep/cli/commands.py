@@ -29,6 +29,9 @@ COMMANDS = {
     "pick": Command("cli.pick", "the best architecture under a budget"),
     "plot": Command("figures.front", "quality against cost, drawn, with the fronts", "[RESULTS]"),
     "table": Command("figures.table", "the results as a Markdown table", "[RESULTS]"),
+    "report": Command(
+        "figures.report.page", "one page of all that the results say, opened offline", "[RESULTS]"
+    ),
     "attention": Command("figures.attention", "what a trial attends to, drawn", "ID"),
     "planning": Command("figures.planning", "how planners drive, drawn; a drive as a film", "[RESULTS]"),
     "show": Command("cli.show", "everything about one trial, and the line that reruns it", "ID"),

@@ -299,6 +299,28 @@ def table(one: Panel) -> str:
     return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
 
 
+def pareto_figure(frame: pd.DataFrame) -> Figure:
+    """The figure of `frame`, trials as of `attnsweep.load`: quality against cost, a panel per data set and
+    cost. A notebook shows it as it is. Raises UserError where the rows cannot be compared.
+    """
+    rows = pareto.of_device(cleaned(frame.assign(**absent(frame))))
+    return draw(panels(rows), summary(rows))
+
+
+def absent(frame: pd.DataFrame) -> dict[str, None]:
+    """The columns that the figure reads and that `load` has left out, being null throughout."""
+    needed = (
+        *QUALITIES,
+        *COSTS,
+        "measured_on",
+        "latency_batch",
+        "epochs",
+        "latency_ms_low",
+        "latency_ms_high",
+    )
+    return dict.fromkeys(name for name in needed if name not in frame)
+
+
 # --- Command line ---
 
 

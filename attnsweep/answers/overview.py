@@ -1,0 +1,262 @@
+"""All that results say, as plain values for a page: settings with their doubt and costs, curves, trials,
+failures, provenance. Needs neither torch nor Ray.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.answers import doubt, pareto
+from attnsweep.answers.doubt import Doubt
+from attnsweep.core.clean import clean, cleaned
+from attnsweep.core.errors import UserError
+
+DIGITS = 9  # of a number on the page: fronts of rounded numbers are those of the numbers themselves
+MOST_PAIRS = 400  # settings, up to which the page knows which are within noise of which
+PERCENTILES = ("p50", "p90", "p99")
+UNITS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "MB", "train_s": "s"}
+OWN_COSTS = {  # of a trial's row; the rest comes from the table of latencies
+    "latency_ms_p50": "latency, median (ms)", "params": "parameters", "macs": "multiply-accumulates",
+    "peak_mem_mb": "memory of training (MB)", "train_s": "training time (s)",
+}  # fmt: skip
+PROVENANCE = (
+    "attnsweep", "numerics", "schema_version", "data_sha256", "torch", "cuda", "ray", "python", "device",
+    "cpu", "host", "git_sha", "git_dirty", "code_hash", "measured_on",
+)  # fmt: skip
+Page = dict[str, Any]
+
+
+def overview(trials: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame) -> Page:
+    """What a page shows of the tables `trials` (of any status), `epochs` and `latency`: `datasets`, one entry
+    for each, `trials`, `failures`, `provenance`, `counts` by status, and `remarks` on what was left out.
+    """
+    trials = pareto.plain(trials)
+    remarks: list[str] = []
+    parts = [
+        part_of(str(name), rows, epochs, latency, remarks)
+        for name, rows in trials.groupby("dataset", sort=False, dropna=False)
+    ]
+    shown = cleaned(trials.drop(columns=[name for name in ("test_right",) if name in trials]))
+    return {
+        "datasets": [part for part in parts if part is not None],
+        "trials": of_trials(shown),
+        "failures": failures(shown),
+        "provenance": provenance(shown),
+        "counts": {str(name): int(count) for name, count in trials["status"].value_counts().items()},
+        "remarks": remarks,
+    }
+
+
+def part_of(
+    dataset: str, rows: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame, remarks: list[str]
+) -> Page | None:
+    """One data set's settings; None, with a remark, where there is nothing to compare."""
+    try:
+        sure = doubt.doubt(rows)
+    except UserError as error:
+        remarks.append(f"{clean(dataset)} is left out: {clean(error)}")
+        return None
+    return of_dataset(dataset, rows, sure, epochs, latency, remarks)
+
+
+def of_dataset(
+    dataset: str,
+    rows: pd.DataFrame,
+    sure: Doubt,
+    epochs: pd.DataFrame,
+    latency: pd.DataFrame,
+    remarks: list[str],
+) -> Page:
+    """See `overview`."""
+    settings, done = sure.settings, pareto.done(rows).dropna(subset=[sure.quality])
+    position = doubt.setting_of(done)
+    selecting = pareto.selecting(settings)
+    axes = pareto.varying(settings.assign(dataset=dataset)) if len(settings) > 1 else []
+    return {
+        "dataset": clean(dataset),
+        "quality": {"name": sure.quality, "fraction": doubt.is_fraction(sure.quality), "selects": selecting},
+        "settings": {
+            "label": [clean(one) for one in pareto.labels(settings, short=False)],
+            "model": [clean(one) for one in settings["model"]],
+            "val": numbers(settings[selecting]),
+            "test": numbers(settings[sure.quality]),
+            "low": numbers(settings["low"]),
+            "high": numbers(settings["high"]),
+            "seeds": settings["seeds"].tolist(),
+            "begun": settings["seeds_begun"].tolist(),
+            "doubt_of": settings["doubt_of"].tolist(),
+            "trials": trials_of(done, position, len(settings)),
+            "noise": noise(sure),
+        },
+        "axes": {name: values_of(settings[name]) for name in ("model", *axes)},
+        "common": common(settings, axes),
+        "costs": costs_of(sure, latency, remarks),
+        "curves": curves(done, position, epochs, selecting, len(settings)),
+        "remarks": doubt.remarks(sure),
+    }
+
+
+def numbers(values: "pd.Series[Any] | np.ndarray") -> list[float | None]:
+    """Values as JSON has them: null for what is no finite number."""
+    return [
+        float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
+        for value in np.asarray(values, dtype=float).tolist()
+    ]
+
+
+def values_of(values: "pd.Series[Any]") -> list[Any]:
+    """The values of an axis as they are shown: numbers, or text; null where a model has no such axis."""
+    return [
+        None if pd.isna(value) else value if isinstance(value, int | float) else clean(value)
+        for value in values.tolist()
+    ]
+
+
+def common(settings: pd.DataFrame, axes: Sequence[str]) -> dict[str, str]:
+    """The axes that are the same for all settings that have them."""
+    rest = [name for name in pareto.SETTING if name in settings and name not in (*axes, "model")]
+    return {
+        name: pareto.shown(settings[name].dropna().iloc[0])
+        for name in rest
+        if settings[name].notna().any() and settings[name].dropna().nunique() == 1
+    }
+
+
+def trials_of(done: pd.DataFrame, position: np.ndarray, count: int) -> list[list[str]]:
+    """The ids of each setting's trials."""
+    found: list[list[str]] = [[] for _ in range(count)]
+    for i, trial_id in zip(position, done["trial_id"], strict=True):
+        found[i].append(clean(trial_id))
+    return found
+
+
+def noise(sure: Doubt) -> list[list[int]] | None:
+    """For each setting those within noise of it; None where there are too many pairs."""
+    count = len(sure.settings)
+    return [doubt.within_noise_of(sure, i) for i in range(count)] if count <= MOST_PAIRS else None
+
+
+def costs_of(sure: Doubt, latency: pd.DataFrame, remarks: list[str]) -> list[Page]:
+    """Every cost that is known of the settings: its values, and for each setting the probability that it is
+    on the front. What cannot be compared is left out, with a remark.
+    """
+    settings, found = sure.settings, []
+    for name, label in OWN_COSTS.items():
+        if name in settings and settings[name].notna().any():
+            try:
+                found.append(cost(sure, name, label, where=where_of(settings, name)))
+            except UserError as error:
+                remarks.append(f"{name} is left out: {clean(error)}")
+    for name, label, values in of_runtimes(settings, latency):
+        beside = doubt.Doubt(settings.assign(**{name: values}), sure.quality, sure.draws)
+        found.append(cost(beside, name, label, where=""))
+    return found
+
+
+def cost(sure: Doubt, name: str, label: str, where: str) -> Page:
+    """One cost. Raises UserError where its values cannot be compared."""
+    values = sure.settings[name]
+    if name in pareto.MEASURES:
+        pareto.refuse_mixtures(sure.settings[values.notna()], name)
+    return {
+        "name": name,
+        "label": label,
+        "unit": UNITS.get(name, "ms"),
+        "where": clean(where),
+        "values": numbers(values),
+        "p_front": numbers(doubt.on_front(sure, name)),
+    }
+
+
+def where_of(settings: pd.DataFrame, name: str) -> str:
+    """Under what a latency was measured, in words; nothing for other costs."""
+    if not name.startswith("latency") or "measured_on" not in settings:
+        return ""
+    known = settings.dropna(subset=["measured_on"]).head(1)
+    if known.empty:
+        return ""
+    row = known.iloc[0]
+    batch = "" if pd.isna(row.get("latency_batch")) else f", batch {row['latency_batch']:.0f}"
+    return f"{row.get('runtime') or 'eager'}{batch}, {row['measured_on']}"
+
+
+def of_runtimes(settings: pd.DataFrame, latency: pd.DataFrame) -> list[tuple[str, str, list[float]]]:
+    """Name, label and values of each latency that was measured: by runtime, device, batch and percentile."""
+    if latency.empty or "arch_id" not in settings:
+        return []
+    known = latency[latency["latency_ms_p50"].notna()].sort_values("measured_at")
+    found = []
+    for (runtime, device, batch), rows in known.groupby(["runtime", "measured_on", "batch"], sort=False):
+        last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])
+        keys = list(zip(settings["arch_id"], settings.get("precision", "fp32"), strict=True))
+        for percentile in PERCENTILES:
+            values = last[f"latency_ms_{percentile}"].reindex(keys).tolist()
+            if not all(map(pd.isna, values)):
+                label = f"latency {percentile} (ms), {runtime}, batch {batch:.0f}, {device}"
+                found.append((f"latency {percentile} {runtime} {batch:.0f} {device}", clean(label), values))
+    return found
+
+
+def curves(
+    done: pd.DataFrame, position: np.ndarray, epochs: pd.DataFrame, quality: str, count: int
+) -> list[Page | None]:
+    """For each setting its learning curve: by epoch the mean quality on validation over its seeds, the lowest
+    and the highest; None where none was kept.
+    """
+    found: list[Page | None] = [None] * count
+    if epochs.empty or quality not in epochs:
+        return found
+    setting = dict(zip(done["trial_id"], position.tolist(), strict=True))
+    known = epochs.assign(setting=epochs["trial_id"].map(setting)).dropna(subset=["setting", quality])
+    by = known.groupby(["setting", "epoch"])[quality].agg(["mean", "min", "max"]).reset_index()
+    for i, rows in by.groupby("setting"):
+        found[int(i)] = {"epoch": rows["epoch"].astype(int).tolist()} | {
+            name: [round(float(value), 5) for value in rows[name]] for name in ("mean", "min", "max")
+        }
+    return found
+
+
+def of_trials(trials: pd.DataFrame) -> Page:
+    """The trials as columns: those that a reader sorts and filters by."""
+    qualities = [name for name in trials if name in pareto.JUDGED_BY or name in VALIDATED]
+    rest = ("best_epoch", "latency_ms_p50", "params", "macs", "train_s", "attempts", "finished_at")
+    names = [name for name in (*qualities, *rest) if name in trials and trials[name].notna().any()]
+    labels = pareto.labels(trials, short=False).tolist() if len(trials) else []
+    page: Page = {"trial_id": trials["trial_id"].tolist(), "trial": labels}
+    page |= {name: values_of(trials[name]) for name in ("dataset", "seed", "status")}
+    for name in names:
+        page[name] = times(trials[name]) if name.endswith("_at") else numbers(trials[name])
+    return page
+
+
+def times(values: "pd.Series[Any]") -> list[str | None]:
+    """Times in UTC to the minute."""
+    return [None if pd.isna(value) else f"{value:%Y-%m-%d %H:%M}" for value in values]
+
+
+VALIDATED = {name.replace("test_", "val_", 1) for name in pareto.JUDGED_BY}
+
+
+def failures(trials: pd.DataFrame) -> list[Page]:
+    """The trials that did not come to an end, each with its reason, equal reasons together."""
+    lost = trials[trials["status"] != "done"]
+    found = []
+    for (status, error), rows in lost.fillna({"error": ""}).groupby(["status", "error"], sort=False):
+        ids = rows["trial_id"].tolist()
+        found.append({"status": str(status), "error": str(error) or "no reason is known", "trials": ids})
+    return found
+
+
+def provenance(trials: pd.DataFrame) -> list[list[str]]:
+    """For each column of provenance its values, with how many trials have them where there are several."""
+    found = []
+    for name in PROVENANCE:
+        counts = trials[name].value_counts() if name in trials else pd.Series(dtype=int)
+        if len(counts) == 1:
+            found.append([name, pareto.shown(counts.index[0])])
+        elif len(counts):
+            found.append([name, "; ".join(f"{pareto.shown(value)} ({n})" for value, n in counts.items())])
+    return found
