@@ -22,7 +22,8 @@ OF_SEQUENCES = {*sequences.MODELS["transformer"], *sequences.RECIPE} - {*BLOCKS,
 OF_TEXT = {"context", "encoding", "vocabulary"}
 OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
-OF_OTHERS = OF_SEQUENCES | OF_TEXT | OF_DRIVING | OF_OWN_MODELS | {"unreadable", "pooling", "clip_norm"}
+OF_OTHERS = OF_SEQUENCES | OF_TEXT | OF_DRIVING | OF_OWN_MODELS
+OF_OTHERS |= {"unreadable", "pooling", "clip_norm", "weights", "weights_sha256"}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -203,7 +204,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "weight_decay": 0.0, "batch_size": 64, "epochs": 15, "precision": "fp32", "seed": 0,
         "attention": "explicit", "recipe": "published", "augment": "none", "random_erasing": 0.0,
         "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0, "schedule": "step", "warmup_epochs": 0.0,
-        "ema": 0.0, "drop_path": 0.0,
+        "ema": 0.0, "drop_path": 0.0, "freeze": "none", "backbone_lr": 1.0, "normalise": "data",
         **dict.fromkeys(OF_OTHERS),
     }  # fmt: skip
 
@@ -235,7 +236,8 @@ def test_the_cnn_takes_no_notice_of_what_only_transformers_have() -> None:
 def test_the_architecture_is_what_neither_data_nor_recipe_nor_dropout_are() -> None:
     recipes = {*RECIPE, *sequences.RECIPE} - {"beam"}  # more beams take longer
     others = {axis.name for axis in AXES.values() if not axis.architecture}
-    assert others == {"dataset", "dropout", "emb_dropout", "drop_path", "grad_stop", *recipes}
+    of_data = {"dataset", "weights_sha256"}
+    assert others == {*of_data, "dropout", "emb_dropout", "drop_path", "grad_stop", *recipes}
 
 
 @st.composite

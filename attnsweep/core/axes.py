@@ -31,6 +31,7 @@ class Axis:
     settable: bool = True  # False where a trial derives it: it is a column, and no key of a sweep
     before: Value = None  # what all trials had before the axis came; a trial with that keeps its id
     shorthand: bool = False  # True where it only stands for values of other axes: no id depends on it
+    names_file: bool = False  # True where it is a path: another axis has the hash that is part of the id
 
     def check(self, value: object) -> Any:
         """`value` as this axis's type. Raises UserError where the type or the range is wrong."""
@@ -42,6 +43,10 @@ class Axis:
         return number
 
     def _choice(self, value: object) -> str:
+        if not self.choices:
+            if not isinstance(value, str) or not value:
+                raise UserError(f"{self.name}={value!r} is no text; write it in quotes")
+            return value
         if value not in self.choices:
             hint = did_you_mean(value, self.choices)
             raise UserError(f"{self.name}={value!r} is unknown{hint}; use one of {', '.join(self.choices)}")
@@ -87,10 +92,14 @@ IDENTITY = (
         "model",
         str,
         None,
-        "architecture: a name, or FILE.py:CLASS of one's own, the file's path as it was found",
+        "architecture: a name, LIBRARY:NAME, or FILE.py:CLASS of one's own, the file's path as it was found",
     ),
     Axis(
-        "model_args", str, None, "arguments of one's own model that have no column, as JSON", settable=False
+        "model_args",
+        str,
+        None,
+        "arguments of a model of one's own or of a library that have no column, as JSON",
+        settable=False,
     ),
     Axis("model_sha256", str, None, "SHA-256 of the files of one's own model", settable=False),
     Axis(

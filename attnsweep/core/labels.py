@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 def model_name(model: object) -> str:
-    """A model's name as people write it: of `FILE.py:CLASS` the class."""
+    """A model's name as people write it: of `FILE.py:CLASS` the class, of `LIBRARY:NAME` the name."""
     return str(model).rpartition(":")[2]
 
 

@@ -27,8 +27,7 @@ from attnsweep.space.grid import (
     models_of,
     narrow,
 )
-from attnsweep.tasks import own
-from attnsweep.tasks.registry import AXES, BEFORE, takes
+from attnsweep.tasks.registry import AXES, BEFORE, is_open, takes
 
 OPTIONS = (
     "name", "resources", "num_samples", "scheduler", "search", "objectives", "keep_weights", "trial_timeout",
@@ -107,7 +106,7 @@ class Sweep:
         self.num_samples = num_samples
         self.scheduler = scheduler
         self.keep_weights = keep_weights
-        if not any(own.is_own(model) for part in self.parts for model in grid(part.get("model"))):
+        if not any(is_open(model) for part in self.parts for model in grid(part.get("model"))):
             for key in dict.fromkeys(itertools.chain(*self.parts)):
                 check_key(key)
         for part in self.parts:

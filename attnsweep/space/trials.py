@@ -22,6 +22,8 @@ from attnsweep.tasks.registry import (
     resolve,
 )
 
+NOT_IN_IDS = {name for name, axis in AXES.items() if axis.shorthand or axis.names_file}
+
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
     """The distinct trials among the points, in their order, and the points that are invalid."""
@@ -64,14 +66,15 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration goes into ids: a model's file is the same one wherever it lies."""
+    """What of a configuration goes into ids: a file is the same one wherever it lies."""
     model = config["model"]
-    identity = {**config, "model": model_name(model), "revision": REVISED_MODELS.get(model)}
+    name = model_name(model) if own.is_own(model) else model
+    identity = {**config, "model": name, "revision": REVISED_MODELS.get(model)}
     known = before(config)
     return {
         key: value
         for key, value in identity.items()
-        if known.get(key) != value and not (key in AXES and AXES[key].shorthand)
+        if known.get(key) != value and key not in NOT_IN_IDS
     }
 
 

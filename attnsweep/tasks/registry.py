@@ -45,6 +45,8 @@ def resolve(point: Point) -> Config:
     refuse_other_data(point, model, task)
     if own.is_own(model):
         own.refuse_strangers(point, model, AXES)
+    elif model not in task.models:
+        refuse_strangers(point, model)
     return {**dict.fromkeys(AXES), **task.complete(point, model), "task": task.name, "model": model}
 
 
@@ -53,18 +55,45 @@ def known_model(point: Point) -> str:
     model = point.get("model")
     if model is None:
         raise UserError(f"no model; add model= one of {', '.join(TASK_OF)}")
-    if not isinstance(model, str) or (model not in TASK_OF and not own.is_own(model)):
+    if not isinstance(model, str) or not (has_task(model) or own.is_own(model)):
         hint = did_you_mean(model, TASK_OF)
         raise UserError(
-            f"model={model!r} is unknown{hint}; use one of {', '.join(TASK_OF)}, or FILE.py:CLASS of your own"
+            f"model={model!r} is unknown{hint}; use one of {', '.join(TASK_OF)}, timm:NAME, "
+            "torchvision:NAME, or FILE.py:CLASS of your own"
         )
     return str(model)  # numpy's words, as domains draw them
 
 
+def has_task(model: object) -> bool:
+    """Whether a model belongs to a task by its name."""
+    return isinstance(model, str) and task_of(model) is not None
+
+
+def task_of(model: str) -> Task | None:
+    """The task that a model belongs to by its name; None where it may be one's own."""
+    families = (task for task in TASKS.values() if task.family and task.family.has(model))
+    return TASK_OF.get(model) or next(families, None)
+
+
+def is_open(model: object) -> bool:
+    """Whether keys of a sweep may be arguments of the model's class, known when that is loaded."""
+    return own.is_own(model) or (has_task(model) and model not in TASK_OF)
+
+
+def refuse_strangers(point: Point, model: str) -> None:
+    """Raises UserError for a key of the point that is no axis and no argument of a library's model."""
+    family = TASKS[task.name].family if (task := task_of(model)) else None
+    arguments = family.takes(model) if family else ()
+    for key in point:
+        if key not in AXES and key not in arguments:
+            hint = did_you_mean(key, arguments) or f"; its arguments are {', '.join(sorted(arguments))}"
+            raise UserError(f"{model} takes no {key}{hint}")
+
+
 def task_for(point: Point, model: str) -> Task:
     """The task of a model; of one's own model that of the data set, where it takes such models."""
-    if model in TASK_OF:
-        return TASK_OF[model]
+    if task := task_of(model):
+        return task
     takers = [task for task in TASKS.values() if task.own_models]
     name = point.get("dataset")
     if name is None and point.get("task") is not None:
@@ -116,9 +145,9 @@ def forget() -> None:
 def takes(model: str) -> set[str]:
     """The keys of a sweep that mean something to a model. Raises UserError as `resolve` does."""
     known_model({"model": model})
-    if model in TASK_OF:
-        task = TASK_OF[model]
-        return {*ALWAYS, *task.models[model], *task.recipe, *task.of_data}
+    if task := task_of(model):
+        theirs = task.models[model] if model in task.models or not task.family else task.family.takes(model)
+        return {*ALWAYS, *theirs, *task.recipe, *task.of_data}
     takers = [task for task in TASKS.values() if task.own_models]  # the data set says which
     training = {axis for task in takers for axis in (*task.recipe, *task.own_recipe, *task.of_data)}
     return {*ALWAYS, *own.signature(model, own.read(model)), *training}

@@ -4,7 +4,7 @@ The object needs neither torch nor Ray, so that a plan is checked in a second; w
 imported when `procedure` is asked for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,13 @@ class Procedure(Protocol):
     def examine(self) -> Callable[..., dict[str, Any]] | None:
         """Like `judge`, but once, of the model of the selected epoch; None where there is no more to say."""
 
+    @property
+    def tune(self) -> "Callable[[nn.Module, Mapping[str, Any], Source | None], Tuning] | None":
+        """Puts weights into a freshly initialised model and says what of it is trained; None where it is
+        trained as it is. `source` is the text of a user's own model. Raises UserError where weights do not
+        fit.
+        """
+
     def load_for(
         self, config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None
     ) -> Any:
@@ -120,6 +127,26 @@ class Procedure(Protocol):
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What of a model is trained: parameters in groups, each with a factor on the learning rate, the first of
+    them with that of the recipe; and parts that stay in evaluation mode.
+    """
+
+    groups: "Sequence[tuple[Sequence[nn.Parameter], float]]"
+    frozen: "Sequence[nn.Module]" = ()
+
+
+class Family(Protocol):
+    """Models of a task that it does not list: those of a library."""
+
+    def has(self, model: str) -> bool:
+        """Whether that is the name of one, by its form."""
+
+    def takes(self, model: str) -> Collection[str]:
+        """The keys of a sweep that mean an argument of it. Raises UserError where there is no such model."""
+
+
+@dataclass(frozen=True)
 class ExternalTest:
     """A test of finished models that no trial waits for, as it takes minutes or a package that is optional:
     `attnsweep measure --NAME` runs it, and writes its column into the task's table.
@@ -154,6 +181,7 @@ class Task:
     procedure: Callable[[], Procedure]
     of_data: Sequence[str] = ()  # axes that the data set decides
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
+    family: Family | None = None  # whose models are trained by it, too
     rehearsal: "Callable[[Config], Rehearsal] | None" = None  # of such a model; it can be pickled and hashed
     own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice

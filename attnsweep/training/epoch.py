@@ -26,7 +26,7 @@ def train(setup: Setup, optimizer: torch.optim.Optimizer, *, epoch: int) -> Gene
     """Trains an epoch, counted from 0. Yields the trial's progress (0..1) now and then; returns the columns
     of `epochs` that describe training. Raises Diverged.
     """
-    setup.model.train()
+    setup.train_mode()
     config, size = setup.config, setup.data.train_size
     total, began = torch.zeros((), device=setup.device), time.perf_counter()
     reported_at = began
@@ -67,8 +67,9 @@ def step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> torch.Te
 
 def set_rate(setup: Setup, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Sets the learning rate of a step, counted from 0 over the whole training."""
+    rate = setup.task.learning_rate(setup.config, step, setup.steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = setup.task.learning_rate(setup.config, step, setup.steps_per_epoch)
+        group["lr"] = rate * group.get("lr_factor", 1.0)  # without: of a checkpoint before there were groups
 
 
 def refuse_infinite(total: torch.Tensor, epoch: int) -> None:

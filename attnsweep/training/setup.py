@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from attnsweep.measuring.memory import PeakMemory
 from attnsweep.nn.torch_private import spare_the_compiler
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import build, procedure
-from attnsweep.tasks.task import Procedure
+from attnsweep.tasks.task import Procedure, Tuning
 from attnsweep.training import extra_state, kernels
 from attnsweep.training.average import Average
 
@@ -51,6 +51,7 @@ class Setup:
     params: int  # that can be trained
     optimizer: torch.optim.Optimizer | None  # None: a rule that has nothing to learn
     average: Average | None  # of the weights, judged in their place; None: they are judged themselves
+    frozen: Sequence[nn.Module] = ()  # parts that stay in evaluation mode
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -71,6 +72,12 @@ class Setup:
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """A context in which the model has the weights that are judged and kept."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
+
+    def train_mode(self) -> None:
+        """Puts the model into training mode, but for what is frozen."""
+        self.model.train()
+        for part in self.frozen:
+            part.eval()
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
@@ -99,6 +106,9 @@ def prepare(trial: Trial, options: Options) -> Setup:
     assert params == trial.params or trial.source, (  # a user's own model may draw its shape
         f"the model has {params} parameters, its closed form {trial.params}"
     )
+    tuning = (
+        task.tune(model, config, trial.source) if task.tune else Tuning([(list(model.parameters()), 1.0)])
+    )
     return Setup(
         trial=trial,
         options=options,
@@ -110,25 +120,30 @@ def prepare(trial: Trial, options: Options) -> Setup:
         model=model,
         initial=extra_state.attributes(model),
         params=params,
-        optimizer=optimizer(model, config, adam=task.ADAM) if params else None,
+        optimizer=optimizer(tuning.groups, config, adam=task.ADAM) if params else None,
         average=Average(model, decay) if params and (decay := task.averaging(config)) else None,
+        frozen=tuning.frozen,
     )
 
 
 def optimizer(
-    model: nn.Module, config: Mapping[str, Any], *, adam: Mapping[str, Any]
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    config: Mapping[str, Any],
+    *,
+    adam: Mapping[str, Any],
 ) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; `adam`
-    are the task's own settings.
+    """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; each
+    group has a factor on its learning rate, `adam` are the task's own settings.
     """
     spare_the_compiler()
-    parameters = list(model.parameters())
+    parameters = [parameter for some, _ in groups for parameter in some]
+    described = [{"params": list(some), "lr_factor": factor} for some, factor in groups]
     recipe = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
     recipe["fused"] = all(map(fuses, parameters))
     if config["optimizer"] == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, **recipe)
+        return torch.optim.SGD(described, momentum=0.9, **recipe)
     kind = torch.optim.AdamW if config["optimizer"] == "adamw" else torch.optim.Adam
-    return kind(parameters, **recipe, **adam)
+    return kind(described, **recipe, **adam)
 
 
 def fuses(parameter: nn.Parameter) -> bool:

@@ -38,6 +38,7 @@ from attnsweep.tasks.driving.stack.losses import losses, total
 from attnsweep.tasks.driving.world.geometry import Floats
 
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.99)}
+tune = None  # a model is trained as it is initialised
 JUDGE_BATCH = 100
 SHORTCUT = 0.05  # a planner that loses less than that without its sensor does not look
 Batch = tuple[dict[str, Tensor], Tensor]

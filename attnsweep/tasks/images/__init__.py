@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, description, own_data, space, zoo_sizes
+from attnsweep.tasks.images import datasets, description, libraries, own_data, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
 from attnsweep.tasks.images.columns import COLUMNS
 from attnsweep.tasks.images.cost import cost
@@ -21,6 +21,8 @@ def build(config: Config, source: Source | None) -> "nn.Module":
     """From images (b, channels, image_size, image_size) to logits (b, num_classes)."""
     if own.is_own(config["model"]):
         return own.build(config, source, axes=space.OF_MODELS, example=lambda: procedure().example(config, 1))
+    if libraries.has(config["model"]):
+        return libraries.build(config)
     from attnsweep.tasks.images.models import MODELS  # here: vit-pytorch takes seconds to import
 
     return MODELS[config["model"]](config)
@@ -58,6 +60,7 @@ TASK = Task(
     procedure=procedure,
     of_data=space.OF_DATA,
     own_models=True,
+    family=libraries,
     revised_models=zoo_sizes.REVISIONS,
     rehearsal=rehearsal,
     before={"cnn": {"dim": space.CNN_DIM}},

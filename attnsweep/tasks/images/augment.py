@@ -38,9 +38,9 @@ def crop_flip(pixels: Pixels, order: Generator) -> Pixels:
     """
     b, side = len(pixels), pixels.shape[-1]
     most = max(1, round(side * SHIFT))
-    shifts = torch.randint(-most, most + 1, (2, b, 1), generator=order, device="cpu").to(pixels.device)
+    down, right = torch.randint(-most, most + 1, (2, b, 1), generator=order, device="cpu").to(pixels.device)
     flipped = torch.randint(2, (b, 1), generator=order, device="cpu").bool().to(pixels.device)
-    return policies.gathered(pixels, places(side, *shifts, flipped))
+    return policies.gathered(pixels, places(side, down, right, flipped))
 
 
 def places(

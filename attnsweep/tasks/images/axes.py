@@ -8,6 +8,9 @@ AUGMENTS = (
     "crop_flip: shifted by up to an eighth and mirrored, where a mirror image shows the same (no digits); "
     "randaugment, trivialaugment: that, then two operations of medium strength, or one of any"
 )
+NORMALISE = (
+    "what mean and deviation of pixels are taken out: those of the training images, or of published weights"
+)
 AXES = (
     Axis("unreadable", str, None, "skip: images of one's own that cannot be read are left out",
          choices=("skip",), architecture=False, before="skip"),  # the checksum says what was left out
@@ -40,5 +43,15 @@ AXES = (
          "", 0, 1e6, open_low=True, architecture=False),
     Axis("ema", float, 0.0, "highest decay of the running average of the weights, which is judged and kept "
          "in their place; 0: they are judged themselves", "", 0, 0.999999, architecture=False, before=0.0),
+    Axis("weights", str, None, "what training begins with: pretrained, those that a library publishes, or a "
+         "file; null: a fresh initialisation", architecture=False, names_file=True),
+    Axis("weights_sha256", str, None, "SHA-256 of that file; of pretrained weights of their address",
+         architecture=False, settable=False),
+    Axis("freeze", str, "none", "backbone: all but the head stays as the weights are",
+         choices=("none", "backbone"), architecture=False, before="none"),
+    Axis("backbone_lr", float, 1.0, "factor on the learning rate of all but the head", "", 0, 1e6,
+         open_low=True, architecture=False, before=1.0),
+    Axis("normalise", str, "data", NORMALISE, choices=("data", "imagenet", "inception", "clip", "unit"),
+         architecture=False, before="data"),
 )  # fmt: skip
 KNOWN = by_name(SHARED.values(), AXES) | KERNEL

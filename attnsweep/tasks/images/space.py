@@ -11,16 +11,17 @@ from attnsweep.core.axes import KERNEL, SHARED, Config, filled
 from attnsweep.core.errors import UserError
 from attnsweep.nn.design import RELATIVE, check, variant_of
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, patches, recipe, zoo_sizes
+from attnsweep.tasks.images import datasets, libraries, patches, recipe, weights, zoo_sizes
 from attnsweep.tasks.images.axes import KNOWN
 
 BLOCKS = (
     "depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size", "dropout", "emb_dropout", "geometry",
     "drop_path",
 )  # fmt: skip
+TUNING = ("weights", "freeze", "backbone_lr", "normalise")
 RECIPE = (
     "unreadable", "optimizer", "lr", "lr_gamma", "weight_decay", "batch_size", "epochs", "precision", "seed",
-    *recipe.AXES,
+    *recipe.AXES, *TUNING,
 )  # fmt: skip
 VARIANTS = ("kv_heads", "norm", "positions", "qk_norm", "mlp")  # null where all is as published
 MODELS: dict[str, tuple[str, ...]] = {
@@ -32,12 +33,13 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-LATER = {
+LATER = {  # rows had arguments of these names in `model_args` before they were axes
     "pooling",
     "drop_path",
     *VARIANTS,
     *recipe.AXES,
-}  # rows had arguments of these names in `model_args` before
+    *TUNING,
+}
 OF_MODELS = {
     name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name not in LATER
 }
@@ -50,7 +52,23 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a model. Raises UserError where a value does not fit."""
     refuse_drop_path(point, model)
     if own.is_own(model):
-        return of_own_model(point, model)
+        return weights.completed(of_own_model(point, model) | {"model": model})
+    if libraries.has(model):
+        return weights.completed(of_library(point, model))
+    return weights.completed(of_listed(point, model))
+
+
+def of_library(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of another library's model. Raises UserError as `libraries.complete` and `recipe` do."""
+    defaults = {**recipe.defaults(point), **weights.defaults(point, model)}
+    asked = {key: value for key, value in point.items() if value is not None}
+    return recipe.completed(
+        libraries.complete({**defaults, **asked}, model, recipe=RECIPE, of_data=of_images)
+    )
+
+
+def of_listed(point: Mapping[str, object], model: str) -> Config:
+    """The configuration of one of MODELS. Raises UserError where a value does not fit."""
     defaults = recipe.defaults(point) | ({"dim": None} if model == "cnn" else {})  # null: CNN_DIM
     defaults |= dict.fromkeys(VARIANTS)
     axes = KNOWN | ({"attention": SHARED["attention"]} if model == "vit" else {})
@@ -100,7 +118,7 @@ def of_own_model(point: Mapping[str, object], model: str) -> Config:
         axes=OF_MODELS,
         recipe=RECIPE,
         of_data=of_images,
-        later={name: KNOWN[name] for name in recipe.AXES},
+        later={name: KNOWN[name] for name in (*recipe.AXES, *TUNING)},
         task_defaults=recipe.defaults,
     )
     return recipe.completed(config)

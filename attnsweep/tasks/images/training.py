@@ -7,7 +7,7 @@ workers. A batch is a gather and a normalisation.
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from attnsweep.core.bits import packed
-from attnsweep.tasks.images import augment, datasets
+from attnsweep.tasks.images import augment, datasets, tuning, weights
 from attnsweep.tasks.images.cache import Range
 from attnsweep.tasks.images.judging import Answers, in_top
 from attnsweep.tasks.images.schedule import learning_rate as learning_rate
 
 JUDGE_BATCH = 1_000
 examine: Callable[..., dict[str, Any]] | None = None  # the test is judged with each epoch, for test_acc_best
+tune = tuning.tune
 ADAM: Mapping[str, Any] = {}  # torch's defaults
 # normalised images and their labels, or where images are mixed the share of each class
 Batch = tuple[Float[Tensor, "b c s s"], Int64[Tensor, " b"] | Float[Tensor, "b classes"]]
@@ -111,8 +112,8 @@ def normalisation(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None) -> Data:
-    """The data of one trial; see `load`."""
-    return load(
+    """The data of one trial, normalised as its recipe says; see `load`."""
+    data = load(
         config["dataset"],
         config["image_size"],
         data_dir,
@@ -120,6 +121,18 @@ def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: s
         sha256=sha256,
         skip_unreadable=config["unreadable"] == "skip",
     )
+    known = weights.NORMALISED.get(config["normalise"])
+    return renormalised(data, *known) if known else data
+
+
+def renormalised(data: Data, mean: Sequence[float], std: Sequence[float]) -> Data:
+    """The same data with another mean and deviation per channel; grey images take that of all colours."""
+    channels = data.factor.shape[1]
+    of_channels = [
+        torch.tensor(one if channels == len(one) else [sum(one) / len(one)]) for one in (mean, std)
+    ]
+    factor, offset = normalisation(*of_channels)
+    return replace(data, factor=factor.to(data.factor), offset=offset.to(data.offset))
 
 
 def inputs(data: Data, images: UInt8[Tensor, "b c s s"]) -> Float[Tensor, "b c s s"]:

@@ -20,6 +20,7 @@ from attnsweep.tasks.sequences.decoding import Writer, beam
 from attnsweep.tasks.sequences.problems import BEGIN, FIRST, PAD, PROBLEMS, Problem
 from attnsweep.tasks.sequences.transformer import Transformer
 
+tune = None  # a model is trained as it is initialised
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-9}  # section 5.3
 JUDGE_BATCH = 250
 Examples = tuple[Tensor, Tensor]  # questions (n, s) and answers (n, t), int64

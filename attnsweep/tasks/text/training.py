@@ -20,6 +20,7 @@ from attnsweep.tasks.text.decoder import Decoder
 from attnsweep.tasks.text.encoding import Encoding, encoding_of
 
 examine: Callable[..., dict[str, Any]] | None = None  # judged with each epoch
+tune = None  # a model is trained as it is initialised
 ADAM: Mapping[str, Any] = {"betas": (0.9, 0.95)}
 NOTHING = -1  # in place of a token that is not predicted
 JUDGED_TOKENS = 16_384  # at once

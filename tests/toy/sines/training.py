@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ADAM: Mapping[str, Any] = {}
+tune = None  # a model is trained as it is initialised
 examine: Callable[..., dict[str, Any]] | None = None
 Batch = tuple[Tensor, Tensor]
 

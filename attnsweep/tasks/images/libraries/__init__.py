@@ -1,0 +1,191 @@
+"""Models of other libraries by their names there: `timm:vit_tiny_patch16_224`, `torchvision:swin_t`.
+
+The arguments of their constructors are hyperparameters: one that is an axis of images by its name and range
+stands in the column of that axis, all others in `model_args`; those that a sweep does not name are the
+library's own. Channels, classes and, where a model asks for it, the side of the images come from the data.
+"""
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attnsweep.core.axes import Config, filled
+from attnsweep.core.errors import UserError
+from attnsweep.tasks import own
+from attnsweep.tasks.images.axes import KNOWN
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OF_DATA = ("num_classes", "channels", "in_chans", "image_size", "img_size")  # whatever a class means by them
+SIZES = {  # the axes in whose columns arguments may stand
+    key: axis for key, axis in KNOWN.items() if axis.architecture and axis.settable and key not in OF_DATA
+}
+Point = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a library's published weights of a model want: the side of images in pixels, and the mean and
+    standard deviation by which the channels of pixels in 0..1 are normalised.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Library(Protocol):
+    """A library of models."""
+
+    def names(self) -> list[str]:
+        """The models that it has."""
+
+    def constructor(self, name: str) -> inspect.Signature:
+        """The arguments that a model's class takes."""
+
+    def build(
+        self, name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int
+    ) -> "nn.Module":
+        """The freshly initialised model."""
+
+    def wants(self, name: str) -> Wants:
+        """See `Wants`."""
+
+    def published(self, name: str) -> "dict[str, torch.Tensor]":
+        """The published weights, downloaded where need be."""
+
+    def origin(self, name: str) -> str:
+        """Where they are published. Raises UserError where there are none."""
+
+
+def of_timm() -> Library:
+    """Raises UserError where timm is not installed."""
+    try:
+        from attnsweep.tasks.images.libraries import timm_models
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise UserError("timm is not installed; pip install 'attnsweep[timm]'") from error
+    return timm_models
+
+
+def of_torchvision() -> Library:
+    """It is a dependency of this package."""
+    from attnsweep.tasks.images.libraries import torchvision_models  # here: torch takes seconds to import
+
+    return torchvision_models
+
+
+LIBRARIES: dict[str, Callable[[], Library]] = {"timm": of_timm, "torchvision": of_torchvision}
+
+
+def has(model: str) -> bool:
+    """Whether a model's name is `timm:NAME` or `torchvision:NAME`."""
+    library, colon, _ = model.partition(":")
+    return bool(colon) and library in LIBRARIES and not own.is_own(model)
+
+
+def known(model: str) -> tuple[Library, str]:
+    """The library of a model, and its name there. Raises UserError where there is none of that name."""
+    prefix, _, name = model.partition(":")
+    try:
+        library = LIBRARIES[prefix]()
+    except UserError as error:
+        raise UserError(f"model={model!r}: {error}") from error
+    names = library.names()
+    if name not in names:
+        near = (
+            difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+            or [one for one in names if name in one][:4]
+        )
+        hint = f"; near are {', '.join(near)}" if near else f", which has {len(names):,}"
+        raise UserError(f"model={model!r} is no model of {prefix}{hint}")
+    return library, name
+
+
+@lru_cache(maxsize=256)
+def parameters(model: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a model that a sweep may name. Raises UserError as `known` does."""
+    library, name = known(model)
+    return {
+        key: one
+        for key, one in library.constructor(name).parameters.items()
+        if key != "self" and one.kind in own.KINDS
+    }
+
+
+def takes(model: str) -> Collection[str]:
+    """The keys of a sweep that mean an argument of a model; `img_size` is the side of the images, whatever
+    the class calls it. Raises UserError as `known` does.
+    """
+    return {*parameters(model), "img_size"}
+
+
+def wants(model: str) -> Wants:
+    """What its published weights want. Raises UserError as `known` does."""
+    library, name = known(model)
+    return library.wants(name)
+
+
+def complete(
+    point: Point,
+    model: str,
+    *,
+    recipe: Sequence[str],
+    of_data: Callable[[Point], Config],
+) -> Config:
+    """The configuration of a library's model; see `own.complete`. Raises UserError."""
+    sized = with_image_size(point, model)
+    data = of_data(sized)
+    given = {
+        key: value
+        for key, value in sized.items()
+        if key in parameters(model) and key not in OF_DATA and key not in recipe and value is not None
+    }
+    columns = [key for key, value in given.items() if key in SIZES and own.fits(SIZES[key], value)]
+    config = filled(KNOWN, (*recipe, *columns), sized) | {"model": model} | data
+    recorded = {key: recordable(key, value) for key, value in given.items() if key not in columns}
+    return config | ({"model_args": json.dumps(recorded, sort_keys=True)} if recorded else {})
+
+
+def with_image_size(point: Point, model: str) -> dict[str, object]:
+    """The point with `image_size` where it says that by the library's own word. Raises UserError where it
+    says both.
+    """
+    theirs, ours = point.get("img_size"), point.get("image_size")
+    if theirs is not None and ours not in (None, theirs):
+        raise UserError(f"img_size={theirs!r} and image_size={ours!r} of {model} are one thing; give one")
+    return {**point, "image_size": theirs if ours is None else ours}
+
+
+def recordable(key: str, value: object) -> Any:
+    """A value as a row records it. Raises UserError where it cannot."""
+    if (plain := own.plain(value)) is own.MISSING:
+        raise UserError(f"{key}={value!r} cannot be recorded; use a number, a string, True, False or a list")
+    return plain
+
+
+def build(config: Config) -> "nn.Module":
+    """The freshly initialised model of a configuration. Raises UserError where it cannot be built so."""
+    model = config["model"]
+    library, name = known(model)
+    taken = parameters(model)
+    arguments = {key: own.as_tuple(value) for key, value in json.loads(config["model_args"] or "{}").items()}
+    arguments |= {key: config[key] for key in taken if key in SIZES and config[key] is not None}
+    arguments |= {key: config["image_size"] for key in ("img_size", "image_size") if key in taken}
+    try:
+        return library.build(name, arguments, channels=config["channels"], num_classes=config["num_classes"])
+    except Exception as error:  # whatever a library raises at what does not fit
+        reason = " ".join(str(error).split())
+        said = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        size = library.wants(name).image_size
+        raise UserError(
+            f"{model} cannot be built with {said or 'its own arguments'} ({type(error).__name__}: {reason}); "
+            f"it is made for image_size={size}"
+        ) from error

@@ -1,0 +1,73 @@
+"""Models of timm (https://huggingface.co/docs/timm)."""
+
+import functools
+import inspect
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from torch import nn
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.libraries import Wants
+
+HOST, WEIGHTS = "huggingface.co", "model.safetensors"  # where its weights are, and the file
+SPECIAL = {"device", "dtype"}  # of a constructor, and no matter of a sweep
+
+
+@functools.cache
+def names() -> list[str]:
+    """Its models, and those with the tag of one of their weights, such as `resnet18.a1_in1k`."""
+    return [*timm.list_models(), *timm.list_pretrained()]
+
+
+@functools.lru_cache(maxsize=64)
+def constructor(name: str) -> inspect.Signature:
+    """See `Library`."""
+    with torch.device("meta"):
+        signature = inspect.signature(type(timm.create_model(name)).__init__)
+    return signature.replace(
+        parameters=[one for key, one in signature.parameters.items() if key not in SPECIAL]
+    )
+
+
+def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int) -> nn.Module:
+    """See `Library`."""
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=channels, **arguments)
+    return model
+
+
+def told_of(name: str) -> Any:
+    """What timm says of a model's weights. Raises UserError where it says nothing."""
+    if (told := timm.get_pretrained_cfg(name)) is None:
+        raise UserError(f"timm says nothing of weights of {name}")
+    return told
+
+
+@functools.lru_cache(maxsize=64)
+def wants(name: str) -> Wants:
+    """See `Library`."""
+    told = told_of(name)
+    return Wants(told.input_size[1], tuple(told.mean), tuple(told.std))
+
+
+def origin(name: str) -> str:
+    """See `Library`."""
+    told = told_of(name)
+    if not (told.hf_hub_id or told.url):
+        raise UserError(f"timm has no weights of {name}")
+    return f"{told.hf_hub_id or told.url}"
+
+
+@functools.lru_cache(maxsize=1)
+def published(name: str) -> dict[str, torch.Tensor]:
+    """See `Library`. Raises OSError at once where there is no network, which timm waits for."""
+    told = told_of(name)
+    here = told.hf_hub_id and huggingface_hub.try_to_load_from_cache(told.hf_hub_id, WEIGHTS)
+    if not isinstance(here, str):
+        socket.getaddrinfo(HOST, 443)
+    found: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    return found

@@ -1,0 +1,82 @@
+"""Models of torchvision's classifiers (https://docs.pytorch.org/vision/stable/models.html)."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torchvision.models as models
+from torch import nn
+
+from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.libraries import Wants
+
+COLOURS = 3  # channels that all of them are made for
+
+
+@functools.cache
+def names() -> list[str]:
+    """See `Library`."""
+    found: list[str] = models.list_models(module=models)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def constructor(name: str) -> inspect.Signature:
+    """See `Library`."""
+    with torch.device("meta"):
+        return inspect.signature(type(models.get_model(name, **quiet(name))).__init__)
+
+
+def quiet(name: str) -> dict[str, Any]:
+    """What spares some of them seconds, or a warning, as they are initialised."""
+    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+
+
+def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int) -> nn.Module:
+    """See `Library`. The first convolution is made anew where images are not of three channels."""
+    model: nn.Module = models.get_model(name, num_classes=num_classes, **{**quiet(name), **arguments})
+    if channels != COLOURS:
+        path, first = next(
+            (path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d)
+        )
+        above, _, last = path.rpartition(".")
+        setattr(model.get_submodule(above), last, widened(first, channels))
+    return model
+
+
+def widened(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """A layer like this one, freshly initialised, that reads another number of channels."""
+    return nn.Conv2d(
+        channels,
+        layer.out_channels,
+        layer.kernel_size,  # type: ignore[arg-type]
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,
+    )
+
+
+def wants(name: str) -> Wants:
+    """See `Library`."""
+    told = models.get_model_weights(name).DEFAULT.transforms()
+    return Wants(told.crop_size[0], tuple(told.mean), tuple(told.std))
+
+
+def origin(name: str) -> str:
+    """See `Library`."""
+    weights = list(models.get_model_weights(name))
+    if not weights:
+        raise UserError(f"torchvision has no weights of {name}")
+    return str(models.get_model_weights(name).DEFAULT.url)
+
+
+@functools.lru_cache(maxsize=1)
+def published(name: str) -> dict[str, torch.Tensor]:
+    """See `Library`."""
+    weights = models.get_model_weights(name).DEFAULT
+    found: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return found
