@@ -72,9 +72,7 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {**config, "model": name, "revision": REVISED_MODELS.get(model)}
     known = before(config)
     return {
-        key: value
-        for key, value in identity.items()
-        if known.get(key) != value and key not in NOT_IN_IDS
+        key: value for key, value in identity.items() if known.get(key) != value and key not in NOT_IN_IDS
     }
 
 

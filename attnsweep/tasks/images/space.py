@@ -59,7 +59,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 
 def of_library(point: Mapping[str, object], model: str) -> Config:
-    """The configuration of another library's model. Raises UserError as `libraries.complete` and `recipe` do."""
+    """The configuration of another library's model. Raises UserError as `libraries` and `recipe` do."""
     defaults = {**recipe.defaults(point), **weights.defaults(point, model)}
     asked = {key: value for key, value in point.items() if value is not None}
     return recipe.completed(
