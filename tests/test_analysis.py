@@ -95,6 +95,7 @@ def section(text: str, head: str) -> list[str]:
     return text[text.index(head) :].split("\n\n")[0].splitlines()
 
 
+@pytest.mark.slow
 def test_the_front_is_printed_for_each_data_set_and_cost(results, tmp_path):
     done = run_as_a_user("pareto", results, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -105,12 +106,14 @@ def test_the_front_is_printed_for_each_data_set_and_cost(results, tmp_path):
     assert params[-1].endswith("from the reference point params 10M and test_acc 0")
 
 
+@pytest.mark.slow
 def test_the_printed_hypervolume_is_the_area_under_the_front(results, tmp_path):
     done = run("pareto", results, "--out", tmp_path, "--dataset", "mnist", "--where", "model == 'cnn'")
     line = section(done.stdout, "mnist, latency_ms_p50: 1 of 1 setting on the front")[-1]
     assert line.startswith("hypervolume 0.2923 ")  # accuracy 0.971, and log10(1 ms / 0.5 ms) decades
 
 
+@pytest.mark.slow
 def test_the_figure_is_written_as_svg_and_png_beside_the_results(results):
     done = run("pareto", results)
     folder = results.parent / "figures"
@@ -120,6 +123,7 @@ def test_the_figure_is_written_as_svg_and_png_beside_the_results(results):
     assert {path.suffix for path in results.rglob("*") if path.is_file()} == {".parquet"}
 
 
+@pytest.mark.slow
 def test_drawing_twice_gives_the_same_svg(results, tmp_path):
     for name in ("one", "two"):
         run("pareto", results, "--out", tmp_path / name)
@@ -143,6 +147,7 @@ def crowded() -> Rows:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [depth_sweep, crowded])
 def test_no_label_covers_another_or_leaves_the_figure(tmp_path, rows):
     figure, _ = figure_of(rows(), tmp_path)
@@ -154,6 +159,7 @@ def test_no_label_covers_another_or_leaves_the_figure(tmp_path, rows):
         assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for b in boxes)
 
 
+@pytest.mark.slow
 def test_every_point_of_a_small_sweep_is_labelled(tmp_path):
     figure, shown = figure_of(depth_sweep(), tmp_path)
     for axes, panel in zip(figure.axes, shown, strict=True):
@@ -169,12 +175,14 @@ def test_a_model_has_the_same_colour_and_marker_in_every_figure():
     assert script.style_of("a_model_of_tomorrow") not in looks
 
 
+@pytest.mark.slow
 def test_the_subtitle_states_device_trials_seeds_and_epochs(tmp_path):
     figure, _ = figure_of(depth_sweep(), tmp_path)
     words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "20 trials: 10 settings, 2 seeds each, 15 epochs. Latency of batch 1 on Xeon, 1 thread" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -193,6 +201,7 @@ def test_odd_results_are_drawn_too(tmp_path, rows):
     assert (tmp_path / "figures/pareto.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_without_latency_parameters_and_macs_are_drawn_and_it_says_so(tmp_path):
     rows = [trial("cnn", "mnist", 0, latency_ms_p50=None, latency_batch=None, measured_on=None)]
     done = run("pareto", written(tmp_path / "results", rows))
@@ -201,6 +210,7 @@ def test_without_latency_parameters_and_macs_are_drawn_and_it_says_so(tmp_path):
     assert "No latency was measured" in done.stdout
 
 
+@pytest.mark.slow
 def test_several_devices_are_refused_until_one_is_chosen(tmp_path):
     rows = [trial("cnn", "mnist", 0), trial("vit", "mnist", 0, depth=2, measured_on="A100")]
     folder = written(tmp_path / "results", rows)
@@ -226,6 +236,7 @@ def test_a_mistake_is_one_sentence_on_stderr_and_status_2(results, name, argumen
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["pareto", "table"])
 def test_a_mistake_is_status_2_and_no_traceback_for_a_user(tmp_path, script):
     done = run_as_a_user(script, tmp_path / "nowhere")
@@ -257,6 +268,7 @@ def lines_of(text: str) -> dict[tuple[str, str], list[str]]:
     return {(row[0], row[1]): row[2:] for row in rows[2:]}
 
 
+@pytest.mark.slow
 def test_settings_stand_side_by_side_and_equal_ones_once(results):
     done = run_as_a_user("table", results)
     assert done.returncode == 0, done.stderr
@@ -270,6 +282,7 @@ def test_settings_stand_side_by_side_and_equal_ones_once(results):
     assert lines["cnn", "mnist"] == ["90.00 ± 0.00", "97.10 ± 0.14", "0.500", "1,199,882"]
 
 
+@pytest.mark.slow
 def test_a_setting_that_a_model_lacks_is_a_dash(tmp_path):
     rows = [
         trial("vit", "mnist", 0, depth=2),
@@ -281,6 +294,7 @@ def test_a_setting_that_a_model_lacks_is_a_dash(tmp_path):
     assert "\u00b1" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_table_says_how_many_trials_a_scheduler_has_stopped(tmp_path):
     rows = [trial("vit", "mnist", seed, lr=lr) for lr in (1e-3, 1e-4, 1e-5) for seed in range(3)]
     assert "Stopped early" not in run("table", written(tmp_path / "all", rows)).stdout
@@ -296,6 +310,7 @@ def test_the_table_says_how_many_trials_a_scheduler_has_stopped(tmp_path):
     assert "Stopped early" not in few
 
 
+@pytest.mark.slow
 def test_axes_that_do_not_tell_two_settings_apart_are_refused(tmp_path):
     rows = [trial("vit", "mnist", 0, depth=2, lr=lr) for lr in (1e-3, 1e-4)]
     folder = written(tmp_path / "results", rows)
@@ -307,6 +322,7 @@ def test_axes_that_do_not_tell_two_settings_apart_are_refused(tmp_path):
     assert "did you mean 'depth'" in run("table", folder, "--by", "dept").stderr
 
 
+@pytest.mark.slow
 def test_the_published_figures_stand_beside_ours(tmp_path):
     small = {"dim": 128, "depth": 6, "heads": 4, "mlp_dim": 256, "dim_head": 64, "geometry": "published"}
     rows = [
@@ -331,6 +347,7 @@ def test_the_published_figures_stand_beside_ours(tmp_path):
     assert "without synchronisation" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_a_published_table_is_refused(results, tmp_path):
     strange = tmp_path / "strange.csv"
     strange.write_text("setting,model\n")
@@ -371,6 +388,7 @@ def odd(name: str) -> Rows:
     return [{**row, "trial_id": f"{i}"} for i, row in enumerate(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_drawn_as_it_is_and_stays_in_its_cell(tmp_path: Path, name: str) -> None:
     folder = written(tmp_path, odd(name))

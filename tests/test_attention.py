@@ -92,6 +92,7 @@ def assert_pairs_close(pairs: Iterable[tuple[Tensor | None, ...]], dtype: torch.
 # --- Against torch.nn ---
 
 
+@pytest.mark.slow
 @kernels
 @precisions
 @masks
@@ -170,6 +171,7 @@ def test_the_encoder_block_is_torchs(attention: str, norm: str, dtype: torch.dty
     assert_same_gradients(parts, dtype)
 
 
+@pytest.mark.slow
 @kernels
 @norms
 @precisions
@@ -304,6 +306,7 @@ def test_two_axes_are_queries_and_keys_even_where_there_are_as_many_examples_as_
 # --- Properties ---
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 6), st.floats(0.1, 30))
 def test_weights_of_a_row_sum_to_one_or_to_zero_where_all_is_masked(
     seed: int, queries: int, keys: int, scale: float
@@ -353,6 +356,7 @@ def test_cached_attention_reads_what_it_reads_at_once(attention: str) -> None:
     assert crossed.tokens == M
 
 
+@pytest.mark.slow
 def test_dropout_on_weights_is_for_training_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, N, D)

@@ -84,6 +84,7 @@ def test_the_operations_are_those_of_torchvision() -> None:
         assert set(transform._AUGMENTATION_SPACE) == set(OPERATIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 28), (3, 8)])
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_operation_at_every_strength_is_torchvisions_image_by_image_to_the_bit(

@@ -262,6 +262,7 @@ def valid_points(draw: st.DrawFn) -> dict[str, object]:
     return point
 
 
+@pytest.mark.slow
 @given(valid_points())
 def test_what_was_asked_for_is_what_the_configuration_says(point: dict[str, object]) -> None:
     config = resolve(point)
@@ -272,6 +273,7 @@ def test_what_was_asked_for_is_what_the_configuration_says(point: dict[str, obje
     assert all(type(value) is AXES[key].kind for key, value in config.items() if value is not None)
 
 
+@pytest.mark.slow
 @given(valid_points())
 def test_resolving_a_configuration_changes_nothing(point: dict[str, object]) -> None:
     assert resolve(resolve(point)) == resolve(point)

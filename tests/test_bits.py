@@ -27,6 +27,7 @@ def test_bytes_of_another_number_of_examples_are_refused(count):
         unpacked(b"\xff\xff\xff", count)
 
 
+@pytest.mark.slow
 def test_bits_stay_as_they_are_through_writing_and_compaction(tmp_path: Path):
     chance = np.random.default_rng(0)
     written = {f"{i:012x}": packed(chance.random(1_797) < 0.9) for i in range(30)}

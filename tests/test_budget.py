@@ -298,6 +298,7 @@ def depths(fakes: Fakes) -> list[int]:
     return sorted(map(depth_of, fakes.trained))
 
 
+@pytest.mark.slow
 def test_latency_is_measured_first_and_what_exceeds_it_is_not_trained(
     tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -326,6 +327,7 @@ def test_latency_decides_under_the_first_runtime_and_smallest_batch_and_the_rest
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_cut_off_goes_on_to_the_same_trials(tmp_path: Path, fakes: Fakes) -> None:
     sweep = Sweep(**DEPTHS, budget={"latency_ms": 3}, latency={"batch": [1]})
     fakes.fails_after = 1
@@ -337,6 +339,7 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_trials(tmp_path: Path, fak
     assert depths(fakes) == [1, 2, 3] and len(fakes.measured) == 5
 
 
+@pytest.mark.slow
 def test_latency_of_other_versions_decides_nothing(tmp_path: Path, fakes: Fakes) -> None:
     sweep = Sweep(**DEPTHS, budget={"latency_ms": 1}, latency={"batch": [1]})
     ran(sweep, tmp_path)
@@ -347,6 +350,7 @@ def test_latency_of_other_versions_decides_nothing(tmp_path: Path, fakes: Fakes)
     assert fakes.measured == ["reference", 1, 2, 3, 4, "reference", 2, 3, 4, 1]
 
 
+@pytest.mark.slow
 def test_ones_own_model_is_measured_by_its_text(tmp_path: Path, fakes: Fakes) -> None:
     (tmp_path / "net.py").write_text(OWN)
     model = f"{tmp_path / 'net.py'}:Net"
@@ -396,6 +400,7 @@ def test_only_what_is_within_the_counted_budget_is_measured(tmp_path: Path, fake
     assert depths(fakes) == [1] and fakes.measured == ["reference", 1, 2]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_trained(
     tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -424,6 +429,7 @@ def test_a_budget_that_cannot_be_measured_is_refused(
 SEARCH: dict[str, Any] = dict(**SMALL, search="optuna")
 
 
+@pytest.mark.slow
 def test_a_search_trains_nothing_over_budget_and_measures_each_suggestion_once(
     tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,6 +450,7 @@ def test_a_search_trains_nothing_over_budget_and_measures_each_suggestion_once(
     assert sorted(again["trial_id"]) == sorted(rows["trial_id"])
 
 
+@pytest.mark.slow
 def test_a_search_within_a_budget_learns_where_it_lies() -> None:
     """One in ten depths is within: of points drawn at random one would see 100 distinct ones for ten."""
     pytest.importorskip("optuna")

@@ -240,6 +240,7 @@ def test_rows_are_cleaned_and_stay_otherwise_as_they_are() -> None:
     assert cleaned(frame)["model"].tolist() == ["vit", r"a\x1b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 5000, '{"a": "\\u001b[2J"}'])
 def test_arguments_that_are_none_are_shown_as_they_are(
     tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]

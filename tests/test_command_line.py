@@ -190,6 +190,7 @@ def test_ten_thousand_trials_are_planned_in_one_go(capsys: pytest.CaptureFixture
     assert status == 0 and len(out.splitlines()) == 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     [
@@ -266,6 +267,7 @@ def test_show_names_a_trial_that_does_not_exist(capsys: pytest.CaptureFixture[st
     assert status == 2 and "the beginning of 2 ids" in err
 
 
+@pytest.mark.slow
 def test_pick_prints_the_best_under_a_budget_or_says_what_it_would_take(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -276,6 +278,7 @@ def test_pick_prints_the_best_under_a_budget_or_says_what_it_would_take(
     assert status == 2 and "53002" in err
 
 
+@pytest.mark.slow
 def test_columns_describes_every_column_of_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = said(capsys, "columns")
     assert status == 0

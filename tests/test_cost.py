@@ -76,6 +76,7 @@ def test_the_closed_form_holds_for_a_deepvit_with_one_head() -> None:
     assert cost_of(config) == counted(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100"])
 @pytest.mark.parametrize("geometry", ["image", "published"])
 @pytest.mark.parametrize("model", MODELS)

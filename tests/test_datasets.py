@@ -67,6 +67,7 @@ def test_digits_use_most_of_the_range_of_a_byte_and_keep_all_grey_values() -> No
     assert sorted(set(images.flat)) == list(range(0, 241, 15))
 
 
+@pytest.mark.slow
 def test_every_fifth_digit_is_for_the_test_and_none_is_lost() -> None:
     from sklearn.datasets import load_digits
 

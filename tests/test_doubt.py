@@ -66,6 +66,7 @@ def share_within(draws: np.ndarray, truth: np.ndarray) -> float:
 # --- Intervals cover the truth at their stated rate ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "of_seed"), [(3, 0.012), (2, 0.012), (3, 0.03), (1, 0.0)])
 def test_intervals_of_settings_and_of_differences_cover_the_truth_at_their_stated_rate(seeds, of_seed):
     chance, truth = np.random.default_rng(1), TRUTH - 0.1
@@ -89,6 +90,7 @@ def test_a_bootstrap_of_the_seeds_alone_would_cover_less():
     assert hits / 400 < 0.85
 
 
+@pytest.mark.slow
 def test_what_validation_selects_is_covered_and_choosing_on_test_flatters():
     """Of 54 equal settings the best on test looks points better than it is; that on validation does not."""
     chance, equal = np.random.default_rng(2), np.full(54, 0.85)
@@ -167,6 +169,7 @@ def test_equal_settings_are_within_noise_of_one_another():
 # --- The probability of being on the front ---
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=6),
     st.randoms(use_true_random=False),
@@ -193,6 +196,7 @@ def test_fronts_and_hypervolumes_are_those_of_moocore():
         assert set(np.flatnonzero(drawn[:, 0])) == set(np.flatnonzero(kept))
 
 
+@pytest.mark.slow
 def test_the_probability_of_being_on_the_front_is_near_one_where_it_is_clear_and_shared_where_it_is_not():
     chance = np.random.default_rng(3)
     base = np.arange(EXAMPLES)
@@ -227,6 +231,7 @@ def test_seeds_that_failed_or_diverged_count_as_begun():
     assert any("2 seeds of 1 setting not done" in remark for remark in doubt.remarks(sure))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [{"numerics": 2}, {"attnsweep": "2"}, {"lr": 0.1}, {"depth": 7}], ids=lambda one: next(iter(one))
 )
@@ -236,6 +241,7 @@ def test_rows_that_differ_in_anything_but_the_seed_are_other_settings(other):
     assert doubt.doubt(frame).settings["seeds"].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_two_rows_of_one_seed_are_refused():
     right = np.arange(EXAMPLES) < 300
     with pytest.raises(UserError, match=r"vit.* has several rows of seed 0"):
@@ -251,6 +257,7 @@ def test_rows_of_several_data_sets_are_refused():
 # --- Rows that say less, or what is not so ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lacking",
     [
@@ -279,6 +286,7 @@ def test_nothing_done_is_a_sentence():
         doubt.doubt(pd.DataFrame([row(1, 0, np.ones(8, bool), status="failed")]))
 
 
+@pytest.mark.slow
 def test_equal_rows_give_equal_draws_whatever_ran_before():
     frame = simulated(np.random.default_rng(0), 3, of_seed=0.01)
     assert (doubt.doubt(frame).draws == doubt.doubt(frame).draws).all()

@@ -69,6 +69,7 @@ def run_lines(printed: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn", "vit"])
 def test_a_file_gives_the_trials_test_accuracy_to_the_image_by_onnx_runtime_alone(
     model: str, done: tuple[Path, dict[str, Row]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -97,6 +98,7 @@ def test_a_file_of_torch_export_runs_by_the_lines_that_are_printed(
     assert run_lines(capsys.readouterr().out, tmp_path).strip() in {str([str(n)]) for n in range(10)}
 
 
+@pytest.mark.slow
 def test_without_kept_weights_the_trial_is_trained_again_to_the_same_numbers(
     done: tuple[Path, dict[str, Row]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +137,7 @@ def test_bad_input_is_a_sentence(done: tuple[Path, dict[str, Row]], tmp_path: Pa
     assert there.read_text() == "mine" and not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_a_link_is_replaced_and_not_followed(done: tuple[Path, dict[str, Row]], tmp_path: Path) -> None:
     folder, rows = done
     (tmp_path / "other").write_text("theirs")
@@ -188,6 +191,7 @@ def test_a_model_that_no_exporter_can_follow_is_refused(suffix: str) -> None:
         deployed(raw(Looking()), suffix=suffix, metadata={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_model_that_takes_one_example_is_a_file_for_one(suffix: str) -> None:
     assert not deployed(raw(Single()), suffix=suffix, metadata={}).any_batch

@@ -215,6 +215,7 @@ def test_threads_and_garbage_collection_are_as_before() -> None:
     assert {threads for _, _, _, threads, *_ in model.seen} == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [cpu_threads(2), measure.no_garbage_collection()])
 def test_what_was_set_is_restored_after_an_error(
     context: contextlib.AbstractContextManager[None],
@@ -225,6 +226,7 @@ def test_what_was_set_is_restored_after_an_error(
     assert (torch.get_num_threads(), gc.isenabled()) == before
 
 
+@pytest.mark.slow
 def test_garbage_collection_stays_off_for_who_turned_it_off() -> None:
     gc.disable()
     try:
@@ -288,6 +290,7 @@ def cuda_runs_out() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", [cuda_runs_out, lambda: torch.empty(2**58)], ids=["cuda", "cpu"])
 def test_a_batch_that_does_not_fit_is_named_not_lowered(fail: Callable[[], object]) -> None:
     row = row_of(Failing(fail), batch=256)
@@ -295,6 +298,7 @@ def test_a_batch_that_does_not_fit_is_named_not_lowered(fail: Callable[[], objec
     assert row["latency_ms_p50"] is None and row["batch"] == 256
 
 
+@pytest.mark.slow
 def test_an_error_of_the_model_is_in_its_row() -> None:
     row = row_of(Failing(lambda: torch.ones(2, 3) @ torch.ones(2, 3)))
     assert "shapes cannot be multiplied" in row["error"] and row["latency_ms_p50"] is None

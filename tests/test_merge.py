@@ -48,6 +48,7 @@ def there(tmp_path: Path) -> Path:
     return tmp_path / "there"
 
 
+@pytest.mark.slow
 def test_new_trials_come_with_their_curves_and_once(here: Path, there: Path) -> None:
     put(here, trial("a"), epochs=2)
     put(there, trial("a"), trial("b"), trial("c", status="failed"), epochs=2)

@@ -187,6 +187,7 @@ OF_ITS_OWN: dict[
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OF_ITS_OWN)
 def test_what_does_not_fit_an_axis_is_an_argument_of_the_classs_own(kind: str, tmp_path: Path) -> None:
     parameter, point, expected = OF_ITS_OWN[kind]

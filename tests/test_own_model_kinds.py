@@ -407,6 +407,7 @@ def refusal(model: str, **point: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_an_answer_that_is_no_tensor_of_logits_is_refused(kind: str, tmp_path: Path) -> None:
     width, end, sentence = ANSWERS[kind]
@@ -497,6 +498,7 @@ HANGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HANGS)
 def test_a_model_that_hangs_does_not_hang_the_plan(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -513,12 +515,14 @@ def test_a_model_that_hangs_does_not_hang_the_plan(
     assert time.monotonic() - began < 90, "the next of its kind is not waited for"
 
 
+@pytest.mark.slow
 def test_a_model_that_is_never_built_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "BUILD_S", 0.5)
     body = PLAIN.format("", 10, "return logits").replace("super()", "while True: pass\n            super()")
     assert "was not built within 0.5 s" in refusal(written(body, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_is_refused_and_the_next_is_tried(tmp_path: Path) -> None:
     head = f"{HEAD}import os, signal\n"
     kills = PLAIN.format("", 10, "os.kill(os.getpid(), signal.SIGKILL)")
@@ -571,6 +575,7 @@ CHANGES: dict[str, str] = {
 IMPORTS = "\nimport io, logging, os, signal, sys, warnings\n"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_a_model_changes_in_the_process_holds_for_the_model_only(change: str, tmp_path: Path) -> None:
@@ -638,6 +643,7 @@ def test_what_a_model_prints_is_not_for_standard_output(
 # What makes a trial the same each time
 
 
+@pytest.mark.slow
 def test_a_trial_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> None:
     """Not on the position of a generator, nor on what an earlier trial left in the module."""
     head = HEAD + "DRAWS, SEEN = np.random.default_rng(0), []\nORDER = torch.randperm(64)\n"

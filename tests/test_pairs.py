@@ -128,6 +128,7 @@ def test_the_first_calls_of_a_burst_do_not_count() -> None:
     assert timed.median == 1
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_at_its_rate() -> None:
     """Noise of 5 % on each burst, of which the median is known: 95 of 100 intervals, give or take three."""
     chance, holds = random.Random(0), 0

@@ -61,18 +61,21 @@ def covered_cells(pairs: list[tuple[float, float]], corner: pareto.Reference) ->
     )
 
 
+@pytest.mark.slow
 @given(points)
 def test_the_front_is_what_brute_force_finds_ties_and_nulls_included(pairs):
     found = pareto.front(rows_of(pairs))
     assert list(found.itertuples(index=False, name=None)) == brute_force_front(pairs)
 
 
+@pytest.mark.slow
 @given(points, st.randoms())
 def test_the_front_does_not_depend_on_the_order_of_the_rows(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
     assert pareto.front(rows_of(pairs)).values.tolist() == pareto.front(rows_of(shuffled)).values.tolist()
 
 
+@pytest.mark.slow
 @given(points)
 def test_the_front_of_a_front_is_itself(pairs):
     once = pareto.front(rows_of(pairs))
@@ -99,6 +102,7 @@ def test_the_front_reads_arrow_columns_with_nulls():
     assert pareto.front(frame)["latency_ms_p50"].tolist() == [1, 3]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from([0.1, 1.0, 10.0, 100.0, 1000.0]), st.integers(-2, 8)), max_size=8))
 def test_the_hypervolume_is_the_area_that_brute_force_counts(pairs):
     corner = pareto.Reference(cost=100.0, quality=1.0)
@@ -110,6 +114,7 @@ def test_the_hypervolume_of_one_point_is_its_accuracy_times_its_decades():
     assert pareto.hypervolume(rows_of([(1, 0.9)]), pareto.Reference(cost=100.0)) == pytest.approx(1.8)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0.1, 99.0), st.floats(0.01, 1.0)), min_size=1, max_size=8))
 def test_the_hypervolume_does_not_depend_on_the_unit_of_the_cost(pairs):
     milliseconds, seconds = rows_of(pairs), rows_of([(cost / 1000, quality) for cost, quality in pairs])
@@ -297,6 +302,7 @@ def test_pick_says_how_to_come_by_a_latency():
         pareto.pick(frame, latency_ms=1.0)
 
 
+@pytest.mark.slow
 def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
     sizes = [(6, 128, 4, 256), (12, 768, 12, 3072), (6, 768, 12, 3072)]
     rows = [trial(depth=d, dim=dim, heads=h, mlp_dim=mlp, lr=1e-4) for d, dim, h, mlp in sizes]
@@ -330,12 +336,14 @@ def test_a_query_that_is_malformed_or_holds_for_no_row_is_a_users_mistake():
             pareto.where(frame, condition)
 
 
+@pytest.mark.slow
 def test_reading_results_needs_neither_torch_nor_ray():
     code = "import sys, attnsweep.answers.pareto; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_labels_say_what_an_architecture_is_before_how_it_was_trained() -> None:
     """Two CNNs on one folder that differ in both."""
     rows = pd.DataFrame(
@@ -354,6 +362,7 @@ def names(*rows: dict[str, object], **options: bool) -> list[str]:
     return list(pareto.labels(pd.DataFrame(list(rows)), **options))
 
 
+@pytest.mark.slow
 def test_models_that_were_trained_otherwise_are_told_so_on_one_data_set() -> None:
     vit, cnn = trial("vit", epochs=1, lr=1e-3, depth=2), trial("cnn", epochs=15, lr=1e-4)
     assert names(vit, cnn) == ["vit ep1 lr=0.001", "cnn ep15 lr=0.0001"]
@@ -382,6 +391,7 @@ OTHER: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHER)
 @pytest.mark.parametrize("short", [False, True])
 def test_two_settings_have_two_names(kind: str, short: bool) -> None:
@@ -392,6 +402,7 @@ def test_two_settings_have_two_names(kind: str, short: bool) -> None:
     assert first != second and len(second) < 60
 
 
+@pytest.mark.slow
 def test_numbers_are_as_long_as_it_takes() -> None:
     found = names(trial(lr=0.00012345678), trial(lr=0.00012349999), trial(lr=1e-3))
     assert found == ["vit lr=0.00012346", "vit lr=0.0001235", "vit lr=0.001"]
@@ -405,6 +416,7 @@ def test_a_setting_has_the_id_of_one_of_its_trials() -> None:
 # Categories, as `astype("category")` makes them to save memory
 
 
+@pytest.mark.slow
 def test_categories_without_rows_are_none() -> None:
     frame = pd.DataFrame(
         [

@@ -370,6 +370,7 @@ class CellOutput(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_few_plain_lines_and_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_paint_and_the_edge_of_the_road_lie_where_they_project() -> None:
     assert sky[:horizon].all() and not sky[horizon:].any()
 
 
+@pytest.mark.slow
 def test_samples_and_a_running_world_show_the_same_views() -> None:
     preset = PRESETS["driving:full"]
     maps = [draw_map(seed, full=True) for seed in (1002, 1000)]
@@ -115,6 +116,7 @@ def test_samples_and_a_running_world_show_the_same_views() -> None:
         assert len(np.unique(made["cams"])) > 10
 
 
+@pytest.mark.slow
 def test_a_data_set_has_cameras_when_its_name_says_so() -> None:
     plain, more = scenes.find("driving:small"), scenes.find("driving:small+cameras")
     assert scenes.identity(plain) != scenes.identity(more) and more.label == "small+cameras"

@@ -33,6 +33,7 @@ def drawn(kind: str, *, full: bool) -> RoadMap:
     return draw_map(7, kinds=(kind,), full=full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("kind", ["crossing", "tjunction", "merge", "curve"])
 def test_a_point_is_on_the_road_exactly_where_it_is_in_a_lane_or_an_area(kind: str, full: bool) -> None:
@@ -46,6 +47,7 @@ def test_a_point_is_on_the_road_exactly_where_it_is_in_a_lane_or_an_area(kind: s
     assert 0.02 < expected.mean() < 0.9
 
 
+@pytest.mark.slow
 def test_the_island_of_a_roundabout_is_no_road_and_gaps_between_lanes_are() -> None:
     road_map = drawn("roundabout", full=False)
     assert not road_map.ground.holds(np.zeros((1, 2)))[0]

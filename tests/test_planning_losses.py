@@ -183,6 +183,7 @@ def test_reading_a_map_at_the_middles_of_its_cells_gives_its_cells():
 # --- Perfect predictions, and worse ones ---
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_costs_next_to_nothing(batch):
     terms = losses(perfect(batch), batch)
     assert set(terms) == set(WEIGHTS) - {"choice"}

@@ -73,6 +73,7 @@ def columns(samples: Samples, plan: np.ndarray, name: str) -> list[float]:
     return [found[f"{name}_{s}s"] for s in open_loop.SECONDS if f"{name}_{s}s" in found]
 
 
+@pytest.mark.slow
 def test_the_recorded_drive_is_no_distance_from_itself_and_hits_nothing(recorded: Samples) -> None:
     found = open_loop.summary(open_loop.measures(recorded, recorded["plan"].astype(float)))
     for name, value in found.items():
@@ -296,6 +297,7 @@ def motmetrics_of(one: Tracked, shown: np.ndarray, names: list[str]) -> list[flo
     return library.metrics.create().compute(events, metrics=names).iloc[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_counting_over_time_is_motmetrics(seed: int) -> None:
     one = tracked(seed)
@@ -336,6 +338,7 @@ def devkits_averages(one: Tracked, score: np.ndarray) -> dict[str, float]:
     return {"amota": float(np.mean(motar)), "amotp": float(np.mean(motp))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_averages_over_recalls_are_nuscenes(seed: int) -> None:
     one = tracked(seed)

@@ -33,6 +33,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_measurement_is_alone_until_somebody_trains_and_again_when_he_was_killed() -> None:
     with presence.alone(0) as is_alone:
         assert is_alone

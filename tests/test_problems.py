@@ -93,6 +93,7 @@ def test_at_every_length_no_question_that_judges_is_trained_on(problem: Problem,
         assert longest > 0.5 * problem.train_size - 300, "half of them are still of the greatest length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "length"), LENGTHS, ids=lambda value: getattr(value, "name", value))
 def test_what_judges_is_of_the_longest_and_of_twice_that(problem: Problem, length: int) -> None:
     odd = problem.name == "addition"  # two equal numbers and a plus

@@ -218,12 +218,14 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_numbers_and_weights(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_the_trials_of_before_compute_what_they_did() -> None:
     """The last loss of this trial as the version before the recipes had it; CPUs differ by rounding alone."""
     row = last_row(list(run(trial(lr=1e-3), Options("nowhere"))))
     assert row["train_loss"] == pytest.approx(2.3448137286273183, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ["digits"])
 def test_a_greyscale_set_trains_under_every_augmentation(channels: str) -> None:
     for kind in AXES["augment"].choices:
@@ -277,6 +279,7 @@ def test_the_mean_of_the_weights_is_the_one_of_its_recurrence() -> None:
     assert len(seen) > 5 and not torch.allclose(live.double(), expected)
 
 
+@pytest.mark.slow
 def test_the_mean_is_what_is_judged_and_kept(tmp_path: Path) -> None:
     one = trial(ema=0.9, lr=1e-2)
     options = Options("nowhere", runs_dir=str(tmp_path), keep_weights=True)
@@ -308,6 +311,7 @@ def test_the_statistics_of_batch_norms_are_averaged_too() -> None:
         assert model[1].num_batches_tracked == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "shape", "infinite"])
 def test_a_checkpoint_with_another_average_is_skipped(damage: str, tmp_path: Path) -> None:
     one, options = trial(ema=0.9), Options("nowhere", runs_dir=str(tmp_path), checkpoint_s=0)

@@ -60,6 +60,7 @@ def test_many_trials_stand_in_few_files_and_each_row_once(recorder: Recorder) ->
     assert len(as_pandas_reads(recorder, "epochs")) == 2 * len(several)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_never_bundled_for_a_retry_replaces_its_row(recorder: Recorder) -> None:
     failed, *rest = trials(BUNDLE + 1)
     finish(recorder, failed, status="failed")
@@ -72,6 +73,7 @@ def test_a_failed_trial_is_never_bundled_for_a_retry_replaces_its_row(recorder: 
     assert rows.loc[failed.trial_id, "attempts"] == 2
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_in_their_first_epoch_leave_no_curve(recorder: Recorder) -> None:
     for trial in trials(BUNDLE):
         finish(recorder, trial, status="diverged", epochs=0)

@@ -197,6 +197,7 @@ def test_a_table_is_read_while_another_file_is_being_written(
     assert read_by(reader, store, "depth") == {"a": 3, "b": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_is_read_by_any_reader_with_its_own_columns_only(
     store: Store, reader: Reader, table: str
@@ -238,6 +239,7 @@ def test_a_torn_file_is_skipped_with_a_warning_and_the_other_rows_are_intact(
     assert [str(torn) in record.getMessage() for record in caplog.records] == [True]
 
 
+@pytest.mark.slow
 def test_any_way_of_tearing_a_file_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store.write("trials", [row("a")], "a")
     store.write("trials", [row("b")], "b")
@@ -407,6 +409,7 @@ def test_a_file_appears_in_its_folder_in_one_step(store: Store, monkeypatch: pyt
 # Compaction
 
 
+@pytest.mark.slow
 def test_compaction_leaves_one_file_and_every_row(store: Store) -> None:
     for i in range(5):
         store.write("trials", [row(f"{i}", depth=i)], f"{i}")
@@ -488,6 +491,7 @@ def killed_after(deletions: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deleted", range(4))
 def test_compaction_that_is_cut_off_loses_and_doubles_nothing(store: Store, deleted: int) -> None:
     expected = {f"{i}": i for i in range(4)}
@@ -584,6 +588,7 @@ def test_changing_rows_past_a_torn_file_leaves_it_alone(store: Store) -> None:
 # Loading
 
 
+@pytest.mark.slow
 def test_load_gives_the_done_trials_unless_it_is_told_otherwise(store: Store) -> None:
     for trial_id, status in (("a", "done"), ("b", "failed"), ("c", "diverged"), ("d", "done")):
         store.write("trials", [row(trial_id, status)], trial_id)

@@ -52,6 +52,7 @@ def prepared(
 # What is computed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", GRAPHS)
 @pytest.mark.parametrize("point", [CNN, VIT, CCT], ids=lambda point: point["model"])
 def test_a_runtime_computes_what_eager_computes(runtime: str, point: dict[str, Any]) -> None:
@@ -150,6 +151,7 @@ def test_onnx_runtime_has_no_kernels_for_bf16_on_a_cpu() -> None:
         opened(graph.SerializeToString(), device="cpu", threads=1)
 
 
+@pytest.mark.slow
 def test_int8_is_judged_on_the_images_it_was_not_calibrated_on(tmp_path: Path) -> None:
     config = resolve(CNN)
     data, model = training.load_for(config, str(tmp_path), "cpu"), build(config)
@@ -202,6 +204,7 @@ def test_cuda_graphs_and_int8_say_what_they_are_for() -> None:
 # What is left behind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", GRAPHS)
 def test_one_thread_computes_and_nothing_is_left_behind(
     runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,6 +251,7 @@ class Spread(nn.Module):
         return torch.cat([ranks, means, spread.flatten(1)], dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "spared"),
     [(Written(otherwise=False), True), (Written(otherwise=True), False), (Spread(), True)],
@@ -267,6 +271,7 @@ def test_the_second_trace_is_spared_only_where_nothing_else_comes_out(
     assert (not traces) == spared
 
 
+@pytest.mark.slow
 def test_a_graph_is_exported_once_for_all_runtimes_until_the_weights_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -286,6 +291,7 @@ def test_a_graph_is_exported_once_for_all_runtimes_until_the_weights_change(
     assert len(exports) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", GRAPHS)
 def test_the_calling_thread_computes(runtime: str) -> None:
     call = prepared(runtime, {"model": "vit", "dataset": "mnist"}).call

@@ -69,6 +69,7 @@ def test_a_sweep_finds_the_module_beside_it_and_nothing_in_place_of_a_package(
     assert (status, "1 done in" in output) == (0, True), output
 
 
+@pytest.mark.slow
 def test_the_package_of_somebody_else_keeps_its_working_directory(tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     (tmp_path / "mine").mkdir()

@@ -70,6 +70,7 @@ def test_a_search_finds_better_points_than_chance() -> None:
     assert sum(found[30:]) / 30 < 0.75 * sum(abs(depth - 70) for depth in range(1, 101)) / 100
 
 
+@pytest.mark.slow
 def test_of_two_objectives_the_trade_off_is_searched() -> None:
     """Accuracy does not depend on the width, so that narrow ones are the better choice."""
     widths = [one["dim"] for one in run(Search(Sweep(**DEPTHS, num_samples=60), [], NOWHERE))]

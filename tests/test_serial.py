@@ -151,6 +151,7 @@ def test_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
     assert "gone" in rows["error"].iloc[1]
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_failed_the_sweep_goes_on_and_a_rerun_tries_it_again(tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text(HANGING)
     """Two that hang, one after the other: others would have to be fast enough."""
@@ -260,6 +261,7 @@ def test_ctrl_c_goes_on_from_the_checkpoint_with_the_same_numbers(
     pd.testing.assert_frame_equal(rows[UNDISTURBED], undisturbed[UNDISTURBED])
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_does_not_train_on(tmp_path: Path) -> None:
     """At the first rate 0.8 of the digits are right after an epoch, at those that learn nothing 0.1."""
     rates = {"grid_search": [3e-3, 1e-7, 1e-8]}
@@ -271,6 +273,7 @@ def test_a_stopped_trial_does_not_train_on(tmp_path: Path) -> None:
     assert (rows["status"] == "stopped").sum() == 2
 
 
+@pytest.mark.slow
 def test_halving_goes_on_from_an_earlier_command(tmp_path: Path) -> None:
     """The same rates stop, whether in one command or the good ones first."""
     rates = [3e-3, 1e-3, 1e-7, 1e-8]

@@ -56,6 +56,7 @@ def in_the_published_geometry(point: dict[str, Any]) -> list[dict[str, Any]]:
     return [point, {**point, "geometry": "published"}] if takes else [point]
 
 
+@pytest.mark.slow
 @every_model
 def test_every_model_sees_the_images_of_every_named_set_by_default(model: str) -> None:
     for dataset in ("digits", "mnist", "cifar10"):
@@ -63,6 +64,7 @@ def test_every_model_sees_the_images_of_every_named_set_by_default(model: str) -
             assert sees(point), point
 
 
+@pytest.mark.slow
 @every_model
 def test_every_model_sees_the_images_of_a_folder_by_default_or_says_which_side_to_take(
     model: str, folder: str
@@ -111,6 +113,7 @@ def test_a_patch_of_a_single_value_is_refused_where_a_norm_leaves_nothing_of_it(
         resolve({**SMALL, **point})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*TAKES, "vit", "deepvit", "hybrid"])
 def test_the_least_width_that_is_taken_sees_and_one_whose_norms_leave_a_sign_is_refused(model: str) -> None:
     narrow = {"heads": 1, "dim_head": 4, "mlp_dim": 48}

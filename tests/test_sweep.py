@@ -63,6 +63,7 @@ def grid(*choices: object) -> dict[str, Any]:
 # Imports
 
 
+@pytest.mark.slow
 def test_reading_results_and_checking_sweeps_imports_neither_torch_nor_ray() -> None:
     modules = [
         "attnsweep",
@@ -161,11 +162,13 @@ def by_brute_force(parts: Iterable[dict[str, list[Any]]]) -> list[Point]:
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(grids, min_size=1, max_size=3))
 def test_a_union_of_grids_has_every_cell_of_every_part(parts: list[dict[str, list[Any]]]) -> None:
     assert list(as_space(parts).points()) == by_brute_force(parts)
 
 
+@pytest.mark.slow
 @given(st.lists(grids, min_size=1, max_size=3))
 def test_trials_are_the_distinct_configurations(parts: list[dict[str, list[Any]]]) -> None:
     distinct: list[Point] = []
@@ -177,6 +180,7 @@ def test_trials_are_the_distinct_configurations(parts: list[dict[str, list[Any]]
     assert len({one.trial_id for one in trials}) == len(trials)
 
 
+@pytest.mark.slow
 @given(st.lists(grids, min_size=1, max_size=2), st.sampled_from(sorted(CHOICES)), st.integers(0, 2), grids)
 def test_widening_a_grid_changes_no_existing_id(
     parts: list[dict[str, list[Any]]], key: str, which: int, further: dict[str, list[Any]]
@@ -373,6 +377,7 @@ def test_a_known_trial_keeps_its_ids() -> None:
     assert (known.trial_id, known.arch_id) == ("e10372c8dcaf", "1f557ebd5e85")
 
 
+@pytest.mark.slow
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
         "from pathlib import Path\nfrom attnsweep.tasks.registry import resolve\n"
@@ -656,6 +661,7 @@ def test_an_override_of_a_misspelt_key_is_refused() -> None:
         UNION.override({"epoch": [2]})
 
 
+@pytest.mark.slow
 @given(st.lists(grids, min_size=1, max_size=3), st.sampled_from(sorted(CHOICES)), st.data())
 def test_an_override_with_values_of_the_sweep_keeps_exactly_the_points_that_have_them(
     parts: list[dict[str, list[Any]]], key: str, data: st.DataObject

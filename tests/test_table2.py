@@ -72,6 +72,7 @@ def test_the_ticks_are_those_of_the_published_table(every: pd.DataFrame) -> None
     assert set(UNIAD) <= set(STAGES)
 
 
+@pytest.mark.slow
 def test_a_setting_has_cells_for_what_it_has_and_no_setting_is_lost(every: pd.DataFrame) -> None:
     names = [measure.name for measure in table2.MEASURES]
     text = table2.markdown(rows_of(every))
@@ -118,6 +119,7 @@ def test_no_interval_leaves_what_there_can_be(tmp_path: Path) -> None:
     assert cell is not None and (cell.low, cell.high) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_the_best_is_bold_whichever_way_is_better(tmp_path: Path) -> None:
     rows = [trial_row(stages="id5", seed=0), trial_row(stages="id6", seed=1)]  # 0.5, and 0.6
     text = table2.markdown(rows_of(frame_of(tmp_path, rows)))
@@ -151,6 +153,7 @@ def overlaps(texts: list[Text]) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_no_text_of_the_figures_covers_another(tmp_path: Path) -> None:
     lists = {name: np.linspace(0, 30, MAPS).tolist() for name in BY_MAP}
     rows = [trial_row(stages=stages, maps=lists) for stages in UNIAD]

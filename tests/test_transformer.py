@@ -101,6 +101,7 @@ def counted(config: dict) -> Cost:
         return count(OfPairs(transformer(config)), pairs)
 
 
+@pytest.mark.slow
 @kernels
 @norms
 @places
@@ -110,6 +111,7 @@ def test_the_closed_form_is_what_torch_counts(norm: str, positions: str, attenti
     assert encoder_decoder(config) == counted(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [3, 4, 6])
 @pytest.mark.parametrize("dim_head", [1, 4, 5])
 def test_heads_may_have_a_width_of_their_own(heads: int, dim_head: int) -> None:
@@ -119,6 +121,7 @@ def test_heads_may_have_a_width_of_their_own(heads: int, dim_head: int) -> None:
     assert transformer(config)(source, source).shape == (len(source), 7, VOCABULARY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dim", "mlp_dim", "heads", "millions"), [(512, 2048, 8, 65), (1024, 4096, 16, 213)], ids=["base", "big"]
 )
@@ -214,6 +217,7 @@ def test_embedding_source_target_and_output_are_one_matrix() -> None:
     assert torch.all(model.embedding.weight.grad.abs().sum(dim=1)[3:] > 0)
 
 
+@pytest.mark.slow
 @norms
 @places
 def test_activations_and_gradients_keep_their_size_through_twelve_blocks(norm: str, positions: str) -> None:
@@ -328,6 +332,7 @@ def prefixes(vocabulary: int, longest: int) -> list[tuple[int, ...]]:
     return [prefix for n in range(longest) for prefix in itertools.product(words, repeat=n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_beam_that_holds_all_finds_the_best_of_all_targets(alpha: float, cached: bool) -> None:

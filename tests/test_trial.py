@@ -32,6 +32,7 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
+@pytest.mark.slow
 def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> None:
     happened = events(tiny())
     row = happened[-1]["row"]
@@ -52,6 +53,7 @@ def test_a_trial_ends_with_a_complete_row_and_one_curve_entry_per_epoch() -> Non
     assert lacking == written_by_the_driver | joined_later | by_length | of_others & of_trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn", "vit", "deepvit", "hybrid"])
 def test_the_same_trial_twice_gives_the_same_numbers_to_the_bit(model: str) -> None:
     first, second = events(tiny(model=model)), events(tiny(model=model))
@@ -59,6 +61,7 @@ def test_the_same_trial_twice_gives_the_same_numbers_to_the_bit(model: str) -> N
     assert [timeless(epoch) for epoch in curve(first)] == [timeless(epoch) for epoch in curve(second)]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers() -> None:
     losses = {events(tiny(seed=seed, epochs=1))[-1]["row"]["train_loss"] for seed in (0, 1)}
     assert len(losses) == 2
@@ -77,6 +80,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
     monkeypatch.setattr(procedure("images"), "judge", judge)
 
 
+@pytest.mark.slow
 def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,17 +89,20 @@ def test_the_selected_epoch_is_the_first_with_the_highest_validation_accuracy(
     assert (row["best_epoch"], row["val_acc"], row["test_acc"], row["test_acc_best"]) == (2, 0.75, 0.2, 0.5)
 
 
+@pytest.mark.slow
 def test_training_learns_real_digits() -> None:
     row = events(tiny(model="cnn", dim=None, epochs=5, lr=1e-3, lr_gamma=1))[-1]["row"]
     assert row["test_acc"] > 0.85
     assert unpacked(row["test_right"], row["test_examples"]).mean() == row["test_acc"]
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_by_gamma_after_each_epoch() -> None:
     rates = [epoch["lr"] for epoch in curve(events(tiny(lr=1e-3, lr_gamma=0.5)))]
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_every_optimiser_and_precision_trains(optimizer: str) -> None:
     for precision in ("fp32", "bf16"):
@@ -103,6 +110,7 @@ def test_every_optimiser_and_precision_trains(optimizer: str) -> None:
         assert math.isfinite(row["train_loss"]), (optimizer, precision)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged_with_its_curve_so_far(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,6 +144,7 @@ def test_an_error_inside_a_trial_becomes_a_failed_row_that_names_it(monkeypatch:
     assert last["row"]["trial_id"] == tiny().trial_id
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_cut_off_goes_on_from_its_checkpoint_to_the_same_numbers(tmp_path: Path) -> None:
     trial, options = tiny(epochs=4), Options(data_dir="nowhere", runs_dir=str(tmp_path), checkpoint_s=0)
     whole = events(trial)
@@ -152,6 +161,7 @@ def test_a_trial_that_is_cut_off_goes_on_from_its_checkpoint_to_the_same_numbers
     assert rest[-1]["row"]["train_s"] > sum(epoch["epoch_s"] for epoch in curve(rest)[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PK torn", b"\x80\x04."])
 def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path, content: bytes) -> None:
     trial, options = tiny(epochs=1), Options(data_dir="nowhere", runs_dir=str(tmp_path))
@@ -186,6 +196,7 @@ def kept_weights(trial: Trial, runs: Path, *, cut_after: int = 0) -> tuple[int, 
     return row["best_epoch"], torch.load(weights_path(runs, trial.trial_id), weights_only=True)
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +209,7 @@ def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut_after", [0, 1, 3])
 def test_which_examples_were_right_is_kept_of_the_selected_epoch_even_where_it_was_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_after: int
@@ -214,6 +226,7 @@ def test_which_examples_were_right_is_kept_of_the_selected_epoch_even_where_it_w
     assert not any("test_right" in epoch for epoch in curve(happened)), "it would be most of the curves' size"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_keeps_what_it_should_not_is_skipped(tmp_path: Path) -> None:
     trial = tiny(epochs=2)
     options = Options(data_dir="nowhere", runs_dir=str(tmp_path), checkpoint_s=0)

@@ -284,6 +284,7 @@ def test_later_tokens_have_no_influence(design: str) -> None:
     close(layer(x, causal=True)[:, :4], layer(other, causal=True)[:, :4])
 
 
+@pytest.mark.slow
 @designs
 @pytest.mark.parametrize("parts", [[1] * N, [2, 1, 3, 3], [5, 4], [N]], ids=str)
 def test_cached_attention_reads_what_it_reads_at_once(design: str, parts: list[int]) -> None:
@@ -351,12 +352,14 @@ POINTS: dict[str, dict[str, Any]] = {
 points = pytest.mark.parametrize("point", POINTS)
 
 
+@pytest.mark.slow
 @points
 def test_the_closed_form_is_what_is_counted(point: str) -> None:
     config = resolve(POINT | POINTS[point])
     assert count(build(config), *sequences.example(config, 1)) == cost_of(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_multiply_accumulates_at_other_lengths_are_those_of_the_model_there(attention: str) -> None:
     config = resolve(POINT | dict(attention=attention, length=40, positions="rope"))
@@ -367,6 +370,7 @@ def test_multiply_accumulates_at_other_lengths_are_those_of_the_model_there(atte
         assert count(model, *sequences.example(longer, 1)).macs == columns[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["as published", *POINTS])
 @torch.no_grad()
 def test_the_columns_of_the_cache_are_what_decoding_holds(point: str, tmp_path: Any) -> None:
@@ -384,6 +388,7 @@ def test_the_columns_of_the_cache_are_what_decoding_holds(point: str, tmp_path: 
         assert held[1] - held[0] == row["cache_bytes_per_token"]
 
 
+@pytest.mark.slow
 @points
 @torch.no_grad()
 def test_decoding_with_a_cache_is_decoding_without(point: str) -> None:
@@ -402,6 +407,7 @@ def test_decoding_with_a_cache_is_decoding_without(point: str) -> None:
     close(torch.cat(steps, dim=1), model(source, target))
 
 
+@pytest.mark.slow
 @points
 def test_every_variant_learns(point: str) -> None:
     torch.manual_seed(0)

@@ -129,6 +129,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_column_of_a_newer_version_is_dropped(store: Store, change: str) -> None:
     paths = [newer(store, "a", "z"), newer(store, "a", table="epochs")]
@@ -157,6 +158,7 @@ def test_a_column_that_somebody_added_is_kept(store: Store) -> None:
     assert pq.read_table(path)["note"].to_pylist() == ["look at this one"]
 
 
+@pytest.mark.slow
 def test_rows_of_a_newer_version_travel_with_all_their_columns(store: Store, tmp_path: Path) -> None:
     there = Store(tmp_path / "there")
     newer(there, "a", "b", depth=2)
@@ -209,6 +211,7 @@ def test_columns_that_have_moved_are_read_where_they_are_now_before_anything_is_
     assert len(driven.read("trials")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["upgrade", "compact", "update_trials", "supersede"])
 def test_columns_that_have_moved_are_rewritten_where_they_are_now(driven: Store, change: str) -> None:
     CHANGES[change](driven)
@@ -225,6 +228,7 @@ def test_a_newer_row_of_a_table_is_not_replaced_by_one_that_moves_there(driven: 
     assert driving(driven) == {**EXPECTED, "d": (0.0, None)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renamed", range(4))
 def test_a_rewriting_that_is_cut_off_goes_on_the_next_time(
     driven: Store, monkeypatch: pytest.MonkeyPatch, renamed: int
