@@ -53,7 +53,8 @@ def drawn(right: np.ndarray, chance: np.random.Generator, draws: int = 400) -> n
     seeds, by_seed = right.shape[1], right.mean(axis=2)
     variance = by_seed.var(axis=1, ddof=1) if seeds > 1 else np.zeros(len(right))
     lie = spread.moderated(variance, np.full(len(right), seeds - 1))
-    moved = doubt.changes(right.mean(axis=1), lie, np.full(len(right), float(seeds)), draws, chance)
+    share, count = right.mean(axis=1), np.full(len(right), float(seeds))
+    moved = doubt.changes(share, doubt.on_example(share, count), lie, count, draws, chance)
     return by_seed.mean(axis=1)[:, None] + moved
 
 

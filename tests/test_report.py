@@ -62,9 +62,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> str:
     frame = pd.concat([frame, pd.DataFrame([lost | {"val_acc": None, "test_right": None}])])
     where = tmp_path_factory.mktemp("report") / "results"
     write_results(where, frame)
-    known = {"runtime": "onnxruntime", "measured_on": "cpu", "batch": 1, "precision": "fp32", "versions": "1"}
-    ms = [dict.fromkeys((f"latency_ms_{p}" for p in ("p50", "p90", "p99")), 0.3 * (4 - i)) for i in range(4)]
-    Store(where).write("latency", [{"arch_id": f"{i:012x}", **ms[i], **known} for i in range(4)], "all")
+    measured = {"measured_on": "cpu", "batch": 1, "precision": "fp32", "versions": "1"}
+    fast = [{f"latency_ms_{p}": 0.3 * (4 - i) for p in ("p50", "p90", "p99")} for i in range(4)]
+    rows = [
+        {"arch_id": f"{i:012x}", "runtime": "onnxruntime", **one, **measured} for i, one in enumerate(fast)
+    ]
+    Store(where).write("latency", rows, "all")
     return str(where)
 
 
@@ -249,11 +252,8 @@ def test_limits_filter_hover_and_table_answer(shown, results):
     shown.fill("#filter", "depth=2")
     assert front_in(shown) == [f"{3:012x}"]
     shown.fill("#filter", "")
-    x, y = shown.evaluate("""() => {
-            const point = document.querySelector('#front .points path').getBoundingClientRect();
-            return [point.x + point.width / 2, point.y + point.height / 2];
-        }""")
-    shown.mouse.move(x, y)
+    point = shown.locator("#front .points path").first.bounding_box()
+    shown.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     shown.wait_for_selector("#front .hoverlayer .hovertext")
     assert "vit depth=1" in shown.inner_html("#front .hoverlayer")
     shown.fill("#find", "failed")

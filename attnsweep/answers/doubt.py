@@ -71,7 +71,8 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     right = per_example(rows, settings, quality)
     spread = spread_of_seeds(rows, settings, quality)
     seeds = settings["seeds"].to_numpy(dtype=float)
-    drawn = pareto.numbers(settings, quality)[:, None] + changes(right, spread, seeds, draws, chance)
+    moved = changes(right, on_example(right, seeds), spread, seeds, draws, chance)
+    drawn = pareto.numbers(settings, quality)[:, None] + moved
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     settings = settings.assign(
         low=bounded(low, quality), high=bounded(high, quality),
@@ -81,16 +82,22 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
 
 
 def changes(
-    right: np.ndarray, spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Generator
+    right: np.ndarray,
+    noise: np.ndarray,
+    spread: Spread,
+    seeds: np.ndarray,
+    draws: int,
+    chance: np.random.Generator,
+    *,
+    pseudo: np.ndarray = PSEUDO,
 ) -> np.ndarray:
     """By how much the quality of each setting changes with other test sets and other seeds, (settings,
-    draws). `right` is as of `per_example`, `seeds` (settings,) is their number.
+    draws). `right` is as of `per_example`, `noise` as of `on_example`, `seeds` (settings,) is their number.
     """
-    noise = on_example(right, seeds)
     kept = np.where(spread.dof > 0, share_of_examples(right, seeds, noise), 1.0)
     least = np.nan_to_num(LEAST * noise / max(right.shape[1], 1))
     spread = Spread(np.maximum(spread.variance, least), spread.dof)
-    return of_examples(right, draws, chance) * kept[:, None] + of_seeds(spread, seeds, draws, chance)
+    return of_examples(right, draws, chance, pseudo) * kept[:, None] + of_seeds(spread, seeds, draws, chance)
 
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
@@ -132,7 +139,7 @@ def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
     return flags if len(flags) and abs(flags.mean() - accuracy) < 1e-6 else None
 
 
-def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
+def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator, pseudo: np.ndarray) -> np.ndarray:
     """By how much the quality of each setting changes with other test sets, (settings, draws): the bootstrap
     of examples, the same for all settings. 0 where it is not known which examples were right.
     """
@@ -140,8 +147,7 @@ def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator) -> n
     moved = np.zeros((len(right), draws))
     if not known.any():
         return moved
-    pseudo = np.tile(PSEUDO, (int(known.sum()), 1))
-    shares = np.concatenate([right[known], pseudo], axis=1)
+    shares = np.concatenate([right[known], np.tile(pseudo, (int(known.sum()), 1))], axis=1)
     shares -= shares.mean(axis=1, keepdims=True)
     examples = shares.shape[1]
     for begin in range(0, draws, AT_ONCE):

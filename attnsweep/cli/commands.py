@@ -32,6 +32,9 @@ COMMANDS = {
     "report": Command(
         "figures.report.page", "one page of all that the results say, opened offline", "[RESULTS]"
     ),
+    "effects": Command("figures.effects", "which axis matters, and whether that is real", "[RESULTS]"),
+    "compare": Command("figures.compare", "two settings or two folders, paired example by example", "A B"),
+    "curves": Command("figures.curves", "learning curves with bands over seeds", "[RESULTS]"),
     "attention": Command("figures.attention", "what a trial attends to, drawn", "ID"),
     "planning": Command("figures.planning", "how planners drive, drawn; a drive as a film", "[RESULTS]"),
     "show": Command("cli.show", "everything about one trial, and the line that reruns it", "ID"),

@@ -1,8 +1,12 @@
-"""An option that commands share which show latencies."""
+"""Options that commands share which show results."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from attnsweep.core.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
@@ -12,3 +16,22 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         choices=RUNTIMES,
         help="latency under this runtime; default: the first that each sweep measured",
     )
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which trials of one data set are meant."""
+    parser.add_argument("results", nargs="?", default="results", help="a folder, or a URI; default results/")
+    parser.add_argument("--dataset", help="the data set; needed where the results have several")
+    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+
+
+def rows_of(options: argparse.Namespace) -> "pd.DataFrame":
+    """The trials, of any status, that the options of `add_rows` ask for. Raises UserError where there are
+    none.
+    """
+    from attnsweep.answers import pareto
+    from attnsweep.results.store import load
+
+    frame = load(options.results, status=None, all_columns=True)
+    frame = pareto.where(frame, options.where) if options.where else frame
+    return pareto.choose(frame, "dataset", options.dataset) if options.dataset else frame

@@ -313,7 +313,7 @@ function drawCurves() {
   Plotly.react("curves", found, layout({
     xaxis: axis({ title: { text: "epoch" }, tick0: 0, dtick: Math.max(1, Math.ceil(last / 10)) }),
     yaxis: axis({ title: { text: set().quality.selects + (set().quality.fraction ? " (%)" : "") } }),
-    legend: { orientation: innerWidth < 700 ? "h" : "v" },
+    legend: innerWidth < 700 ? { orientation: "h", y: -0.35 } : {},
   }), CONFIG);
 }
 

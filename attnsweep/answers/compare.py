@@ -1,0 +1,213 @@
+"""Two settings, or two folders of results, held against each other: example by example and, where both have
+the same seeds, seed by seed, so that what they have in common does not count.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from attnsweep.answers import doubt, pareto
+from attnsweep.answers.doubt import DRAWS, LEVEL, Difference
+from attnsweep.answers.spread import moderated
+from attnsweep.core.errors import UserError
+
+PSEUDO = np.array([1.0, -1.0], dtype=np.float32)  # an example for either side: equal on all is no certainty
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A setting of A and one of B, by the name of the pair: their qualities, over how many seeds that both
+    have, and B less A.
+    """
+
+    label: str
+    one: float
+    other: float
+    seeds: int
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The pairs, what they amount to on average, how many settings only A or only B has, and what a reader
+    has to know.
+    """
+
+    quality: str
+    pairs: tuple[Pair, ...]
+    mean: Difference
+    alone: tuple[int, int]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What a pair of settings differs by: for each seed (seeds,), and on each test example (seeds, examples),
+    no example where it is not known.
+    """
+
+    label: str
+    one: float
+    other: float
+    by_seed: np.ndarray
+    by_example: np.ndarray
+
+
+def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> Comparison:
+    """The settings that two results have in common, B less A: say before and after a change of the package.
+
+    Raises UserError where they have none in common, or their data differ.
+    """
+    both = pd.concat([pareto.done(a), pareto.done(b)], ignore_index=True)
+    refuse_other_data(both)
+    quality = quality or pareto.judged_by(both)
+    ours, theirs = (by_setting(one, quality) for one in (a, b))
+    common = [key for key in ours if key in theirs]
+    if not common:
+        raise UserError("the two have no setting in common; name two trials of one folder instead")
+    names = pareto.labels(pd.concat([ours[key].head(1) for key in common]), short=False)
+    pairs = [apart(name, ours[key], theirs[key], quality) for name, key in zip(names, common, strict=True)]
+    return compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
+
+
+def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None) -> Comparison:
+    """The settings of two trials, by their ids or how those begin, B less A.
+
+    Raises UserError where there is no such trial that is done, or several, or their data differ.
+    """
+    rows = pareto.done(frame)
+    ids = [trial_of(rows, wanted) for wanted in (a, b)]
+    refuse_other_data(rows[rows["trial_id"].isin(ids)])
+    quality = quality or pareto.judged_by(rows[rows["trial_id"].isin(ids)])
+    keys = [*pareto.SETTING, *pareto.STATE]
+    one, other = (part_with(by_setting(rows, quality, keys), trial_id) for trial_id in ids)
+    if one.equals(other):
+        raise UserError(f"{a} and {b} are seeds of one setting; name trials of two")
+    names = pareto.labels(pd.concat([one.head(1), other.head(1)]), short=False).tolist()
+    return compared([apart(" -> ".join(names), one, other, quality)], quality, (0, 0))
+
+
+def refuse_other_data(rows: pd.DataFrame) -> None:
+    """Raises UserError where the rows were not judged on the same examples."""
+    for column in ("dataset", "data_sha256"):
+        if column in rows:
+            pareto.refuse_mixture(rows, column, hint="compare what was judged on the same examples")
+
+
+def trial_of(rows: pd.DataFrame, wanted: str) -> str:
+    """The id that is, or begins with, `wanted`."""
+    found = rows.loc[rows["trial_id"].str.startswith(wanted), "trial_id"].tolist()
+    if len(found) == 1:
+        return str(found[0])
+    many = f"is the beginning of {len(found)} ids; give more digits" if found else "is no trial that is done"
+    raise UserError(f"trial_id={wanted!r} {many}")
+
+
+def by_setting(
+    frame: pd.DataFrame, quality: str, keys: Sequence[str] = pareto.SETTING
+) -> dict[tuple[object, ...], pd.DataFrame]:
+    """The done rows of each setting, by its axes. Raises UserError where one has two rows of a seed."""
+    pareto.require(frame, quality, "seed")
+    rows = pareto.done(frame).dropna(subset=[quality])
+    names = [name for name in keys if name in rows]
+    pareto.refuse_twice(rows, names)
+    return {doubt.key_of(key): part for key, part in rows.groupby(names, dropna=False, sort=False)}
+
+
+def part_with(parts: Mapping[tuple[object, ...], pd.DataFrame], trial_id: str) -> pd.DataFrame:
+    """The setting that has this trial. Raises UserError where the trial lacks the quality."""
+    for part in parts.values():
+        if part["trial_id"].eq(trial_id).any():
+            return part
+    raise UserError(f"trial {trial_id} lacks the quality that the other one has")
+
+
+def apart(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> Apart:
+    """What two settings differ by on the seeds that both have. Raises UserError where they share none."""
+    a, b = (rows.set_index("seed") for rows in (a, b))
+    seeds = [seed for seed in a.index if seed in b.index]
+    if not seeds:
+        raise UserError(f"{label}: the two share no seed; run both with the same ones: seed=0,1,2")
+    one, other = (rows.loc[seeds] for rows in (a, b))
+    flags = [flags_of(rows, quality) for rows in (one, other)]
+    known = flags[0].shape == flags[1].shape
+    by_example = flags[1] - flags[0] if known else np.zeros((len(seeds), 0), np.float32)
+    values = [pareto.numbers(rows, quality) for rows in (one, other)]
+    return Apart(label, float(values[0].mean()), float(values[1].mean()), values[1] - values[0], by_example)
+
+
+def flags_of(rows: pd.DataFrame, quality: str) -> np.ndarray:
+    """Which test examples each row has right, (rows, examples); no example where a row does not say it."""
+    nothing = np.zeros((len(rows), 0), np.float32)
+    if quality != doubt.PER_EXAMPLE or "test_right" not in rows:
+        return nothing
+    found = [doubt.flags_of(*row) for row in zip(*(rows[name] for name in doubt.BITS), strict=True)]
+    if any(one is None for one in found) or len({len(one) for one in found if one is not None}) != 1:
+        return nothing
+    return np.array(found, dtype=np.float32)
+
+
+def compared(pairs: Sequence[Apart], quality: str, alone: tuple[int, int]) -> Comparison:
+    """The pairs with the intervals of their differences, drawn together."""
+    seeds = np.array([len(pair.by_seed) for pair in pairs])
+    variance = np.array([pair.by_seed.var(ddof=1) if len(pair.by_seed) > 1 else 0.0 for pair in pairs])
+    examples = max(pair.by_example.shape[1] for pair in pairs)
+    shares = np.full((len(pairs), examples), np.nan, np.float32)
+    noise = np.full(len(pairs), np.nan)
+    for i, pair in enumerate(pairs):
+        if pair.by_example.shape[1] == examples and examples:
+            shares[i] = pair.by_example.mean(axis=0)
+            if len(pair.by_seed) > 1:
+                noise[i] = pair.by_example.var(axis=0, ddof=1).mean()
+    spread = moderated(variance, seeds - 1)
+    chance = np.random.default_rng(0)
+    moved = doubt.changes(shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO)
+    means = np.array([pair.by_seed.mean() for pair in pairs])
+    found = tuple(
+        Pair(pair.label, pair.one, pair.other, len(pair.by_seed), difference(mean, mean + draws))
+        for pair, mean, draws in zip(pairs, means, moved, strict=True)
+    )
+    overall = difference(float(means.mean()), means.mean() + moved.mean(axis=0))
+    return Comparison(quality, found, overall, alone, remarks(pairs, quality))
+
+
+def difference(mean: float, draws: np.ndarray) -> Difference:
+    """A difference with its interval."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(
+        float(mean), float(low), float(high), float((draws > 0).mean() + 0.5 * (draws == 0).mean())
+    )
+
+
+def remarks(pairs: Sequence[Apart], quality: str) -> tuple[str, ...]:
+    """Of how many pairs the intervals say less than they seem to."""
+    found = []
+    if alone := sum(len(pair.by_seed) == 1 for pair in pairs):
+        found.append(f"one seed alone: {alone} of {len(pairs)}; another seed might say otherwise")
+    if quality == doubt.PER_EXAMPLE and (blind := sum(not pair.by_example.shape[1] for pair in pairs)):
+        found.append(f"{blind} of {len(pairs)} do not say which test examples were right: run them again")
+    return tuple(found)
+
+
+def in_words(found: Comparison) -> str:
+    """A line for each pair, the mean over them, and what a reader has to know."""
+    fraction = doubt.is_fraction(found.quality)
+    scale, unit, sign = (100, " points", " %") if fraction else (1, "", "")
+
+    def line(name: str, one: Difference) -> str:
+        ends = f"({scale * one.low:+.3g} to {scale * one.high:+.3g})"
+        verdict = "within noise" if one.is_noise else "better" if one.mean > 0 else "worse"
+        return f"{name:<36} {scale * one.mean:+.3g}{unit} {ends}: {verdict}"
+
+    lines = [f"{found.quality}, B less A, paired by test example and seed, 95 % intervals"]
+    for pair in found.pairs:
+        a, b = (doubt.value_of(value, found.quality) for value in (pair.one, pair.other))
+        seeds = doubt.seeds_in_words(pair.seeds)
+        lines.append(f"{line(pair.label, pair.difference)}; A {a}{sign}, B {b}{sign}, {seeds}")
+    if len(found.pairs) > 1:
+        lines.append(line(f"mean of {len(found.pairs)} settings", found.mean))
+    if any(found.alone):
+        lines.append(f"not compared: {found.alone[0]} settings of A alone, {found.alone[1]} of B alone")
+    return "\n".join([*lines, *found.remarks])

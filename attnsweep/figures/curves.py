@@ -1,0 +1,119 @@
+"""Learning curves with bands over seeds.
+
+python -m attnsweep curves results/ [--dataset cifar10] [--most 8] [--where "model == 'vit'"]
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from attnsweep.answers import doubt, pareto
+from attnsweep.answers.overview import curves
+from attnsweep.core.clean import clean, cleaned
+from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.arguments import add_rows, rows_of
+from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
+from attnsweep.results.store import load
+
+LAYOUT = Layout(panel=(6.2, 3.6), gap=(0, 0), left=0.75, right=2.2, above=0.75, below=0.75)
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+MOST = 8
+
+
+def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figure:
+    """The learning curves of the `most` best settings of one data set: the mean of the seeds, and from the
+    lowest to the highest of them. Raises UserError where none was kept.
+    """
+    rows = pareto.done(frame)
+    for column in ("dataset", "data_sha256"):
+        if column in rows:
+            pareto.refuse_mixture(rows, column)
+    quality = pareto.selecting(rows)
+    rows = rows.dropna(subset=[quality])
+    settings = pareto.over_seeds(rows).reset_index(drop=True)
+    known = curves(rows, doubt.setting_of(rows), epochs, quality, len(settings))
+    best = settings[[one is not None for one in known]].sort_values(quality, ascending=False).head(most)
+    if best.empty:
+        raise UserError("no learning curve was kept of these trials")
+    names = pareto.labels(settings, short=False)
+    scale = 100 if doubt.is_fraction(quality) else 1
+    title = (
+        f"{clean(rows['dataset'].iloc[0])}: the {len(best)} best of {doubt.plural(len(settings), 'setting')}"
+    )
+    with matplotlib.rc_context(STYLE):
+        figure, grid = canvas(
+            (1, 1), LAYOUT, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)
+        )
+        axes, turns = grid[0, 0], dict[str, int]()
+        for i, row in best.iterrows():
+            turn = turns[row["model"]] = turns.get(row["model"], -1) + 1
+            draw_curve(axes, known[int(i)] or {}, row, name=names[i], scale=scale, turn=turn)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(quality + (" (%)" if scale == 100 else ""))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=8)
+    return figure
+
+
+def draw_curve(
+    axes: Axes,
+    curve: Mapping[str, Sequence[float]],
+    row: "pd.Series[Any]",
+    *,
+    name: str,
+    scale: int,
+    turn: int,
+) -> None:
+    """One setting's curve with its band; hollow points and no band where it has one seed. `turn` tells those
+    of one model apart.
+    """
+    colour, alone = style_of(row["model"])[0], row["seeds"] == 1
+    mean, low, high = ([scale * value for value in curve[key]] for key in ("mean", "min", "max"))
+    style: Any = {"linestyle": DASHES[turn % len(DASHES)], "marker": "o" if alone else None}
+    label = f"{name} (one seed)" if alone else name
+    axes.plot(
+        curve["epoch"], mean, color=colour, linewidth=1.5, label=label, markersize=4, markerfacecolor="white",
+        **style,
+    )  # fmt: skip
+    if not alone:
+        axes.fill_between(curve["epoch"], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def footnote(best: pd.DataFrame) -> str:
+    """How to read the figure."""
+    alone = int(best["seeds"].eq(1).sum())
+    said = f" {doubt.plural(alone, 'setting')} with one seed: hollow, without a band." if alone else ""
+    return "Bands: from the lowest to the highest of the seeds." + said
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draws what the options ask for."""
+    figure = draw(cleaned(rows_of(options)), load(options.results, "epochs"), most=options.most)
+    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
+    for path in save(figure, options.out or beside / "figures", "curves"):
+        print(f"wrote {path}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m attnsweep curves", description="Learning curves with bands over seeds."
+    )
+    add_rows(parser)
+    parser.add_argument(
+        "--most", type=int, default=MOST, help=f"settings that are drawn, the best; default {MOST}"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for the figure; default: figures/ beside the results"
+    )
+    options = parser.parse_args(given)
+    if options.most < 1:
+        parser.error(f"--most {options.most} draws nothing; use 1 or more")
+    return exit_status(lambda: run(options))
