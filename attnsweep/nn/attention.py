@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from attnsweep.nn import variants
 from attnsweep.nn.design import PLAIN, Variant, check, width_of_head
-from attnsweep.nn.kernels import Mask
+from attnsweep.nn.kernels import Mask, fused
 from attnsweep.nn.positions import distances, rotated
 
 EPS = 1e-6  # of a root mean square
+FLEX_FROM = 128  # tokens: a block of FlexAttention's
 
 
 class Cache:
@@ -132,6 +133,8 @@ class MultiHeadAttention(nn.Module):
         """
         if self.sums:
             read = self.read_sums(queries, keys, mask=mask, causal=causal, cache=cache)
+        elif self.compiles(queries, alone=keys is None and mask is None and cache is None):
+            read = self.read_compiled(queries, causal=causal)
         else:
             q, k, v, scope = self.reading(queries, keys, mask=mask, causal=causal, cache=cache)
             read = self.kernel(q, k, v, **scope, dropout=self.dropout if self.training else 0.0)
@@ -175,6 +178,28 @@ class MultiHeadAttention(nn.Module):
             if variant.window is not None:
                 cache.forget(variant.window, variant.sinks)
         return Reading(q, k, v, scope)
+
+    def compiles(self, tokens: Tensor, *, alone: bool) -> bool:
+        """Whether FlexAttention is to read them: on a GPU, tokens enough that read themselves `alone`, under
+        a window or a bias, without dropout.
+        """
+        shaped = self.variant.window is not None or self.variant.positions == "alibi"
+        suits = tokens.is_cuda and tokens.shape[1] >= FLEX_FROM and not (self.training and self.dropout)
+        return bool(alone and shaped and suits and self.kernel is fused)
+
+    def read_compiled(self, tokens: Tensor, *, causal: bool) -> Tensor:
+        """What tokens read from themselves by a kernel that is compiled for their window and bias."""
+        from attnsweep.nn import flex  # here: it imports torch's compiler, which takes a second
+
+        variant, alibi = self.variant, self.variant.positions == "alibi"
+        q, k = (
+            self.norm_queries(self.split(self.to_queries(tokens))),
+            self.norm_keys(self.split(self.to_keys(tokens))),
+        )
+        if variant.positions == "rope":
+            q, k = rotated(q), rotated(k)
+        v = self.split(self.to_values(tokens))
+        return flex.attend(q, k, v, causal=causal, window=variant.window, sinks=variant.sinks, alibi=alibi)
 
     def crossed(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """The keys and values (b, g, m, d) of another sequence's tokens."""
