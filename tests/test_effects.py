@@ -52,8 +52,8 @@ def test_what_two_axes_do_together_is_found_as_a_pair_and_not_as_either():
 
 def test_where_nothing_matters_something_is_called_real_in_5_of_100_sweeps():
     """A thousand sweeps of pure noise at once: they share a design, so that it costs one decomposition."""
-    levels = {name: pd.Categorical(values) for name, values in zip("abc", np.array(
-        list(itertools.product([1, 2, 3], [1, 2], [1, 2, 3, 4], range(2))))[:, :3].T, strict=True)}  # fmt: skip
+    design = pd.DataFrame(itertools.product([1, 2, 3], [1, 2], [1, 2, 3, 4], range(2)), columns=list("abcs"))
+    levels = {name: pd.Categorical(design[name]) for name in "abc"}
     codes = {name: effects.coded(factor) for name, factor in levels.items()}
     mains = list(codes.values())
     pairs = [effects.together(codes[a], codes[b]) for a, b in itertools.combinations(codes, 2)]
