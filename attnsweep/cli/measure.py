@@ -16,7 +16,7 @@ DEFAULT = Deployments()
 def main(arguments: Sequence[str]) -> int:
     """Latency of every architecture in the results, on this hardware: what is not known yet."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=main.__doc__)
-    add_results(parser)
+    add_results(parser, by_place=True)
     add_address(parser)
     add_serial(parser)
     add = parser.add_argument

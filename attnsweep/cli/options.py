@@ -3,11 +3,17 @@
 import argparse
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says where results are."""
+def add_results(parser: argparse.ArgumentParser, *, by_place: bool = False) -> None:
+    """Adds the option that says where results are; `by_place`, where a command has no other argument, without
+    its name, too.
+    """
     parser.add_argument(
         "--results", metavar="DIR", default="results", help="a folder or a URI; default results/"
     )
+    if by_place:
+        parser.add_argument(
+            "results", metavar="RESULTS", nargs="?", default=argparse.SUPPRESS, help="the same"
+        )
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
     for why, times in Counter(point.reason for point in plan.invalid).most_common(10):
         console.print(f"  invalid ({times}): {why}", style="red", markup=False, highlight=False)
     show_budget(console, plan)
-    show_at_chance(console, plan.at_chance)
+    show_at_chance(console, plan.at_chance, plan.trials)
 
 
 def show_budget(console: Console, plan: "Plan") -> None:
@@ -131,15 +131,16 @@ def show_data(console: Console, trials: Sequence[Trial]) -> None:
             console.print(f"  {line}", style="yellow", markup=False, highlight=False)
 
 
-def show_at_chance(console: Console, trials: Sequence[Trial]) -> None:
-    """Prints which done trials have learnt nothing."""
+def show_at_chance(console: Console, trials: Sequence[Trial], among: Sequence[Trial]) -> None:
+    """Prints which done trials have learnt nothing, by the names that they have among all of the sweep."""
     if not trials:
         return
-    keys = varying(trials)
+    keys = varying(among)
     names = list(dict.fromkeys(label(trial, keys) for trial in trials))
+    falls = any(trial.config.get("lr_gamma") is not None for trial in trials)
     console.print(
-        f"  no better than chance on validation: {several(names, 'done trial')}; train longer, or raise lr, "
-        "or lr_gamma, by which lr falls with each epoch",
+        f"  no better than chance on validation: {several(names, 'done trial')}; train longer, or raise lr"
+        + ", or lr_gamma, by which lr falls with each epoch" * falls,
         style="yellow", markup=False, highlight=False,
     )  # fmt: skip
 

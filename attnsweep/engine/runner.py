@@ -136,7 +136,8 @@ def execute(
         unlearnt = at_chance(command.trials, store.read("trials").select(ASKED).to_pylist())
     seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
     console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
-    console.show_at_chance(screen, [trial for trial in unlearnt if trial not in plan.at_chance])
+    new = [trial for trial in unlearnt if trial not in plan.at_chance]
+    console.show_at_chance(screen, new, outcome.trials)
     return outcome
 
 

@@ -24,7 +24,7 @@ class Move:
     into: str
 
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 STATUSES = ("done", "failed", "stopped", "diverged")
 FINAL = ("done", "diverged")  # running such a trial again would give the same row
 
