@@ -15,5 +15,5 @@ sweep = Sweep(
     positions=tune.grid_search(["rope", "alibi", "sinusoidal", "none"]),
     kv_heads=tune.grid_search([1, 4]),
     depth=tune.grid_search([2, 4]),
-    dim=64, heads=4, mlp_dim=256, context=128, epochs=4, keep_weights=True,
+    dim=64, heads=4, mlp_dim=256, context=128, batch_size=8, epochs=4, keep_weights=True,
 )  # fmt: skip

@@ -110,7 +110,8 @@ def python_topics() -> str:
 
 
 def paths_below(root: Path) -> Iterator[Path]:
-    """The file itself, or all files below a folder, in the order of their names, but for hidden ones.
+    """The file itself, or all files below a folder, in the order of their names, but for hidden ones and
+    what Python leaves.
 
     Raises OSError where there is nothing of that name.
     """
@@ -119,7 +120,7 @@ def paths_below(root: Path) -> Iterator[Path]:
         yield root
         return
     for path in sorted(root.iterdir()):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and path.name != "__pycache__":
             yield from paths_below(path)
 
 
