@@ -408,6 +408,21 @@ def test_decoding_with_a_cache_is_decoding_without(point: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+@points
+def test_in_bf16_every_variant_computes_nearly_the_same(point: str) -> None:
+    torch.manual_seed(0)
+    config = resolve(POINT | POINTS[point])
+    model, inputs = build(config).eval(), sequences.example(config, 3)
+    exact = model(*inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(*inputs)
+        logits.float().square().mean().backward()
+    assert 1e-4 < float((logits - exact).detach().std() / exact.detach().std()) < 0.1
+    sequences.answer(model.bfloat16(), inputs, config)()  # as it is measured
+
+
+@pytest.mark.slow
 @points
 def test_every_variant_learns(point: str) -> None:
     torch.manual_seed(0)

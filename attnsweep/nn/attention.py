@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from attnsweep.nn import variants
 from attnsweep.nn.design import PLAIN, Variant, check, width_of_head
 from attnsweep.nn.kernels import Mask, fused
+from attnsweep.nn.norms import RMSNorm
 from attnsweep.nn.positions import distances, rotated
 
-EPS = 1e-6  # of a root mean square
 FLEX_FROM = 128  # tokens: a block of FlexAttention's
 
 
@@ -112,7 +112,7 @@ class MultiHeadAttention(nn.Module):
         self.sums = attention == "linear"
         self.to_gate = linear(dim, inner, bias=bias) if attention == "gated" else None
         self.norm_queries, self.norm_keys = (
-            nn.RMSNorm(dim_head, eps=EPS) if variant.qk_norm else nn.Identity() for _ in range(2)
+            RMSNorm(dim_head) if variant.qk_norm else nn.Identity() for _ in range(2)
         )
 
     def forward(

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.core.errors import known
-from attnsweep.nn.attention import EPS, Cache, MultiHeadAttention, linear
+from attnsweep.nn.attention import Cache, MultiHeadAttention, linear
 from attnsweep.nn.design import MLPS, NORMS, PLAIN, Variant, variant_of
 from attnsweep.nn.kernels import Mask
+from attnsweep.nn.norms import RMSNorm
 
 
 class Gated(nn.Module):
@@ -53,7 +54,7 @@ def norm_of(dim: int, kind: str) -> nn.Module:
     """A layer norm; of `rms` a scale and the root mean square alone (https://arxiv.org/abs/1910.07467, eq.
     4).
     """
-    return nn.RMSNorm(dim, eps=EPS) if kind == "rms" else nn.LayerNorm(dim)
+    return RMSNorm(dim) if kind == "rms" else nn.LayerNorm(dim)
 
 
 def last_norm(dim: int, kind: str) -> nn.Module:

@@ -31,6 +31,7 @@ from attnsweep.nn.kernels import (
     joined,
     scores_of,
 )
+from attnsweep.nn.norms import RMSNorm
 
 Pair = tuple[Tensor, Tensor]  # features as they stand, and as rope turns them
 
@@ -111,7 +112,7 @@ class Differential(nn.Module):
         super().__init__()
         self.initial = 0.8 - 0.6 * math.exp(-0.3 * (block - 1))
         self.lambdas = nn.Parameter(0.1 * torch.randn(4, dim_head // 2))  # q1, k1, q2, k2
-        self.norm = nn.RMSNorm(dim_head, eps=1e-5)
+        self.norm = RMSNorm(dim_head, eps=1e-5)
 
     @property
     def factor(self) -> Float[Tensor, ""]:
