@@ -8,8 +8,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
+from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
+from attnsweep.results.store import Store, load
 from attnsweep.space.labels import label, varying
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial
@@ -405,3 +407,15 @@ def test_an_argument_of_the_name_of_a_recipes_axis_stays_the_classs_own_and_its_
 def test_ones_own_model_without_that_argument_has_no_branches_to_leave_out(own: str) -> None:
     with pytest.raises(UserError, match=r"drop_path=0\.1 is nothing that .*:Plain has"):
         resolve({"model": f"{own}:Plain", "drop_path": 0.1})
+
+
+def test_old_rows_and_new_ones_of_one_setting_are_seeds_of_it(tmp_path: Path) -> None:
+    """Rows of before an axis have null there; they are read as what they had."""
+    store = Store(tmp_path)
+    for seed in range(3):
+        row = {**trial(seed=seed).row(), "status": "done", "test_acc": 0.5, "sweep": "s"}
+        old = dict.fromkeys([*recipe.AXES, "drop_path", "attention"]) if seed == 0 else {}
+        store.write("trials", [{**row, **old}], row["trial_id"])
+    rows = load(tmp_path)
+    assert set(rows["augment"]) == {"none"} and set(rows["recipe"]) == {"published"}
+    assert pareto.over_seeds(rows)["seeds"].tolist() == [3]

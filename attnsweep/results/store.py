@@ -37,6 +37,7 @@ from attnsweep.results.schema import (
     Move,
     by_table,
 )  # fmt: skip
+from attnsweep.tasks.registry import TASKS, came_later
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -420,13 +421,27 @@ def load(
     content = store.read(table)
     if table != "trials":
         return content.to_pandas()
-    frame = (under(store, content, runtime) if runtime else content).to_pandas()
+    frame = completed((under(store, content, runtime) if runtime else content).to_pandas())
     if status is not None:
         frame = frame[frame["status"] == status].reset_index(drop=True)
     for own in OWN:
         measures = store.read(own).to_pandas().drop(columns="schema_version")
         frame = frame.merge(measures, on="trial_id", how="left", validate="one_to_one")
     return frame if all_columns else frame.dropna(axis="columns", how="all")
+
+
+def completed(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of trials in which an axis that came later than they has the value that all had before: with
+    another one, seeds of one setting would be two.
+    """
+    for task in TASKS.values():
+        for axis, (value, models) in came_later(task).items():
+            rows = frame[axis].isna() & frame["task"].eq(task.name)
+            if models is not None:
+                rows &= frame["model"].isin(models)
+            if rows.any():
+                frame.loc[rows, axis] = value
+    return frame
 
 
 def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:

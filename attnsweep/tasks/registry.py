@@ -159,6 +159,20 @@ def before(config: Mapping[str, Any]) -> Config:
     return of_axes | TASKS[config["task"]].recipe_before | BEFORE.get(config["model"], {})
 
 
+def came_later(task: Task) -> dict[str, tuple[Any, set[str] | None]]:
+    """The axes that came later than the first trials of a task, each with the value that is its default and
+    that all trials had before, and the models that have it (None: all of the task).
+    """
+    values = {name: axis.before for name, axis in AXES.items() if axis.before == axis.default}
+    values |= task.recipe_before
+    found: dict[str, tuple[Any, set[str] | None]] = {}
+    for name in (name for name, value in values.items() if value is not None):
+        models = {model for model, axes in task.models.items() if name in axes}
+        if name in task.recipe or models:
+            found[name] = values[name], None if name in task.recipe else models
+    return found
+
+
 def architecture(config: Mapping[str, Any]) -> Config:
     """What of a configuration determines latency, parameters and MACs."""
     return {key: value for key, value in config.items() if key not in BESIDE_ARCHITECTURE}

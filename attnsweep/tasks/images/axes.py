@@ -23,7 +23,7 @@ AXES = (
     Axis("drop_path", float, 0.0, "rate at which a residual branch is left out, of the last block; it rises "
          "evenly from 0 at the first", "", 0, 0.99, architecture=False, before=0.0),
     Axis("recipe", str, "published", "what the axes of training are that a sweep does not name",
-         choices=("published", "modern"), architecture=False, shorthand=True),
+         choices=("published", "modern"), architecture=False, shorthand=True, before="published"),
     Axis("augment", str, "none", AUGMENTS, choices=("none", "crop_flip", "randaugment", "trivialaugment"),
          architecture=False, before="none"),
     Axis("random_erasing", float, 0.0, "rate of training images of which a rectangle becomes noise", "", 0, 1,
