@@ -138,6 +138,15 @@ def test_a_sweep_of_a_librarys_model_takes_its_arguments_as_axes(tmp_path: Path)
     assert not sweep.unused().get(TINY["model"])
 
 
+def test_a_recipe_holds_for_a_librarys_model_too(tmp_path: Path) -> None:
+    config = resolve({**TINY, "recipe": "modern", "epochs": 40, "lr": 1e-3})
+    assert (config["optimizer"], config["schedule"], config["warmup_epochs"], config["lr"]) == (
+        "adamw", "cosine", 2.0, 1e-3
+    )  # fmt: skip
+    plain = trial(tmp_path, **TINY)
+    assert trial(tmp_path, **TINY, recipe="published").trial_id == plain.trial_id
+
+
 def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
     named = libraries.parameters("timm:vit_tiny_patch16_224")
     assert {"img_size", "patch_size", "drop_path_rate", "num_heads"} <= set(named)
@@ -158,6 +167,7 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
         ({"model": "timm:vit_tiny_patch16_224"}, "timm:vit_tiny_patch16_224 cannot be built (RuntimeError: "),
         ({"model": "timm:resnet18", "img_size": 32, "image_size": 16}, "are one thing; give one"),
         ({"model": "timm:resnet18", "layers": object}, "cannot be recorded"),
+        ({"model": "timm:resnet18", "drop_path": 0.1}, "drop_path=0.1 is nothing that timm:resnet18 has"),
         ({"model": "timm:resnet18", "layers": "many"}, "cannot be built with layers=many"),
         ({"model": "timm:resnet18", "dataset": "reverse"}, "is for sequences"),
     ],

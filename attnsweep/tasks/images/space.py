@@ -131,6 +131,8 @@ def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
         return
     if own.is_own(model):
         has = "drop_path" in own.signature(model, own.read(model))
+    elif libraries.has(model):
+        has = "drop_path" in libraries.takes(model)
     else:
         has = "drop_path" in MODELS[model]
     if not has:
