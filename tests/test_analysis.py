@@ -48,13 +48,14 @@ def depth_sweep() -> Rows:
     for dataset, base in (("mnist", 0.97), ("cifar10", 0.55)):
         for seed in (0, 1):
             spread = 0.002 * seed
-            rows.append(trial("cnn", dataset, seed, test_acc=base + spread))
+            rows.append(trial("cnn", dataset, seed, test_acc=base + spread, val_acc=base + spread))
             for depth in (2, 6):
                 vit = {"depth": depth, "params": 300_000 * depth, "latency_ms_p50": 0.5 * depth}
                 better = base + 0.002 * depth + spread
-                rows.append(trial("vit", dataset, seed, **vit, test_acc=better, test_acc_best=better + 0.001))
+                scores = {"val_acc": better, "test_acc": better, "test_acc_best": better + 0.001}
+                rows.append(trial("vit", dataset, seed, **vit, **scores))
                 vit["latency_ms_p50"] += 0.1
-                rows.append(trial("deepvit", dataset, seed, **vit, test_acc=base - 0.01))
+                rows.append(trial("deepvit", dataset, seed, **vit, test_acc=base - 0.01, val_acc=base - 0.01))
     return rows
 
 
@@ -102,7 +103,10 @@ def test_the_front_is_printed_for_each_data_set_and_cost(results, tmp_path):
     latency = section(done.stdout, "mnist, latency_ms_p50: 3 of 5 settings on the front")
     assert [line.split()[:2] for line in latency[2:5]] == [["cnn", "0.500"], ["vit", "d2"], ["vit", "d6"]]
     params = section(done.stdout, "cifar10, params: 2 of 5 settings on the front")
-    assert params[2].split() == ["vit", "d2", "600,000", "0.5550", "0.5540", "0.5560", "2"]
+    name, depth, cost, mean, low, high, seeds, p_front = params[2].split()
+    assert [name, depth, cost, mean, seeds] == ["vit", "d2", "600,000", "0.5550", "2"]
+    assert float(low) < 0.555 < float(high) and 0.5 < float(p_front) <= 1
+    assert "mnist: 5 of 5 settings do not say which test examples were right" in done.stdout
     assert params[-1].endswith("from the reference point params 10M and test_acc 0")
 
 

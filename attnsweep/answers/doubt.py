@@ -298,9 +298,9 @@ def within_noise_of(sure: Doubt, one: int) -> list[int]:
     """The positions of the settings that differ from that at `one` by no more than noise, it left out: each
     pair for itself, at 95 %.
     """
-    apart = sure.draws - sure.draws[one]
-    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    return [i for i in np.flatnonzero((low <= 0) & (high >= 0)).tolist() if i != one]
+    beyond, least = sure.draws[one], (1 - LEVEL) / 2 * sure.draws.shape[1]  # draws that either tail holds
+    worse, better = (sure.draws <= beyond).sum(axis=1), (sure.draws >= beyond).sum(axis=1)
+    return [i for i in np.flatnonzero((worse > least) & (better > least)).tolist() if i != one]
 
 
 # --- In words ---

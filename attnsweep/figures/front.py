@@ -2,7 +2,8 @@
 
     python -m attnsweep plot results/ [--dataset cifar10] [--out figures/] [--where "epochs == 15"]
 
-One panel per data set and cost; every point is a setting: the mean over its seeds, with their range.
+One panel per data set and cost; every point is a setting: the mean over its seeds, with its 95 % interval.
+The front is selected on validation; its height, and the band around it, are those of the test.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from attnsweep.answers import pareto
+from attnsweep.answers import doubt, pareto
+from attnsweep.answers.doubt import Doubt
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.arguments import add_runtime
@@ -40,8 +42,8 @@ COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: its cost, and the mean, lowest and highest test quality (fractions) of its seeds; of a
-    latency that is unstable, the ends of its interval.
+    """One setting: its cost, the mean test quality of its seeds and the ends of that one's interval, the
+    probability of being on the front; of a latency that is unstable, the ends of its interval.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Point:
     high: float
     seeds: int
     on_front: bool = field(kw_only=True)
+    p_front: float = field(default=math.nan, kw_only=True)
     unsure: tuple[float, float] | None = field(default=None, kw_only=True)
 
 
@@ -65,6 +68,7 @@ class Panel:
     points: tuple[Point, ...]
     corner: pareto.Reference
     hypervolume: float
+    remarks: tuple[str, ...] = ()
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -85,10 +89,13 @@ class Summary:
 
 
 def panels(frame: pd.DataFrame) -> list[Panel]:
-    """A panel for each cost and each data set, row by row. `frame`: trials, measured on one device."""
+    """A panel for each cost and each data set, row by row. `frame`: trials of any status, measured on one
+    device.
+    """
     settings = pareto.over_seeds(frame)
-    groups = dict(list(settings.groupby("dataset")))
-    return [panel(group, str(name), cost) for cost in costs_of(settings) for name, group in groups.items()]
+    groups = dict(list(frame[frame["dataset"].isin(settings["dataset"])].groupby("dataset")))
+    doubts = {str(name): doubt.doubt(group) for name, group in groups.items()}
+    return [panel(sure, name, cost) for cost in costs_of(settings) for name, sure in doubts.items()]
 
 
 def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
@@ -96,21 +103,22 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
     return ("latency_ms_p50", "params") if settings["latency_ms_p50"].notna().any() else ("params", "macs")
 
 
-def panel(settings: pd.DataFrame, dataset: str, cost: str) -> Panel:
+def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
     """The panel of one data set's settings, those without the cost left out."""
-    named, quality = settings.copy().assign(label=pareto.labels(settings)), pareto.judged_by(settings)
+    settings, quality, remarks = sure.settings, sure.quality, tuple(doubt.remarks(sure))
+    named = settings.assign(label=pareto.labels(settings), p_front=doubt.on_front(sure, cost))
     known = named.dropna(subset=[cost]).sort_values([cost, quality])
     known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:
         return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0)
-    best, corner = pareto.front(known, cost, quality), pareto.reference(known, cost)
-    columns = ["label", "model", cost, quality, f"{quality}_min", f"{quality}_max", "seeds"]
+    best, corner = pareto.front(known, cost), pareto.reference(known, cost)
+    columns = ["label", "model", cost, quality, "low", "high", "seeds"]
     points = tuple(
-        Point(*row[columns], on_front=i in best.index, unsure=unsure(row, cost))
+        Point(*row[columns], on_front=i in best.index, p_front=row["p_front"], unsure=unsure(row, cost))
         for i, row in known.iterrows()
     )
     area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
-    return Panel(dataset, quality, cost, points, corner, area)
+    return Panel(dataset, quality, cost, points, corner, area, remarks)
 
 
 def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
@@ -123,6 +131,7 @@ def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
 
 def summary(frame: pd.DataFrame) -> Summary:
     """What the rows have in common, and how many there are."""
+    frame = pareto.done(frame)
     settings = pareto.over_seeds(frame)
     devices, batches = settings["measured_on"].dropna(), settings["latency_batch"].dropna()
     return Summary(
@@ -228,11 +237,17 @@ def faint(colour: str) -> str:
 
 def draw_points(axes: Axes, one: Panel) -> None:
     """The staircase, and each point with the range of its seeds; the front in colour and above the others."""
-    axes.plot(*staircase(axes, one), color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
+    costs, levels = staircase(axes, one)
+    axes.plot(costs, levels, color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
+    low, high = ([getattr(point, end) for point in one.front for _ in (0, 1)] for end in ("low", "high"))
+    axes.fill_between(costs, low, high, color="#555555", alpha=0.10, linewidth=0, zorder=1)
     for point in one.points:
         colour, marker = style_of(point.model)
         colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
-        axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=1.2, zorder=order)
+        style = "dotted" if point.seeds == 1 else "solid"  # one seed: nothing is known of others
+        axes.vlines(
+            point.cost, point.low, point.high, color=colour, linewidth=1.2, linestyle=style, zorder=order
+        )
         face, edge = (colour, "white") if point.unsure is None else ("white", colour)
         axes.hlines(
             point.accuracy, *(point.unsure or (point.cost,) * 2), color=colour, linewidth=0.9, zorder=order
@@ -266,9 +281,12 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
     known = [(name, form.format("")) for name, form in pareto.ABBREVIATIONS.items()]
     meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
     sentences = {
-        "Line: the front, the settings that no other beats on both quality and cost.": True,
+        "Line: the front, the settings that no other beats on both cost and quality on validation; band and "
+        "bars: 95\u00a0% intervals on test.": True,
         "Pale: the others.": any(not point.on_front for point in points),
-        "Bars: lowest to highest of the seeds.": about.seeds[1] > 1,
+        "Dotted: one seed, whose interval does not know how another would do.": any(
+            point.seeds == 1 for point in points
+        ),
         "Hollow: a latency that is known to no better than 3\u00a0%, with its interval.": any(
             point.unsure for point in points
         ),
@@ -291,8 +309,8 @@ def table(one: Panel) -> str:
     head = f"{one.dataset}, {one.cost}: {len(one.front)} of {plural(len(one.points), 'setting')} on the front"
     cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
     rows = pd.DataFrame(
-        [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds) for p in one.front],
-        columns=["setting", one.cost, one.quality, "lowest", "highest", "seeds"],
+        [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds, p.p_front) for p in one.front],
+        columns=["setting", one.cost, one.quality, "low", "high", "seeds", "p_front"],
     )
     corner = f"{one.cost} {short_number(one.corner.cost)} and {one.quality} {one.corner.quality:g}"
     area = f"hypervolume {one.hypervolume:.4f} {one.quality} x decades, from the reference point {corner}"
@@ -345,13 +363,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
-    """The done rows with a quality on the test that the options ask for. Raises UserError where there are
-    none.
+    """The trials, of any status, that the options ask for. Raises UserError where none is done and has a
+    quality on the test.
     """
-    frame = cleaned(load(options.results, all_columns=True, runtime=options.runtime)).dropna(
-        subset=list(QUALITIES), how="all"
-    )
-    if frame.empty:
+    frame = cleaned(load(options.results, status=None, all_columns=True, runtime=options.runtime))
+    if pareto.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
         )
@@ -366,6 +382,8 @@ def run(options: argparse.Namespace) -> None:
     frame = rows_to_draw(options)
     shown = panels(frame)
     print("\n".join(table(one) for one in shown if one.points))
+    for remark in dict.fromkeys(f"{one.dataset}: {remark}" for one in shown for remark in one.remarks):
+        print(remark)
     if frame["latency_ms_p50"].isna().all():
         print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
     parent = Path() if "://" in options.results else Path(options.results).absolute().parent
