@@ -141,6 +141,7 @@ def test_a_row_of_before_is_still_the_trial_that_it_was() -> None:
         (dict(recipe=3), "recipe=3 is unknown"),
         (dict(recipe="modern", epochs="many"), "epochs='many' is not a whole number"),
         (dict(model="cnn", drop_path=0.1), "drop_path=0.1 is nothing that cnn has; leave it out, or "),
+        (dict(model="timm:vit_tiny_patch16_224", drop_path=0.1), "or give the argument of that library, "),
         (dict(model="nest", depth=2, drop_path=0.5), "drop_path=0.5 is nothing that nest has"),
     ],
 )  # fmt: skip
@@ -350,9 +351,11 @@ def test_branches_are_kept_at_their_rate_and_their_expectation_stays() -> None:
     assert kept.mean().item() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("model", DROPPING)
-def test_dropping_is_for_training_alone_and_changes_no_weight(model: str) -> None:
-    point = dict(model=model, **{**TINY, "depth": 3}, dropout=0.0, emb_dropout=0.0)
+@pytest.mark.parametrize(
+    "variant", [*({"model": model} for model in DROPPING), {"model": "vit", "mlp": "swiglu"}]
+)
+def test_dropping_is_for_training_alone_and_changes_no_weight(variant: dict[str, str]) -> None:
+    point = {**TINY, **variant, "depth": 3, "dropout": 0.0, "emb_dropout": 0.0}
     images = torch.randn(8, 1, 8, 8)
     plain = build(resolve(point))
     dropping = build(resolve({**point, "drop_path": 0.9}))

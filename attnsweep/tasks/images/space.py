@@ -129,15 +129,17 @@ def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
     asked = point.get("drop_path")
     if asked is None or not KNOWN["drop_path"].check(asked):
         return
+    can = [name for name, axes in MODELS.items() if "drop_path" in axes]
     if own.is_own(model):
         has = "drop_path" in own.signature(model, own.read(model))
-    elif libraries.has(model):
-        has = "drop_path" in libraries.takes(model)
     else:
-        has = "drop_path" in MODELS[model]
-    if not has:
-        can = ", ".join(name for name, axes in MODELS.items() if "drop_path" in axes)
-        raise UserError(f"drop_path={asked!r} is nothing that {model} has; leave it out, or use one of {can}")
+        has = "drop_path" in libraries.takes(model) if libraries.has(model) else model in can
+    if has:
+        return
+    instead = f"use one of {', '.join(can)}"
+    if libraries.has(model):
+        instead = "give the argument of that library, such as drop_path_rate of timm's"
+    raise UserError(f"drop_path={asked!r} is nothing that {model} has; leave it out, or {instead}")
 
 
 def of_images(point: Mapping[str, object]) -> Config:
