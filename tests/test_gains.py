@@ -83,6 +83,7 @@ def test_names_are_moved_apart_and_keep_their_order() -> None:
     assert spread_out([3.0, 1.0, 1.1], least=0.5) == [3.0, 1.0, 1.5]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_the_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

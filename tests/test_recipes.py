@@ -396,6 +396,7 @@ def test_ones_own_model_trains_under_the_modern_recipe(own: str) -> None:
     assert once == twice and math.isfinite(once["train_loss"])
 
 
+@pytest.mark.slow
 def test_an_argument_of_the_name_of_a_recipes_axis_stays_the_classs_own_and_its_id_too(own: str) -> None:
     """The ids are those of before the recipes."""
     Path(own).write_text(SAME_NAMES)
@@ -412,6 +413,7 @@ def test_ones_own_model_without_that_argument_has_no_branches_to_leave_out(own: 
         resolve({"model": f"{own}:Plain", "drop_path": 0.1})
 
 
+@pytest.mark.slow
 def test_old_rows_and_new_ones_of_one_setting_are_seeds_of_it(tmp_path: Path) -> None:
     """Rows of before an axis have null there; they are read as what they had."""
     store = Store(tmp_path)
