@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
+from attnsweep.engine.deadline import GRACE_S, Deadline, after
 from attnsweep.engine.engine import Event, Failed, Queue, Ready, Reported, Started, Tick
 from attnsweep.engine.halving import Halving
 from attnsweep.engine.loop import MOST_STARTS, SILENT_S, SILENT_STEPS, UNKNOWN_S, Silence, run_trials
@@ -26,6 +28,7 @@ class Noted:
         self.ends: dict[str, tuple[str, Row]] = {}
         self.retried: list[str] = []
         self.waited: list[str | None] = []
+        self.left_ids: list[str] = []
 
     def started(self, trial: Trial) -> None:
         self.started_ids.append(trial.trial_id)
@@ -38,6 +41,9 @@ class Noted:
 
     def failed(self, trial: Trial, error: str) -> None:
         self.retried.append(error)
+
+    def left(self, trial: Trial) -> None:
+        self.left_ids.append(trial.trial_id)
 
     def waiting(self, waits_for: str | None) -> None:
         self.waited.append(waits_for)
@@ -81,9 +87,14 @@ def trials(number: int, **point: object) -> list[Trial]:
     ]
 
 
-def ran(script: Script, several: list[Trial], halving: Halving | None = None) -> tuple[Noted, Scripted]:
+def ran(
+    script: Script,
+    several: list[Trial],
+    halving: Halving | None = None,
+    deadline: Deadline | None = None,
+) -> tuple[Noted, Scripted]:
     record, engine = Noted(), Scripted(script)
-    run_trials(engine, Queue(several), record, halving)
+    run_trials(engine, Queue(several), record, halving, deadline)
     return record, engine
 
 
@@ -201,3 +212,90 @@ def test_a_silent_trial_is_remarked_on_once(caplog: pytest.LogCaptureFixture) ->
     silence.remark()
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith(f"trial {other.trial_id} (cnn) has not reported for 201 s; trial_timeout=")
+
+
+# A deadline
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_after_the_time_is_up_a_trial_ends_with_its_epoch_and_no_other_begins() -> None:
+    clock = Clock()
+
+    def trains(trial: Trial, start: int) -> Iterator[Event]:
+        yield Started(trial)
+        for epoch in range(1, 4):
+            clock.now += 4
+            yield Reported(trial, {"progress": epoch / 3 - 0.1})
+            yield Reported(trial, {"epoch": epoch, "quality": 0.5, "row": trial.row()})
+        yield Reported(trial, {"status": "done", "row": trial.row()})
+
+    several = trials(4)
+    record, engine = ran(trains, several, deadline=Deadline(15, clock))
+    first, second = (trial.trial_id for trial in several[:2])
+    assert record.started_ids == [first, second] and set(record.ends) == {first}
+    assert record.left_ids == [second] and engine.stopped == {second}
+    assert [report.get("epoch") for report in record.reports[-2:]] == [None, 1]
+
+
+def test_an_epoch_that_takes_too_long_is_not_waited_for() -> None:
+    clock = Clock()
+
+    def crawls(trial: Trial, start: int) -> Iterator[Event]:
+        yield Started(trial)
+        for _ in range(1_000):
+            clock.now += 10
+            yield Tick()
+
+    several = trials(2)
+    record, _ = ran(crawls, several, deadline=Deadline(5, clock))
+    assert record.left_ids == [several[0].trial_id] and not record.ends
+    assert clock.now == 5 + GRACE_S + 5
+
+
+def test_a_trial_that_begins_late_ends_with_its_first_report() -> None:
+    clock = Clock()
+
+    def joins(trial: Trial, start: int) -> Iterator[Event]:
+        clock.now = 10  # it had waited for a worker
+        yield Started(trial)
+        yield Reported(trial, {"progress": 0.1})
+        yield Reported(trial, {"status": "done", "row": trial.row()})
+
+    (one,) = trials(1)
+    record, _ = ran(joins, [one], deadline=Deadline(5, clock))
+    assert record.left_ids == [one.trial_id] and not record.ends
+
+
+def test_what_ends_in_time_is_done_and_a_worker_that_dies_late_is_not_replaced() -> None:
+    clock = Clock()
+
+    def ends(trial: Trial, start: int) -> Iterator[Event]:
+        yield Started(trial)
+        clock.now = 10
+        if trial.config["seed"]:
+            yield Failed(trial, "killed")
+        else:
+            yield Reported(trial, {"status": "done", "row": trial.row()})
+
+    (one, other) = trials(2)
+    record, _ = ran(ends, [one], deadline=Deadline(5, clock))
+    assert record.ends[one.trial_id][0] == "done" and not record.left_ids
+    clock.now = 0
+    record, engine = ran(ends, [other], deadline=Deadline(5, clock))
+    assert record.retried == ["killed"] and engine.starts == {other.trial_id: 1} and not record.ends
+
+
+@pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf"), "2", True])
+def test_hours_that_are_none_are_a_sentence(hours: Any) -> None:
+    with pytest.raises(UserError, match=r"hours=.* is out of range; use a number of hours above 0"):
+        after(hours)
+    assert not after(None).is_over and after(2).seconds == 7_200

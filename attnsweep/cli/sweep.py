@@ -38,6 +38,10 @@ def parser_of_sweeps() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images of a folder that cannot be read"
     )
+    parser.add_argument(
+        "--hours", type=float, metavar="N",
+        help="end in an orderly way after that time; the same command goes on with what has not run",
+    )  # fmt: skip
     add_results(parser)
     add_data(parser)
     add_address(parser)
@@ -80,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     outcome = runner.execute(
         sweep, where,
         address=options.address, latency=not options.no_latency, in_process=options.serial,
+        hours=options.hours,
     )  # fmt: skip
     return outcome.exit_status
 
@@ -135,7 +140,8 @@ def send(options: argparse.Namespace, where: "Folders") -> int:
     given = {"--no-latency": options.no_latency, "--skip-unreadable": options.skip_unreadable}
     flags = [flag for flag, is_given in given.items() if is_given]
     data = ["--data", options.data] if options.data else []
+    hours = ["--hours", str(options.hours)] if options.hours else []
     errand = remote.Errand(
-        Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data), where
+        Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data, *hours), where
     )
     return remote.run(errand, stop=options.stop)

@@ -402,6 +402,16 @@ class Live:
         self.console.print(self._line(trial_id, row), highlight=False)
         self._refresh()
 
+    def set_aside(self, trial: Trial) -> None:
+        """The time is up for a trial that has not ended."""
+        if (bar := self.bars.pop(trial.trial_id, None)) is not None:
+            self.progress.remove_task(bar)
+        share, _ = self.seen.get(trial.trial_id, (0.0, 0.0))
+        self.console.print(
+            f"  time is up: {escape(self.name(trial))} goes on next time, {share:.0%} is done",
+            highlight=False,
+        )
+
     def waiting(self, reason: str | None) -> None:
         """What trials wait for, where none runs."""
         self.waits.report(reason)

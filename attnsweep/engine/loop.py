@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from attnsweep.core.trial import Trial
+from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import Engine, Event, Failed, Ready, Reported, Started, Tick, TrialSource
 from attnsweep.engine.halving import Halving
 from attnsweep.results.store import Row
@@ -35,16 +36,25 @@ class Record(Protocol):
     def failed(self, trial: Trial, error: str) -> None:
         """The worker of a trial that will be tried again has died."""
 
+    def left(self, trial: Trial) -> None:
+        """A trial has been ended, and is to go on another time."""
+
     def waiting(self, waits_for: str | None) -> None: ...
 
 
-def run_trials(engine: Engine, source: TrialSource, record: Record, halving: Halving | None = None) -> None:
-    """Runs the trials of a source to their ends. A trial whose worker dies starts again, `MOST_STARTS` times
-    at most.
+def run_trials(
+    engine: Engine,
+    source: TrialSource,
+    record: Record,
+    halving: Halving | None = None,
+    deadline: Deadline | None = None,
+) -> None:
+    """Runs the trials of a source to their ends, or to a deadline. A trial whose worker dies starts again,
+    `MOST_STARTS` times at most.
 
     Raises what the record raises, and KeyboardInterrupt.
     """
-    loop = Loop(engine, source, record, halving)
+    loop = Loop(engine, source, record, halving, deadline or Deadline())
     events = engine.events()
     try:
         for event in events:
@@ -56,8 +66,17 @@ def run_trials(engine: Engine, source: TrialSource, record: Record, halving: Hal
 class Loop:
     """The trials under way: what decides about each event."""
 
-    def __init__(self, engine: Engine, source: TrialSource, record: Record, halving: Halving | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: TrialSource,
+        record: Record,
+        halving: Halving | None,
+        deadline: Deadline,
+    ) -> None:
         self.engine, self.source, self.record, self.halving = engine, source, record, halving
+        self.deadline = deadline
+        self.trials: dict[str, Trial] = {}  # under way
         self.rows: dict[str, Row] = {}  # of trials under way, as far as they have come
         self.failures: Counter[str] = Counter()
         self.silence = Silence()
@@ -66,9 +85,11 @@ class Loop:
         """Records an event, and starts, stops or ends trials as it demands."""
         match event:
             case Ready(spare):
-                if trial := self.source.take(last=spare):
+                if not self.deadline.is_over and (trial := self.source.take(last=spare)):
                     self.engine.start(trial)
             case Started(trial):
+                self.deadline.begins(trial.trial_id)
+                self.trials[trial.trial_id] = trial
                 self.rows[trial.trial_id] = trial.row()
                 self.silence.started(trial)
                 self.record.started(trial)
@@ -78,6 +99,9 @@ class Loop:
                 self._fail(trial, error, final=final)
             case Tick(waits_for):
                 self.silence.remark()
+                if self.deadline.is_long_over:
+                    for trial in list(self.trials.values()):
+                        self._leave(trial)
                 self.record.waiting(waits_for)
 
     def _report(self, trial: Trial, report: Mapping[str, Any]) -> None:
@@ -90,13 +114,25 @@ class Loop:
         elif slow and slow[-1]:
             self.engine.stop(trial)
             self._end(trial, "stopped")
+        elif self.deadline.ends(trial.trial_id, report):
+            self._leave(trial)
+
+    def _leave(self, trial: Trial) -> None:
+        """Ends a trial that has not ended: the same command goes on with it."""
+        self.engine.stop(trial)
+        self.silence.ended(trial)
+        self.rows.pop(trial.trial_id)
+        self.trials.pop(trial.trial_id)
+        self.record.left(trial)
 
     def _fail(self, trial: Trial, error: str, *, final: bool) -> None:
         self.failures[trial.trial_id] += 1
         if not final and self.failures[trial.trial_id] < MOST_STARTS:
             self.silence.ended(trial)
+            self.trials.pop(trial.trial_id, None)
             self.record.failed(trial, error)
-            self.engine.start(trial)
+            if not self.deadline.is_over:
+                self.engine.start(trial)
             return
         starts = "" if final else f", at {self.failures[trial.trial_id]} starts"
         self.rows.setdefault(trial.trial_id, trial.row())["error"] = (
@@ -106,6 +142,7 @@ class Loop:
 
     def _end(self, trial: Trial, status: str) -> None:
         self.silence.ended(trial)
+        self.trials.pop(trial.trial_id, None)
         row = self.rows.pop(trial.trial_id)
         self.record.ended(trial, status, row)
         self.source.ended(trial, status, row)

@@ -86,6 +86,12 @@ class Recorder:
         more = f"; more in {self.ray_log}" if self.ray_log.exists() else ""
         log.warning("%s: its worker died (%s); it starts again%s", self.live.name(trial), error, more)
 
+    def left(self, trial: Trial) -> None:
+        """Writes the learning curve of a trial that ends before its end."""
+        self._write_curve(trial.trial_id)
+        self.curves.pop(trial.trial_id, None)
+        self.live.set_aside(trial)
+
     def waiting(self, waits_for: str | None) -> None:
         """Shows what trials wait for, where none runs."""
         self.live.waiting(waits_for)

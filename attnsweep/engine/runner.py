@@ -23,7 +23,8 @@ from attnsweep.core import files, tested, text
 from attnsweep.core.deployment import Deployments, Subject
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
-from attnsweep.engine import console, meters, serial
+from attnsweep.engine import console, deadline, meters, serial
+from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import Backend, Bench, Queue, Settings
 from attnsweep.engine.halving import Halving
 from attnsweep.engine.latency import Beforehand, Phase, Tally, at_lengths, subjects_of
@@ -83,11 +84,13 @@ def run(
     latency: bool = True,
     serial: bool = False,
     skip_unreadable: bool = False,
+    hours: float | None = None,
 ) -> "pd.DataFrame":
     """Runs the trials of a sweep that are not done yet; returns the sweep's rows of `trials`, of any status.
 
     `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line. With
-    `skip_unreadable` the images of a folder that cannot be read are left out. With
+    `skip_unreadable` the images of a folder that cannot be read are left out. After so many `hours` trials
+    under way end with their next epoch, and what has not run goes on when this is called again. With
     `serial` trials run one after another in this process, without Ray: for a debugger, or where Ray does not
     run. What the process has set, such as loggers, signal handlers and random numbers, is afterwards as it
     was.
@@ -98,8 +101,9 @@ def run(
         sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
         sweep = sweep.override(SKIP_UNREADABLE) if skip_unreadable else sweep
         outcome = execute(
-            sweep, folders_of(results, data), address=address, latency=latency, in_process=serial
-        )
+            sweep, folders_of(results, data),
+            address=address, latency=latency, in_process=serial, hours=hours,
+        )  # fmt: skip
         if outcome.interrupted:
             raise KeyboardInterrupt
         rows = load(results, status=None)
@@ -108,9 +112,18 @@ def run(
 
 
 def execute(
-    sweep: Sweep, where: Folders, *, address: str | None, latency: bool, in_process: bool = False
+    sweep: Sweep,
+    where: Folders,
+    *,
+    address: str | None,
+    latency: bool,
+    in_process: bool = False,
+    hours: float | None = None,
 ) -> Outcome:
-    """Runs what is not done yet, then measures latency; prints plan, progress and closing line."""
+    """Runs what is not done yet, then measures latency; prints plan, progress and closing line. After so many
+    hours trials under way end with their next epoch, and latency is not measured.
+    """
+    until = deadline.after(hours)
     tested.warn_of_newer()
     refuse_unmeasured(sweep, latency=latency)
     screen, store, began = text.screen(), Store(where.results), time.monotonic()
@@ -121,7 +134,7 @@ def execute(
         plan, search = planned(known_latency(store, sweep))
         ensure(wanted_data(plan), where, screen)
         console.show_plan(screen, plan)
-        command, interrupted = Command(sweep, plan, search, store, where, screen, planned), False
+        command, interrupted = Command(sweep, plan, search, store, where, screen, planned, until), False
         try:
             command.work(address=address, latency=latency, in_process=in_process)
         except KeyboardInterrupt:
@@ -193,6 +206,7 @@ class Command:
     where: Folders
     screen: Console
     planned: Callable[[LatencyOf], tuple[Plan, Search | None]]
+    until: Deadline
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -216,7 +230,7 @@ class Command:
             asked = backend.request(self.sweep.resources)
             if to_train:
                 self.train_within_budget(backend, waits, asked, latency=latency)
-            if latency:
+            if latency and not self.until.is_over:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
                 tally = measure_latency(
@@ -295,7 +309,7 @@ class Command:
             recorder = Recorder(
                 self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
             )
-            run_trials(engine, source, recorder, self.halving())
+            run_trials(engine, source, recorder, self.halving(), self.until)
 
     def settings(self, asked: Mapping[str, float], *, ahead: float) -> Settings:
         """How the trials of the sweep run."""
