@@ -231,6 +231,7 @@ def build_slowly(place: str, mark: str, seconds: float) -> None:
     assert same(cache.provided(Path(place), SHA, slow), parts)
 
 
+@pytest.mark.slow
 def test_of_several_at_once_one_decodes_and_all_use_that(tmp_path: Path) -> None:
     place = cache.place_of(tmp_path, SHA, 6)
     (mark := tmp_path / "mark").mkdir()
@@ -246,6 +247,7 @@ def test_of_several_at_once_one_decodes_and_all_use_that(tmp_path: Path) -> None
     assert len(list(mark.iterdir())) == 1 and is_mapped(cache.opened(place, SHA))
 
 
+@pytest.mark.slow
 def test_of_one_that_is_killed_nothing_is_used_and_the_next_one_clears_it_away(tmp_path: Path) -> None:
     place = cache.place_of(tmp_path, SHA, 6)
     (mark := tmp_path / "mark").mkdir()
@@ -359,6 +361,7 @@ def test_a_set_larger_than_memory_trains(tmp_path: Path) -> None:
 # In a sweep
 
 
+@pytest.mark.slow
 def test_a_second_sweep_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Sweep(
         model="vit", dataset=f"folder:{pets(tmp_path / 'pets')}", depth=1, dim=8, heads=1, mlp_dim=8, epochs=1

@@ -112,6 +112,7 @@ def as_given(some: Rows) -> np.ndarray:
 # What each kind means
 
 
+@pytest.mark.slow
 def test_the_same_images_are_the_same_pixels_from_each_kind(tmp_path: Path) -> None:
     parts = {"train": rows(20), "val": rows(6, seed=1), "test": rows(8, seed=2)}
     together = [row for some in parts.values() for row in some]
@@ -139,6 +140,7 @@ def test_the_same_images_are_the_same_pixels_from_each_kind(tmp_path: Path) -> N
     assert class_names(resolve({"model": "vit", "dataset": kinds[2]})) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_parquet_shards_are_read_in_their_order_and_one_file_without_parts_is_split(tmp_path: Path) -> None:
     some = rows(40)
     for i in range(2):
@@ -191,6 +193,7 @@ def test_images_of_one_small_size_are_not_blown_up_and_any_size_can_be_asked_for
     ).train.images.shape[2:] == (24, 24)
 
 
+@pytest.mark.slow
 def test_a_built_in_set_can_be_resized_and_at_its_own_size_is_what_it_was() -> None:
     plain, large = resolve({"model": "vit"}), resolve({"model": "vit", "image_size": 16})
     assert resolve({"model": "vit", "image_size": 8}) == plain
@@ -225,18 +228,18 @@ def test_adding_an_image_moves_no_other_one_between_parts() -> None:
 
 
 def test_parts_are_shares_of_each_class_on_average() -> None:
-    entries, contents = [Entry(f"{i}", f"{i % 2}") for i in range(10_000)], digests(10_000)
+    entries, contents = [Entry(f"{i}", f"{i % 2}") for i in range(4_000)], digests(4_000)
     parts = np.array(split.split(entries, contents))
     for label in (0, 1):
         own = parts[label::2]
-        assert np.mean(own == "test") == pytest.approx(0.2, abs=0.023)
-        assert np.mean(own == "val") == pytest.approx(0.08, abs=0.0155)
+        assert np.mean(own == "test") == pytest.approx(0.2, abs=0.036)
+        assert np.mean(own == "val") == pytest.approx(0.08, abs=0.025)
     given = split.split([Entry(one.name, one.label, "train") for one in entries], contents)
     assert set(given) == {"train", "val", "test"} and np.mean(np.array(given) == "test") > 0.1
     said = [Entry(one.name, one.label, ("train", "test")[i % 4 == 0]) for i, one in enumerate(entries)]
     drawn = split.split(said, contents)
     assert [part == "test" for part in drawn] == [one.part == "test" for one in said]
-    assert np.mean(np.array(drawn) == "val") == pytest.approx(0.075, abs=0.0153)
+    assert np.mean(np.array(drawn) == "val") == pytest.approx(0.075, abs=0.025)
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8])

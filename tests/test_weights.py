@@ -84,26 +84,28 @@ def saved(model: nn.Module, path: Path, **changes: Any) -> Path:
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_librarys_model_is_what_the_library_builds(
-    name: str, arguments: dict[str, Any], channels: int, monkeypatch: pytest.MonkeyPatch
+    name: str, arguments: dict[str, Any], channels: int
 ) -> None:
     config = resolve({"model": name, **arguments}) | {"channels": channels}
-    library, _, short = name.partition(":")
-    theirs = {key: value for key, value in arguments.items() if key != "image_size"}
-    if library == "timm":
-        sized = {"img_size": 32} if "vit" in short else {}
-        other = timm.create_model(short, num_classes=10, in_chans=channels, **theirs, **sized)
-    else:
-        other = torchvision.models.get_model(short, num_classes=10, **theirs)
-    shapes = {key: value.shape for key, value in build(config).state_dict().items()}
-    wanted = {key: value.shape for key, value in other.state_dict().items()}
-    if library == "torchvision" and channels == 1:
-        (first,) = (key for key in shapes if shapes[key] != wanted[key])
-        assert shapes[first] == (wanted[first][0], 1, *wanted[first][2:])
-    else:
-        assert shapes == wanted
-    assert build(config).eval()(torch.zeros(2, channels, 32, 32)).shape == (2, 10)
+    with torch.device("meta"):
+        library, _, short = name.partition(":")
+        theirs = {key: value for key, value in arguments.items() if key != "image_size"}
+        if library == "timm":
+            sized = {"img_size": 32} if "vit" in short else {}
+            other = timm.create_model(short, num_classes=10, in_chans=channels, **theirs, **sized)
+        else:
+            other = torchvision.models.get_model(short, num_classes=10, **theirs)
+        shapes = {key: value.shape for key, value in build(config).state_dict().items()}
+        wanted = {key: value.shape for key, value in other.state_dict().items()}
+        if library == "torchvision" and channels == 1:
+            (first,) = (key for key in shapes if shapes[key] != wanted[key])
+            assert shapes[first] == (wanted[first][0], 1, *wanted[first][2:])
+        else:
+            assert shapes == wanted
+        assert build(config).eval()(torch.zeros(2, channels, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_arguments_stand_in_the_columns_of_their_axes_or_in_model_args(tmp_path: Path) -> None:
     one = trial(tmp_path, **TINY, drop_path_rate=0.1)
     assert (one.config["patch_size"], one.config["depth"], one.config["heads"]) == (4, 1, None)
@@ -115,6 +117,7 @@ def test_arguments_stand_in_the_columns_of_their_axes_or_in_model_args(tmp_path:
     assert trial_of(row, tmp_path).trial_id == one.trial_id
 
 
+@pytest.mark.slow
 def test_each_argument_and_each_library_makes_another_trial(tmp_path: Path) -> None:
     resnet = {"image_size": 32, "epochs": 1}
     ids = [
@@ -312,6 +315,7 @@ def test_published_weights_without_a_network_are_a_sentence(monkeypatch: pytest.
     assert "Name or service not known" in sentence and "name a file of them" in sentence
 
 
+@pytest.mark.slow
 def test_published_weights_are_taken_with_the_size_and_the_normalisation_that_they_want(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +367,7 @@ def probe(tmp_path: Path) -> str:
     return f"{tmp_path / 'net.py'}:Probe"
 
 
+@pytest.mark.slow
 def test_of_a_frozen_backbone_the_head_alone_is_trained(tmp_path: Path, probe: str) -> None:
     torch.manual_seed(5)
     before = Probe(10)
@@ -425,6 +430,7 @@ def test_a_class_with_arguments_of_these_names_keeps_them(tmp_path: Path) -> Non
     assert one.config["freeze"] == "none"
 
 
+@pytest.mark.slow
 def test_a_trial_that_goes_on_from_a_checkpoint_ends_with_the_same_numbers(
     tmp_path: Path, probe: str
 ) -> None:
@@ -454,6 +460,7 @@ def lite0(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_real_weights_answer_as_where_they_come_from(tmp_path: Path) -> None:
     """Against the code that the weights were published with."""
     theirs = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
