@@ -1,0 +1,27 @@
+"""`attnsweep export-results`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnsweep.answers import pareto
+from attnsweep.answers.exports import EXPORTS, export
+from attnsweep.cli.options import add_results
+from attnsweep.results.store import load
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the results for another tool: a CSV file, a LaTeX table, an Optuna study in an SQLite file,
+    which optuna-dashboard opens, or a folder of TensorBoard's event files.
+    """
+    parser = argparse.ArgumentParser(prog="python -m attnsweep export-results", description=main.__doc__)
+    parser.add_argument("form", choices=EXPORTS)
+    parser.add_argument("place", type=Path, help="the file, of tensorboard the folder")
+    add_results(parser)
+    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    options = parser.parse_args(arguments)
+    trials = load(options.results, status=None, all_columns=True)
+    trials = pareto.where(trials, options.where) if options.where else trials
+    said = export(options.form, trials, load(options.results, "epochs"), options.place)
+    print(f"wrote {options.place}: {said}")
+    return 0
