@@ -191,8 +191,8 @@ def pick(
     asked = dict(zip(BUDGETS.values(), (latency_ms, params, macs, memory_mb), strict=True))
     budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
-    require(frame, quality, *TIES, *budget)
-    for name in budget or ("params",):
+    require(frame, quality, *budget)
+    for name in budget or [name for name in ("params",) if name in frame]:
         known = frame.dropna(subset=[name])
         if "dataset" in known:
             refuse_mixture(known, "dataset", hint="choose one with --dataset (of the function: dataset=)")
@@ -205,7 +205,9 @@ def pick(
     fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
     if fits.empty:
         raise UserError(nothing_fits(rows, budget))
-    return fits.sort_values([quality, *TIES], ascending=[False, True, True]).reset_index(drop=True)
+    ties = [name for name in TIES if name in fits]
+    ascending = [False, *(True for _ in ties)]
+    return fits.sort_values([quality, *ties], ascending=ascending).reset_index(drop=True)
 
 
 def checked_budget(name: str, value: float) -> float:
