@@ -51,8 +51,8 @@ const span = (values) => {
 };
 // a slider's 0..100 on a logarithmic scale over the values; 100 is no limit
 const limitOf = (values, share) => {
-  const ends = span(values);
-  if (!ends || share >= 100) return Infinity;
+  const ends = share >= 100 ? null : span(values);
+  if (!ends) return Infinity;
   return ends[0] * Math.pow(ends[1] / ends[0], share / 100) * (1 + 1e-9);
 };
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -63,10 +63,14 @@ const matching = () => {
     return asked.every((word) => text.includes(word));
   });
 };
-const affordable = (i) => {
-  const now = cost(), size = costNamed("params");
-  if (now && !(known(now.values[i]) ? now.values[i] <= limitOf(now.values, state.limit) : state.limit >= 100)) return false;
-  return !size || state.params >= 100 || (known(size.values[i]) && size.values[i] <= limitOf(size.values, state.params));
+const budget = () => { // whether a setting is within the limits
+  const within = (one, share) => {
+    if (!one || share >= 100) return () => true;
+    const most = limitOf(one.values, share);
+    return (i) => known(one.values[i]) && one.values[i] <= most;
+  };
+  const first = within(cost(), state.limit), second = within(costNamed("params"), state.params);
+  return (i) => first(i) && second(i);
 };
 // as attnsweep.front: selected on validation; of equal ones all stay
 function frontOf(indices, values, val) {
@@ -118,7 +122,7 @@ function hover(i) {
 }
 
 function traces() {
-  const s = set().settings, now = cost(), best = front(), onFront = new Set(best), inside = matching();
+  const s = set().settings, now = cost(), best = front(), onFront = new Set(best), inside = matching(), affordable = budget();
   const there = inside.filter((i) => known(now.values[i]) && now.values[i] > 0 && known(s.test[i]));
   const drawn = best.filter((i) => known(s.test[i]) && now.values[i] > 0);
   const found = [];
@@ -173,7 +177,7 @@ function drawFront() {
 // --- The pick ---
 
 function choose() {
-  const s = set().settings, inside = matching().filter((i) => affordable(i) && known(s.val[i]));
+  const s = set().settings, affordable = budget(), inside = matching().filter((i) => affordable(i) && known(s.val[i]));
   const c = cost() ? cost().values : [], by = (i) => (known(c[i]) ? c[i] : Infinity);
   inside.sort((a, b) => s.val[b] - s.val[a] || by(a) - by(b) || a - b);
   return inside;
