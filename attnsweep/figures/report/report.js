@@ -136,13 +136,15 @@ function traces() {
     found.push({ ...step, x: [...x, right], y: ends(s.test), line: { shape: "hv", width: 1.4, color: css("--soft") }, name: "front" });
   }
   for (const model of [...new Set(there.map((i) => s.model[i]))]) {
-    const of = there.filter((i) => s.model[i] === model), [colour, symbol] = look(model);
-    const barred = (i) => (of.length <= MANY || onFront.has(i)) && s.doubt_of[i] !== "nothing";
-    found.push({
+    const all = there.filter((i) => s.model[i] === model), [colour, symbol] = look(model);
+    const parts = all.length <= MANY ? [all] : [all.filter((i) => !onFront.has(i)), all.filter((i) => onFront.has(i))];
+    const barred = (i) => s.doubt_of[i] !== "nothing";
+    for (const of of parts.filter((part) => part.length)) found.push({
       type: of.length > 2000 ? "scattergl" : "scatter", mode: "markers", name: plain(model), customdata: of,
       x: of.map((i) => now.values[i]), y: of.map((i) => scale * s.test[i]),
+      showlegend: of === parts[0], legendgroup: model,
       error_y: {
-        type: "data", symmetric: false, thickness: 1.2, width: 3, color: colour,
+        visible: of.length <= MANY || onFront.has(of[0]), type: "data", symmetric: false, thickness: 1.2, width: 3, color: colour,
         array: of.map((i) => (barred(i) ? scale * (s.high[i] - s.test[i]) : 0)),
         arrayminus: of.map((i) => (barred(i) ? scale * (s.test[i] - s.low[i]) : 0)),
       },
