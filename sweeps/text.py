@@ -1,7 +1,7 @@
 """Which attention writes text best, at which latency per token and memory of its cache?
 
 16 trials on the reference texts that come with Python, or on your own: `dataset=text:PATH`. Four ways to say
-where a token stands, one head of keys and values or four, two blocks or four. About 15 min on two cores.
+where a token stands, one head of keys and values or four, two blocks or four. About 10 min on two cores.
 `python -m attnsweep.tasks.text.baselines` says what counting and compressing reach; docs/text.md shows both.
 """
 
