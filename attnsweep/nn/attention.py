@@ -129,7 +129,7 @@ class MultiHeadAttention(nn.Module):
 
         With a cache, self-attention reads from the earlier calls' tokens too, which count as the first of the
         m keys; attention to others computes their keys and values in the first call, and reads those in all.
-        The mask is as the head of this file says. Raises as `four_axes` does where it does not fit.
+        The mask is as `kernels` says. Raises as `four_axes` does where it does not fit.
         """
         if self.sums:
             read = self.read_sums(queries, keys, mask=mask, causal=causal, cache=cache)
@@ -165,19 +165,24 @@ class MultiHeadAttention(nn.Module):
         self, queries: Tensor, keys: Tensor | None, *, mask: Mask | None, causal: bool, cache: Cache | None
     ) -> Reading:
         """Queries, keys, values, with those of the cache, and who may attend to whom."""
-        variant, q = self.variant, self.norm_queries(self.split(self.to_queries(queries)))
         if keys is not None:
+            q = self.norm_queries(self.split(self.to_queries(queries)))
             return Reading(q, *self.crossed(keys, cache), {"mask": mask, "causal": causal})
-        k, v = self.norm_keys(self.split(self.to_keys(queries))), self.split(self.to_values(queries))
-        if variant.positions == "rope":
-            start = cache.tokens if cache is not None else 0
-            q, k = rotated(q, start=start), rotated(k, start=start)
+        q, k, v = self.projected(queries, start=cache.tokens if cache is not None else 0)
         scope = self.scope(mask, q, cache, causal=causal)
         if cache is not None:
             k, v = cache.grow(k, v)
-            if variant.window is not None:
-                cache.forget(variant.window, variant.sinks)
+            if self.variant.window is not None:
+                cache.forget(self.variant.window, self.variant.sinks)
         return Reading(q, k, v, scope)
+
+    def projected(self, tokens: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens that read themselves, the first of which stands at `start`."""
+        q = self.norm_queries(self.split(self.to_queries(tokens)))
+        k, v = self.norm_keys(self.split(self.to_keys(tokens))), self.split(self.to_values(tokens))
+        if self.variant.positions == "rope":
+            q, k = rotated(q, start=start), rotated(k, start=start)
+        return q, k, v
 
     def compiles(self, tokens: Tensor, *, alone: bool) -> bool:
         """Whether FlexAttention is to read them: on a GPU, tokens enough that read themselves `alone`, under
@@ -191,15 +196,11 @@ class MultiHeadAttention(nn.Module):
         """What tokens read from themselves by a kernel that is compiled for their window and bias."""
         from attnsweep.nn import flex  # here: it imports torch's compiler, which takes a second
 
-        variant, alibi = self.variant, self.variant.positions == "alibi"
-        q, k = (
-            self.norm_queries(self.split(self.to_queries(tokens))),
-            self.norm_keys(self.split(self.to_keys(tokens))),
-        )
-        if variant.positions == "rope":
-            q, k = rotated(q), rotated(k)
-        v = self.split(self.to_values(tokens))
-        return flex.attend(q, k, v, causal=causal, window=variant.window, sinks=variant.sinks, alibi=alibi)
+        variant, (q, k, v) = self.variant, self.projected(tokens)
+        return flex.attend(
+            q, k, v,
+            causal=causal, window=variant.window, sinks=variant.sinks, alibi=variant.positions == "alibi",
+        )  # fmt: skip
 
     def crossed(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """The keys and values (b, g, m, d) of another sequence's tokens."""
