@@ -164,14 +164,23 @@ def show_time(console: Console, plan: "Plan", slots: int, *, latency: bool = Tru
     if not left:
         return
     seconds = plan.seconds / max(1, min(slots, left))
-    basis = (
-        "going by the trials in the results" if plan.speed.observed else "a guess: no finished trial to go by"
-    )
+    basis = plan.speed.basis if plan.speed.observed else "a guess: no finished trial to go by"
     measured = plan.unmeasured if latency else 0
     whole = START_S + seconds + MEASURE_S * measured
     then = f", then latency of {counted(measured, 'architecture')}" if measured else ""
     training = f"about {duration(seconds)} at {counted(slots, 'trial')} at a time ({basis})"
     console.print(f"  in all about {duration(whole)}: start, {training}{then}", highlight=False)
+
+
+def show_deadline(console: Console, plan: "Plan", slots: int, left_s: float) -> None:
+    """Prints how much of the plan fits into the time that is left, as far as that is known."""
+    trials, seconds = len(plan.new) + len(plan.open), plan.seconds / max(1, slots)
+    if not plan.speed.observed or not trials:
+        return
+    fits = trials if seconds <= left_s else math.floor(trials * left_s / seconds)
+    rest = "" if fits == trials else "; the same command goes on with the others"
+    within = f"about {fits:,} of {counted(trials, 'trial')}{rest}"
+    console.print(f"  in {duration(left_s)}: {within}", highlight=False)
 
 
 def show_trials(console: Console, plan: "Plan") -> None:

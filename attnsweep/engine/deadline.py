@@ -28,6 +28,11 @@ class Deadline:
         self.until = self.clock() + self.seconds
 
     @property
+    def left_s(self) -> float:
+        """The seconds that are left."""
+        return max(0.0, self.until - self.clock())
+
+    @property
     def is_over(self) -> bool:
         return self.clock() >= self.until
 

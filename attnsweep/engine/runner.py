@@ -8,6 +8,7 @@ import contextlib
 import errno
 import functools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,11 +52,13 @@ from attnsweep.space.plan import (
 from attnsweep.space.search import Search, expand_sweep, plan_and_search
 from attnsweep.space.sweep import SKIP_UNREADABLE, Sweep, refuse_unmeasured
 from attnsweep.tasks.task import DataSet
+from attnsweep.training import probe
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAY_S = 2.0  # of waiting, until that is said
+PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
 log = logging.getLogger("attnsweep")
 
 
@@ -90,10 +93,10 @@ def run(
 
     `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line. With
     `skip_unreadable` the images of a folder that cannot be read are left out. After so many `hours` trials
-    under way end with their next epoch, and what has not run goes on when this is called again. With
-    `serial` trials run one after another in this process, without Ray: for a debugger, or where Ray does not
-    run. What the process has set, such as loggers, signal handlers and random numbers, is afterwards as it
-    was.
+    under way end with their next epoch, and what has not run goes on when this is called again; where none
+    has ended, no row is returned. With `serial` trials run one after another in this process, without Ray:
+    for a debugger, or where Ray does not run. What the process has set, such as loggers, signal handlers and
+    random numbers, is afterwards as it was.
 
     Raises UserError where the sweep cannot start, KeyboardInterrupt where it was cut off.
     """
@@ -106,7 +109,12 @@ def run(
         )  # fmt: skip
         if outcome.interrupted:
             raise KeyboardInterrupt
-        rows = load(results, status=None)
+        try:
+            rows = load(results, status=None)
+        except UserError:
+            if hours is None:
+                raise
+            return pd.DataFrame()  # time was up before anything had ended
     ours = [trial.trial_id for trial in outcome.trials]
     return rows if rows.empty else rows[rows["trial_id"].isin(ours)].reset_index(drop=True)
 
@@ -302,7 +310,10 @@ class Command:
         slots = backend.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
+        self.probe()
         console.show_time(self.screen, self.plan, slots, latency=latency)
+        if self.until.seconds < math.inf:
+            console.show_deadline(self.screen, self.plan, slots, self.until.left_s)
         source = self.search or Queue(self.plan.new)
         engine = backend.engine(self.settings(asked, ahead=source.ahead), asked)
         with console.Live(self.screen, self.plan, slots=slots) as live:
@@ -310,6 +321,19 @@ class Command:
                 self.plan.name, self.store, self.where.runs, live, checkpoints=self.where.checkpoints
             )
             run_trials(engine, source, recorder, self.halving(), self.until)
+
+    def probe(self) -> None:
+        """Where time decides what is trained, takes a few steps of each model that none has trained yet."""
+        unseen = self.plan.speed.unseen(self.plan.new)
+        if self.until.seconds == math.inf or not unseen:
+            return
+        budget_s = min(PROBE_S, self.until.left_s * PROBE_SHARE)
+        with self.screen.status("timing a few steps of each model"):
+            seconds = probe.seconds_of(unseen, str(self.where.data), budget_s=budget_s)
+        for trial in unseen:
+            if trial.trial_id in seconds:
+                self.plan.speed.observe(trial, seconds[trial.trial_id])
+                self.plan.speed.basis = "going by a few steps of each model"
 
     def settings(self, asked: Mapping[str, float], *, ahead: float) -> Settings:
         """How the trials of the sweep run."""

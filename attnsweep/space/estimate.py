@@ -29,6 +29,7 @@ class Speed:
     def __init__(self) -> None:
         self.work: dict[str, float] = defaultdict(float)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.basis = "going by the trials in the results"
 
     @property
     def observed(self) -> bool:
@@ -38,6 +39,15 @@ class Speed:
         """Notes that `share` of a trial took so many seconds."""
         self.work[trial.config["model"]] += work(trial) * share
         self.seconds[trial.config["model"]] += seconds
+
+    def unseen(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Of each model that was not seen yet the trial whose work is in the middle, the least work first."""
+        by_model: dict[str, list[Trial]] = defaultdict(list)
+        for trial in trials:
+            if trial.config["model"] not in self.work:
+                by_model[trial.config["model"]].append(trial)
+        middle = [sorted(some, key=work)[len(some) // 2] for some in by_model.values()]
+        return sorted(middle, key=work)
 
     def estimate(self, trials: Iterable[Trial]) -> float:
         """Seconds that the trials take one after the other."""

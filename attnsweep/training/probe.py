@@ -1,0 +1,77 @@
+"""How long trials will take here, from a few steps of each: in a process of its own, as models may be a
+user's own, and as whoever asks need not import torch.
+"""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from attnsweep.core import apart
+from attnsweep.core.trial import Trial
+
+if TYPE_CHECKING:
+    from attnsweep.training.setup import Setup
+
+WARM_UP, STEPS = 2, 5
+PARTS = ("val", "test")  # that are judged after each epoch, where a task's data have them
+PATIENCE_S = (60.0, 30.0)  # for the first trial, with the imports, and for each other
+
+
+def seconds_of(trials: Sequence[Trial], data_dir: str, *, budget_s: float) -> dict[str, float]:
+    """The seconds that whole trials will take, by id; one whose steps fail or hang is left out, and so are
+    those for which no time is left.
+    """
+    found: dict[str, float] = {}
+    until = time.monotonic() + budget_s
+    try:
+        for trial_id, seconds in apart.results(probed, list(trials), data_dir, seconds=PATIENCE_S):
+            found[trial_id] = seconds
+            if time.monotonic() > until:
+                break
+    except Exception:  # of a user's own model; what is known by then is worth something
+        pass
+    return found
+
+
+def probed(trials: Sequence[Trial], data_dir: str) -> Iterator[tuple[str, float]]:
+    """Id and seconds of one trial after another."""
+    from attnsweep.training.setup import Options, prepare
+
+    for trial in trials:
+        with tempfile.TemporaryDirectory() as folder:
+            setup = prepare(trial, Options(data_dir=data_dir, runs_dir=folder))
+            yield trial.trial_id, setup.config["epochs"] * (training_s(setup) + judging_s(setup))
+
+
+def training_s(setup: "Setup") -> float:
+    """The seconds of an epoch's steps; 0 of what learns nothing."""
+    from attnsweep.training import epoch
+
+    if setup.optimizer is None:
+        return 0.0
+    setup.train_mode()
+    batches = setup.task.batches(setup.data, setup.config, epoch=0, order=setup.order)
+    taken = []
+    for _, batch in zip(range(WARM_UP + STEPS), batches, strict=False):
+        began = time.perf_counter()
+        epoch.step(setup, setup.optimizer, batch)
+        taken.append(time.perf_counter() - began)
+    return setup.steps_per_epoch * statistics.median(taken[WARM_UP:] or taken)
+
+
+def judging_s(setup: "Setup") -> float:
+    """The seconds of forward passes over the examples that are judged, in batches as they train."""
+    examples = sum(len(getattr(setup.data, part, ())) for part in PARTS)
+    if not examples:
+        return 0.0
+    batch = setup.config["batch_size"] or examples
+    inputs = tuple(one.to(setup.device) for one in setup.task.example(setup.config, batch))
+    with setup.judging():
+        answer = setup.task.answer(setup.model, inputs, setup.config)
+        answer()
+        began = time.perf_counter()
+        answer()
+        return math.ceil(examples / batch) * (time.perf_counter() - began)
