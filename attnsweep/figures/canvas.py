@@ -30,6 +30,7 @@ STYLE: Any = {
     "xtick.color": "#777777", "ytick.color": "#777777", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "svg.hashsalt": "attnsweep",
     "text.parse_math": False,  # names may have a $
+    "svg.fonttype": "none",  # text, to be searched and copied, and not its outlines
 }  # fmt: skip
 UNDATED = {"Date": None}  # so that equal figures are equal files
 EDGE = 0.3  # inches that no text goes into on the right

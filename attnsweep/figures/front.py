@@ -133,12 +133,13 @@ def summary(frame: pd.DataFrame) -> Summary:
     """What the rows have in common, and how many there are."""
     frame = pareto.done(frame)
     settings = pareto.over_seeds(frame)
+    epochs = frame["epochs"].fillna(0)
     devices, batches = settings["measured_on"].dropna(), settings["latency_batch"].dropna()
     return Summary(
         trials=len(frame),
         settings=len(settings),
         seeds=(int(settings["seeds"].min()), int(settings["seeds"].max())),
-        epochs=(int(frame["epochs"].min()), int(frame["epochs"].max())),
+        epochs=(int(epochs.min()), int(epochs.max())),
         measured_on=None if devices.empty else str(devices.iloc[0]),
         batch=None if batches.empty else int(batches.iloc[0]),
         runtime=next(iter(settings["runtime"].dropna()), None) if "runtime" in settings else None,
@@ -178,7 +179,10 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
         return
     draw_points(axes, one)
     line = list(zip(*staircase(axes, one), strict=True))
-    LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
+    unlabelled = LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
+    if unlabelled:
+        said = f"{plural(unlabelled, 'setting')} without a label"
+        axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
 
 
 def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:

@@ -62,21 +62,25 @@ class LabelPlacer:
         self.limits = axes.get_window_extent()
         self.taken: list[Box] = [box for point in points for box in self.boxes_of(point)]
         self.line = self.boxes_of_line(line)
+        self.centres = np.array([self.pixels(point.cost, point.accuracy) for point in points]).reshape(-1, 2)
 
-    def place(self) -> None:
-        """Labels the front; then the best of each model not on it; then others that have room beside them."""
+    def place(self) -> int:
+        """Labels the front; then the best of each model not on it; then others that have room beside them.
+        Returns how many points have no label.
+        """
         dominated = sorted((p for p in self.points if not p.on_front), key=lambda p: -p.accuracy)
         front = [point for point in self.points if point.on_front]
         named = {point.model for point in front}
         best = {point.model: point for point in reversed(dominated) if point.model not in named}
-        for point in (*front, *best.values()):
-            self.place_label(point, RADII)
-        for point in dominated:
-            if point is not best.get(point.model):
-                self.place_label(point, [radius for radius in RADII if radius < LEADER_FROM])
+        first = (*front, *best.values())
+        rest = [point for point in dominated if point is not best.get(point.model)]
+        near = [radius for radius in RADII if radius < LEADER_FROM]
+        placed = [self.place_label(point, RADII) for point in first]
+        placed += [self.place_label(point, near) for point in rest]
+        return placed.count(False)
 
-    def place_label(self, point: Point, radii: Sequence[int]) -> None:
-        """Writes the label of a point where it covers nothing; none where there is no room."""
+    def place_label(self, point: Point, radii: Sequence[int]) -> bool:
+        """Writes the label of a point where it covers nothing; returns whether there was room."""
         colour, size = (self.colour(point.model), 8.5) if point.on_front else (GREY, 7)
         text = self.axes.annotate(
             point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
@@ -88,11 +92,12 @@ class LabelPlacer:
         penalty, box, leader = min(places, key=lambda place: place[0])
         if penalty >= UNUSABLE:
             text.remove()
-            return
+            return False
         text.set_position(self.offset(point, (box[0], box[1])))
         self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
         if leader:
             self.draw_leader(point, box)
+        return True
 
     def places(
         self, point: Point, size: tuple[float, float], radii: Sequence[int]
@@ -115,7 +120,17 @@ class LabelPlacer:
         on_line = any(overlap(box, other) for other in self.line)
         if covered or self.is_outside(box) or (on_line and not point.on_front):
             return UNUSABLE
+        if not leader and self.is_nearer_to_another(point, box):
+            return UNUSABLE
         return 25.0 * on_line
+
+    def is_nearer_to_another(self, point: Point, box: Box) -> bool:
+        """Whether a label that no line ties to its point would be taken for that of another."""
+        low, high = np.array(box[:2]), np.array(box[2:])
+        apart = np.linalg.norm(self.centres - np.clip(self.centres, low, high), axis=1)
+        x, y = self.pixels(point.cost, point.accuracy)
+        own = math.dist((x, y), nearest(box, (x, y)))
+        return bool((apart < own - 1e-6).any())
 
     def is_outside(self, box: Box) -> bool:
         """Whether the box leaves the panel; a few pixels to the right and above do not matter."""

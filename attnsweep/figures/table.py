@@ -3,7 +3,8 @@
     python -m attnsweep table results/ [--by depth,heads] [--published] [--where "epochs == 15"]
 
 A line per model and data set. Several settings stand side by side in a cell, as in `97.87 -> 98.87`, or once
-where they are equal. With --published, the settings are the published ones, whose figures stand beside ours.
+where they are equal; more than six are lines of their own, unless --by names axes. With --published, the
+settings are the published ones, whose figures stand beside ours.
 """
 
 import argparse
@@ -28,6 +29,7 @@ PUBLISHED_COLUMNS = (
 MODELS = ("cnn", "vit", "deepvit", "hybrid")  # the published order; others follow by name
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 MOST_NAMED = 3  # settings in a note
+MOST_IN_CELL = 6  # settings side by side; more are lines of their own
 MISSING = "\u2013"
 UNSURE = "~"  # before a latency that is unstable
 Show = Callable[[pd.Series], str]
@@ -59,6 +61,8 @@ def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
     axes = list(by) or pareto.distinguishing(rows)
     pareto.require(rows, *axes)
     settings = distinct_settings(rows, axes)
+    if len(settings) > MOST_IN_CELL and not by:
+        return long_table(rows)
     lines = (
         Line(model, dataset, tuple(only_match(group, setting, axes) for setting in settings))
         for model, dataset, group in groups(rows)
@@ -67,6 +71,17 @@ def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
     return Table(
         tuple(" ".join(pareto.words(setting, axes)) for _, setting in typed.iterrows()), tuple(lines)
     )
+
+
+def long_table(rows: pd.DataFrame) -> Table:
+    """A line for each setting, where a cell would hold too many."""
+    named = rows.assign(label=pareto.labels(rows, short=False))
+    lines = (
+        Line(str(row["label"]), dataset, (row,))
+        for _, dataset, group in groups(named)
+        for _, row in group.iterrows()
+    )
+    return Table(("",), tuple(lines))
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
