@@ -462,3 +462,28 @@ def test_a_command_whose_output_nobody_reads_ends_without_a_word(tmp_path: Path,
     status, errors = unread(words.replace("RESULTS", "results").split(), tmp_path)
     assert status in (0, 141) if "-h" in words else status == 141, "argparse says nothing of it"
     assert errors == ""
+
+
+def crowd() -> Rows:
+    """Sixty settings of one model, close to one another."""
+    rows = []
+    for depth, heads in itertools.product(range(1, 11), range(1, 7)):
+        scores = {"val_acc": 0.9 + 0.001 * depth, "test_acc": 0.9 + 0.001 * depth + 0.0001 * heads}
+        costs = {"latency_ms_p50": 0.1 * depth + 0.01 * heads, "macs": 1000}
+        rows.append(trial("vit", "mnist", 0, depth=depth, heads=heads, **scores, **costs))
+    return rows
+
+
+def test_of_sixty_settings_those_without_a_label_are_counted(tmp_path):
+    figure, (first, *_) = figure_of(crowd(), tmp_path)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    labels = [text for text in texts if text.startswith("vit ")]
+    missing = len(first.points) - len(labels)
+    assert missing > 0 and f"{missing} settings without a label" in texts
+
+
+def test_a_table_of_many_settings_has_a_line_for_each(tmp_path):
+    done = run("table", written(tmp_path / "results", crowd()))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| vit ")]
+    assert len(lines) == 60 and not any("->" in line for line in lines)
+    assert any("vit depth=10 heads=6" in line for line in lines)
