@@ -38,6 +38,13 @@ def test_a_key_that_is_overridden_twice_is_a_sentence_that_writes_the_grid() -> 
     assert parse_overrides(["depth=1,2", "lr=0.1"]) == {"depth": [1, 2], "lr": [0.1]}
 
 
+def test_none_is_a_word_where_an_axis_has_it_and_no_value_elsewhere() -> None:
+    texts = ["positions=rope,none", "window=none,8", "qk_norm=none"]
+    assert parse_overrides(texts) == {
+        "positions": ["rope", "none"], "window": [None, 8], "qk_norm": ["none"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -15,16 +15,20 @@ from attnsweep.space import words
 from attnsweep.space.grid import Point, grid
 from attnsweep.space.sweep import Sweep
 from attnsweep.tasks import own
+from attnsweep.tasks.registry import AXES
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}  # of the command line
 
 
 def parse_override(text: str) -> tuple[str, list[Any]]:
-    """`seed=0,1,2` as ("seed", [0, 1, 2]). Raises UserError where there is no `=` or no value."""
+    """`seed=0,1,2` as ("seed", [0, 1, 2]), and `positions=none` as the word where an axis has it. Raises
+    UserError where there is no `=` or no value.
+    """
     key, sign, values = text.partition("=")
     if not sign or not values:
         raise UserError(f"{text!r} is not an override; write key=value, such as epochs=2 or seed=0,1,2")
-    return key, [literal(value) for value in values.split(",")]
+    words = AXES[key].choices if key in AXES else ()
+    return key, [value if value in words else literal(value) for value in values.split(",")]
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, list[Any]]:
