@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError, exit_status
@@ -75,17 +75,23 @@ def panel(axes: "matplotlib.axes.Axes", shown: pd.DataFrame, cost: str, baseline
     for label in DRAWN:
         if baselines[label] < 1.3 * shown["test_bpb"].max():
             axes.axhline(baselines[label], color="#BBBBBB", linewidth=0.8, zorder=0)
-            axes.annotate(label, (1, baselines[label]), xycoords=("axes fraction", "data"), size=7,
-                          ha="right", va="bottom", color="#888888")  # fmt: skip
+            axes.annotate(label, (0.55, baselines[label]), xycoords=("axes fraction", "data"), size=7,
+                          ha="center", va="bottom", color="#888888")  # fmt: skip
     for name in dict.fromkeys(shown["positions"]):
         colour, marker = LOOKS.get(name, ("#444444", "v"))
         axes.scatter([], [], color=colour, marker=marker, label=name)
     if cost == "params":
         axes.legend(frameon=False, fontsize=8, loc="best")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(COSTS[cost])
+
+
+def short(value: float) -> str:
+    """A number at a tick, thousands as k."""
+    return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
 
 
 def table(shown: pd.DataFrame, baselines: dict[str, float]) -> str:
