@@ -101,7 +101,7 @@ def test_a_ten_way_head_on_the_two_hundred_way_cells_saves_90_outputs(dataset: s
 
 
 def test_every_model_that_a_sweep_can_name_can_be_built() -> None:
-    built = {*models.MODELS, *PLANNERS, "transformer"}
+    built = {*models.MODELS, *PLANNERS, "transformer", "decoder"}
     assert built == TASK_OF.keys()
 
 

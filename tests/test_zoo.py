@@ -39,10 +39,13 @@ from attnsweep.training import kernels
 pytestmark = pytest.mark.slow
 
 INPUTS = {"mnist": (28, 1), "cifar10": (32, 3), "digits": (8, 1)}
-SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0)
-OTHER: dict[str, Any] = dict(
-    depth=5, heads=4, dim=48, dim_head=16, mlp_dim=192, patch_size=14, dropout=0.5, emb_dropout=0.5
+SMALL: dict[str, Any] = dict(
+    depth=4, heads=2, dim=32, dim_head=8, mlp_dim=96, dropout=0.0, emb_dropout=0.0, drop_path=0.0
 )
+OTHER: dict[str, Any] = dict(
+    depth=5, heads=4, dim=48, dim_head=16, mlp_dim=192, patch_size=14, dropout=0.5, emb_dropout=0.5,
+    drop_path=0.9,
+)  # fmt: skip
 AXES = (*SMALL, "patch_size")
 ONLY_FLOAT32 = ("crossformer", "normalized_vit")
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-10}  # of a gradient, by the largest of the model

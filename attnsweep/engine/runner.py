@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 SAY_S = 2.0  # of waiting, until that is said
 PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
+LEAST_S = 60.0  # of which steps beforehand would take too large a part
 log = logging.getLogger("attnsweep")
 
 
@@ -114,6 +115,8 @@ def run(
         except UserError:
             if hours is None:
                 raise
+            import pandas as pd  # here: until rows are read nothing needs it
+
             return pd.DataFrame()  # time was up before anything had ended
     ours = [trial.trial_id for trial in outcome.trials]
     return rows if rows.empty else rows[rows["trial_id"].isin(ours)].reset_index(drop=True)
@@ -325,7 +328,7 @@ class Command:
     def probe(self) -> None:
         """Where time decides what is trained, takes a few steps of each model that none has trained yet."""
         unseen = self.plan.speed.unseen(self.plan.new)
-        if self.until.seconds == math.inf or not unseen:
+        if not unseen or not LEAST_S < self.until.seconds < math.inf:
             return
         budget_s = min(PROBE_S, self.until.left_s * PROBE_SHARE)
         with self.screen.status("timing a few steps of each model"):
