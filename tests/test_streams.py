@@ -63,6 +63,7 @@ def test_a_closed_terminal_ends_a_command_with_the_status_of_a_hangup(tmp_path: 
     run = subprocess.Popen(
         command(str(tmp_path / "slow.py"), "--dry-run"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # tests may run under nohup
     )  # fmt: skip
     assert run.stdout is not None and run.stderr is not None
     assert run.stdout.readline() == "here\n"
