@@ -474,6 +474,7 @@ def crowd() -> Rows:
     return rows
 
 
+@pytest.mark.slow
 def test_of_sixty_settings_those_without_a_label_are_counted(tmp_path):
     figure, (first, *_) = figure_of(crowd(), tmp_path)
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -482,6 +483,7 @@ def test_of_sixty_settings_those_without_a_label_are_counted(tmp_path):
     assert missing > 0 and f"{missing} settings without a label" in texts
 
 
+@pytest.mark.slow
 def test_a_table_of_many_settings_has_a_line_for_each(tmp_path):
     done = run("table", written(tmp_path / "results", crowd()))
     lines = [line for line in done.stdout.splitlines() if line.startswith("| vit ")]

@@ -153,6 +153,7 @@ def assert_same_gradients(parts: Pairs, dtype: torch.dtype) -> None:
             assert_pairs_close(((mine.grad, theirs.grad) for mine, theirs in pairs), dtype)
 
 
+@pytest.mark.slow
 @kernels
 @norms
 @precisions

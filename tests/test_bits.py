@@ -11,6 +11,7 @@ from attnsweep.core.bits import packed, unpacked
 from attnsweep.results.store import Store, load
 
 
+@pytest.mark.slow
 @given(st.lists(st.booleans(), max_size=50))
 def test_what_was_packed_is_unpacked(flags):
     assert unpacked(packed(np.array(flags, bool)), len(flags)).tolist() == flags

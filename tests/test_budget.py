@@ -316,6 +316,7 @@ def test_latency_is_measured_first_and_what_exceeds_it_is_not_trained(
     assert depths(fakes) == [1, 1, 2, 2, 3] and len(fakes.measured) == 5
 
 
+@pytest.mark.slow
 def test_latency_decides_under_the_first_runtime_and_smallest_batch_and_the_rest_is_measured_of_the_trained(
     tmp_path: Path, fakes: Fakes
 ) -> None:
@@ -388,12 +389,14 @@ def test_a_budget_that_nothing_meets_trains_nothing_and_keeps_what_was_measured(
     assert "budget: latency_ms needs latency to be measured before training" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_counted_needs_no_latency(tmp_path: Path, fakes: Fakes) -> None:
     most = trials_of(Sweep(**DEPTHS))[1].params
     ran(Sweep(**DEPTHS, budget={"params": most}, scheduler="asha"), tmp_path, latency=False)
     assert depths(fakes) == [1, 2] and not fakes.measured
 
 
+@pytest.mark.slow
 def test_only_what_is_within_the_counted_budget_is_measured(tmp_path: Path, fakes: Fakes) -> None:
     most = trials_of(Sweep(**DEPTHS))[1].params
     ran(Sweep(**DEPTHS, budget={"params": most, "latency_ms": 1}, latency={"batch": [1]}), tmp_path)
@@ -497,6 +500,7 @@ def test_finished_trials_over_budget_teach_and_do_not_count() -> None:
     assert [excess_of(one) for one in search.cells[0].study.trials] == [-0.6, 0.8]
 
 
+@pytest.mark.slow
 def test_a_search_whose_budget_nothing_meets_ends_and_names_the_nearest(
     tmp_path: Path, fakes: Fakes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -510,6 +514,7 @@ def test_a_search_whose_budget_nothing_meets_ends_and_names_the_nearest(
     )
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_not_trained_where_latency_is_aimed_at(
     tmp_path: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:

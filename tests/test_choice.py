@@ -29,6 +29,7 @@ def sweep() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_the_sentence_names_the_best_what_is_as_good_for_less_and_what_more_costs():
     found = choice.choose(sweep(), {"latency_ms": 2})
     assert found.sentence.startswith("vit depth=3: 95.0 % (")
@@ -37,10 +38,12 @@ def test_the_sentence_names_the_best_what_is_as_good_for_less_and_what_more_cost
     assert found.settings["depth"].tolist() == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_where_nothing_is_better_the_sentence_says_so():
     assert choice.choose(sweep(), {}).sentence.endswith("nothing here is half a point better")
 
 
+@pytest.mark.slow
 def test_one_seed_and_seeds_that_failed_are_said():
     frame = sweep()
     lost = frame["seed"].ne(0)
@@ -52,6 +55,7 @@ def test_one_seed_and_seeds_that_failed_are_said():
     assert any("8 seeds of 4 settings not done" in remark for remark in found.remarks)
 
 
+@pytest.mark.slow
 def test_settings_without_the_cost_are_counted():
     frame = sweep()
     frame.loc[frame["depth"] == 1, "latency_ms_p50"] = np.nan
@@ -61,6 +65,7 @@ def test_settings_without_the_cost_are_counted():
     )
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_names_the_nearest_and_the_budget_that_it_needs():
     with pytest.raises(
         UserError, match=r"nothing fits .*params <= 10; the nearest is vit depth=1, .*params=1000"
@@ -68,6 +73,7 @@ def test_nothing_that_fits_names_the_nearest_and_the_budget_that_it_needs():
         choice.choose(sweep(), {"params": 10, "latency_ms": 5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["macs", "memory_mb"])
 def test_other_budgets_bound_their_columns(name):
     column = {"macs": "macs", "memory_mb": "peak_mem_mb"}[name]
@@ -88,6 +94,7 @@ def results(tmp_path: Path) -> str:
     return str(tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_sentence_then_the_table_with_ids_that_show_takes(results, capsys):
     assert main(["pick", "--results", results, "--latency-ms", "2ms", "--params", "1M"]) == 0
     sentence, table = capsys.readouterr().out.split("\n\n", 1)
@@ -99,6 +106,7 @@ def test_the_command_prints_the_sentence_then_the_table_with_ids_that_show_takes
     assert "depth                3" in shown and "test_right" not in shown
 
 
+@pytest.mark.slow
 def test_the_command_as_json_prints_one_object_and_nothing_else(results, capsys):
     assert main(["pick", "--results", results, "--where", "depth < 4", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -107,6 +115,7 @@ def test_the_command_as_json_prints_one_object_and_nothing_else(results, capsys)
     assert said["settings"][0]["low"] < said["settings"][0]["test_acc"] < said["settings"][0]["high"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

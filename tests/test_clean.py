@@ -51,6 +51,7 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
     assert clean(text) == text
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_every_text_becomes_one_line_that_a_terminal_prints(text: str) -> None:
     shown = clean(text)

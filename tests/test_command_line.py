@@ -258,6 +258,7 @@ def test_an_image_that_cannot_be_read_ends_a_dry_run_unless_it_is_skipped(
     assert (status, one["unreadable"], one["images_skipped"], one["num_classes"]) == (0, "skip", 1, 2)
 
 
+@pytest.mark.slow
 def test_show_names_a_trial_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     finish_trial(model="cnn")
     assert said(capsys, "show", "zzz")[0] == 2
@@ -336,6 +337,7 @@ def test_a_near_word_is_suggested(word: str, meant: str) -> None:
     assert did_you_mean(word, AXES) == f", did you mean {meant!r}?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["checkpoint", "quantise", "layers", "learning_rate"])
 def test_a_word_that_is_not_near_is_not_suggested(word: str) -> None:
     assert did_you_mean(word, AXES) == ""

@@ -70,6 +70,7 @@ def test_the_closed_form_is_what_torch_counts_in_the_built_model(config: Config)
     assert cost_of(config) == counted(config)
 
 
+@pytest.mark.slow
 def test_the_closed_form_holds_for_a_deepvit_with_one_head() -> None:
     config = configuration("deepvit", 28, 1, 3, heads=1, dim=16, dim_head=16)
     assert cost_of(config).params == counted(config).params

@@ -108,6 +108,7 @@ def test_what_validation_selects_is_covered_and_choosing_on_test_flatters():
     assert covered >= 54
 
 
+@pytest.mark.slow
 def test_the_front_is_selected_on_validation_and_its_band_is_that_of_the_test():
     worse, better = np.arange(EXAMPLES) < 300, np.arange(EXAMPLES) < 310
     rows = [row(1, 0, worse, val_acc=0.9), row(2, 0, better, val_acc=0.8), row(3, 0, worse, val_acc=0.95)]
@@ -131,6 +132,7 @@ def test_seeds_of_two_settings_alone_stand_for_themselves():
     assert own.variance.tolist() == [4.0, 1.0, 0.0] and own.dof.tolist() == [2.0, 2.0, 0.0]
 
 
+@pytest.mark.slow
 def test_with_one_seed_the_interval_is_nearly_the_binomial_one_and_says_what_it_is_of():
     right = np.arange(EXAMPLES) < 340
     sure = doubt.doubt(pd.DataFrame([row(1, 0, right)]))
@@ -141,12 +143,14 @@ def test_with_one_seed_the_interval_is_nearly_the_binomial_one_and_says_what_it_
     assert "one seed alone: 1 of 1 settings" in doubt.remarks(sure)[0]
 
 
+@pytest.mark.slow
 def test_a_setting_without_an_error_is_not_certain():
     sure = doubt.doubt(pd.DataFrame([row(1, 0, np.ones(EXAMPLES, bool))]))
     assert 1 - 4 / EXAMPLES < sure.settings["low"].iloc[0] < 1 - 1 / EXAMPLES
     assert sure.settings["high"].iloc[0] == 1
 
 
+@pytest.mark.slow
 def test_settings_are_compared_on_the_same_examples():
     """Two that differ on 12 of 400 examples, always to the same side, differ; unpaired they would not."""
     better = np.arange(EXAMPLES) < 352
@@ -158,6 +162,7 @@ def test_settings_are_compared_on_the_same_examples():
     assert doubt.within_noise_of(sure, 0) == []
 
 
+@pytest.mark.slow
 def test_equal_settings_are_within_noise_of_one_another():
     chance = np.random.default_rng(0)
     same = chance.random(EXAMPLES) < 0.9
@@ -220,6 +225,7 @@ def test_what_lacks_the_cost_has_no_probability():
 # --- What counts as a seed ---
 
 
+@pytest.mark.slow
 def test_seeds_that_failed_or_diverged_count_as_begun():
     right = np.arange(EXAMPLES) < 300
     lost = [
@@ -274,6 +280,7 @@ def test_a_row_that_does_not_say_which_examples_were_right_has_a_doubt_of_its_se
     assert any("1 of 2 settings do not say which test examples" in remark for remark in doubt.remarks(sure))
 
 
+@pytest.mark.slow
 def test_results_without_such_columns_at_all_are_read():
     right = np.arange(EXAMPLES) < 300
     old = pd.DataFrame([row(1, 0, right), row(2, 0, right)]).drop(columns=["test_right", "test_examples"])

@@ -68,6 +68,7 @@ def test_where_nothing_matters_something_is_called_real_in_5_of_100_sweeps():
     assert 0.03 < (together.min(axis=0) <= 0.05).mean() < 0.07
 
 
+@pytest.mark.slow
 def test_intervals_of_effects_cover_their_size():
     hits, chance = 0, np.random.default_rng(0)
     points = list(itertools.product([0, 1], [2, 4], range(3)))
@@ -104,6 +105,7 @@ def test_a_forest_finds_what_was_planted_in_a_random_space(monkeypatch):
     assert [one.is_real for one in found.axes] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_said_is_said():
     with pytest.raises(UserError, match="no axis differs"):
         effects.effects(grid(lambda *_: 0.8, depth=[2]))
@@ -116,6 +118,7 @@ def test_what_cannot_be_said_is_said():
 # --- Comparisons ---
 
 
+@pytest.mark.slow
 def test_a_change_that_helps_on_a_few_examples_is_seen_where_seeds_are_paired():
     """Seeds differ by far more than the change does: unpaired it would be within noise."""
     spread = [260, 300, 340]
@@ -127,6 +130,7 @@ def test_a_change_that_helps_on_a_few_examples_is_seen_where_seeds_are_paired():
     assert compare.of_folders(before, before).mean.is_noise
 
 
+@pytest.mark.slow
 def test_comparisons_of_equal_settings_err_as_often_as_they_say(monkeypatch):
     monkeypatch.setattr(compare, "DRAWS", 400)
     chance, wrong = np.random.default_rng(0), 0
@@ -139,6 +143,7 @@ def test_comparisons_of_equal_settings_err_as_often_as_they_say(monkeypatch):
     assert wrong <= 14
 
 
+@pytest.mark.slow
 def test_two_trials_stand_for_their_settings():
     rows = [row(depth, seed, BASE < 200 + 20 * depth) for depth in (1, 2) for seed in range(2)]
     found = compare.of_settings(pd.DataFrame(rows), "1-0", "2-1")
@@ -147,6 +152,7 @@ def test_two_trials_stand_for_their_settings():
     assert pair.difference.mean == pytest.approx(0.05) and pair.difference.low > 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_answered_in_a_sentence():
     frame = pd.DataFrame([row(1, 0, BASE < 300), row(2, 0, BASE < 300), row(2, 1, BASE < 300)])
     other = frame.assign(data_sha256="e")
@@ -172,6 +178,7 @@ def results(tmp_path: Path) -> str:
     return write_results(tmp_path / "results", frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said", "drawn"),
     [

@@ -26,6 +26,7 @@ def test_csv_holds_every_trial_as_it_is(results, tmp_path, capsys):
     assert np.allclose(read["val_acc"], own["val_acc"]) and "test_right" not in read
 
 
+@pytest.mark.slow
 def test_latex_has_a_line_per_setting_and_no_name_is_read_as_a_command(tmp_path):
     frame = sweep().assign(model="a_b&c%\\input{x}$")
     exports.export("latex", frame, pd.DataFrame(), tmp_path / "t.tex")
@@ -34,6 +35,7 @@ def test_latex_has_a_line_per_setting_and_no_name_is_read_as_a_command(tmp_path)
     assert "3 seeds)" in text and r"98.0 \%" in text
 
 
+@pytest.mark.slow
 def test_the_best_trials_of_the_optuna_study_are_the_front(results, tmp_path):
     optuna = pytest.importorskip("optuna", reason="Optuna is not installed")
     place = tmp_path / "study.db"
@@ -46,6 +48,7 @@ def test_the_best_trials_of_the_optuna_study_are_the_front(results, tmp_path):
     assert main(["export-results", "optuna", str(place), "--results", results]) == 2
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_learning_curves(results, tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"

@@ -270,6 +270,7 @@ def test_a_set_too_small_for_its_parts_is_a_sentence(
     assert sentence in refusal(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_smallest_sets_that_are_taken_train_in_a_batch_larger_than_they_are(
     tmp_path: Path, flat: Path
 ) -> None:

@@ -98,6 +98,7 @@ def results(tmp_path: Path) -> str:
 LATENCY = {column.name for column in schema.LATENCY}
 
 
+@pytest.mark.slow
 def test_load_takes_the_latency_of_one_runtime(results: str) -> None:
     (first,) = attnsweep.load(results).to_dict("records")
     assert (first["latency_ms_p50"], first["runtime"]) == (1.0, "eager")
@@ -119,6 +120,7 @@ def test_runtimes_share_no_front(results: str) -> None:
         pareto.of_device(both)
 
 
+@pytest.mark.slow
 def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
     from attnsweep.figures import front, table
 

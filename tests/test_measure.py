@@ -304,6 +304,7 @@ def test_an_error_of_the_model_is_in_its_row() -> None:
     assert "shapes cannot be multiplied" in row["error"] and row["latency_ms_p50"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
 def test_peak_memory_sees_what_was_freed_and_starts_anew() -> None:
     before = PeakMemory("cpu")

@@ -58,6 +58,7 @@ def test_new_trials_come_with_their_curves_and_once(here: Path, there: Path) -> 
     assert raw(here, "epochs").groupby("trial_id").size().tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compacted", [False, True])
 def test_a_later_row_takes_the_place_of_an_earlier_one_wherever_that_stands(
     here: Path, there: Path, compacted: bool
@@ -71,6 +72,7 @@ def test_a_later_row_takes_the_place_of_an_earlier_one_wherever_that_stands(
     assert raw(here, "epochs").groupby("trial_id").size().tolist() == [2, 3], "a curve goes with its row"
 
 
+@pytest.mark.slow
 def test_a_failed_row_never_replaces_a_finished_one_and_a_retry_replaces_it(here: Path, there: Path) -> None:
     put(here, trial("a"))
     put(there, trial("a", status="failed", minute=5), trial("b", status="failed"))
@@ -80,6 +82,7 @@ def test_a_failed_row_never_replaces_a_finished_one_and_a_retry_replaces_it(here
     assert raw(here)["status"].tolist() == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_latency_that_was_measured_after_the_row_came_is_fetched_too(here: Path, there: Path) -> None:
     put(there, trial("a"))
     merge(there, here)
@@ -111,6 +114,7 @@ def test_the_curve_of_a_running_trial_comes_and_is_replaced_by_the_whole_one(her
     assert raw(here, "epochs")["epoch"].tolist() == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_merge_that_was_cut_off_between_its_steps_is_mended_by_the_next(
     here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +168,7 @@ def test_no_final_row_is_lost_and_none_comes_twice_whatever_is_merged(
         assert got == (best[0] in FINAL, best[1])
 
 
+@pytest.mark.slow
 def test_a_table_of_another_version_comes_as_it_is(here: Path, there: Path) -> None:
     put(there, trial("a"))
     (there / "quantised").mkdir()

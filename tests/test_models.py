@@ -86,6 +86,7 @@ def test_the_closed_form_gives_the_published_parameters_to_the_unit(
     assert cost_of(published(setting, model, dataset)).params == params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "model", "dataset", "params"), CELLS)
 def test_the_built_model_has_the_published_parameters_to_the_unit(
     setting: str, model: str, dataset: str, params: int
@@ -100,6 +101,7 @@ def test_a_ten_way_head_on_the_two_hundred_way_cells_saves_90_outputs(dataset: s
     assert cost_of(published("small", "hybrid", dataset)).params - params == 90 * 129
 
 
+@pytest.mark.slow
 def test_every_model_that_a_sweep_can_name_can_be_built() -> None:
     built = {*models.MODELS, *PLANNERS, "transformer", "decoder"}
     assert built == TASK_OF.keys()

@@ -150,6 +150,7 @@ def test_fewer_than_ten_pairs_have_no_interval() -> None:
     assert few.half_width == math.inf and few.unstable and few.interval == (0, math.inf)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=60), st.sampled_from([0.1, 0.25, 0.5, 0.99]))
 def test_quantiles_are_those_of_numpy(values: list[float], p: float) -> None:
     assert pairs.quantile(values, p) == pytest.approx(np.quantile(values, p))

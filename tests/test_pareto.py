@@ -245,6 +245,7 @@ def test_pick_chooses_by_validation_and_reports_the_test():
     assert (best["depth"], best["seeds"], best["test_acc"]) == (4, 2, pytest.approx(0.71))
 
 
+@pytest.mark.slow
 def test_pick_keeps_to_every_budget():
     frame = pd.DataFrame([
         trial(depth=2, val_acc=0.7, latency_ms_p50=1.0, params=100),
@@ -276,6 +277,7 @@ def test_the_budget_that_pick_asks_for_is_enough(costs):
     assert len(pareto.pick(frame, **budget)) >= 1
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_pick_names_the_nearest_setting():
     frame = pd.DataFrame([trial(depth=2, latency_ms_p50=1.2344), trial(depth=4, latency_ms_p50=3.0)])
     with pytest.raises(
@@ -372,6 +374,7 @@ def test_models_that_were_trained_otherwise_are_told_so_on_one_data_set() -> Non
     assert names(vit, {**cnn, "params": 0}) == ["vit", "cnn"], "a rule is not trained"
 
 
+@pytest.mark.slow
 def test_what_two_models_have_swept_alike_is_no_difference_between_them() -> None:
     rates = [trial(model, lr=lr) for model in ("vit", "cnn") for lr in (1e-3, 1e-4)]
     assert names(*rates) == [f"{model} lr={lr}" for model in ("vit", "cnn") for lr in ("0.001", "0.0001")]

@@ -37,6 +37,7 @@ def shared_area(one: np.ndarray, other: np.ndarray) -> float:
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
+@pytest.mark.slow
 @given(box, box)
 def test_boxes_overlap_exactly_where_they_share_area(one: np.ndarray, other: np.ndarray) -> None:
     gap = float(geometry.separation(one, other))
@@ -85,6 +86,7 @@ def test_ahead_is_x_and_left_is_y() -> None:
     np.testing.assert_allclose(geometry.to_frame(np.array([9.0, 5.0]), pose), [0, 1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_projection_finds_the_nearest_of_many_points_along_the_line() -> None:
     line = np.cumsum(rng.uniform([0.2, -1], [1.5, 1], (20, 2)), axis=0)
     fine = geometry.stations(line)

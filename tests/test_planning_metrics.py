@@ -479,6 +479,7 @@ def test_what_bounds_a_distance_of_lines_bounds_it() -> None:
     assert (no_nearer(one, other) <= chamfer(one, other) + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_lines_count_once_and_by_class(recorded: Samples) -> None:
     kinds = recorded["line_kind"]
     sure = np.stack([np.where(kinds == k, 0.9, 0.01) for k in range(3)], axis=2)

@@ -124,6 +124,7 @@ def test_a_row_of_before_is_still_the_trial_that_it_was() -> None:
     assert trial_of(before, Path("nowhere")).trial_id == row["trial_id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "sentence"),
     [
@@ -250,6 +251,7 @@ def vector(model: nn.Module) -> torch.Tensor:
     return torch.cat([one.detach().flatten() for one in model.parameters()])
 
 
+@pytest.mark.slow
 def test_a_steps_gradient_is_clipped_to_the_norm() -> None:
     moved = []
     for norm in (None, 1e-3):
@@ -261,6 +263,7 @@ def test_a_steps_gradient_is_clipped_to_the_norm() -> None:
     assert moved[1] == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_weights_is_the_one_of_its_recurrence() -> None:
     setup = setup_of(ema=0.5)
     expected, seen = vector(setup.model).double(), []

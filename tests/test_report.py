@@ -76,6 +76,7 @@ def path(results: str) -> Path:
     return attnsweep.report(results, Path(results).parent / "report.html")
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_settings_with_their_doubt_and_every_cost(path, results):
     page = data_of(path)
     (part,) = page["datasets"]
@@ -101,6 +102,7 @@ def test_the_page_asks_nothing_of_a_network_and_ends_no_script_early(path):
     assert "default-src 'none'" in text
 
 
+@pytest.mark.slow
 def test_names_that_would_end_a_script_are_text(tmp_path):
     bad = "</script><script>alert(1)</script>\u2028"
     frame = sweep().assign(model=bad, dataset="x<!--")
@@ -110,6 +112,7 @@ def test_names_that_would_end_a_script_are_text(tmp_path):
     assert data_of(page)["datasets"][0]["dataset"] == "x<!--"
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_stay_under_8_mb(tmp_path):
     chance = np.random.default_rng(0)
     rows = [
@@ -122,6 +125,7 @@ def test_a_thousand_trials_stay_under_8_mb(tmp_path):
     assert found.stat().st_size < 8e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["one row", "all failed", "ties", "two data sets", "nothing but nan", "two devices"]
 )
@@ -146,6 +150,7 @@ def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_ou
     assert said.get(kind, "") in " ".join(found["remarks"])
 
 
+@pytest.mark.slow
 def test_without_results_or_room_there_is_a_sentence(tmp_path, results, capsys):
     assert main(["report", str(tmp_path / "none"), "-o", str(tmp_path / "r.html")]) == 2
     assert "no results in" in capsys.readouterr().err

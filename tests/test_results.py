@@ -158,6 +158,7 @@ def read_by(reader: Reader, store: Store, name: str) -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depths", [(None, 6, 2), (6, None, 2), (None, None, 6), (None, None, None)])
 def test_files_with_and_without_a_depth_are_read_together(store: Store, reader: Reader, depths: Any) -> None:
     expected = {f"{i}": depth for i, depth in enumerate(depths)}

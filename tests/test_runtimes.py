@@ -88,6 +88,7 @@ class Drifting(nn.Module):
         return images.flatten(1) + self.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", GRAPHS)
 def test_a_runtime_that_computes_something_else_is_never_timed(runtime: str) -> None:
     with pytest.raises(Unavailable, match="computes something else: output 0 differs by"):

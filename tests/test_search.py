@@ -61,6 +61,7 @@ def test_each_cell_of_the_grid_is_searched_for_itself_and_in_turn() -> None:
     ] * 5
 
 
+@pytest.mark.slow
 def test_a_search_finds_better_points_than_chance() -> None:
     """After the first 30, a part of which is drawn at random, the mean distance from the best depth is 11 to
     18 by six seeds, and 28.8 by chance.

@@ -399,6 +399,7 @@ def test_every_column_of_the_configuration_tells_trials_apart(key: str) -> None:
     assert (changed.arch_id == trial().arch_id) == (key in NOT_ARCHITECTURE)
 
 
+@pytest.mark.slow
 @given(st.permutations(sorted(OTHER)))
 def test_the_order_of_keys_changes_no_id(order: list[str]) -> None:
     config = resolve(VIT)

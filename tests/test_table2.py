@@ -91,6 +91,7 @@ def test_every_measure_of_the_table_is_a_column_that_knows_its_direction() -> No
         assert all(name.removeprefix("test_") in (*BY_MAP, "score") for name in measure.columns)
 
 
+@pytest.mark.slow
 def test_the_interval_over_seeds_is_students(tmp_path: Path) -> None:
     frame = frame_of(tmp_path, [trial_row(stages="id1", seed=seed) for seed in (0, 1, 2)])
     cell = rows_of(frame)[0].cells[0]
@@ -113,6 +114,7 @@ def test_the_interval_of_one_seed_is_the_bootstraps_over_maps(tmp_path: Path) ->
     assert ids == table2.Cell(30.0, 30.0, 30.0)
 
 
+@pytest.mark.slow
 def test_no_interval_leaves_what_there_can_be(tmp_path: Path) -> None:
     frame = frame_of(tmp_path, [trial_row(stages="id1", seed=seed) for seed in (0, 4)])
     cell = rows_of(frame)[0].cells[0]

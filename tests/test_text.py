@@ -174,6 +174,7 @@ def test_one_that_knows_nothing_takes_the_logarithm_of_the_vocabulary(path: Path
     assert judged["val_loss"] == pytest.approx(math.log(257))
 
 
+@pytest.mark.slow
 def test_one_that_counts_bytes_is_the_unigram_baseline(path: Path) -> None:
     config = resolve({**POINT, "dataset": f"text:{path}"})
     parts = corpus.parts(config["dataset"])
@@ -185,6 +186,7 @@ def test_one_that_counts_bytes_is_the_unigram_baseline(path: Path) -> None:
     assert judged["test_bpb"] == pytest.approx(bits_per_byte(config["dataset"])["unigram"], abs=0.01)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_bits_per_byte_are_those_of_one_token_after_another(path: Path) -> None:
     config = resolve({**POINT, "dataset": f"text:{path}", "encoding": "bpe", "vocabulary": 300})
@@ -232,6 +234,7 @@ def slow_kneser_ney(train: list[bytes], block: bytes, order: int) -> list[float]
     return likely
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_kneser_ney_is_its_definition(order: int) -> None:
     draw = random.Random(0)
@@ -246,6 +249,7 @@ def test_kneser_ney_is_its_definition(order: int) -> None:
     assert list(sums.values()) == pytest.approx([1.0] * 8)
 
 
+@pytest.mark.slow
 def test_baselines_improve_from_line_to_line_on_pythons_topics() -> None:
     found = bits_per_byte("text:python")
     order = ["uniform", "unigram", "gzip, test part alone", "gzip", "5-gram, Kneser-Ney"]
@@ -253,6 +257,7 @@ def test_baselines_improve_from_line_to_line_on_pythons_topics() -> None:
     assert values == sorted(values, reverse=True) and values[0] == 8 and 1 < found["xz"] < found["gzip"]
 
 
+@pytest.mark.slow
 def test_baselines_are_printed_as_a_table(path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("sys.argv", ["baselines", f"text:{path}"])
     baselines.main()
@@ -288,6 +293,7 @@ def test_writing_with_a_cache_is_writing_without(design: str) -> None:
         torch.testing.assert_close(torch.cat(steps, dim=1), whole)
 
 
+@pytest.mark.slow
 @designs
 def test_the_closed_form_is_what_is_counted_at_every_length(design: str, tmp_path: Path) -> None:
     config = resolve({**POINT, **DESIGNS[design]})
@@ -379,6 +385,7 @@ def test_what_is_written_is_the_likeliest_at_temperature_zero() -> None:
     assert written == bytes(held[1:]).decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_full_context_goes_on_from_its_second_half() -> None:
     model, config = made(positions="learned"), resolve({**POINT, "positions": "learned"})
     written = sampling.continued(model, config, "a prompt", tokens=60, temperature=0)
@@ -394,6 +401,7 @@ def test_a_full_context_goes_on_from_its_second_half() -> None:
     assert written == bytes(text).decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_drawing_is_by_seed_temperature_and_the_top() -> None:
     logits = torch.tensor([0.0, math.log(2), math.log(4), -torch.inf])
     draw = torch.Generator().manual_seed(0)

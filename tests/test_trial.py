@@ -133,6 +133,7 @@ def test_a_hopeless_learning_rate_diverges_for_real() -> None:
     assert happened[-1]["status"] == "diverged"
 
 
+@pytest.mark.slow
 def test_an_error_inside_a_trial_becomes_a_failed_row_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(*_: object) -> dict[str, float]:
         raise MemoryError("no room for 7 images")
@@ -171,6 +172,7 @@ def test_a_checkpoint_that_cannot_be_read_is_skipped(tmp_path: Path, content: by
     assert timeless(list(run(trial, options))[-1]["row"]) == timeless(events(trial)[-1]["row"])
 
 
+@pytest.mark.slow
 def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
     trial, options = tiny(epochs=1), Options(data_dir="nowhere", runs_dir=str(tmp_path))
     path, mark = Path(str(checkpoint_path(trial, options))), tmp_path / "ran"
@@ -240,6 +242,7 @@ def test_a_checkpoint_that_keeps_what_it_should_not_is_skipped(tmp_path: Path) -
         assert [epoch["epoch"] for epoch in next(run(trial, options))["curve"]] == [1]
 
 
+@pytest.mark.slow
 def test_weights_are_left_only_where_they_are_wanted(tmp_path: Path) -> None:
     trial = tiny(epochs=1)
     list(run(trial, Options(data_dir="nowhere", runs_dir=str(tmp_path))))

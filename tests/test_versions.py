@@ -100,6 +100,7 @@ def test_what_is_of_this_version_is_not_rewritten(store: Store) -> None:
     assert {path: Path(path).stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_old_files_are_rewritten_costs_no_row(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +204,7 @@ def driving(store: Store) -> dict[str, tuple[float | None, float | None]]:
     return {one["trial_id"]: (one["test_ttc"], one["test_comfort"]) for one in rows}
 
 
+@pytest.mark.slow
 def test_columns_that_have_moved_are_read_where_they_are_now_before_anything_is_rewritten(
     driven: Store,
 ) -> None:

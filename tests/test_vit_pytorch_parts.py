@@ -43,6 +43,7 @@ def test_whatever_is_asked_for_is_there(package: Path, code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -56,6 +57,7 @@ def test_other_packages_stay_as_they_are(package: Path, code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_vit_needs_neither_torchvision_nor_the_compiler() -> None:
     code = (
         "import sys\nfrom attnsweep.tasks.registry import build, resolve\n"

@@ -89,6 +89,7 @@ def test_what_is_read_is_the_same_each_time() -> None:
     assert walked("gated") == walked("gated")
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_every_variant_and_runs_what_is_there() -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

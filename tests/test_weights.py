@@ -73,6 +73,7 @@ def saved(model: nn.Module, path: Path, **changes: Any) -> Path:
 # Models of libraries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -158,6 +159,7 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
     assert set(libraries.parameters("torchvision:swin_t")) == set(signature.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "sentence"),
     [

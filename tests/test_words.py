@@ -33,6 +33,7 @@ DOMAINS: list[Callable[[Any], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(DOMAINS)))
 def test_each_word_draws_what_rays_draws(number: int) -> None:
     theirs, ours = DOMAINS[number](tune), DOMAINS[number](words)
