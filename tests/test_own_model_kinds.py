@@ -336,6 +336,11 @@ def written(body: str, folder: Path, *, head: str = HEAD) -> str:
     return f"{folder}/net.py:Net"
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where images are kept as they were decoded
+
+
 def trial(model: str, **point: Any) -> Trial:
     return make_trial(
         resolve({"model": model, "batch_size": 256, "epochs": 2, "lr": 1e-2, **point}), Path(".")
