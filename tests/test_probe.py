@@ -28,9 +28,9 @@ def test_a_trial_of_twice_the_epochs_is_probed_to_take_about_twice_as_long() -> 
 
 
 @pytest.mark.slow
-def test_a_trial_that_cannot_begin_costs_no_estimate_of_those_before_it() -> None:
+def test_a_trial_that_cannot_begin_costs_no_estimate_of_those_before_it(tmp_path: Path) -> None:
     fine, lost = trial(model="cnn"), trial(model="cnn", dataset="mnist")
-    assert set(probe.seconds_of([fine, lost], "nowhere", budget_s=60)) == {fine.trial_id}
+    assert set(probe.seconds_of([fine, lost], str(tmp_path), budget_s=60)) == {fine.trial_id}
 
 
 def test_of_each_model_that_none_has_trained_the_middle_trial_is_probed() -> None:
