@@ -25,8 +25,8 @@ class Command:
 SWEEP = Command("cli.sweep", "runs the trials of a sweep that are not done yet", "SWEEP.py")
 COMMANDS = {
     "new": Command("cli.new", "writes an example sweep file here; without a name lists them", "[NAME]"),
-    "measure": Command("cli.measure", "latency of every architecture in the results, on this hardware"),
-    "pick": Command("cli.pick", "the best architecture under a budget"),
+    "measure": Command("cli.measure", "latency of every architecture, on this hardware", "[RESULTS]"),
+    "pick": Command("cli.pick", "the best architecture under a budget", "[RESULTS]"),
     "plot": Command("figures.front", "quality against cost, drawn, with the fronts", "[RESULTS]"),
     "table": Command("figures.table", "the results as a Markdown table", "[RESULTS]"),
     "report": Command(
@@ -47,7 +47,7 @@ COMMANDS = {
 EPILOG = (
     "other commands, each with --help; what stands in [ ] may be left out, and so may all options:\n"
     + "".join(
-        f"  python -m attnsweep {f'{name} {command.arguments}':<18} {command.does}\n"
+        f"  python -m attnsweep {f'{name} {command.arguments}':<26} {command.does}\n"
         for name, command in COMMANDS.items()
     )
 )
