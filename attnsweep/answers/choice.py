@@ -10,11 +10,11 @@ import pandas as pd
 
 from attnsweep.answers import doubt, pareto
 from attnsweep.answers.doubt import Doubt
-from attnsweep.core.text import amount
+from attnsweep.core.text import amount, counted
 
 CHEAPER = 1.25  # times, from which on it is worth a word
 HALF_POINT = 0.005
-COSTS = ("latency_ms_p50", "params", "macs", "peak_mem_mb")
+NOUNS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "memory"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def gain(settings: pd.DataFrame, cheap: int, best: int, cost: str) -> str:
     many = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     if cost == "latency_ms_p50":
         return f"{many} times as fast"
-    noun = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "memory"}
-    return f"takes 1/{many} of the {noun[cost]}"
+    return f"takes 1/{many} of the {NOUNS[cost]}"
 
 
 def more(sure: Doubt, best: int, names: pd.Series, cost: str) -> list[str]:
@@ -119,8 +118,7 @@ def cost_in_words(value: float, cost: str) -> str:
     """A cost with its unit, as people write it."""
     if cost == "latency_ms_p50":
         return f"{value:.2g} ms" if value < 1 else f"{value:.3g} ms"
-    noun = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "MB"}
-    return f"{value:.0f} MB" if cost == "peak_mem_mb" else f"{amount(value)} {noun[cost]}"
+    return f"{value:.0f} MB" if cost == "peak_mem_mb" else f"{amount(value)} {NOUNS[cost]}"
 
 
 def name_of(fits: pd.DataFrame, row: int) -> str:
@@ -134,7 +132,7 @@ def unmeasured(rows: pd.DataFrame, budget: Mapping[str, float]) -> tuple[str, ..
     columns = [pareto.BUDGETS[name] for name in budget]
     unknown = {name: int(settings[name].isna().sum()) for name in columns}
     return tuple(
-        f"{doubt.plural(count, 'setting')} left out, for want of {name}"
+        f"{counted(count, 'setting')} left out, for want of {name}"
         + ("; measure: python -m attnsweep measure" if name == "latency_ms_p50" else "")
         for name, count in unknown.items()
         if count

@@ -21,6 +21,7 @@ from attnsweep.answers import pareto
 from attnsweep.answers.spread import Spread, moderated
 from attnsweep.core.bits import unpacked
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -353,7 +354,7 @@ def remarks(sure: Doubt) -> list[str]:
     if len(lost):
         missing = int((lost["seeds_begun"] - lost["seeds"]).sum())
         found.append(
-            f"{plural(missing, 'seed')} of {plural(len(lost), 'setting')} not done: means are of the others"
+            f"{counted(missing, 'seed')} of {counted(len(lost), 'setting')} not done: means are of the others"
         )
     blind = settings[settings["doubt_of"].isin([SEEDS, NOTHING])]
     if len(blind) and sure.quality == PER_EXAMPLE:
@@ -362,8 +363,3 @@ def remarks(sure: Doubt) -> list[str]:
             "again for intervals that allow for the test set"
         )
     return found
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

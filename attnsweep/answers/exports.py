@@ -9,6 +9,7 @@ import pandas as pd
 from attnsweep.answers import doubt, pareto
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 
 LATEX = {  # what LaTeX would read more into
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -22,7 +23,7 @@ def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     """All trials, of any status, as the file `place`; the columns of which none has a value are left out."""
     kept = trials.drop(columns=[name for name in HIDDEN if name in trials]).dropna(axis="columns", how="all")
     kept.to_csv(place, index=False)
-    return f"{doubt.plural(len(kept), 'trial')}, {kept.shape[1]} columns"
+    return f"{counted(len(kept), 'trial')}, {kept.shape[1]} columns"
 
 
 def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
@@ -41,7 +42,7 @@ def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     begin = [r"% needs \usepackage{booktabs}", r"\begin{tabular}{lllrr}", r"\toprule", lines[0], r"\midrule"]
     text = "\n".join([*begin, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
     place.write_text(text, encoding="utf-8")
-    return doubt.plural(len(rows), "setting")
+    return counted(len(rows), "setting")
 
 
 def number(value: Any, form: str) -> str:
@@ -80,9 +81,7 @@ def to_optuna(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
                 raise UserError(f"{place} has a study {name!r} already; name another file") from error
             study.add_trials(frozen(known, cost, selects))
             written.append(name)
-    return (
-        f"{doubt.plural(len(written), 'study').replace('studys', 'studies')}: {', '.join(written) or 'none'}"
-    )
+    return f"{counted(len(written), 'study').replace('studys', 'studies')}: {', '.join(written) or 'none'}"
 
 
 def frozen(settings: pd.DataFrame, cost: str, selects: str) -> list[Any]:
@@ -135,7 +134,7 @@ def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> s
             given = {name: plain(row[name]) for name in axes if not pd.isna(row[name])}
             found = {f"result/{name}": float(row[name]) for name in results if not pd.isna(row[name])}
             writer.add_hparams(given, found, name=".")
-    return doubt.plural(len(rows), "run")
+    return counted(len(rows), "run")
 
 
 EXPORTS: Mapping[str, Export] = {

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import grp
+import hashlib
 import os
 import pwd
 import secrets
@@ -49,6 +50,12 @@ def reading(path: str | Path, *, follow: bool = False) -> Iterator[BinaryIO]:
     """A file to read from; of a link, what it leads to, only with `follow`. Raises OSError as `read` does."""
     with opened(path, os.O_RDONLY, follow=follow) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
         yield file
+
+
+def sha256_of(path: str | Path, *, follow: bool = False) -> str:
+    """The SHA-256 of a file, which is read in pieces. Links and errors as with `reading`."""
+    with reading(path, follow=follow) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def read_trusted(path: str | Path) -> bytes:

@@ -18,6 +18,7 @@ from attnsweep.answers import doubt, pareto
 from attnsweep.answers.overview import curves
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_rows, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.results.store import load
@@ -44,9 +45,7 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
         raise UserError("no learning curve was kept of these trials")
     names = pareto.labels(settings, short=False)
     scale = 100 if doubt.is_fraction(quality) else 1
-    title = (
-        f"{clean(rows['dataset'].iloc[0])}: the {len(best)} best of {doubt.plural(len(settings), 'setting')}"
-    )
+    title = f"{clean(rows['dataset'].iloc[0])}: the {len(best)} best of {counted(len(settings), 'setting')}"
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 1), LAYOUT, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)
@@ -89,7 +88,7 @@ def draw_curve(
 def footnote(best: pd.DataFrame) -> str:
     """How to read the figure."""
     alone = int(best["seeds"].eq(1).sum())
-    said = f" {doubt.plural(alone, 'setting')} with one seed: hollow, without a band." if alone else ""
+    said = f" {counted(alone, 'setting')} with one seed: hollow, without a band." if alone else ""
     return "Bands: from the lowest to the highest of the seeds." + said
 
 

@@ -24,6 +24,7 @@ from attnsweep.answers import doubt, pareto
 from attnsweep.answers.doubt import Doubt
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_runtime
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, LabelPlacer
@@ -181,7 +182,7 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     line = list(zip(*staircase(axes, one), strict=True))
     unlabelled = LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
     if unlabelled:
-        said = f"{plural(unlabelled, 'setting')} without a label"
+        said = f"{counted(unlabelled, 'setting')} without a label"
         axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
 
 
@@ -271,8 +272,8 @@ def staircase(axes: Axes, one: Panel) -> tuple[list[float], list[float]]:
 
 def subtitle(about: Summary) -> str:
     """Trials, seeds and epochs; the device, where latency was measured."""
-    settings = f"{plural(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
-    counts = f"{plural(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
+    settings = f"{counted(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
+    counts = f"{counted(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
     measured = f"of batch {about.batch} on {about.measured_on}" if about.measured_on else "not measured"
     measured += f" under {about.runtime}" if about.runtime not in (None, "eager") else ""
     return f"{counts}. Latency {measured}"
@@ -299,18 +300,18 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
     return " ".join(sentence for sentence, holds in sentences.items() if holds)
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def spread(bounds: tuple[int, int], noun: str) -> str:
     """`3 seeds`, or `1 to 3 seeds`."""
-    return plural(bounds[1], noun) if bounds[0] == bounds[1] else f"{bounds[0]} to {plural(bounds[1], noun)}"
+    return (
+        counted(bounds[1], noun) if bounds[0] == bounds[1] else f"{bounds[0]} to {counted(bounds[1], noun)}"
+    )
 
 
 def table(one: Panel) -> str:
     """The front of one panel as text, with its hypervolume and the reference point that it depends on."""
-    head = f"{one.dataset}, {one.cost}: {len(one.front)} of {plural(len(one.points), 'setting')} on the front"
+    head = (
+        f"{one.dataset}, {one.cost}: {len(one.front)} of {counted(len(one.points), 'setting')} on the front"
+    )
     cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
     rows = pd.DataFrame(
         [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds, p.p_front) for p in one.front],

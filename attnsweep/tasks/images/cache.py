@@ -7,7 +7,6 @@ made anew. Sets may be larger than memory: what is mapped is read as it is used.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -97,7 +96,7 @@ def opened(place: Path, sha256: str) -> Pixels | None:
     """The set at a place, mapped read-only; None where there is none, or not what was written."""
     try:
         manifest = read_manifest(place, sha256)
-        if any(sha256_of(place / name) != digest for name, digest in manifest["files"].items()):
+        if any(files.sha256_of(place / name) != digest for name, digest in manifest["files"].items()):
             return None
         arrays = {name: np.load(place / name, mmap_mode="r") for name in manifest["files"]}
         parts = {
@@ -114,12 +113,6 @@ def read_manifest(place: Path, sha256: str) -> dict[str, Any]:
     if found["sha256"] != sha256:
         raise ValueError("it is another set")
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, which is read in pieces."""
-    with files.reading(path) as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def build(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
@@ -175,7 +168,7 @@ def write(draft: Path, sha256: str, undecoded: Undecoded) -> None:
         "parts": list(undecoded.sizes),
         "mean": mean,
         "std": std,
-        "files": {path.name: sha256_of(path) for path in sorted(draft.glob("*.npy"))},
+        "files": {path.name: files.sha256_of(path) for path in sorted(draft.glob("*.npy"))},
     }
     with synced(draft / MANIFEST) as file:
         file.write((json.dumps(said, indent=1) + "\n").encode(errors="surrogateescape"))

@@ -89,8 +89,7 @@ def path_of(weights: object) -> Path:
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file. Raises UserError where it cannot be read."""
     try:
-        with files.reading(path, follow=True) as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+        return files.sha256_of(path, follow=True)
     except OSError as error:
         raise UserError(f"weights={str(path)!r} cannot be read ({error.strerror or error})") from error
 
