@@ -121,6 +121,26 @@ def test_runtimes_share_no_front(results: str) -> None:
 
 
 @pytest.mark.slow
+def test_fronts_of_two_runtimes_are_drawn_beside_each_other(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from attnsweep.figures import front
+
+    assert front.main([results, "--runtime", "onnxruntime,eager", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    heads = [line for line in printed.splitlines() if "on the front" in line]
+    assert heads == [
+        f"digits, latency_ms_p50 under {name}: 1 of 1 setting on the front"
+        for name in ("onnxruntime", "eager")
+    ]
+    svg = (tmp_path / "pareto.svg").read_text()
+    assert "digits, onnxruntime" in svg and "digits, eager" in svg
+    with pytest.raises(SystemExit):
+        front.main([results, "--runtime", "eager,tensorrt"])
+    assert "'tensorrt' is no runtime; those are eager, compile" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
     from attnsweep.figures import front, table
 

@@ -9,13 +9,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that chooses what ran the models as their latency was measured."""
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help="latency under this runtime; default: the first that each sweep measured",
-    )
+def add_runtime(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Adds the option that chooses what ran the models as their latency was measured; with `several`, a list
+    of them between commas.
+    """
+    text = "latency under this runtime; default: the first that each sweep measured"
+    if several:
+        text += "; of several, such as eager,onnxruntime, each has a front of its own beside the others"
+        parser.add_argument("--runtime", type=runtimes, metavar="RUNTIME[,RUNTIME]", help=text)
+    else:
+        parser.add_argument("--runtime", choices=RUNTIMES, help=text)
+
+
+def runtimes(text: str) -> list[str]:
+    """The names of runtimes between commas. Raises argparse.ArgumentTypeError for one that is none."""
+    names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for name in names:
+        if name not in RUNTIMES:
+            raise argparse.ArgumentTypeError(f"{name!r} is no runtime; those are {', '.join(RUNTIMES)}")
+    return names
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

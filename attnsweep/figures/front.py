@@ -3,13 +3,14 @@
     python -m attnsweep plot results/ [--dataset cifar10] [--out figures/] [--where "epochs == 15"]
 
 One panel per data set and cost; every point is a setting: the mean over its seeds, with its 95 % interval.
-The front is selected on validation; its height, and the band around it, are those of the test.
+The front is selected on validation; its height, and the band around it, are those of the test. With
+`--runtime eager,onnxruntime` each runtime has a panel and a front of its own, on one scale.
 """
 
 import argparse
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import matplotlib
@@ -61,7 +62,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """Quality against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`."""
+    """Quality against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`;
+    `runtime` where panels of several stand side by side.
+    """
 
     dataset: str
     quality: str
@@ -70,6 +73,12 @@ class Panel:
     corner: pareto.Reference
     hypervolume: float
     remarks: tuple[str, ...] = ()
+    runtime: str | None = None
+
+    @property
+    def measured(self) -> tuple[str, str | None]:
+        """What the panel's x axis holds: a cost, and under which runtime."""
+        return self.cost, self.runtime
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -89,14 +98,23 @@ class Summary:
     runtime: str | None = None
 
 
-def panels(frame: pd.DataFrame) -> list[Panel]:
-    """A panel for each cost and each data set, row by row. `frame`: trials of any status, measured on one
-    device.
+def panels(frame: pd.DataFrame, costs: Sequence[str] = ()) -> list[Panel]:
+    """A panel for each cost (none given: `costs_of`) and each data set, row by row. `frame`: trials of any
+    status, measured on one device.
     """
     settings = pareto.over_seeds(frame)
     groups = dict(list(frame[frame["dataset"].isin(settings["dataset"])].groupby("dataset")))
     doubts = {str(name): doubt.doubt(group) for name, group in groups.items()}
-    return [panel(sure, name, cost) for cost in costs_of(settings) for name, sure in doubts.items()]
+    return [panel(sure, name, cost) for cost in costs or costs_of(settings) for name, sure in doubts.items()]
+
+
+def panels_by_runtime(frames: Mapping[str, pd.DataFrame]) -> list[Panel]:
+    """For each runtime, with the rows that were measured under it, the panels of latency."""
+    return [
+        replace(one, runtime=runtime)
+        for runtime, frame in frames.items()
+        for one in panels(frame, ["latency_ms_p50"])
+    ]
 
 
 def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
@@ -152,12 +170,14 @@ def summary(frame: pd.DataFrame) -> Summary:
 
 def draw(shown: Sequence[Panel], about: Summary) -> Figure:
     """A row of panels for each cost, a column for each data set; a single data set's panels side by side."""
-    costs, datasets = ({getattr(one, name): None for one in shown} for name in ("cost", "dataset"))
+    costs, datasets = (
+        list(dict.fromkeys(getattr(one, name) for one in shown)) for name in ("measured", "dataset")
+    )
     shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
     with matplotlib.rc_context(STYLE):
         qualities = list(dict.fromkeys(QUALITIES[one.quality] for one in shown))
         what = " and ".join([qualities[0], *(name.lower() for name in qualities[1:])])
-        title = f"{what} against {' and '.join(COSTS[cost][0] for cost in costs)}"
+        title = f"{what} against {' and '.join(dict.fromkeys(COSTS[cost][0] for cost, _ in costs))}"
         figure, grid = canvas(
             shape, LAYOUT, title=title, subtitle=subtitle(about), footnote=footnote(shown, about)
         )
@@ -173,6 +193,7 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     limit(axes, one, shown)
     ticks(axes)
     name = one.dataset if len(one.dataset) <= 40 else f"\u2026{one.dataset[-39:]}"
+    name += f", {one.runtime}" if one.runtime else ""
     axes.set_title(name, loc="left", weight="bold", size=10, pad=8)
     axes.set_xlabel(COSTS[one.cost][1])
     if not one.points:
@@ -309,9 +330,8 @@ def spread(bounds: tuple[int, int], noun: str) -> str:
 
 def table(one: Panel) -> str:
     """The front of one panel as text, with its hypervolume and the reference point that it depends on."""
-    head = (
-        f"{one.dataset}, {one.cost}: {len(one.front)} of {counted(len(one.points), 'setting')} on the front"
-    )
+    cost = f"{one.cost} under {one.runtime}" if one.runtime else one.cost
+    head = f"{one.dataset}, {cost}: {len(one.front)} of {counted(len(one.points), 'setting')} on the front"
     cost = "{:,.3f}" if one.cost.startswith("latency") else "{:,.0f}"
     rows = pd.DataFrame(
         [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds, p.p_front) for p in one.front],
@@ -362,16 +382,16 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
     add("--dataset", action="append", help="only this data set; may be given several times")
     add("--measured-on", help="only this device; needed where latency was measured on several")
-    add_runtime(parser)
+    add_runtime(parser, several=True)
     add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
     return parser.parse_args(given)
 
 
-def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
-    """The trials, of any status, that the options ask for. Raises UserError where none is done and has a
-    quality on the test.
+def rows_to_draw(options: argparse.Namespace, runtime: str | None) -> pd.DataFrame:
+    """The trials, of any status, that the options ask for, with their latency under `runtime` (None: the
+    first that each sweep measured). Raises UserError where none is done and has a quality on the test.
     """
-    frame = cleaned(load(options.results, status=None, all_columns=True, runtime=options.runtime))
+    frame = cleaned(load(options.results, status=None, all_columns=True, runtime=runtime))
     if pareto.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
@@ -384,15 +404,17 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 def run(options: argparse.Namespace) -> None:
     """Prints and draws the fronts that the options ask for."""
-    frame = rows_to_draw(options)
-    shown = panels(frame)
+    frames = {runtime: rows_to_draw(options, runtime) for runtime in options.runtime or [None]}
+    frame = next(iter(frames.values()))
+    shown = panels(frame) if len(frames) == 1 else panels_by_runtime(frames)
+    about = summary(frame) if len(frames) == 1 else replace(summary(frame), runtime=" and ".join(frames))
     print("\n".join(table(one) for one in shown if one.points))
     for remark in dict.fromkeys(f"{one.dataset}: {remark}" for one in shown for remark in one.remarks):
         print(remark)
     if frame["latency_ms_p50"].isna().all():
         print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
     parent = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(draw(shown, summary(frame)), options.out or parent / "figures", "pareto"):
+    for path in save(draw(shown, about), options.out or parent / "figures", "pareto"):
         print(f"wrote {path}")
 
 
