@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.description import description, warnings
 from attnsweep.tasks.images.own_data import split
+from attnsweep.tasks.images.own_data.collection import Collection
 from attnsweep.tasks.images.own_data.listing import Entry
 from attnsweep.tasks.registry import class_names, find, resolve
 
@@ -38,6 +40,12 @@ def found(name: str) -> datasets.ImageSet:
     one = datasets.find(name)
     assert one is not None
     return one
+
+
+def own_of(name: str) -> Collection:
+    own = found(name).own
+    assert own is not None
+    return own
 
 
 def refusal(name: str) -> str:
@@ -175,6 +183,31 @@ def test_a_table_may_be_of_any_usual_delimiter_and_labels_of_numbers_are_in_thei
     assert found(f"csv:{file}").classes == tuple(map(str, range(11)))
 
 
+def test_what_windows_makes_of_a_table_is_read(tmp_path: Path) -> None:
+    file = written_csv(tmp_path / "images", rows(20)).rename(tmp_path / "table.csv")
+    lines = [line if i == 0 else f"images\\{line}" for i, line in enumerate(file.read_text().splitlines())]
+    file.write_bytes(b"\xef\xbb\xbf\r\n" + "\r\n".join(lines).encode())
+    assert [entry.label for entry in own_of(f"csv:{file}").entries] == ["dog", "cat"] * 10
+
+
+def test_a_path_that_no_file_can_have_is_no_file(tmp_path: Path) -> None:
+    written_csv(tmp_path, rows(2)).write_text(f"path,label\n0.png,a\n{'x' * 5_000},b\n")
+    assert "1 of 2 files are not there: row 3" in refusal(f"csv:{tmp_path / 'images.csv'}")
+
+
+def test_grey_arrays_may_have_an_axis_of_one_channel_and_validation_alone_tests(tmp_path: Path) -> None:
+    some = [(pixels[..., None], label) for pixels, label in rows(20, grey=True)]
+    one = own_of(f"npz:{written_npz(tmp_path / 'set.npz', train=some, val=some)}")
+    assert (one.channels, one.size("test"), one.listing.named["test"]) == (1, 20, "val_images")
+
+
+def test_parquet_of_a_part_train_alone_is_the_whole_set(tmp_path: Path) -> None:
+    written_parquet(tmp_path / "train_0.parquet", rows(30))
+    written_parquet(tmp_path / "train_1.parquet", rows(10, seed=1))
+    one = own_of(f"parquet:{tmp_path}")
+    assert one.is_split and sum(map(one.size, ("train", "val", "test"))) == 40
+
+
 def test_grey_stays_grey_where_all_images_are_and_nowhere_else(tmp_path: Path) -> None:
     grey = written_npz(tmp_path / "grey.npz", train=rows(20, grey=True), test=rows(6, grey=True, seed=1))
     config = resolve({"model": "vit", "dataset": f"npz:{grey}"})
@@ -270,6 +303,13 @@ def test_images_that_stand_in_train_and_in_test_are_counted_and_named(tmp_path: 
     assert not any("byte for byte" in line for line in warnings(whole))
 
 
+def test_an_image_under_two_classes_is_named_and_so_are_classes_spelt_alike(tmp_path: Path) -> None:
+    some = [(pixels, ("1", "01")[i % 2]) for i, (pixels, _) in enumerate(rows(20))]
+    said = warnings(found(f"csv:{written_csv(tmp_path, [*some, (some[0][0], '01')])}"))
+    assert "  of one class and, byte for byte, of another too: 1 image, 20.png = 0.png" in said
+    assert "  classes that may be the same: 01, 1" in said
+
+
 # What is refused
 
 
@@ -287,6 +327,15 @@ def parquet_of(**columns: Any) -> Callable[[Path], str]:
         folder.mkdir()
         pq.write_table(pa.table(columns), folder / "set.parquet")
         return f"parquet:{folder / 'set.parquet'}"
+
+    return write
+
+
+def parquet_files(*names: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        for name in names:
+            written_parquet(folder / f"{name}.parquet", rows(20))
+        return f"parquet:{folder}"
 
     return write
 
@@ -331,6 +380,14 @@ REFUSED = {
         lambda folder: f"parquet:{written_csv(folder, rows(2))}",
         "images.csv: it is no Parquet file",
     ),
+    "parquet: fewer files than their names announce": (
+        parquet_files("train-00000-of-00002", "test-00000-of-00001"),
+        "1 of 2 files of train are not there, such as train-00001-of-00002.parquet; add them",
+    ),
+    "parquet: two sets in one folder": (
+        parquet_files("a/train-0", "a/test-0", "b/train-0", "b/test-0"),
+        "test lies in a, b, which may be sets of their own; name one of the folders",
+    ),
     "parquet: none": (lambda folder: f"parquet:{folder}", "is no Parquet file; name a file or folder"),
     "parquet: an unreadable image": (
         parquet_of(image=[*IMAGES * 2, {"bytes": b"?", "path": None}], label=[0, 1] * 4 + [1]),
@@ -341,7 +398,11 @@ REFUSED = {
         "row 8 (it is not a file)",
     ),
     "npz: no labels": (npz_of(train_images=GREYS, test_images=GREYS), "it has no array train_labels"),
-    "npz: no test": (npz_of(train_images=GREYS, train_labels=TWO), "it has no array test_images; there are "),
+    "npz: no test": (npz_of(train_images=GREYS, train_labels=TWO), "arrays of train without a part 'test'"),
+    "npz: labels of nothing": (
+        npz_of(train_images=GREYS, train_labels=TWO, val_labels=TWO),
+        "it has no array val_images; there are train_images, train_labels, val_labels",
+    ),
     "npz: several labels": (
         npz_of(train_images=GREYS, train_labels=np.zeros((4, 14), int), test_images=GREYS, test_labels=TWO),
         "train_labels is (4, 14) of int64; it wants one whole number per image",
@@ -370,7 +431,23 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_trained_on_is_a_sentence_that_names_file_and_row(tmp_path: Path, case: str) -> None:
     make, sentence = REFUSED[case]
-    assert sentence in refusal(make(tmp_path / "data"))
+    said = refusal(make(tmp_path / "data"))
+    assert sentence in said and "dataset=" not in said  # the data set is named once
+
+
+@pytest.mark.parametrize("array", ["train_images", "train_labels"])
+def test_arrays_that_are_larger_than_their_file_are_not_made_room_for(tmp_path: Path, array: str) -> None:
+    file = tmp_path / "set.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in {"train_images": GREYS, "train_labels": TWO[:, 0]}.items():
+            shape = (2**40, *values.shape[1:]) if name == array else values.shape
+            header = {"descr": values.dtype.str, "fortran_order": False, "shape": shape}
+            with archive.open(f"{name}.npy", "w") as content:
+                np.lib.format.write_array_header_1_0(content, header)
+                content.write(values.tobytes())
+        archive.writestr("test_images.npy", b"")
+        archive.writestr("test_labels.npy", b"")
+    assert f"{array} is announced as (1099511627776" in refusal(f"npz:{file}")
 
 
 def test_a_table_whose_image_has_changed_is_noticed_by_name(tmp_path: Path) -> None:

@@ -98,6 +98,10 @@ def left_out(own: Collection) -> list[str]:
     if own.listing.loose:
         named = [clean(name) for name in own.listing.loose]
         lines.append(f"  left out, as they lie in no class folder: {shortened(named)}")
+    if own.listing.others:
+        named = [f"{count} {clean(ending) or 'without any'}" for ending, count in own.listing.others.items()]
+        total = counted(sum(own.listing.others.values()), "file")
+        lines.append(f"  left out, as their names end otherwise than images': {total} ({', '.join(named)})")
     return lines
 
 
@@ -116,9 +120,21 @@ def warnings(dataset: ImageSet) -> list[str]:
             f"{100 / few:.1f} points of val_acc"
         )
     if leaked := dataset.own.leaked() if dataset.own else []:
-        pairs = [f"{clean(test)} = {clean(other)}" for test, other in leaked]
-        found.append(f"  of the test and, byte for byte, of another part too: {shortened(pairs)}")
-    same = Counter(name.casefold() for name in dataset.classes)
-    if twins := [name for name in dataset.classes if same[name.casefold()] > 1]:
-        found.append(f"  classes whose names differ in case alone: {', '.join(map(clean, twins))}")
+        found.append(f"  of the test and, byte for byte, of another part too: {paired(leaked)}")
+    if contradictory := dataset.own.contradictory() if dataset.own else []:
+        found.append(f"  of one class and, byte for byte, of another too: {paired(contradictory)}")
+    same = Counter(map(spelt, dataset.classes))
+    if twins := [name for name in dataset.classes if same[spelt(name)] > 1]:
+        found.append(f"  classes that may be the same: {', '.join(map(clean, twins))}")
     return found
+
+
+def paired(names: Sequence[tuple[str, str]]) -> str:
+    """How many pairs of images there are, and the first of them."""
+    return shortened([f"{clean(one)} = {clean(other)}" for one, other in names])
+
+
+def spelt(name: str) -> str:
+    """A class's name without what people may spell either way: capitals, and zeros before a number."""
+    word = name.strip().casefold()
+    return str(int(word)) if word.isascii() and word.isdigit() else word

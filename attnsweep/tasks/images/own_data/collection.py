@@ -89,6 +89,17 @@ class Collection:
             (entry.name, seen[digest]) for entry, digest, part in images if part == "test" and digest in seen
         ]
 
+    def contradictory(self) -> list[tuple[str, str]]:
+        """The images whose files are, byte by byte, those of an earlier image of another class: the names of
+        both.
+        """
+        seen: dict[bytes, Entry] = {}
+        pairs = (
+            (entry, seen.setdefault(digest, entry))
+            for entry, digest in zip(self.entries, self.digests, strict=True)
+        )
+        return [(entry.name, first.name) for entry, first in pairs if entry.label != first.label]
+
     def readers(self) -> Iterator[Reader]:
         """What reads each of the images."""
         return self.listing.readers(self.kept)
@@ -250,7 +261,7 @@ def check_sizes(dataset: str, entries: Sequence[Entry], classes: set[str]) -> No
         raise listings.refusal(
             dataset,
             f"images of each class train, validate and test, so a class wants {split.LEAST} or more that can "
-            f"be read: {', '.join(small)}; add images, or make the folders train and test",
+            f"be read: {listings.first_of(small)}; add images, or say which ones train and which ones test",
         )
 
 
@@ -261,7 +272,7 @@ def check_parts(dataset: str, entries: Sequence[Entry], parts: Sequence[str]) ->
     for part, name in (("train", "training"), ("test", "test")):
         if missing := [label for label in labels if not found[part, label]]:
             raise listings.refusal(
-                dataset, f"no image is left in the {name} part of {', '.join(missing)}; add images"
+                dataset, f"no image is left in the {name} part of {listings.first_of(missing)}; add images"
             )
     if "val" not in parts:
         whole = any(entry.part == "val" for entry in entries)
@@ -283,11 +294,10 @@ def changed(dataset: str, name: str = "") -> UserError:
 
 def unreadable(dataset: str, faults: Mapping[str, str], total: int) -> UserError:
     """The error that names images that cannot be read."""
-    named = [f"{name} ({why})" for name, why in faults.items()]
-    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+    named = listings.first_of([f"{name} ({why})" for name, why in faults.items()], MOST_NAMED)
     return listings.refusal(
         dataset,
         f"{len(faults):,} of {counted(total, 'image')} cannot be read: "
-        f"{', '.join(named[:MOST_NAMED])}{more}; delete or replace them, or leave them out: "
+        f"{named}; delete or replace them, or leave them out: "
         "--skip-unreadable",
     )

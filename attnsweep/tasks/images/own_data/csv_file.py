@@ -15,7 +15,6 @@ NAMES = {  # of columns, in any case
     "part": ("part", "split", "subset"),
 }
 DELIMITERS = ",;\t"
-MOST_NAMED = 20  # rows in one sentence
 Row = tuple[
     int, str, str, str
 ]  # its line in the file, path, label, part (empty where there is no such column)
@@ -27,8 +26,8 @@ def listed(file: Path) -> Listing:
     Raises UserError where it is no such table, or names files that are not there.
     """
     rows = list(rows_of(file))
-    paths = [file.parent / path for _, path, _, _ in rows]
-    missing = [row for row, path in zip(rows, paths, strict=True) if not path.is_file()]
+    paths = [file.parent / (path if is_there(file.parent / path) else posix(path)) for _, path, _, _ in rows]
+    missing = [row for row, path in zip(rows, paths, strict=True) if not is_there(path)]
     if missing:
         raise refusal(
             file,
@@ -45,17 +44,30 @@ def listed(file: Path) -> Listing:
     )
 
 
+def posix(path: str) -> str:
+    """A path that Windows wrote."""
+    return path.replace("\\", "/")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file that can be looked at."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be entered
+        return False
+
+
 def rows_of(file: Path) -> Iterator[Row]:
     """The rows of a table. Raises UserError where it is none, or where a row lacks a path or a label."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        head = text.partition("\n")[0]
+        head = text.lstrip().partition("\n")[0]
         delimiter = max(DELIMITERS, key=head.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        at = columns_of(file, next(lines, []))
-        for values in lines:
-            if any(value.strip() for value in values):
-                yield row_of(file, lines.line_num, values, at)
+        rows = (values for values in lines if any(value.strip() for value in values))
+        at = columns_of(file, next(rows, []))
+        for values in rows:
+            yield row_of(file, lines.line_num, values, at)
     except OSError as error:
         raise refusal(file, f"it cannot be read ({error.strerror or error}); name a file") from error
     except (UnicodeError, csv.Error) as error:
@@ -104,8 +116,7 @@ def in_order(labels: set[str]) -> list[str]:
 
 def named(rows: Sequence[Row]) -> str:
     """The rows with their paths, the first ones of many."""
-    shown = ", ".join(f"row {number} ({path})" for number, path, _, _ in rows[:MOST_NAMED])
-    return f"{shown} and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else shown
+    return listing.first_of([f"row {number} ({path})" for number, path, _, _ in rows])
 
 
 def refusal(file: Path, sentence: str) -> UserError:

@@ -4,6 +4,7 @@ It has a folder of images per class, at the top or below the parts `train` and `
 is one). A layout that could mean two things is refused.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from attnsweep.tasks.images.own_data import listing
 from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reader
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # as ImageFolder's
-SYSTEM = {  # folders that archives, file systems and Python leave, besides names that begin with a dot
+SYSTEM = {  # what archives, file systems and Python leave, besides names that begin with a dot
     "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
-    "system volume information",
+    "system volume information", "thumbs.db", "desktop.ini",
 }  # fmt: skip
 Classes = Mapping[str, Sequence[Path]]  # the images of each class, in the order of their paths
 
@@ -26,11 +27,16 @@ def listed(root: Path) -> Listing:
         if not root.is_dir():
             raise refusal(root, f"{root} is not a folder; it wants one folder of images per class")
         above = part_folders(root)
-        found = {part: by_class(root, folder) for part, folder in (above or {"train": root}).items()}
+        files = {part: by_class(root, folder) for part, folder in (above or {"train": root}).items()}
         loose = sorted(path for folder in {root, *above.values()} for path in images_in(folder))
     except OSError as error:
         raise refusal(root, f"{error.filename} cannot be read ({error.strerror})") from error
+    found = {
+        part: {label: list(filter(is_image, paths)) for label, paths in classes.items()}
+        for part, classes in files.items()
+    }
     check_folders(root, found, above, loose)
+    every = (path for classes in files.values() for paths in classes.values() for path in paths)
     entries, paths = [], []
     for part, classes in found.items():
         for label in sorted(classes):
@@ -43,6 +49,7 @@ def listed(root: Path) -> Listing:
         lambda indices: readers([paths[i] for i in indices]),
         named={part: f"{path.name}/" for part, path in above.items()},
         loose=[name_of(root, path) for path in loose],
+        others=Counter(path.suffix.lower() for path in every if not is_image(path)),
     )
 
 
@@ -79,7 +86,7 @@ def part_folders(root: Path) -> dict[str, Path]:
         if len(folders) > 1:
             raise refusal(root, f"{names(folders)} are all the part {part!r}; keep one of them")
     found = {part: folder for part, (folder,) in named.items()}
-    if classes := [folder for folder in others if next(images_below(folder), None)]:
+    if classes := [folder for folder in others if any(map(is_image, files_below(folder)))]:
         raise refusal(
             root,
             f"{names(found.values())} beside {names(classes)} could be parts or classes; move the classes "
@@ -87,7 +94,10 @@ def part_folders(root: Path) -> dict[str, Path]:
         )
     if "train" not in found or len(found) == 1:
         missing = "test" if "train" in found else "train"
-        raise refusal(root, f"{names(found.values())} without a part {missing!r}; add the folder {missing}")
+        alone = f", or name folder:{found['train']} to have a test drawn from it" if missing == "test" else ""
+        raise refusal(
+            root, f"{names(found.values())} without a part {missing!r}; add the folder {missing}{alone}"
+        )
     if "test" not in found:
         found["test"] = found.pop("val")
     return {part: found[part] for part in ("train", "test", "val") if part in found}
@@ -105,22 +115,26 @@ def is_ignored(name: str) -> bool:
 
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its name."""
-    return path.suffix.lower() in SUFFIXES and not is_ignored(path.name)
+    return path.suffix.lower() in SUFFIXES
 
 
 def images_in(folder: Path) -> list[Path]:
     """The images that lie in a folder itself."""
-    return [path for path in folder.iterdir() if is_image(path) and not path.is_dir()]
+    return [
+        path
+        for path in folder.iterdir()
+        if is_image(path) and not is_ignored(path.name) and not path.is_dir()
+    ]
 
 
 def by_class(root: Path, part: Path) -> dict[str, list[Path]]:
-    """The images of each class folder of a part, however deep, in the order of their paths."""
+    """The files of each class folder of a part, however deep, in the order of their paths."""
     above = (identity(root), identity(part))
-    return {folder.name: sorted(images_below(folder, above)) for folder in subfolders(part)}
+    return {folder.name: sorted(files_below(folder, above)) for folder in subfolders(part)}
 
 
-def images_below(folder: Path, above: Collection[tuple[int, int]] = ()) -> Iterator[Path]:
-    """Every image below a folder, links followed, but for those to a folder above them."""
+def files_below(folder: Path, above: Collection[tuple[int, int]] = ()) -> Iterator[Path]:
+    """Every file below a folder that is not ignored, links followed, but for those to a folder above them."""
     here = identity(folder)
     if here in above:
         return
@@ -128,8 +142,8 @@ def images_below(folder: Path, above: Collection[tuple[int, int]] = ()) -> Itera
         if is_ignored(path.name):
             continue
         if path.is_dir():
-            yield from images_below(path, (*above, here))
-        elif is_image(path):
+            yield from files_below(path, (*above, here))
+        else:
             yield path
 
 

@@ -11,6 +11,7 @@ PARTS = {  # by the names that people give them, in any case
     "test": "test", "testing": "test",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
 }  # fmt: skip
+MOST_NAMED = 20  # rows or classes in one sentence
 Reader = Callable[[], bytes]  # the bytes of one image's file; raises OSError
 
 
@@ -30,7 +31,8 @@ class Listing:
     """The images of a source in its own order; `readers` of some of them, by their ascending indices.
 
     `classes` are in the order of their labels where the source has one, else none. `named` says how the
-    source calls its parts, `loose` are images that are left out as they belong to no class.
+    source calls its parts. Left out are `loose` images, which belong to no class, and files whose names do
+    not end as those of images: how many there are of each ending.
     """
 
     dataset: str  # KIND:PATH, the path in full
@@ -39,11 +41,18 @@ class Listing:
     classes: Sequence[str] = ()
     named: Mapping[str, str] = field(default_factory=dict)
     loose: Sequence[str] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def refusal(dataset: str, sentence: str) -> UserError:
     """The error that says which data set it is about."""
     return UserError(f"dataset={dataset!r}: {sentence}")
+
+
+def first_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Names with commas between them, the first ones of many."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check(listing: Listing) -> None:
@@ -61,12 +70,12 @@ def check(listing: Listing) -> None:
             hint = did_you_mean(strangers[0], known)
             raise refusal(
                 listing.dataset,
-                f"classes of the {part} part that the training part lacks: {', '.join(strangers)}{hint}",
+                f"classes of the {part} part that the training part lacks: {first_of(strangers)}{hint}",
             )
     if missing := sorted(known - found.get("test", known)):
         raise refusal(
             listing.dataset,
-            f"classes of the training part that the test part lacks: {', '.join(missing)}; add images",
+            f"classes of the training part that the test part lacks: {first_of(missing)}; add images",
         )
     if len(known) < 2:
         raise refusal(

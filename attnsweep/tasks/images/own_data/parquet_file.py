@@ -1,11 +1,13 @@
 """Images in Parquet as Hugging Face's datasets write them: a column of {bytes, path} and one of labels.
 
 One file, or a folder of them whose names begin with their part (`train-00000-of-00002.parquet`), or that lie
-in a folder of that name. The names of the classes stand in the schema's metadata.
+in a folder of that name; files of a part `train` alone are the whole set. The names of the classes stand in
+the schema's metadata.
 https://huggingface.co/docs/hub/datasets-image
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 from attnsweep.tasks.images.own_data import folder, listing
 from attnsweep.tasks.images.own_data.csv_file import in_order
 from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reader, parts_or_refusal
 
 LABELS = ("label", "labels", "class", "target", "fine_label")  # what a column of labels is called
 ROWS = 64  # that are read at once
+WORD = re.compile(r"[^\W\d_]*")  # that a name begins with: `train` of `train-00000` and of `train_0`
+NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def listed(root: Path) -> Listing:
     dataset = f"parquet:{root}"
     files = files_of(root)
     words = {word_of(root, file): PARTS.get(word_of(root, file).casefold()) for file in files}
-    has_parts = any(words.values())
+    has_parts = any(words.values()) and set(words.values()) != {"train"}
+    check_files(root, files)
     parts = parts_or_refusal(dataset, words, "part") if has_parts else {}
     tables = sorted(
         (table_of(dataset, file, word_of(root, file) if has_parts else "") for file in files),
@@ -76,14 +82,37 @@ def files_of(root: Path) -> list[Path]:
     return found
 
 
+def check_files(root: Path, files: Sequence[Path]) -> None:
+    """Raises UserError where a folder lacks a file of several that are numbered, or may hold several sets."""
+    lie: dict[str, dict[Path, None]] = {}
+    for file in files:
+        lie.setdefault(word_of(root, file), {})[file.parent] = None
+        if (numbered := NUMBERED.fullmatch(file.name)) and root.is_dir():
+            first, last = numbered.group(1), numbered.group(2)
+            named = [f"{first}-{i:0{len(last)}}-of-{last}.parquet" for i in range(int(last))]
+            if missing := [name for name in named if not (file.parent / name).is_file()]:
+                raise listing.refusal(
+                    f"parquet:{root}",
+                    f"{len(missing):,} of {counted(len(named), 'file')} of {first} are not there, such as "
+                    f"{missing[0]}; add them",
+                )
+    for word, folders in lie.items():
+        if word.casefold() in PARTS and len(folders) > 1:
+            shown = ", ".join(below(root, folder) for folder in folders)
+            raise listing.refusal(
+                f"parquet:{root}",
+                f"{word} lies in {shown}, which may be sets of their own; name one of the folders",
+            )
+
+
 def word_of(root: Path, file: Path) -> str:
     """What says which part a file is: what its name begins with, else the folder that it lies in."""
-    first = file.stem.partition("-")[0]
+    first = WORD.match(file.stem)[0]  # type: ignore[index]  # it matches nothing, too
     return first if first.casefold() in PARTS or file.parent in (root, root.parent) else file.parent.name
 
 
 def below(root: Path, file: Path) -> str:
-    """A file's path below the folder."""
+    """A file's or folder's path below the folder."""
     return file.relative_to(root).as_posix() if file != root else file.name
 
 
