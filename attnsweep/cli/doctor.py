@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attnsweep.cli.options import add_address, add_data, add_results
 from attnsweep.core import text
+from attnsweep.core.text import counted
 from attnsweep.results import storage
 from attnsweep.space.plan import Folders, folders_of
 from attnsweep.tasks.registry import TASKS
@@ -44,6 +45,8 @@ def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
         yield package_version(package)
     import torch
 
+    from attnsweep.tasks.images import cache  # here: it needs numpy
+
     if torch.cuda.is_available():
         yield True, f"{torch.cuda.device_count()} GPUs here: {torch.cuda.get_device_name()}"
     else:
@@ -52,6 +55,13 @@ def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
     for dataset in filter(None, named):
         here = "here" if dataset.is_here(data_dir) else f"not in {data_dir}; made or fetched when first used"
         yield True, f"data set {dataset.name}: {here}"
+    sets, size = cache.size_of(data_dir)
+    if sets:
+        yield (
+            True,
+            f"{counted(sets, 'decoded set')} of {size / 1e6:,.0f} MB in {data_dir / 'decoded'}; delete "
+            "what you like, it is made again",
+        )
     yield True, f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB free on the disk of {Path.cwd()}"
     yield ray_finding(address)
 

@@ -188,24 +188,40 @@ def log(path: str | Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, note: str, *, wait: bool = False) -> Iterator[None]:
+def locked(path: str | Path, note: str, *, wait: bool = False, leave: bool = True) -> Iterator[None]:
     """Holds the lock that is a file of this machine, in which `note` stands meanwhile; waits for it, or
-    raises BlockingIOError, whose message is the note of its holder, where somebody else has it.
+    raises BlockingIOError, whose message is the note of its holder, where somebody else has it. The file is
+    left there, or deleted.
 
     Raises OSError as `append` does.
     """
-    with opened(path, os.O_RDWR | os.O_CREAT, alone=True) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            theirs = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-            raise BlockingIOError(errno.EWOULDBLOCK, theirs, str(path)) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, note.encode(), 0)
-        try:
-            yield
-        finally:
+    while True:
+        with opened(path, os.O_RDWR | os.O_CREAT, alone=True) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                theirs = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+                raise BlockingIOError(errno.EWOULDBLOCK, theirs, str(path)) from error
+            if not has_name(descriptor, path):
+                continue  # who had it has deleted it meanwhile
             os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode(), 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(descriptor, 0)
+                if not leave:
+                    with contextlib.suppress(OSError):
+                        delete(path)
+            return
+
+
+def has_name(descriptor: int, path: str | Path) -> bool:
+    """Whether a path names the very file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -3,19 +3,22 @@ copy.
 
 A set of one checksum at one size is a folder of arrays and a manifest with their checksums. It is made beside
 its place and renamed when it is whole, so that what has its name is whole; what a disk has damaged since is
-made anew. Sets may be larger than memory: what is mapped is read as it is used.
+made anew. Sets may be larger than memory: what is mapped is read as it is used. When a source is decoded that
+has changed, what was decoded of it before goes, unless a process has it mapped.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -23,7 +26,9 @@ from attnsweep.core import files
 from attnsweep.core.errors import reason
 
 VERSION = 1  # of what lies in a folder
-MANIFEST = "manifest.json"
+MANIFEST, CHECKED = "manifest.json", "checked.json"
+CHECKED_S = 24 * 3600.0  # for which files are known to be whole that nobody has touched since
+TICK_S = 1.0  # within which two writes may leave one time of change, on any file system
 DAMAGED = (
     OSError,
     ValueError,
@@ -84,21 +89,13 @@ def unwritten(place: Path, error: OSError) -> str:
     )
 
 
-def is_there(place: Path, sha256: str) -> bool:
-    """Whether a set has been decoded; what its files contain is for `opened` to check."""
-    try:
-        return bool(read_manifest(place, sha256))
-    except DAMAGED:
-        return False
-
-
 def opened(place: Path, sha256: str) -> Pixels | None:
     """The set at a place, mapped read-only; None where there is none, or not what was written."""
     try:
         manifest = read_manifest(place, sha256)
-        if any(files.sha256_of(place / name) != digest for name, digest in manifest["files"].items()):
+        if not is_whole(place, manifest["files"]):
             return None
-        arrays = {name: np.load(place / name, mmap_mode="r") for name in manifest["files"]}
+        arrays = {name: mapped(place / name) for name in manifest["files"]}
         parts = {
             part: (arrays[f"{part}-images.npy"], arrays[f"{part}-labels.npy"]) for part in manifest["parts"]
         }
@@ -115,24 +112,139 @@ def read_manifest(place: Path, sha256: str) -> dict[str, Any]:
     return found
 
 
+def is_whole(place: Path, digests: Mapping[str, str]) -> bool:
+    """Whether files have their checksums, which are computed once a day: until then, the very files that had
+    them have them. Raises one of DAMAGED where one is no file.
+    """
+    marks = {name: mark_of(place / name) for name in digests}
+    if marks == known_whole(place):
+        return True
+    if any(files.sha256_of(place / name) != digest for name, digest in digests.items()):
+        return False
+    with contextlib.suppress(OSError):  # a folder that others may only read: each process computes them
+        note_whole(place, marks)
+    return True
+
+
+def mark_of(path: Path) -> list[int]:
+    """What another file, or the file after another write, has otherwise."""
+    info = path.lstat()
+    return [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+
+
+def note_whole(place: Path, marks: Mapping[str, list[int]]) -> None:
+    """Notes that the files of these marks have just been found whole. Raises OSError."""
+    files.replace(place / CHECKED, json.dumps({"at": time.time(), "files": marks}).encode())
+
+
+def known_whole(place: Path) -> dict[str, list[int]] | None:
+    """The marks of the files that were whole when somebody last looked; None where that was too long ago, or
+    so soon after they were written that they may have been written to since.
+    """
+    try:
+        found: dict[str, Any] = json.loads(files.read(place / CHECKED))
+        marks: dict[str, list[int]] = found["files"]
+        written = max(changed_ns for *_, changed_ns in marks.values()) / 1e9
+        return marks if written + TICK_S <= found["at"] <= time.time() <= found["at"] + CHECKED_S else None
+    except DAMAGED:
+        return None
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The array in a file, mapped read-only. The file is locked for as long as the array is there, which says
+    that it is used. Raises one of DAMAGED.
+    """
+    with files.reading(path) as file:
+        with contextlib.suppress(OSError):  # where a file system has no locks
+            fcntl.flock(file, fcntl.LOCK_SH)  # also of the mapping, which has a duplicate of the descriptor
+        shape, dtype = header(file)
+        return np.memmap(file, dtype=dtype, mode="r", shape=shape, offset=file.tell())
+
+
+def header(content: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and type of the array that a file of numpy's format begins with. Raises ValueError."""
+    version = np.lib.format.read_magic(content)
+    read: Callable[[IO[bytes]], Any] = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(content)
+    if fortran:
+        raise ValueError("its arrays lie column by column; save them with numpy.ascontiguousarray")
+    return shape, dtype
+
+
 def build(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
     """Decodes a set into its place, unless another process of this machine does so meanwhile.
 
     Raises OSError where it cannot be written, UserError as decoding does; nothing of it is left then.
     """
+    made = [folder for folder in (place.parent, place.parent.parent) if not folder.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(place.with_suffix(".lock"), place.name, wait=True):
-        if opened(place, sha256):
-            return
-        for old in place.parent.glob(f".{place.name}-*"):  # of a process that was killed
-            shutil.rmtree(old, ignore_errors=True)
-        draft = place.parent / f".{place.name}-{secrets.token_hex(8)}"
-        draft.mkdir()
-        try:
-            write(draft, sha256, undecoded())
-            put_in_place(draft, place)
-        finally:
+    try:
+        with files.locked(lock_of(place), place.name, wait=True, leave=False):
+            if opened(place, sha256):
+                return
+            clear_drafts(place)
+            draft = place.parent / f".{place.name}-{secrets.token_hex(8)}"
+            draft.mkdir()
+            try:
+                source = undecoded()
+                write(draft, sha256, source)
+                put_in_place(draft, place)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+            clear_superseded(place, source.name, sha256)
+    except BaseException:
+        with contextlib.suppress(OSError):  # others have put something there
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def lock_of(place: Path) -> Path:
+    """The file whose lock who decodes a set holds."""
+    return place.with_suffix(".lock")
+
+
+def clear_drafts(place: Path) -> None:
+    """Deletes what processes that were killed have left of this set, and of others in its folder."""
+    for draft in place.parent.glob(".*px-v*-*"):
+        of = place.with_name("-".join(draft.name[1:].split("-")[:3]))
+        with contextlib.ExitStack() as others:
+            try:
+                if of != place:
+                    others.enter_context(files.locked(lock_of(of), of.name, leave=False))
+            except OSError:  # it is being made
+                continue
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def clear_superseded(place: Path, name: str, sha256: str) -> None:
+    """Deletes what was decoded of a source of this name before it changed, unless a process uses it."""
+    for other in place.parent.glob("[!.]*px-v*/"):
+        try:
+            said = json.loads(files.read(other / MANIFEST))
+            if said["dataset"] == name and said["sha256"] != sha256:
+                clear_unused(other)
+        except DAMAGED:
+            continue
+
+
+def clear_unused(place: Path) -> None:
+    """Deletes a set. Raises OSError where a process has it mapped, or it may not be deleted."""
+    with contextlib.ExitStack() as stack:
+        for path in place.glob("*.npy"):
+            fcntl.flock(stack.enter_context(files.reading(path)), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        aside = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
+        place.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    log.info("deleted %s, whose source has changed since", place)
+
+
+def size_of(data_dir: Path) -> tuple[int, int]:
+    """How many sets there are, and their bytes."""
+    places = [*(data_dir / "decoded").glob("[!.]*px-v*/")]
+    return len(places), sum(path.stat().st_size for place in places for path in place.iterdir())
 
 
 def put_in_place(draft: Path, place: Path) -> None:
@@ -162,14 +274,17 @@ def write(draft: Path, sha256: str, undecoded: Undecoded) -> None:
         with synced(draft / f"{part}-labels.npy") as file:
             np.save(file, np.array(numbers, dtype=np.int64))
     mean, std = counted.statistics()
+    arrays = sorted(draft.glob("*.npy"))
+    marks = {path.name: mark_of(path) for path in arrays}
     said = {
         "dataset": undecoded.name,
         "sha256": sha256,
         "parts": list(undecoded.sizes),
         "mean": mean,
         "std": std,
-        "files": {path.name: files.sha256_of(path) for path in sorted(draft.glob("*.npy"))},
+        "files": {path.name: files.sha256_of(path) for path in arrays},
     }
+    note_whole(draft, marks)
     with synced(draft / MANIFEST) as file:
         file.write((json.dumps(said, indent=1) + "\n").encode(errors="surrogateescape"))
 

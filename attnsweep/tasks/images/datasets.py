@@ -202,7 +202,7 @@ def forget() -> None:
     """Has the files of data sets read again when they are next asked for. Whoever makes a plan begins with
     this: within a plan of thousands of trials a file is read once, and no plan goes by the files of another.
     """
-    for remembered in (own_set, sample, official.checksum_of_files):
+    for remembered in (own_set, sample, held, official.checksum_of_files):
         remembered.cache_clear()
 
 
@@ -272,16 +272,24 @@ def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
             return of_own(dataset.own, dataset.image_size, known, progress=advance)
         return of_built_in(dataset, data_dir, sha256=known, progress=advance)
 
-    if cache.is_there(place, known):
-        return
     with quiet():
         try:
-            cache.build(place, known, undecoded)
+            if not cache.opened(place, known):
+                cache.build(place, known, undecoded)
+            held(place, known)
         except OSError as error:
             log.warning("%s", cache.unwritten(place, error))
             if dataset.own:
                 for _ in undecoded().images():
                     pass
+
+
+@functools.cache
+def held(place: Path, sha256: str) -> "Pixels | None":
+    """A decoded set, mapped for as long as its trials may run, so that nobody deletes it; see `forget`."""
+    from attnsweep.tasks.images import cache
+
+    return cache.opened(place, sha256)
 
 
 def when_slow(progress: Progress) -> Progress:

@@ -8,13 +8,14 @@ Images are read one after the other: a file may be larger than memory. https://m
 import functools
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.images.cache import header
 from attnsweep.tasks.images.own_data import listing
 from attnsweep.tasks.images.own_data.csv_file import in_order
 from attnsweep.tasks.images.own_data.listing import Entry, Listing, Reader, parts_or_refusal
@@ -102,18 +103,6 @@ def header_of(archive: zipfile.ZipFile, name: str) -> Header:
         there = archive.getinfo(f"{name}.npy").file_size - content.tell()
     if not dtype.hasobject and (min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there):
         raise ValueError(f"{name} is announced as {shape} of {dtype} and has {there:,} bytes")
-    return shape, dtype
-
-
-def header(content: IO[bytes]) -> Header:
-    """The shape and type of the array that a file of numpy's format begins with. Raises ValueError."""
-    version = np.lib.format.read_magic(content)
-    read: Callable[[IO[bytes]], Any] = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(content)
-    if fortran:
-        raise ValueError("its arrays lie column by column; save them with numpy.ascontiguousarray")
     return shape, dtype
 
 
