@@ -222,16 +222,16 @@ CAR_5 = obstacle(5, along_x(81))
         ("", r"one\.xml is not well-formed XML"),
         (scenario(ROAD, version="2017a"), "version 2017a; use CommonRoad of 2018b or 2020a"),
         ("<OpenDRIVE/>", "is a <OpenDRIVE>"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]>' + scenario(ROAD, CAR_5), "has a document type"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + scenario(ROAD, CAR_5), "declares entities"),
         (scenario(ROAD, CAR_5.replace("<x>3.0</x>", "<x>NaN</x>")), "5, state 3, position, x is 'NaN'"),
         (scenario(ROAD, CAR_5.replace(">10.0<", ">1e999<", 1)), "state 0, velocity is '1e999'"),
         (scenario(ROAD, re.sub("<position>.*?</position>", "", CAR_5)), "state 0 has no position"),
         (scenario(ROAD, CAR_5.replace("<length>4.5</length>", "")), "obstacle 5, length is None"),
         (scenario(ROAD, CAR_5.replace("<exact>4</exact>", "<exact>2</exact>")), "state 4 is not later than"),
         (scenario(ROAD.replace("<x>150.0</x>", "<x>?</x>"), CAR_5), "lanelet 1, left bound, x is '\\?'"),
-        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "bound has 1 different"),
+        (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "has no lanelet"),
+        (scenario(re.sub("<point>.*?</point>", "", ROAD), CAR_5), "left bound has 0 points"),
         (scenario(CAR_5), "has no lanelet"),
-        (scenario(ROAD.replace(">150.0<", ">99999.0<"), CAR_5), "the map measures 100 km; 20 km are"),
         (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
         (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
         (scenario(ROAD, "<obstacle id='4'><initialState/></obstacle>"), "obstacle 4 has no role"),
@@ -247,12 +247,14 @@ def test_a_malformed_commonroad_file_is_named_with_its_record(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (scenario(ROAD), "no car moves"),
-        (scenario(ROAD, CAR_5.replace("<length>4.5", "<length>1.8")), "no car moves"),
+        (scenario(ROAD), "nobody drives"),
+        (scenario(ROAD, CAR_5.replace(">car<", ">train<")), "nobody drives"),
+        (scenario(ROAD, CAR_5.replace(">car<", ">pedestrian<")), "nobody drives"),
+        (scenario(ROAD.replace(">150.0<", ">99999.0<"), CAR_5), "the map measures 100 km; 20 km are"),
         (scenario(ROAD, obstacle(5, along_x(81, y=40.0))), "more than 5 m from every lane"),
         (scenario(ROAD, obstacle(5, along_x(81, speed=1.0))), "ego stands"),
         (scenario(ROAD, obstacle(5, along_x(31, speed=0.4))), "ego stands"),
-        (scenario(ROAD, without_state(CAR_5, 33)), "not seen after 3.2 s"),
+        (scenario(ROAD, without_state(obstacle(5, along_x(8)), 4)), "seen on a lane for 0.3 s on end"),
     ],
 )  # fmt: skip
 def test_a_scene_that_teaches_nothing_is_left_out_with_its_reason(
@@ -260,6 +262,94 @@ def test_a_scene_that_teaches_nothing_is_left_out_with_its_reason(
 ) -> None:
     [(name, log)] = commonroad.logs_of(write(tmp_path, text), number=0)
     assert isinstance(log, str) and reason in log and name.startswith("one.xml")
+
+
+ASIDE = np.stack([np.full(30, 80.0), -np.arange(30.0), np.full(30, -1.5)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("car", "seconds", "start"),
+    [
+        (without_state(CAR_5, 33), 4.6, 3.4),  # of two stretches the longer
+        (obstacle(5, along_x(240)), 15.5, 0.0),  # the map ends at 150 m
+        (obstacle(5, along_x(140, x=-80)), 11.4, 2.5),  # and begins at -50 m
+        (obstacle(5, np.concatenate([along_x(81), ASIDE])), 8.6, 0.0),  # turns off the road
+    ],
+)
+def test_a_scene_lasts_as_long_as_its_ego_is_seen_on_the_map(
+    tmp_path: Path, car: str, seconds: float, start: float
+) -> None:
+    log = only_log(write(tmp_path, scenario(ROAD, car)))
+    assert len(log.state) == pytest.approx(10 * seconds + 1)
+    assert log.state[0, 0, 0] == pytest.approx(10 * start - 80 * ("-80.0" in car))
+    assert log.valid[:, 0].all()
+
+
+def test_who_keeps_within_a_wide_lane_is_on_it(tmp_path: Path) -> None:
+    road = lanelet(1, straight(0.0), width=16)
+    text = scenario(road, obstacle(5, along_x(81, y=6.5)), problem(circle(60, 6.5), y=-6.5))
+    assert all(isinstance(log, SceneLog) for _, log in commonroad.logs_of(write(tmp_path, text), number=0))
+    [(_, why)] = commonroad.logs_of(write(tmp_path, scenario(road, problem("", y=8.5))), number=0)
+    assert why == tracks.NO_LANE
+
+
+def test_agents_that_are_far_apart_have_surroundings_of_their_own(tmp_path: Path) -> None:
+    there = lanelet(3, straight(3000.0, 2900, 3100))
+    text = scenario(ROAD, there, CAR_5, obstacle(6, along_x(81, x=2950, y=3000)))
+    one, other = (log for _, log in commonroad.logs_of(write(tmp_path, text), number=0))
+    alone = only_log(write(tmp_path, scenario(ROAD, CAR_5)))
+    assert isinstance(one, SceneLog) and isinstance(other, SceneLog)
+    points = np.random.default_rng(0).uniform([-40, -3], [140, 8], (200, 2))
+    np.testing.assert_array_equal(one.drivable.at(points), alone.drivable.at(points))
+    assert other.drivable.at(np.array([[3000.0, 3000]]))[0] > 1 and other.drivable.depth.size < 1e6
+
+
+@pytest.mark.parametrize("word", ["motorcycle", "bicycle"])
+def test_who_rides_is_an_ego_where_nobody_drives(tmp_path: Path, word: str) -> None:
+    rider = obstacle(6, along_x(81, x=20, y=3.5)).replace("<type>car", f"<type>{word}")
+    assert only_log(write(tmp_path, scenario(ROAD, rider))).state[0, 0, 0] == 20
+    assert only_log(write(tmp_path, scenario(ROAD, rider, CAR_5))).state[0, 0, 0] == 0
+
+
+def test_areas_that_are_occupied_in_turn_are_a_trajectory_of_their_middles(tmp_path: Path) -> None:
+    def area(step: int) -> str:
+        middle = f"<center><x>{20 + step}</x><y>3.5</y></center>"
+        shape = f"<shape>{rectangle(6 + step, 3, middle)}</shape>"
+        return f"<occupancy>{shape}<time><exact>{step}</exact></time></occupancy>"
+
+    start = state("initialState", 0, 20.0, 3.5, 0.0, 10.0)
+    areas = f"<occupancySet>{''.join(area(step) for step in range(1, 81))}</occupancySet>"
+    text = f'<dynamicObstacle id="6"><type>car</type><shape>{rectangle(4.5, 1.8)}</shape>{start}{areas}'
+    other = f"{text}</dynamicObstacle>"
+    log = only_log(write(tmp_path, scenario(ROAD, CAR_5, other)))
+    np.testing.assert_allclose(log.state[:, 1, 0], np.arange(20.0, 101), atol=1e-9)
+    np.testing.assert_allclose(log.state[:, 1, 3], 10, atol=1e-9)
+    np.testing.assert_allclose(log.size[1], [4.5, 1.8])
+    assert only_log(write(tmp_path, scenario(ROAD, other))).state[0, 0, 0] == 20  # nobody else drives
+
+
+def test_what_is_legal_and_odd_changes_nothing(tmp_path: Path) -> None:
+    """Elements of the format that say nothing of who drives where, and roads that cover nothing."""
+    plain = only_log(write(tmp_path, scenario(ROAD, CAR_5)))
+    point = bound("leftBound", np.full((2, 2), 9.0)) + bound("rightBound", np.full((2, 2), 9.0))
+    corner = bound("leftBound", np.full((2, 2), 9.0)) + bound("rightBound", np.array([[5, 9], [15, 9.0]]))
+    lights = "<trafficLight id='8'><position/></trafficLight>"
+    signals = "<signalSeries><signalState><time><exact>1</exact></time></signalState></signalSeries>"
+    area = f"<occupancy><shape>{rectangle(4, 2)}</shape><time><exact>1</exact></time></occupancy>"
+    phantom = f"<phantomObstacle id='7'><occupancySet>{area}</occupancySet></phantomObstacle>"
+    building = f"<environmentObstacle id='9'><shape>{rectangle(9, 9)}</shape></environmentObstacle>"
+    for head, text in (
+        ("", scenario(ROAD, f'<lanelet id="9">{point}</lanelet>', CAR_5)),
+        ("", scenario(ROAD, f'<lanelet id="9">{corner}</lanelet>', CAR_5)),
+        ("", scenario(ROAD, lights, phantom, building, CAR_5.replace("</dyn", f"{signals}</dyn"))),
+        ("", scenario(ROAD, CAR_5).replace("</y>", "</y><z>3</z>")),
+        ("", scenario(ROAD, CAR_5).replace("><", ">\r\n <").replace("<x>", "<x> ")),
+        ("<!DOCTYPE commonRoad>", scenario(ROAD, CAR_5)),
+        ("", scenario(ROAD.replace("</lanelet>", "<userOneWay>bicycle</userOneWay></lanelet>"), CAR_5)),
+    ):
+        log = only_log(write(tmp_path, head + text))
+        np.testing.assert_allclose(log.state, plain.state, err_msg=text)
+        np.testing.assert_allclose(log.route, plain.route, err_msg=text)
 
 
 # --- Roads ---
@@ -386,6 +476,7 @@ TRAILER = (
         ("<circle><radius>2</radius></circle>", [30, 0, 0, 4, 4]),
         (rectangle(4, 2, "<orientation>0.5</orientation>"), [30, 0, 0.5, 4, 2]),
         (rectangle(2, 4, "<center><x>1</x><y>2</y></center>"), [31, 2, 0, 2, 4]),
+        (polygon(np.array([[0, 0], [3, 4], [6, 8]])), [33, 4, math.atan2(4, 3), 10.1, 0.1]),  # a line
         (rectangle(4, 2, "<originXShift>-1.5</originXShift>"), [31.5, 0, 0, 4, 2]),
         (rectangle(4, 2) + rectangle(2, 2, "<center><x>-3</x><y>0</y></center>"), [29, 0, 0, 6, 2]),
         (
@@ -944,7 +1035,7 @@ def test_bad_files_are_skipped_all_at_once_each_with_its_reason(tmp_path: Path) 
     scenes.ensure(source, tmp_path, processes=1)
     skipped = scenes.skipped_of(source, tmp_path)
     assert skipped.startswith("2 of 5 skipped: ") and "\n" not in skipped
-    assert "broken.xml is not well-formed XML" in skipped and "empty.xml: no car moves" in skipped
+    assert "broken.xml is not well-formed XML" in skipped and "empty.xml: nobody drives" in skipped
     for part in ("train", "val", "test"):  # a file each, of those that are good
         assert len(set(scenes.load(source, tmp_path, part)["scene"].tolist())) == 1
 
@@ -958,6 +1049,7 @@ def test_a_file_is_a_data_set_too_and_few_scenes_are_in_all_parts(tmp_path: Path
         assert len(scenes.load(source, tmp_path, part)["plan"]) == 6
     with pytest.raises(UserError, match=r"is not a folder, nor an \.xml file"):
         recorded.find(f"commonroad:{write(tmp_path, '', 'one.txt')}")
+    assert recorded.find(f"commonroad:{file.rename(tmp_path / 'ONE.XML')}").total == 1
 
 
 @pytest.mark.data

@@ -3,9 +3,10 @@ traffic.
 
 Every motor vehicle that moves is the ego of a scene of its own, as long as it was there; and so is whoever a
 planning problem is posed to, of whom the file gives an initial state and a goal, and nothing that an expert
-did (`plan_mask`). Who is there for less than half a second is one only where a file has no other. What the
-ego senses is simulated on the recorded boxes, with the same scanner as in the own world. Besides what
-`lanelets` says of the road:
+did (`plan_mask`). Only where a file has no other is somebody an ego who is there for less than half a second,
+or rides, or is shorter than a car, or is known by the areas that it occupies. What the ego senses is
+simulated on the recorded boxes, with the same scanner as in the own world. Besides what `lanelets` says of
+the road:
 
 - A quantity that is uncertain counts as the centre of its interval, or of its area.
 - A state without orientation, of a point mass, faces where its velocity points; without either, where its
@@ -13,7 +14,7 @@ ego senses is simulated on the recorded boxes, with the same scanner as in the o
 - A state at the same time as the one before it repeats it, and is left out; so are states without a position.
 - Obstacles that are no rectangles are the least rotated rectangles around them (`shapes`).
 - Obstacles longer than 30 m, such as trains, are left out, and so are environment and phantom obstacles.
-- An obstacle that has occupancies instead of a trajectory is there in its initial state alone.
+- An obstacle that has occupancies instead of a trajectory is in the middle of each.
 
 Format: Althoff, Koschi, Manzinger, "CommonRoad: Composable benchmarks for motion planning on roads", IV 2017;
 commonroad.in.tum.de.
@@ -35,17 +36,17 @@ from attnsweep.tasks.driving.records.commonroad_xml import (
     references,
     value_in,
 )
-from attnsweep.tasks.driving.records.lanelets import network_of
+from attnsweep.tasks.driving.records.lanelets import Network, network_of
 from attnsweep.tasks.driving.records.routes import Region
 from attnsweep.tasks.driving.records.samples import SceneLog
 from attnsweep.tasks.driving.records.shapes import box_of, centre_of
-from attnsweep.tasks.driving.records.tracks import LONGEST, Track, log_of, log_to_goal
+from attnsweep.tasks.driving.records.tracks import LONGEST, Surroundings, Track, log_of, log_to_goal
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import Floats, from_frame
 
 KINDS = {"pedestrian": PEDESTRIAN, "bicycle": CYCLIST}  # of dynamic obstacles; all others are vehicles
-NO_EGO = ("train", "motorcycle")  # vehicles that follow no lane, or are not as wide as a car
-SHORTEST = 2.5  # m; what is shorter is no ego
+ON_RAILS = "train"
+SHORTEST = 2.5  # m; what is shorter is no car
 EGO_SIZE = (4.508, 1.610)  # m; the BMW 320i, vehicle 2 of CommonRoad's vehicle models
 ALWAYS = 1e6  # s, before and after which nothing stands any more
 LEAST_STEP = 0.05  # m; from a shorter step no direction is taken
@@ -53,10 +54,11 @@ LEAST_STEP = 0.05  # m; from a shorter step no direction is taken
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A track, and whether it may be an ego."""
+    """A track, and whether it drives like a car, or is on wheels at all."""
 
     track: Track
-    may_be_ego: bool
+    like_car: bool
+    on_wheels: bool
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,35 @@ def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tu
     obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
     problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
     tracks = [obstacle.track for obstacle in obstacles]
-    egos = [i for i, obstacle in enumerate(obstacles) if obstacle.may_be_ego]
+    egos = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
+    if not egos and not problems:
+        egos = [i for i, obstacle in enumerate(obstacles) if obstacle.on_wheels]
     own = [tracks[i] for i in egos] + [problem.track for problem in problems]
     if not own:
-        return [(path.name, "no car moves in it, and no planning problem is posed")]
-    network = network_of(root, path, step, np.concatenate([track.pose[:, :2] for track in own]))
-    around = network.surroundings
+        return [(path.name, "nobody drives in it, and no planning problem is posed")]
+    network = network_of(root, path, step)
+    around = surroundings_of(network, own)
     labelled = any(tracks[ego].has_future for ego in egos)
-    found: list[SceneLog | str] = [
-        log_of(tracks, ego, around, number=number + k)
-        if tracks[ego].has_future or not (labelled or problems)
-        else f"there for {tracks[ego].seconds:.1f} s, less than from key frame to key frame"
-        for k, ego in enumerate(egos)
-    ]
-    for k, problem in enumerate(problems, len(egos)):
-        goals = regions_of(problem.goals, network.place, f"{path}: {problem.track.name}")
-        found.append(log_to_goal(problem.track, goals, tracks, around, number=number + k))
+    found: list[SceneLog | str] = []
+    for k, track in enumerate(own):
+        if isinstance(near := around[k], str):
+            found.append(near)
+        elif k >= len(egos):
+            goals = regions_of(problems[k - len(egos)].goals, network.place, f"{path}: {track.name}")
+            found.append(log_to_goal(track, goals, tracks, near, number=number + k))
+        elif track.has_future or not (labelled or problems):
+            found.append(log_of(tracks, egos[k], near, number=number + k))
+        else:
+            found.append(f"there for {track.seconds:.1f} s, less than from key frame to key frame")
     return [(f"{path.name}, {track.name}", log) for track, log in zip(own, found, strict=True)]
+
+
+def surroundings_of(network: Network, tracks: Sequence[Track]) -> list[Surroundings | str]:
+    """What surrounds each of the tracks: the same for all, unless together they go too far for that."""
+    shared = network.around(np.concatenate([track.pose[:, :2] for track in tracks]))
+    if not isinstance(shared, str):
+        return [shared] * len(tracks)
+    return [network.around(track.pose[:, :2]) for track in tracks]
 
 
 # --- Obstacles ---
@@ -122,12 +136,15 @@ def obstacles_of(element: Element, path: Path, step: float) -> Iterator[Obstacle
         _, pose, _ = motion_of([initial], where, step)
         pose = box.placed(np.repeat(pose, 2, axis=0))
         time = np.array([-ALWAYS, ALWAYS])
-        yield Obstacle(Track(name, PARKED, box.size, time, pose, np.zeros((2, 2)), np.inf), False)
+        yield Obstacle(Track(name, PARKED, box.size, time, pose, np.zeros((2, 2)), np.inf), False, False)
         return
-    time, pose, velocity = motion_of([initial, *element.findall("trajectory/state")], where, step)
-    kind = element.findtext("type", "").strip()
-    track = Track(name, KINDS.get(kind, CAR), box.size, time, box.placed(pose), velocity, gap=1.5 * step)
-    yield Obstacle(track, track.kind == CAR and kind not in NO_EGO and box.size[0] > SHORTEST)
+    known, areas = element.findall("trajectory/state"), element.findall("occupancySet/occupancy")
+    time, pose, velocity = motion_of([initial, *known, *areas], where, step)
+    word = element.findtext("type", "").strip()
+    kind = KINDS.get(word, CAR)
+    track = Track(name, kind, box.size, time, box.placed(pose), velocity, gap=1.5 * step)
+    like_car = kind == CAR and word not in (ON_RAILS, "motorcycle") and box.size[0] > SHORTEST and not areas
+    yield Obstacle(track, like_car, on_wheels=kind != PEDESTRIAN and word != ON_RAILS)
 
 
 def motion_of(elements: Sequence[Element], where: str, step: float) -> tuple[Floats, Floats, Floats | None]:
@@ -167,7 +184,7 @@ class State:
 
 def state_of(element: Element, where: str) -> State | None:
     """The state that an element describes; None where it has no position."""
-    position = element.find("position")
+    position = element.find("shape" if element.tag == "occupancy" else "position")
     place = None if position is None else centre_of(position, where)
     if place is None:
         return None

@@ -1,7 +1,7 @@
 """A CommonRoad file as a tree of elements, and the numbers and points that elements hold.
 
-Document types, and with them entities, are refused: a file can only hold data. Prefixes of namespaces are
-dropped, since the format has one vocabulary.
+Entities are refused: a file can only hold data. Prefixes of namespaces are dropped, since the format has one
+vocabulary.
 """
 
 from pathlib import Path
@@ -33,9 +33,9 @@ def parse(path: Path, content: bytes) -> Element:
     parser.CharacterDataHandler = builder.data
 
     def refuse(*_: object) -> None:
-        raise UserError(f"{path} has a document type, which no CommonRoad file needs; remove it")
+        raise UserError(f"{path} declares entities, which no CommonRoad file needs; remove them")
 
-    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that Python does not know

@@ -7,10 +7,12 @@ open:
 - A stop line without points lies across the end of its lanelet. Lights go by the cycles in the file.
 - References to lanelets that are not in the file, as in cut-outs of maps, lead nowhere.
 - Sidewalks, bicycle lanes and crosswalks are not drivable, nor are lanelets that are open to no motor
-  vehicle; the bounds of crosswalks are painted.
+  vehicle, unless a file has no others; the bounds of crosswalks are painted.
+- A bound whose points all coincide is one point: its lanelet is a triangle. Lanelets of which both bounds are
+  such cover nothing and are left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -18,9 +20,19 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in, references
+from attnsweep.tasks.driving.records.routes import OFF_MAP
 from attnsweep.tasks.driving.records.tracks import Surroundings, part_of_map
-from attnsweep.tasks.driving.world.geometry import Flags, Floats, distinct, offset, resample, stations
+from attnsweep.tasks.driving.world.geometry import (
+    Flags,
+    Floats,
+    distinct,
+    offset,
+    project,
+    resample,
+    stations,
+)
 from attnsweep.tasks.driving.world.roads import DrivableArea, dashed, drivable_area
 
 NOT_DRIVABLE, CROSSWALK = {"sidewalk", "bicycleLane", "crosswalk"}, "crosswalk"
@@ -61,43 +73,60 @@ class Lanelet:
         """The centre line (n, 2)."""
         return distinct((self.left + self.right) / 2)
 
+    @property
+    def half_width(self) -> float:
+        """How far (m) its bounds lie from its centre line, where it is widest."""
+        return float(np.abs(project(self.left, self.right)[1]).max()) / 2
+
 
 @dataclass(frozen=True)
 class Network:
-    """The lanelets on which one drives, by id, and the place of each in `Surroundings`."""
+    """All lanelets of a file and those on which one drives, by id, and its lights as in `lights_of`."""
 
-    surroundings: Surroundings
-    place: dict[str, int]
+    lanelets: Mapping[str, Lanelet]
+    driven: Mapping[str, Lanelet]
+    lights: Mapping[str, tuple[Floats, list[bool], float]]
+
+    @property
+    def place(self) -> dict[str, int]:
+        """The place of each lane in `Surroundings`, by the id of its lanelet."""
+        return {name: i for i, name in enumerate(self.driven)}
+
+    def around(self, agents: Floats) -> Surroundings | str:
+        """What surrounds agents (n, 2), or why that is too much."""
+        lanes, place = list(self.driven.values()), self.place
+        polygons = [np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in lanes]
+        within = part_of_map(np.concatenate(polygons), agents)
+        if isinstance(within, str):
+            return within
+        area = drivable_area(polygons, within=within)
+        dividers = dividers_of(self.driven, place)
+        stops = [(one.stop_line, one.lights) for one in lanes if one.stop_line is not None]
+        lines = tuple(line for line, _ in stops)
+        return Surroundings(
+            centres=tuple(one.centre for one in lanes),
+            reaches=tuple(max(OFF_MAP, one.half_width) for one in lanes),
+            successors=successors_of(self.driven, place),
+            neighbours=tuple(tuple(place[n] for n in one.neighbours if n in place) for one in lanes),
+            drivable=area,
+            dividers=dividers,
+            paint=paint_of(list(self.lanelets.values()), area, dividers, lines),
+            stop_lines=lines,
+            red=reds([lights for _, lights in stops], self.lights),
+        )
 
 
-def network_of(root: Element, path: Path, step: float, agents: Floats) -> Network:
-    """The road network of a scenario, around agents (n, 2). Raises UserError where there is no road."""
-    lanelets = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
-    driven = {name: one for name, one in lanelets.items() if one.drivable}
+def network_of(root: Element, path: Path, step: float) -> Network:
+    """The road network of a scenario. Raises UserError where there is no road."""
+    read = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
+    lanelets = {name: one for name, one in read.items() if one is not None}
+    driven = {name: one for name, one in lanelets.items() if one.drivable} or lanelets
     if not driven:
-        raise UserError(f"{path} has no lanelet on which one drives")
-    place = {name: i for i, name in enumerate(driven)}
-    polygons = [
-        np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in driven.values()
-    ]
-    area = drivable_area(polygons, within=part_of_map(np.concatenate(polygons), agents, str(path)))
-    dividers = dividers_of(driven, place)
-    stops = [(one.stop_line, one.lights) for one in driven.values() if one.stop_line is not None]
-    lines = tuple(line for line, _ in stops)
-    around = Surroundings(
-        centres=tuple(one.centre for one in driven.values()),
-        successors=successors_of(driven, place),
-        neighbours=tuple(tuple(place[n] for n in one.neighbours if n in place) for one in driven.values()),
-        drivable=area,
-        dividers=dividers,
-        paint=paint_of(list(lanelets.values()), area, dividers, lines),
-        stop_lines=lines,
-        red=reds([lights for _, lights in stops], lights_of(root, path, step)),
-    )
-    return Network(around, place)
+        raise UserError(f"{path} has no lanelet, and so no road")
+    return Network(lanelets, driven, lights_of(root, path, step))
 
 
-def successors_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[tuple[int, ...], ...]:
+def successors_of(driven: Mapping[str, Lanelet], place: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
     """The lanes that each lane leads to: those that it names, and those that name it as their predecessor."""
     ahead: dict[str, dict[int, None]] = {name: {} for name in driven}
     for name, one in driven.items():
@@ -108,7 +137,7 @@ def successors_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[tu
     return tuple(tuple(lanes) for lanes in ahead.values())
 
 
-def dividers_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[Floats, ...]:
+def dividers_of(driven: Mapping[str, Lanelet], place: Mapping[str, int]) -> tuple[Floats, ...]:
     """The lines between lanes: left bounds with a lane beyond, once where that one is driven the other way
     and has its own left bound there.
     """
@@ -123,13 +152,18 @@ def dividers_of(driven: dict[str, Lanelet], place: dict[str, int]) -> tuple[Floa
 # --- Lanelets ---
 
 
-def lanelet_of(element: Element, path: Path) -> Lanelet:
-    """A lanelet. Raises UserError where a bound has fewer than two different points."""
+def lanelet_of(element: Element, path: Path) -> Lanelet | None:
+    """A lanelet, or None where it covers nothing.
+
+    Raises UserError where a bound has fewer than two points.
+    """
     where = f"{path}: lanelet {element.get('id')}"
     bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
     sides = [
         bound_points(bound, f"{where}, {side}") for bound, side in zip(bounds, ("left", "right"), strict=True)
     ]
+    if all(len(side) == 1 for side in sides):
+        return None
     repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
     left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
     neighbours = [element.find(tag) for tag in ("adjacentLeft", "adjacentRight")]
@@ -175,10 +209,9 @@ def stop_of(
 def bound_points(bound: Element | None, where: str) -> Floats:
     """The points (n, 2) of a bound, none like the one before it."""
     points = points_in(bound, f"{where} bound")
-    kept = distinct(points) if len(points) else points
-    if len(kept) < 2:
-        raise UserError(f"{where} bound has {len(kept)} different points; it takes 2 for a line")
-    return kept
+    if len(points) < 2:
+        raise UserError(f"{where} bound has {counted(len(points), 'point')}; it takes 2 for a line")
+    return distinct(points)
 
 
 def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floats]:
@@ -188,6 +221,9 @@ def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floa
     """
     if by_order:
         return left, right
+    if min(len(left), len(right)) == 1:  # a triangle
+        wider = np.broadcast_shapes(left.shape, right.shape)
+        return np.broadcast_to(left, wider), np.broadcast_to(right, wider)
     shares = [stations(line) / stations(line)[-1] for line in (left, right)]
     every = np.unique(np.concatenate(shares))
     every = every[np.concatenate([[True], np.diff(every) > SAME])]
@@ -242,7 +278,7 @@ def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats,
 
 
 def reds(
-    groups: list[tuple[str, ...]], lights: dict[str, tuple[Floats, list[bool], float]]
+    groups: list[tuple[str, ...]], lights: Mapping[str, tuple[Floats, list[bool], float]]
 ) -> Callable[[Floats], Flags]:
     """From times (t,), which stop lines (t, lines) show red: those of whose lights none lets one drive."""
 

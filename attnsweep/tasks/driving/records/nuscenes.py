@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving.records.routes import OFF_MAP
 from attnsweep.tasks.driving.records.samples import SceneLog
 from attnsweep.tasks.driving.records.tracks import (
     LONGEST,
@@ -101,8 +102,9 @@ def scenes_of(root: Path) -> Iterator[Scene]:
         location = pick(tables, "log", scene["log_token"], where)["location"]
         if location not in maps:
             maps[location] = read_map(folder.parent / "maps" / "expansion", location)
-        around = maps[location].around(ego.pose[:, :2], where)
-        yield Scene(scene["name"], scene["log_token"], log_of([ego, *others], 0, around, number=number))
+        around = maps[location].around(ego.pose[:, :2])
+        made = around if isinstance(around, str) else log_of([ego, *others], 0, around, number=number)
+        yield Scene(scene["name"], scene["log_token"], made)
 
 
 # --- Tables ---
@@ -290,10 +292,12 @@ class StreetMap:
     dividers: list[tuple[Floats, str]]
     crosswalks: list[Floats]
 
-    def around(self, way: Floats, where: str) -> Surroundings:
-        """What of it lies around a way (n, 2)."""
+    def around(self, way: Floats) -> Surroundings | str:
+        """What of it lies around a way (n, 2), or why that is too much."""
         points = np.concatenate([way, *self.lanes, *(polygon for polygon, _ in self.areas)])
-        within = part_of_map(points, way, where)
+        within = part_of_map(points, way)
+        if isinstance(within, str):
+            return within
         centres = [line for line in self.lanes if reaches(line, within)]
         dividers = [(line, paint) for line, paint in self.dividers if reaches(line, within)]
         areas = [area for area in self.areas if reaches(area[0], within)]
@@ -306,6 +310,7 @@ class StreetMap:
         paint += [resample(line, 0.5) for line in drivable.contours(SHOULDER)]
         return Surroundings(
             centres=tuple(centres),
+            reaches=(OFF_MAP,) * len(centres),
             successors=successors_of(centres),
             drivable=drivable,
             dividers=tuple(line for line, _ in dividers),

@@ -24,7 +24,7 @@ from attnsweep.tasks.driving.records.commonroad_xml import read
 from attnsweep.tasks.driving.records.samples import SceneLog, samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording
 
-READER = 3  # version of what is made of files; raise it when that changes
+READER = 4  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST = 3  # recordings, to be split, or else scenes
@@ -55,7 +55,7 @@ class Recorded:
         """All files that are read, in the order of their paths."""
         if self.format == "nuscenes":
             return nuscenes.files_of(self.root)
-        return [self.root] if self.root.is_file() else sorted(self.root.rglob("*.xml"))
+        return [self.root] if self.root.is_file() else sorted(filter(is_xml, self.root.rglob("*")))
 
     @property
     def total(self) -> int:
@@ -103,7 +103,7 @@ def find(name: object) -> Recorded:
     if kind not in FORMATS or not path:
         raise UserError(f"dataset={name!r} is unknown; use {' or '.join(f'{one}:PATH' for one in FORMATS)}")
     root = Path(path).expanduser().resolve()
-    is_file = kind == "commonroad" and root.is_file() and root.suffix == ".xml"
+    is_file = kind == "commonroad" and root.is_file() and is_xml(root)
     if not root.is_dir() and not is_file:
         wanted = "a folder, nor an .xml file" if kind == "commonroad" else "a folder"
         raise UserError(f"dataset={name!r}: {root} is not {wanted}")
@@ -114,6 +114,11 @@ def find(name: object) -> Recorded:
     if not found.files:
         raise UserError(f"dataset={name!r}: {root} holds no .xml file")
     return found
+
+
+def is_xml(path: Path) -> bool:
+    """Whether a file is named as XML, in letters of either case."""
+    return path.suffix.lower() == ".xml"
 
 
 def checksum(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnsweep.tasks.driving.world.geometry import (
+    Flags,
     Floats,
     Indices,
     distinct,
@@ -31,7 +32,7 @@ from attnsweep.tasks.driving.world.roads import SPACING, rounded
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-OFF_MAP = 5.0  # m from the centre line of every lane, at which a vehicle is not on the map
+OFF_MAP = 5.0  # m, that a lane reaches from its centre line at least; beyond, a vehicle is not on the map
 TURNED = 3.0  # m, that a direction one rad off the lane's counts as
 SWITCH = 6.0  # m, that going over to a lane that does not continue the last one counts as
 CHANGE = 15.0  # m, before and behind the place of a change of lane
@@ -51,13 +52,17 @@ class Region:
     lane: int | None = None
 
 
-def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Floats | None:
-    """The line (n, 2), a point each 0.5 m, along the lanes that someone with poses (t, 3) followed; None if
-    it left them.
-    """
+def on_lanes(points: Floats, centres: Sequence[Floats], reaches: Sequence[float]) -> Flags:
+    """Which points (n, 2) are on the map: no farther from the centre line of some lane than it reaches."""
+    found = np.zeros(len(points), dtype=bool)
+    for centre, reach in zip(centres, reaches, strict=True):
+        found[~found] = np.abs(project(points[~found], centre)[1]) <= reach
+    return found
+
+
+def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Floats:
+    """The line (n, 2), a point each 0.5 m, along the lanes that someone with poses (t, 3) followed."""
     taken = lanes_taken(poses, centres, successors)
-    if taken is None:
-        return None
     starts = np.flatnonzero(np.diff(taken, prepend=-1))
     ends = np.append(starts[1:], len(taken)) - 1
     pieces, comes_over = [], False
@@ -73,8 +78,8 @@ def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Flo
     return smooth(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), centres, successors)]))
 
 
-def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Indices | None:
-    """The lane (t,) of each pose (t, 3); None if a pose is on none.
+def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Indices:
+    """The lane (t,) of each pose (t, 3).
 
     The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
     that does not continue the last one; by dynamic programming (Viterbi, 1967).
@@ -84,8 +89,6 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
         s, left = project(poses[:, :2], centre)
         lateral[:, lane] = np.abs(left)
         turned[:, lane] = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-    if not len(centres) or (lateral.min(axis=1) > OFF_MAP).any():
-        return None
     step = np.full((len(centres), len(centres)), SWITCH)
     np.fill_diagonal(step, 0.0)
     for lane, ahead in enumerate(successors):
@@ -130,12 +133,17 @@ def between(xy: Floats, start: float, end: float) -> Floats:
 
 
 def route_to(
-    pose: Floats, goals: Sequence[Region], centres: Sequence[Floats], successors: Lanes, neighbours: Lanes
+    pose: Floats,
+    goals: Sequence[Region],
+    centres: Sequence[Floats],
+    successors: Lanes,
+    neighbours: Lanes,
+    reaches: Sequence[float],
 ) -> Floats | None:
     """The line (n, 2), a point each 0.5 m, from a pose (3,) to the nearest of the goals that can be reached;
-    where none can, on along the straightest lanes. None where the pose is off the map.
+    where none can, on along the straightest lanes. None where the pose is on no lane (`on_lanes`).
     """
-    starts = candidates(pose, centres)
+    starts = candidates(pose, centres, reaches)
     if not starts:
         return None
     found = cheapest(starts, goals, centres, successors, neighbours)
@@ -147,15 +155,17 @@ def route_to(
     return smooth(along_lanes(chain, at, end, centres, successors))
 
 
-def candidates(pose: Floats, centres: Sequence[Floats]) -> list[tuple[int, float, float]]:
+def candidates(
+    pose: Floats, centres: Sequence[Floats], reaches: Sequence[float]
+) -> list[tuple[int, float, float]]:
     """The lanes on which someone at a pose (3,) may be: index, arc length, and how badly the lane fits, in
     metres.
     """
     found = []
-    for lane, centre in enumerate(centres):
+    for lane, (centre, reach) in enumerate(zip(centres, reaches, strict=True)):
         (s,), (left,) = project(pose[None, :2], centre)
         turned = abs(wrap(np.interp(s, stations(centre), headings(centre)) - pose[2]))
-        if abs(left) <= OFF_MAP:
+        if abs(left) <= reach:
             found.append((lane, float(s), float(abs(left) + TURNED * turned)))
     return found
 

@@ -1,4 +1,5 @@
-"""Shapes in CommonRoad files as oriented boxes: what is no rectangle becomes the least one around it."""
+"""Shapes in CommonRoad files as oriented boxes: what is no rectangle becomes the least one around it, and a
+shape that covers nothing, such as a boundary of the road that is drawn as a line, a box of 0.1 m."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in
 from attnsweep.tasks.driving.world.geometry import Floats, corners, from_frame, wrap
 
 GROUPS = ("shape", "shapeGroup", "absoluteShapeGroup", "semiTrailerTruckShape")
+THINNEST = 0.1  # m, of what is drawn as a line or a point
 ALIKE = 1e-6  # rad; axes that are equally near to the heading but for rounding
 
 
@@ -32,25 +34,26 @@ def box_of(shape: Element | None, where: str, *, along: bool) -> Box:
     the least rotated rectangle around all parts. That lies along the obstacle's heading as well as it can
     (`along`: what moves faces where it goes), or along its own longer side.
 
-    Raises UserError where there is no shape, or it covers no area.
+    Raises UserError where there is no shape.
     """
     parts = list(shape) if shape is not None else []
     if len(parts) == 1 and parts[0].tag in ("rectangle", "circle"):
         x, y, turn, length, width = upright(parts[0], where)
         return Box(np.array([x, y]), float(turn), (float(length), float(width)))
     points = [points for part in parts for points in outlines(part, where)]
-    if not points:
+    if not sum(map(len, points)):
         raise UserError(f"{where} has no shape; use rectangle, circle or polygon")
-    return least_box(np.concatenate(points), where, along=along)
+    return least_box(np.concatenate(points), along=along)
 
 
-def least_box(points: Floats, where: str, *, along: bool) -> Box:
+def least_box(points: Floats, *, along: bool) -> Box:
     """The least rotated rectangle around points (n, 2); see `box_of`."""
     import shapely  # here: a sweep that reads no such file need not wait for it
 
+    around = shapely.MultiPoint(points)
     if not spans_area(points):
-        raise UserError(f"{where} has a shape without area")
-    ring = np.array(shapely.MultiPoint(points).minimum_rotated_rectangle.exterior.coords)
+        around = around.minimum_rotated_rectangle.buffer(THINNEST / 2, cap_style="square", join_style="mitre")
+    ring = np.array(around.minimum_rotated_rectangle.exterior.coords)
     sides = np.diff(ring[:3], axis=0)
     lengths, turns = np.hypot(*sides.T), wrap(2 * np.arctan2(sides[:, 1], sides[:, 0])) / 2
     off = np.abs(turns)  # from the heading, whichever end is in front

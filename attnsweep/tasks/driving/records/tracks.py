@@ -1,17 +1,17 @@
 """What recordings of real traffic have in common: tracks of agents, and what stands around them. From these
 come scene logs like those of the own world.
 
-A scene is what one ego went through, as long as it was there. It may be short: what is not known of its past
-or its future is masked in its samples (`samples.samples_of`).
+A scene is what one ego went through, as long as it was there: without a gap, and on a lane. Of several such
+stretches the longest counts. It may be short: what is not known of its past or its future is masked in its
+samples (`samples.samples_of`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, route_of, route_to
+from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, on_lanes, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
 from attnsweep.tasks.driving.records.scenes import LEAST_WAY
 from attnsweep.tasks.driving.world.geometry import Flags, Floats
@@ -67,12 +67,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What does not move: centre lines of lanes, the lanes that each leads to and those beside it that are
-    driven the same way, and the rest as in `SceneLog`; `red` gives from times (t,) which stop lines
-    (t, lines) show red then.
+    """What does not move: centre lines of lanes, how far from it (m) each lane reaches, the lanes that each
+    leads to and those beside it that are driven the same way, and the rest as in `SceneLog`; `red` gives from
+    times (t,) which stop lines (t, lines) show red then.
     """
 
     centres: tuple[Floats, ...]
+    reaches: tuple[float, ...]
     successors: tuple[tuple[int, ...], ...]
     drivable: DrivableArea
     neighbours: tuple[tuple[int, ...], ...] = ()
@@ -87,20 +88,30 @@ def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: i
 
     `yields` stands for what a recording cannot tell: the ego stands, or brakes by more than 1 m/s2.
     """
-    own = tracks[ego]
-    late = np.flatnonzero(np.diff(own.time) > own.gap)
-    if len(late):
-        return f"not seen after {own.time[late[0]]:.1f} s"
+    own = longest_stretch(tracks[ego], around)
+    if own is None:
+        return NO_LANE
+    if own.seconds < tracks[ego].seconds and not own.has_future:
+        return f"seen on a lane for {own.seconds:.1f} s on end, less than from key frame to key frame"
     if own.stands:
         return "ego stands"
     times = own.time[0] + DT * np.arange(int(own.seconds / DT + 1e-6) + 1)
     state, _ = entries_of(own, times)
     route = route_of(state[:, :3], around.centres, around.successors)
-    if route is None:
-        return NO_LANE
     yields = slows(np.hypot(state[:, 3], state[:, 4]))
     everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
     return scene_of(everyone, around, times=times, route=route, yields=yields, number=number)
+
+
+def longest_stretch(track: Track, around: Surroundings) -> Track | None:
+    """The longest part of a track that has no gap and no pose off the lanes; None where every pose is."""
+    on = np.flatnonzero(on_lanes(track.pose[:, :2], around.centres, around.reaches))
+    if not len(on):
+        return None
+    breaks = np.flatnonzero((np.diff(on) > 1) | (np.diff(track.time[on]) > track.gap)) + 1
+    part = max(np.split(on, breaks), key=lambda one: track.time[one[-1]] - track.time[one[0]])
+    velocity = None if track.velocity is None else track.velocity[part]
+    return replace(track, time=track.time[part], pose=track.pose[part], velocity=velocity)
 
 
 def log_to_goal(
@@ -109,7 +120,7 @@ def log_to_goal(
     """The scene of somebody whose initial state and goals alone are given, for 4 s among others; or why it
     makes none.
     """
-    route = route_to(own.pose[0], goals, around.centres, around.successors, around.neighbours)
+    route = route_to(own.pose[0], goals, around.centres, around.successors, around.neighbours, around.reaches)
     if route is None:
         return NO_LANE
     times = own.time[0] + DT * np.arange(round(KEY_S * FUTURE / DT) + 1)
@@ -172,20 +183,17 @@ def slows(speed: Floats) -> Flags:
     return (speed < STANDING) | (speed[ahead] - speed < -1.0 * KEY_S)
 
 
-def part_of_map(points: Floats, agents: Floats, where: str) -> Floats:
-    """The lowest and highest x and y (2, 2) of what counts of a map with points (n, 2), around agents (m, 2).
-
-    Raises UserError where that is more than memory should hold.
+def part_of_map(points: Floats, agents: Floats) -> Floats | str:
+    """The lowest and highest x and y (2, 2) of what counts of a map with points (n, 2), around agents (m, 2);
+    or that it is more than memory should hold.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     if (high - low > WIDEST).any():
-        raise UserError(f"{where}: the map measures {(high - low).max() / 1e3:.0f} km; 20 km are the most")
+        return f"the map measures {(high - low).max() / 1e3:.0f} km; 20 km are the most"
     within = np.stack(
         [np.maximum(low, agents.min(axis=0) - AROUND), np.minimum(high, agents.max(axis=0) + AROUND)]
     )
     within[1] = np.maximum(within[1], within[0] + 1.0)
     if np.prod(within[1] - within[0]) > LARGEST_AREA:
-        raise UserError(
-            f"{where}: agents are all over {np.prod(within[1] - within[0]) / 1e6:.0f} km2; 4 are the most"
-        )
+        return f"agents are all over {np.prod(within[1] - within[0]) / 1e6:.0f} km2; 4 are the most"
     return within
