@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python
 
 JOBS ?= 2
 PARALLEL := --dist loadfile --no-loadscope-reorder
+export PYTHONDONTWRITEBYTECODE :=  # a test run starts a hundred processes: each would compile the package anew
 
 .PHONY: quickstart test test-quick test-cluster test-faults lint unit runtimes docs clean
 

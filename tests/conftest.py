@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,9 +30,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start Ray clusters come first: of several workers none ends alone with the longest."""
+    """Files that start Ray clusters come first, then those with most slow tests: of several workers none ends
+    alone with the longest.
+    """
     of_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in of_ray)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path not in of_ray, -slow[item.path]))
 
 
 @pytest.fixture(autouse=True)
