@@ -20,6 +20,7 @@ from attnsweep.cli.dry_run import dry_run
 from attnsweep.core import text
 from attnsweep.core.deployment import Ask, Deployment, Deployments
 from attnsweep.core.source import Source
+from attnsweep.core.text import limit
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, meters, serial
 from attnsweep.engine.engine import (
@@ -72,11 +73,28 @@ def depth_of(trial: Trial) -> int:
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("2M", 2e6), ("1.5 G", 1.5e9), ("300k", 3e5), ("1B", 1e9), ("2e6", 2e6), (" 7 ", 7), (3, 3), (0.5, 0.5)],
-)
+    [("2M", 2e6), ("1.5 G", 1.5e9), ("300k", 3e5), ("1B", 1e9), ("2e6", 2e6), (" 7 ", 7), (3, 3), (0.5, 0.5),
+     ("1_000_000", 1e6), ("1,000,000", 1e6)],
+)  # fmt: skip
 def test_numbers_are_read_as_people_write_them(written: Any, value: float) -> None:
     assert Budget.of({"params": written}).params == value
     assert Budget.of({"latency_ms": "2 ms"}).latency_ms == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "value"),
+    [
+        ("latency_ms", "500us", 0.5), ("latency_ms", "1.5 s", 1500), ("latency_ms", "1,500", None),
+        ("memory_mb", "2 GB", 2000), ("memory_mb", "800MB", 800), ("memory_mb", "2M", None),
+        ("params", "1MB", None), ("params", "10,00", None), ("params", "", None), ("params", "1e400", None),
+    ],
+)  # fmt: skip
+def test_each_limit_has_units_of_its_own(key: str, written: str, value: float | None) -> None:
+    if value is not None:
+        assert limit(key, written) == pytest.approx(value)
+        return
+    with pytest.raises(UserError, match=f"budget: {key}='{written}' is out of range"):
+        limit(key, written)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +108,7 @@ def test_numbers_are_read_as_people_write_them(written: Any, value: float) -> No
         ({"macs": True}, "macs=True is out of range"),
         ({"macs": [1]}, r"macs=\[1\] is out of range"),
         ({"latency_ms": math.nan}, "latency_ms=nan is out of range"),
-        ({"latency_ms": "2M"}, "latency_ms='2M' is out of range; .* such as 2 or 0.5"),
+        ({"latency_ms": "2M"}, "latency_ms='2M' is out of range; .* such as 2 or '500us'"),
         ({"latency_ms": "inf"}, "latency_ms='inf' is out of range"),
         (2, "budget=2 is not a dict; write budget={'latency_ms': 2, 'params': '2M'}"),
     ],

@@ -186,6 +186,7 @@ def test_a_draw_has_the_front_that_pareto_finds(costs, random):
     for j in range(3):
         frame = pd.DataFrame({"latency_ms_p50": costs, "test_acc": qualities[:, j]})
         assert set(np.flatnonzero(found[:, j])) == set(pareto.front(frame).index)
+    assert (doubt.nondominated(np.tile(np.array(costs)[:, None], 3), qualities) == found).all()
 
 
 def test_fronts_and_hypervolumes_are_those_of_moocore():
@@ -216,6 +217,24 @@ def test_the_probability_of_being_on_the_front_is_near_one_where_it_is_clear_and
     assert apart.better >= shares[2]
 
 
+@pytest.mark.slow
+def test_costs_that_are_not_well_known_are_drawn_and_one_measurement_is_drawn_once():
+    """Two of equal latency, one of them better: it is on the front, and the other one is where it is drawn
+    faster. Two that differ in `lr` alone share the draw.
+    """
+    ends = {"latency_ms_p50": 1.0, "latency_ms_low": 0.9, "latency_ms_high": 1 / 0.9}
+    better, worse = np.arange(EXAMPLES) < 300, np.arange(EXAMPLES) < 200
+    other = {"latency_ms_p50": 1.02, "latency_ms_low": 0.92, "latency_ms_high": 1.02**2 / 0.92}
+    frame = pd.DataFrame([row(1, 0, better, lr=0.1, **ends), row(2, 0, worse, **other)])
+    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    of_one = math.log(1 / 0.9) / 1.96
+    assert shares[0] == 1
+    assert shares[1] == pytest.approx(stats.norm.cdf(-math.log(1.02) / of_one / math.sqrt(2)), abs=0.03)
+    same = pd.DataFrame([row(1, 0, better, lr=0.1, **ends), row(1, 0, worse, lr=0.2, **ends)])
+    assert doubt.on_front(doubt.doubt(same), "latency_ms_p50").tolist() == [1, 0]
+    assert (doubt.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
+
+
 def test_what_lacks_the_cost_has_no_probability():
     frame = pd.DataFrame([row(1, 0, np.ones(8, bool)), row(2, 0, np.ones(8, bool), latency_ms_p50=math.nan)])
     shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
@@ -232,7 +251,9 @@ def test_seeds_that_failed_or_diverged_count_as_begun():
         row(1, seed, right, status=status, test_acc=None, test_right=None, test_examples=None)
         for seed, status in ((1, "failed"), (2, "diverged"))
     ]
-    sure = doubt.doubt(pd.DataFrame([row(1, 0, right), *lost, row(2, 0, right)]))
+    none = row(3, 0, right, status="stopped", test_acc=None)
+    sure = doubt.doubt(pd.DataFrame([row(1, 0, right), *lost, row(2, 0, right), none]))
+    assert "1 setting left out: none of their seeds is done" in doubt.remarks(sure)
     assert sure.settings[["seeds", "seeds_begun"]].values.tolist() == [[1, 3], [1, 1]]
     assert doubt.seeds_in_words(1, 3) == "1 of 3 seeds done"
     assert any("2 seeds of 1 setting not done" in remark for remark in doubt.remarks(sure))

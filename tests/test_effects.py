@@ -106,6 +106,22 @@ def test_a_forest_finds_what_was_planted_in_a_random_space(monkeypatch):
 
 
 @pytest.mark.slow
+def test_seeds_that_are_equal_by_luck_make_nothing_certain():
+    rows = [("cnn", 0, 0.4), ("vit", 0, 0.12), ("vit", 1, 0.12)]
+    frame = pd.DataFrame(rows, columns=["model", "seed", "val_acc"]).assign(dataset="digits", depth=1)
+    (found,) = effects.effects(frame, how="grid").axes
+    assert not found.is_real and found.low < found.size < found.high
+
+
+def test_another_version_of_the_code_is_no_seed_of_the_same_setting():
+    rows = [("1", 0, 0.80), ("1", 1, 0.81), ("2", 2, 0.90), ("2", 3, 0.91)]
+    frame = pd.DataFrame(rows, columns=["attnsweep", "seed", "val_acc"])
+    found = effects.effects(frame.assign(model="vit", dataset="digits", depth=1))
+    assert [one.name for one in found.axes] == ["attnsweep"] and found.axes[0].size == pytest.approx(0.1)
+    with pytest.raises(UserError, match="several rows of seed 0"):
+        effects.effects(frame.assign(model="vit", dataset="digits", depth=1, attnsweep="1", seed=0))
+
+
 def test_what_cannot_be_said_is_said():
     with pytest.raises(UserError, match="no axis differs"):
         effects.effects(grid(lambda *_: 0.8, depth=[2]))
@@ -162,7 +178,7 @@ def test_what_cannot_be_compared_is_answered_in_a_sentence():
         compare.of_folders(frame, frame.assign(lr=0.5))
     with pytest.raises(UserError, match="are seeds of one setting"):
         compare.of_settings(frame, "2-0", "2-1")
-    with pytest.raises(UserError, match="is no trial that is done"):
+    with pytest.raises(UserError, match=r"there is no trial .* that is done"):
         compare.of_settings(frame, "zzz", "1-0")
     assert "one seed alone: 1 of 1" in compare.of_settings(frame, "1-0", "2-0").remarks[0]
 

@@ -45,6 +45,7 @@ def test_the_best_trials_of_the_optuna_study_are_the_front(results, tmp_path):
         ours = attnsweep.front(pareto.over_seeds(attnsweep.load(results)), cost)
         assert {one.user_attrs["trial_id"] for one in study.best_trials} == set(ours["trial_id"])
         assert {one.params["depth"] for one in study.trials} == {1, 2, 3, 4}
+        assert study.metric_names == [cost, "val_acc"]
     assert main(["export-results", "optuna", str(place), "--results", results]) == 2
 
 
@@ -64,9 +65,60 @@ def test_tensorboard_reads_the_learning_curves(results, tmp_path):
     assert [one.value for one in curve] == pytest.approx(own["val_acc"].tolist())
 
 
+@pytest.mark.slow
+def test_mlflow_reads_every_trial_with_its_curve_and_its_end(tmp_path):
+    pytest.importorskip("mlflow", reason="MLflow is not installed: pip install attnsweep[mlflow]")
+    frame = sweep().assign(started_at=pd.Timestamp("2026-01-02", tz="UTC"))
+    frame.loc[0, ["status", "error", "test_acc", "val_acc"]] = ["failed", "MemoryError: no room", None, None]
+    results = write_results(tmp_path / "results", frame)
+    place = tmp_path / "m.db"
+    assert main(["export-results", "mlflow", str(place), "--results", results]) == 0
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}")
+    experiment = client.get_experiment_by_name("mnist")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    own = attnsweep.load(results, status=None).set_index("trial_id")
+    assert runs.keys() == set(own.index)
+    for trial, run in runs.items():
+        assert run.data.params == {"depth": f"{own.depth[trial]:.0f}", "seed": f"{own.seed[trial]}"}
+        assert run.info.start_time == 1767312000000
+    lost, done = (runs[f"{i:012x}"] for i in (0, 1))
+    assert (lost.info.status, lost.data.tags["error"]) == ("FAILED", "MemoryError: no room")
+    assert done.info.status == "FINISHED"
+    assert done.data.metrics["result/test_acc"] == own.test_acc[done.info.run_name]
+    curve = attnsweep.load(results, "epochs").query(f"trial_id == '{done.info.run_name}'")
+    history = client.get_metric_history(done.info.run_id, "val_acc")
+    assert [(one.step, one.value) for one in history] == list(
+        zip(curve["epoch"], curve["val_acc"], strict=True)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["optuna", "tensorboard", "mlflow"])
+def test_what_others_may_have_written_into_is_left_alone(results, tmp_path, capsys, form):
+    pytest.importorskip({"tensorboard": "tensorboardX"}.get(form, form))
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    assert main(["export-results", form, str(place), "--results", results]) == 2
+    assert "is there already" in capsys.readouterr().err and place.read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["latex", "optuna"])
+def test_latencies_of_two_devices_are_left_out_and_that_is_said(tmp_path, form):
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    frame = sweep().assign(measured_on=["cpu", "gpu"] * 6)  # of seeds of one setting, too
+    said = exports.export(form, frame, pd.DataFrame(), tmp_path / "out")
+    assert "latency_ms_p50 is left out: rows that differ in measured_on" in said
+    assert said.startswith({"latex": "4 settings", "optuna": "1 study: mnist params"}[form])
+
+
 def test_a_place_that_is_none_is_answered_in_a_sentence(results, tmp_path, capsys):
     assert main(["export-results", "csv", str(tmp_path / "no" / "r.csv"), "--results", results]) == 2
     assert "lies in no folder" in capsys.readouterr().err
     failed = pd.DataFrame(sweep().assign(status="failed"))
     with pytest.raises(attnsweep.UserError, match="no trial is done"):
         exports.export("latex", failed, pd.DataFrame(), Path(tmp_path / "t.tex"))
+    with pytest.raises(attnsweep.UserError, match="no trial is done"):
+        exports.export("optuna", failed, pd.DataFrame(), Path(tmp_path / "t.db"))

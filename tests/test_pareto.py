@@ -225,6 +225,24 @@ def test_a_setting_measured_on_two_devices_is_refused():
         pareto.over_seeds(frame)
 
 
+def test_what_seeds_took_on_different_devices_has_no_median_and_shares_no_front():
+    trained = {"train_s": 10.0, "device": "cpu"}
+    frame = pd.DataFrame([trial(depth=depth, seed=seed, **trained) for depth in (2, 4) for seed in (0, 1)])
+    assert pareto.over_seeds(frame)["train_s"].tolist() == [10, 10]
+    frame.loc[1, "device"] = "gpu"
+    assert pareto.over_seeds(frame)["train_s"].isna().tolist() == [True, False]
+    frame["device"] = ["cpu", "cpu", "gpu", "gpu"]
+    with pytest.raises(UserError, match="differ in device"):
+        pareto.front(pareto.over_seeds(frame), "train_s")
+
+
+def test_measures_that_are_no_finite_number_are_unknown():
+    frame = pd.DataFrame([trial(depth=2, latency_ms_p50=np.inf), trial(depth=4, val_acc=np.inf)])
+    found = pareto.over_seeds(frame)
+    assert found["latency_ms_p50"].isna().tolist() == [True, False]
+    assert pareto.pick(frame)["depth"].tolist() == [2]
+
+
 def test_seeds_that_failed_do_not_count():
     frame = pd.DataFrame([trial(seed=0), trial(seed=1, status="failed", test_acc=None)])
     assert pareto.over_seeds(frame)["seeds"].tolist() == [1]
@@ -254,6 +272,7 @@ def test_pick_keeps_to_every_budget():
     ])  # fmt: skip
     assert pareto.pick(frame, latency_ms=2.0)["depth"].tolist() == [4, 2]
     assert pareto.pick(frame, params=200)["depth"].tolist() == [6, 2]
+    assert pareto.pick(frame, params="0.2k")["depth"].tolist() == [6, 2]
     assert pareto.pick(frame, latency_ms=2.5, params=250)["depth"].tolist() == [2]
 
 
@@ -294,7 +313,7 @@ def test_pick_refuses_mixtures_unknown_data_sets_and_empty_budgets():
     assert pareto.pick(frame, dataset="mnist")["dataset"].tolist() == ["mnist"]
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         pareto.pick(frame, dataset="cifar")
-    with pytest.raises(UserError, match="a budget of -1 for params"):
+    with pytest.raises(UserError, match="params=-1 is out of range"):
         pareto.pick(frame, dataset="mnist", params=-1)
 
 

@@ -1,6 +1,7 @@
 """The report: what stands in the page, and that a real browser shows it without asking a network."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_choice import sweep
 from test_doubt import EXAMPLES, row
@@ -83,13 +86,15 @@ def test_the_page_holds_the_settings_with_their_doubt_and_every_cost(path, resul
     assert part["settings"]["label"] == [f"vit depth={depth}" for depth in (1, 2, 3, 4)]
     assert [one["name"] for one in part["costs"]] == [
         "latency_ms_p50", "params",
-        *(f"latency {p} onnxruntime 1 cpu" for p in ("p50", "p90", "p99")),
+        *(f"latency {p} onnxruntime, batch 1, cpu" for p in ("p50", "p90", "p99")),
     ]  # fmt: skip
     assert all(
         low < test < high
         for low, test, high in zip(*(part["settings"][k] for k in ("low", "test", "high")), strict=True)
     )
     assert part["curves"][0]["epoch"] == [1, 2]
+    assert part["importance"]["names"] == ["depth"] and part["importance"]["real"] == [True]
+    assert part["importance"]["size"] == [pytest.approx(28)]
     assert page["counts"] == {"done": 12, "failed": 1}
     assert page["failures"][0]["error"] == "MemoryError: <b>no room</b>"
     assert all("attnsweep.run(attnsweep.Sweep(" in line for line in page["trials"]["rerun"][:12] if line)
@@ -127,7 +132,17 @@ def test_a_thousand_trials_stay_under_8_mb(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["one row", "all failed", "ties", "two data sets", "nothing but nan", "two devices"]
+    "kind",
+    [
+        "one row",
+        "all failed",
+        "ties",
+        "two data sets",
+        "nothing but nan",
+        "two devices",
+        "devices of seeds",
+        "inf",
+    ],
 )
 def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_out(tmp_path, kind):
     right = np.arange(EXAMPLES) < 300
@@ -138,6 +153,8 @@ def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_ou
         "two data sets": [row(1, 0, right), row(1, 0, right, dataset="cifar10", data_sha256="e")],
         "nothing but nan": [row(1, 0, right, latency_ms_p50=None, val_acc=None)],
         "two devices": [row(1, 0, right), row(2, 0, right, measured_on="gpu")],
+        "devices of seeds": [row(1, 0, right), row(1, 1, right, measured_on="gpu")],
+        "inf": [row(1, 0, right, lr=math.inf, latency_ms_p50=math.inf), row(2, 0, right, lr=1.0)],
     }
     page = tmp_path / "r.html"
     attnsweep.report(write_results(tmp_path / "results", pd.DataFrame(frames[kind])), page)
@@ -146,8 +163,33 @@ def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_ou
     said = {
         "all failed": "no done trial has test_acc",
         "two devices": "latency_ms_p50 is left out: rows that differ",
+        "devices of seeds": "latency_ms_p50 is left out: rows that differ",
     }
     assert said.get(kind, "") in " ".join(found["remarks"])
+
+
+@pytest.mark.slow
+def test_rows_of_older_and_of_newer_versions_are_loaded_and_drawn(tmp_path, capsys, caplog):
+    """An older one knew no `test_right`; a newer one has a column more, which outlives compaction."""
+    store, files = Store(tmp_path / "results"), tmp_path / "results" / "trials"
+    write_results(tmp_path / "results", sweep().iloc[:6])
+    table = pq.read_table(files / "all.parquet")
+    at = table.column_names.index("schema_version")
+    versions = {name: pa.array([value] * 3, pa.int64()) for name, value in (("old", 2), ("new", 99))}
+    parts = {
+        name: table[i : i + 3].set_column(at, "schema_version", versions[name])
+        for i, name in ((0, "old"), (3, "new"))
+    }
+    (files / "all.parquet").unlink()
+    pq.write_table(parts["old"].drop_columns(["test_right", "test_examples"]), files / "old.parquet")
+    pq.write_table(parts["new"].append_column("joules", pa.array([7.5] * 3)), files / "new.parquet")
+    store.compact()
+    assert main(["pick", str(store.root)]) == 0
+    assert "1 of 2 settings do not say which test examples were right" in capsys.readouterr().out
+    assert "rows of a newer version (schema 99" in caplog.text
+    page = data_of(attnsweep.report(store.root, tmp_path / "r.html"))
+    assert page["counts"] == {"done": 6} and len(page["datasets"][0]["settings"]["label"]) == 2
+    assert pq.read_table(files / "new.parquet")["joules"].to_pylist() == [7.5] * 3
 
 
 @pytest.mark.slow
@@ -224,6 +266,7 @@ def shown(browser: Any, path: Path) -> Iterator[Any]:
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]")
     yield page
+    assert page.locator("#importance .point").count() == 1
     for name in ("curves", "parallel", "provenance"):
         page.locator(f"#{name}").scroll_into_view_if_needed()
         page.wait_for_timeout(100)

@@ -12,6 +12,7 @@ from attnsweep.answers import doubt, pareto
 from attnsweep.answers.doubt import DRAWS, LEVEL, Difference
 from attnsweep.answers.spread import moderated
 from attnsweep.core.errors import UserError
+from attnsweep.results.store import the_trial
 
 PSEUDO = np.array([1.0, -1.0], dtype=np.float32)  # an example for either side: equal on all is no certainty
 
@@ -78,7 +79,7 @@ def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None)
     Raises UserError where there is no such trial that is done, or several, or their data differ.
     """
     rows = pareto.done(frame)
-    ids = [trial_of(rows, wanted) for wanted in (a, b)]
+    ids = [str(the_trial(rows, wanted, "that is done")["trial_id"]) for wanted in (a, b)]
     refuse_other_data(rows[rows["trial_id"].isin(ids)])
     quality = quality or pareto.judged_by(rows[rows["trial_id"].isin(ids)])
     keys = [*pareto.SETTING, *pareto.STATE]
@@ -94,15 +95,6 @@ def refuse_other_data(rows: pd.DataFrame) -> None:
     for column in ("dataset", "data_sha256"):
         if column in rows:
             pareto.refuse_mixture(rows, column, hint="compare what was judged on the same examples")
-
-
-def trial_of(rows: pd.DataFrame, wanted: str) -> str:
-    """The id that is, or begins with, `wanted`."""
-    found = rows.loc[rows["trial_id"].str.startswith(wanted), "trial_id"].tolist()
-    if len(found) == 1:
-        return str(found[0])
-    many = f"is the beginning of {len(found)} ids; give more digits" if found else "is no trial that is done"
-    raise UserError(f"trial_id={wanted!r} {many}")
 
 
 def by_setting(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from attnsweep.answers import pareto
 from attnsweep.answers.spread import Spread, moderated
@@ -29,6 +30,7 @@ AT_ONCE = 200  # draws of test sets: each is a weight per example
 PER_EXAMPLE = "test_acc"  # the quality that is the share of examples that are right
 # one example right and one wrong for all: a setting without an error has a doubt, too
 PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
+LATENCY_ENDS = ("latency_ms_low", "latency_ms_high")
 LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may lie together by luck
 BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
 
@@ -39,12 +41,13 @@ class Doubt:
 
     `settings` are rows as of `over_seeds`, with the ends of the interval of the quality, `low` and `high`,
     with `seeds_begun`, those that failed included, and `doubt_of`: what the interval allows for. `draws` is
-    (settings, draws).
+    (settings, draws). `lost` counts the settings of which no seed was done, and which are not among them.
     """
 
     settings: pd.DataFrame
     quality: str
     draws: np.ndarray
+    lost: int = 0
 
     @property
     def one_seed(self) -> pd.Series:
@@ -75,11 +78,12 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     moved = changes(right, on_example(right, seeds), spread, seeds, draws, chance)
     drawn = pareto.numbers(settings, quality)[:, None] + moved
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    begun, lost = seeds_begun(frame, settings)
     settings = settings.assign(
         low=bounded(low, quality), high=bounded(high, quality),
-        doubt_of=sources(right, spread), seeds_begun=seeds_begun(frame, settings),
+        doubt_of=sources(right, spread), seeds_begun=begun,
     )  # fmt: skip
-    return Doubt(settings, quality, drawn)
+    return Doubt(settings, quality, drawn, lost)
 
 
 def changes(
@@ -211,15 +215,16 @@ def sources(right: np.ndarray, spread: Spread) -> list[str]:
     return [named[bool(dof > 0), bool(known)] for dof, known in zip(spread.dof, examples, strict=True)]
 
 
-def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> list[int]:
-    """How many seeds of each setting have a row of any status: those that failed or diverged count."""
+def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int], int]:
+    """How many seeds of each setting have a row of any status: those that failed or diverged count. And how
+    many other settings have rows.
+    """
     keys = [name for name in (*pareto.SETTING, *pareto.STATE) if name in settings]
     counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
     found = {key_of(index): int(count) for index, count in counts.items()}
-    return [
-        max(found.get(key_of(key), 0), int(seeds))
-        for key, seeds in zip(settings[keys].itertuples(index=False), settings["seeds"], strict=True)
-    ]
+    ours = [key_of(key) for key in settings[keys].itertuples(index=False)]
+    many = [max(found.get(key, 0), int(seeds)) for key, seeds in zip(ours, settings["seeds"], strict=True)]
+    return many, len(found.keys() - set(ours))
 
 
 def key_of(values: object) -> tuple[object, ...]:
@@ -232,24 +237,59 @@ def key_of(values: object) -> tuple[object, ...]:
 # --- What follows from the draws ---
 
 
-def on_front(sure: Doubt, cost: str) -> pd.Series:
+Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and the upper ones, (settings,) each
+
+
+def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
     """For each setting the share of draws in which no other one beats it on both cost and quality: the
     probability that it is on the front. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
+
+    Costs are drawn, too, from the intervals with these `ends`, by default those of the median latency; where
+    there is none a cost is known.
     """
-    pareto.require(sure.settings, cost)
-    costs = pareto.numbers(sure.settings, cost)
+    settings = sure.settings
+    pareto.require(settings, cost)
+    costs = pareto.numbers(settings, cost)
     known = np.isfinite(costs)
     pareto.check_direction(cost, sure.quality)
-    pareto.refuse_mixtures(sure.settings[known], cost)
+    pareto.refuse_mixtures(settings[known], cost)
+    ends = ends or ends_of(settings, cost)
     shares = np.full(len(costs), np.nan)
-    shares[known] = nondominated(costs[known], sure.draws[known]).mean(axis=1)
-    return pd.Series(shares, index=sure.settings.index)
+    drawn = costs[known] if ends is None else drawn_costs(costs[known], ends[0][known], ends[1][known], sure)
+    shares[known] = nondominated(drawn, sure.draws[known]).mean(axis=1)
+    return pd.Series(shares, index=settings.index)
+
+
+def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
+    """The ends of the intervals of a cost; None of one that has none."""
+    if cost != "latency_ms_p50" or not {*LATENCY_ENDS} <= {*settings}:
+        return None
+    low, high = (pareto.numbers(settings, name) for name in LATENCY_ENDS)
+    return low, high
+
+
+def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doubt) -> np.ndarray:
+    """What each cost might be, (n, draws): its logarithm is normal, and 95 % lie between `low` and `high`
+    (n,). Settings that share a measurement, as those that differ in `lr` alone do, share the draw. Without
+    any interval the costs as they are, (n,).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.log(high / low) / (2 * special.ndtri((1 + LEVEL) / 2))
+    deviation = np.where(np.isfinite(deviation) & (deviation > 0), deviation, 0.0)
+    if not deviation.any():
+        return costs
+    one, of = np.unique(np.column_stack([costs, deviation]), axis=0, return_inverse=True)
+    noise = np.random.default_rng(0).standard_normal((len(one), sure.draws.shape[1]))
+    return np.asarray(costs[:, None] * np.exp(deviation[:, None] * noise[of]))
 
 
 def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-    """Whether each point is on the front of its draw, (n, draws): of costs (n,), the less the better, and
-    qualities (n, draws), the more the better.
+    """Whether each point is on the front of its draw, (n, draws): of costs (n,) or (n, draws), the less the
+    better, and qualities (n, draws), the more the better.
     """
+    if costs.ndim == 2:
+        parts = [slice(begin, begin + AT_ONCE) for begin in range(0, costs.shape[1], AT_ONCE)]
+        return np.concatenate([fronts_of(costs[:, part], qualities[:, part]) for part in parts], axis=1)
     found = np.zeros(qualities.shape, dtype=bool)
     best = np.full(qualities.shape[1], -np.inf)  # of all that cost less
     for value in np.unique(costs):
@@ -257,6 +297,20 @@ def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
         top = qualities[same].max(axis=0)
         found[same] = (qualities[same] == top) & (top > best)
         best = np.maximum(best, top)
+    return found
+
+
+def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+    """See `nondominated`; both (n, draws). Of points by cost, the best first, those that are better than all
+    before are on the front, and those that are equal to one of them.
+    """
+    order = np.lexsort((-qualities, costs), axis=0)
+    cost, quality = (np.take_along_axis(values, order, axis=0) for values in (costs, qualities))
+    best = np.maximum.accumulate(quality, axis=0)
+    better = np.vstack([np.ones(quality.shape[1], bool), quality[1:] > best[:-1]])
+    cost_of_best = np.maximum.accumulate(np.where(better, cost, -np.inf), axis=0)
+    found = np.empty(costs.shape, dtype=bool)
+    np.put_along_axis(found, order, (quality == best) & (cost == cost_of_best), axis=0)
     return found
 
 
@@ -356,6 +410,8 @@ def remarks(sure: Doubt) -> list[str]:
         found.append(
             f"{counted(missing, 'seed')} of {counted(len(lost), 'setting')} not done: means are of the others"
         )
+    if sure.lost:
+        found.append(f"{counted(sure.lost, 'setting')} left out: none of their seeds is done")
     blind = settings[settings["doubt_of"].isin([SEEDS, NOTHING])]
     if len(blind) and sure.quality == PER_EXAMPLE:
         found.append(

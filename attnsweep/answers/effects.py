@@ -24,6 +24,11 @@ MOST_TERMS = 200  # columns of an analysis of variance
 FEWEST_TRIALS = 20  # that a forest learns from
 TREES, FOLDS, SHUFFLES, NULLS = 100, 5, 4, 39
 FOREST, GRID = "forest", "grid"
+MEANINGS = {  # of a size
+    GRID: "best level less worst, the other axes being equal, against the spread of seeds",
+    FOREST: "how much worse a forest predicts once the axis is shuffled, relative to the variance",
+}
+SIZES = {GRID: "best level less worst", FOREST: "rise of the squared error, of the variance"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def effects(
     for column in ("dataset", "data_sha256"):
         if column in rows:
             pareto.refuse_mixture(rows, column)
+    pareto.refuse_twice(rows, [name for name in (*pareto.SETTING, *pareto.STATE) if name in rows])
     axes = differing(rows)
     if not axes:
         raise UserError("no axis differs between these trials, so none can matter; sweep one")
@@ -91,11 +97,12 @@ def effects(
 
 def differing(rows: pd.DataFrame) -> list[str]:
     """The axes that take several values, without those that follow from the others: the patch of models that
-    have one of their own says no more than the model. What an architecture is goes first.
+    have one of their own says no more than the model. What an architecture is goes first. The state of data
+    and code is an axis, too: what differs in that is no seed of the same setting.
     """
     kept = ["model"] if rows["model"].nunique() > 1 else []
     for name in pareto.varying(rows):
-        if name in pareto.SETTING and not any(decides(rows, one, name) for one in kept):
+        if not any(decides(rows, one, name) for one in kept):
             kept.append(name)
     return kept
 
@@ -146,6 +153,15 @@ def residual(columns: Sequence[np.ndarray], y: np.ndarray) -> tuple[np.ndarray, 
     return (left**2).sum(axis=0), len(y) - basis.shape[1]
 
 
+def at_least(error: tuple[np.ndarray, int], y: np.ndarray) -> tuple[np.ndarray, int]:
+    """The error, or that of rounding to the smallest step between two qualities where it is less: a share of
+    a few hundred examples can be the same for all seeds by luck.
+    """
+    steps = np.diff(np.sort(y, axis=0), axis=0)
+    step = np.where(steps > 1e-9, steps, np.inf).min(axis=0)
+    return np.maximum(error[0], np.where(np.isfinite(step), error[1] * step**2 / 12, 0.0)), error[1]
+
+
 def f_test(
     more: Sequence[np.ndarray], less: Sequence[np.ndarray], error: tuple[np.ndarray, int], y: np.ndarray
 ) -> np.ndarray:
@@ -170,10 +186,10 @@ def by_variance(
     codes = {name: coded(factor) for name, factor in levels.items()}
     pairs = {(a, b): together(codes[a], codes[b]) for a, b in itertools.combinations(codes, 2)}
     mains, full = list(codes.values()), [*codes.values(), *pairs.values()]
-    error = residual(full, y)
+    error = at_least(residual(full, y), y)
     pairs = {key: columns for key, columns in pairs.items() if adds(mains, columns, y)}
     if error[1] <= 0:  # without replicates the pairs are what there is of noise
-        error, pairs = residual(mains, y), {}
+        error, pairs = at_least(residual(mains, y), y), {}
     if error[1] <= 0:
         raise UserError("there are as many axes as trials; run several seeds: seed=0,1,2")
     p_axes = holm(
@@ -324,10 +340,6 @@ def in_words(found: Effects) -> str:
         verdict = "real" if one.is_real else "not told from chance"
         return f"{one.name:<24} {scale * one.size:7.3g}{unit}{ends}{best}; p = {one.p:.2g}: {verdict}"
 
-    what = {
-        GRID: "best level less worst, the other axes being equal, against the spread of seeds",
-        FOREST: "how much worse a forest predicts once the axis is shuffled, relative to the variance",
-    }
-    head = f"{found.quality} of {found.trials} trials, {what[found.how]}; p is adjusted for all axes"
+    head = f"{found.quality} of {found.trials} trials, {MEANINGS[found.how]}; p is adjusted for all axes"
     pairs = ["", "pairs of axes, beyond what each does (root mean square):", *map(line, found.pairs)]
     return "\n".join([head, *map(line, found.axes), *(pairs if found.pairs else [])])

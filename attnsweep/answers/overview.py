@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, pareto
-from attnsweep.answers.doubt import Doubt
+from attnsweep.answers import doubt, effects, pareto
+from attnsweep.answers.doubt import Doubt, Ends
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 
 DIGITS = 9  # of a number on the page: fronts of rounded numbers are those of the numbers themselves
 MOST_PAIRS = 400  # settings, up to which the page knows which are within noise of which
+MOST_FOR_EFFECTS = 2000  # trials; of more a sample is looked at
 PERCENTILES = ("p50", "p90", "p99")
 UNITS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "MB", "train_s": "s"}
 OWN_COSTS = {  # of a trial's row; the rest comes from the table of latencies
@@ -54,6 +56,8 @@ def part_of(
     dataset: str, rows: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame, remarks: list[str]
 ) -> Page | None:
     """One data set's settings; None, with a remark, where there is nothing to compare."""
+    rows, left_out = pareto.comparable(rows)
+    remarks += left_out
     try:
         sure = doubt.doubt(rows)
     except UserError as error:
@@ -95,11 +99,36 @@ def of_dataset(
         "common": common(settings, axes),
         "costs": costs_of(sure, latency, remarks),
         "curves": curves(done, position, epochs, selecting, len(settings)),
+        "importance": importance(rows),
         "remarks": doubt.remarks(sure),
     }
 
 
-def numbers(values: "pd.Series[Any] | np.ndarray") -> list[float | None]:
+def importance(rows: pd.DataFrame) -> Page | None:
+    """What each axis does, the largest effect first, with its interval; None where that cannot be said. A
+    forest is not held against chance here, which would take minutes.
+    """
+    done = pareto.done(rows)
+    some = done.sample(MOST_FOR_EFFECTS, random_state=0) if len(done) > MOST_FOR_EFFECTS else done
+    try:
+        found = effects.effects(some, nulls=0)
+    except UserError:
+        return None
+    scale = 100 if found.how == effects.GRID and doubt.is_fraction(found.quality) else 1
+    head = f"{found.quality} of {counted(found.trials, 'trial')}: {effects.MEANINGS[found.how]}."
+    held = "Grey: not told from chance." if found.how == effects.GRID else "Not held against chance here."
+    return {
+        "names": [one.name for one in found.axes],
+        "real": [one.is_real or math.isnan(one.p) for one in found.axes],
+        **{
+            end: numbers([scale * getattr(one, end) for one in found.axes]) for end in ("size", "low", "high")
+        },
+        "unit": effects.SIZES[found.how] + (" (points)" if scale == 100 else ""),
+        "note": f"{head} Lines: 95 % intervals. {held} python -m attnsweep effects says more.",
+    }
+
+
+def numbers(values: "pd.Series[Any] | np.ndarray | list[float]") -> list[float | None]:
     """Values as JSON has them: null for what is no finite number."""
     return [
         float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
@@ -110,9 +139,13 @@ def numbers(values: "pd.Series[Any] | np.ndarray") -> list[float | None]:
 def values_of(values: "pd.Series[Any]") -> list[Any]:
     """The values of an axis as they are shown: numbers, or text; null where a model has no such axis."""
     return [
-        None if pd.isna(value) else value if isinstance(value, int | float) else clean(value)
-        for value in values.tolist()
+        None if pd.isna(value) else value if is_finite(value) else clean(value) for value in values.tolist()
     ]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether JSON has a number for it."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def common(settings: pd.DataFrame, axes: Sequence[str]) -> dict[str, str]:
@@ -150,15 +183,17 @@ def costs_of(sure: Doubt, latency: pd.DataFrame, remarks: list[str]) -> list[Pag
                 found.append(cost(sure, name, label, where=where_of(settings, name)))
             except UserError as error:
                 remarks.append(f"{name} is left out: {clean(error)}")
-    for name, label, values in of_runtimes(settings, latency):
+    for name, label, values, ends in of_runtimes(settings, latency):
         beside = doubt.Doubt(settings.assign(**{name: values}), sure.quality, sure.draws)
-        found.append(cost(beside, name, label, where=""))
+        found.append(cost(beside, name, label, where="", ends=ends))
     return found
 
 
-def cost(sure: Doubt, name: str, label: str, where: str) -> Page:
-    """One cost. Raises UserError where its values cannot be compared."""
-    values = sure.settings[name]
+def cost(sure: Doubt, name: str, label: str, *, where: str, ends: Ends | None = None) -> Page:
+    """One cost, with the ends of its intervals where it has some. Raises UserError where its values cannot be
+    compared.
+    """
+    values, ends = sure.settings[name], ends or doubt.ends_of(sure.settings, name)
     if name in pareto.MEASURES:
         pareto.refuse_mixtures(sure.settings[values.notna()], name)
     return {
@@ -167,7 +202,9 @@ def cost(sure: Doubt, name: str, label: str, where: str) -> Page:
         "unit": UNITS.get(name, "ms"),
         "where": clean(where),
         "values": numbers(values),
-        "p_front": numbers(doubt.on_front(sure, name)),
+        "low": None if ends is None else numbers(ends[0]),
+        "high": None if ends is None else numbers(ends[1]),
+        "p_front": numbers(doubt.on_front(sure, name, ends)),
     }
 
 
@@ -183,20 +220,27 @@ def where_of(settings: pd.DataFrame, name: str) -> str:
     return f"{row.get('runtime') or 'eager'}{batch}, {row['measured_on']}"
 
 
-def of_runtimes(settings: pd.DataFrame, latency: pd.DataFrame) -> list[tuple[str, str, list[float]]]:
-    """Name, label and values of each latency that was measured: by runtime, device, batch and percentile."""
+def of_runtimes(
+    settings: pd.DataFrame, latency: pd.DataFrame
+) -> list[tuple[str, str, np.ndarray, Ends | None]]:
+    """Name, label and values of each latency that was measured, by runtime, device, batch and percentile; of
+    medians the ends of their intervals.
+    """
     if latency.empty or "arch_id" not in settings:
         return []
     known = latency[latency["latency_ms_p50"].notna()].sort_values("measured_at")
     found = []
     for (runtime, device, batch), rows in known.groupby(["runtime", "measured_on", "batch"], sort=False):
         last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])
-        keys = list(zip(settings["arch_id"], settings.get("precision", "fp32"), strict=True))
+        keys = list(zip(settings["arch_id"], settings["precision"], strict=True))
+        here = last.reindex(keys)
+        low, high = (pareto.numbers(here, name) for name in doubt.LATENCY_ENDS)
         for percentile in PERCENTILES:
-            values = last[f"latency_ms_{percentile}"].reindex(keys).tolist()
-            if not all(map(pd.isna, values)):
-                label = f"latency {percentile} (ms), {runtime}, batch {batch:.0f}, {device}"
-                found.append((f"latency {percentile} {runtime} {batch:.0f} {device}", clean(label), values))
+            values = pareto.numbers(here, f"latency_ms_{percentile}")
+            if np.isfinite(values).any():
+                name, under = f"latency {percentile}", f"{runtime}, batch {batch:.0f}, {device}"
+                ends = (low, high) if percentile == "p50" else None
+                found.append((f"{name} {under}", clean(f"{name} (ms), {under}"), values, ends))
     return found
 
 
@@ -240,13 +284,17 @@ def times(values: "pd.Series[Any]") -> list[str | None]:
 VALIDATED = {name.replace("test_", "val_", 1) for name in pareto.JUDGED_BY}
 
 
+REASONS = {"stopped": "a scheduler gave its time to others"}
+
+
 def failures(trials: pd.DataFrame) -> list[Page]:
     """The trials that did not come to an end, each with its reason, equal reasons together."""
     lost = trials[trials["status"] != "done"]
     found = []
     for (status, error), rows in lost.fillna({"error": ""}).groupby(["status", "error"], sort=False):
         ids = rows["trial_id"].tolist()
-        found.append({"status": str(status), "error": str(error) or "no reason is known", "trials": ids})
+        reason = str(error) or REASONS.get(str(status), "no reason is known")
+        found.append({"status": str(status), "error": reason, "trials": ids})
     return found
 
 

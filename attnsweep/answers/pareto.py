@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import FLOAT
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import fewest, model_name
+from attnsweep.core.text import limit
+from attnsweep.results import latencies
 from attnsweep.results.schema import ARCHITECTURE, CONFIGURATION, MEASURES
 from attnsweep.tasks.registry import TASKS
 
@@ -45,7 +48,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     Each quality is the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation,
     null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
     three seeds would reach 2.5 standard deviations to each side, at times past 100 %. `seeds` counts the
-    seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal.
+    seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal. What
+    depends on the device that trained is null where that was not the same for all seeds.
     Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
     """
     frame = done(frame)
@@ -64,6 +68,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         names = {source: name for name, (source, its) in wanted.items() if its == way}
         parts.append(groups[list(names)].agg(way).rename(columns=names))
     of_groups = pd.concat(parts, axis=1)[list(wanted)]
+    if "device" in frame:
+        of_device_alone = [name for name in wanted if name in MEASURES and "device" in MEASURES[name].same]
+        of_groups.loc[(groups["device"].nunique() > 1).to_numpy(), of_device_alone] = np.nan
     return pd.concat([of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)], axis=1)
 
 
@@ -173,23 +180,24 @@ def hypervolume(
 def pick(
     frame: pd.DataFrame,
     *,
-    latency_ms: float | None = None,
-    params: float | None = None,
-    macs: float | None = None,
-    memory_mb: float | None = None,
+    latency_ms: float | str | None = None,
+    params: float | str | None = None,
+    macs: float | str | None = None,
+    memory_mb: float | str | None = None,
     dataset: str | None = None,
 ) -> pd.DataFrame:
     """The settings within the budget, best first: rows as of `over_seeds`, by mean quality on validation.
 
     The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`, `memory_mb` the
-    peak memory of training; of equal accuracies the cheapest is first. Raises UserError where nothing fits,
-    naming the nearest setting and the budget that it needs, or where data sets or devices are mixed.
+    peak memory of training; `"1M"` and the like are numbers, too. Of equal accuracies the cheapest is first.
+    Raises UserError where nothing fits, naming the nearest setting and the budget that it needs, or where
+    data sets or devices are mixed.
     """
     frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
     if "model" in frame:
         frame = frame[~frame["model"].isin(PRIVILEGED)]
-    asked = dict(zip(BUDGETS.values(), (latency_ms, params, macs, memory_mb), strict=True))
-    budget = {name: checked_budget(name, value) for name, value in asked.items() if value is not None}
+    asked = dict(zip(BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
+    budget = {BUDGETS[name]: limit(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
     require(frame, quality, *budget)
     for name in budget or [name for name in ("params",) if name in frame]:
@@ -208,13 +216,6 @@ def pick(
     ties = [name for name in TIES if name in fits]
     ascending = [False, *(True for _ in ties)]
     return fits.sort_values([quality, *ties], ascending=ascending).reset_index(drop=True)
-
-
-def checked_budget(name: str, value: float) -> float:
-    """`value`, where it is a number above 0. Raises UserError elsewhere."""
-    if not value > 0:
-        raise UserError(f"a budget of {value!r} for {name} leaves nothing to pick; use a number above 0")
-    return float(value)
 
 
 def nothing_to_pick(budget: Mapping[str, float]) -> str:
@@ -265,10 +266,11 @@ def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
-    """The rows whose latency was measured on one device under one runtime, and those without latency.
+    """The rows whose latency was measured on one device under one runtime at one batch, and those without
+    latency.
 
-    Raises UserError where there are several devices and none is chosen, or several runtimes, or where the
-    chosen device has no rows.
+    Raises UserError where there are several devices and none is chosen, several runtimes or batches, or where
+    the chosen device has no rows.
     """
     frame = plain(frame)
     require(frame, "measured_on")
@@ -279,7 +281,21 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
     refuse_mixture(measured, "measured_on", hint="choose one with --measured-on")
     if "runtime" in frame:
         refuse_mixture(measured, "runtime", hint="choose one with --runtime")
+    if "latency_batch" in frame:
+        refuse_mixture(measured, "latency_batch")
     return frame
+
+
+def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows, without latencies where those cannot be compared, and a remark on that: for answers that
+    latency is only a part of.
+    """
+    if "measured_on" not in frame:
+        return frame, []
+    try:
+        return of_device(frame), []
+    except UserError as error:
+        return frame.assign(**dict.fromkeys(latencies.NAMES)), [f"latency_ms_p50 is left out: {error}"]
 
 
 def is_unstable(row: pd.Series) -> bool:
@@ -413,9 +429,15 @@ def shown(value: object) -> str:
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are done, where a column says so, as `plain` has them."""
+    """The rows that are done, where a column says so, as `plain` has them; null for measures that are no
+    finite number, of which nothing can be said.
+    """
     frame = plain(frame)
-    return frame[frame["status"] == "done"] if "status" in frame else frame
+    frame = frame[frame["status"] == "done"] if "status" in frame else frame
+    measured = [name for name in frame if name in MEASURES and name not in SETTING]
+    floats = [name for name in measured if is_float_dtype(frame[name])]
+    endless = [name for name in floats if np.isinf(numbers(frame, name)).any()]
+    return frame.assign(**{name: frame[name].where(np.isfinite(numbers(frame, name))) for name in endless})
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:

@@ -40,7 +40,9 @@ COMMANDS = {
     "show": Command("cli.show", "everything about one trial, and the line that reruns it", "ID"),
     "export": Command("cli.export", "the trained model as a file that runs without this package", "ID FILE"),
     "sample": Command("cli.sample", "text that a trained model writes after a prompt", "ID [PROMPT]"),
-    "export-results": Command("cli.export_results", "csv, latex, optuna or tensorboard", "FORM PLACE"),
+    "export-results": Command(
+        "cli.export_results", "csv, latex, optuna, tensorboard or mlflow", "FORM PLACE"
+    ),
     "columns": Command("cli.columns", "every column of every table: type, unit, meaning"),
     "doctor": Command("cli.doctor", "what this machine or cluster can run, and what is missing"),
 }

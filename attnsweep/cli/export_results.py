@@ -12,7 +12,7 @@ from attnsweep.results.store import load
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the results for another tool: a CSV file, a LaTeX table, an Optuna study in an SQLite file,
-    which optuna-dashboard opens, or a folder of TensorBoard's event files.
+    which optuna-dashboard opens, a folder of TensorBoard's event files, or an SQLite file of MLflow's.
     """
     parser = argparse.ArgumentParser(prog="python -m attnsweep export-results", description=main.__doc__)
     parser.add_argument("form", choices=EXPORTS)

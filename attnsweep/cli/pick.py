@@ -12,12 +12,10 @@ from attnsweep.answers.choice import Choice, choose
 from attnsweep.answers.doubt import NOTHING
 from attnsweep.cli.options import add_results
 from attnsweep.core.clean import clean, cleaned
-from attnsweep.core.errors import UserError
+from attnsweep.core.text import limit
 from attnsweep.figures.arguments import add_runtime
-from attnsweep.results import latencies
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import load
-from attnsweep.space.budget import number
 
 MOST = 10  # settings that are printed
 UNSTABLE = "latency_unstable: known to no better than 3 %; measure anew: attnsweep measure --again"
@@ -58,11 +56,11 @@ def pick(
     the id of one of its trials.
     """
     asked = dict(zip(pareto.BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
-    budget = {name: number(name, value) for name, value in asked.items() if value is not None}
+    budget = {name: limit(name, value) for name, value in asked.items() if value is not None}
     rows = load(results, status=None, all_columns=True, runtime=runtime)
     rows = pareto.where(rows, where) if where else rows
     needed = latency_ms is not None or measured_on is not None
-    rows, remarks = comparable(rows, measured_on, needed=needed)
+    rows, remarks = (pareto.of_device(rows, measured_on), []) if needed else pareto.comparable(rows)
     choice = choose(rows, budget, dataset)
     if as_json:
         print(in_json(choice, remarks))
@@ -77,20 +75,6 @@ def pick(
     for remark in (*choice.remarks, *remarks):
         print(clean(remark))
     return 0
-
-
-def comparable(
-    rows: pd.DataFrame, measured_on: str | None, *, needed: bool
-) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with latencies of one device and runtime, or, where there are several and none is `needed`,
-    with none and a remark. Raises UserError where one is needed.
-    """
-    try:
-        return pareto.of_device(rows, measured_on), []
-    except UserError as error:
-        if needed:
-            raise
-        return rows.assign(**dict.fromkeys(latencies.NAMES)), [f"no latencies are shown: {error}"]
 
 
 def to_show(best: pd.DataFrame) -> pd.DataFrame:

@@ -2,16 +2,28 @@
 
 import errno
 import io
+import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from attnsweep.core.clean import lines
+from attnsweep.core.errors import UserError
+
+COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+UNITS = {  # of limits that are no counts
+    "latency_ms": {"": 1, "ms": 1, "us": 1e-3, "\u00b5s": 1e-3, "s": 1e3},
+    "memory_mb": {"": 1, "mb": 1, "gb": 1e3},
+}
+EXAMPLES = {"latency_ms": "2 or '500us'", "memory_mb": "800 or '2GB'"}
+GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000,000; of what is no count, a comma might end the whole part
 
 
 class Screen(Console):
@@ -60,6 +72,24 @@ def amount(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
+
+
+def limit(key: str, value: Any) -> float:
+    """A limit of a cost such as `params`, a number above 0, also as people write it: `2M`, `1,000,000`,
+    `2 ms`, `1.5 GB`. Raises UserError for what is none.
+    """
+    found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    units = UNITS.get(key, COUNTS)
+    if isinstance(value, str) and (parts := re.fullmatch(r"(.*?\d\.?)\s*([^\W\d_]*)", value.strip().lower())):
+        grouped = units is COUNTS and GROUPED.fullmatch(parts[1])
+        try:
+            found = float(parts[1].replace(",", "") if grouped else parts[1]) * units.get(parts[2], math.nan)
+        except ValueError:
+            found = math.nan
+    if not 0 < found < math.inf:
+        example = EXAMPLES.get(key, "2e6 or '2M'")
+        raise UserError(f"budget: {key}={value!r} is out of range; use a number above 0, such as {example}")
+    return found
 
 
 def span(values: Sequence[float | None]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
+from attnsweep.figures import fonts
 from attnsweep.figures.placement import GREY
 
 # One look per model, the same in every figure; a model not named here takes a spare one. Colours after
@@ -84,6 +85,7 @@ def canvas(
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes the figure as `name`.svg and `name`.png; returns their paths."""
+    fonts.fit(figure)
     with matplotlib.rc_context(STYLE):
         return [
             write(folder, f"{name}.svg", lambda file: figure.savefig(file, format="svg", metadata=UNDATED)),

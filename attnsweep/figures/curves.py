@@ -32,12 +32,15 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     """The learning curves of the `most` best settings of one data set: the mean of the seeds, and from the
     lowest to the highest of them. Raises UserError where none was kept.
     """
-    rows = pareto.done(frame)
+    rows, _ = pareto.comparable(pareto.done(frame))
     for column in ("dataset", "data_sha256"):
         if column in rows:
             pareto.refuse_mixture(rows, column)
     quality = pareto.selecting(rows)
+    pareto.require(rows, quality)
     rows = rows.dropna(subset=[quality])
+    if rows.empty:
+        raise UserError(f"no done trial has {quality}; run a sweep first")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
     known = curves(rows, doubt.setting_of(rows), epochs, quality, len(settings))
     best = settings[[one is not None for one in known]].sort_values(quality, ascending=False).head(most)
@@ -45,7 +48,8 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
         raise UserError("no learning curve was kept of these trials")
     names = pareto.labels(settings, short=False)
     scale = 100 if doubt.is_fraction(quality) else 1
-    title = f"{clean(rows['dataset'].iloc[0])}: the {len(best)} best of {counted(len(settings), 'setting')}"
+    chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
+    title = f"{clean(rows['dataset'].iloc[0])}: {chosen}{counted(len(settings), 'setting')}"
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 1), LAYOUT, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attnsweep.answers import doubt
-from attnsweep.answers.effects import FOREST, GRID, Effects, effects, in_words
+from attnsweep.answers.effects import FOREST, GRID, SIZES, Effects, effects, in_words
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import exit_status
 from attnsweep.figures.arguments import add_rows, rows_of
@@ -46,8 +46,7 @@ def draw(found: Effects) -> Figure:
                 axes.hlines(i, scale * one.low, scale * one.high, color=colour, linewidth=1.6)
         axes.set_yticks(range(len(axes_of)), [one.name for one in axes_of])
         axes.axvline(0, color="#777777", linewidth=0.7)
-        what = "best level less worst" if found.how == GRID else "rise of the squared error, of the variance"
-        axes.set_xlabel(f"{found.quality}: {what}{unit}")
+        axes.set_xlabel(f"{found.quality}: {SIZES[found.how]}{unit}")
     return figure
 
 

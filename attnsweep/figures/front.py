@@ -26,6 +26,7 @@ from attnsweep.answers.doubt import Doubt
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
+from attnsweep.figures import fonts
 from attnsweep.figures.arguments import add_runtime
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, LabelPlacer
@@ -63,7 +64,7 @@ class Point:
 @dataclass(frozen=True)
 class Panel:
     """Quality against one cost on one data set: points, cheapest first, and `hypervolume` from `corner`;
-    `runtime` where panels of several stand side by side.
+    `left_out` settings lack the cost. `runtime` where panels of several stand side by side.
     """
 
     dataset: str
@@ -73,6 +74,7 @@ class Panel:
     corner: pareto.Reference
     hypervolume: float
     remarks: tuple[str, ...] = ()
+    left_out: int = 0
     runtime: str | None = None
 
     @property
@@ -129,7 +131,7 @@ def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
     known = named.dropna(subset=[cost]).sort_values([cost, quality])
     known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:
-        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0)
+        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0, remarks, len(named))
     best, corner = pareto.front(known, cost), pareto.reference(known, cost)
     columns = ["label", "model", cost, quality, "low", "high", "seeds"]
     points = tuple(
@@ -137,7 +139,7 @@ def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
         for i, row in known.iterrows()
     )
     area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
-    return Panel(dataset, quality, cost, points, corner, area, remarks)
+    return Panel(dataset, quality, cost, points, corner, area, remarks, len(named) - len(known))
 
 
 def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
@@ -202,9 +204,9 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     draw_points(axes, one)
     line = list(zip(*staircase(axes, one), strict=True))
     unlabelled = LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
-    if unlabelled:
-        said = f"{counted(unlabelled, 'setting')} without a label"
-        axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
+    counts = {"without a label": unlabelled, "not drawn: cost unknown": one.left_out}
+    said = "; ".join(f"{counted(count, 'setting')} {what}" for what, count in counts.items() if count)
+    axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
 
 
 def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
@@ -338,6 +340,7 @@ def table(one: Panel) -> str:
         columns=["setting", one.cost, one.quality, "low", "high", "seeds", "p_front"],
     )
     corner = f"{one.cost} {short_number(one.corner.cost)} and {one.quality} {one.corner.quality:g}"
+    head += f"; {counted(one.left_out, 'setting')} left out, for want of {one.cost}" if one.left_out else ""
     area = f"hypervolume {one.hypervolume:.4f} {one.quality} x decades, from the reference point {corner}"
     return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
 
@@ -347,7 +350,9 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
     cost. A notebook shows it as it is. Raises UserError where the rows cannot be compared.
     """
     rows = pareto.of_device(cleaned(frame.assign(**absent(frame))))
-    return draw(panels(rows), summary(rows))
+    figure = draw(panels(rows), summary(rows))
+    fonts.fit(figure)
+    return figure
 
 
 def absent(frame: pd.DataFrame) -> dict[str, None]:

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 
+from attnsweep.figures import fonts
+
 GREY, PALE = "#777777", "#D4D4D4"
 
 
@@ -75,8 +77,9 @@ class LabelPlacer:
         first = (*front, *best.values())
         rest = [point for point in dominated if point is not best.get(point.model)]
         near = [radius for radius in RADII if radius < LEADER_FROM]
-        placed = [self.place_label(point, RADII) for point in first]
-        placed += [self.place_label(point, near) for point in rest]
+        with fonts.quietly():
+            placed = [self.place_label(point, RADII) for point in first]
+            placed += [self.place_label(point, near) for point in rest]
         return placed.count(False)
 
     def place_label(self, point: Point, radii: Sequence[int]) -> bool:
@@ -87,6 +90,7 @@ class LabelPlacer:
             color=colour, size=size, ha="left", va="bottom", zorder=9, annotation_clip=False,
             path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
+        fonts.add_fonts(text)
         extent = text.get_window_extent()
         places = self.places(point, (extent.width, extent.height), radii)
         penalty, box, leader = min(places, key=lambda place: place[0])

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from attnsweep.core import files
-from attnsweep.core.errors import Unreachable, UserError, known
+from attnsweep.core.errors import Unreachable, UserError, did_you_mean, known
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.results import latencies, parquet, storage
 from attnsweep.results.parquet import Layout, Part, Source
@@ -422,12 +422,31 @@ def load(
     if table != "trials":
         return content.to_pandas()
     frame = completed((under(store, content, runtime) if runtime else content).to_pandas())
+    if len(frame) and (newest := frame["schema_version"].max()) > SCHEMA_VERSION:
+        log.warning(
+            "%s has rows of a newer version (schema %d, here %d): what only that one knows of them is not "
+            "read, and rows that differ in it alone look like one setting; upgrade attnsweep",
+            results, newest, SCHEMA_VERSION,
+        )  # fmt: skip
     if status is not None:
         frame = frame[frame["status"] == status].reset_index(drop=True)
     for own in OWN:
         measures = store.read(own).to_pandas().drop(columns="schema_version")
         frame = frame.merge(measures, on="trial_id", how="left", validate="one_to_one")
     return frame if all_columns else frame.dropna(axis="columns", how="all")
+
+
+def the_trial(rows: "pd.DataFrame", trial_id: str, among: str) -> "pd.Series[Any]":
+    """The row of the trial whose id is, or begins with, `trial_id`.
+
+    Raises UserError if there is none or several; `among` says there what the rows are, such as `in results`.
+    """
+    found = rows[rows["trial_id"].str.startswith(trial_id)]
+    if len(found) == 1:
+        return found.iloc[0]
+    if len(found) > 1:
+        raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
+    raise UserError(f"there is no trial {trial_id!r} {among}{did_you_mean(trial_id, rows['trial_id'])}")
 
 
 def completed(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,22 +1,19 @@
 """What a trial may cost at most. None of it depends on weights, so that what exceeds it is never trained."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 from attnsweep.core.errors import UserError, did_you_mean
-from attnsweep.core.text import amount
+from attnsweep.core.text import amount, limit
 from attnsweep.core.trial import Trial
 
 LatencyOf = Callable[
     [Trial], float | None
 ]  # in ms; NaN where it cannot be measured, None where it is not known
 MANY = 10  # times a limit, above which nobody thinks in per cent
-UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "ms": 1}
 
 
 def unknown(trial: Trial) -> None:
@@ -67,7 +64,7 @@ class Budget:
             if key not in names:
                 hint = did_you_mean(key, names) or f"; use some of {', '.join(names)}"
                 raise UserError(f"budget: {key!r} is unknown{hint}")
-        return cls(**{key: number(key, value) for key, value in asked.items() if value is not None})
+        return cls(**{key: limit(key, value) for key, value in asked.items() if value is not None})
 
     @cached_property
     def limits(self) -> dict[str, float]:
@@ -102,21 +99,6 @@ def worst(margins: Iterable[Excess]) -> Excess | None:
     """The limit that is exceeded most; None where none is."""
     over = [one for one in margins if one.share > 0]
     return max(over, key=lambda one: one.share, default=None)
-
-
-def number(key: str, value: Any) -> float:
-    """A number above 0, also as people write it: `2M`, `1.5 G`, `2 ms`. Raises UserError for what is none."""
-    found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if isinstance(value, str) and (parts := re.fullmatch(r"(.*?\d\.?)\s*([a-z]*)", value.strip().lower())):
-        kinds = ("", "ms") if key == "latency_ms" else UNITS.keys() - {"ms"}
-        try:
-            found = float(parts[1]) * UNITS[parts[2]] if parts[2] in kinds else math.nan
-        except ValueError:
-            found = math.nan
-    if not 0 < found < math.inf:
-        example = "2 or 0.5" if key == "latency_ms" else "2e6 or '2M'"
-        raise UserError(f"budget: {key}={value!r} is out of range; use a number above 0, such as {example}")
-    return found
 
 
 def written(key: str, value: float) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.results.store import load
+from attnsweep.results.store import load, the_trial
 from attnsweep.space.sweep import OPTIONS
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, TASKS, find, forget
@@ -22,13 +22,7 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
 
     Raises UserError if there is none or several.
     """
-    rows = load(results, status=None, all_columns=True)
-    found = rows[rows["trial_id"].str.startswith(trial_id)]
-    if len(found) == 1:
-        return found.iloc[0]
-    if len(found) > 1:
-        raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
-    raise UserError(f"there is no trial {trial_id!r} in {results}{did_you_mean(trial_id, rows['trial_id'])}")
+    return the_trial(load(results, status=None, all_columns=True), trial_id, f"in {results}")
 
 
 def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:

@@ -21,6 +21,7 @@ from attnsweep.results.store import Store, load
 from attnsweep.space.rerun import rerun_line
 
 EVERY_S = 5.0  # how often --watch looks for new rows
+SCRIPTS = ("choice.js", "plots.js", "tables.js", "report.js")  # in order: the later ones call the earlier
 SYMBOLS = {  # plotly's names of matplotlib's markers
     "s": "square", "o": "circle", "D": "diamond", "^": "triangle-up", "P": "cross",
     "v": "triangle-down", "X": "x",
@@ -83,7 +84,7 @@ def html(page: Page, *, live_s: float | None = None) -> str:
         "STYLE": text_of("report.css"),
         "DATA": data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
         "PLOTLY": plotly_js(),
-        "SCRIPT": text_of("report.js"),
+        "SCRIPT": "\n".join(map(text_of, SCRIPTS)),
     }
     before, *rest = text_of("report.html").split("{{")
     return before + "".join(parts[name] + after for name, after in (one.split("}}", 1) for one in rest))
