@@ -175,6 +175,10 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
         ({"model": "timm:resnet18", "drop_path": 0.1}, "drop_path=0.1 is nothing that timm:resnet18 has"),
         ({"model": "timm:resnet18", "layers": "many"}, "cannot be built with layers=many"),
         ({"model": "timm:resnet18", "dataset": "reverse"}, "is for sequences"),
+        ({"model": "timm:vit_tiny"}, "near are vit_tiny_patch16_224, "),
+        ({"model": "timm:test_vit", "global_pool": "", "image_size": 16}, "returns a tensor (2, "),
+        ({"model": "timm:test_resnet", "batch_size": 1293, "image_size": 8},
+         "fails on 1 image (ValueError: Expected more than 1 value per channel"),
     ],
 )  # fmt: skip
 def test_what_a_library_has_not_is_a_sentence(point: dict[str, Any], sentence: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnsweep.core import apart
-from attnsweep.core.containment import contained, seed_all
+from attnsweep.core.containment import contained, seed_all, seeded
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.source import Source
@@ -110,20 +110,18 @@ class Architecture:
 
 def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
     """The cost of an architecture as it is built; once for each. A model of the user's own, whose text is
-    `source`, is tried by its task too.
+    `source`, or of another library is tried by its task too.
 
     Raises UserError where it cannot be built, or does not do what a model is to do.
     """
-    sizes = architecture(config)
+    sizes, task = architecture(config), TASKS[config["task"]]
+    rehearsal = None
+    if task.rehearsal and config["model"] not in task.models:
+        rehearsal = task.rehearsal(dict(config))
     if source is None:
-        return counted_once(Architecture(tuple(sizes.items()), None, buildable(sizes), None))
+        return counted_once(Architecture(tuple(sizes.items()), rehearsal, buildable(sizes), None))
     taken = {key: config[key] for key in own.signature(config["model"], source) if key in config}
-    rehearsal = TASKS[config["task"]].rehearsal
-    return counted_once(
-        Architecture(
-            tuple((sizes | taken).items()), rehearsal(dict(config)) if rehearsal else None, config, source
-        )
-    )
+    return counted_once(Architecture(tuple((sizes | taken).items()), rehearsal, config, source))
 
 
 @functools.cache
@@ -133,7 +131,22 @@ def counted_once(architecture: Architecture) -> Cost:
         return counted_apart(architecture, architecture.source)
     config = architecture.config
     with refusals(architecture):
-        return count(built_on_meta(config), *procedure(config["task"]).example(config, 1))
+        cost = count(built_on_meta(config), *procedure(config["task"]).example(config, 1))
+        if architecture.rehearsal:
+            rehearse(architecture.rehearsal, config)
+        return cost
+
+
+def rehearse(rehearsal: Rehearsal, config: Mapping[str, Any]) -> None:
+    """Tries a library's model where nothing is computed, and where that fails on the CPU. Raises UserError
+    where it does not do what a model is to do.
+    """
+    with plain_operators(), seeded(0):
+        model = built_on_meta(config)
+        try:
+            rehearsal(model, next((one.device.type for one in model.parameters()), "cpu"))
+        except UserError:
+            rehearsal(build(config), "cpu")
 
 
 @contextlib.contextmanager

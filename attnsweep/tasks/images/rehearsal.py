@@ -1,4 +1,4 @@
-"""A user's own model before its training: it is tried on two images.
+"""A user's own model, or one of another library, before its training: it is tried on two images.
 
 What a plan passes is to train: a model that returns a dict, or five logits for ten classes, or that looks up
 a pixel where a table has no place, is refused before anything starts, and the sentence says what it returned.
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
+from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, space
 from attnsweep.tasks.images.training import JUDGE_BATCH, normalisation, statistics
 
@@ -47,9 +48,11 @@ class Rehearsal:
         except (Exception, SystemExit) as error:  # whatever a user's own class raises
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             low, high = self.images(TRIED, "cpu").aminmax()
+            remedy = f"mend it (pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
+            if not own.is_own(self.model):
+                remedy = "give it other arguments, or another image_size or batch_size"
             raise UserError(
-                f"{self.model} fails on {counted(number, 'image')} ({reason}); mend it "
-                f"(pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
+                f"{self.model} fails on {counted(number, 'image')} ({reason}); {remedy}"
             ) from error
 
     def judge(self, model: nn.Module, number: int, device: str) -> None:
@@ -102,7 +105,7 @@ class Rehearsal:
 
 
 def rehearsal_of(config: Config) -> Rehearsal:
-    """The rehearsal of a configuration of one's own model."""
+    """The rehearsal of a configuration of one's own model, or of another library's."""
     dataset, side = space.image_set(config), config["image_size"]
     mean, std = pixel_statistics(config)
     return Rehearsal(

@@ -100,10 +100,8 @@ def known(model: str) -> tuple[Library, str]:
         raise UserError(f"model={model!r}: {error}") from error
     names = library.names()
     if name not in names:
-        near = (
-            difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-            or [one for one in names if name in one][:4]
-        )
+        begin = [one for one in names if name and one.startswith(name)]
+        near = [*begin, *difflib.get_close_matches(name, names, n=4, cutoff=0.5)][:4]
         hint = f"; near are {', '.join(near)}" if near else f", which has {len(names):,}"
         raise UserError(f"model={model!r} is no model of {prefix}{hint}")
     return library, name

@@ -13,6 +13,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.images.libraries import Wants
 
 COLOURS = 3  # channels that all of them are made for
+AUXILIARY = ("googlenet", "inception_v3")  # they have heads that only train
 
 
 @functools.cache
@@ -30,8 +31,10 @@ def constructor(name: str) -> inspect.Signature:
 
 
 def quiet(name: str) -> dict[str, Any]:
-    """What spares some of them seconds, or a warning, as they are initialised."""
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    """What spares some of them seconds, or a warning, as they are initialised, and outputs beside the logits
+    as they are trained.
+    """
+    return {"init_weights": False, "aux_logits": False} if name in AUXILIARY else {}
 
 
 def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int) -> nn.Module:
@@ -79,4 +82,5 @@ def published(name: str) -> dict[str, torch.Tensor]:
     """See `Library`."""
     weights = models.get_model_weights(name).DEFAULT
     found: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return found
+    heads = ("aux1.", "aux2.", "AuxLogits.") if name in AUXILIARY else ()
+    return {key: one for key, one in found.items() if not key.startswith(heads)}
