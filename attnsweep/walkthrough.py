@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import exit_status, known
-from attnsweep.nn import variants
+from attnsweep.nn import variants, windows
 from attnsweep.nn.attention import Cache, MultiHeadAttention
 from attnsweep.nn.blocks import FeedForward, Residual, norm_of
 from attnsweep.nn.cost import cache_bytes, feed_forward, multi_head
@@ -254,7 +254,7 @@ def alibi(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
     say.step(f"Slopes 2^(-8i/h) of the {H} heads", "section 3")
     say.line(f"  {', '.join(f'{slope:.4f}' for slope in slopes(H).tolist())}")
-    bias = distances(places, places, H, dtype=x.dtype)
+    bias = distances(places, places, H, like=x)
     say.step("Added to the scores: minus slope times distance; here the first head's", "section 3")
     say.tensor("bias", bias, "h n m")
     same(layer, x, explicit(q, k, v, bias=bias, causal=True))
@@ -273,7 +273,7 @@ def window(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """A sliding window with a sink."""
     (q, k, v), places, variant = heads_of(layer, x), torch.arange(N), layer.variant
     assert variant.window is not None
-    near = variants.window_mask(places, places, variant.window, variant.sinks)
+    near = windows.window_mask(places, places, variant.window, variant.sinks)
     say.step(
         f"Less than {variant.window} tokens away, or the first {variant.sinks}, and not later", "section 3.2"
     )

@@ -12,7 +12,7 @@ from attnsweep.nn.attention import MultiHeadAttention
 from attnsweep.nn.design import Variant
 from attnsweep.nn.kernels import explicit
 from attnsweep.nn.positions import distances
-from attnsweep.nn.variants import window_mask
+from attnsweep.nn.windows import window_mask
 
 SHAPES: list[dict[str, Any]] = [dict(alibi=True), dict(window=17, sinks=3), dict(window=40, alibi=True)]
 N = 200
@@ -28,7 +28,7 @@ def test_masks_and_biases_are_those_of_the_explicit_kernel(causal: bool) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read = flex.attend(q, k, v, causal=causal, compiled=False, **shape)
-        window, bias = shape.get("window"), distances(places, places, 4, dtype=q.dtype)
+        window, bias = shape.get("window"), distances(places, places, 4, like=q)
         mask = window_mask(places, places, window, shape.get("sinks", 0)) if window else None
         expected = explicit(q, k, v, mask=mask, bias=bias if "alibi" in shape else None, causal=causal)
         torch.testing.assert_close(read, expected)

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from attnsweep.core.errors import UserError
 from attnsweep.nn.attention import Cache, MultiHeadAttention, attention_maps
 from attnsweep.nn.blocks import EncoderBlock, FeedForward, Inside, norm_of
-from attnsweep.nn.cost import cache_bytes
+from attnsweep.nn.cost import cache_bytes, multi_head
 from attnsweep.nn.design import ATTENTIONS, Variant
 from attnsweep.nn.kernels import causal_mask, explicit, fused, padding_mask
 from attnsweep.nn.positions import distances, rotated, slopes
-from attnsweep.nn.variants import Differential, linear_attention, sigmoid, window_mask
+from attnsweep.nn.variants import Differential, linear_attention, sigmoid
+from attnsweep.nn.windows import window_mask
 from attnsweep.space.trials import cost_of, make_trial
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.models.vit_variants import varied
@@ -120,7 +121,7 @@ def test_the_slopes_of_alibi_are_its_authors(heads: int) -> None:
 
 def test_alibi_takes_a_line_of_the_distance_off_the_scores() -> None:
     q, k, v = qkv()
-    bias = distances(torch.arange(N), torch.arange(N), H, dtype=torch.float64)
+    bias = distances(torch.arange(N), torch.arange(N), H, like=noise(1))
     for kernel in (explicit, fused):
         read = kernel(q, k, v, bias=bias, causal=True)
         for h, n in itertools.product(range(H), range(N)):
@@ -161,6 +162,39 @@ def test_a_window_is_open_to_what_is_near_and_to_the_sinks(window: int, sinks: i
     close(layer(x, causal=True), plain(x, mask=mask & causal_mask(N, N)))
 
 
+LONG = 400  # tokens, of which windows are read in blocks
+
+
+@pytest.mark.parametrize(
+    ("design", "causal"),
+    [
+        ("window", True),
+        ("window, alibi, shared keys", False),
+        ("differential, alibi, shared keys", True),
+        ("sigmoid in a window", False),
+    ],
+)
+def test_in_blocks_a_window_reads_what_it_reads_at_once(
+    design: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x, cache = made(design), noise(B, LONG, D).requires_grad_(), Cache()
+    tokens = torch.ones(B, LONG, dtype=torch.long)
+    tokens[0, 300:] = tokens[1, :130] = 0  # a block and more sees nothing
+    masks = (padding_mask(tokens), noise(LONG, LONG, seed=3) > 0)
+    found = [layer(x, mask=mask, causal=causal) for mask in masks]
+    begun = layer(x[:, : LONG - 2], causal=True, cache=cache)
+    steps = [begun, *(layer(token, causal=True, cache=cache) for token in x[:, LONG - 2 :].split(1, dim=1))]
+    monkeypatch.setattr("attnsweep.nn.attention.in_blocks", lambda *_, **__: None)
+    for mask, read in zip(masks, found, strict=True):
+        close(read, layer(x, mask=mask, causal=causal))
+    gradients = (
+        torch.autograd.grad(read.square().sum(), x)[0]
+        for read in (found[0], layer(x, mask=masks[0], causal=causal))
+    )
+    close(*gradients, rtol=1e-6, atol=1e-6)
+    close(torch.cat(steps, dim=1), layer(x, causal=True))
+
+
 def test_sigmoid_weighs_each_key_by_itself() -> None:
     q, k, v = qkv()
     read = sigmoid(q, k, v, causal=True)
@@ -188,6 +222,30 @@ def test_differential_attention_is_one_softmax_less_the_other() -> None:
     read = read / (read.square().mean(-1, keepdim=True) + 1e-5).sqrt() * layer.norm.weight
     close(layer(q, k, v, causal=True), read * (1 - initial))
     close(layer.weights(q, k, causal=True).sum(-1), torch.full((B, H, N), 1 - factor, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("positions", ["rope", "alibi"])
+@pytest.mark.parametrize("queries", [1, N])
+def test_the_maps_of_differential_attention_are_two_attentions_with_positions(
+    positions: str, queries: int
+) -> None:
+    """Each half is queries and keys of its own: it is turned by itself, from the highest frequency on."""
+    layer, x = made(attention="differential", positions=positions, kv_heads=2), noise(B, N, D)
+    q, k = (rearrange(to(x), "b n (h d) -> b h n d", d=W) for to in (layer.to_queries, layer.to_keys))
+    maps = []
+    for part in (slice(0, W // 2), slice(W // 2, W)):
+        q1, k1 = q[..., part], k[..., part].repeat_interleave(2, dim=1)
+        scores = (rotated(q1) @ rotated(k1).mT if positions == "rope" else q1 @ k1.mT) / math.sqrt(W / 2)
+        if positions == "alibi":
+            scores = scores + distances(torch.arange(N), torch.arange(N), H, like=x)
+        maps.append(scores.masked_fill(~causal_mask(N, N), -math.inf).softmax(-1))
+    kernel = layer.kernel
+    assert isinstance(kernel, Differential)
+    v = rearrange(layer.to_values(x), "b n (g d) -> b g n d", d=W).repeat_interleave(2, dim=1)
+    read = kernel.norm((maps[0] - kernel.factor * maps[1]) @ v) * (1 - kernel.initial)
+    cache = Cache()
+    steps = [layer(part, causal=True, cache=cache) for part in x.split(queries, dim=1)]
+    close(torch.cat(steps, dim=1), layer.to_output(rearrange(read, "b h n d -> b n (h d)")))
 
 
 def test_lambda_begins_lower_in_the_first_blocks() -> None:
@@ -370,6 +428,15 @@ def test_multiply_accumulates_at_other_lengths_are_those_of_the_model_there(atte
         assert count(model, *sequences.example(longer, 1)).macs == columns[name]
 
 
+@pytest.mark.parametrize("attention", ["fused", "differential"])
+def test_multiply_accumulates_under_a_window_go_with_the_length(attention: str) -> None:
+    layer, variant = made(attention=attention, window=5, sinks=1), Variant(window=5, sinks=1)
+    sizes: dict[str, Any] = dict(heads=H, dim_head=W, attention=attention, variant=variant)
+    short, long = (multi_head(D, n, n, **sizes) for n in (512, 2048))
+    assert count(layer, noise(1, 512, D)) == short
+    assert long.macs == 4 * short.macs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["as published", *POINTS])
 @torch.no_grad()
@@ -500,6 +567,26 @@ def test_what_does_not_go_together_is_refused_with_what_does(point: dict[str, An
 def test_a_mask_over_queries_is_refused_by_linear_attention() -> None:
     with pytest.raises(ValueError, match=r"the mask is \(9, 9\), but linear attention sums over keys"):
         made("linear")(noise(B, N, D), mask=causal_mask(N, N))
+
+
+@pytest.mark.parametrize("mask", [torch.ones(B, 1, N + 2), torch.ones(B + 1, 1, N), torch.ones(B, 1, 3)])
+def test_a_mask_of_other_keys_or_numbers_is_refused_by_linear_attention(mask: Tensor) -> None:
+    layer, x = made("linear"), noise(B, N, D)
+    with pytest.raises(
+        ValueError, match=r"the mask is .* but attention has b=2, h=4, n=9, m=9; make the mask"
+    ):
+        layer(x, mask=mask.bool())
+    with pytest.raises(TypeError, match=r"the mask is torch\.float32; make it torch\.bool"):
+        layer(x, mask=torch.ones(B, 1, N))
+    seen = torch.arange(N).expand(B, N) < 5
+    close(layer(x, mask=seen[:, None, None]), layer(x, mask=seen[:, None]))
+
+
+@pytest.mark.parametrize("positions", ["rope", "alibi"])
+def test_what_a_trace_computes_is_not_remembered(positions: str) -> None:
+    layer, x = made(positions=positions), noise(1, 1500, D)  # so long as no other test's
+    exported = torch.export.export(layer, (x,))
+    close(layer(x), exported.module()(x))
 
 
 def test_saying_what_is_so_anyway_is_the_same_trial(tmp_path: Any) -> None:

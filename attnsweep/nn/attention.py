@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnsweep.nn import variants
-from attnsweep.nn.design import PLAIN, Variant, check, width_of_head
+from attnsweep.nn.cost import in_blocks
+from attnsweep.nn.design import PLAIN, Variant, check, parts_of, width_of_head
 from attnsweep.nn.kernels import Mask, fused
 from attnsweep.nn.norms import RMSNorm
 from attnsweep.nn.positions import distances, rotated
+from attnsweep.nn.windows import read_in_blocks, window_mask
 
 FLEX_FROM = 128  # tokens: a block of FlexAttention's
 
@@ -110,6 +112,7 @@ class MultiHeadAttention(nn.Module):
         self.to_output = linear(inner, dim, bias=bias)
         self.kernel, self.weigh = variants.kernel_of(attention, dim_head, block)
         self.sums = attention == "linear"
+        self.parts = parts_of(attention)
         self.to_gate = linear(dim, inner, bias=bias) if attention == "gated" else None
         self.norm_queries, self.norm_keys = (
             RMSNorm(dim_head) if variant.qk_norm else nn.Identity() for _ in range(2)
@@ -131,13 +134,20 @@ class MultiHeadAttention(nn.Module):
         m keys; attention to others computes their keys and values in the first call, and reads those in all.
         The mask is as `kernels` says. Raises as `four_axes` does where it does not fit.
         """
+        n, dropout = queries.shape[1], self.dropout if self.training else 0.0
         if self.sums:
             read = self.read_sums(queries, keys, mask=mask, causal=causal, cache=cache)
         elif self.compiles(queries, alone=keys is None and mask is None and cache is None):
             read = self.read_compiled(queries, causal=causal)
+        elif keys is None and not (cache and cache.tokens) and in_blocks(n, self.variant, causal=causal):
+            q, k, v = self.projected(queries)
+            read = read_in_blocks(
+                self.kernel, q, k, v, variant=self.variant, mask=mask, causal=causal, dropout=dropout
+            )
+            self.keep(k, v, cache)
         else:
             q, k, v, scope = self.reading(queries, keys, mask=mask, causal=causal, cache=cache)
-            read = self.kernel(q, k, v, **scope, dropout=self.dropout if self.training else 0.0)
+            read = self.kernel(q, k, v, **scope, dropout=dropout)
         if self.to_gate is not None:
             read = read * self.split(self.to_gate(queries)).sigmoid()
         return self.to_output(rearrange(read, "b h n d -> b n (h d)"))
@@ -170,19 +180,28 @@ class MultiHeadAttention(nn.Module):
             return Reading(q, *self.crossed(keys, cache), {"mask": mask, "causal": causal})
         q, k, v = self.projected(queries, start=cache.tokens if cache is not None else 0)
         scope = self.scope(mask, q, cache, causal=causal)
-        if cache is not None:
-            k, v = cache.grow(k, v)
-            if self.variant.window is not None:
-                cache.forget(self.variant.window, self.variant.sinks)
-        return Reading(q, k, v, scope)
+        return Reading(q, *self.keep(k, v, cache), scope)
+
+    def keep(self, keys: Tensor, values: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """All keys and values, with those that the cache held, which then holds what later tokens need."""
+        if cache is None:
+            return keys, values
+        keys, values = cache.grow(keys, values)
+        if self.variant.window is not None:
+            cache.forget(self.variant.window, self.variant.sinks)
+        return keys, values
 
     def projected(self, tokens: Tensor, *, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens that read themselves, the first of which stands at `start`."""
         q = self.norm_queries(self.split(self.to_queries(tokens)))
         k, v = self.norm_keys(self.split(self.to_keys(tokens))), self.split(self.to_values(tokens))
         if self.variant.positions == "rope":
-            q, k = rotated(q, start=start), rotated(k, start=start)
+            q, k = self.turned(q, start=start), self.turned(k, start=start)
         return q, k, v
+
+    def turned(self, x: Tensor, *, start: int) -> Tensor:
+        """Queries or keys with their rotary positions."""
+        return rotated(x, start=start, parts=self.parts)
 
     def compiles(self, tokens: Tensor, *, alone: bool) -> bool:
         """Whether FlexAttention is to read them: on a GPU, tokens enough that read themselves `alone`, under
@@ -220,11 +239,11 @@ class MultiHeadAttention(nn.Module):
         there = (cache or Cache()).places(n, sinks=variant.sinks, device=queries.device)
         here = there[len(there) - n :]
         if variant.positions == "alibi":
-            bias = distances(here, there, self.heads, dtype=queries.dtype)
+            bias = distances(here, there, self.heads, like=queries)
         if mask is not None and variant.window is not None and cache is not None:
             mask = mask[..., there] if mask.shape[-1] == cache.tokens + n else mask
         if variant.window is not None and not (cache is not None and n == 1):  # which holds what is near
-            near = variants.window_mask(here, there, variant.window, variant.sinks)
+            near = window_mask(here, there, variant.window, variant.sinks)
             mask = near if mask is None else near & mask
         return {"mask": mask, "bias": bias, "causal": causal}
 
@@ -241,7 +260,7 @@ class MultiHeadAttention(nn.Module):
             return variants.read_sums((plain, plain), variants.Sums(*cache.held))
         q, k, v = self.features(queries, keys, start=start)
         before = variants.Sums(*cache.held) if cache is not None and cache.held else None
-        admitted = variants.of_keys(mask, k[0])
+        admitted = variants.of_keys(mask, q[0], k[0], seen=start)
         read, sums = variants.linear_attention(q, k, v, admitted=admitted, causal=causal, before=before)
         if cache is not None:
             cache.held, cache.tokens = tuple(sums), cache.tokens + (n if own else k[0].shape[2])
@@ -256,7 +275,7 @@ class MultiHeadAttention(nn.Module):
         k = variants.features(self.norm_keys(self.split(self.to_keys(tokens))))
         turned = (q, k)
         if self.variant.positions == "rope" and keys is None:
-            turned = rotated(q, start=start), rotated(k, start=start)
+            turned = self.turned(q, start=start), self.turned(k, start=start)
         return (q, turned[0]), (k, turned[1]), self.split(self.to_values(tokens))
 
     def split(self, tokens: Float[Tensor, "b n hd"]) -> Float[Tensor, "b n h d"]:

@@ -9,6 +9,7 @@ from attnsweep.core.cost import Cost
 from attnsweep.nn.design import PLAIN, Variant
 
 CHUNK = 64  # tokens between which linear attention computes weights; between chunks it goes by sums
+BLOCK = 128  # queries that read under a window together
 FLOAT = 4  # bytes
 
 
@@ -52,7 +53,8 @@ def multi_head(
     causal: bool = False,
 ) -> Cost:
     """Attention of `queries` tokens to `keys` tokens, all projections with bias. Masked pairs count too, as
-    kernels that are given a mask compute them, and so do the zeros that fill up the halves of `differential`.
+    kernels that are given a mask compute them, under a window those of its blocks; and so do the zeros in the
+    place of the other half of `differential`.
     """
     inner, kv_inner = heads * dim_head, (variant.kv_heads or heads) * dim_head
     to_keys_and_values = linear(dim, kv_inner, tokens=keys) * 2
@@ -67,8 +69,25 @@ def multi_head(
         0,
         sums(queries, keys, heads=heads, kv_heads=variant.kv_heads or heads, dim_head=dim_head, causal=causal,
              turned=turned) if attention == "linear"
-        else (4 if attention == "differential" else 2) * queries * keys * inner,
+        else (4 if attention == "differential" else 2) * inner
+        * (queries * keys if crosses else pairs(queries, variant, causal=causal)),
     )  # fmt: skip
+
+
+def pairs(tokens: int, variant: Variant, *, causal: bool) -> int:
+    """The pairs of a query and a key that are computed where tokens attend to one another."""
+    return in_blocks(tokens, variant, causal=causal) or tokens**2
+
+
+def in_blocks(tokens: int, variant: Variant, *, causal: bool) -> int | None:
+    """The pairs where queries read under a window in blocks, each block from the keys around it and the
+    sinks; None where all pairs are computed, as they are less than twice as many, or there is no window.
+    """
+    if variant.window is None:
+        return None
+    around = variant.sinks + BLOCK + (variant.window - 1) * (1 if causal else 2)
+    found = -(-tokens // BLOCK) * BLOCK * around
+    return found if 2 * found <= tokens**2 else None
 
 
 def sums(

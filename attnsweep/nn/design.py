@@ -100,10 +100,15 @@ def check_heads(heads: int, kv_heads: int | None) -> None:
         raise UserError(f"kv_heads={kv_heads} does not divide heads={heads}; use {fitting}")
 
 
+def parts_of(attention: str) -> int:
+    """Into how many queries, side by side, the width of a head falls."""
+    return 2 if attention == "differential" else 1
+
+
 def check_widths(attention: str, positions: str | None, dim_head: int) -> None:
     """Raises UserError where a head is not as wide as its halves, or its pairs, need."""
-    halves, pairs = attention == "differential", positions == "rope"
-    parts = (2 if halves else 1) * (2 if pairs else 1)
+    halves, pairs = parts_of(attention) > 1, positions == "rope"
+    parts = parts_of(attention) * (2 if pairs else 1)
     if dim_head % parts:
         why = " and ".join(
             ["attention='differential' halves it"] * halves + ["positions='rope' turns its pairs"] * pairs

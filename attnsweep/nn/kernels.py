@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Mask = Bool[Tensor, "n m"] | Bool[Tensor, "b n m"] | Bool[Tensor, "b h n m"]
+Bias = Float[Tensor, "h n m"] | Float[Tensor, "b h n m"]
 
 
 class Kernel(Protocol):
@@ -37,7 +38,7 @@ class Kernel(Protocol):
         values: Float[Tensor, "b g m d"],
         *,
         mask: Mask | None = None,
-        bias: Float[Tensor, "h n m"] | None = None,
+        bias: Bias | None = None,
         causal: bool = False,
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h n d"]:
@@ -57,7 +58,7 @@ class Weights(Protocol):
         keys: Float[Tensor, "b g m d"],
         *,
         mask: Mask | None = None,
-        bias: Float[Tensor, "h n m"] | None = None,
+        bias: Bias | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b h n m"]:
         """Raises as `four_axes` does where the mask does not fit."""
@@ -68,7 +69,7 @@ def attention_weights(
     keys: Float[Tensor, "b g m d"],
     *,
     mask: Mask | None = None,
-    bias: Float[Tensor, "h n m"] | None = None,
+    bias: Bias | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
     """softmax(Q K^T / sqrt(d) + bias): how much each query attends to each key, (b, h, n, m); rows sum to
@@ -85,7 +86,7 @@ def attention_weights(
 
 
 def scores_of(
-    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b g m d"], bias: Float[Tensor, "h n m"] | None
+    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b g m d"], bias: Bias | None
 ) -> Float[Tensor, "b h n m"]:
     """Q K^T / sqrt(d) + bias."""
     scores: Tensor = queries @ for_heads(keys, queries).mT / math.sqrt(queries.shape[-1])
@@ -110,7 +111,7 @@ def explicit(
     values: Float[Tensor, "b g m d"],
     *,
     mask: Mask | None = None,
-    bias: Float[Tensor, "h n m"] | None = None,
+    bias: Bias | None = None,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n d"]:
@@ -125,7 +126,7 @@ def fused(
     values: Float[Tensor, "b g m d"],
     *,
     mask: Mask | None = None,
-    bias: Float[Tensor, "h n m"] | None = None,
+    bias: Bias | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     scale: float | None = None,
@@ -137,6 +138,8 @@ def fused(
     holds the weights, like `explicit`.
     """
     n, m = queries.shape[2], keys.shape[2]
+    if bias is not None:  # its kernels know masks of four axes
+        bias = bias.to(queries.dtype).reshape(-1, *bias.shape[-3:])
     attend = functools.partial(
         F.scaled_dot_product_attention, queries, keys, values,
         dropout_p=dropout, scale=scale, enable_gqa=shares(queries, keys),
@@ -145,11 +148,11 @@ def fused(
         return attend(is_causal=causal and n > 1)
     mask = joined(mask, queries, keys, causal=causal)
     if mask is None:
-        return attend(attn_mask=None if bias is None else bias[None].to(queries.dtype))
+        return attend(attn_mask=bias)
     idle = ~mask.any(dim=-1, keepdim=True)  # not every kernel of torch is sure to give zeros for such rows
     open_to = mask | idle
     if bias is not None:
-        open_to = bias.to(queries.dtype).masked_fill(~open_to, -torch.inf)
+        open_to = bias.masked_fill(~open_to, -torch.inf)
     return attend(attn_mask=open_to).masked_fill(idle, 0)
 
 

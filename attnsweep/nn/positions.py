@@ -12,6 +12,7 @@ Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a 
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -64,24 +65,39 @@ class Positions(nn.Module):
         return tokens + self.table[start:end]
 
 
-def rotated(x: Float[Tensor, "b h n d"], *, start: int = 0) -> Float[Tensor, "b h n d"]:
+def rotated(x: Float[Tensor, "b h n d"], *, start: int = 0, parts: int = 1) -> Float[Tensor, "b h n d"]:
     """Queries or keys that stand from `start` on, each pair (x_2i, x_2i+1), as a complex number, turned by
-    its place times 10000^(-2i / d) radians (RoFormer, eqs. 13 and 34), so that q_m . k_n hangs on m - n alone
-    (eq. 16). The width d must be even.
+    its place times 10000^(-2i / d) radians (RoFormer, section 3.2.2), so that q_m . k_n hangs on m - n alone.
+    Of several `parts` side by side each is turned by itself, d being its width; it must be even.
     """
     exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
     pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
     end = start + x.shape[2]
-    turned = pairs * turns(2 ** (end - 1).bit_length(), x.shape[-1], pairs.dtype, x.device)[start:end]
+    turned = pairs * turns(pairs, 2 ** (end - 1).bit_length(), x.shape[-1] // parts, parts)[start:end]
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
-@functools.lru_cache(maxsize=64)
-def turns(longest: int, dim: int, dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, "n i"]:
-    """exp(i place frequency) of the first places, (longest, dim / 2), complex."""
+def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A table made by `make(*sizes, dtype, device)` for tensors like the first argument, once for each; but
+    anew while torch traces, whose tensors mean nothing after that.
+    """
+    known = functools.lru_cache(maxsize=64)(make)
+
+    def table(like: Tensor, *sizes: int) -> Tensor:
+        traced = torch.compiler.is_compiling() or type(like) is not Tensor
+        return (make if traced else known)(*sizes, like.dtype, like.device)
+
+    return table
+
+
+@remembered
+def turns(
+    longest: int, dim: int, parts: int, dtype: torch.dtype, device: torch.device
+) -> Shaped[Tensor, "n i"]:
+    """exp(i place frequency) of the first places, (longest, parts dim / 2), complex."""
     with torch.inference_mode(False):  # whoever asks first, training may go on with them
         places = torch.arange(longest, dtype=torch.float64, device=device)
-        angles = torch.outer(places, frequencies(dim, device=device))
+        angles = torch.outer(places, frequencies(dim, device=device)).repeat(1, parts)
         return torch.polar(torch.ones_like(angles), angles).to(dtype)
 
 
@@ -96,9 +112,17 @@ def slopes(heads: int) -> Float[Tensor, " h"]:
     return 2.0 ** -torch.tensor(exponents + between, dtype=torch.float64)
 
 
+@remembered
+def steps(heads: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "h 1 1"]:
+    """Minus the slopes."""
+    with torch.inference_mode(False):
+        return -slopes(heads).to(device, dtype)[:, None, None]
+
+
 def distances(
-    queries: Int[Tensor, " n"], keys: Int[Tensor, " m"], heads: int, *, dtype: torch.dtype
+    queries: Int[Tensor, " n"], keys: Int[Tensor, " m"], heads: int, *, like: Tensor
 ) -> Float[Tensor, "h n m"]:
-    """ALiBi's bias on the scores, -slope |place of the query - place of the key|, (h, n, m)."""
-    apart = (queries[:, None] - keys).abs().to(dtype)
-    return -slopes(heads).to(queries.device, dtype)[:, None, None] * apart
+    """ALiBi's bias on the scores, -slope |place of the query - place of the key|, (h, n, m), of the type of
+    `like`.
+    """
+    return steps(like, heads) * (queries[:, None] - keys).abs().to(like.dtype)

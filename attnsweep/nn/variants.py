@@ -4,23 +4,23 @@
     differential   a softmax less another one (https://arxiv.org/abs/2410.05258)         `Differential`
     sigmoid        each weight by itself (https://arxiv.org/abs/2409.04431)              `sigmoid`
     linear         sums in the place of weights (https://arxiv.org/abs/2006.16236)       `linear_attention`
-    window         what is near, and the first tokens (https://arxiv.org/abs/2309.17453) `window_mask`
 
 Shapes and masks are those of `kernels`.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from attnsweep.nn.cost import CHUNK
 from attnsweep.nn.kernels import (
     KERNELS,
+    Bias,
     Kernel,
     Mask,
     Weights,
@@ -48,18 +48,6 @@ def kernel_of(attention: str, dim_head: int, block: int) -> tuple[Kernel, Weight
     return KERNELS.get(attention, fused), attention_weights
 
 
-# --- Sliding windows ---
-
-
-def window_mask(
-    queries: Int[Tensor, " n"], keys: Int[Tensor, " m"], window: int, sinks: int = 0
-) -> Bool[Tensor, "n m"]:
-    """A query may attend to what is less than `window` tokens away from it, and to the first `sinks` tokens
-    (n, m), of the places where they stand.
-    """
-    return ((queries[:, None] - keys).abs() < window) | (keys < sinks)
-
-
 # --- Sigmoid attention ---
 
 
@@ -68,7 +56,7 @@ def sigmoid_weights(
     keys: Float[Tensor, "b g m d"],
     *,
     mask: Mask | None = None,
-    bias: Float[Tensor, "h n m"] | None = None,
+    bias: Bias | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
     """sigmoid(Q K^T / sqrt(d) - log n) (eq. 3, with the bias that its authors recommend), n being here the
@@ -88,7 +76,7 @@ def sigmoid(
     values: Float[Tensor, "b g m d"],
     *,
     mask: Mask | None = None,
-    bias: Float[Tensor, "h n m"] | None = None,
+    bias: Bias | None = None,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n d"]:
@@ -101,11 +89,11 @@ def sigmoid(
 
 
 class Differential(nn.Module):
-    """(softmax(Q1 K1^T / sqrt(d)) - lambda softmax(Q2 K2^T / sqrt(d))) V (eq. 1), Q1 and Q2 being the halves
-    of the queries, d the width of a half; then a norm per head, times 1 - lambda_init (eq. 3).
+    """(softmax(Q1 K1^T / sqrt(d)) - lambda softmax(Q2 K2^T / sqrt(d))) V (section 2.1), Q1 and Q2 being the
+    halves of the queries, d the width of a half; then a norm per head, times 1 - lambda_init (section 2.2).
 
-    lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init (eq. 2), lambda_init = 0.8 - 0.6 exp(-0.3 (l -
-    1)) in block l. The paper's h heads of width d are here of width 2 d, as wide as its values.
+    lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init, lambda_init = 0.8 - 0.6 exp(-0.3 (l - 1)) in
+    block l. The paper's h heads of width d are here of width 2 d, as wide as its values.
     """
 
     def __init__(self, dim_head: int, *, block: int = 1) -> None:
@@ -113,12 +101,14 @@ class Differential(nn.Module):
         self.initial = 0.8 - 0.6 * math.exp(-0.3 * (block - 1))
         self.lambdas = nn.Parameter(0.1 * torch.randn(4, dim_head // 2))  # q1, k1, q2, k2
         self.norm = RMSNorm(dim_head, eps=1e-5)
+        self.halves: Tensor
+        self.register_buffer("halves", torch.eye(2).repeat_interleave(dim_head // 2, 1), persistent=False)
 
     @property
     def factor(self) -> Float[Tensor, ""]:
         """lambda, a scalar."""
-        q1, k1, q2, k2 = self.lambdas
-        return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.initial
+        one, other = torch.linalg.vecdot(self.lambdas[::2], self.lambdas[1::2]).exp()
+        return one - other + self.initial
 
     def forward(
         self,
@@ -127,28 +117,24 @@ class Differential(nn.Module):
         values: Float[Tensor, "b g m d"],
         *,
         mask: Mask | None = None,
-        bias: Float[Tensor, "h n m"] | None = None,
+        bias: Bias | None = None,
         causal: bool = False,
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h n d"]:
-        """See `Kernel`. Both halves go through one call of the fused kernel, as heads of their own, filled up
-        with zeros: torch's kernels want queries as wide as values. A single query holds no more weights than
-        keys.
+        """See `Kernel`. Both halves go through one call of the fused kernel, with zeros in the place of the
+        other half: keys and values are shared as by heads, and read as they lie.
         """
-        if queries.shape[2] == 1 and not dropout:
-            read = self.weights(queries, keys, mask=mask, bias=bias, causal=causal) @ for_heads(
-                values, queries
-            )
+        both = queries[:, :, None] * self.halves.to(queries.dtype)[:, None]  # (b, h, 2, n, d)
+        options: dict[str, Any] = dict(dropout=dropout, scale=math.sqrt(2 / queries.shape[-1]))
+        if queries.shape[2] == 1:  # the last query sees every key: the halves are two such
+            read = fused(both.flatten(2, 3), keys, values, mask=mask, bias=bias, **options)[:, :, :, None]
         else:
-            both = fused(
-                halves(queries), halves(keys), torch.cat([values, values], dim=1),
-                mask=None if mask is None else twice(four_axes(mask, queries, keys)),
-                bias=None if bias is None else torch.cat([bias, bias]),
-                causal=causal, dropout=dropout, scale=math.sqrt(2 / queries.shape[-1]),
-            )  # fmt: skip
-            one, other = both.chunk(2, dim=1)
-            read = one - self.factor * other
-        return self.norm(read) * (1 - self.initial)
+            mask = None if mask is None else of_halves(four_axes(mask, queries, keys), dim=1)
+            bias = None if bias is None else of_halves(bias, dim=-3)
+            read = fused(both.flatten(1, 2), keys, values, mask=mask, bias=bias, causal=causal, **options)
+            read = read.unflatten(1, (-1, 2))
+        one, other = read.unbind(dim=2)
+        return self.norm(one - self.factor * other) * (1 - self.initial)
 
     def weights(
         self,
@@ -156,23 +142,18 @@ class Differential(nn.Module):
         keys: Float[Tensor, "b g m d"],
         *,
         mask: Mask | None = None,
-        bias: Float[Tensor, "h n m"] | None = None,
+        bias: Bias | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b h n m"]:
-        """What eq. 1 multiplies V with: rows sum to 1 - lambda, and may be negative."""
+        """What V is multiplied with: rows sum to 1 - lambda, and may be negative."""
         pairs = zip(queries.chunk(2, dim=-1), keys.chunk(2, dim=-1), strict=True)
         one, other = (attention_weights(q, k, mask=mask, bias=bias, causal=causal) for q, k in pairs)
         return one - self.factor * other
 
 
-def halves(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h2 n d"]:
-    """The first halves of all heads, then the second ones, each as a head with zeros in its second half."""
-    return F.pad(torch.cat(x.chunk(2, dim=-1), dim=1), (0, x.shape[-1] // 2))
-
-
-def twice(mask: Bool[Tensor, "b h n m"]) -> Bool[Tensor, "b h2 n m"]:
-    """A mask of heads for both halves of each."""
-    return mask if mask.shape[1] == 1 else torch.cat([mask, mask], dim=1)
+def of_halves(x: Tensor, *, dim: int) -> Tensor:
+    """A mask or a bias of heads for both halves of each; one of all heads is that of all halves."""
+    return x if x.shape[dim] == 1 else x.repeat_interleave(2, dim=dim)
 
 
 # --- Linear attention ---
@@ -190,19 +171,22 @@ def features(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
     return F.elu(x) + 1
 
 
-def of_keys(mask: Mask | None, keys: Float[Tensor, "b g m d"]) -> Bool[Tensor, "b 1 m 1"] | None:
-    """The last m keys of a mask as what may be summed up, (b, 1, m, 1).
+def of_keys(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> Tensor | None:
+    """What of the keys (b, g, m, d), behind as many as were `seen`, may be summed up by a mask of all of
+    them: (b, 1, m, 1).
 
-    Raises ValueError where it is not of keys alone: sums know no queries.
+    Raises as `four_axes` does, and ValueError where it is not of keys alone: sums know no queries.
     """
     if mask is None:
         return None
-    if mask.ndim != 3 or mask.shape[1] != 1:
+    shape, m = tuple(mask.shape), keys.shape[2]
+    if mask.ndim not in (3, 4) or any(axis != 1 for axis in shape[1:-1]):
         raise ValueError(
-            f"the mask is {tuple(mask.shape)}, but linear attention sums over keys whoever asks; make it "
-            "(b, 1, m), and say causal=True for what comes later"
+            f"the mask is {shape}, but linear attention sums over keys whoever asks; make it (b, 1, m), and "
+            "say causal=True for what comes later"
         )
-    return rearrange(mask[..., -keys.shape[2] :], "b 1 m -> b 1 m 1")
+    whole = four_axes(mask, queries, keys.new_empty(1, 1, seen + m, 0))
+    return rearrange(whole[..., -m:], "b 1 1 m -> b 1 m 1")
 
 
 def linear_attention(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
+from attnsweep.nn import cost
 from attnsweep.nn.design import check, check_window, variant_of, width_of_head
 from attnsweep.tasks.sequences.axes import KNOWN
 from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
@@ -31,8 +32,12 @@ UNCHANGED_FROM = 16  # below this length, the examples changed when those that j
 
 
 def revision(config: Config) -> int:
-    """See `tasks.task`."""
-    return int(config["length"] < UNCHANGED_FROM)
+    """See `tasks.task`. How differential attention decodes, and what is read under windows of long sequences,
+    changed too.
+    """
+    longest, variant = positions_for(config["length"]), variant_of(config)
+    in_blocks = any(cost.in_blocks(longest, variant, causal=causal) for causal in (False, True))
+    return int(config["length"] < UNCHANGED_FROM) + (config["attention"] == "differential" or in_blocks)
 
 
 def complete(point: Mapping[str, object], model: str) -> Config:

@@ -50,6 +50,7 @@ TASK = Task(
     dataset_names=("text:python", "text:PATH"),
     find=corpus.find,
     complete=space.complete,
+    revision=space.revision,
     cost=decoder,
     cost_columns=by_length,
     at_length=lambda config, tokens: {**config, "context": tokens},

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
+from attnsweep.nn import cost
 from attnsweep.nn.design import check, check_window, variant_of, width_of_head
 from attnsweep.tasks.text import corpus
 from attnsweep.tasks.text.axes import KNOWN
@@ -47,6 +48,14 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     corpus.check_context(text.name, config["context"])
     check_window(config["window"], longest=config["context"], what=f"context={config['context']}")
     return config
+
+
+def revision(config: Config) -> int:
+    """See `tasks.task`. Rotary positions of differential attention changed, and what is read under windows of
+    long contexts.
+    """
+    turned = config["attention"] == "differential" and config["positions"] == "rope"
+    return int(turned or cost.in_blocks(config["context"], variant_of(config), causal=True) is not None)
 
 
 def vocabulary(encoding: str, size: int | None) -> int | None:
