@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import os
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -224,7 +226,7 @@ def slow_kneser_ney(train: list[bytes], block: bytes, order: int) -> list[float]
             gram = block[i + 1 - n : i + 1]
             of_context = {one: c for one, c in counts[n].items() if one[:-1] == gram[:-1]}
             once, twice = (sum(c == k for c in counts[n].values()) for k in (1, 2))
-            discount = once / (once + 2 * twice) if once else 0.0
+            discount = max(once, 1) / (max(once, 1) + 2 * twice)
             if total := sum(of_context.values()):
                 p = (
                     max(of_context.get(gram, 0) - discount, 0) / total
@@ -247,6 +249,13 @@ def test_kneser_ney_is_its_definition(order: int) -> None:
         for i in range(8):
             sums[i] += model.probabilities(block[:i] + bytes([byte]))[i]
     assert list(sums.values()) == pytest.approx([1.0] * 8)
+
+
+@pytest.mark.parametrize("train", [[b"abab" * 30], [b"ab", b"ba"], [b"a"]], ids=str)
+def test_what_never_came_has_a_share_and_shares_sum_to_one(train: list[bytes]) -> None:
+    model = KneserNey(train, 5)
+    likely = np.array([model.probabilities(b"ababab" + bytes([byte]))[-1] for byte in range(256)])
+    assert likely.min() > 0 and likely.sum() == pytest.approx(1)
 
 
 @pytest.mark.slow
@@ -338,6 +347,29 @@ def test_what_is_no_text_is_named_by_file_and_byte(tmp_path: Path) -> None:
     assert refusal(dataset="text:").startswith("dataset='text:' names no file; write text:PATH")
 
 
+def test_a_file_is_read_once_whatever_links_lead_to_it(tmp_path: Path, path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(path.read_bytes())
+    (folder / "b.txt").symlink_to(folder / "a.txt")
+    (folder / "loop").symlink_to(folder)
+    name = f"text:{folder}"
+    assert list(corpus.read(name)) == ["a.txt"]
+    (folder / "gone").symlink_to(folder / "nowhere")
+    corpus.forget()
+    assert f"{folder / 'nowhere'} cannot be read (No such file or directory)" in refusal(dataset=name)
+
+
+def test_odd_names_are_read_or_refused(tmp_path: Path, path: Path) -> None:
+    for name in (b"a.txt", b"\xff.txt"):
+        (tmp_path / os.fsdecode(name)).write_bytes(path.read_bytes())
+    assert len(corpus.checksum(f"text:{tmp_path}")) == 64
+    assert refusal(dataset="text:/tmp/\0x").startswith(
+        "dataset='text:/tmp/\\x00x' names no file; write text:"
+    )
+    assert "~nobody_ cannot be read (No such file" in refusal(dataset="text:~nobody_/x")
+
+
 def test_a_text_shorter_than_its_blocks_need_is_refused(tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("word " * 200)
@@ -348,8 +380,13 @@ def test_a_text_shorter_than_its_blocks_need_is_refused(tmp_path: Path) -> None:
     short.write_text("few words")
     corpus.forget()
     trial = resolve({**POINT, "dataset": f"text:{short}", "context": 4})
-    with pytest.raises(UserError, match="has 9 bytes, too few to train on some and test on others; use 400"):
-        training.load_for(trial, "", "cpu")
+    for content, size in (("few words", 9), ("few words " * 9, 90)):
+        short.write_text(content)
+        corpus.forget()
+        with pytest.raises(
+            UserError, match=f"has {size} bytes, too few to train on some and test .*; use 400"
+        ):
+            training.load_for(trial, "", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -383,6 +420,22 @@ def test_what_is_written_is_the_likeliest_at_temperature_zero() -> None:
         logits[256] = -torch.inf
         held.append(int(logits.argmax()))
     assert written == bytes(held[1:]).decode(errors="replace")
+
+
+def test_every_temperature_draws_what_is_known(path: Path) -> None:
+    point = dict(encoding="bpe", vocabulary=2000, dataset=f"text:{path}")
+    model, config = made(**point), resolve({**POINT, **point})
+    pairs = encoding_of("bpe", config["dataset"], 2000)
+    assert pairs.known < 1000, "the text is short"
+    greedy, cold, hot = (
+        sampling.continued(model, config, "Zürich", tokens=9, temperature=heat) for heat in (0, 1e-310, 1e300)
+    )
+    assert greedy == cold != hot
+    draw = torch.Generator().manual_seed(0)
+    with pytest.raises(UserError, match="no numbers, as its training diverged"):
+        sampling.drawn(torch.full((3,), math.nan), temperature=1, top=0, draw=draw)
+    with pytest.raises(UserError, match="the prompt is not UTF-8 from character 2 on"):
+        sampling.continued(model, config, "a\udcff")
 
 
 @pytest.mark.slow
@@ -460,6 +513,8 @@ def test_a_sweep_over_text_is_run_shown_and_sampled(
     assert "the prompt has 90 tokens, and context=24 leaves room for 23" in capsys.readouterr().err
     assert main(["sample", rows["trial_id"][0], "--tokens", "0"]) == 2
     assert "--tokens 0 is out of range" in capsys.readouterr().err
+    assert main(["sample", "abc", "--seed", str(2**64)]) == 2
+    assert f"--seed {2**64} is out of range" in capsys.readouterr().err
     assert (
         main(["measure", "--serial", "--length", "8,24", "--batch", "1", "--where", "positions == 'rope'"])
         == 0

@@ -41,6 +41,8 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--tokens {options.tokens} is out of range; use 1 to {MOST_TOKENS:,}")
     if not 0 <= options.temperature < float("inf"):
         raise UserError(f"--temperature {options.temperature:g} is out of range; use 0 or more")
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed} is out of range; use 0 to {2**63 - 1}")
     if options.top < 0:
         raise UserError(f"--top {options.top} is out of range; use 1 or more, or 0 for any")
 

@@ -61,7 +61,8 @@ class KneserNey:
     """Bytes by the `order` - 1 bytes before them, as often as they came, less a discount that goes to what
     the shorter n-grams say: p(w | u) = max(c(u w) - D, 0) / c(u .) + D N(u .) / c(u .) p(w | u'), u' being u
     without its first byte. Of all n-grams but the longest c counts the different bytes that come before; D is
-    n1 / (n1 + 2 n2) of its order; beyond a single byte all are alike. No n-gram reaches into another block.
+    n1 / (n1 + 2 n2) of its order, n1 being 1 where nothing came once, so that what never came has a share;
+    beyond a single byte all are alike. No n-gram reaches into another block.
     """
 
     def __init__(self, blocks: Sequence[bytes], order: int) -> None:
@@ -92,8 +93,8 @@ class Order:
 
     def __init__(self, known: np.ndarray, count: np.ndarray) -> None:
         self.known, self.count = known, count
-        once, twice = (count == 1).sum(), (count == 2).sum()
-        self.discount = once / (once + 2 * twice) if once else 0.0
+        once, twice = max(1, (count == 1).sum()), (count == 2).sum()
+        self.discount = once / (once + 2 * twice)
         self.contexts, first = np.unique(known // BYTE, return_index=True)
         self.total = np.add.reduceat(count, first)
         self.kinds = np.diff(np.append(first, len(known)))
@@ -121,6 +122,8 @@ def codes(block: bytes, n: int) -> np.ndarray:
 
 def looked_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The values of the wanted keys, 0 where there is none; `keys` ascend."""
+    if not keys.size:
+        return np.zeros(len(wanted))
     place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     return np.where(keys[place] == wanted, values[place], 0)
 

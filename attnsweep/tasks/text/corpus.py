@@ -6,6 +6,7 @@ for the test, so that both have something of every part of the text, and how it 
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from pathlib import Path
 from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.text import counted
 
 PREFIX, PYTHON = "text:", "text:python"
 BLOCK = 4096  # bytes; of a short text less, so that it has LEAST_BLOCKS
 LEAST_BLOCKS = 40
+SHORTEST = 400  # bytes of a text that can be trained on and judged
 OF_TEN = {4: "val", 9: "test"}  # by the last digit of a block's number; all others are trained on
 CHARACTER = 4  # bytes that UTF-8 takes at most for a character
 BYTES_PER_TOKEN = 3  # of byte pairs, roughly: what a plan reckons with before they are learnt
@@ -63,10 +66,10 @@ def find(name: str) -> Text | None:
     if not name.startswith(PREFIX):
         return None
     if name != PYTHON:
-        path = Path(name.removeprefix(PREFIX)).expanduser()
-        if not name.removeprefix(PREFIX):
-            raise UserError("dataset='text:' names no file; write text:PATH, or text:python")
-        name = f"{PREFIX}{path.absolute().as_posix()}"
+        given = name.removeprefix(PREFIX)
+        if not given or "\0" in given:
+            raise UserError(f"dataset={name!r} names no file; write text:PATH, or text:python")
+        name = f"{PREFIX}{Path(os.path.expanduser(given)).absolute().as_posix()}"
     read(name)
     return Text(name)
 
@@ -111,17 +114,25 @@ def python_topics() -> str:
 
 def paths_below(root: Path) -> Iterator[Path]:
     """The file itself, or all files below a folder, in the order of their names, but for hidden ones and
-    what Python leaves.
+    what Python leaves; each once, whatever links lead to it: what is trained on must not be in the test.
 
     Raises OSError where there is nothing of that name.
     """
-    if not root.is_dir():
-        root.stat()
-        yield root
-        return
-    for path in sorted(root.iterdir()):
-        if not path.name.startswith(".") and path.name != "__pycache__":
-            yield from paths_below(path)
+    seen: set[Path] = set()
+
+    def below(path: Path) -> Iterator[Path]:
+        real = path.resolve(strict=True)
+        if real in seen:
+            return
+        seen.add(real)
+        if not path.is_dir():
+            yield path
+            return
+        for inner in sorted(path.iterdir()):
+            if not inner.name.startswith(".") and inner.name != "__pycache__":
+                yield from below(inner)
+
+    return below(root)
 
 
 def content_of(path: Path) -> bytes:
@@ -150,7 +161,7 @@ def checksum(name: str) -> str:
     digest, found = hashlib.sha256(), read(name)
     for path, content in found.items():
         named = path if len(found) > 1 else ""
-        digest.update(f"{named}\0{len(content)}\0".encode() + content)
+        digest.update(os.fsencode(f"{named}\0{len(content)}\0") + content)
     return digest.hexdigest()
 
 
@@ -164,10 +175,10 @@ def parts(name: str) -> Mapping[str, Sequence[bytes]]:
     found: dict[str, list[bytes]] = {"train": [], "val": [], "test": []}
     for number, block in enumerate(block for content in contents.values() for block in blocks(content, size)):
         found[OF_TEN.get(number % 10, "train")].append(block)
-    if not found["test"]:
+    if total(name) < SHORTEST or not found["test"]:
         raise UserError(
-            f"{clean(name)} has {total(name):,} bytes, too few to train on some and test on others; use 400 "
-            "or more"
+            f"{clean(name)} has {counted(total(name), 'byte')}, too few to train on some and test on others; "
+            f"use {SHORTEST} or more"
         )
     return found
 

@@ -10,10 +10,15 @@ from attnsweep.tasks.text.space import BYTES
 
 
 class Encoding(Protocol):
-    """Text to token ids and back, without loss. `begin` is the id of what stands before the first token."""
+    """Text to token ids and back, without loss. `begin` is the id of what stands before the first token; the
+    ids below `known` mean something.
+    """
 
     @property
     def begin(self) -> int: ...
+
+    @property
+    def known(self) -> int: ...
 
     def encode(self, text: bytes) -> list[int]: ...
 
@@ -23,7 +28,7 @@ class Encoding(Protocol):
 class Bytes:
     """A token is a byte."""
 
-    begin = BYTES
+    begin = known = BYTES
 
     def encode(self, text: bytes) -> list[int]:
         return list(text)
@@ -37,6 +42,7 @@ class Pairs:
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer, self.begin = tokenizer, size
+        self.known = int(tokenizer.get_vocab_size())  # of a short text fewer than it was to learn
 
     def encode(self, text: bytes) -> list[int]:
         return list(self.tokenizer.encode(text.decode(), add_special_tokens=False).ids)

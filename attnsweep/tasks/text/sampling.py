@@ -27,10 +27,10 @@ def continued(
     the likeliest, with `top` one of the so many likeliest.
 
     Where the context is full, the model goes on from the second half of it. Raises UserError where the prompt
-    leaves no room in it.
+    leaves no room in it, or is no text.
     """
     encoding = encoding_of(config["encoding"], config["dataset"], config["vocabulary"])
-    known = encoding.encode(prompt.encode())
+    known = encoding.encode(utf_8(prompt))
     if len(known) >= config["context"]:
         raise UserError(
             f"the prompt has {len(known):,} tokens, and context={config['context']} leaves room for "
@@ -41,11 +41,21 @@ def continued(
     written: list[int] = []
     logits = next(steps)
     while len(written) < tokens:
-        logits[encoding.begin] = -torch.inf
+        logits[encoding.known :] = -torch.inf
         written.append(drawn(logits, temperature=temperature, top=top, draw=draw))
         if len(written) < tokens:
             logits = steps.send(written[-1])
     return encoding.decode([*known, *written]).decode(errors="replace")
+
+
+def utf_8(prompt: str) -> bytes:
+    """The bytes of a prompt. Raises UserError where a command line gave it in another encoding."""
+    try:
+        return prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the prompt is not UTF-8 from character {error.start + 1} on; set a locale such as C.UTF-8"
+        ) from error
 
 
 @torch.no_grad()
@@ -69,10 +79,13 @@ def logits_after(model: Decoder, known: list[int], *, begin: int, context: int) 
 
 
 def drawn(logits: Tensor, *, temperature: float, top: int, draw: torch.Generator) -> int:
-    """A token drawn from softmax(logits / temperature)."""
+    """A token drawn from softmax(logits / temperature). Raises UserError where the logits are no numbers."""
+    if logits.isnan().any():
+        raise UserError("the model's answers are no numbers, as its training diverged; choose another trial")
     if temperature == 0:
         return int(logits.argmax())
     if top:
         least = logits.topk(min(top, len(logits))).values[-1]
         logits = logits.masked_fill(logits < least, -torch.inf)
+    temperature = min(max(temperature, 1e-30), 1e30)  # what float32 can divide by
     return int(torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=draw))
