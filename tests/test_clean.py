@@ -20,7 +20,7 @@ from attnsweep.__main__ import main
 from attnsweep.core.clean import KEPT, MOST, UNSEEN, clean, cleaned, lines, without_secrets
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, reason
 from attnsweep.core.text import Screen
-from attnsweep.engine.console import Live
+from attnsweep.engine.live import Live
 from attnsweep.results.schema import SCHEMAS, STR
 from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of, make_plan

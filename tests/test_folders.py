@@ -14,7 +14,7 @@ from PIL import Image
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.engine import runner
+from attnsweep.engine import command, runner
 from attnsweep.space.search import expand_sweep
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
@@ -550,7 +550,7 @@ def test_a_folder_whose_images_can_all_be_read_passes(flat: Path, split: Path) -
 def test_a_sweep_with_an_unreadable_image_is_refused_before_ray_starts(
     damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "opened", lambda *args, **options: pytest.fail("something was started"))
+    monkeypatch.setattr(command, "opened", lambda *args, **options: pytest.fail("something was started"))
     sweep = Sweep(model="cnn", dataset={"grid_search": ["digits", f"folder:{damaged}"]}, epochs=1)
     with pytest.raises(UserError, match=r"10 of 22 images cannot be read: .*bomb.png"):
         runner.run(sweep, tmp_path / "results")

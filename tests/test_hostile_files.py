@@ -4,6 +4,7 @@ with a warning, never a crash, never their code run, and the rows that are good 
 
 import ast
 import functools
+import io
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.source import digest
 from attnsweep.core.trial import Trial
 from attnsweep.engine import latency
+from attnsweep.engine.writer import mend
 from attnsweep.figures import front, table
 from attnsweep.results import provenance
 from attnsweep.results.merge import merge
@@ -120,6 +122,13 @@ def assert_good(folder: Path, finished: Path) -> None:
     assert good_rows(folder) == untouched_rows(finished)
 
 
+def rewritten(folder: Path) -> None:
+    """The tables as the next driver mends and compacts them."""
+    store = Store(folder / "results")
+    mend(store, folder / "runs")
+    store.compact()
+
+
 def resumed(folder: Path) -> None:
     """Runs the sweep again: nothing of it is new, so that no Ray is needed, and the tables are compacted."""
     rows = attnsweep.run(SWEEP, folder / "results", data=folder, latency=False)
@@ -147,8 +156,13 @@ def analysed(folder: Path, script: types.ModuleType, monkeypatch: pytest.MonkeyP
 
 
 def foreign(**columns: Any) -> pa.Table:
-    """A table with the key of `trials` and some columns more."""
-    return pa.table({"trial_id": pa.array(["0123456789ab"]), **columns})
+    """A table with the key of `trials`, one of its own, and some columns more."""
+    return pa.table({"trial_id": pa.array([strange_id(columns)]), **columns})
+
+
+def strange_id(content: Any) -> str:
+    """The id of a trial that the sweep has not."""
+    return digest(repr(content))[:12]
 
 
 def not_text() -> pa.Array:
@@ -165,7 +179,8 @@ def twice() -> pa.Table:
 
 def own_row(**changes: Any) -> pa.Table:
     """A row with all columns of the table, some of them as given."""
-    row = {**TRIALS[0].row(), "trial_id": "0123456789ab", "status": "done", "sweep": "hostile", **changes}
+    own = {"trial_id": strange_id(changes), "seed": int(strange_id(changes)[:6], 16)}
+    row = {**TRIALS[0].row(), **own, "status": "done", "sweep": "hostile", **changes}
     return pa.Table.from_pylist([row], schema=SCHEMAS["trials"])
 
 
@@ -216,15 +231,32 @@ TABLES: dict[str, Callable[[], pa.Table]] = {
 }  # fmt: skip
 
 
+def put(folder: Path, content: pa.Table, name: str) -> None:
+    """Writes a file into each table."""
+    for table_name in KEYS:
+        (folder / f"results/{table_name}").mkdir(exist_ok=True)
+        pq.write_table(content, folder / f"results/{table_name}/{name}.parquet")
+
+
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 def test_a_parquet_file_of_any_content_costs_no_good_row(
-    make: Callable[[], pa.Table], folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], pa.Table], folder: Path, finished: Path
 ) -> None:
-    for name in KEYS:
-        (folder / f"results/{name}").mkdir(exist_ok=True)
-        pq.write_table(make(), folder / f"results/{name}/aaa.parquet")
+    put(folder, make(), "aaa")
+    assert_good(folder, finished)
+    attnsweep.load(folder / "results", status=None)
+    rewritten(folder)
+    assert_good(folder, finished)
+
+
+def test_all_such_files_together_stop_no_command_and_leave_a_front(
+    folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, make in enumerate(TABLES.values()):
+        put(folder, make(), f"aaa{i}")
     before = {path for path in folder.parent.rglob("*")}
     looked_at(folder, monkeypatch)
+    analysed(folder, front, monkeypatch)
     assert_good(folder, finished)
     resumed(folder)
     assert_good(folder, finished)
@@ -233,16 +265,6 @@ def test_a_parquet_file_of_any_content_costs_no_good_row(
     new = {path for path in folder.parent.rglob("*")} - before
     allowed = [folder / name for name in ("results", "runs", "merged", "figures")]
     assert all(any(path == one or one in path.parents for one in allowed) for path in new)
-
-
-def test_all_such_files_together_leave_a_front(
-    folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for i, make in enumerate(TABLES.values()):
-        pq.write_table(make(), folder / f"results/trials/aaa{i}.parquet")
-    analysed(folder, front, monkeypatch)
-    resumed(folder)
-    assert_good(folder, finished)
 
 
 def test_no_extension_type_of_a_file_is_unpickled(folder: Path, finished: Path, canary: Path) -> None:
@@ -261,10 +283,16 @@ def test_no_extension_type_of_a_file_is_unpickled(folder: Path, finished: Path, 
     assert_good(folder, finished)
 
 
-def damaged(folder: Path, kind: str) -> None:
-    """Puts something that is no table of ours beside the good files of `trials`."""
-    path, whole = folder / "results/trials/aaa.parquet", sorted((folder / "results/trials").iterdir())[0]
-    content = whole.read_bytes()
+def damage(folder: Path, *kinds_of_damage: str) -> None:
+    """Puts things that are no tables of ours beside the good files of `trials`."""
+    content = sorted((folder / "results/trials").iterdir())[0].read_bytes()
+    for i, kind in enumerate(kinds_of_damage):
+        put_damaged(folder / f"results/trials/aaa{i}.parquet", kind, content)
+
+
+def put_damaged(path: Path, kind: str, content: bytes) -> None:
+    """Puts one of these things there, some of them made of the content of a good file."""
+    folder = path.parents[2]
     kinds: dict[str, Callable[[], Any]] = {
         "no byte": lambda: path.write_bytes(b""),
         "zeros": lambda: path.write_bytes(bytes(4096)),
@@ -295,11 +323,19 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_parquet_file_costs_no_good_row(
-    kind: str, folder: Path, finished: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, folder: Path, finished: Path, canary: Path
 ) -> None:
-    damaged(folder, kind)
-    looked_at(folder, monkeypatch)
+    damage(folder, kind)
     assert_good(folder, finished)
+    rewritten(folder)
+    assert_good(folder, finished)
+
+
+def test_all_such_things_together_stop_no_command(
+    folder: Path, finished: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(folder, *KINDS)
+    looked_at(folder, monkeypatch)
     resumed(folder)
     assert_good(folder, finished)
 
@@ -442,7 +478,7 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
 
 def test_a_log_of_starts_that_is_no_text_is_no_error(folder: Path) -> None:
     from attnsweep.core.text import screen
-    from attnsweep.engine.console import Live
+    from attnsweep.engine.live import Live
     from attnsweep.engine.recorder import Recorder
 
     plan, store = make_plan(SWEEP, (TRIALS, []), []), Store(folder / "results")
@@ -545,21 +581,47 @@ def goes_on(folder: Path) -> tuple[dict[str, Any], int]:
     return timeless(events[-1]["row"]), told
 
 
+def begins_anew(folder: Path) -> bool:
+    """Whether the trial whose checkpoint lies in the folder begins with its first epoch, and does in it what
+    it would have done without the checkpoint.
+    """
+    events = run(LONG, Options(data_dir=".", runs_dir=str(folder), checkpoint_s=1e9))
+    first_event = next(event for event in events if "epoch" in event)
+    events.close()
+    return first_event["epoch"] == 1 and [*map(timeless, first_event["curve"])] == first_epoch()
+
+
+@functools.cache
+def first_epoch() -> list[dict[str, Any]]:
+    """The learning curve of the trial after an epoch, where there is no checkpoint."""
+    events = run(LONG, Options(data_dir="."))
+    curve = next(event["curve"] for event in events if "epoch" in event)
+    events.close()
+    return [*map(timeless, curve)]
+
+
 def test_a_whole_checkpoint_is_gone_on_from(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     state_of(LONG, tmp_path)
     assert goes_on(tmp_path) == (undisturbed, 2)
 
 
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a checkpoint as the trial leaves it after an epoch."""
+    folder = tmp_path_factory.mktemp("left")
+    state_of(LONG, folder)
+    return (folder / LONG.trial_id / "checkpoint.pt").read_bytes()
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_checkpoint_that_no_such_trial_left_is_skipped(
-    damage: Callable[[dict[str, Any]], Any],
-    tmp_path: Path,
-    undisturbed: dict[str, Any],
-    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[dict[str, Any]], Any], left: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    torch.save(damage(state_of(LONG, tmp_path)), tmp_path / LONG.trial_id / "checkpoint.pt")
+    (tmp_path / LONG.trial_id).mkdir()
+    damaged_state = damage(torch.load(io.BytesIO(left), weights_only=True))
+    torch.save(damaged_state, tmp_path / LONG.trial_id / "checkpoint.pt")
     with caplog.at_level(logging.WARNING, "attnsweep"):
-        assert goes_on(tmp_path) == (undisturbed, 1)
+        assert begins_anew(tmp_path)
     assert "skipped the checkpoint" in caplog.text
 
 
@@ -575,14 +637,14 @@ def test_the_checkpoint_of_another_seed_is_skipped(tmp_path: Path, undisturbed: 
     assert goes_on(tmp_path) == (undisturbed, 1)
 
 
-def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, canary: Path, undisturbed: dict[str, Any]) -> None:
+def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, canary: Path) -> None:
     state, path = state_of(LONG, tmp_path), tmp_path / LONG.trial_id / "checkpoint.pt"
     for part in ("model", "curve", "rng", "best_weights", "more"):
         torch.save({**state, part: Touch(canary)}, path)
-        assert goes_on(tmp_path) == (undisturbed, 1)
+        assert begins_anew(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps(Touch(canary), protocol=protocol))
-        assert goes_on(tmp_path) == (undisturbed, 1)
+        assert begins_anew(tmp_path)
 
 
 def test_torn_and_flipped_checkpoints_end_as_the_same_row(

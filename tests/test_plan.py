@@ -16,8 +16,8 @@ import attnsweep
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.engine import console
-from attnsweep.engine.console import Live
+from attnsweep.engine import live
+from attnsweep.engine.live import Live
 from attnsweep.results.store import Row, Store
 from attnsweep.space import plan
 from attnsweep.space.estimate import ASSUMED_MACS_PER_S, MEASURE_S, START_S, Speed, work
@@ -351,7 +351,7 @@ def test_the_estimate_includes_the_start_and_the_measuring_of_latency(
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_each_phase_shows_how_far_it_is(is_terminal: bool) -> None:
     screen = Console(file=io.StringIO(), force_terminal=is_terminal, width=120)
-    with console.counting_and_waiting(screen, "latency") as (advance, show):
+    with live.counting_and_waiting(screen, "latency") as (advance, show):
         advance(1, 4)
         advance(2, 4)
         show("waiting for room")

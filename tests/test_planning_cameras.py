@@ -9,7 +9,8 @@ import pytest
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.observer import observer_of
-from attnsweep.tasks.driving.records.samples import SAMPLE, samples_of
+from attnsweep.tasks.driving.records.samples import SAMPLE
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.records.scenes import PRESETS, scene_log
 from attnsweep.tasks.driving.world import cameras
 from attnsweep.tasks.driving.world.cameras import CAMERAS, Rig, pixels_of, render

@@ -32,7 +32,8 @@ from attnsweep.tasks.driving.judging.tracking import (
     track_scores,
 )
 from attnsweep.tasks.driving.records import scenes
-from attnsweep.tasks.driving.records.samples import Samples, samples_of
+from attnsweep.tasks.driving.records.samples import Samples
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.stack.prediction import Agents, Futures, Lines, Prediction
 from attnsweep.tasks.driving.world.geometry import from_frame
 

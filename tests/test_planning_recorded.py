@@ -16,7 +16,8 @@ import pytest
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import commonroad, lanelets, nuscenes, recorded, routes, scenes, tracks
-from attnsweep.tasks.driving.records.samples import LEFT, SAMPLE, SceneLog, samples_of
+from attnsweep.tasks.driving.records.samples import LEFT, SAMPLE, SceneLog
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import corners, project
 from attnsweep.tasks.driving.world.roads import drivable_area

@@ -14,14 +14,8 @@ import pytest
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.observer import observer_of
-from attnsweep.tasks.driving.records.samples import (
-    BOUNDARY,
-    LEFT,
-    SAMPLE,
-    SWEEPS,
-    SceneLog,
-    samples_of,
-)
+from attnsweep.tasks.driving.records.samples import BOUNDARY, LEFT, SAMPLE, SWEEPS, SceneLog
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
 from attnsweep.tasks.driving.world.geometry import corners, from_frame, overlap
 from attnsweep.tasks.driving.world.kinematics import DT
@@ -29,8 +23,6 @@ from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import DrivableArea
 from attnsweep.tasks.driving.world.sensor import Grid, Scanner, cast_rays, ray_angles, scan
 from attnsweep.tasks.driving.world.traffic import World
-
-from commands import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -288,40 +280,6 @@ def test_two_processes_record_the_bytes_that_one_does(on_disk: Path, tmp_path: P
     for name, array in here.items():
         assert part[name][: len(array)].tobytes() == array.tobytes()
     assert [path.name for path in (tmp_path / "driving").iterdir()] == [other.name]
-
-
-OVER_RAY = """
-import dataclasses, json, sys
-from pathlib import Path
-import ray
-from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import recorded, scenes
-from attnsweep.tasks.driving.world.cast import Crowd
-from attnsweep.engine.on_ray import RayWorkers
-
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-         _node_ip_address="127.0.0.1")
-tiny = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
-told = []
-scenes.ensure(tiny, Path(sys.argv[1]), workers=RayWorkers(), on_scene=lambda done, total: told.append(done))
-try:
-    scenes.ensure(recorded.find("commonroad:" + sys.argv[2]), Path(sys.argv[1]), workers=RayWorkers())
-except UserError as error:
-    print(json.dumps([told, str(error)]))
-"""
-
-
-@pytest.mark.ray
-def test_a_ray_cluster_records_the_bytes_that_one_process_does(on_disk: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "one.xml").write_text("<commonRoad")
-    command = [sys.executable, "-c", OVER_RAY, str(tmp_path), str(tmp_path / "bad")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-    told, error = json.loads(done.stdout)
-    assert told == [1, 2, 3, 4, 5, 6]
-    assert error.startswith(str(tmp_path)) and "is not well-formed XML" in error and "\n" not in error
-    manifests = [(scenes.folder(TINY, where) / "manifest.json").read_text() for where in (on_disk, tmp_path)]
-    assert manifests[0] == manifests[1]
 
 
 def test_parts_share_no_map_and_previous_points_to_the_same_scene(on_disk: Path) -> None:

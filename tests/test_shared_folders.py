@@ -20,9 +20,9 @@ from attnsweep.core import files
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.text import screen
 from attnsweep.engine import latency
-from attnsweep.engine.console import Live
+from attnsweep.engine.live import Live
 from attnsweep.engine.recorder import Recorder
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.figures import canvas
 from attnsweep.results import storage
 from attnsweep.results.store import Store
@@ -224,7 +224,7 @@ AS_OTHER = """
 import os, sys
 from pathlib import Path
 from attnsweep.core.errors import UserError
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.results.store import Store
 store = Store("{folder}/results")
 store.paths("trials")

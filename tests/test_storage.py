@@ -21,8 +21,7 @@ from attnsweep.__main__ import main
 from attnsweep.cli.doctor import store_findings
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
-from attnsweep.engine import cluster
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.results import conditional, lock, storage
 from attnsweep.results.store import Store, load
 from attnsweep.space.plan import folders_of
@@ -416,18 +415,16 @@ def test_the_key_in_a_uri_opens_the_lock_too(objects: Objects, monkeypatch: pyte
 # A sweep
 
 
-@pytest.mark.ray
 def test_a_sweep_into_a_bucket_runs_resumes_and_is_read_like_any_other(
     objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     root = objects.uri("sweep/results")
-    with cluster.connected("local"):
-        sweep = Sweep(model="vit", epochs=1, latency={"batch": 1}, **TINY)
-        rows = attnsweep.run(sweep, root)
-        assert rows["latency_ms_p50"].notna().all() and len(load(root, "latency")) == 1
-        both = Sweep(model="vit", epochs=1, seed={"grid_search": [0, 1]}, **TINY)
-        wider = attnsweep.run(both, root, latency=False)
+    sweep = Sweep(model="vit", epochs=1, latency={"batch": 1}, **TINY)
+    rows = attnsweep.run(sweep, root, serial=True)
+    assert rows["latency_ms_p50"].notna().all() and len(load(root, "latency")) == 1
+    both = Sweep(model="vit", epochs=1, seed={"grid_search": [0, 1]}, **TINY)
+    wider = attnsweep.run(both, root, serial=True, latency=False)
     assert sorted(wider["attempts"]) == [1, 1] and len(wider) == 2
     tables = [name.partition("/")[0] for name in objects.below("sweep/results")]
     assert tables == ["epochs", "latency", "references", "trials"], "each in one file"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attnsweep.core import files
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.results import parquet
 from attnsweep.results.merge import merge
 from attnsweep.results.schema import KEYS, MOVED, SCHEMA_VERSION, SCHEMAS, TABLES

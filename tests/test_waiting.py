@@ -6,8 +6,8 @@ import time
 import pytest
 from rich.console import Console
 
-from attnsweep.engine import console
-from attnsweep.engine.console import Waits
+from attnsweep.engine import live
+from attnsweep.engine.live import Waits
 
 
 def lines_of(screen: Console) -> list[str]:
@@ -26,7 +26,7 @@ def test_elsewhere_than_on_a_terminal_it_is_said_at_once_and_then_now_and_then(
         now, before = float(second), len(lines_of(screen))
         waits.report("room")
         said_at += [second] * (len(lines_of(screen)) - before)
-    assert said_at == [0, console.SAY_AGAIN_S, 2 * console.SAY_AGAIN_S, 4 * console.SAY_AGAIN_S]
+    assert said_at == [0, live.SAY_AGAIN_S, 2 * live.SAY_AGAIN_S, 4 * live.SAY_AGAIN_S]
     assert set(lines_of(screen)) == {"  waiting for room"}
     waits.report(None)
     waits.report("a worker [to start]")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from attnsweep.core import text
 from attnsweep.core.errors import UserError, writing
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.results.store import Store, load
 from attnsweep.space.plan import Folders, folders_of
 from attnsweep.space.rerun import trial_of

@@ -12,10 +12,11 @@ import pyarrow as pa
 from attnsweep.core import files
 from attnsweep.core.errors import reason, writing
 from attnsweep.core.trial import Trial
-from attnsweep.engine.console import Live
+from attnsweep.engine.live import Live
 from attnsweep.results import provenance, storage
+from attnsweep.results.rows import UNFIT, fitting
 from attnsweep.results.schema import FINAL, MEASURES, SCHEMAS
-from attnsweep.results.store import UNFIT, Row, Store, fitting
+from attnsweep.results.store import Row, Store
 
 BUNDLE = 100  # trials
 RAY_LOG = "ray.log"  # what Ray itself has to say, beside the results

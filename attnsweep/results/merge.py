@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attnsweep.results.rows import keys_of, matching
 from attnsweep.results.schema import FINAL, KEYS, OWN
-from attnsweep.results.store import Row, Store, keys_of, matching
+from attnsweep.results.store import Row, Store
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import time
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine.remote.errand import Errand
 from attnsweep.engine.remote.ssh import rsync_down
-from attnsweep.engine.runner import sole_writer
+from attnsweep.engine.writer import sole_writer
 from attnsweep.results import merge
 from attnsweep.results.store import Store
 

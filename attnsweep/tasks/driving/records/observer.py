@@ -6,14 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from attnsweep.tasks.driving.records.samples import (
-    SWEEPS,
-    Samples,
-    ego_state,
-    navigation,
-    red_points,
-    with_rig,
-)
+from attnsweep.tasks.driving.records.samples import SWEEPS, Samples
+from attnsweep.tasks.driving.records.sensed import ego_state, navigation, red_points, with_rig
 from attnsweep.tasks.driving.world.cameras import Rig, render
 from attnsweep.tasks.driving.world.cast import EGO
 from attnsweep.tasks.driving.world.geometry import Flags, Floats

@@ -21,7 +21,8 @@ from pathlib import Path
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import commonroad, nuscenes
 from attnsweep.tasks.driving.records.commonroad_xml import read
-from attnsweep.tasks.driving.records.samples import SceneLog, samples_of
+from attnsweep.tasks.driving.records.samples import SceneLog
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording
 
 READER = 4  # version of what is made of files; raise it when that changes

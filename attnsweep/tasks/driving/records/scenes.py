@@ -24,7 +24,8 @@ import numpy as np
 
 from attnsweep.core import files
 from attnsweep.core.errors import UserError, did_you_mean, writing
-from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, Samples, SceneLog, samples_of
+from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, Samples, SceneLog
+from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import Cast, Crowd, draw_cast
 from attnsweep.tasks.driving.world.kinematics import DT

@@ -1,0 +1,264 @@
+"""One command under way: where it works, what it trains within its budget, and what it measures."""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from rich.console import Console
+
+from attnsweep.core.deployment import Deployments, Subject
+from attnsweep.core.errors import UserError
+from attnsweep.core.trial import Trial
+from attnsweep.engine import console, live, meters, serial
+from attnsweep.engine.deadline import Deadline
+from attnsweep.engine.engine import Backend, Bench, Queue, Settings
+from attnsweep.engine.halving import Halving
+from attnsweep.engine.latency import Beforehand, Phase, Tally, subjects_of
+from attnsweep.engine.loop import run_trials
+from attnsweep.engine.recorder import RAY_LOG, Recorder
+from attnsweep.results.store import Store
+from attnsweep.space.budget import LatencyOf, unknown
+from attnsweep.space.plan import OVER, Folders, Plan, refuse_unmet, wanted_data
+from attnsweep.space.search import Search
+from attnsweep.space.sweep import Sweep
+from attnsweep.tasks.task import DataSet
+from attnsweep.training import probe
+
+SAY_S = 2.0  # of waiting, until that is said
+PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
+LEAST_S = 60.0  # of which steps beforehand would take too large a part
+
+
+def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
+    """Has the files of data sets there, and what follows from them."""
+    for dataset in datasets:
+        with live.counting(screen, f"reading {dataset.name}") as progress:
+            dataset.ensure(where.data, progress)
+
+
+@contextlib.contextmanager
+def opened(
+    screen: Console, where: Folders, *, in_process: bool, address: str | None
+) -> Iterator[tuple[Backend, live.Waits]]:
+    """Where a command works, this process or the Ray cluster at an address; and who says what it waits for.
+
+    Raises UserError where Ray is wanted and cannot be imported.
+    """
+    waits = live.Waits(screen)
+    with contextlib.ExitStack() as stack, screen.status("starting") as status:
+        backend: Backend
+        if in_process:
+            backend = stack.enter_context(serial.opened())
+        else:
+            on_ray, log_file = ray_backends(), where.runs / RAY_LOG
+            with waits.shown(status.update), waits.after(SAY_S, "Ray to start"):
+                backend = stack.enter_context(on_ray.opened(address, log=log_file, report=waits.report))
+        status.stop()
+        yield backend, waits
+
+
+def ray_backends() -> ModuleType:
+    """The module of Ray's clusters. Raises UserError where Ray cannot be imported."""
+    try:
+        from attnsweep.engine import on_ray  # here: --serial does without Ray
+    except ImportError as error:
+        raise UserError(
+            f"Ray cannot be imported ({error}); install it (pip install 'ray[tune]'), or run with --serial"
+        ) from error
+    return on_ray
+
+
+@dataclass
+class Command:
+    """One command under way: what to run, where its rows go, where a person reads of it; and what plans
+    again, when more is known of latency.
+    """
+
+    sweep: Sweep
+    plan: Plan
+    search: Search | None
+    store: Store
+    where: Folders
+    screen: Console
+    planned: Callable[[LatencyOf], tuple[Plan, Search | None]]
+    until: Deadline
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials of the sweep, as far as they are known."""
+        return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """Trials that are not done and that are within the budget as far as it was counted."""
+        left = [trial for trial in self.plan.trials if self.plan.state[trial.trial_id] != "done"]
+        return [trial for trial in left if not self.sweep.budget.excess(trial, unknown)]
+
+    def work(self, *, address: str | None, latency: bool, in_process: bool) -> None:
+        """Trains what is not done and measures what was not measured yet."""
+        to_train = bool(self.candidates or self.plan.open)
+        if not to_train:
+            refuse_unmet(self.plan)
+            if not latency:
+                return
+        with opened(self.screen, self.where, in_process=in_process, address=address) as (backend, waits):
+            asked = backend.request(self.sweep.resources)
+            if to_train:
+                self.train_within_budget(backend, waits, asked, latency=latency)
+            if latency and not self.until.is_over:
+                arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
+                subjects = subjects_of(self.store, arch_ids)
+                tally = measure_latency(
+                    self.store,
+                    backend,
+                    waits,
+                    subjects,
+                    self.sweep.latency,
+                    self.where,
+                    gpus=asked["gpu"] > 0,
+                )
+                console.show_tally(self.screen, tally)
+
+    def train_within_budget(
+        self, backend: Backend, waits: live.Waits, asked: dict[str, float], *, latency: bool
+    ) -> None:
+        """Trains what is not done, where latency decides after that is known. Raises UserError where nothing
+        is within the budget.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.sweep.measures_first:
+                self.plan_again(self.beforehand(backend, waits, asked, stack))
+            if self.plan.new or self.plan.open:
+                self.prepare(backend)
+                self.train(backend, asked, latency=latency)
+        if self.search:
+            self.search.refuse_unmet()
+
+    def plan_again(self, latency_of: LatencyOf) -> None:
+        """Leaves out what exceeds the budget, now that latency is known. Raises UserError where all does."""
+        before = self.plan
+        self.plan, self.search = self.planned(latency_of)
+        refuse_unmet(self.plan)
+        there = wanted_data(before)
+        ensure((one for one in wanted_data(self.plan) if one not in there), self.where, self.screen)
+        if (before.over, before.undecided) != (self.plan.over, self.plan.undecided):
+            console.show_budget(self.screen, self.plan)
+
+    def beforehand(
+        self, backend: Backend, waits: live.Waits, asked: Mapping[str, float], stack: contextlib.ExitStack
+    ) -> LatencyOf:
+        """The latency of trials that are not trained yet: of those that are known all is measured now, by
+        machines that do nothing else; of a suggestion as it comes, on this machine, beside training.
+        """
+        first, on_gpu, tally = self.sweep.latency.first, asked["gpu"] > 0, Tally()
+        with live.counting(waits.console, "latency") as progress:
+            bench: Bench
+            if self.search:
+                bench = stack.enter_context(meters.beside_training(first, float(on_gpu)))
+                wanted = list(self.search.done.values())
+            else:
+                bench, wanted = first_of(backend.benches(first, gpus=on_gpu)), self.candidates
+            latency_of = Beforehand(Phase(self.store, first, progress, tally=tally), bench)
+            latency_of.measure(wanted)
+        if self.search:
+            stack.callback(console.show_tally, self.screen, tally)  # more is to come
+        else:
+            console.show_tally(self.screen, tally)
+        return latency_of.silent()
+
+    def prepare(self, backend: Backend) -> None:
+        """Computes what trials read and is not there yet: scenes are recorded."""
+        for dataset in wanted_data(self.plan):
+            with live.counting(self.screen, f"preparing {dataset.name}") as progress:
+                dataset.prepare(self.where.data, workers=backend.workers, progress=progress)
+
+    def train(self, backend: Backend, asked: dict[str, float], *, latency: bool) -> None:
+        """Trains what is not done; `latency` is measured afterwards."""
+        slots = backend.slots(asked)
+        if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
+            self.screen.print("  there is no GPU here: trials run on CPUs")
+        self.probe()
+        console.show_time(self.screen, self.plan, slots, latency=latency)
+        if self.until.seconds < math.inf:
+            console.show_deadline(self.screen, self.plan, slots, self.until.left_s)
+        source = self.search or Queue(self.plan.new)
+        engine = backend.engine(self.settings(asked, ahead=source.ahead), asked)
+        with live.Live(self.screen, self.plan, slots=slots) as shown:
+            recorder = Recorder(
+                self.plan.name, self.store, self.where.runs, shown, checkpoints=self.where.checkpoints
+            )
+            run_trials(engine, source, recorder, self.halving(), self.until)
+
+    def probe(self) -> None:
+        """Where time decides what is trained, takes a few steps of each model that none has trained yet."""
+        unseen = self.plan.speed.unseen(self.plan.new)
+        if not unseen or not LEAST_S < self.until.seconds < math.inf:
+            return
+        budget_s = min(PROBE_S, self.until.left_s * PROBE_SHARE)
+        with self.screen.status("timing a few steps of each model"):
+            seconds = probe.seconds_of(unseen, str(self.where.data), budget_s=budget_s)
+        for trial in unseen:
+            if trial.trial_id in seconds:
+                self.plan.speed.observe(trial, seconds[trial.trial_id])
+                self.plan.speed.basis = "going by a few steps of each model"
+
+    def settings(self, asked: Mapping[str, float], *, ahead: float) -> Settings:
+        """How the trials of the sweep run."""
+        options = {
+            "data_dir": str(self.where.data),
+            "runs_dir": self.where.checkpoints,
+            "cpu": asked["cpu"],
+            "gpu": asked["gpu"],
+            "keep_weights": self.sweep.keep_weights,
+        }
+        return Settings(options, self.sweep.trial_timeout, ahead)
+
+    def halving(self) -> Halving | None:
+        """What stops trials early, going on from what earlier commands have left in the table `epochs`."""
+        if self.sweep.scheduler != "asha":
+            return None
+        halving = Halving()
+        halving.refill(self.plan.trials, self.store.read("epochs").to_pylist())
+        return halving
+
+    def count(self) -> Counter[str]:
+        """How many trials ended how; `new` are those that have not ended."""
+        rows = self.store.read("trials")
+        ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
+        over = self.plan.over
+        counts = Counter(
+            OVER if trial.trial_id in over else ended.get(trial.trial_id, "new") for trial in self.trials
+        )
+        if self.search:
+            counts["new"] += len(self.search.open)
+            counts[OVER] += len(self.search.over)
+        return counts
+
+
+def first_of(benches: Sequence[Bench]) -> Bench:
+    """The kind of device whose latency the rows of trials show. Raises UserError where there is none."""
+    if not benches:
+        raise UserError("latency decides what is trained, and no machine is there to measure it")
+    return benches[0]
+
+
+def measure_latency(
+    store: Store,
+    backend: Backend,
+    waits: live.Waits,
+    subjects: Mapping[tuple[str, str], Subject],
+    asked: Deployments,
+    folders: Folders,
+    *,
+    gpus: bool,
+    again: bool = False,
+) -> Tally:
+    """The latency phase, for these architectures (see `latency.subjects_of`)."""
+    if not subjects:
+        return Tally()
+    with live.counting_and_waiting(waits.console, "latency") as (progress, show), waits.shown(show):
+        phase = Phase(store, asked, progress, again, folders)
+        return phase.measure(subjects, backend.benches(asked, gpus=gpus))
