@@ -18,7 +18,7 @@ from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core import text
-from attnsweep.core.deployment import Ask, Deployment, Deployments
+from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
 from attnsweep.core.source import Source
 from attnsweep.core.text import limit
 from attnsweep.core.trial import Trial
@@ -33,6 +33,7 @@ from attnsweep.engine.engine import (
     Started,
     Unmeasurable,
 )
+from attnsweep.measuring.measure import measure_architecture, measure_reference
 from attnsweep.results import latencies
 from attnsweep.results.store import Row, Store
 from attnsweep.space.budget import Budget, Excess, unknown
@@ -556,11 +557,14 @@ def test_a_search_for_latency_without_latency_is_refused(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_real_sweep_trains_what_is_within_its_budget(tmp_path: Path) -> None:
     space: dict[str, Any] = dict(**{**SMALL, "dim": 64, "mlp_dim": 128}, depth=tune.grid_search([1, 24]))
-    first = ran(Sweep(**space, budget={"latency_ms": 1e6}, latency={"batch": [1]}), tmp_path / "all")
-    low, high = sorted(first["latency_ms_p50"])
-    assert 2 * low < high
-    sweep = Sweep(**space, budget={"latency_ms": (low * high) ** 0.5}, latency={"batch": [1]})
-    rows = ran(sweep, tmp_path)
+    own = measure_reference(DISPATCH, device="cpu", threads=1)["ms"]
+    low, high = (
+        measure_architecture(Subject(one.arch_id, one.config), Deployment(), device="cpu", reference_ms=own)
+        for one in trials_of(Sweep(**space))
+    )
+    limit = (low["latency_ms_p50"] * high["latency_ms_p50"]) ** 0.5
+    assert 2 * low["latency_ms_p50"] < high["latency_ms_p50"]
+    rows = ran(Sweep(**space, budget={"latency_ms": limit}, latency={"batch": [1]}), tmp_path)
     assert list(rows["depth"]) == [1] and rows["latency_ms_p50"].notna().all()
     measured = pd.read_parquet(tmp_path / "results/latency")
     assert sorted(measured["depth"]) == [1, 24]

@@ -16,7 +16,8 @@ from commands import PATIENCE_S
 HERE = Path(__file__).parent
 SWEEP = """
 from attnsweep import Sweep
-sweep = Sweep(model="mlp", dim={"grid_search": [4, 16]}, noise=0.05, lr=0.03, epochs=20, seed=0)
+space = dict(model="mlp", dim={"grid_search": [4, 16]}, noise=0.05)
+sweep = Sweep(space, lr=0.03, epochs=20, seed=0, latency={"batch": 1})
 """
 
 
@@ -47,10 +48,10 @@ def run(home: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def swept(home: Path) -> str:
-    return run(home, "-m", "attnsweep", "sweep.py", "--address", "local")
+    return run(home, "-m", "attnsweep", "sweep.py", "--serial")
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_it_is_swept_and_stored(home: Path, swept: str) -> None:
     assert "2 done" in swept and "val 0." in swept
     rows = pd.read_parquet(home / "results/trials").set_index("dim")
@@ -59,13 +60,13 @@ def test_it_is_swept_and_stored(home: Path, swept: str) -> None:
     assert len(pd.read_parquet(home / "results/epochs")) == 40
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_it_is_picked_and_shown(home: Path, swept: str) -> None:
     assert "test_r2" in run(home, "-m", "attnsweep", "pick", "--params", "100")
     assert "sines: explained variance" in run(home, "-m", "attnsweep", "columns")
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_it_is_drawn(home: Path, swept: str) -> None:
     assert "on the front" in run(home, str(HERE.parent / "analysis/pareto.py"), "results")
     assert (home / "figures/pareto.png").stat().st_size > 10_000

@@ -547,14 +547,14 @@ def test_the_plan_names_the_keys_that_mean_nothing_to_a_model(net: str) -> None:
     }
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_trained_measured_and_written(
     net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Path(net).with_name("own.py")
     one = "Sweep(model='net.py:Net', width=32, epochs=1, latency={'batch': 1})"
     file.write_text(f"from attnsweep import Sweep\nsweep = {one}\n")
-    attnsweep.run(file, tmp_path / "results", address="local")
+    attnsweep.run(file, tmp_path / "results", serial=True)
     (row,) = Store(tmp_path / "results").read("trials").to_pylist()
     assert row["status"] == "done"
     assert row["latency_ms_p50"] > 0 and json.loads(row["model_args"])["width"] == 32

@@ -17,7 +17,7 @@ SWEEP = f"""
 from ray import tune
 from attnsweep import Sweep
 from beside import SEEDS
-sweep = Sweep({TINY}, model="vit", epochs=1, seed=SEEDS)
+sweep = Sweep({TINY}, model="vit", epochs=1, seed=SEEDS, latency={{"batch": 1}})
 """
 
 

@@ -47,16 +47,16 @@ def run(script: Path, folder: Path, *arguments: str) -> str:
 def test_an_example_is_written_run_and_answered_without_a_checkout(script: Path, tmp_path: Path) -> None:
     assert "Does depth buy accuracy" in run(script, tmp_path, "new")
     assert "wrote" in run(script, tmp_path, "new", "quickstart")
-    small = ("depth=1", "epochs=1", "model=vit,cnn", "--no-latency", "--address", "local")
+    small = ("depth=1", "epochs=1", "model=vit", "--no-latency", "--address", "local")
     out = run(script, tmp_path, "quickstart.py", *small)
-    assert "2 done" in out
+    assert "1 done" in out
     (following,) = re.findall(r"next: python -m attnsweep (.*)", out)
     assert "on the front" in run(script, tmp_path, *following.split())
-    assert "cnn" in run(script, tmp_path, "pick", "--params", "1e7")
+    assert "vit" in run(script, tmp_path, "pick", "--params", "1e7")
     assert "| Model" in run(script, tmp_path, "table", "results")
 
 
 def test_an_example_brings_the_models_that_it_names(script: Path, tmp_path: Path) -> None:
     run(script, tmp_path, "new", "own_model")
     assert {path.name for path in tmp_path.iterdir()} == {"own_model.py", "own_net.py"}
-    assert "Mixer" in run(script, tmp_path, "own_model.py", "--dry-run")
+    assert "Mixer" in run(script, tmp_path, "own_model.py", "--dry-run", "depth=2", "token_dim=16")
