@@ -154,7 +154,7 @@ def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_ou
         "nothing but nan": [row(1, 0, right, latency_ms_p50=None, val_acc=None)],
         "two devices": [row(1, 0, right), row(2, 0, right, measured_on="gpu")],
         "devices of seeds": [row(1, 0, right), row(1, 1, right, measured_on="gpu")],
-        "inf": [row(1, 0, right, lr=math.inf, latency_ms_p50=math.inf), row(2, 0, right, lr=1.0)],
+        "inf": [row(1, 0, right, lr=math.inf, latency_ms_p50=math.inf), row(2, 0, right, val_acc=math.inf)],
     }
     page = tmp_path / "r.html"
     attnsweep.report(write_results(tmp_path / "results", pd.DataFrame(frames[kind])), page)

@@ -254,7 +254,8 @@ def curves(
     if epochs.empty or quality not in epochs:
         return found
     setting = dict(zip(done["trial_id"], position.tolist(), strict=True))
-    known = epochs.assign(setting=epochs["trial_id"].map(setting)).dropna(subset=["setting", quality])
+    there = epochs[np.isfinite(pareto.numbers(epochs, quality))]
+    known = there.assign(setting=there["trial_id"].map(setting)).dropna(subset=["setting"])
     by = known.groupby(["setting", "epoch"])[quality].agg(["mean", "min", "max"]).reset_index()
     for i, rows in by.groupby("setting"):
         found[int(i)] = {"epoch": rows["epoch"].astype(int).tolist()} | {

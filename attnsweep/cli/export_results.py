@@ -7,6 +7,7 @@ from pathlib import Path
 from attnsweep.answers import pareto
 from attnsweep.answers.exports import EXPORTS, export
 from attnsweep.cli.options import add_results
+from attnsweep.figures.arguments import add_where
 from attnsweep.results.store import load
 
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("form", choices=EXPORTS)
     parser.add_argument("place", type=Path, help="the file, of tensorboard the folder")
     add_results(parser)
-    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     options = parser.parse_args(arguments)
     trials = load(options.results, status=None, all_columns=True)
     trials = pareto.where(trials, options.where) if options.where else trials

@@ -13,7 +13,7 @@ from attnsweep.answers.doubt import NOTHING
 from attnsweep.cli.options import add_results
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.text import limit
-from attnsweep.figures.arguments import add_runtime
+from attnsweep.figures.arguments import add_runtime, add_where
 from attnsweep.results.schema import MEASURES
 from attnsweep.results.store import load
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
     parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
     add_runtime(parser)
-    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object, no more")
     options = vars(parser.parse_args(arguments))
     budget = {name: options.pop(name) for name in pareto.BUDGETS}

@@ -1,6 +1,7 @@
 """Options that commands share which show results."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep.core.runtimes import RUNTIMES
@@ -30,11 +31,39 @@ def runtimes(text: str) -> list[str]:
     return names
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that says where results are."""
+    parser.add_argument(
+        "results",
+        nargs="?",
+        default="results",
+        help="the folder of trials/, or a URI of it; default results/",
+    )
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says which trials are meant."""
+    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+
+
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which trials of one data set are meant."""
-    parser.add_argument("results", nargs="?", default="results", help="a folder, or a URI; default results/")
+    add_place(parser)
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
-    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says where figures go."""
+    parser.add_argument(
+        "--out", type=Path, help="folder for the figure; default: figures/ beside the results"
+    )
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    """The folder that figures go to: `figures/` beside the results, or here where those lie behind a URI."""
+    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
+    return options.out or beside / "figures"
 
 
 def rows_of(options: argparse.Namespace) -> "pd.DataFrame":

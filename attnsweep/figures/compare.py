@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from attnsweep.answers import compare, pareto
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.figures.arguments import add_where
 from attnsweep.results.store import load
 
 
@@ -46,7 +47,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quality", help="the column that is compared; default: that of the test")
     parser.add_argument("--dataset", help="the data set; needed where the folders have several")
-    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     options = parser.parse_args(given)
     if len(options.what) < 2:
         parser.error("name two folders of results, or one and two trials")

@@ -5,7 +5,6 @@ python -m attnsweep curves results/ [--dataset cifar10] [--most 8] [--where "mod
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -19,7 +18,7 @@ from attnsweep.answers.overview import curves
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
-from attnsweep.figures.arguments import add_rows, rows_of
+from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.results.store import load
 
@@ -99,8 +98,7 @@ def footnote(best: pd.DataFrame) -> str:
 def run(options: argparse.Namespace) -> None:
     """Draws what the options ask for."""
     figure = draw(cleaned(rows_of(options)), load(options.results, "epochs"), most=options.most)
-    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(figure, options.out or beside / "figures", "curves"):
+    for path in save(figure, folder_of(options), "curves"):
         print(f"wrote {path}")
 
 
@@ -113,9 +111,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--most", type=int, default=MOST, help=f"settings that are drawn, the best; default {MOST}"
     )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the figure; default: figures/ beside the results"
-    )
+    add_out(parser)
     options = parser.parse_args(given)
     if options.most < 1:
         parser.error(f"--most {options.most} draws nothing; use 1 or more")

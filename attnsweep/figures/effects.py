@@ -7,7 +7,6 @@ Prints the effects of axes and of pairs with their intervals, and draws them. Se
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,7 +16,7 @@ from attnsweep.answers import doubt
 from attnsweep.answers.effects import FOREST, GRID, SIZES, Effects, effects, in_words
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import exit_status
-from attnsweep.figures.arguments import add_rows, rows_of
+from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save
 from attnsweep.figures.placement import GREY
 
@@ -55,8 +54,7 @@ def run(options: argparse.Namespace) -> None:
     frame = cleaned(rows_of(options))
     found = effects(frame, options.quality, how=options.how)
     print(lines(in_words(found)))
-    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(draw(found), options.out or beside / "figures", "effects"):
+    for path in save(draw(found), folder_of(options), "effects"):
         print(f"wrote {path}")
 
 
@@ -68,8 +66,6 @@ def main(given: Sequence[str] | None = None) -> int:
     add_rows(parser)
     parser.add_argument("--quality", help="the column that is explained; default: that which selects")
     parser.add_argument("--how", choices=(GRID, FOREST), help="default: what the values of the axes allow")
-    parser.add_argument(
-        "--out", type=Path, help="folder for the figure; default: figures/ beside the results"
-    )
+    add_out(parser)
     options = parser.parse_args(given)
     return exit_status(lambda: run(options))

@@ -11,7 +11,6 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -27,7 +26,7 @@ from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import fonts
-from attnsweep.figures.arguments import add_runtime
+from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, folder_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, LabelPlacer
 from attnsweep.results.store import load
@@ -378,17 +377,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep plot", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add(
-        "results",
-        nargs="?",
-        default="results",
-        help="the folder of trials/, or a URI of it; default results/",
-    )
-    add("--out", type=Path, help="folder for the figure; default: figures/ beside the results")
+    add_place(parser)
+    add_out(parser)
     add("--dataset", action="append", help="only this data set; may be given several times")
     add("--measured-on", help="only this device; needed where latency was measured on several")
     add_runtime(parser, several=True)
-    add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     return parser.parse_args(given)
 
 
@@ -418,8 +412,7 @@ def run(options: argparse.Namespace) -> None:
         print(remark)
     if frame["latency_ms_p50"].isna().all():
         print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
-    parent = Path() if "://" in options.results else Path(options.results).absolute().parent
-    for path in save(draw(shown, about), options.out or parent / "figures", "pareto"):
+    for path in save(draw(shown, about), folder_of(options), "pareto"):
         print(f"wrote {path}")
 
 

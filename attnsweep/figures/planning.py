@@ -28,6 +28,7 @@ from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
+from attnsweep.figures.arguments import add_out, add_place, add_where, folder_of
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import PALE
 from attnsweep.results.store import load
@@ -300,19 +301,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep planning", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add(
-        "results",
-        nargs="?",
-        default="results",
-        help="the folder of trials/, or a URI of it; default results/",
-    )
+    add_place(parser)
     add("--against", default="id12", help="the set of stages that the others are compared with")
     add("--dataset", help="only this data set; needed where there are several")
-    add("--where", help='only rows for which this pandas query holds, such as "epochs == 10"')
+    add_where(parser)
     add("--episode", metavar="TRIAL_ID", help="render how this trial's planner drives, instead")
     add("--map", type=int, default=0, help="with --episode: the number of the test map, from 0")
     add("--data", help="with --episode: folder of the data sets")
-    add("--out", type=Path, help="folder for the figures; default: figures/ beside the results")
+    add_out(parser)
     return parser.parse_args(given)
 
 
@@ -331,8 +327,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 def run(options: argparse.Namespace) -> None:
     """Writes what the options ask for, and prints the paths. Raises UserError where no row can be drawn."""
-    parent = Path() if "://" in options.results else Path(options.results).absolute().parent
-    folder = options.out or parent / "figures"
+    folder = folder_of(options)
     if options.episode:
         from attnsweep.figures.episode import render
 

@@ -17,7 +17,7 @@ import pandas as pd
 from attnsweep.answers import pareto
 from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
-from attnsweep.figures.arguments import add_runtime
+from attnsweep.figures.arguments import add_place, add_runtime, add_where
 from attnsweep.results.store import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
@@ -317,17 +317,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep table", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add(
-        "results",
-        nargs="?",
-        default="results",
-        help="the folder of trials/, or a URI of it; default results/",
-    )
+    add_place(parser)
     add("--by", default="", help="the axes to set side by side, such as depth,heads; default: all that vary")
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
     add("--measured-on", help="only this device; needed where latency was measured on several")
     add_runtime(parser)
-    add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     return parser.parse_args(given)
 
 

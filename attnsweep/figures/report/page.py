@@ -16,6 +16,7 @@ from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.version import __version__
+from attnsweep.figures.arguments import add_place, add_where
 from attnsweep.figures.canvas import LOOKS, SPARE
 from attnsweep.results.store import Store, load
 from attnsweep.space.rerun import rerun_line
@@ -153,9 +154,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep report", description="One page that says what results say; opened offline."
     )
     add = parser.add_argument
-    add("results", nargs="?", default="results", help="a folder, or a URI; default results/")
+    add_place(parser)
     add("-o", "--out", type=Path, default=Path("report.html"), help="the file; default report.html")
-    add("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    add_where(parser)
     add("--watch", action="store_true", help="keep it current while a sweep runs; the open page follows")
     add("--every", type=float, default=EVERY_S, help=f"seconds between two looks; default {EVERY_S:g}")
     options = parser.parse_args(given)
