@@ -1,6 +1,7 @@
 """How long trials will take, from a few of their steps."""
 
 import io
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.engine import console
+from attnsweep.engine import console, runner
+from attnsweep.engine.command import Command
 from attnsweep.space.estimate import Speed
+from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
 from attnsweep.training import probe
@@ -54,3 +58,46 @@ def test_what_fits_into_the_time_is_said(left_s: float, sentence: str) -> None:
     plan: Any = SimpleNamespace(new=new, open=(), speed=speed, seconds=speed.estimate(new))
     console.show_deadline(Console(file=out, width=200), plan, 1, left_s)
     assert out.getvalue().endswith(f"about {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left_s", "slots", "asked"),
+    [
+        (10_000.0, math.inf, 1, 60.0),  # a guess of much time
+        (1_000.0, math.inf, 2, 25.0),
+        (200.0, math.inf, 2, None),  # of little, shared by two
+        (1.0, 400.0, 1, 20.0),  # a limit
+        (1.0, 50.0, 1, None),  # of less than steps beforehand are worth
+    ],
+)
+def test_steps_are_taken_beforehand_where_much_time_would_be_guessed_or_time_is_limited(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, left_s: float, slots: int, asked: float | None
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(probe, "seconds_of", lambda *_, budget_s, gpu: given.append(round(budget_s, 3)) or {})
+    plan = SimpleNamespace(new=(trial(model="cnn"),), speed=Speed(), seconds=seconds)
+    until = SimpleNamespace(seconds=left_s, left_s=left_s)
+    command: Any = SimpleNamespace(
+        plan=plan,
+        until=until,
+        screen=Console(file=io.StringIO()),
+        where=SimpleNamespace(data=Path("nowhere")),
+    )
+    Command.probe(command, slots, 0)
+    assert given == ([] if asked is None else [asked])
+
+
+def test_rows_that_cannot_be_read_are_said_where_time_is_limited_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError("torn")
+
+    ended = SimpleNamespace(interrupted=False, trials=())
+    monkeypatch.setattr(runner, "execute", lambda *_, **__: ended)
+    monkeypatch.setattr(runner, "load", refuse)
+    assert runner.run(Sweep(model="cnn"), results=tmp_path / "none", hours=1).empty
+    (tmp_path / "some/trials").mkdir(parents=True)
+    (tmp_path / "some/trials/one.parquet").touch()
+    with pytest.raises(UserError, match="torn"):
+        runner.run(Sweep(model="cnn"), results=tmp_path / "some", hours=1)

@@ -140,7 +140,7 @@ def send(options: argparse.Namespace, where: "Folders") -> int:
     given = {"--no-latency": options.no_latency, "--skip-unreadable": options.skip_unreadable}
     flags = [flag for flag, is_given in given.items() if is_given]
     data = ["--data", options.data] if options.data else []
-    hours = ["--hours", str(options.hours)] if options.hours else []
+    hours = ["--hours", str(options.hours)] if options.hours is not None else []
     errand = remote.Errand(
         Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data, *hours), where
     )

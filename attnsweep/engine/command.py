@@ -30,6 +30,7 @@ from attnsweep.training import probe
 SAY_S = 2.0  # of waiting, until that is said
 PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
 LEAST_S = 60.0  # of which steps beforehand would take too large a part
+LONG_S = 120.0  # without a limit: from which guess on such steps are worth their time
 
 
 def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
@@ -180,7 +181,7 @@ class Command:
         slots = backend.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
-        self.probe()
+        self.probe(slots, asked["gpu"])
         console.show_time(self.screen, self.plan, slots, latency=latency)
         if self.until.seconds < math.inf:
             console.show_deadline(self.screen, self.plan, slots, self.until.left_s)
@@ -192,14 +193,17 @@ class Command:
             )
             run_trials(engine, source, recorder, self.halving(), self.until)
 
-    def probe(self) -> None:
-        """Where time decides what is trained, takes a few steps of each model that none has trained yet."""
-        unseen = self.plan.speed.unseen(self.plan.new)
-        if not unseen or not LEAST_S < self.until.seconds < math.inf:
+    def probe(self, slots: int, gpu: float) -> None:
+        """Where time decides what is trained, or much of it would be guessed, takes a few steps of each model
+        that none has trained yet.
+        """
+        unseen, limited = self.plan.speed.unseen(self.plan.new), self.until.seconds < math.inf
+        time_s = self.until.left_s if limited else self.plan.seconds / max(1, slots)
+        if not unseen or time_s < (LEAST_S if limited else LONG_S):
             return
-        budget_s = min(PROBE_S, self.until.left_s * PROBE_SHARE)
+        budget_s = min(PROBE_S, time_s * PROBE_SHARE)
         with self.screen.status("timing a few steps of each model"):
-            seconds = probe.seconds_of(unseen, str(self.where.data), budget_s=budget_s)
+            seconds = probe.seconds_of(unseen, str(self.where.data), budget_s=budget_s, gpu=gpu)
         for trial in unseen:
             if trial.trial_id in seconds:
                 self.plan.speed.observe(trial, seconds[trial.trial_id])

@@ -88,14 +88,11 @@ def run(
         )  # fmt: skip
         if outcome.interrupted:
             raise KeyboardInterrupt
-        try:
-            rows = load(results, status=None)
-        except UserError:
-            if hours is None:
-                raise
+        if hours is not None and Store(results).is_empty:  # time was up before anything had ended
             import pandas as pd  # here: until rows are read nothing needs it
 
-            return pd.DataFrame()  # time was up before anything had ended
+            return pd.DataFrame()
+        rows = load(results, status=None)
     ours = [trial.trial_id for trial in outcome.trials]
     return rows if rows.empty else rows[rows["trial_id"].isin(ours)].reset_index(drop=True)
 

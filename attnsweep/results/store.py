@@ -99,6 +99,11 @@ class Store:
         infos = [info for info in listed if info.is_file and path_of(info).endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no table has a file."""
+        return not any(self.paths(table) for table in TABLES)
+
     def unknown_tables(self) -> list[str]:
         """The tables there that this version has not."""
         selector = fs.FileSelector(self.base, allow_not_found=True)
@@ -366,7 +371,7 @@ def load(
     if status not in (None, *STATUSES):
         raise UserError(f"status={status!r} is unknown; use one of {', '.join(STATUSES)}, or None for all")
     store = Store(results)
-    if not any(store.paths(name) for name in TABLES):
+    if store.is_empty:
         raise UserError(
             f"no results in {results}; run a sweep first: python -m attnsweep new quickstart writes one"
         )

@@ -20,14 +20,16 @@ PARTS = ("val", "test")  # that are judged after each epoch, where a task's data
 PATIENCE_S = (60.0, 30.0)  # for the first trial, with the imports, and for each other
 
 
-def seconds_of(trials: Sequence[Trial], data_dir: str, *, budget_s: float) -> dict[str, float]:
+def seconds_of(
+    trials: Sequence[Trial], data_dir: str, *, budget_s: float, gpu: float = 0
+) -> dict[str, float]:
     """The seconds that whole trials will take, by id; one whose steps fail or hang is left out, and so are
-    those for which no time is left.
+    those for which no time is left, and all where they will have a share of a GPU and there is none here.
     """
     found: dict[str, float] = {}
     until = time.monotonic() + budget_s
     try:
-        for trial_id, seconds in apart.results(probed, list(trials), data_dir, seconds=PATIENCE_S):
+        for trial_id, seconds in apart.results(probed, list(trials), data_dir, gpu, seconds=PATIENCE_S):
             found[trial_id] = seconds
             if time.monotonic() > until:
                 break
@@ -36,13 +38,15 @@ def seconds_of(trials: Sequence[Trial], data_dir: str, *, budget_s: float) -> di
     return found
 
 
-def probed(trials: Sequence[Trial], data_dir: str) -> Iterator[tuple[str, float]]:
+def probed(trials: Sequence[Trial], data_dir: str, gpu: float) -> Iterator[tuple[str, float]]:
     """Id and seconds of one trial after another."""
     from attnsweep.training.setup import Options, prepare
 
     for trial in trials:
         with tempfile.TemporaryDirectory() as folder:
-            setup = prepare(trial, Options(data_dir=data_dir, runs_dir=folder))
+            setup = prepare(trial, Options(data_dir=data_dir, runs_dir=folder, gpu=gpu))
+            if gpu and setup.device == "cpu":
+                return
             yield trial.trial_id, setup.config["epochs"] * (training_s(setup) + judging_s(setup))
 
 
