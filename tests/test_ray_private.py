@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray.tune import registry
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
-from attnsweep.engine import ray_private, tokens
+from attnsweep.core.errors import UserError
+from attnsweep.engine import cluster, ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
-from commands import PATIENCE_S, TINY, finish, raw_ids, start, write_sweep
+from commands import PATIENCE_S
 
 PACKAGE = Path(attnsweep.__file__).parent
 
@@ -141,6 +142,19 @@ def test_a_local_cluster_is_started_as_one_of_a_single_machine(monkeypatch: pyte
     assert asked[1:] == [{}]
 
 
+def test_a_cluster_of_this_machine_has_no_process_that_adds_nodes_or_passes_on_what_workers_print(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    whole = parameter.RayParams
+    ray_private.start_on_loopback(lambda **options: made.append(parameter.RayParams(num_cpus=1)), {})
+    assert (made[0].include_log_monitor, made[0].no_monitor, made[0].num_cpus) == (False, True, 1)
+    assert parameter.RayParams is whole
+    monkeypatch.setattr(parameter, "RayParams", lambda *, num_cpus: num_cpus)
+    ray_private.start_on_loopback(lambda **options: made.append(parameter.RayParams(num_cpus=1)), {})
+    assert made[1] == 1, "of another version: all are started"
+
+
 def test_an_error_of_the_start_is_raised() -> None:
     def init(**options: Any) -> None:
         raise RuntimeError("no space left")
@@ -149,6 +163,16 @@ def test_an_error_of_the_start_is_raised() -> None:
     with pytest.raises(RuntimeError, match="no space left"):
         ray_private.start_on_loopback(init, {})
     assert ray_constants.ENABLE_RAY_CLUSTER == before
+
+
+def test_where_ray_gives_up_waiting_for_itself_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.tokens, "keep_private", lambda **options: None)
+    with pytest.raises(UserError, match=r"Ray did not start within half a minute: .* or run with --serial"):
+        cluster.start_here({})
 
 
 LISTENERS = """
@@ -264,30 +288,3 @@ def test_rays_command_is_that_of_this_environment_or_else_of_the_path(
     assert "version 2." in ended.stdout
     monkeypatch.setitem(sys.modules, "ray.scripts.scripts", None)
     assert len(ray_private.command()) == 1 and ray_private.command()[0].endswith("ray")
-
-
-# --- All together ---
-
-WITHOUT = """
-import sys
-from ray import tune
-from ray._private import worker
-from attnsweep.engine import tune as ours
-
-del worker.print_to_stdstream
-ours.ray_private.worker_of = lambda trial: None
-ours.ray_private.sees_workers = lambda trial: False
-ours.ray_private.forget = lambda trials: None
-ours.ray_private.remembered_classes = __import__("contextlib").nullcontext
-from attnsweep.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_a_sweep_runs_without_any_of_it(tmp_path: Path) -> None:
-    (tmp_path / "without.py").write_text(WITHOUT)
-    sweep = write_sweep(tmp_path, f"model='vit', seed=tune.grid_search(range(6)), epochs=1, {TINY}")
-    status, out, err = finish(start(sweep, program=(str(tmp_path / "without.py"),)))
-    assert (status, len(raw_ids(tmp_path / "results"))) == (0, 6), err
-    assert "6 done in" in out

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from ray import tune
 
-import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core.trial import Trial
-from attnsweep.engine import cluster
 from attnsweep.results.store import Row, Store
 from attnsweep.space.grid import is_domain
 from attnsweep.space.optuna_study import contains, distribution, samplers
@@ -250,25 +248,6 @@ def test_a_dry_run_says_how_many_trials_are_to_be_suggested(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["done"] * 2 + ["new"] * 3
     assert lines[-1]["trial_id"] is lines[-1]["depth"] is None and lines[-1]["model"] == "vit"
-
-
-@pytest.mark.ray
-def test_a_real_search_trains_its_number_and_goes_on_where_it_is_lengthened(tmp_path: Path) -> None:
-    space: dict[str, Any] = dict(
-        model="vit", depth=tune.randint(1, 4), lr=tune.loguniform(1e-4, 1e-2), dim=16
-    )
-
-    def ran(samples: int) -> list[str]:
-        sweep = Sweep(**space, **SMALL, num_samples=samples)
-        rows = attnsweep.run(sweep, tmp_path / "results", latency=False)
-        assert set(rows["status"]) == {"done"} and set(rows["attempts"]) == {1}
-        return list(rows["trial_id"])
-
-    with cluster.connected("local"):
-        first, again, more = ran(4), ran(4), ran(6)
-    assert len(first) == 4 and sorted(again) == sorted(first)
-    assert len(set(more)) == 6 and set(first) < set(more)
-    assert len((tmp_path / "runs/starts.log").read_text().split()) == 6
 
 
 def test_without_the_experimental_part_of_its_sampler_the_search_goes_on(

@@ -169,18 +169,25 @@ def connect(address: str | None) -> None:
 
 
 def start_here(options: Mapping[str, Any]) -> None:
-    """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long."""
+    """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long, or
+    where Ray gives up waiting for its own processes.
+    """
     tokens.keep_private(create=True)
     try:
         ray_private.start_on_loopback(ray.init, {**options, **ray_private.without_working_directory()})
-    except OSError as error:
-        if "AF_UNIX" not in str(error):
-            raise
-        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-        raise UserError(
-            f"TMPDIR={folder!r} is too long for the sockets of Ray below it; "
-            "set a shorter one, as TMPDIR=/tmp"
-        ) from error
+    except Exception as error:  # Ray has no name of its own for the second
+        if "AF_UNIX" in str(error):
+            folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+            raise UserError(
+                f"TMPDIR={folder!r} is too long for the sockets of Ray below it; "
+                "set a shorter one, as TMPDIR=/tmp"
+            ) from error
+        if "timed out during startup" in str(error):
+            raise UserError(
+                f"Ray did not start within half a minute: {os.getloadavg()[0]:.0f} processes of this machine "
+                f"wait for its {os.cpu_count()} CPUs; try again when they do less, or run with --serial"
+            ) from error
+        raise
 
 
 def attach(address: str, quiet: Mapping[str, Any]) -> None:
