@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from fractions import Fraction
@@ -24,6 +25,7 @@ OF_DRIVING = set(design.CHOICES) - {"attention"}
 OF_OWN_MODELS = {"model_args", "model_sha256"}
 OF_OTHERS = OF_SEQUENCES | OF_TEXT | OF_DRIVING | OF_OWN_MODELS
 OF_OTHERS |= {"unreadable", "pooling", "clip_norm", "weights", "weights_sha256"}
+OF_OTHERS |= {*itertools.chain(*images.MODELS.values())} - {*itertools.chain(*MODELS.values())}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 

@@ -7,11 +7,12 @@ from attnsweep.core.axes import Config
 from attnsweep.space.trials import cost_of
 from attnsweep.tasks.driving.planners import PLANNERS
 from attnsweep.tasks.images import models
+from attnsweep.tasks.images.models.zoo import MECHANISMS
 from attnsweep.tasks.images.space import feature_side
 from attnsweep.tasks.registry import TASK_OF, build, resolve
 
-MODELS = ("cnn", "vit", "deepvit", "hybrid")
-TRANSFORMERS = MODELS[1:]
+MODELS = tuple(name for name in models.MODELS if name not in MECHANISMS)  # those have tests of their own
+TRANSFORMERS = ("vit", "deepvit", "hybrid")
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 SMALL = dict(dim=16, depth=2, heads=2, dim_head=8, mlp_dim=24)
 
