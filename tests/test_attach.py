@@ -1,5 +1,6 @@
 """Attaching to clusters that `ray start --head` began, with Ray's tokens and without."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,8 +16,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import ray
-import yaml
 
 from attnsweep.engine import cluster
 
@@ -111,103 +110,82 @@ def open_() -> Iterator[Home]:
         yield home
 
 
-def attnsweep(home: Home, folder: Path, *words: str, **environment: str) -> tuple[int, str, str]:
-    (folder / "s.py").write_text(SWEEP)
+def test_a_sweep_attaches_to_a_cluster_that_asks_for_tokens(closed: Home, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(SWEEP)
     done = subprocess.run(
-        [sys.executable, "-m", "attnsweep", "s.py", "--no-latency", *words],
-        cwd=folder, env=home.environment(**environment), capture_output=True, text=True, timeout=PATIENCE_S,
+        [sys.executable, "-m", "attnsweep", "s.py", "--no-latency"],
+        cwd=tmp_path, env=closed.environment(), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.mark.parametrize("kind", ["closed", "open_"])
-def test_a_sweep_attaches_to_a_cluster_that_asks_for_tokens_and_to_one_that_does_not(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    status, out, err = attnsweep(request.getfixturevalue(kind), tmp_path)
-    assert (status, err) == (0, ""), out + err
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert pd.read_parquet(tmp_path / "results/trials")["status"].tolist() == ["done"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "way"), [("closed", "named"), ("closed", "RAY_ADDRESS"), ("open_", "named")]
-)
-def test_a_cluster_may_be_named_in_words_or_in_the_environment(
-    kind: str, way: str, request: pytest.FixtureRequest
-) -> None:
-    home: Home = request.getfixturevalue(kind)
-    environment = {"RAY_ADDRESS": home.address} if way == "RAY_ADDRESS" else {}
-    asks = "import ray, sys; from attnsweep.engine import cluster\nwith cluster.connected(*sys.argv[1:]): "
-    asks += "print('only_there' in ray.cluster_resources())"
-    named = home.address if way == "named" else ""
+TRIES = """
+import json, os, sys
+import ray
+from attnsweep.core.errors import UserError
+from attnsweep.engine import cluster
+
+@ray.remote(resources={"only_there": 1})
+def there():
+    return "there"
+
+answers, before = [], dict(os.environ)
+for address, environment in json.loads(sys.argv[1]):
+    os.environ.update(environment)
+    try:
+        with cluster.connected(address):
+            answers.append(ray.get(there.remote()))
+    except UserError as error:
+        answers.append(str(error))
+    assert not ray.is_initialized()
+    os.environ.clear()
+    os.environ.update(before)
+print(json.dumps(answers))
+"""
+
+
+def tried(home: Home, *tries: tuple[str | None, dict[str, str]]) -> list[str]:
+    """What a driver of this user hears that tries addresses (None: what it finds) in environments, one
+    after another: "there" from the cluster, or why it cannot attach to it; it starts no other.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", asks, named], env=home.environment(**environment), capture_output=True,
+        [sys.executable, "-c", TRIES, json.dumps(tries)], env=home.environment(), capture_output=True,
         text=True, timeout=PATIENCE_S,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    answers: list[str] = json.loads(done.stdout)
+    return answers
 
 
-@pytest.mark.parametrize(
-    ("kind", "environment", "sentence"),
-    [
-        ("closed", {"RAY_AUTH_TOKEN": OTHER}, "refuses the token"),
-        ("closed", {"RAY_AUTH_MODE": "disabled"}, "asks for a token, but RAY_AUTH_MODE=disabled"),
-        ("closed", {"HOME": "/nonexistent"}, "asks for a token and there is none here"),
-        ("open_", {"RAY_AUTH_MODE": "token"}, "asks for no token, but RAY_AUTH_MODE=token"),
-    ],
-)
-def test_where_driver_and_cluster_cannot_agree_a_sentence_says_so_and_no_other_cluster_is_started(
-    kind: str, environment: dict[str, str], sentence: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    home: Home = request.getfixturevalue(kind)
-    status, _, err = attnsweep(home, tmp_path, **environment)
-    assert status == 2 and sentence in err and home.address in err
-    assert len(err.splitlines()) == 1 and TOKEN not in err and OTHER not in err
+def assert_refusal(home: Home, answer: str, sentence: str) -> None:
+    assert sentence in answer and home.address in answer
+    assert "\n" not in answer and TOKEN not in answer and OTHER not in answer
 
 
-def test_a_private_cluster_of_another_driver_is_not_joined(tmp_path: Path) -> None:
-    """It would end in the middle of the sweep, with that driver."""
-    other = "import ray, sys; ray.init(address='local', num_cpus=1, _node_ip_address='127.0.0.1', "
-    other += "include_dashboard=False); print('up', flush=True); sys.stdin.read()"
-    home = Home(Path(tempfile.mkdtemp(prefix="h", dir="/tmp")), "")
-    process = subprocess.Popen(
-        [sys.executable, "-c", other], env=home.environment(), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    try:
-        assert process.stdout.readline() == "up\n"
-        asks = "from attnsweep.engine import cluster\nwith cluster.connected(None): pass"
-        mine = subprocess.run(
-            [sys.executable, "-c", asks],
-            env=home.environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        assert mine.returncode == 0, mine.stderr
-        assert len(list(home.folder.glob("t/ray/session_2*"))) == 2, "one for each"
-    finally:
-        process.stdin.close()
-        process.wait(timeout=PATIENCE_S)
-        shutil.rmtree(home.folder, ignore_errors=True)
-
-
-def test_nodes_that_the_autoscaler_may_add_count_as_offered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = {
-        "head": {"resources": {"CPU": 0}, "node_config": {}},
-        "worker": {"resources": {"CPU": 4, "GPU": 2}, "min_workers": 0, "max_workers": 3, "node_config": {}},
+def test_a_cluster_that_asks_for_tokens_is_found_and_named_or_says_why_not(closed: Home) -> None:
+    refusals = {
+        "refuses the token": {"RAY_AUTH_TOKEN": OTHER},
+        "asks for a token, but RAY_AUTH_MODE=disabled": {"RAY_AUTH_MODE": "disabled"},
+        "asks for a token and there is none here": {"HOME": "/nonexistent"},
     }
-    monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
-    monkeypatch.setenv("RAY_NODE_TYPE_NAME", "head")  # as `ray up` does
-    with cluster.connected("local"):
-        alone = int(ray.cluster_resources()["CPU"])
-        assert cluster.request(None) == {"cpu": 1, "gpu": 0} and cluster.slots({"cpu": 1}) == alone
-        (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": kinds}))
-        assert cluster.request(None) == {"cpu": 1, "gpu": 0.25}
-        assert cluster.slots({"cpu": 1, "gpu": 0.25}) == 3 * 4, "the head has no GPU"
-        assert cluster.request({"gpu": 2}) == {"cpu": 1, "gpu": 2}
-        with pytest.raises(cluster.UserError, match="more than any node"):
-            cluster.request({"gpu": 3})
+    named, in_environment = (closed.address, {}), (None, {"RAY_ADDRESS": closed.address})
+    answers = tried(closed, *((None, wrong) for wrong in refusals.values()), named, in_environment)
+    assert answers[3:] == ["there", "there"]
+    for sentence, answer in zip(refusals, answers, strict=False):
+        assert_refusal(closed, answer, sentence)
+
+
+def test_a_cluster_that_asks_for_none_is_found_and_named_or_says_why_not(open_: Home) -> None:
+    refused, *answers = tried(open_, (None, {"RAY_AUTH_MODE": "token"}), (None, {}), (open_.address, {}))
+    assert_refusal(open_, refused, "asks for no token, but RAY_AUTH_MODE=token")
+    assert answers == ["there", "there"]
+
+
+def test_where_nothing_is_found_a_cluster_of_its_own_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that of another driver, which is not found, is not joined: it would end in mid-sweep."""
+    started: list[object] = []
+    monkeypatch.setattr(cluster.tokens, "running", lambda: None)
+    monkeypatch.setattr(cluster, "start_here", started.append)
+    cluster.connect(None)
+    assert len(started) == 1

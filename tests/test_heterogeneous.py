@@ -3,15 +3,19 @@ threads a trial has. Its nodes are processes of this machine; each has a CPU of 
 """
 
 import contextlib
+import io
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import ray
+import yaml
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -59,9 +63,6 @@ class Noted(nn.Module):
     def forward(self, images):
         return self.layers(images)
 '''
-TINY = dict(
-    model="vit", dataset="digits", depth=1, heads=1, dim=8, dim_head=8, mlp_dim=8, batch_size=2000, epochs=1
-)
 PRETEND = """
 import os
 from pathlib import Path
@@ -78,7 +79,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("nodes")
     (folder / "sitecustomize.py").write_text(PRETEND)
     small = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    with pytest.MonkeyPatch.context() as environment_of_head:
+        environment_of_head.setenv("RAY_NODE_TYPE_NAME", "head")  # as `ray up` does
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     for name, resources in (("Alpha", {"alpha": 1}), ("Beta", {"beta": 1, "card": 1}), ("Beta", {"beta": 1})):
         (folder / name).write_text(f"model name\t: {name}\n")
@@ -89,16 +92,64 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.shutdown()
 
 
-def ran(tmp_path: Path, resources: dict[str, float]) -> pd.DataFrame:
-    sweep = Sweep(TINY, seed={"grid_search": [0, 1]}, resources=resources)
-    rows = attnsweep.run(sweep, results=tmp_path / "results", latency=False)
+def ran(folder: Path, resources: dict[str, float]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of two trials of one architecture, and what the second has noted of its threads."""
+    note = folder / "note.json"
+    (folder / "noted.py").write_text(NOTED)
+    model = dict(model=f"{folder}/noted.py:Noted", note=str(note), epochs=1, batch_size=2000)
+    sweep = Sweep(model, seed={"grid_search": [0, 1]}, resources=resources)
+    rows = attnsweep.run(sweep, results=folder / "results", latency=False)
     assert list(rows["status"]) == ["done"] * 2, rows["error"].tolist()
-    return rows
+    return rows, json.loads(note.read_text())
 
 
-def test_resources_decide_where_trials_go(nodes: Cluster, tmp_path: Path) -> None:
+def assert_threads(rows: pd.DataFrame, noted: dict[str, Any], threads: int) -> None:
+    """Asserts that trials computed on so many threads, whatever the environment says: here 16."""
+    assert (noted["torch"], noted["interop"], noted["omp"]) == (threads, 1, str(threads))
+    assert set(noted["pools"]) == {threads}
+    assert noted["busy"] < threads + 0.2, "processor time over wall clock"
+    assert rows["device"][0].endswith(f", {threads} thread{'s' if threads > 1 else ''}")
+
+
+def test_resources_decide_where_trials_go_and_on_how_many_threads_they_compute(
+    nodes: Cluster, tmp_path: Path
+) -> None:
     """To the one node with a card; below, to the one with the CPU Alpha."""
-    assert set(ran(tmp_path, {"cpu": 2, "card": 0.25})["cpu"]) == {"Beta"}
+    rows, noted = ran(tmp_path, {"cpu": 2, "card": 0.25})
+    assert set(rows["cpu"]) == {"Beta"}
+    assert_threads(rows, noted, 2)
+
+
+class Heard(io.StringIO):
+    """A standard output that makes a file once it has heard some words."""
+
+    def __init__(self, words: str, file: Path) -> None:
+        super().__init__()
+        self.words, self.file = words, file
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.words in self.getvalue():
+            self.file.touch()
+        return written
+
+
+@pytest.fixture(scope="module")
+def on_alpha(nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Results of trials that had to wait for the node Alpha, and what a person could read meanwhile."""
+    folder = tmp_path_factory.mktemp("alpha")
+    out = Heard("waiting for room", folder / "said")
+    with held({"CPU": 1, "alpha": 1}, until=folder / "said"), contextlib.redirect_stdout(out):
+        rows, noted = ran(folder, {"cpu": 0.5, "alpha": 1})
+    assert set(rows["cpu"]) == {"Alpha"}
+    assert_threads(rows, noted, 1)
+    return folder / "results", out.getvalue()
+
+
+def test_trials_that_find_no_room_say_what_they_wait_for(on_alpha: tuple[Path, str]) -> None:
+    _, out = on_alpha
+    assert "waiting for room in the cluster: a trial takes cpu 0.5, alpha 1; free are cpu" in out
+    assert "alpha 0 of 1" in out
 
 
 def test_what_no_node_has_is_refused_with_what_the_cluster_has(nodes: Cluster) -> None:
@@ -117,6 +168,24 @@ def test_slots_are_counted_node_by_node(nodes: Cluster) -> None:
         assert cluster.slots({"cpu": cpu, "gpu": 0, "card": card}) == count
 
 
+def test_nodes_that_the_autoscaler_may_add_count_as_offered(
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {
+        "head": {"resources": {"CPU": 0}, "node_config": {}},
+        "worker": {"resources": {"CPU": 4, "GPU": 2}, "min_workers": 0, "max_workers": 3, "node_config": {}},
+    }
+    monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
+    alone = int(ray.cluster_resources()["CPU"])
+    assert cluster.request(None) == {"cpu": 1, "gpu": 0} and cluster.slots({"cpu": 1}) == alone
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": kinds}))
+    assert cluster.request(None) == {"cpu": 1, "gpu": 0.25}
+    assert cluster.slots({"cpu": 1, "gpu": 0.25}) == 3 * 4, "the head has no GPU"
+    assert cluster.request({"gpu": 2}) == {"cpu": 1, "gpu": 2}
+    with pytest.raises(UserError, match="more than any node"):
+        cluster.request({"gpu": 3})
+
+
 @pytest.mark.parametrize(
     ("node", "asked", "count"),
     [
@@ -133,22 +202,39 @@ def test_room_in_a_node(node: dict[str, float], asked: dict[str, float], count: 
     assert cluster.room(node, asked) == count
 
 
-def test_latency_is_measured_once_on_each_kind_of_device(nodes: Cluster, tmp_path: Path) -> None:
-    rows = ran(tmp_path, {"cpu": 2, "alpha": 1})
-    assert set(rows["cpu"]) == {"Alpha"}
-    store, heard = Store(tmp_path / "results"), list[tuple[int, int]]()
+@pytest.fixture(scope="module")
+def benches(nodes: Cluster) -> tuple[list[Kind], list[str | None]]:
+    """The kinds of devices in the cluster, and what they report."""
+    reports = list[str | None]()
+    return [*RayCluster(reports.append).benches(SINGLE, gpus=False)], reports
+
+
+@pytest.fixture
+def alpha(benches: tuple[list[Kind], list[str | None]]) -> tuple[Kind, list[str | None]]:
+    """The node Alpha as a bench, and what it reports from now on."""
+    kinds, reports = benches
+    (one,) = (kind for kind in kinds if kind.described.measured_on[1].startswith("Alpha"))
+    reports.clear()
+    return one, reports
+
+
+def test_latency_is_measured_once_on_each_kind_of_device(
+    on_alpha: tuple[Path, str], benches: tuple[list[Kind], list[str | None]]
+) -> None:
+    results, _ = on_alpha
+    store, heard = Store(results), list[tuple[int, int]]()
+    rows = attnsweep.load(results)
     subjects = latency.subjects_of(store, dict(zip(rows["trial_id"], rows["arch_id"], strict=True)))
     for _ in range(2):
-        benches = RayCluster(lambda reason: None).benches(SINGLE, gpus=False)
-        latency.Phase(store, SINGLE, lambda *now: heard.append(now)).measure(subjects, benches)
+        latency.Phase(store, SINGLE, lambda *now: heard.append(now)).measure(subjects, benches[0])
     assert heard == [(1, 1), (1, 1)]
     measured = store.read("latency").to_pandas()
     assert sorted(measured["measured_on"]) == ["Alpha, 1 thread", "Beta, 1 thread"]
-    assert set(attnsweep.load(tmp_path / "results")["measured_on"]) == {"Alpha, 1 thread"}
+    assert set(attnsweep.load(results)["measured_on"]) == {"Alpha, 1 thread"}
 
 
-def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None:
-    one = alpha(reports := [])
+def test_a_measurement_waits_until_it_has_its_node_alone(alpha: tuple[Kind, list[str | None]]) -> None:
+    one, reports = alpha
     where = NodeAffinitySchedulingStrategy(one.nodes[0].node_id, soft=False)
 
     @ray.remote(num_cpus=0.5, scheduling_strategy=where)
@@ -171,57 +257,43 @@ def test_a_measurement_waits_until_it_has_its_node_alone(nodes: Cluster) -> None
     assert reports == []
 
 
-def alpha(reports: list[str | None]) -> Kind:
-    """The node Alpha as a bench, which reports to a list."""
-    benches = RayCluster(reports.append).benches(SINGLE, gpus=False)
-    (one,) = (bench for bench in benches if bench.described.measured_on[1].startswith("Alpha"))
-    assert isinstance(one, Kind)
-    return one
-
-
 def test_a_measurement_that_waits_for_its_node_says_so(
-    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+    alpha: tuple[Kind, list[str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin_and_say(asks: Sequence[Ask], *_: object) -> Iterator[Measured | None]:  # it travels by value
         yield None
         yield Measured(asks[0], None, "nothing")
 
+    def report(reason: str | None) -> None:
+        reports.append(reason)
+        (tmp_path / "said").touch()
+
     monkeypatch.setattr(on_ray, "SAY_S", 0.3)
     monkeypatch.setattr(on_ray, "begin_and_measure", begin_and_say)
-    one = alpha(reports := [])
-    with held({"CPU": 1, "alpha": 0.5}, seconds=2):
-        (measured,) = one.measure([Ask(Deployment())])
+    one, reports = alpha
+    with held({"CPU": 1, "alpha": 0.5}, until=tmp_path / "said"):
+        (measured,) = replace(one, report=report).measure([Ask(Deployment())])
     assert measured.error == "nothing"
     assert reports[0].startswith("room to measure, where other work of the cluster runs; free are cpu")
     assert reports[-1] is None
 
 
 @contextlib.contextmanager
-def held(resources: dict[str, float], *, seconds: float) -> Iterator[None]:
-    """Other work, which has these resources for a while."""
+def held(resources: dict[str, float], *, until: Path) -> Iterator[None]:
+    """Other work, which has these resources until there is a file."""
     others = {key: amount for key, amount in resources.items() if key != "CPU"}
     ((name, amount),) = others.items()
 
     @ray.remote(num_cpus=resources["CPU"], resources=others)
     def work() -> None:  # a task gives back what it has when it ends, an actor when it dies
-        time.sleep(seconds)
+        while not until.exists():
+            time.sleep(0.05)
 
     working = work.remote()
     while ray.available_resources().get(name, 0) > ray.cluster_resources()[name] - amount:
         time.sleep(0.05)
     yield
     ray.get(working)
-
-
-def test_trials_that_find_no_room_say_what_they_wait_for(
-    nodes: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with held({"CPU": 1, "alpha": 1}, seconds=8):
-        rows = ran(tmp_path, {"cpu": 1, "alpha": 1})
-    assert set(rows["cpu"]) == {"Alpha"}
-    out = capsys.readouterr().out
-    assert "waiting for room in the cluster: a trial takes cpu 1, alpha 1; free are cpu" in out
-    assert "alpha 0 of 1" in out
 
 
 def asks(count: int) -> list[Ask]:
@@ -279,22 +351,3 @@ def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCapt
     )
     assert list(gone.measure([Ask(Deployment())])) == []
     assert "a node measures no more" in caplog.text
-
-
-@pytest.mark.parametrize(("cpu", "threads"), [(2, 2), (0.5, 1)])
-def test_a_trial_computes_on_as_many_threads_as_it_has_cpus(
-    nodes: Cluster, tmp_path: Path, cpu: float, threads: int
-) -> None:
-    """Whatever the environment says: here 16."""
-    (tmp_path / "noted.py").write_text(NOTED)
-    note = tmp_path / "note.json"
-    sweep = Sweep(
-        model=f"{tmp_path}/noted.py:Noted", note=str(note), epochs=1, batch_size=2000, resources={"cpu": cpu}
-    )
-    rows = attnsweep.run(sweep, results=tmp_path / "results", latency=False)
-    assert list(rows["status"]) == ["done"], rows["error"].tolist()
-    noted = json.loads(note.read_text())
-    assert (noted["torch"], noted["interop"], noted["omp"]) == (threads, 1, str(threads))
-    assert set(noted["pools"]) == {threads}
-    assert noted["busy"] < threads + 0.2, "processor time over wall clock"
-    assert rows["device"][0].endswith(f", {threads} thread{'s' if threads > 1 else ''}")
