@@ -35,6 +35,7 @@ from attnsweep.engine.engine import (
 )
 from attnsweep.measuring.measure import measure_architecture, measure_reference
 from attnsweep.results import latencies
+from attnsweep.results.latencies import ms_of
 from attnsweep.results.store import Row, Store
 from attnsweep.space.budget import Budget, Excess, unknown
 from attnsweep.space.plan import folders_of, make_plan, refuse_unmet
@@ -148,6 +149,16 @@ def test_the_limit_that_is_exceeded_most_is_named_and_nothing_measured_in_vain()
     assert str(Excess("latency_ms", 3.0, 2)) == "latency_ms 3 exceeds 2 by 50 %"
     over = Budget(latency_ms=2, params=trial.params / 2, macs=trial.macs / 3).excess(trial, latency_of)
     assert over and over.key == "macs" and over.share == pytest.approx(2) and len(asked) == 1
+
+
+def test_an_unstable_latency_that_may_be_within_the_limit_says_so() -> None:
+    row: Row = dict(latency_ms_p50=2.2, latency_ms_low=1.9, latency_ms_high=2.6)
+    shaky, steady = (ms_of({**row, "unstable": unstable}) for unstable in (True, False))
+    assert shaky == steady == 2.2
+    excess = Excess("latency_ms", shaky, 2.0)
+    assert excess.is_in_doubt and str(excess).endswith("exceeds 2 by 10 %, unstable: between 1.9 and 2.6")
+    assert not Excess("latency_ms", steady, 2.0).is_in_doubt
+    assert not Excess("latency_ms", shaky, 1.8).is_in_doubt
 
 
 def test_latency_is_known_of_one_deployment_on_one_device_of_the_last_versions() -> None:

@@ -60,7 +60,10 @@ def export(trial_id: str, file: str, *, results: str, data: str | None, overwrit
         files.replace(path, made.content)
     except OSError as error:
         raise unwritable(path, error) from error
-    print(f"wrote {path} ({len(made.content) / 1e6:.1f} MB). To run it:\n")
+    print(f"wrote {path} ({len(made.content) / 1e6:.1f} MB).", end=" ")
+    if row["precision"] != "fp32":
+        print(f"It computes in fp32; trained and judged it was in {row['precision']}.", end=" ")
+    print("To run it:\n")
     print("\n".join(LINES[path.suffix](path, made)))
 
 

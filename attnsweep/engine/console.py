@@ -81,6 +81,12 @@ def show_budget(console: Console, plan: "Plan") -> None:
         several = f"; the nearest is {nearest}, the farthest {farthest}" if len(names) > 1 else f": {nearest}"
         what = f"of {len(plan.samples)} points drawn at random {len(over)}" if plan.samples else len(over)
         console.print(f"  over budget, not trained: {what}{several}", highlight=False, markup=False)
+        if doubt := sum(plan.over[one.trial_id].is_in_doubt for one in one_each(over)):
+            console.print(
+                f"  of these {counted(doubt, 'architecture')} may be within it: the machine was too busy to "
+                "tell; delete the table latency in the results, and it is measured again",
+                style="yellow", highlight=False, markup=False,
+            )  # fmt: skip
     if plan.undecided:
         count = counted(plan.undecided, "architecture")
         console.print(

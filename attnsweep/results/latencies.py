@@ -16,6 +16,18 @@ NAMES = tuple(column.name for column in LATENCY_OF_TRIAL)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
+class Unstable(float):
+    """Milliseconds that did not settle: they lie somewhere from `low` to `high`."""
+
+    low: float
+    high: float
+
+    def __new__(cls, ms: float, low: float, high: float) -> "Unstable":
+        made = super().__new__(cls, ms)
+        made.low, made.high = low, high
+        return made
+
+
 def of_trials(
     trials: Iterable[Row], measured: Iterable[Row], *, runtime: str, measured_on: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,7 +78,10 @@ def of_architectures(
 def ms_of(row: Row) -> float:
     """The latency of a row of `latency`, NaN where it could not be measured."""
     ms: float | None = row["latency_ms_p50"]
-    return math.nan if ms is None else ms
+    if ms is None:
+        return math.nan
+    low, high = row.get("latency_ms_low"), row.get("latency_ms_high")
+    return Unstable(ms, low, high) if row.get("unstable") and low is not None and high is not None else ms
 
 
 def on_one_device(rows: Sequence[Row], wanted: str | None, before: str | None) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.text import amount, limit
 from attnsweep.core.trial import Trial
+from attnsweep.results.latencies import Unstable
 
 LatencyOf = Callable[
     [Trial], float | None
@@ -33,11 +34,20 @@ class Excess:
         """Relative to the limit; what is above 0 exceeds it."""
         return self.cost / self.limit - 1
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it rests on a measurement that did not settle, and that may be within the limit."""
+        return isinstance(self.cost, Unstable) and self.cost.low <= self.limit
+
     def __str__(self) -> str:
         cost, limit = (written(self.key, value) for value in (self.cost, self.limit))
         if self.share >= MANY:
             return f"{self.key} {cost} is {self.share + 1:,.0f} times the limit of {limit}"
-        return f"{self.key} {cost} exceeds {limit} by {percent(self.share)}"
+        text = f"{self.key} {cost} exceeds {limit} by {percent(self.share)}"
+        if isinstance(self.cost, Unstable) and self.is_in_doubt:
+            low, high = (written(self.key, value) for value in (self.cost.low, self.cost.high))
+            text += f", unstable: between {low} and {high}"
+        return text
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes import explained
 from attnsweep.measuring.runtimes.graph import exported, program_of
 from attnsweep.measuring.runtimes.on_onnxruntime import opened
-from attnsweep.measuring.runtimes.outputs import answered, difference, named_tensors_of
+from attnsweep.measuring.runtimes.outputs import answered, apart_from, named_tensors_of
 from attnsweep.tasks.registry import procedure
 
 ANY, ONE = (2, 5), (1,)  # lengths of a batch with which a file is made and tried; exporters take 1 as fixed
@@ -68,7 +68,7 @@ def deployed(raw: Raw, *, suffix: str, metadata: Mapping[str, str]) -> Deployed:
 def check(run: Callable[[Inputs], list[Tensor]], raw: Raw, batch: int) -> None:
     """Raises Unavailable where what was exported answers otherwise than the model."""
     inputs = raw.examples(batch)
-    difference(run(inputs), answered(lambda: raw.model(*inputs.values())), precision="fp32")
+    apart_from(lambda: run(inputs), lambda: raw.model(*inputs.values()), precision="fp32")
 
 
 # --- What is raw ---

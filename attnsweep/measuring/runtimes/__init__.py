@@ -17,7 +17,7 @@ from attnsweep.core.errors import reason
 from attnsweep.core.runtimes import Unavailable, versions_of
 from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino
 from attnsweep.measuring.runtimes.inference import Call, Inference
-from attnsweep.measuring.runtimes.outputs import answered, difference
+from attnsweep.measuring.runtimes.outputs import apart_from
 
 __all__ = ["RUNTIMES", "Inference", "Prepared", "Unavailable", "preload", "prepare", "versions_of"]
 RUNTIMES: tuple[str, ...] = tuple(runtimes.RUNTIMES)
@@ -67,7 +67,7 @@ def prepare(runtime: str, asked: Inference) -> Prepared:
         call = PREPARE[runtime](asked)
         if tokens is not None:  # what is decoded says nothing about the logits
             return Prepared(call, versions, None)
-        apart = difference(answered(call), answered(asked.answer()), precision=precision)
+        apart = apart_from(call, asked.answer(), precision=precision)
     return Prepared(call, versions, apart)
 
 

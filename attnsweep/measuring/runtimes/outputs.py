@@ -67,6 +67,22 @@ def answered(call: Callable[[], object]) -> list[Tensor]:
     return [tensor.detach().cpu().clone() for tensor in tensors_of(found)]
 
 
+def apart_from(call: Callable[[], object], eager: Callable[[], object], *, precision: str) -> float:
+    """The largest difference between what a call answers and what eager does, see `difference`.
+
+    Raises Unavailable also where eager itself does not answer twice alike: then nothing can be held against
+    it.
+    """
+    wanted = answered(eager)
+    try:
+        difference(answered(eager), wanted, precision=precision)
+    except Unavailable:
+        raise Unavailable(
+            "its own answer to one input changes from call to call, so that nothing can be held against it"
+        ) from None
+    return difference(answered(call), wanted, precision=precision)
+
+
 def difference(found: Sequence[Tensor], wanted: Sequence[Tensor], *, precision: str) -> float:
     """The largest difference between two answers, element by element.
 
