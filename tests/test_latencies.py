@@ -9,7 +9,7 @@ import pytest
 
 import attnsweep
 from attnsweep import UserError
-from attnsweep.answers import pareto
+from attnsweep.answers import pareto, selection
 from attnsweep.core.deployment import Deployment, Deployments
 from attnsweep.results import latencies, schema
 from attnsweep.results.store import Store
@@ -117,7 +117,7 @@ def test_runtimes_share_no_front(results: str) -> None:
     with pytest.raises(UserError, match="rows that differ in runtime cannot be compared"):
         attnsweep.front(both)
     with pytest.raises(UserError, match="choose one with --runtime"):
-        pareto.of_device(both)
+        selection.of_device(both)
 
 
 @pytest.mark.slow

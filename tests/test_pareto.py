@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnsweep.answers import pareto
+from attnsweep.answers import naming, pareto, selection
 from attnsweep.core.errors import UserError
 from attnsweep.results.schema import CONFIGURATION
 
@@ -328,8 +328,8 @@ def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
     sizes = [(6, 128, 4, 256), (12, 768, 12, 3072), (6, 768, 12, 3072)]
     rows = [trial(depth=d, dim=dim, heads=h, mlp_dim=mlp, lr=1e-4) for d, dim, h, mlp in sizes]
     frame = pd.DataFrame([*rows, trial("cnn")])
-    assert pareto.labels(frame).tolist() == ["vit d6 dim128", "vit d12 dim768", "vit d6 dim768", "cnn"]
-    assert pareto.labels(frame, short=False)[0] == "vit depth=6 dim=128"
+    assert naming.labels(frame).tolist() == ["vit d6 dim128", "vit d12 dim768", "vit d6 dim768", "cnn"]
+    assert naming.labels(frame, short=False)[0] == "vit depth=6 dim=128"
 
 
 @pytest.mark.slow
@@ -337,24 +337,24 @@ def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
 def test_labels_of_different_settings_differ(choices):
     names = ("depth", "heads", "mlp_dim", "patch_size")
     frame = pd.DataFrame([trial(**dict(zip(names, values, strict=True))) for values in choices])
-    assert pareto.labels(frame).is_unique
+    assert naming.labels(frame).is_unique
 
 
 def test_one_device_is_chosen_by_name_and_rows_without_latency_stay():
     frame = pd.DataFrame([trial(measured_on=name) for name in ("A100", "H100", None)])
     with pytest.raises(UserError, match=r"A100 \(1 row\), H100 \(1 row\); choose one with --measured-on"):
-        pareto.of_device(frame)
-    assert pareto.of_device(frame, "A100").index.tolist() == [0, 2]
+        selection.of_device(frame)
+    assert selection.of_device(frame, "A100").index.tolist() == [0, 2]
     with pytest.raises(UserError, match="measured_on='A10' has no rows, did you mean 'A100'"):
-        pareto.of_device(frame, "A10")
+        selection.of_device(frame, "A10")
 
 
 def test_a_query_that_is_malformed_or_holds_for_no_row_is_a_users_mistake():
     frame = pd.DataFrame([trial(depth=2), trial(depth=4)])
-    assert pareto.where(frame, "depth == 4").index.tolist() == [1]
+    assert selection.where(frame, "depth == 4").index.tolist() == [1]
     for condition in ("depth ==", "deph == 4", "depth == 5"):
         with pytest.raises(UserError, match=condition):
-            pareto.where(frame, condition)
+            selection.where(frame, condition)
 
 
 @pytest.mark.slow
@@ -370,17 +370,17 @@ def test_labels_say_what_an_architecture_is_before_how_it_was_trained() -> None:
     rows = pd.DataFrame(
         [trial("cnn", image_size=40, epochs=5), trial("cnn", image_size=64, epochs=12), trial("vit", depth=2)]
     )
-    assert pareto.labels(rows).tolist() == ["cnn 40px ep5", "cnn 64px ep12", "vit ep15"]
-    assert pareto.labels(rows[:2], short=False).tolist() == ["cnn image_size=40", "cnn image_size=64"]
+    assert naming.labels(rows).tolist() == ["cnn 40px ep5", "cnn 64px ep12", "vit ep15"]
+    assert naming.labels(rows[:2], short=False).tolist() == ["cnn image_size=40", "cnn image_size=64"]
     rows = pd.DataFrame([trial("cnn", dim=32, batch_size=8), trial("cnn", pooling="max", batch_size=64)])
-    assert pareto.labels(rows).tolist() == ["cnn dim32", "cnn"]
+    assert naming.labels(rows).tolist() == ["cnn dim32", "cnn"]
 
 
 # What tells settings apart
 
 
 def names(*rows: dict[str, object], **options: bool) -> list[str]:
-    return list(pareto.labels(pd.DataFrame(list(rows)), **options))
+    return list(naming.labels(pd.DataFrame(list(rows)), **options))
 
 
 @pytest.mark.slow
@@ -420,7 +420,7 @@ def test_two_settings_have_two_names(kind: str, short: bool) -> None:
     one = trial("a/net.py:Net", lr=1e-3, model_args='{"width": 2}', model_sha256="a" * 64, numerics=2)
     one |= {"attnsweep": "0.1.0"}
     rows = pareto.over_seeds(pd.DataFrame([one, {**one, **OTHER[kind]}]))
-    first, second = pareto.labels(rows, short=short)
+    first, second = naming.labels(rows, short=short)
     assert first != second and len(second) < 60
 
 
@@ -455,10 +455,10 @@ def test_categories_without_rows_are_none() -> None:
         mnist = rows[rows["dataset"] == "mnist"]
         best = pareto.pick(mnist, latency_ms=2.0)
         assert list(best["depth"]) == [2, 4] and list(best["seeds"]) == [2, 2]
-        assert list(pareto.labels(pareto.over_seeds(mnist))) == ["vit d2", "vit d4"]
+        assert list(naming.labels(pareto.over_seeds(mnist))) == ["vit d2", "vit d4"]
         assert len(pareto.front(mnist)) == 4 and pareto.hypervolume(mnist, pareto.reference(mnist)) > 0
-        assert len(pareto.of_device(mnist)) == 4 and len(pareto.choose(rows, "dataset", "mnist")) == 4
-        assert len(pareto.where(rows, "depth == 2 and dataset == 'mnist'")) == 2
+        assert len(selection.of_device(mnist)) == 4 and len(selection.choose(rows, "dataset", "mnist")) == 4
+        assert len(selection.where(rows, "depth == 2 and dataset == 'mnist'")) == 2
 
 
 def test_picking_from_several_data_sets_says_how_to_choose_one() -> None:

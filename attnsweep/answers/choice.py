@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.answers.doubt import Doubt
 from attnsweep.core.text import amount, counted
 
@@ -35,10 +35,10 @@ def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None
     Raises UserError as `pareto.pick` does.
     """
     fits = pareto.pick(frame, **budget, dataset=dataset)
-    rows = frame if dataset is None else pareto.choose(frame, "dataset", dataset)
+    rows = frame if dataset is None else selection.choose(frame, "dataset", dataset)
     rows = rows[~rows["model"].isin(pareto.PRIVILEGED)]
     cost = cost_of(budget, fits)
-    quality = pareto.judged_by(pareto.done(rows))
+    quality = pareto.judged_by(selection.done(rows))
     if fits[quality].isna().all():
         return Choice(fits, name_of(fits, 0), unmeasured(rows, budget))
     sure = doubt.doubt(rows, quality)
@@ -62,7 +62,7 @@ def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
     half a point more.
     """
     settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
-    names, row = pareto.labels(settings, short=False), sure.settings.loc[best]
+    names, row = naming.labels(settings, short=False), sure.settings.loc[best]
     parts = [f"{names[best]}: {doubt.written(row, sure.quality)}{at(row, cost)}"]
     inside = {position(sure, one) for one in fits["trial_id"]} & set(doubt.within_noise_of(sure, best))
     if cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER):
@@ -110,7 +110,7 @@ def at(row: pd.Series, cost: str) -> str:
     """` at 0.69 ms`, with a word where that is unstable; nothing where the cost is unknown."""
     if pd.isna(row.get(cost)):
         return ""
-    unsure = ", unstable" if cost.startswith("latency") and pareto.is_unstable(row) else ""
+    unsure = ", unstable" if cost.startswith("latency") and selection.is_unstable(row) else ""
     return f" at {cost_in_words(row[cost], cost)}{unsure}"
 
 
@@ -123,7 +123,7 @@ def cost_in_words(value: float, cost: str) -> str:
 
 def name_of(fits: pd.DataFrame, row: int) -> str:
     """What a setting is called among others."""
-    return str(pareto.labels(fits, short=False).iloc[row])
+    return str(naming.labels(fits, short=False).iloc[row])
 
 
 def unmeasured(rows: pd.DataFrame, budget: Mapping[str, float]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.answers.doubt import DRAWS, LEVEL, Difference
 from attnsweep.answers.spread import moderated
 from attnsweep.core.errors import UserError
@@ -61,14 +61,14 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
 
     Raises UserError where they have none in common, or their data differ.
     """
-    both = pd.concat([pareto.done(a), pareto.done(b)], ignore_index=True)
+    both = pd.concat([selection.done(a), selection.done(b)], ignore_index=True)
     refuse_other_data(both)
     quality = quality or pareto.judged_by(both)
     ours, theirs = (by_setting(one, quality) for one in (a, b))
     common = [key for key in ours if key in theirs]
     if not common:
         raise UserError("the two have no setting in common; name two trials of one folder instead")
-    names = pareto.labels(pd.concat([ours[key].head(1) for key in common]), short=False)
+    names = naming.labels(pd.concat([ours[key].head(1) for key in common]), short=False)
     pairs = [apart(name, ours[key], theirs[key], quality) for name, key in zip(names, common, strict=True)]
     return compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
 
@@ -78,15 +78,15 @@ def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None)
 
     Raises UserError where there is no such trial that is done, or several, or their data differ.
     """
-    rows = pareto.done(frame)
+    rows = selection.done(frame)
     ids = [str(the_trial(rows, wanted, "that is done")["trial_id"]) for wanted in (a, b)]
     refuse_other_data(rows[rows["trial_id"].isin(ids)])
     quality = quality or pareto.judged_by(rows[rows["trial_id"].isin(ids)])
-    keys = [*pareto.SETTING, *pareto.STATE]
+    keys = [*selection.SETTING, *selection.STATE]
     one, other = (part_with(by_setting(rows, quality, keys), trial_id) for trial_id in ids)
     if one.equals(other):
         raise UserError(f"{a} and {b} are seeds of one setting; name trials of two")
-    names = pareto.labels(pd.concat([one.head(1), other.head(1)]), short=False).tolist()
+    names = naming.labels(pd.concat([one.head(1), other.head(1)]), short=False).tolist()
     return compared([apart(" -> ".join(names), one, other, quality)], quality, (0, 0))
 
 
@@ -94,15 +94,15 @@ def refuse_other_data(rows: pd.DataFrame) -> None:
     """Raises UserError where the rows were not judged on the same examples."""
     for column in ("dataset", "data_sha256"):
         if column in rows:
-            pareto.refuse_mixture(rows, column, hint="compare what was judged on the same examples")
+            selection.refuse_mixture(rows, column, hint="compare what was judged on the same examples")
 
 
 def by_setting(
-    frame: pd.DataFrame, quality: str, keys: Sequence[str] = pareto.SETTING
+    frame: pd.DataFrame, quality: str, keys: Sequence[str] = selection.SETTING
 ) -> dict[tuple[object, ...], pd.DataFrame]:
     """The done rows of each setting, by its axes. Raises UserError where one has two rows of a seed."""
-    pareto.require(frame, quality, "seed")
-    rows = pareto.done(frame).dropna(subset=[quality])
+    selection.require(frame, quality, "seed")
+    rows = selection.done(frame).dropna(subset=[quality])
     names = [name for name in keys if name in rows]
     pareto.refuse_twice(rows, names)
     return {doubt.key_of(key): part for key, part in rows.groupby(names, dropna=False, sort=False)}
@@ -126,7 +126,7 @@ def apart(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> Apart:
     flags = [flags_of(rows, quality) for rows in (one, other)]
     known = flags[0].shape == flags[1].shape
     by_example = flags[1] - flags[0] if known else np.zeros((len(seeds), 0), np.float32)
-    values = [pareto.numbers(rows, quality) for rows in (one, other)]
+    values = [selection.numbers(rows, quality) for rows in (one, other)]
     return Apart(label, float(values[0].mean()), float(values[1].mean()), values[1] - values[0], by_example)
 
 

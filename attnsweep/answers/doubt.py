@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from attnsweep.answers import pareto
+from attnsweep.answers import pareto, selection
 from attnsweep.answers.spread import Spread, moderated
 from attnsweep.core.bits import unpacked
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
+from attnsweep.results.schema import MEASURES
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -61,13 +62,13 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     `quality` is that of the task on its test split by default. Equal arguments give equal draws. Raises
     UserError where data sets are mixed, where a setting has two rows of one seed, or no row has the quality.
     """
-    frame = pareto.plain(frame)
+    frame = selection.plain(frame)
     quality = quality or pareto.judged_by(frame)
-    pareto.require(frame, quality, "seed")
-    rows = pareto.done(frame).dropna(subset=[quality])
+    selection.require(frame, quality, "seed")
+    rows = selection.done(frame).dropna(subset=[quality])
     for column in ("dataset", "data_sha256"):
         if column in rows:
-            pareto.refuse_mixture(rows, column)
+            selection.refuse_mixture(rows, column)
     if rows.empty:
         raise UserError(f"no done trial has {quality}; run a sweep first")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
@@ -76,7 +77,7 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     spread = spread_of_seeds(rows, settings, quality)
     seeds = settings["seeds"].to_numpy(dtype=float)
     moved = changes(right, on_example(right, seeds), spread, seeds, draws, chance)
-    drawn = pareto.numbers(settings, quality)[:, None] + moved
+    drawn = selection.numbers(settings, quality)[:, None] + moved
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     begun, lost = seeds_begun(frame, settings)
     settings = settings.assign(
@@ -107,7 +108,7 @@ def changes(
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
     """For each row of done trials the position of its setting in `over_seeds` of them, (rows,)."""
-    keys = [name for name in (*pareto.SETTING, *pareto.STATE) if name in rows]
+    keys = [name for name in (*selection.SETTING, *selection.STATE) if name in rows]
     return rows.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
 
 
@@ -219,7 +220,7 @@ def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int],
     """How many seeds of each setting have a row of any status: those that failed or diverged count. And how
     many other settings have rows.
     """
-    keys = [name for name in (*pareto.SETTING, *pareto.STATE) if name in settings]
+    keys = [name for name in (*selection.SETTING, *selection.STATE) if name in settings]
     counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
     found = {key_of(index): int(count) for index, count in counts.items()}
     ours = [key_of(key) for key in settings[keys].itertuples(index=False)]
@@ -248,11 +249,11 @@ def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
     there is none a cost is known.
     """
     settings = sure.settings
-    pareto.require(settings, cost)
-    costs = pareto.numbers(settings, cost)
+    selection.require(settings, cost)
+    costs = selection.numbers(settings, cost)
     known = np.isfinite(costs)
-    pareto.check_direction(cost, sure.quality)
-    pareto.refuse_mixtures(settings[known], cost)
+    selection.check_direction(cost, sure.quality)
+    selection.refuse_mixtures(settings[known], cost)
     ends = ends or ends_of(settings, cost)
     shares = np.full(len(costs), np.nan)
     drawn = costs[known] if ends is None else drawn_costs(costs[known], ends[0][known], ends[1][known], sure)
@@ -264,7 +265,7 @@ def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
     """The ends of the intervals of a cost; None of one that has none."""
     if cost != "latency_ms_p50" or not {*LATENCY_ENDS} <= {*settings}:
         return None
-    low, high = (pareto.numbers(settings, name) for name in LATENCY_ENDS)
+    low, high = (selection.numbers(settings, name) for name in LATENCY_ENDS)
     return low, high
 
 
@@ -344,7 +345,7 @@ def difference(sure: Doubt, one: int, other: int) -> Difference:
     """
     apart = sure.draws[one] - sure.draws[other]
     low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    means = pareto.numbers(sure.settings, sure.quality)
+    means = selection.numbers(sure.settings, sure.quality)
     better = float((apart > 0).mean() + 0.5 * (apart == 0).mean())
     return Difference(float(means[one] - means[other]), float(low), float(high), better)
 
@@ -382,7 +383,7 @@ def value_of(value: float, quality: str, *, like: float | None = None) -> str:
 
 def is_fraction(quality: str) -> bool:
     """Whether a quality is written in percent."""
-    column = pareto.MEASURES.get(quality)
+    column = MEASURES.get(quality)
     return column is not None and column.unit == "fraction"
 
 

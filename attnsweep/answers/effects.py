@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.core.errors import UserError
+from attnsweep.core.labels import shown
 
 ERROR_RATE = 0.05
 MOST_LEVELS = 8  # of an axis of a grid
@@ -76,19 +77,19 @@ def effects(
     looked at, and the test is not for choosing. A forest is held against `nulls` of shuffled
     qualities. Raises UserError where no axis differs or there are too few trials.
     """
-    rows = pareto.done(frame)
+    rows = selection.done(frame)
     quality = quality or pareto.selecting(rows)
-    pareto.require(rows, quality, "model", "dataset", "seed")
+    selection.require(rows, quality, "model", "dataset", "seed")
     rows = rows.dropna(subset=[quality]).reset_index(drop=True)
     for column in ("dataset", "data_sha256"):
         if column in rows:
-            pareto.refuse_mixture(rows, column)
-    pareto.refuse_twice(rows, [name for name in (*pareto.SETTING, *pareto.STATE) if name in rows])
+            selection.refuse_mixture(rows, column)
+    pareto.refuse_twice(rows, [name for name in (*selection.SETTING, *selection.STATE) if name in rows])
     axes = differing(rows)
     if not axes:
         raise UserError("no axis differs between these trials, so none can matter; sweep one")
     levels = {axis: as_levels(rows[axis]) for axis in axes}
-    y = pareto.numbers(rows, quality)
+    y = selection.numbers(rows, quality)
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, seed, nulls), ())
@@ -101,7 +102,7 @@ def differing(rows: pd.DataFrame) -> list[str]:
     and code is an axis, too: what differs in that is no seed of the same setting.
     """
     kept = ["model"] if rows["model"].nunique() > 1 else []
-    for name in pareto.varying(rows):
+    for name in naming.varying(rows):
         if not any(decides(rows, one, name) for one in kept):
             kept.append(name)
     return kept
@@ -233,7 +234,7 @@ def main_effect(
     reach = stats.t.ppf(1 - ERROR_RATE / (count * (count - 1)), error[1]) * deviation
     size = float(means[best] - means[worst])
     return Effect(
-        name, size, size - float(reach), size + float(reach), float(p), pareto.shown(factor.categories[best])
+        name, size, size - float(reach), size + float(reach), float(p), shown(factor.categories[best])
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.core import files
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
@@ -37,11 +37,11 @@ def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
 def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     """The settings of each data set as a table for `booktabs`: quality on test with its interval, costs."""
     rows, remarks = [], list[str]()
-    for dataset in pareto.done(trials)["dataset"].unique():
-        here, left_out = pareto.comparable(trials[trials["dataset"] == dataset])
+    for dataset in selection.done(trials)["dataset"].unique():
+        here, left_out = selection.comparable(trials[trials["dataset"] == dataset])
         remarks += [f"{dataset}: {one}" for one in left_out]
         sure = doubt.doubt(here)
-        names = pareto.labels(sure.settings, short=False)
+        names = naming.labels(sure.settings, short=False)
         for i, row in sure.settings.sort_values(sure.quality, ascending=False).iterrows():
             costs = (number(row.get("latency_ms_p50"), ".3g"), number(row.get("params"), ",.0f"))
             rows.append((dataset, names[i], doubt.written(row, sure.quality), *costs))
@@ -94,9 +94,9 @@ def by_dataset(trials: pd.DataFrame, remarks: list[str]) -> Iterator[tuple[str, 
     """For each data set its settings and the quality that selects; remarks on latencies that are left out.
     Raises UserError where nothing is done.
     """
-    done = pareto.done(trials)
+    done = selection.done(trials)
     for dataset, rows in done.groupby("dataset", sort=False):
-        rows, left_out = pareto.comparable(rows)
+        rows, left_out = selection.comparable(rows)
         remarks += [f"{clean(dataset)}: {one}" for one in left_out]
         selects = pareto.selecting(rows)
         yield str(dataset), pareto.over_seeds(rows.dropna(subset=[selects])), selects
@@ -126,7 +126,7 @@ def frozen(settings: pd.DataFrame, cost: str, selects: str) -> list[Any]:
     """Optuna's trials, one for each setting; its axes are categorical, with the values that there are."""
     import optuna
 
-    axes = ["model", *pareto.varying(settings)]
+    axes = ["model", *naming.varying(settings)]
     kinds = {name: sorted({plain(value) for value in settings[name].dropna()}, key=str) for name in axes}
     spread = {
         name: optuna.distributions.CategoricalDistribution(values) for name, values in kinds.items() if values
@@ -171,7 +171,7 @@ class Run:
 def runs_of(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Run]:
     """A run for each of the trials."""
     curves = dict(list(epochs.groupby("trial_id"))) if len(epochs) else {}
-    axes = [name for name in (*pareto.SETTING, "seed") if name in trials and trials[name].nunique() > 1]
+    axes = [name for name in (*selection.SETTING, "seed") if name in trials and trials[name].nunique() > 1]
     judged = {name.replace("test_", part, 1) for name in pareto.JUDGED_BY for part in ("test_", "val_")}
     results = [name for name in trials if name in judged or name in ("latency_ms_p50", "params", "macs")]
     return [
@@ -199,7 +199,7 @@ def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> s
     except ImportError as error:
         raise UserError("this needs tensorboardX; install it: pip install tensorboardX") from error
     refuse_existing(place)  # TensorBoard would draw both curves of a trial as one
-    runs = runs_of(pareto.done(trials), epochs)
+    runs = runs_of(selection.done(trials), epochs)
     for run in runs:
         with SummaryWriter(str(place / run.row["trial_id"])) as writer:
             for epoch in run.curve:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, effects, pareto
+from attnsweep.answers import doubt, effects, naming, pareto, selection
 from attnsweep.answers.doubt import Doubt, Ends
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
+from attnsweep.core.labels import shown
 from attnsweep.core.text import counted
+from attnsweep.results.schema import MEASURES
 
 DIGITS = 9  # of a number on the page: fronts of rounded numbers are those of the numbers themselves
 MOST_PAIRS = 400  # settings, up to which the page knows which are within noise of which
@@ -35,7 +37,7 @@ def overview(trials: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame) 
     """What a page shows of the tables `trials` (of any status), `epochs` and `latency`: `datasets`, one entry
     for each, `trials`, `failures`, `provenance`, `counts` by status, and `remarks` on what was left out.
     """
-    trials = pareto.plain(trials)
+    trials = selection.plain(trials)
     remarks: list[str] = []
     parts = [
         part_of(str(name), rows, epochs, latency, remarks)
@@ -56,7 +58,7 @@ def part_of(
     dataset: str, rows: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame, remarks: list[str]
 ) -> Page | None:
     """One data set's settings; None, with a remark, where there is nothing to compare."""
-    rows, left_out = pareto.comparable(rows)
+    rows, left_out = selection.comparable(rows)
     remarks += left_out
     try:
         sure = doubt.doubt(rows)
@@ -75,15 +77,15 @@ def of_dataset(
     remarks: list[str],
 ) -> Page:
     """See `overview`."""
-    settings, done = sure.settings, pareto.done(rows).dropna(subset=[sure.quality])
+    settings, done = sure.settings, selection.done(rows).dropna(subset=[sure.quality])
     position = doubt.setting_of(done)
     selecting = pareto.selecting(settings)
-    axes = pareto.varying(settings.assign(dataset=dataset)) if len(settings) > 1 else []
+    axes = naming.varying(settings.assign(dataset=dataset)) if len(settings) > 1 else []
     return {
         "dataset": clean(dataset),
         "quality": {"name": sure.quality, "fraction": doubt.is_fraction(sure.quality), "selects": selecting},
         "settings": {
-            "label": [clean(one) for one in pareto.labels(settings, short=False)],
+            "label": [clean(one) for one in naming.labels(settings, short=False)],
             "model": [clean(one) for one in settings["model"]],
             "val": numbers(settings[selecting]),
             "test": numbers(settings[sure.quality]),
@@ -108,7 +110,7 @@ def importance(rows: pd.DataFrame) -> Page | None:
     """What each axis does, the largest effect first, with its interval; None where that cannot be said. A
     forest is not held against chance here, which would take minutes.
     """
-    done = pareto.done(rows)
+    done = selection.done(rows)
     some = done.sample(MOST_FOR_EFFECTS, random_state=0) if len(done) > MOST_FOR_EFFECTS else done
     try:
         found = effects.effects(some, nulls=0)
@@ -150,9 +152,9 @@ def is_finite(value: Any) -> bool:
 
 def common(settings: pd.DataFrame, axes: Sequence[str]) -> dict[str, str]:
     """The axes that are the same for all settings that have them."""
-    rest = [name for name in pareto.SETTING if name in settings and name not in (*axes, "model")]
+    rest = [name for name in selection.SETTING if name in settings and name not in (*axes, "model")]
     return {
-        name: pareto.shown(settings[name].dropna().iloc[0])
+        name: shown(settings[name].dropna().iloc[0])
         for name in rest
         if settings[name].notna().any() and settings[name].dropna().nunique() == 1
     }
@@ -194,8 +196,8 @@ def cost(sure: Doubt, name: str, label: str, *, where: str, ends: Ends | None = 
     compared.
     """
     values, ends = sure.settings[name], ends or doubt.ends_of(sure.settings, name)
-    if name in pareto.MEASURES:
-        pareto.refuse_mixtures(sure.settings[values.notna()], name)
+    if name in MEASURES:
+        selection.refuse_mixtures(sure.settings[values.notna()], name)
     return {
         "name": name,
         "label": label,
@@ -234,9 +236,9 @@ def of_runtimes(
         last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])
         keys = list(zip(settings["arch_id"], settings["precision"], strict=True))
         here = last.reindex(keys)
-        low, high = (pareto.numbers(here, name) for name in doubt.LATENCY_ENDS)
+        low, high = (selection.numbers(here, name) for name in doubt.LATENCY_ENDS)
         for percentile in PERCENTILES:
-            values = pareto.numbers(here, f"latency_ms_{percentile}")
+            values = selection.numbers(here, f"latency_ms_{percentile}")
             if np.isfinite(values).any():
                 name, under = f"latency {percentile}", f"{runtime}, batch {batch:.0f}, {device}"
                 ends = (low, high) if percentile == "p50" else None
@@ -254,7 +256,7 @@ def curves(
     if epochs.empty or quality not in epochs:
         return found
     setting = dict(zip(done["trial_id"], position.tolist(), strict=True))
-    there = epochs[np.isfinite(pareto.numbers(epochs, quality))]
+    there = epochs[np.isfinite(selection.numbers(epochs, quality))]
     known = there.assign(setting=there["trial_id"].map(setting)).dropna(subset=["setting"])
     by = known.groupby(["setting", "epoch"])[quality].agg(["mean", "min", "max"]).reset_index()
     for i, rows in by.groupby("setting"):
@@ -269,7 +271,7 @@ def of_trials(trials: pd.DataFrame) -> Page:
     qualities = [name for name in trials if name in pareto.JUDGED_BY or name in VALIDATED]
     rest = ("best_epoch", "latency_ms_p50", "params", "macs", "train_s", "attempts", "finished_at")
     names = [name for name in (*qualities, *rest) if name in trials and trials[name].notna().any()]
-    labels = pareto.labels(trials, short=False).tolist() if len(trials) else []
+    labels = naming.labels(trials, short=False).tolist() if len(trials) else []
     page: Page = {"trial_id": trials["trial_id"].tolist(), "trial": labels}
     page |= {name: values_of(trials[name]) for name in ("dataset", "seed", "status")}
     for name in names:
@@ -305,7 +307,7 @@ def provenance(trials: pd.DataFrame) -> list[list[str]]:
     for name in PROVENANCE:
         counts = trials[name].value_counts() if name in trials else pd.Series(dtype=int)
         if len(counts) == 1:
-            found.append([name, pareto.shown(counts.index[0])])
+            found.append([name, shown(counts.index[0])])
         elif len(counts):
-            found.append([name, "; ".join(f"{pareto.shown(value)} ({n})" for value, n in counts.items())])
+            found.append([name, "; ".join(f"{shown(value)} ({n})" for value, n in counts.items())])
     return found

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnsweep.answers import pareto
+from attnsweep.answers import selection
 from attnsweep.answers.exports import EXPORTS, export
 from attnsweep.cli.options import add_results
 from attnsweep.figures.arguments import add_where
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     add_where(parser)
     options = parser.parse_args(arguments)
     trials = load(options.results, status=None, all_columns=True)
-    trials = pareto.where(trials, options.where) if options.where else trials
+    trials = selection.where(trials, options.where) if options.where else trials
     said = export(options.form, trials, load(options.results, "epochs"), options.place)
     print(f"wrote {options.place}: {said}")
     return 0

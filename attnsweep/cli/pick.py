@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnsweep.answers import pareto
+from attnsweep.answers import naming, pareto, selection
 from attnsweep.answers.choice import Choice, choose
 from attnsweep.answers.doubt import NOTHING
 from attnsweep.cli.options import add_results
@@ -58,9 +58,9 @@ def pick(
     asked = dict(zip(pareto.BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
     budget = {name: limit(name, value) for name, value in asked.items() if value is not None}
     rows = load(results, status=None, all_columns=True, runtime=runtime)
-    rows = pareto.where(rows, where) if where else rows
+    rows = selection.where(rows, where) if where else rows
     needed = latency_ms is not None or measured_on is not None
-    rows, remarks = (pareto.of_device(rows, measured_on), []) if needed else pareto.comparable(rows)
+    rows, remarks = (selection.of_device(rows, measured_on), []) if needed else selection.comparable(rows)
     choice = choose(rows, budget, dataset)
     if as_json:
         print(in_json(choice, remarks))
@@ -79,8 +79,8 @@ def pick(
 
 def to_show(best: pd.DataFrame) -> pd.DataFrame:
     """What tells the settings apart, and the measures that are to be seen beside them."""
-    axes, models = pareto.distinguishing(best), pareto.model_names(best)
-    typed = pareto.as_typed(best, axes).assign(model=best["model"].map(models))
+    axes, models = naming.distinguishing(best), naming.model_names(best)
+    typed = naming.as_typed(best, axes).assign(model=best["model"].map(models))
     measures = [column.name for column in MEASURES.values() if "pick" in column.shown]
     if "low" in typed:
         quality, known = pareto.judged_by(best), typed["doubt_of"].ne(NOTHING)

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from attnsweep.core.clean import clean
+
 
 def model_name(model: object) -> str:
     """A model's name as people write it: of `FILE.py:CLASS` the class, of `LIBRARY:NAME` the name."""
     return str(model).rpartition(":")[2]
+
+
+def shown(value: object) -> str:
+    """A value of the configuration as it is typed: 6 and not 6.0."""
+    return f"{value:.12g}" if isinstance(value, int | float) else clean(value)
 
 
 def fewest(

@@ -70,9 +70,9 @@ def rows_of(options: argparse.Namespace) -> "pd.DataFrame":
     """The trials, of any status, that the options of `add_rows` ask for. Raises UserError where there are
     none.
     """
-    from attnsweep.answers import pareto
+    from attnsweep.answers import selection
     from attnsweep.results.store import load
 
     frame = load(options.results, status=None, all_columns=True)
-    frame = pareto.where(frame, options.where) if options.where else frame
-    return pareto.choose(frame, "dataset", options.dataset) if options.dataset else frame
+    frame = selection.where(frame, options.where) if options.where else frame
+    return selection.choose(frame, "dataset", options.dataset) if options.dataset else frame

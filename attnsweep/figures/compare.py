@@ -7,7 +7,7 @@ python -m attnsweep compare before/ after/              the settings that both f
 import argparse
 from collections.abc import Sequence
 
-from attnsweep.answers import compare, pareto
+from attnsweep.answers import compare, selection
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.arguments import add_where
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("name two folders of results, or one and two trials")
     frames = [load(first, status=None, all_columns=True)]
     if third:
-        frame = pareto.where(frames[0], options.where) if options.where else frames[0]
+        frame = selection.where(frames[0], options.where) if options.where else frames[0]
         found = compare.of_settings(cleaned(frame), second, third[0], options.quality)
     else:
         frames.append(load(second, status=None, all_columns=True))
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> None:
 
 def narrowed(frame: "compare.pd.DataFrame", options: argparse.Namespace) -> "compare.pd.DataFrame":
     """The rows that the options ask for."""
-    frame = pareto.where(frame, options.where) if options.where else frame
-    return pareto.choose(frame, "dataset", options.dataset) if options.dataset else frame
+    frame = selection.where(frame, options.where) if options.where else frame
+    return selection.choose(frame, "dataset", options.dataset) if options.dataset else frame
 
 
 def main(given: Sequence[str] | None = None) -> int:

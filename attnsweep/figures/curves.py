@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.answers.overview import curves
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError, exit_status
@@ -31,12 +31,12 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     """The learning curves of the `most` best settings of one data set: the mean of the seeds, and from the
     lowest to the highest of them. Raises UserError where none was kept.
     """
-    rows, _ = pareto.comparable(pareto.done(frame))
+    rows, _ = selection.comparable(selection.done(frame))
     for column in ("dataset", "data_sha256"):
         if column in rows:
-            pareto.refuse_mixture(rows, column)
+            selection.refuse_mixture(rows, column)
     quality = pareto.selecting(rows)
-    pareto.require(rows, quality)
+    selection.require(rows, quality)
     rows = rows.dropna(subset=[quality])
     if rows.empty:
         raise UserError(f"no done trial has {quality}; run a sweep first")
@@ -45,7 +45,7 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     best = settings[[one is not None for one in known]].sort_values(quality, ascending=False).head(most)
     if best.empty:
         raise UserError("no learning curve was kept of these trials")
-    names = pareto.labels(settings, short=False)
+    names = naming.labels(settings, short=False)
     scale = 100 if doubt.is_fraction(quality) else 1
     chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
     title = f"{clean(rows['dataset'].iloc[0])}: {chosen}{counted(len(settings), 'setting')}"

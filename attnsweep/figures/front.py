@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from attnsweep.answers import doubt, pareto
+from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.answers.doubt import Doubt
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
@@ -126,7 +126,7 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
 def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
     """The panel of one data set's settings, those without the cost left out."""
     settings, quality, remarks = sure.settings, sure.quality, tuple(doubt.remarks(sure))
-    named = settings.assign(label=pareto.labels(settings), p_front=doubt.on_front(sure, cost))
+    named = settings.assign(label=naming.labels(settings), p_front=doubt.on_front(sure, cost))
     known = named.dropna(subset=[cost]).sort_values([cost, quality])
     known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:
@@ -143,7 +143,7 @@ def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
 
 def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
     """The interval of a latency that is unstable; None for one that is not, and for other costs."""
-    if not cost.startswith("latency") or not pareto.is_unstable(row):
+    if not cost.startswith("latency") or not selection.is_unstable(row):
         return None
     low, high = float(row["latency_ms_low"]), float(row["latency_ms_high"])
     return (low, high) if math.isfinite(high) else (row[cost], row[cost])
@@ -151,7 +151,7 @@ def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
 
 def summary(frame: pd.DataFrame) -> Summary:
     """What the rows have in common, and how many there are."""
-    frame = pareto.done(frame)
+    frame = selection.done(frame)
     settings = pareto.over_seeds(frame)
     epochs = frame["epochs"].fillna(0)
     devices, batches = settings["measured_on"].dropna(), settings["latency_batch"].dropna()
@@ -305,7 +305,7 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
     """How to read the figure, and what its labels abbreviate."""
     points = [point for one in shown for point in one.points]
     words = {word.strip("0123456789.") for point in points for word in point.label.split()[1:]}
-    known = [(name, form.format("")) for name, form in pareto.ABBREVIATIONS.items()]
+    known = [(name, form.format("")) for name, form in naming.ABBREVIATIONS.items()]
     meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
     sentences = {
         "Line: the front, the settings that no other beats on both cost and quality on validation; band and "
@@ -348,7 +348,7 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
     """The figure of `frame`, trials as of `attnsweep.load`: quality against cost, a panel per data set and
     cost. A notebook shows it as it is. Raises UserError where the rows cannot be compared.
     """
-    rows = pareto.of_device(cleaned(frame.assign(**absent(frame))))
+    rows = selection.of_device(cleaned(frame.assign(**absent(frame))))
     figure = draw(panels(rows), summary(rows))
     fonts.fit(figure)
     return figure
@@ -391,14 +391,14 @@ def rows_to_draw(options: argparse.Namespace, runtime: str | None) -> pd.DataFra
     first that each sweep measured). Raises UserError where none is done and has a quality on the test.
     """
     frame = cleaned(load(options.results, status=None, all_columns=True, runtime=runtime))
-    if pareto.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
+    if selection.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
         )
-    frame = pareto.where(frame, options.where) if options.where else frame
+    frame = selection.where(frame, options.where) if options.where else frame
     if options.dataset:
-        frame = pd.concat([pareto.choose(frame, "dataset", name) for name in dict.fromkeys(options.dataset)])
-    return pareto.of_device(frame, options.measured_on)
+        frame = pd.concat([selection.choose(frame, "dataset", one) for one in dict.fromkeys(options.dataset)])
+    return selection.of_device(frame, options.measured_on)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnsweep.answers import pareto
+from attnsweep.answers import pareto, selection
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
 from attnsweep.core.text import counted
@@ -58,8 +58,8 @@ def gains(frame: pd.DataFrame, axis: str, value: str, over: str) -> list[Gain]:
     """
     if axis not in AXES:
         raise UserError(f"there is no axis {axis!r}; `attnsweep columns` lists them")
-    rows, quality = pareto.done(frame), pareto.judged_by(frame)
-    pareto.require(rows, axis, quality, *PAIRED_BY)
+    rows, quality = selection.done(frame), pareto.judged_by(frame)
+    selection.require(rows, axis, quality, *PAIRED_BY)
     keys = list(PAIRED_BY)
     sides = [rows.loc[rows[axis].astype(str) == one, [*keys, "model", quality]] for one in (value, over)]
     for side, one in zip(sides, (value, over), strict=True):
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         frame = pd.concat([load(one) for one in options.results])
-        frame = pareto.where(frame, options.where) if options.where else frame
+        frame = selection.where(frame, options.where) if options.where else frame
         found = gains(frame, options.axis, options.value, options.over)
         print(markdown(found, options.value, options.over))
         seeds = sorted({gain.seeds for gain in found})

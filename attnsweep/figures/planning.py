@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attnsweep.answers import pareto
+from attnsweep.answers import naming, selection
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
@@ -102,7 +102,7 @@ def drove(group: pd.DataFrame) -> bool:
 
 def setting_of(frame: pd.DataFrame) -> list[str]:
     """The columns that tell settings apart: all of the configuration but the seed."""
-    return [name for name in pareto.SETTING if name in frame]
+    return [name for name in selection.SETTING if name in frame]
 
 
 def rank(group: pd.DataFrame) -> tuple[int, int, float]:
@@ -118,31 +118,31 @@ def names_of(groups: Sequence[pd.DataFrame]) -> list[str]:
     that in which the training of any two differs.
     """
     firsts = pd.DataFrame([group.iloc[0] for group in groups])
-    models, recipe = pareto.model_names(firsts), recipe_differences(firsts)
+    models, recipe = naming.model_names(firsts), recipe_differences(firsts)
     names = []
     for i in firsts.index:
         axes = [*dict.fromkeys([*varying_beside(firsts.loc[i], firsts), *recipe])]
-        names.append(named(pareto.as_typed(firsts, axes).loc[i], axes, models))
+        names.append(named(naming.as_typed(firsts, axes).loc[i], axes, models))
     return names
 
 
 def recipe_differences(firsts: pd.DataFrame) -> list[str]:
     """The axes of training that what learns does not have in common."""
     learns = firsts[firsts["params"] > 0]
-    return [name for name in pareto.RECIPE if name in learns and learns[name].nunique() > 1]
+    return [name for name in naming.RECIPE if name in learns and learns[name].nunique() > 1]
 
 
 def varying_beside(row: pd.Series, firsts: pd.DataFrame) -> list[str]:
     """The axes in which settings of the row's own set of stages differ."""
     same = firsts[(firsts["model"] == row["model"]) & (firsts["stages"].fillna("") == (row["stages"] or ""))]
-    return [] if len(same) < 2 else pareto.varying(same)
+    return [] if len(same) < 2 else naming.varying(same)
 
 
 def named(row: pd.Series, axes: list[str], models: Mapping[str, str]) -> str:
     """Such as `id12: all, dim=64`."""
     if row["model"] != "planning":
-        return " ".join([RULES.get(row["model"], models[row["model"]]), *pareto.words(row, axes)])
-    return ", ".join([f"{row['stages']}: {SETS.get(row['stages'], '')}", *pareto.words(row, axes)])
+        return " ".join([RULES.get(row["model"], models[row["model"]]), *naming.words(row, axes)])
+    return ", ".join([f"{row['stages']}: {SETS.get(row['stages'], '')}", *naming.words(row, axes)])
 
 
 def by_map(group: pd.DataFrame) -> np.ndarray:
@@ -318,10 +318,10 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     frame = frame[frame["task"] == "driving"]
     if frame.empty:
         raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")
-    frame = pareto.where(frame, options.where) if options.where else frame
+    frame = selection.where(frame, options.where) if options.where else frame
     if options.dataset:
-        frame = pareto.choose(frame, "dataset", options.dataset)
-    pareto.refuse_mixture(frame, "dataset", hint="choose one with --dataset")
+        frame = selection.choose(frame, "dataset", options.dataset)
+    selection.refuse_mixture(frame, "dataset", hint="choose one with --dataset")
     return frame
 
 

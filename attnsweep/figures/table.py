@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnsweep.answers import pareto
+from attnsweep.answers import naming, pareto, selection
 from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.arguments import add_place, add_runtime, add_where
@@ -58,8 +58,8 @@ class Table:
 
 def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
     """The table of all rows of `over_seeds`. Raises UserError where `by` leaves two rows to a cell."""
-    axes = list(by) or pareto.distinguishing(rows)
-    pareto.require(rows, *axes)
+    axes = list(by) or naming.distinguishing(rows)
+    selection.require(rows, *axes)
     settings = distinct_settings(rows, axes)
     if len(settings) > MOST_IN_CELL and not by:
         return long_table(rows)
@@ -67,15 +67,15 @@ def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
         Line(model, dataset, tuple(only_match(group, setting, axes) for setting in settings))
         for model, dataset, group in groups(rows)
     )
-    typed = pareto.as_typed(pd.DataFrame(settings), axes)
+    typed = naming.as_typed(pd.DataFrame(settings), axes)
     return Table(
-        tuple(" ".join(pareto.words(setting, axes)) for _, setting in typed.iterrows()), tuple(lines)
+        tuple(" ".join(naming.words(setting, axes)) for _, setting in typed.iterrows()), tuple(lines)
     )
 
 
 def long_table(rows: pd.DataFrame) -> Table:
     """A line for each setting, where a cell would hold too many."""
-    named = rows.assign(label=pareto.labels(rows, short=False))
+    named = rows.assign(label=naming.labels(rows, short=False))
     lines = (
         Line(str(row["label"]), dataset, (row,))
         for _, dataset, group in groups(named)
@@ -120,7 +120,7 @@ def only_match(group: pd.DataFrame, setting: pd.Series, axes: Sequence[str]) -> 
 def only(found: pd.DataFrame) -> pd.Series | None:
     """The one row found, or none. Raises UserError, naming the axes that differ, where there are several."""
     if len(found) > 1:
-        first, axes = found.iloc[0], ", ".join(pareto.varying(found))
+        first, axes = found.iloc[0], ", ".join(naming.varying(found))
         raise UserError(
             f"{len(found)} settings of {first['model']} on {first['dataset']} differ in {axes} and would "
             "share a cell; name those axes with --by, or choose with --where"
@@ -179,7 +179,7 @@ def milliseconds(name: str) -> Show:
     """Shows a time with two decimals, or three where it is below 1 ms; with a mark where it is unstable."""
 
     def show(row: pd.Series) -> str:
-        value, unsure = row[name], UNSURE if pareto.is_unstable(row) else ""
+        value, unsure = row[name], UNSURE if selection.is_unstable(row) else ""
         return MISSING if pd.isna(value) else f"{unsure}{value:.{2 if value >= 1 else 3}f}"
 
     return show
@@ -295,7 +295,7 @@ def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
     axes = ["dim", "depth", "heads", "mlp_dim"]
     sizes = published.dropna(subset=axes).drop_duplicates("setting")
     named = "; ".join(
-        f"{row['setting']} is {' '.join(pareto.words(row, axes))}" for _, row in sizes.iterrows()
+        f"{row['setting']} is {' '.join(naming.words(row, axes))}" for _, row in sizes.iterrows()
     )
     here = sum(row is not None for line in table.lines for row in line.ours)
     return [
@@ -335,8 +335,8 @@ def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
         raise UserError(
             f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
         )
-    frame = pareto.where(frame, options.where) if options.where else frame
-    return pareto.over_seeds(pareto.of_device(frame, options.measured_on))
+    frame = selection.where(frame, options.where) if options.where else frame
+    return pareto.over_seeds(selection.of_device(frame, options.measured_on))
 
 
 def stopped_notes(rows: pd.DataFrame) -> list[str]:
@@ -346,14 +346,14 @@ def stopped_notes(rows: pd.DataFrame) -> list[str]:
     is_stopped = rows["status"] == "stopped"
     if not is_stopped.any():
         return []
-    keys = [name for name in pareto.SETTING if name in rows]
+    keys = [name for name in selection.SETTING if name in rows]
     counts = rows.assign(stopped=is_stopped, seeds=1).groupby(keys, dropna=False)[["stopped", "seeds"]].sum()
     some = counts[(counts["stopped"] > 0) & (counts["stopped"] < counts["seeds"])].reset_index()
-    axes = pareto.distinguishing(rows)
+    axes = naming.distinguishing(rows)
     named = [
         f"{row['stopped']} of {row['seeds']} seeds of "
-        + in_markdown(" ".join([row["model"], *pareto.words(row, axes)]))
-        for _, row in pareto.as_typed(some, axes).head(MOST_NAMED).iterrows()
+        + in_markdown(" ".join([row["model"], *naming.words(row, axes)]))
+        for _, row in naming.as_typed(some, axes).head(MOST_NAMED).iterrows()
     ]
     more = [f"{len(some) - MOST_NAMED} more settings"] if len(some) > MOST_NAMED else []
     parts = f"; of these {', '.join([*named, *more])}: their means are of the others" if named else ""
@@ -374,7 +374,7 @@ def run(options: argparse.Namespace) -> None:
     for note in (*notes(table), *(published_notes(table, published) if published is not None else ())):
         print(f"- {note}")
     every = load(options.results, status=None, all_columns=True)
-    for note in stopped_notes(pareto.where(every, options.where) if options.where else every):
+    for note in stopped_notes(selection.where(every, options.where) if options.where else every):
         print(f"- {note}")
 
 

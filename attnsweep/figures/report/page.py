@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from attnsweep.answers import pareto
+from attnsweep.answers import selection
 from attnsweep.answers.overview import overview
 from attnsweep.core import files
 from attnsweep.core.clean import clean
@@ -56,7 +56,7 @@ def write(page: Page, path: Path, *, live_s: float | None = None) -> Path:
 def page_of(results: str | Path, *, where: str | None = None) -> Page:
     """What the page shows, as plain values; see `answers.overview`."""
     trials = load(results, status=None, all_columns=True)
-    trials = pareto.where(trials, where) if where else trials
+    trials = selection.where(trials, where) if where else trials
     page = overview(trials, load(results, "epochs"), load(results, "latency"))
     page["trials"]["rerun"] = [rerun(row) for row in trials.to_dict("records")]
     made = datetime.now(UTC)

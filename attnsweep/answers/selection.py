@@ -1,0 +1,150 @@
+"""Which rows an answer is of: those that are done, on one data set and device; sentences for what cannot be
+compared.
+"""
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_float_dtype
+
+from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.labels import shown
+from attnsweep.results import latencies
+from attnsweep.results.schema import CONFIGURATION, MEASURES
+
+SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
+STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
+
+
+def done(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are done, where a column says so, as `plain` has them; null for measures that are no
+    finite number, of which nothing can be said.
+    """
+    frame = plain(frame)
+    frame = frame[frame["status"] == "done"] if "status" in frame else frame
+    measured = [name for name in frame if name in MEASURES and name not in SETTING]
+    floats = [name for name in measured if is_float_dtype(frame[name])]
+    endless = [name for name in floats if np.isinf(numbers(frame, name)).any()]
+    return frame.assign(**{name: frame[name].where(np.isfinite(numbers(frame, name))) for name in endless})
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without categories: after filtering, a category may have no row any more."""
+    kinds = {
+        name: kind.categories.dtype
+        for name, kind in frame.dtypes.items()
+        if isinstance(kind, pd.CategoricalDtype)
+    }
+    whole = {name for name, kind in kinds.items() if kind.kind in "iub" and frame[name].isna().any()}
+    return frame.astype({name: float if name in whole else kind for name, kind in kinds.items()})
+
+
+def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as floats (n,), null as NaN."""
+    return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
+
+
+def positive(values: np.ndarray, column: str) -> np.ndarray:
+    """The finite values. Raises UserError where one is not above 0, and so has no logarithm."""
+    finite = values[np.isfinite(values)]
+    if (finite <= 0).any():
+        raise UserError(f"{column}={finite.min():g} has no logarithm; a cost must be above 0")
+    return finite
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raises UserError where the rows lack one of the columns."""
+    for name in columns:
+        if name not in frame:
+            hint = did_you_mean(name, frame.columns)
+            raise UserError(f"column {name!r} is not in these rows{hint}; see python -m attnsweep columns")
+
+
+def check_direction(cost: str, quality: str) -> None:
+    """Raises UserError where more of the cost, or less of the quality, is known to be better."""
+    if cost in MEASURES and MEASURES[cost].better == "higher":
+        raise UserError(f"cost={cost!r} is better when higher; use a cost such as 'latency_ms_p50'")
+    if quality in MEASURES and MEASURES[quality].better == "lower":
+        raise UserError(f"quality={quality!r} is better when lower; use a quality such as 'test_acc'")
+
+
+def refuse_mixtures(frame: pd.DataFrame, cost: str, *, of_data: bool = True) -> None:
+    """Raises UserError where the rows' costs, or with `of_data` their qualities, cannot be compared."""
+    same = MEASURES[cost].same if cost in MEASURES else ()
+    for column in (*(("dataset", "data_sha256") if of_data else ()), *same):
+        if column in frame:
+            refuse_mixture(frame, column)
+
+
+def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
+    """Raises UserError, naming the groups, where the column takes several values."""
+    groups = frame[column].value_counts(dropna=False).sort_index()
+    if len(groups) < 2:
+        return
+    listed = ", ".join(f"{shown(value)} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
+    first = groups.index[0]
+    value = repr(first) if isinstance(first, str) else shown(first)
+    choice = hint or f'select one: frame[frame[{column!r}] == {value}], or --where "{column} == {value}"'
+    raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")
+
+
+def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    """The rows with that value. Raises UserError, naming the values there are, where no row has it."""
+    frame = plain(frame)
+    require(frame, column)
+    known = sorted(map(str, frame[column].dropna().unique()))
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise UserError(f"{column}={value!r} has no rows{hint}; there are {', '.join(known) or 'none'}")
+    return frame[frame[column] == value]
+
+
+def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """The rows for which a pandas query holds. Raises UserError where it is malformed or holds for none."""
+    try:
+        rows = plain(frame).query(condition)
+    except Exception as error:  # a user's text: pandas raises nearly anything
+        example = "model == 'vit' and depth == 6"
+        raise UserError(f"{condition!r} cannot be evaluated ({error}); write it like {example!r}") from error
+    if rows.empty:
+        raise UserError(f"no row satisfies {condition!r}; there are {len(frame)} rows without it")
+    return rows
+
+
+def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
+    """The rows whose latency was measured on one device under one runtime at one batch, and those without
+    latency.
+
+    Raises UserError where there are several devices and none is chosen, several runtimes or batches, or where
+    the chosen device has no rows.
+    """
+    frame = plain(frame)
+    require(frame, "measured_on")
+    if measured_on is not None:
+        choose(frame, "measured_on", measured_on)
+        frame = frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
+    measured = frame.dropna(subset=["measured_on"])
+    refuse_mixture(measured, "measured_on", hint="choose one with --measured-on")
+    if "runtime" in frame:
+        refuse_mixture(measured, "runtime", hint="choose one with --runtime")
+    if "latency_batch" in frame:
+        refuse_mixture(measured, "latency_batch")
+    return frame
+
+
+def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows, without latencies where those cannot be compared, and a remark on that: for answers that
+    latency is only a part of.
+    """
+    if "measured_on" not in frame:
+        return frame, []
+    try:
+        refuse_mixtures(frame[frame["measured_on"].notna()], "latency_ms_p50", of_data=False)
+        return frame, []
+    except UserError as error:
+        return frame.assign(**dict.fromkeys(latencies.NAMES)), [f"latency_ms_p50 is left out: {error}"]
+
+
+def is_unstable(row: pd.Series) -> bool:
+    """Whether the latency of a row is marked as known to no better than 3 %."""
+    value = row.get("latency_unstable")
+    return bool(pd.notna(value) and value)
