@@ -286,6 +286,35 @@ def test_a_trial_with_fused_kernels_gives_the_maps_of_its_own_model(vit_trial: t
         torch.testing.assert_close(model(images), fused(images))
 
 
+@pytest.mark.parametrize("attention", ["linear", "differential", "gated", "sigmoid", "fused"])
+def test_the_maps_of_a_vit_of_our_pieces_are_those_of_its_weights(attention: str) -> None:
+    config = resolve({**TINY_VIT, "attention": attention, "qk_norm": "rms", "kv_heads": 1})
+    torch.manual_seed(0)
+    model = build(config).eval()
+    shown = script.pictures(model, config, Path("nowhere"), 3)
+    images = script.images.load_for(config, "nowhere", "cpu")
+    with attention_maps(model) as maps, torch.no_grad():
+        chosen = script.of_all_classes(images.test.labels, 3)
+        model(script.images.inputs(images, images.test.images[chosen]))
+    mixed = [torch.eye(maps[name].shape[-1]) + maps[name].mean(dim=1) for name in maps]
+    first, second = (one / one.sum(dim=-1, keepdim=True) for one in mixed)
+    wanted = (second @ first)[:, 0, 1:]
+    wanted = wanted / wanted.mean(dim=-1, keepdim=True)
+    found = torch.tensor(np.stack([picture.rollout.reshape(-1) for picture in shown]))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    figure = script.draw_pictures(shown, make_trial(config, Path("nowhere")), 0.5)
+    assert script.OF_ATTENTION.get(attention, "") in figure.texts[-1].get_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("attention", ["linear", "differential"])
+def test_a_transformer_of_other_depths_is_drawn_with_its_decoders_blocks(attention: str) -> None:
+    config = resolve({**TINY_REVERSE, "attention": attention, "decoder_depth": 3})
+    model: Any = build(config).eval()
+    (shown,) = script.readings(model, config, 1)
+    assert len(shown.maps) == 3
+    assert len(script.draw_readings([shown], make_trial(config, Path("nowhere")), 0.5).axes) == 4
+
+
 def test_a_picture_has_the_image_its_labels_and_multiples_of_the_mean_patch(
     vit_trial: tuple[Path, Row],
 ) -> None:
@@ -320,7 +349,8 @@ def test_weights_that_were_kept_are_drawn_and_lost_ones_are_trained_again_to_the
     assert status == 0
     assert out.startswith(f"No weights were kept of trial {row['trial_id']}, so it is trained again (2")
     assert "not quite the same" not in out
-    assert list((tmp_path / "figures").iterdir()) and not list((tmp_path / "runs").rglob("*.pt"))
+    assert list((tmp_path / "figures").iterdir())
+    assert not Path(weights_path(tmp_path / "runs", again["trial_id"])).exists()
     assert (tmp_path / f"figures/{path.name}.svg").read_bytes() == path.with_suffix(".svg").read_bytes()
 
 

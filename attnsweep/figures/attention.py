@@ -56,6 +56,12 @@ BETWEEN = 0.06  # an image and its map, in sides
 CELL = 0.15  # inches: the side of a cell of a matrix
 LEFT, BAR = 0.6, 1.0  # inches: beside the panels on the left, and on the right for the bar of colours
 LONGEST_NAME = 14  # signs of a class
+OF_ATTENTION = {  # what its weights are
+    "differential": " Weights are the difference of its two maps; white: none, or less than none.",
+    "gated": " Weights are those before the gate.",
+    "linear": " Weights are those that its sums amount to.",
+    "sigmoid": " Weights are each by itself, and need not sum to one.",
+}
 NARROWEST = 5.4  # inches, for the title's sake
 
 
@@ -95,7 +101,8 @@ def pictures(
     data = images.load_for(config, str(data_dir), "cpu", sha256=sha256)
     index = of_all_classes(data.test.labels, count)
     chosen, truths = data.test.images[index], data.test.labels[index].tolist()
-    with patch_maps(model) as maps, torch.inference_mode():
+    collecting = attention_maps if is_varied(config) else patch_maps
+    with collecting(model) as maps, torch.inference_mode():
         predicted = model(images.inputs(data, chosen)).argmax(dim=1).tolist()
     shares = over_patches(rollout(maps.values()))
     multiples = (shares / shares.mean(dim=(1, 2), keepdim=True)).numpy()
@@ -220,7 +227,7 @@ def draw_readings(shown: Sequence[Reading], one: Trial, test_acc: float) -> Figu
     colours = ScalarMappable(Normalize(0, 1), shades(one))
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
-            (one.config["depth"], len(shown)),
+            (len(shown[0].maps), len(shown)),
             layout,
             title="What the decoder reads of the question",
             subtitle=subtitle(one, test_acc),
@@ -300,7 +307,8 @@ def footnote_of_pictures(config: Mapping[str, Any]) -> str:
         " The maps are those before re-attention, after which values may be negative; how it mixes the heads "
         "is left out."
     )
-    return how + {"hybrid": hybrid, "deepvit": deepvit}.get(config["model"], "")
+    model = {"hybrid": hybrid, "deepvit": deepvit}.get(config["model"], "")
+    return how + model + OF_ATTENTION.get(config["attention"], "")
 
 
 def footnote_of_readings(config: Mapping[str, Any]) -> str:
@@ -309,7 +317,7 @@ def footnote_of_readings(config: Mapping[str, Any]) -> str:
     return (
         f"From the start of the test part, a question a column, answered {how}. A row: how much a decoder "
         "block reads of each sign of the question (cross-attention, the heads' mean) in order to write the "
-        "sign at its left; red where that is wrong."
+        "sign at its left; red where that is wrong." + OF_ATTENTION.get(config["attention"], "")
     )
 
 
@@ -342,10 +350,6 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
         )
     if row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
-    if row["model"] == "vit" and is_varied(row.where(row.notna(), None)):
-        raise UserError(
-            f"trial {row['trial_id']} is a vit with other blocks, which are not drawn; choose one without"
-        )
     return row
 
 
@@ -353,7 +357,8 @@ def run(options: argparse.Namespace) -> None:
     """Draws what the options ask for. Raises UserError."""
     row, place = row_to_draw(options), plan.folders_of(options.results, options.data)
     one = trial_of(row, place.data)
-    kernel = None if one.config["model"] == "transformer" else "explicit"  # which shows its weights
+    by_themselves = one.config["model"] == "transformer" or is_varied(one.config)  # models show their weights
+    kernel = None if by_themselves else "explicit"
     model = trained(row, one, runs=place.checkpoints, data=place.data, attention=kernel)
     count = options.examples
     if one.config["model"] == "transformer":
