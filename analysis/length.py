@@ -8,7 +8,6 @@ at the length of training and at two and four times it. Means over seeds.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -29,7 +28,8 @@ LOOKS = {
     "sinusoidal": ("#0072B2", "s"), "learned": ("#B0478C", "D"), "rope": ("#D55E00", "o"),
     "alibi": ("#009E73", "^"), "none": ("#777777", "X"),
 }  # fmt: skip
-LAYOUT = Layout(panel=(2.1, 1.9), gap=(0.35, 0.45), left=0.75, right=0.85, above=0.95, below=0.6)
+OTHER = ("#444444", "v")
+LAYOUT = Layout(panel=(2.1, 1.9), gap=(0.35, 0.45), left=0.75, right=1.0, above=0.95, below=0.6)
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
@@ -60,12 +60,10 @@ def draw(shown: pd.DataFrame, about: str) -> Figure:
         for row, (title, names) in enumerate(MEASURES.items()):
             for column, problem in enumerate(problems):
                 axes, rows = grid[row][column], shown[shown["dataset"] == problem]
-                ends = []
                 for _, one in rows.iterrows():
-                    colour, marker = LOOKS.get(one["positions"], ("#444444", "v"))
+                    colour, marker = LOOKS.get(one["positions"], OTHER)
                     values = [100 * one[name] for name in names]
                     axes.plot(TIMES, values, color=colour, marker=marker, markersize=4, linewidth=1.4)
-                    ends.append((values[-1], one["positions"], colour))
                 axes.set_xscale("log", base=2)
                 axes.set_xticks(TIMES, [f"{times}x" for times in TIMES])
                 axes.minorticks_off()
@@ -77,22 +75,11 @@ def draw(shown: pd.DataFrame, about: str) -> Figure:
                     axes.set_ylabel(title)
                 if row == 1:
                     axes.set_xlabel("length of training")
-                if column == len(problems) - 1:
-                    for height, (_, name, colour) in zip(spread([end[0] for end in ends]), ends, strict=True):
-                        axes.text(TIMES[-1] * 1.12, height, name, color=colour, size=8, va="center")
+        for name in dict.fromkeys(shown["positions"]):
+            colour, marker = LOOKS.get(name, OTHER)
+            grid[0][-1].plot([], [], color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
+        grid[0][-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1.05))
     return figure
-
-
-def spread(heights: Sequence[float], apart: float = 11.0) -> list[float]:
-    """The heights, moved so that labels there do not touch, in their order."""
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    placed: dict[int, float] = {}
-    lowest = -4.0
-    for i in order:
-        placed[i] = max(heights[i], lowest)
-        lowest = placed[i] + apart
-    over = max(0.0, lowest - apart - 104)
-    return [placed[i] - over for i in range(len(heights))]
 
 
 def main() -> None:

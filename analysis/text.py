@@ -8,6 +8,7 @@ A point is a trial; grey lines are what counting and compressing reach on the sa
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.placement import LabelPlacer
 from attnsweep.results.store import load
 from attnsweep.tasks.text.baselines import bits_per_byte
 
@@ -30,6 +32,8 @@ LOOKS = {
     "sinusoidal": ("#0072B2", "s"), "learned": ("#B0478C", "D"), "rope": ("#D55E00", "o"),
     "alibi": ("#009E73", "^"), "none": ("#777777", "X"),
 }  # fmt: skip
+OTHER = ("#444444", "v")
+NEAR = 0.1  # bits: of two lines so near the lower one has its name below
 LAYOUT = Layout(panel=(3.1, 3.0), gap=(0.55, 0.5), left=0.75, right=0.35, above=1.0, below=0.75)
 DRAWN = ("gzip", "xz", "5-gram, Kneser-Ney")
 
@@ -65,20 +69,20 @@ def panel(axes: "matplotlib.axes.Axes", shown: pd.DataFrame, cost: str, baseline
     best = pareto.front(shown, cost, "test_saved")
     axes.step(best[cost], best["test_bpb"], where="post", color=INK, linewidth=0.8, zorder=1)
     for i, one in shown.iterrows():
-        colour, marker = LOOKS.get(one["positions"], ("#444444", "v"))
+        colour, marker = LOOKS.get(one["positions"], OTHER)
         filled = colour if i in best.index else "none"
         axes.scatter(
             one[cost], one["test_bpb"], marker=marker, s=30, facecolor=filled, edgecolor=colour, zorder=2
         )
-        axes.annotate(f"{one['depth']:.0f}/{one['kv_heads']:.0f}", (one[cost], one["test_bpb"]), size=6.5,
-                      xytext=(4, 3), textcoords="offset points", color=colour)  # fmt: skip
-    for label in DRAWN:
-        if baselines[label] < 1.3 * shown["test_bpb"].max():
-            axes.axhline(baselines[label], color="#BBBBBB", linewidth=0.8, zorder=0)
-            axes.annotate(label, (0.55, baselines[label]), xycoords=("axes fraction", "data"), size=7,
-                          ha="center", va="bottom", color="#888888")  # fmt: skip
+    levels = sorted((baselines[label], label) for label in DRAWN)
+    levels = [level for level in levels if level[0] < 1.3 * shown["test_bpb"].max()]
+    for i, (bits, label) in enumerate(levels):
+        axes.axhline(bits, color="#BBBBBB", linewidth=0.8, zorder=0)
+        below = i + 1 < len(levels) and levels[i + 1][0] - bits < NEAR
+        axes.annotate(label, (0.55, bits), xycoords=("axes fraction", "data"), size=7, ha="center",
+                      va="top" if below else "bottom", color="#888888")  # fmt: skip
     for name in dict.fromkeys(shown["positions"]):
-        colour, marker = LOOKS.get(name, ("#444444", "v"))
+        colour, marker = LOOKS.get(name, OTHER)
         axes.scatter([], [], color=colour, marker=marker, label=name)
     if cost == "params":
         axes.legend(frameon=False, fontsize=8, loc="best")
@@ -87,6 +91,30 @@ def panel(axes: "matplotlib.axes.Axes", shown: pd.DataFrame, cost: str, baseline
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(COSTS[cost])
+    axes.margins(y=0.1)
+    points = [
+        Dot(f"{one['depth']:.0f}/{one['kv_heads']:.0f}", one["positions"], one[cost], one["test_bpb"],
+            i in best.index)
+        for i, one in shown.iterrows()
+    ]  # fmt: skip
+    LabelPlacer(axes, points, [], colour=lambda name: LOOKS.get(name, OTHER)[0]).place()
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point as `LabelPlacer` takes it; `accuracy` is how high it stands."""
+
+    label: str
+    model: str
+    cost: float
+    accuracy: float
+    on_front: bool
+
+    @property
+    def low(self) -> float:
+        return self.accuracy
+
+    high = low
 
 
 def short(value: float) -> str:
