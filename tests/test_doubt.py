@@ -112,7 +112,7 @@ def test_what_validation_selects_is_covered_and_choosing_on_test_flatters():
 def test_the_front_is_selected_on_validation_and_its_band_is_that_of_the_test():
     worse, better = np.arange(EXAMPLES) < 300, np.arange(EXAMPLES) < 310
     rows = [row(1, 0, worse, val_acc=0.9), row(2, 0, better, val_acc=0.8), row(3, 0, worse, val_acc=0.95)]
-    band = doubt.front_with_band(doubt.doubt(pd.DataFrame(rows)), "latency_ms_p50")
+    band = pareto.front(doubt.doubt(pd.DataFrame(rows)).settings, "latency_ms_p50")
     assert band["depth"].tolist() == [1, 3]
     assert (band["low"] < 0.75).all() and (band["high"] > 0.75).all()
 

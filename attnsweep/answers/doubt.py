@@ -315,13 +315,6 @@ def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
     return found
 
 
-def front_with_band(sure: Doubt, cost: str) -> pd.DataFrame:
-    """The front, selected on validation, cheapest first, with the band around it: `low` and `high` of the
-    quality on test at each of its settings. Raises UserError as `pareto.front` does.
-    """
-    return pareto.front(sure.settings, cost)
-
-
 @dataclass(frozen=True)
 class Difference:
     """By how much one setting is better than another, with the interval of that, and the share of draws in

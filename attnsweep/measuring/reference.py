@@ -35,6 +35,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (b, n, dim) to tokens."""
         b, n, dim = x.shape
         q, k, v = self.to_qkv(self.norm_attention(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         weights = functional.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)

@@ -71,11 +71,6 @@ class Collection:
         """How many images a part has."""
         return sum(own == part for own in self.part_of)
 
-    @property
-    def is_split(self) -> bool:
-        """Whether which image is tested was drawn, as the source does not say."""
-        return all(entry.part is None for entry in self.listing.entries)
-
     def leaked(self) -> list[tuple[str, str]]:
         """The test images whose files are, byte by byte, those of others to train on or to validate: the
         names of both.
