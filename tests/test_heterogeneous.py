@@ -50,7 +50,7 @@ class Noted(nn.Module):
 
     def note(self, path):
         began, used = time.perf_counter(), time.process_time()
-        for size in range(40):
+        for _ in range(10):
             torch.rand(600, 600) @ torch.rand(600, 600)
             np.ones((600, 600)) @ np.ones((600, 600))
         busy = (time.process_time() - used) / (time.perf_counter() - began)
@@ -79,6 +79,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("nodes")
     (folder / "sitecustomize.py").write_text(PRETEND)
     small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    small |= {"include_log_monitor": False, "no_monitor": True}  # as where a sweep starts one
     with pytest.MonkeyPatch.context() as environment_of_head:
         environment_of_head.setenv("RAY_NODE_TYPE_NAME", "head")  # as `ray up` does
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
