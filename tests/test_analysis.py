@@ -200,8 +200,9 @@ def test_the_subtitle_states_device_trials_seeds_and_epochs(tmp_path):
             trial("vit", "mnist", 0, test_acc=0.0),
             trial("vit", "cifar10", 0, latency_ms_p50=None, measured_on=None),
         ],
+        [trial("vit", "mnist", 0, latency_ms_p50=None, measured_on=None, macs=None)],
     ],
-    ids=["one point", "equal points at 100 %", "a data set without latency"],
+    ids=["one point", "equal points at 100 %", "a data set without latency", "a cost that none has"],
 )
 def test_odd_results_are_drawn_too(tmp_path, rows):
     done = run("pareto", written(tmp_path / "results", rows))

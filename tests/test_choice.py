@@ -55,6 +55,11 @@ def test_one_seed_and_seeds_that_failed_are_said():
     assert any("8 seeds of 4 settings not done" in remark for remark in found.remarks)
 
 
+def test_without_a_test_or_the_name_of_a_model_there_is_a_choice_still():
+    found = choice.choose(sweep().assign(test_acc=None, test_right=None, model=None), {})
+    assert found.sentence == "? depth=4" and found.settings["depth"].tolist() == [4, 3, 2, 1]
+
+
 @pytest.mark.slow
 def test_settings_without_the_cost_are_counted():
     frame = sweep()

@@ -39,7 +39,7 @@ def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None
     rows = rows[~rows["model"].isin(pareto.PRIVILEGED)]
     cost = cost_of(budget, fits)
     quality = pareto.judged_by(selection.done(rows))
-    if fits[quality].isna().all():
+    if quality not in fits or fits[quality].isna().all():
         return Choice(fits, name_of(fits, 0), unmeasured(rows, budget))
     sure = doubt.doubt(rows, quality)
     judged = sure.settings.assign(p_front=doubt.on_front(sure, cost) if cost in sure.settings else np.nan)

@@ -28,7 +28,11 @@ def done(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without categories: after filtering, a category may have no row any more."""
+    """The rows without categories: after filtering, a category may have no row any more. A model without a
+    name, which no row of ours has, is called `?`.
+    """
+    if "model" in frame and frame["model"].isna().any():
+        frame = frame.assign(model=frame["model"].astype(object).fillna("?"))
     kinds = {
         name: kind.categories.dtype
         for name, kind in frame.dtypes.items()

@@ -191,15 +191,16 @@ def draw(shown: Sequence[Panel], about: Summary) -> Figure:
 
 def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     """One panel: its frame, points and labels."""
-    limit(axes, one, shown)
-    ticks(axes)
     name = one.dataset if len(one.dataset) <= 40 else f"\u2026{one.dataset[-39:]}"
     name += f", {one.runtime}" if one.runtime else ""
     axes.set_title(name, loc="left", weight="bold", size=10, pad=8)
     axes.set_xlabel(COSTS[one.cost][1])
     if not one.points:
+        axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
         return
+    limit(axes, one, shown)
+    ticks(axes)
     draw_points(axes, one)
     line = list(zip(*staircase(axes, one), strict=True))
     unlabelled = LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
