@@ -496,6 +496,14 @@ def test_what_half_precision_lacks_is_refused_with_it_alone(tmp_path: Path) -> N
     assert "BFloat16" in refusal(model, precision="bf16")
 
 
+def test_on_the_cpu_a_model_is_tried_with_the_kernels_that_train_it(tmp_path: Path) -> None:
+    """Some of oneDNN's lack what others have, such as an LSTM in bf16."""
+    end = "assert x.is_meta or not torch._C._get_mkldnn_enabled(), 'no primitive'; return logits"
+    assert "fails on 2 images (AssertionError: no primitive)" in refusal(
+        written(PLAIN.format("", 10, end), tmp_path)
+    )
+
+
 HANGS = {
     "in Python": "[None for _ in iter(int, 1)]",
     "asleep": "__import__('time').sleep(1e6)",

@@ -336,7 +336,7 @@ def trial_of_digits() -> Any:
 
 @pytest.mark.slow
 def test_a_sweep_whose_hours_are_up_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    sweep = Sweep(model="cnn", dim=8, epochs=60, seed=SEEDS)
+    sweep = Sweep(model="cnn", dim=8, epochs=40, seed=SEEDS)
     whole = run(tmp_path / "whole", sweep).sort_values("seed")
     cut, calls = pd.DataFrame(), 0
     while len(cut) < 2 and calls < 60:

@@ -141,10 +141,11 @@ def rehearse(rehearsal: Rehearsal, config: Mapping[str, Any]) -> None:
     """Tries a library's model where nothing is computed, and where that fails on the CPU. Raises UserError
     where it does not do what a model is to do.
     """
-    with plain_operators(), seeded(0):
-        model = built_on_meta(config)
+    with seeded(0):
         try:
-            rehearsal(model, next((one.device.type for one in model.parameters()), "cpu"))
+            with plain_operators():
+                model = built_on_meta(config)
+                rehearsal(model, next((one.device.type for one in model.parameters()), "cpu"))
         except UserError:
             rehearsal(build(config), "cpu")
 
@@ -221,10 +222,10 @@ def tried_on(device: str, architecture: Architecture, source: Source) -> Iterato
 
 def steps_on(device: str, architecture: Architecture, source: Source) -> Generator[Cost]:
     """See `tried`."""
-    config = architecture.config
-    with plain_operators():
+    config, meta = architecture.config, device == "meta"
+    with plain_operators() if meta else contextlib.nullcontext():  # on the CPU it is tried as it is trained
         seed_all(0)
-        with torch.device("meta") if device == "meta" else contextlib.nullcontext():
+        with torch.device("meta") if meta else contextlib.nullcontext():
             model = build(config, source)
         warm_up()
         yield Cost(sum(one.numel() for one in model.parameters() if one.requires_grad), None)
