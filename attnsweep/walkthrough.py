@@ -238,11 +238,11 @@ def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """Rotary positions."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
     turned = rotated(q), rotated(k)
-    say.step("Each pair (x_2i, x_2i+1) turned by place times 10000^(-2i/d) radians", "eq. 34")
+    say.step("Each pair (x_2i, x_2i+1) turned by place times 10000^(-2i/d) radians", "section 3.2.2")
     angles = places[:, None] * 10_000.0 ** (-torch.arange(0, WIDTH, 2) / WIDTH)
     say.tensor("angles", angles, "n i")
     say.tensor("Q turned", turned[0], "b h n d")
-    say.step("Scores hang on the distance alone: 100 places further on they are the same", "eq. 16")
+    say.step("Scores hang on the distance alone: 100 places further on they are the same", "section 3.2.2")
     scores = turned[0] @ turned[1].mT
     say.tensor("scores", scores, "b h n m")
     torch.testing.assert_close(scores, rotated(q, start=100) @ rotated(k, start=100).mT, atol=1e-4, rtol=0)
@@ -299,7 +299,7 @@ def linear(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """Sums in the place of weights, token by token."""
     q, k, v = heads_of(layer, x)
     q, k = variants.features(q), variants.features(k)
-    say.step("phi(x) = elu(x) + 1 of queries and keys, above 0", "eq. 7")
+    say.step("phi(x) = elu(x) + 1 of queries and keys, above 0", "section 3.2")
     say.tensor("phi(Q)", q, "b h n d")
     s, z, read = torch.zeros(1, H, WIDTH, WIDTH), torch.zeros(1, H, WIDTH), []
     for i in range(N):
@@ -308,7 +308,7 @@ def linear(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
         below = (q[:, :, i] * z).sum(dim=-1, keepdim=True)
         read.append((q[:, :, i, None] @ s).squeeze(2) / below)
     say.step(
-        "S += phi(k) v^T, z += phi(k), read = phi(q) S / phi(q) . z: after the last token", "eqs. 18 to 20"
+        "S += phi(k) v^T, z += phi(k), read = phi(q) S / phi(q) . z: after the last token", "section 3.4"
     )
     say.tensor("S", s, "b h d e")
     say.tensor("z", z, "b h d")
@@ -324,13 +324,15 @@ def differential(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
         for a, b in zip(q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True)
     )
     factor = kernel.factor
-    say.step("Weights of the first and the second halves of queries and keys", "eq. 1")
+    say.step("Weights of the first and the second halves of queries and keys", "section 2.1")
     say.tensor("first", one, "b h n m")
     say.tensor("second", other, "b h n m")
-    say.step(f"The first less lambda = {factor.item():.3f} times the second", "eqs. 1 and 2")
+    say.step(f"The first less lambda = {factor.item():.3f} times the second", "section 2.1")
     say.tensor("difference", one - factor * other, "b h n m")
     read = kernel.norm((one - factor * other) @ v) * (1 - kernel.initial)
-    say.step(f"Normed per head, times 1 - lambda_init = {1 - kernel.initial:.1f} in the first block", "eq. 3")
+    say.step(
+        f"Normed per head, times 1 - lambda_init = {1 - kernel.initial:.1f} in the first block", "section 2.2"
+    )
     say.tensor("read", read, "b h n d")
     same(layer, x, read)
 
@@ -340,7 +342,7 @@ def gated(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     q, k, v = heads_of(layer, x)
     assert layer.to_gate is not None
     gate = layer.split(layer.to_gate(x)).sigmoid()
-    say.step("What was read, element by element times sigmoid(x W)", "eq. 5")
+    say.step("What was read, element by element times sigmoid(x W)", "section 2.2")
     say.tensor("gate", gate, "b h n d")
     same(layer, x, explicit(q, k, v, causal=True) * gate)
 
@@ -350,7 +352,7 @@ def sigmoid(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     q, k, v = heads_of(layer, x)
     count = torch.arange(1, N + 1)[:, None]
     weights = (q @ k.mT / math.sqrt(WIDTH) - count.log()).sigmoid().tril()
-    say.step("sigmoid(Q K^T / sqrt(d) - log n), n keys being open: rows need not sum to one", "eq. 3")
+    say.step("sigmoid(Q K^T / sqrt(d) - log n), n keys being open: rows need not sum to one", "section 2")
     say.tensor("weights", weights, "b h n m")
     say.tensor("their sums", weights.sum(dim=-1), "b h n")
     same(layer, x, weights @ v)
@@ -411,11 +413,11 @@ def around_attention(say: Reader) -> None:
     x = torch.randn(1, N, D)
     say.title("norm and mlp: what stands around attention")
     say.step("norm='pre': x + Sublayer(Norm(x)); norm='rms' is that with x / sqrt(mean(x^2)) times a scale",
-             "arXiv:1910.07467, eq. 4")  # fmt: skip
+             "arXiv:1910.07467")  # fmt: skip
     rms: nn.Module = norm_of(D, "rms")
     say.tensor("RMSNorm(x)", rms(x).detach(), "b n d")
     torch.testing.assert_close(rms(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
-    for kind, source in (("gelu", "arXiv:1606.08415"), ("swiglu", "arXiv:2002.05202, eq. 6")):
+    for kind, source in (("gelu", "arXiv:1606.08415"), ("swiglu", "arXiv:2002.05202, FFN_SwiGLU")):
         layer = FeedForward(D, HIDDEN, kind=kind)
         params = sum(weight.numel() for weight in layer.parameters())
         closed: Cost = feed_forward(D, HIDDEN, N, kind=kind)

@@ -265,7 +265,7 @@ def test_a_gate_scales_what_was_read_by_the_sigmoid_of_the_query() -> None:
 @pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 64, 65, 150])
 def test_linear_attention_is_a_recurrence_over_two_sums(length: int, turns: bool) -> None:
-    """Eqs. 16 to 20 of its paper, token by token; with rope eq. 19 of RoFormer."""
+    """Section 3.4 of its paper, token by token; with rope RoFormer's form of it."""
     q, k, v = (part[:1, :2] for part in qkv(length, length))
     q, k = F.elu(q) + 1, F.elu(k) + 1
     turned_q, turned_k = (rotated(q), rotated(k)) if turns else (q, k)

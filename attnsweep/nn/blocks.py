@@ -22,8 +22,8 @@ from attnsweep.nn.norms import RMSNorm
 
 class Gated(nn.Module):
     """Swish(x W) * x V without biases, of "GLU Variants Improve Transformer"
-    (https://arxiv.org/abs/2002.05202, eq. 6): what `swiglu` has in the place of a layer and its ReLU, with a
-    third matrix.
+    (https://arxiv.org/abs/2002.05202, FFN_SwiGLU): what `swiglu` has in the place of a layer and its ReLU,
+    with a third matrix.
     """
 
     def __init__(self, dim: int, mlp_dim: int) -> None:
@@ -51,9 +51,7 @@ class FeedForward(nn.Sequential):
 
 
 def norm_of(dim: int, kind: str) -> nn.Module:
-    """A layer norm; of `rms` a scale and the root mean square alone (https://arxiv.org/abs/1910.07467, eq.
-    4).
-    """
+    """A layer norm; of `rms` a scale and the root mean square alone (https://arxiv.org/abs/1910.07467)."""
     return RMSNorm(dim) if kind == "rms" else nn.LayerNorm(dim)
 
 

@@ -8,7 +8,7 @@ EPS = 1e-6  # below the root
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2)) times a scale, along the last axis (eq. 4), in the precision of the scale: under
+    """x / sqrt(mean(x^2)) times a scale, along the last axis, in the precision of the scale: under
     autocast in float32, as torch's layer norm is.
     """
 

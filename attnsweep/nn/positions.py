@@ -68,6 +68,7 @@ class Positions(nn.Module):
 def rotated(x: Float[Tensor, "b h n d"], *, start: int = 0, parts: int = 1) -> Float[Tensor, "b h n d"]:
     """Queries or keys that stand from `start` on, each pair (x_2i, x_2i+1), as a complex number, turned by
     its place times 10000^(-2i / d) radians (RoFormer, section 3.2.2), so that q_m . k_n hangs on m - n alone.
+    GPT-NeoX pairs x_i with x_(i + d/2) instead, which is the same up to the order of a head's columns.
     Of several `parts` side by side each is turned by itself, d being its width; it must be even.
     """
     exact = x if x.dtype in (torch.float32, torch.float64) else x.float()

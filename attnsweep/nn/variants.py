@@ -59,8 +59,8 @@ def sigmoid_weights(
     bias: Bias | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """sigmoid(Q K^T / sqrt(d) - log n) (eq. 3, with the bias that its authors recommend), n being here the
-    number of keys that a query may attend to, so that later tokens change nothing: (b, h, n, m).
+    """sigmoid(Q K^T / sqrt(d) - log n) (section 2, with the bias that its authors recommend), n being here
+    the number of keys that a query may attend to, so that later tokens change nothing: (b, h, n, m).
     """
     mask = joined(mask, queries, keys, causal=causal)
     if mask is None:
@@ -167,7 +167,7 @@ class Sums(NamedTuple):
 
 
 def features(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """phi(x) = elu(x) + 1 (eq. 7), above 0."""
+    """phi(x) = elu(x) + 1 , above 0."""
     return F.elu(x) + 1
 
 
@@ -198,11 +198,11 @@ def linear_attention(
     causal: bool = False,
     before: Sums | None = None,
 ) -> tuple[Float[Tensor, "b h n d"], Sums]:
-    """(phi(q) sum_j phi(k_j) v_j^T) / (phi(q) . sum_j phi(k_j)) (eqs. 4 and 5), and the sums for what
-    follows.
+    """(phi(q) sum_j phi(k_j) v_j^T) / (phi(q) . sum_j phi(k_j)) (section 3.2), and the sums for
+    what follows.
 
-    With rope the numerator's features are turned, as in RoFormer (https://arxiv.org/abs/2104.09864, eq. 19).
-    `causal`: over the j up to the query's own place (eqs. 9 to 12), chunk by chunk.
+    With rope the numerator's features are turned, as in RoFormer (https://arxiv.org/abs/2104.09864,
+    section 3.3). `causal`: over the j up to the query's own place (section 3.3), chunk by chunk.
     """
     if admitted is not None:
         keys = keys[0].masked_fill(~admitted, 0), keys[1].masked_fill(~admitted, 0)
@@ -255,7 +255,7 @@ def divided(above: Tensor, below: Tensor) -> Tensor:
 def linear_weights(
     queries: Pair, keys: Pair, *, mask: Mask | None = None, causal: bool = False
 ) -> Float[Tensor, "b h n m"]:
-    """The weights that linear attention never computes, (b, h, n, m): eq. 3 with its similarity."""
+    """The weights that linear attention never computes, (b, h, n, m): a similarity over its sum."""
     mask = joined(mask, queries[0], keys[0], causal=causal)
     plain, turned = (q @ for_heads(k, q).mT for q, k in zip(queries, keys, strict=True))
     if mask is not None:

@@ -90,7 +90,7 @@ def beam(
     returns the best. Width 1 is `greedy`.
 
     Best is the log-probability divided by ((5 + l) / 6)^alpha, l being the number of tokens with END
-    (https://arxiv.org/abs/1609.08144, eq. 14, without coverage).
+    (https://arxiv.org/abs/1609.08144, section 7, without coverage).
     """
     if width == 1:  # by sums, rounding would make equal what differs by little
         return greedy(model, source, longest=longest, cached=cached)

@@ -114,7 +114,7 @@ def loss(model: Decoder, batch: Batch, config: Mapping[str, Any]) -> Tensor:
 
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     """Rises to `lr` over `warmup_steps`, then falls along a cosine to a tenth of it in the last step
-    (https://arxiv.org/abs/1608.03983, eq. 5).
+    (https://arxiv.org/abs/1608.03983).
     """
     warmup, steps = config["warmup_steps"], config["epochs"] * steps_per_epoch
     if step < warmup:
