@@ -41,8 +41,8 @@ BESIDE_OTHERS = "latency is known less well"  # where tests run side by side
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a sweep of two trials has run, with its latency phase."""
     folder = tmp_path_factory.mktemp("finished")
-    one_worker = "resources={'cpu': 2}, latency={'batch': [1, 2]}"
-    sweep = write_sweep(folder, f"model=tune.grid_search(['vit', 'cnn']), epochs=2, {one_worker}, {TINY}")
+    measured = "latency={'batch': [1, 2]}"
+    sweep = write_sweep(folder, f"model=tune.grid_search(['vit', 'cnn']), epochs=2, {measured}, {TINY}")
     command = [sys.executable, "-m", "attnsweep", str(sweep), "--address", "local"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
