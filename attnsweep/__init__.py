@@ -8,25 +8,30 @@ import attnsweep.core.safe_path  # noqa: F401, I001  before anything that lies i
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.answers.pareto import front, pick
 from attnsweep.core.errors import UserError
 from attnsweep.core.version import __version__
 from attnsweep.results.store import load
 from attnsweep.space.sweep import Sweep
 
 if TYPE_CHECKING:
+    from attnsweep.answers.pareto import front, pick
     from attnsweep.engine.runner import run
     from attnsweep.figures.front import pareto_figure
     from attnsweep.figures.report.page import report
 
 __all__ = ["Sweep", "UserError", "__version__", "front", "load", "pareto_figure", "pick", "report", "run"]
-DRAWN = {"pareto_figure": "attnsweep.figures.front", "report": "attnsweep.figures.report.page"}
+LATER = {
+    "front": "attnsweep.answers.pareto",
+    "pick": "attnsweep.answers.pareto",
+    "pareto_figure": "attnsweep.figures.front",
+    "report": "attnsweep.figures.report.page",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`attnsweep.run`, which imports Ray, and what draws, when they are first asked for."""
-    if name in DRAWN:
-        return getattr(importlib.import_module(DRAWN[name]), name)
+    """`attnsweep.run`, which imports Ray, and what reads rows by pandas or draws, when first asked for."""
+    if name in LATER:
+        return getattr(importlib.import_module(LATER[name]), name)
     if name != "run":
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
     from attnsweep.engine.restored import restored

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.answers import selection
 from attnsweep.core import tested, text
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import Interrupted, Unreachable, UserError
@@ -159,7 +158,11 @@ def measure(
     done = load(results, all_columns=True)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
-    chosen = {*(selection.where(done, where) if where else done)["arch_id"]}
+    if where:
+        from attnsweep.answers import selection  # here: until rows are chosen nothing needs pandas
+
+        done = selection.where(done, where)
+    chosen = {*done["arch_id"]}
     with sole_writer(store, folders.runs):
         subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
         if lengths:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from attnsweep.tasks.task import ExternalTest, Point
 
 if TYPE_CHECKING:
@@ -20,6 +18,8 @@ def require() -> None:
 
 def takes(row: Point) -> bool:
     """Planners by lidar: there are no views out there, and the expert is of our own world."""
+    import pandas as pd  # here, for start-up time
+
     return not pd.isna(row["test_score"]) and row["model"] != "expert" and row["sensor"] != "cameras"
 
 
