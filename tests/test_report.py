@@ -266,10 +266,10 @@ def shown(browser: Any, path: Path) -> Iterator[Any]:
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]")
     yield page
-    assert page.locator("#importance .point").count() == 1
-    for name in ("curves", "parallel", "provenance"):
+    for name in ("curves", "parallel", "importance", "provenance"):
         page.locator(f"#{name}").scroll_into_view_if_needed()
         page.wait_for_timeout(100)
+    page.wait_for_selector("#importance .point")
     page.close()
     assert asked == [path.as_uri()] and not wrong
 

@@ -171,9 +171,8 @@ function drawParallel() {
 }
 
 function drawImportance() {
-  const found = set().importance || null;
-  $("importance-section").hidden = !found || !found.names.length;
-  if ($("importance-section").hidden) return;
+  const found = set().importance;
+  if (!found) return;
   $("importance-note").textContent = found.note;
   const of = (name) => [...found[name]].reverse(); // plotly draws from below
   const size = of("size"), low = of("low"), high = of("high");

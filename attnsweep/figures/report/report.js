@@ -21,6 +21,7 @@ function once() {
   }
 }
 function fillCosts() {
+  $("importance-section").hidden = !set().importance;
   $("cost").replaceChildren();
   set().costs.forEach((one, i) => $("cost").add(new Option(one.label, i)));
   state.cost = Math.min(state.cost, Math.max(set().costs.length - 1, 0));
@@ -45,11 +46,11 @@ function lazily(id, draw) { // not before it is nearly seen
   }, { rootMargin: "300px" });
   watcher.observe($(id));
 }
-const drawn = { curves: drawCurves, parallel: drawParallel };
+const drawn = { curves: drawCurves, parallel: drawParallel, importance: drawImportance };
 function update() {
   controls();
   $("pick").textContent = sentence();
-  drawFront(); drawSettings(); drawImportance();
+  drawFront(); drawSettings();
   for (const [id, draw] of Object.entries(drawn)) if (!later.has(id)) draw();
   keep();
 }
@@ -75,8 +76,7 @@ function begin() {
       state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
       theme(state.theme); update();
     });
-    lazily("curves", drawCurves);
-    lazily("parallel", drawParallel);
+    for (const [id, draw] of Object.entries(drawn)) lazily(id, draw);
     update();
   } else {
     $("remarks").replaceChildren(...page.remarks.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
