@@ -29,13 +29,8 @@ VERSION = 1  # of what lies in a folder
 MANIFEST, CHECKED = "manifest.json", "checked.json"
 CHECKED_S = 24 * 3600.0  # for which files are known to be whole that nobody has touched since
 TICK_S = 1.0  # within which two writes may leave one time of change, on any file system
-DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)  # what reading what is not whole raises
+# what reading what is not whole raises
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
 log = logging.getLogger("attnsweep")
 Part = tuple[np.ndarray, np.ndarray]  # images (n, channels, side, side) of uint8, labels (n,) of int64
 

@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 
 PRETRAINED = "pretrained"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "state_dict_ema",
-    "model_ema",
-)  # around a model's own keys
+# around a model's own keys
+WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 NORMALISED: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of 0..1
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

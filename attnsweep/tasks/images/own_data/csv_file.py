@@ -15,9 +15,8 @@ NAMES = {  # of columns, in any case
     "part": ("part", "split", "subset"),
 }
 DELIMITERS = ",;\t"
-Row = tuple[
-    int, str, str, str
-]  # its line in the file, path, label, part (empty where there is no such column)
+# its line in the file, path, label, part (empty where there is no such column)
+Row = tuple[int, str, str, str]
 
 
 def listed(file: Path) -> Listing:
