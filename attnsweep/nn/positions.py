@@ -99,7 +99,7 @@ def turns(
     with torch.inference_mode(False):  # whoever asks first, training may go on with them
         places = torch.arange(longest, dtype=torch.float64, device=device)
         angles = torch.outer(places, frequencies(dim, device=device)).repeat(1, parts)
-        return torch.polar(torch.ones_like(angles), angles).to(dtype)
+        return torch.complex(*(part.to(dtype.to_real()) for part in (angles.cos(), angles.sin())))
 
 
 def slopes(heads: int) -> Float[Tensor, " h"]:
