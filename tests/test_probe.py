@@ -65,7 +65,7 @@ def test_what_fits_into_the_time_is_said(left_s: float, sentence: str) -> None:
     [
         (10_000.0, math.inf, 1, 60.0),  # a guess of much time
         (1_000.0, math.inf, 2, 25.0),
-        (200.0, math.inf, 2, None),  # of little, shared by two
+        (100.0, math.inf, 2, None),  # of little, shared by two
         (1.0, 400.0, 1, 20.0),  # a limit
         (1.0, 50.0, 1, None),  # of less than steps beforehand are worth
     ],

@@ -30,7 +30,7 @@ from attnsweep.training import probe
 SAY_S = 2.0  # of waiting, until that is said
 PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
 LEAST_S = 60.0  # of which steps beforehand would take too large a part
-LONG_S = 120.0  # without a limit: from which guess on such steps are worth their time
+LONG_S = 60.0  # without a limit: from which guess on such steps are worth their time
 
 
 def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
