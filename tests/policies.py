@@ -94,6 +94,89 @@ class Weave:
         return along(seen, 8.0 * SECONDS, 1.2 if self.plans // 2 % 2 else -1.2)
 
 
+def jump(seen: Samples) -> Floats:
+    """Stays for 1.5 s and is then 40 m ahead."""
+    return along(seen, np.where(SECONDS < 2, 0.0, 40.0))
+
+
+def mirrored(seen: Samples) -> Floats:
+    """Follows the route at 6 m/s in a frame whose y points to the right."""
+    return along(seen, 6.0 * SECONDS) * [1, -1, -1]
+
+
+def far_point(seen: Samples) -> Floats:
+    """Has one point, 40 m ahead."""
+    return along(seen, np.full(len(SECONDS), 40.0))
+
+
+def tenfold(seen: Samples) -> Floats:
+    """Follows the route at 6 m/s, in units of ten centimetres."""
+    return 10 * along(seen, 6.0 * SECONDS)
+
+
+def backwards_in_time(seen: Samples) -> Floats:
+    """Follows the route at 6 m/s, the last point of the plan first."""
+    return along(seen, 6.0 * SECONDS)[:, ::-1]
+
+
+def good_at_first(seen: Samples) -> Floats:
+    """Follows the route at 6 m/s for half a second, and then leaves it to the left."""
+    return along(seen, 6.0 * SECONDS) + np.pad((3.0 * np.arange(8))[:, None], ((0, 0), (1, 1)))
+
+
+def at_speed(seen: Samples, factor: float) -> Floats:
+    """Follows the route at a multiple of the present speed."""
+    parts = [{name: array[b : b + 1] for name, array in seen.items()} for b in range(len(seen["route"]))]
+    speeds = seen["ego_state"][:, 0].astype(float)
+    plans = [along(part, factor * v * SECONDS) for part, v in zip(parts, speeds, strict=True)]
+    return np.concatenate(plans)
+
+
+def hugs_the_border(seen: Samples) -> Floats:
+    """Follows the route at 8 m/s, 1.3 m to its right."""
+    return along(seen, 8.0 * SECONDS, -1.3)
+
+
+def brakes_late(seen: Samples) -> Floats:
+    """Follows the route at 12 m/s until a return lies less than 12 m ahead."""
+    cells = seen["bev"][:, 3, 16 + 3 : 16 + 12, 31:33]  # a metre each, the ego between 16 and 17
+    return np.where(cells.any(axis=(1, 2))[:, None, None], 0.0, along(seen, 12.0 * SECONDS))
+
+
+class Jitters:
+    """Follows the route at 8 m/s, each point of each plan off by chance."""
+
+    def __init__(self) -> None:
+        self.chance = np.random.default_rng(0)
+
+    def __call__(self, seen: Samples) -> Floats:
+        plans = along(seen, 8.0 * SECONDS)
+        plans[..., 1] += self.chance.normal(0, 0.7, plans.shape[:2])
+        return plans
+
+
+class Stale:
+    """Follows the route at 8 m/s as it was two seconds ago."""
+
+    def __init__(self) -> None:
+        self.plans: list[Floats] = []
+
+    def __call__(self, seen: Samples) -> Floats:
+        self.plans.append(along(seen, 8.0 * SECONDS))
+        return self.plans[max(0, len(self.plans) - 5)]
+
+
+class Starts:
+    """Stands until its `first` plan to move, and then follows the route at 8 m/s until its `last` one."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last, self.plans = first, last, 0
+
+    def __call__(self, seen: Samples) -> Floats:
+        self.plans += 1
+        return along(seen, 8.0 * (self.first <= self.plans <= self.last) * SECONDS)
+
+
 DEGENERATE: dict[str, Callable[[], Policy]] = {
     "stop": lambda: stop,
     "creep": lambda: creep,
@@ -105,6 +188,20 @@ DEGENERATE: dict[str, Callable[[], Policy]] = {
     "wrong lane": lambda: wrong_lane,
     "runs red": lambda: runs_red,
     "off the map": lambda: off_the_map,
+    "jump": lambda: jump,
+    "mirrored": lambda: mirrored,
+    "far point": lambda: far_point,
+    "tenfold": lambda: tenfold,
+    "backwards in time": lambda: backwards_in_time,
+    "good at first": lambda: good_at_first,
+    "half speed": lambda: lambda seen: at_speed(seen, 0.5),
+    "double speed": lambda: lambda seen: at_speed(seen, 2.0),
+    "hugs the border": lambda: hugs_the_border,
+    "brakes late": lambda: brakes_late,
+    "jitters": Jitters,
+    "stale": Stale,
+    "starts late": lambda: Starts(15, 99),
+    "gives up": lambda: Starts(1, 12),
 }
 MOST = {  # the highest score that each may have, in any preset
     "stop": 0.1,
@@ -117,4 +214,10 @@ MOST = {  # the highest score that each may have, in any preset
     "wrong lane": 0.2,
     "runs red": 0.15,
     "off the map": 0.1,
+    **dict.fromkeys(("jump", "mirrored", "far point", "tenfold", "backwards in time", "good at first"), 0.1),
+    **dict.fromkeys(("half speed", "double speed", "jitters", "stale"), 0.15),
+    "hugs the border": 0.2,
+    "brakes late": 0.22,
+    "starts late": 0.15,
+    "gives up": 0.15,
 }

@@ -230,13 +230,13 @@ def test_who_makes_less_than_a_fifth_of_the_experts_progress_scores_nothing() ->
         assert (only(scores, "score") > 0) == bool(made)
 
 
-def test_who_holds_up_traffic_for_most_of_the_time_makes_no_progress() -> None:
-    for entries, made in ((24, 1.0), (26, 0.0)):  # of 50
+def test_who_holds_up_traffic_for_more_than_a_tenth_of_the_time_loses_by_it() -> None:
+    for entries, made in ((5, 1.0), (15, 0.5), (24, 0.05), (26, 0.0)):  # of 50
         drive = staged()
         drive.impeding[1 : 1 + entries] = True
         scores = score.score_drive(drive)
         assert only(scores, "impeding") == pytest.approx(entries / 50)
-        assert only(scores, "made_progress") == only(scores, "score") == made
+        assert only(scores, "made_progress") == only(scores, "score") == pytest.approx(made)
 
 
 def test_nothing_counts_after_the_goal() -> None:

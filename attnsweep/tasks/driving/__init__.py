@@ -48,7 +48,7 @@ def procedure() -> Procedure:
 
 TASK = Task(
     name="driving",
-    numerics=4,
+    numerics=5,
     axes=AXES,
     columns=COLUMNS,
     models=space.MODELS,

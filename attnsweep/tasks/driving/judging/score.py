@@ -28,7 +28,8 @@ from attnsweep.tasks.driving.world.geometry import Flags, Floats
 WEIGHTS = {"progress": 5, "ttc": 5, "lane_keeping": 2, "comfort": 2}
 LEAST_WAY = 5.0  # m; where the expert gains no more, progress counts as made
 LEAST_PROGRESS = 0.2  # of the expert's
-MOST_IMPEDING, MOST_ROUGH = 0.5, 0.5  # of the time, of its seconds
+LEAST_IMPEDING, MOST_IMPEDING = 0.1, 0.5  # of the time; the expert, too, does for up to a tenth of it
+MOST_ROUGH = 0.5  # of the seconds
 AGAINST_S, AGAINST = 1.0, (2.0, 6.0)  # s, and m driven in them against traffic that cost half, and all
 OFF_CENTRE, OFF_CENTRE_S = 0.5, 2.0  # m off the route, and for how long (s), that are no lane keeping
 ROUTE_LEFT = 8.0  # m from the route, beyond which it is another road
@@ -40,15 +41,15 @@ class Scores:
     """How each of `b` scenes was driven, every array (b,).
 
     `score` and its factors: `no_collision` 1, 0.5 or 0, `off_road`, `direction` 1, 0.5 or 0 for metres driven
-    against traffic, `ran_red` a red light, `made_progress` 0 with less than 0.2 of the expert's progress, or
-    where traffic was held up for more than half of the time, `rough` where a limit of comfort was passed in
-    more than half of its seconds. Its weighted parts: `progress` along the route as a share of the expert's,
-    at most 1, `ttc` 1 where no collision was ever less than a second away, `lane_keeping` 1 where the ego was
-    never more than 0.5 m off its route for 2 s outside of junctions, `comfort` 1 where no limit was passed.
-    Besides: `at_fault`: in a collision that counts against the ego; `wrong_route`: was more than 8 m off the
-    route; `impeding`: share of the time in which it held up traffic; `success`: a score above 0 and at least
-    0.8 of the expert's progress; `finish_s`: s until the goal was reached, NaN where it was not; `lost`:
-    share of plans that could not be driven.
+    against traffic, `ran_red` a red light, `made_progress` 0 with less than 0.2 of the expert's progress, and
+    else 1 where traffic was held up for at most a tenth of the time, falling to 0 for half of it, `rough`
+    where a limit of comfort was passed in more than half of its seconds. Its weighted parts: `progress` along
+    the route as a share of the expert's, at most 1, `ttc` 1 where no collision was ever less than a second
+    away, `lane_keeping` 1 where the ego was never more than 0.5 m off its route for 2 s outside of junctions,
+    `comfort` 1 where no limit was passed. Besides: `at_fault`: in a collision that counts against the ego;
+    `wrong_route`: was more than 8 m off the route; `impeding`: share of the time in which it held up traffic;
+    `success`: a score above 0 and at least 0.8 of the expert's progress; `finish_s`: s until the goal was
+    reached, NaN where it was not; `lost`: share of plans that could not be driven.
     """
 
     score: Floats
@@ -98,8 +99,9 @@ def score_drive(drive: Drive, expected: Floats | None = None) -> Scores:
     gain = gained(drive, counts)
     progress = share_of(gain, gain if expected is None else expected)
     found = traffic(drive, counts) | ride(drive, counts) | way(drive, counts)
-    made = (progress >= LEAST_PROGRESS) & (found["impeding"] <= MOST_IMPEDING)
-    found |= {"progress": progress, "made_progress": made.astype(float)}
+    flow = np.interp(found["impeding"], [LEAST_IMPEDING, MOST_IMPEDING], [1.0, 0.0])
+    made = np.where(progress >= LEAST_PROGRESS, flow, 0.0)
+    found |= {"progress": progress, "made_progress": made}
     weighted = sum(weight * found[name] for name, weight in WEIGHTS.items()) / sum(WEIGHTS.values())
     ruled_out = found["off_road"] | found["ran_red"] | found["rough"]
     score = found["no_collision"] * found["direction"] * made * ~ruled_out * weighted
