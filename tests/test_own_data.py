@@ -205,7 +205,7 @@ def test_parquet_of_a_part_train_alone_is_the_whole_set(tmp_path: Path) -> None:
     written_parquet(tmp_path / "train_0.parquet", rows(30))
     written_parquet(tmp_path / "train_1.parquet", rows(10, seed=1))
     one = own_of(f"parquet:{tmp_path}")
-    assert one.is_split and sum(map(one.size, ("train", "val", "test"))) == 40
+    assert not one.listing.named and sum(map(one.size, ("train", "val", "test"))) == 40
 
 
 def test_grey_stays_grey_where_all_images_are_and_nowhere_else(tmp_path: Path) -> None:

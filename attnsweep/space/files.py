@@ -60,6 +60,8 @@ def read_sweep(path: str | Path) -> Sweep:
     if not path.is_file():
         near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
         raise UserError(f"there is no sweep file {path}{near}")
+    import pandas  # noqa: F401  looks for packages that it can do without: not beside the sweep file
+
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # what lies beside it is found, after all that is installed
     try:
