@@ -160,7 +160,8 @@ def at_least(error: tuple[np.ndarray, int], y: np.ndarray) -> tuple[np.ndarray, 
     """
     steps = np.diff(np.sort(y, axis=0), axis=0)
     step = np.where(steps > 1e-9, steps, np.inf).min(axis=0)
-    return np.maximum(error[0], np.where(np.isfinite(step), error[1] * step**2 / 12, 0.0)), error[1]
+    step = np.where(np.isinf(step), 0.0, step)  # all are equal
+    return np.maximum(error[0], error[1] * step**2 / 12), error[1]
 
 
 def f_test(

@@ -68,7 +68,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     if "device" in frame:
         of_device_alone = [name for name in wanted if name in MEASURES and "device" in MEASURES[name].same]
         of_groups.loc[(groups["device"].nunique() > 1).to_numpy(), of_device_alone] = np.nan
-    return pd.concat([of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)], axis=1)
+    parts = [of_groups.index.to_frame(index=False), of_groups.reset_index(drop=True)]
+    return pd.concat(parts, axis=1).copy()  # in one piece
 
 
 def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:

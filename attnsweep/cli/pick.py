@@ -80,7 +80,7 @@ def pick(
 def to_show(best: pd.DataFrame) -> pd.DataFrame:
     """What tells the settings apart, and the measures that are to be seen beside them."""
     axes, models = naming.distinguishing(best), naming.model_names(best)
-    typed = naming.as_typed(best, axes).copy().assign(model=best["model"].map(models))  # in one piece again
+    typed = naming.as_typed(best, axes).assign(model=best["model"].map(models))
     measures = [column.name for column in MEASURES.values() if "pick" in column.shown]
     if "low" in typed:
         quality, known = pareto.judged_by(best), typed["doubt_of"].ne(NOTHING)
