@@ -7,6 +7,7 @@ from attnsweep.cli.options import add_address, add_results, add_serial
 from attnsweep.core.deployment import PRECISIONS, Deployments
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import RUNTIMES
+from attnsweep.core.text import words
 from attnsweep.tasks.registry import TASKS
 from attnsweep.tasks.task import ExternalTest, Task
 
@@ -66,11 +67,6 @@ def asked_by(options: argparse.Namespace) -> Deployments:
     keys = ("runtime", "batch", "threads", "precision")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     return Deployments.of(given, where="measure")
-
-
-def words(text: str) -> list[str]:
-    """The words between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def numbers(text: str) -> list[int | str]:

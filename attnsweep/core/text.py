@@ -112,6 +112,11 @@ def duration(seconds: float) -> str:
     return f"{days:.0f} days" if days < 365 else f"{days / 365.25:.1f} years"
 
 
+def words(text: str) -> list[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def counted(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

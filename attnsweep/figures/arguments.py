@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep.core.runtimes import RUNTIMES
+from attnsweep.core.text import words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ def add_runtime(parser: argparse.ArgumentParser, *, several: bool = False) -> No
 
 def runtimes(text: str) -> list[str]:
     """The names of runtimes between commas. Raises argparse.ArgumentTypeError for one that is none."""
-    names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    names = list(dict.fromkeys(words(text)))
     for name in names:
         if name not in RUNTIMES:
             raise argparse.ArgumentTypeError(f"{name!r} is no runtime; those are {', '.join(RUNTIMES)}")

@@ -17,6 +17,7 @@ import pandas as pd
 from attnsweep.answers import naming, pareto, selection
 from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.text import words
 from attnsweep.figures.arguments import add_place, add_runtime, add_where
 from attnsweep.results.store import load
 
@@ -363,7 +364,7 @@ def stopped_notes(rows: pd.DataFrame) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the tables that the options ask for."""
-    by = [name.strip() for name in options.by.split(",") if name.strip()]
+    by = words(options.by)
     if by and options.published:
         raise UserError(f"--by {options.by} does not go with --published, whose settings are fixed; drop one")
     rows = rows_to_show(options)
