@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 
 TIMES = (1, 2, 4)
 MEASURES = {

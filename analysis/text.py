@@ -20,7 +20,7 @@ from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import LabelPlacer
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 from attnsweep.tasks.text.baselines import bits_per_byte
 
 COSTS = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.version import __version__
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 from attnsweep.space.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -20,23 +20,20 @@ if TYPE_CHECKING:
     from attnsweep.figures.report.page import report
 
 __all__ = ["Sweep", "UserError", "__version__", "front", "load", "pareto_figure", "pick", "report", "run"]
-LATER = {
-    "front": "attnsweep.answers.pareto",
-    "pick": "attnsweep.answers.pareto",
-    "pareto_figure": "attnsweep.figures.front",
-    "report": "attnsweep.figures.report.page",
+LATER = {  # what imports Ray, reads rows by pandas or draws
+    "front": "answers.pareto",
+    "pick": "answers.pareto",
+    "pareto_figure": "figures.front",
+    "report": "figures.report.page",
+    "run": "engine.runner",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """`attnsweep.run`, which imports Ray, and what reads rows by pandas or draws, when first asked for."""
-    if name in LATER:
-        return getattr(importlib.import_module(LATER[name]), name)
-    if name != "run":
+    """One of LATER, imported when first asked for."""
+    if name not in LATER:
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
     from attnsweep.engine.restored import restored
 
     with restored():  # packages draw random numbers, and more, when they are imported
-        from attnsweep.engine.runner import run
-
-    return run
+        return getattr(importlib.import_module(f"attnsweep.{LATER[name]}"), name)

@@ -255,7 +255,7 @@ def test_a_mistake_is_status_2_and_no_traceback_for_a_user(tmp_path, script):
 @pytest.mark.parametrize("name", ["pareto", "table"])
 def test_a_folder_without_results_or_without_done_trials_is_a_mistake(tmp_path, name):
     missing = run(name, tmp_path / "nowhere")
-    assert missing.returncode == 2 and "no results in" in missing.stderr
+    assert missing.returncode == 2 and missing.stderr.startswith("attnsweep: no results in")
     failed = {**trial("cnn", "mnist", 0), "status": "failed", "test_acc": None}
     undone = run(name, written(tmp_path / "results", [failed]))
     assert undone.returncode == 2 and "has no done trial with a test accuracy" in undone.stderr

@@ -13,7 +13,8 @@ from PIL import Image
 
 from attnsweep.figures import episode
 from attnsweep.figures import planning as script
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space import plan
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.judging.score import Scores

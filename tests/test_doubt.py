@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from attnsweep.answers import doubt, pareto, spread
+from attnsweep.answers import chances, doubt, pareto, phrases, spread
 from attnsweep.core.bits import packed
 from attnsweep.core.errors import UserError
 from attnsweep.results.schema import CONFIGURATION
@@ -140,7 +140,7 @@ def test_with_one_seed_the_interval_is_nearly_the_binomial_one_and_says_what_it_
     exact = stats.binomtest(340, EXAMPLES).proportion_ci(method="wilson")
     assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=0.006)
     assert found["doubt_of"] == doubt.TEST_SET
-    assert "one seed alone: 1 of 1 settings" in doubt.remarks(sure)[0]
+    assert "one seed alone: 1 of 1 settings" in phrases.remarks(sure)[0]
 
 
 @pytest.mark.slow
@@ -156,10 +156,10 @@ def test_settings_are_compared_on_the_same_examples():
     better = np.arange(EXAMPLES) < 352
     worse = np.arange(EXAMPLES) < 340
     sure = doubt.doubt(pd.DataFrame([row(1, 0, worse), row(2, 0, better)]))
-    paired = doubt.difference(sure, 1, 0)
+    paired = chances.difference(sure, 1, 0)
     assert paired.low > 0 and paired.better > 0.99
     assert sure.settings["low"].iloc[1] < sure.settings["high"].iloc[0], "their intervals overlap"
-    assert doubt.within_noise_of(sure, 0) == []
+    assert chances.within_noise_of(sure, 0) == []
 
 
 @pytest.mark.slow
@@ -168,8 +168,8 @@ def test_equal_settings_are_within_noise_of_one_another():
     same = chance.random(EXAMPLES) < 0.9
     other = np.where(chance.random(EXAMPLES) < 0.1, ~same, same)
     sure = doubt.doubt(pd.DataFrame([row(1, 0, same), row(2, 0, other), row(3, 0, ~same)]))
-    assert doubt.within_noise_of(sure, 0) == [1] or doubt.difference(sure, 0, 1).low > 0
-    assert 2 not in doubt.within_noise_of(sure, 0)
+    assert chances.within_noise_of(sure, 0) == [1] or chances.difference(sure, 0, 1).low > 0
+    assert 2 not in chances.within_noise_of(sure, 0)
 
 
 # --- The probability of being on the front ---
@@ -182,11 +182,11 @@ def test_equal_settings_are_within_noise_of_one_another():
 )
 def test_a_draw_has_the_front_that_pareto_finds(costs, random):
     qualities = np.array([[random.randint(0, 4) / 4 for _ in range(3)] for _ in costs])
-    found = doubt.nondominated(np.array(costs), qualities)
+    found = chances.nondominated(np.array(costs), qualities)
     for j in range(3):
         frame = pd.DataFrame({"latency_ms_p50": costs, "test_acc": qualities[:, j]})
         assert set(np.flatnonzero(found[:, j])) == set(pareto.front(frame).index)
-    assert (doubt.nondominated(np.tile(np.array(costs)[:, None], 3), qualities) == found).all()
+    assert (chances.nondominated(np.tile(np.array(costs)[:, None], 3), qualities) == found).all()
 
 
 def test_fronts_and_hypervolumes_are_those_of_moocore():
@@ -199,7 +199,7 @@ def test_fronts_and_hypervolumes_are_those_of_moocore():
         assert set(np.flatnonzero(kept)) == set(pareto.front(frame).index)
         area = moocore.hypervolume(points, ref=[1.0, 0.0])
         assert pareto.hypervolume(frame, pareto.Reference(cost=10.0)) == pytest.approx(area)
-        drawn = doubt.nondominated(frame["latency_ms_p50"].to_numpy(), frame[["test_acc"]].to_numpy())
+        drawn = chances.nondominated(frame["latency_ms_p50"].to_numpy(), frame[["test_acc"]].to_numpy())
         assert set(np.flatnonzero(drawn[:, 0])) == set(np.flatnonzero(kept))
 
 
@@ -210,9 +210,9 @@ def test_the_probability_of_being_on_the_front_is_near_one_where_it_is_clear_and
     clear, beaten = base < 300, base < 250
     twin = np.where(chance.random(EXAMPLES) < 0.1, ~clear, clear)
     frame = pd.DataFrame([row(1, 0, clear), row(2, 0, beaten), row(3, 0, twin)])
-    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    shares = chances.on_front(doubt.doubt(frame), "latency_ms_p50")
     assert shares[0] == 1 and shares[1] == 0
-    apart = doubt.difference(doubt.doubt(frame), 2, 0)
+    apart = chances.difference(doubt.doubt(frame), 2, 0)
     assert shares[2] == pytest.approx((doubt.doubt(frame).draws[2] > doubt.doubt(frame).draws[0]).mean())
     assert apart.better >= shares[2]
 
@@ -226,18 +226,18 @@ def test_costs_that_are_not_well_known_are_drawn_and_one_measurement_is_drawn_on
     better, worse = np.arange(EXAMPLES) < 300, np.arange(EXAMPLES) < 200
     other = {"latency_ms_p50": 1.02, "latency_ms_low": 0.92, "latency_ms_high": 1.02**2 / 0.92}
     frame = pd.DataFrame([row(1, 0, better, lr=0.1, **ends), row(2, 0, worse, **other)])
-    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    shares = chances.on_front(doubt.doubt(frame), "latency_ms_p50")
     of_one = math.log(1 / 0.9) / 1.96
     assert shares[0] == 1
     assert shares[1] == pytest.approx(stats.norm.cdf(-math.log(1.02) / of_one / math.sqrt(2)), abs=0.03)
     same = pd.DataFrame([row(1, 0, better, lr=0.1, **ends), row(1, 0, worse, lr=0.2, **ends)])
-    assert doubt.on_front(doubt.doubt(same), "latency_ms_p50").tolist() == [1, 0]
-    assert (doubt.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
+    assert chances.on_front(doubt.doubt(same), "latency_ms_p50").tolist() == [1, 0]
+    assert (chances.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
 
 
 def test_what_lacks_the_cost_has_no_probability():
     frame = pd.DataFrame([row(1, 0, np.ones(8, bool)), row(2, 0, np.ones(8, bool), latency_ms_p50=math.nan)])
-    shares = doubt.on_front(doubt.doubt(frame), "latency_ms_p50")
+    shares = chances.on_front(doubt.doubt(frame), "latency_ms_p50")
     assert shares[0] == 1 and math.isnan(shares[1])
 
 
@@ -253,10 +253,10 @@ def test_seeds_that_failed_or_diverged_count_as_begun():
     ]
     none = row(3, 0, right, status="stopped", test_acc=None)
     sure = doubt.doubt(pd.DataFrame([row(1, 0, right), *lost, row(2, 0, right), none]))
-    assert "1 setting left out: none of their seeds is done" in doubt.remarks(sure)
+    assert "1 setting left out: none of their seeds is done" in phrases.remarks(sure)
     assert sure.settings[["seeds", "seeds_begun"]].values.tolist() == [[1, 3], [1, 1]]
-    assert doubt.seeds_in_words(1, 3) == "1 of 3 seeds done"
-    assert any("2 seeds of 1 setting not done" in remark for remark in doubt.remarks(sure))
+    assert phrases.seeds_in_words(1, 3) == "1 of 3 seeds done"
+    assert any("2 seeds of 1 setting not done" in remark for remark in phrases.remarks(sure))
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_a_row_that_does_not_say_which_examples_were_right_has_a_doubt_of_its_se
     rows = [row(1, 0, right, **lacking), row(1, 1, right), row(2, 0, right), row(2, 1, ~right)]
     sure = doubt.doubt(pd.DataFrame(rows))
     assert sure.settings["doubt_of"].tolist() == [doubt.SEEDS, doubt.BOTH]
-    assert any("1 of 2 settings do not say which test examples" in remark for remark in doubt.remarks(sure))
+    assert any("1 of 2 settings do not say which test examples" in remark for remark in phrases.remarks(sure))
 
 
 @pytest.mark.slow
@@ -324,9 +324,9 @@ def test_equal_rows_give_equal_draws_whatever_ran_before():
 def test_a_quality_is_written_with_its_interval_and_its_seeds():
     known = {"test_acc": 0.983, "low": 0.971, "high": 0.989, "seeds": 3, "seeds_begun": 3}
     known |= {"doubt_of": doubt.BOTH}
-    assert doubt.written(known, "test_acc") == "98.3 % (97.1 to 98.9, 3 seeds)"
+    assert phrases.written(known, "test_acc") == "98.3 % (97.1 to 98.9, 3 seeds)"
     alone = known | {"seeds": 1, "test_acc": 0.9912, "high": 0.9925, "low": 0.99}
-    assert doubt.written(alone, "test_acc") == "99.12 % (99.00 to 99.25, 1 of 3 seeds done)"
-    assert doubt.written(alone | {"seeds_begun": 1}, "test_acc") == "99.12 % (99.00 to 99.25, one seed)"
+    assert phrases.written(alone, "test_acc") == "99.12 % (99.00 to 99.25, 1 of 3 seeds done)"
+    assert phrases.written(alone | {"seeds_begun": 1}, "test_acc") == "99.12 % (99.00 to 99.25, one seed)"
     blind = known | {"doubt_of": doubt.NOTHING, "seeds": 1, "seeds_begun": 1}
-    assert doubt.written(blind, "test_acc") == "98.3 % (one seed)"
+    assert phrases.written(blind, "test_acc") == "98.3 % (one seed)"

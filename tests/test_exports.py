@@ -10,7 +10,8 @@ from test_report import write_results
 
 import attnsweep
 from attnsweep.__main__ import main
-from attnsweep.answers import exports, pareto
+from attnsweep.answers import pareto
+from attnsweep.answers.exports.forms import export
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_csv_holds_every_trial_as_it_is(results, tmp_path, capsys):
 @pytest.mark.slow
 def test_latex_has_a_line_per_setting_and_no_name_is_read_as_a_command(tmp_path):
     frame = sweep().assign(model="a_b&c%\\input{x}$")
-    exports.export("latex", frame, pd.DataFrame(), tmp_path / "t.tex")
+    export("latex", frame, pd.DataFrame(), tmp_path / "t.tex")
     text = (tmp_path / "t.tex").read_text()
     assert text.count(r" \\") == 5 and r"a\_b\&c\%\textbackslash{}input\{x\}\$ depth=4" in text
     assert "3 seeds)" in text and r"98.0 \%" in text
@@ -109,7 +110,7 @@ def test_what_others_may_have_written_into_is_left_alone(results, tmp_path, caps
 def test_latencies_of_two_devices_are_left_out_and_that_is_said(tmp_path, form):
     pytest.importorskip("optuna", reason="Optuna is not installed")
     frame = sweep().assign(measured_on=["cpu", "gpu"] * 6)  # of seeds of one setting, too
-    said = exports.export(form, frame, pd.DataFrame(), tmp_path / "out")
+    said = export(form, frame, pd.DataFrame(), tmp_path / "out")
     assert "latency_ms_p50 is left out: rows that differ in measured_on" in said
     assert said.startswith({"latex": "4 settings", "optuna": "1 study: mnist params"}[form])
 
@@ -119,6 +120,6 @@ def test_a_place_that_is_none_is_answered_in_a_sentence(results, tmp_path, capsy
     assert "lies in no folder" in capsys.readouterr().err
     failed = pd.DataFrame(sweep().assign(status="failed"))
     with pytest.raises(attnsweep.UserError, match="no trial is done"):
-        exports.export("latex", failed, pd.DataFrame(), Path(tmp_path / "t.tex"))
+        export("latex", failed, pd.DataFrame(), Path(tmp_path / "t.tex"))
     with pytest.raises(attnsweep.UserError, match="no trial is done"):
-        exports.export("optuna", failed, pd.DataFrame(), Path(tmp_path / "t.db"))
+        export("optuna", failed, pd.DataFrame(), Path(tmp_path / "t.db"))

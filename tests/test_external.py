@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from attnsweep.__main__ import main
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.labels import label, varying
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.trials import make_trial

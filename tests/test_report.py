@@ -21,7 +21,7 @@ from test_doubt import EXAMPLES, row
 
 import attnsweep
 from attnsweep.__main__ import main
-from attnsweep.answers import pareto
+from attnsweep.answers import overview, pareto
 from attnsweep.results.store import Store
 
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
@@ -98,6 +98,15 @@ def test_the_page_holds_the_settings_with_their_doubt_and_every_cost(path, resul
     assert page["counts"] == {"done": 12, "failed": 1}
     assert page["failures"][0]["error"] == "MemoryError: <b>no room</b>"
     assert all("attnsweep.run(attnsweep.Sweep(" in line for line in page["trials"]["rerun"][:12] if line)
+
+
+def test_importance_says_that_it_looks_at_a_sample_where_there_are_many(results, monkeypatch):
+    rows = attnsweep.load(results, status=None, all_columns=True)
+    whole = overview.importance(rows)
+    monkeypatch.setattr(overview, "MOST_FOR_EFFECTS", 8)
+    sample = overview.importance(rows)
+    assert whole is not None and "of 12 trials: " in whole["note"]
+    assert sample is not None and "of 8 trials drawn from 12: " in sample["note"]
 
 
 def test_the_page_asks_nothing_of_a_network_and_ends_no_script_early(path):

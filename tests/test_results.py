@@ -21,8 +21,9 @@ from pyarrow import fs
 
 from attnsweep.core import columns
 from attnsweep.core.errors import UserError
+from attnsweep.results.loading import load
 from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
-from attnsweep.results.store import Row, Store, load
+from attnsweep.results.store import Row, Store
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
 
@@ -613,6 +614,12 @@ def test_loading_where_there_are_no_results_says_how_to_get_some(tmp_path: Path)
     with pytest.raises(UserError, match=f"no results in {tmp_path}; run a sweep first: python -m attnsweep"):
         load(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_one_table_names_the_folder_that_has_it(store: Store) -> None:
+    store.write("trials", [keyed("trials", 0)], "one")
+    with pytest.raises(UserError, match=f"/trials is one table of results; give .* has it: {store.root}$"):
+        load(f"{store.root}/trials/")
 
 
 def test_loading_an_unknown_table_names_those_there_are(store: Store) -> None:

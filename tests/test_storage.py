@@ -23,7 +23,8 @@ from attnsweep.core.errors import Interrupted, Unreachable, UserError, writing
 from attnsweep.core.trial import Trial
 from attnsweep.engine.writer import sole_writer
 from attnsweep.results import conditional, lock, storage
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial

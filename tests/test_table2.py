@@ -10,7 +10,8 @@ import pytest
 from matplotlib.text import Text
 
 from attnsweep.figures import planning, table2
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS

@@ -526,6 +526,8 @@ def test_a_sweep_over_text_is_run_shown_and_sampled(
     own = rows.set_index("positions").loc["rope"]
     assert measured.loc[24, ["arch_id", "macs"]].tolist() == own[["arch_id", "macs"]].tolist()
     assert measured.loc[8, "macs"] < own["macs"] and measured.loc[8, "params"] == own["params"]
+    assert main(["measure", "--serial", "--length", ""]) == 2
+    assert "--length names no value; name one, or leave it out" in capsys.readouterr().err
     assert main(["measure", "--serial", "--length", "0"]) == 2
     assert "--length 0 is out of range; use whole numbers from 1 to 65,536" in capsys.readouterr().err
     assert main(["pick", "--params", "1e6"]) == 0

@@ -16,9 +16,10 @@ import pytest
 from attnsweep.core import files
 from attnsweep.engine.writer import sole_writer
 from attnsweep.results import parquet
+from attnsweep.results.loading import load
 from attnsweep.results.merge import merge
 from attnsweep.results.schema import KEYS, MOVED, SCHEMA_VERSION, SCHEMAS, TABLES
-from attnsweep.results.store import Row, Store, load
+from attnsweep.results.store import Row, Store
 
 READERS: dict[str, Callable[[str], list[Any]]] = {
     "pandas": lambda folder: pd.read_parquet(folder)["trial_id"].tolist(),

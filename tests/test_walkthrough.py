@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnsweep import walkthrough
 from attnsweep.core.errors import UserError
 from attnsweep.nn import kernels
 from attnsweep.nn.design import ATTENTIONS, MLPS, RELATIVE, Variant
-from attnsweep.walkthrough import STATIONS, Reader, walk
+from attnsweep.walkthrough import __main__ as command
+from attnsweep.walkthrough import stations
+from attnsweep.walkthrough.__main__ import walk
+from attnsweep.walkthrough.reader import Reader
+from attnsweep.walkthrough.stations import STATIONS
 
 NOTEBOOK = Path(__file__).parent.parent / "docs/walkthrough.ipynb"
 
@@ -68,7 +71,7 @@ def test_a_piece_that_computes_something_else_is_noticed(monkeypatch: pytest.Mon
     def turned_the_other_way(x: Tensor, start: int = 0) -> Tensor:
         return kernels.for_heads(x.flip(-1), x)
 
-    monkeypatch.setattr(walkthrough, "rotated", turned_the_other_way)
+    monkeypatch.setattr(stations, "rotated", turned_the_other_way)
     with pytest.raises(AssertionError):
         walked("rope")
 
@@ -80,7 +83,7 @@ def test_one_variant_is_shown_and_an_unknown_one_refused(
     with pytest.raises(UserError, match="variant='ropes' is unknown, did you mean 'rope'"):
         walked("ropes")
     monkeypatch.setattr(sys, "argv", ["walkthrough", "--list"])
-    walkthrough.main()
+    command.main()
     assert capsys.readouterr().out.splitlines()[0] == "rope          Rotary positions (arXiv:2104.09864)"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, naming, pareto, selection
+from attnsweep.answers import chances, doubt, naming, pareto, phrases, selection
 from attnsweep.answers.doubt import Doubt
 from attnsweep.core.text import amount, counted
 
@@ -42,12 +42,14 @@ def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None
     if quality not in fits or fits[quality].isna().all():
         return Choice(fits, name_of(fits, 0), unmeasured(rows, budget))
     sure = doubt.doubt(rows, quality)
-    judged = sure.settings.assign(p_front=doubt.on_front(sure, cost) if cost in sure.settings else np.nan)
+    judged = sure.settings.assign(p_front=chances.on_front(sure, cost) if cost in sure.settings else np.nan)
     known = judged.set_index("trial_id")[["low", "high", "doubt_of", "seeds_begun", "p_front"]]
     settings = fits.join(known, on="trial_id")
     if pd.isna(settings["seeds_begun"].iloc[0]):  # it has no quality on test
         return Choice(settings, name_of(fits, 0), unmeasured(rows, budget))
-    return Choice(settings, sentence(sure, settings, cost), (*doubt.remarks(sure), *unmeasured(rows, budget)))
+    return Choice(
+        settings, sentence(sure, settings, cost), (*phrases.remarks(sure), *unmeasured(rows, budget))
+    )
 
 
 def cost_of(budget: Mapping[str, float], fits: pd.DataFrame) -> str:
@@ -63,8 +65,8 @@ def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
     """
     settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
     names, row = naming.labels(settings, short=False), sure.settings.loc[best]
-    parts = [f"{names[best]}: {doubt.written(row, sure.quality)}{at(row, cost)}"]
-    inside = {position(sure, one) for one in fits["trial_id"]} & set(doubt.within_noise_of(sure, best))
+    parts = [f"{names[best]}: {phrases.written(row, sure.quality)}{at(row, cost)}"]
+    inside = {position(sure, one) for one in fits["trial_id"]} & set(chances.within_noise_of(sure, best))
     if cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER):
         parts.append(f"{names[cheap[0]]} is within noise of it and {gain(settings, cheap[0], best, cost)}")
     parts += more(sure, best, names, cost)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, naming, pareto, selection
-from attnsweep.answers.doubt import DRAWS, LEVEL, Difference
+from attnsweep.answers import doubt, naming, pareto, phrases, selection
+from attnsweep.answers.chances import Difference
+from attnsweep.answers.doubt import DRAWS, LEVEL
 from attnsweep.answers.spread import moderated
 from attnsweep.core.errors import UserError
-from attnsweep.results.store import the_trial
+from attnsweep.results.loading import the_trial
 
 PSEUDO = np.array([1.0, -1.0], dtype=np.float32)  # an example for either side: equal on all is no certainty
 
@@ -195,8 +196,8 @@ def in_words(found: Comparison) -> str:
 
     lines = [f"{found.quality}, B less A, paired by test example and seed, 95 % intervals"]
     for pair in found.pairs:
-        a, b = (doubt.value_of(value, found.quality) for value in (pair.one, pair.other))
-        seeds = doubt.seeds_in_words(pair.seeds)
+        a, b = (phrases.value_of(value, found.quality) for value in (pair.one, pair.other))
+        seeds = phrases.seeds_in_words(pair.seeds)
         lines.append(f"{line(pair.label, pair.difference)}; A {a}{sign}, B {b}{sign}, {seeds}")
     if len(found.pairs) > 1:
         lines.append(line(f"mean of {len(found.pairs)} settings", found.mean))

@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from attnsweep.answers import pareto, selection
 from attnsweep.answers.spread import Spread, moderated
 from attnsweep.core.bits import unpacked
 from attnsweep.core.errors import UserError
-from attnsweep.core.text import counted
 from attnsweep.results.schema import MEASURES
 
 LEVEL = 0.95
@@ -31,7 +29,6 @@ AT_ONCE = 200  # draws of test sets: each is a weight per example
 PER_EXAMPLE = "test_acc"  # the quality that is the share of examples that are right
 # one example right and one wrong for all: a setting without an error has a doubt, too
 PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
-LATENCY_ENDS = ("latency_ms_low", "latency_ms_high")
 LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may lie together by luck
 BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
 
@@ -209,6 +206,12 @@ def bounded(ends: np.ndarray, quality: str) -> np.ndarray:
     return np.clip(ends, 0.0, 1.0) if is_fraction(quality) else ends
 
 
+def is_fraction(quality: str) -> bool:
+    """Whether a quality is written in percent."""
+    column = MEASURES.get(quality)
+    return column is not None and column.unit == "fraction"
+
+
 def sources(right: np.ndarray, spread: Spread) -> list[str]:
     """What each setting's interval allows for."""
     examples = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
@@ -233,183 +236,3 @@ def key_of(values: object) -> tuple[object, ...]:
     return tuple(
         None if pd.isna(value) else value for value in (values if isinstance(values, tuple) else (values,))
     )
-
-
-# --- What follows from the draws ---
-
-
-Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and the upper ones, (settings,) each
-
-
-def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
-    """For each setting the share of draws in which no other one beats it on both cost and quality: the
-    probability that it is on the front. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
-
-    Costs are drawn, too, from the intervals with these `ends`, by default those of the median latency; where
-    there is none a cost is known.
-    """
-    settings = sure.settings
-    selection.require(settings, cost)
-    costs = selection.numbers(settings, cost)
-    known = np.isfinite(costs)
-    selection.check_direction(cost, sure.quality)
-    selection.refuse_mixtures(settings[known], cost)
-    ends = ends or ends_of(settings, cost)
-    shares = np.full(len(costs), np.nan)
-    drawn = costs[known] if ends is None else drawn_costs(costs[known], ends[0][known], ends[1][known], sure)
-    shares[known] = nondominated(drawn, sure.draws[known]).mean(axis=1)
-    return pd.Series(shares, index=settings.index)
-
-
-def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
-    """The ends of the intervals of a cost; None of one that has none."""
-    if cost != "latency_ms_p50" or not {*LATENCY_ENDS} <= {*settings}:
-        return None
-    low, high = (selection.numbers(settings, name) for name in LATENCY_ENDS)
-    return low, high
-
-
-def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doubt) -> np.ndarray:
-    """What each cost might be, (n, draws): its logarithm is normal, and 95 % lie between `low` and `high`
-    (n,). Settings that share a measurement, as those that differ in `lr` alone do, share the draw. Without
-    any interval the costs as they are, (n,).
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = np.log(high / low) / (2 * special.ndtri((1 + LEVEL) / 2))
-    deviation = np.where(np.isfinite(deviation) & (deviation > 0), deviation, 0.0)
-    if not deviation.any():
-        return costs
-    one, of = np.unique(np.column_stack([costs, deviation]), axis=0, return_inverse=True)
-    noise = np.random.default_rng(0).standard_normal((len(one), sure.draws.shape[1]))
-    return np.asarray(costs[:, None] * np.exp(deviation[:, None] * noise[of]))
-
-
-def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-    """Whether each point is on the front of its draw, (n, draws): of costs (n,) or (n, draws), the less the
-    better, and qualities (n, draws), the more the better.
-    """
-    if costs.ndim == 2:
-        parts = [slice(begin, begin + AT_ONCE) for begin in range(0, costs.shape[1], AT_ONCE)]
-        return np.concatenate([fronts_of(costs[:, part], qualities[:, part]) for part in parts], axis=1)
-    found = np.zeros(qualities.shape, dtype=bool)
-    best = np.full(qualities.shape[1], -np.inf)  # of all that cost less
-    for value in np.unique(costs):
-        same = np.flatnonzero(costs == value)
-        top = qualities[same].max(axis=0)
-        found[same] = (qualities[same] == top) & (top > best)
-        best = np.maximum(best, top)
-    return found
-
-
-def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-    """See `nondominated`; both (n, draws). Of points by cost, the best first, those that are better than all
-    before are on the front, and those that are equal to one of them.
-    """
-    order = np.lexsort((-qualities, costs), axis=0)
-    cost, quality = (np.take_along_axis(values, order, axis=0) for values in (costs, qualities))
-    best = np.maximum.accumulate(quality, axis=0)
-    better = np.vstack([np.ones(quality.shape[1], bool), quality[1:] > best[:-1]])
-    cost_of_best = np.maximum.accumulate(np.where(better, cost, -np.inf), axis=0)
-    found = np.empty(costs.shape, dtype=bool)
-    np.put_along_axis(found, order, (quality == best) & (cost == cost_of_best), axis=0)
-    return found
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much one setting is better than another, with the interval of that, and the share of draws in
-    which it is.
-    """
-
-    mean: float
-    low: float
-    high: float
-    better: float
-
-    @property
-    def is_noise(self) -> bool:
-        """Whether no difference lies within the interval."""
-        return self.low <= 0 <= self.high
-
-
-def difference(sure: Doubt, one: int, other: int) -> Difference:
-    """The quality of the setting at the position `one` less that of `other`: drawn together, so that test
-    examples on which both are alike do not count.
-    """
-    apart = sure.draws[one] - sure.draws[other]
-    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    means = selection.numbers(sure.settings, sure.quality)
-    better = float((apart > 0).mean() + 0.5 * (apart == 0).mean())
-    return Difference(float(means[one] - means[other]), float(low), float(high), better)
-
-
-def within_noise_of(sure: Doubt, one: int) -> list[int]:
-    """The positions of the settings that differ from that at `one` by no more than noise, it left out: each
-    pair for itself, at 95 %.
-    """
-    beyond, least = sure.draws[one], (1 - LEVEL) / 2 * sure.draws.shape[1]  # draws that either tail holds
-    worse, better = (sure.draws <= beyond).sum(axis=1), (sure.draws >= beyond).sum(axis=1)
-    return [i for i in np.flatnonzero((worse > least) & (better > least)).tolist() if i != one]
-
-
-# --- In words ---
-
-
-def written(row: Any, quality: str) -> str:
-    """A quality with its interval and how many seeds it is of: `98.3 % (97.1 to 99.0, 3 seeds)`."""
-    unit = " %" if is_fraction(quality) else ""
-    known = seeds_in_words(int(row["seeds"]), int(row["seeds_begun"]))
-    if row["doubt_of"] == NOTHING:
-        return f"{value_of(row[quality], quality)}{unit} ({known})"
-    like = row[quality]
-    ends = f"{value_of(row['low'], quality, like=like)} to {value_of(row['high'], quality, like=like)}"
-    return f"{value_of(row[quality], quality)}{unit} ({ends}, {known})"
-
-
-def value_of(value: float, quality: str, *, like: float | None = None) -> str:
-    """A fraction in percent, with one decimal, or two where it, or what it stands beside, is 99 % or more;
-    any other quality as a number.
-    """
-    decimals = 2 if (value if like is None else like) >= 0.99 else 1
-    return f"{100 * value:.{decimals}f}" if is_fraction(quality) else f"{value:.4g}"
-
-
-def is_fraction(quality: str) -> bool:
-    """Whether a quality is written in percent."""
-    column = MEASURES.get(quality)
-    return column is not None and column.unit == "fraction"
-
-
-def seeds_in_words(seeds: int, begun: int | None = None) -> str:
-    """`3 seeds`, `1 of 3 seeds done`, or `one seed`."""
-    if begun is not None and begun > seeds:
-        return f"{seeds} of {begun} seeds done"
-    return "one seed" if seeds == 1 else f"{seeds} seeds"
-
-
-def remarks(sure: Doubt) -> list[str]:
-    """What a reader has to know of intervals: of how many settings they say less than they seem to."""
-    settings, found = sure.settings, []
-    alone = settings[sure.one_seed]
-    if len(alone):
-        borrowed = alone["doubt_of"].isin([BOTH, SEEDS]).all()
-        what = (
-            "their seeds' spread is that of the others" if borrowed
-            else "their intervals do not know how another seed would do"
-        )  # fmt: skip
-        found.append(f"one seed alone: {len(alone)} of {len(settings)} settings; {what}")
-    lost = settings[settings["seeds_begun"] > settings["seeds"]]
-    if len(lost):
-        missing = int((lost["seeds_begun"] - lost["seeds"]).sum())
-        found.append(
-            f"{counted(missing, 'seed')} of {counted(len(lost), 'setting')} not done: means are of the others"
-        )
-    if sure.lost:
-        found.append(f"{counted(sure.lost, 'setting')} left out: none of their seeds is done")
-    blind = settings[settings["doubt_of"].isin([SEEDS, NOTHING])]
-    if len(blind) and sure.quality == PER_EXAMPLE:
-        found.append(
-            f"{len(blind)} of {len(settings)} settings do not say which test examples were right: run them "
-            "again for intervals that allow for the test set"
-        )
-    return found

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnsweep.answers import doubt, effects, naming, pareto, selection
-from attnsweep.answers.doubt import Doubt, Ends
+from attnsweep.answers import chances, doubt, effects, naming, pareto, phrases, selection
+from attnsweep.answers.chances import Ends
+from attnsweep.answers.doubt import Doubt
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import shown
@@ -102,7 +103,7 @@ def of_dataset(
         "costs": costs_of(sure, latency, remarks),
         "curves": curves(done, position, epochs, selecting, len(settings)),
         "importance": importance(rows),
-        "remarks": doubt.remarks(sure),
+        "remarks": phrases.remarks(sure),
     }
 
 
@@ -117,7 +118,8 @@ def importance(rows: pd.DataFrame) -> Page | None:
     except UserError:
         return None
     scale = 100 if found.how == effects.GRID and doubt.is_fraction(found.quality) else 1
-    head = f"{found.quality} of {counted(found.trials, 'trial')}: {effects.MEANINGS[found.how]}."
+    of = f"{counted(found.trials, 'trial')}{f' drawn from {len(done):,}' if len(some) < len(done) else ''}"
+    head = f"{found.quality} of {of}: {effects.MEANINGS[found.how]}."
     held = "Grey: not told from chance." if found.how == effects.GRID else "Not held against chance here."
     return {
         "names": [one.name for one in found.axes],
@@ -171,7 +173,7 @@ def trials_of(done: pd.DataFrame, position: np.ndarray, count: int) -> list[list
 def noise(sure: Doubt) -> list[list[int]] | None:
     """For each setting those within noise of it; None where there are too many pairs."""
     count = len(sure.settings)
-    return [doubt.within_noise_of(sure, i) for i in range(count)] if count <= MOST_PAIRS else None
+    return [chances.within_noise_of(sure, i) for i in range(count)] if count <= MOST_PAIRS else None
 
 
 def costs_of(sure: Doubt, latency: pd.DataFrame, remarks: list[str]) -> list[Page]:
@@ -195,7 +197,7 @@ def cost(sure: Doubt, name: str, label: str, *, where: str, ends: Ends | None = 
     """One cost, with the ends of its intervals where it has some. Raises UserError where its values cannot be
     compared.
     """
-    values, ends = sure.settings[name], ends or doubt.ends_of(sure.settings, name)
+    values, ends = sure.settings[name], ends or chances.ends_of(sure.settings, name)
     if name in MEASURES:
         selection.refuse_mixtures(sure.settings[values.notna()], name)
     return {
@@ -206,7 +208,7 @@ def cost(sure: Doubt, name: str, label: str, *, where: str, ends: Ends | None = 
         "values": numbers(values),
         "low": None if ends is None else numbers(ends[0]),
         "high": None if ends is None else numbers(ends[1]),
-        "p_front": numbers(doubt.on_front(sure, name, ends)),
+        "p_front": numbers(chances.on_front(sure, name, ends)),
     }
 
 
@@ -236,7 +238,7 @@ def of_runtimes(
         last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])
         keys = list(zip(settings["arch_id"], settings["precision"], strict=True))
         here = last.reindex(keys)
-        low, high = (selection.numbers(here, name) for name in doubt.LATENCY_ENDS)
+        low, high = (selection.numbers(here, name) for name in chances.LATENCY_ENDS)
         for percentile in PERCENTILES:
             values = selection.numbers(here, f"latency_ms_{percentile}")
             if np.isfinite(values).any():

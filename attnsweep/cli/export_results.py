@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnsweep.answers import selection
-from attnsweep.answers.exports import EXPORTS, export
+from attnsweep.answers.exports.forms import EXPORTS, export
 from attnsweep.cli.options import add_results
 from attnsweep.figures.arguments import add_where
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,8 @@ import pandas as pd
 from attnsweep.core import text
 from attnsweep.core.errors import UserError, writing
 from attnsweep.engine.writer import sole_writer
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.plan import Folders, folders_of
 from attnsweep.space.rerun import trial_of
 from attnsweep.tasks.task import ExternalTest, Task

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     add("--where", metavar="QUERY", help="only of these trials, such as \"model == 'vit' and depth > 2\"")
     add(
-        "--length", type=numbers, metavar="N,N", default=[],
+        "--length", type=numbers, metavar="N,N",
         help="instead: of models of sequences, as they would be for so many tokens",
     )  # fmt: skip
     add("--again", action="store_true", help="measure what is known, too")

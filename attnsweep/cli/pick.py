@@ -14,8 +14,8 @@ from attnsweep.cli.options import add_results
 from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.text import limit
 from attnsweep.figures.arguments import add_runtime, add_where
+from attnsweep.results.loading import load
 from attnsweep.results.schema import MEASURES
-from attnsweep.results.store import load
 
 MOST = 10  # settings that are printed
 UNSTABLE = "latency_unstable: known to no better than 3 %; measure anew: attnsweep measure --again"

@@ -10,8 +10,8 @@ from attnsweep.cli.options import add_results
 from attnsweep.core import text
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import BITS
+from attnsweep.results.loading import load
 from attnsweep.results.schema import EPOCHS, MEASURES
-from attnsweep.results.store import load
 from attnsweep.space.rerun import find_trial, rerun_line
 
 CURVE = tuple(column.name for column in EPOCHS if "curve" in column.shown)

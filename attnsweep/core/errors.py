@@ -56,7 +56,7 @@ def exit_status(script: Callable[[], None]) -> int:
         finally:  # --help raises SystemExit
             sys.stdout.flush()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"attnsweep: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return leave_pipe()

@@ -316,6 +316,8 @@ def at_lengths(
 
     Raises UserError where there is none, or a length is out of range.
     """
+    if not lengths:
+        raise UserError("--length names no value; name one, or leave it out")
     for length in lengths:
         if not isinstance(length, int) or not 1 <= length <= LONGEST:
             raise UserError(f"--length {length} is out of range; use whole numbers from 1 to {LONGEST:,}")

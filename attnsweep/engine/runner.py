@@ -21,7 +21,8 @@ from attnsweep.engine.latency import at_lengths, subjects_of
 from attnsweep.engine.recorder import tidy
 from attnsweep.engine.restored import restored
 from attnsweep.engine.writer import sole_writer
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
 from attnsweep.space.plan import (
     ASKED,
@@ -144,7 +145,7 @@ def measure(
     asked: Deployments,
     *,
     where: str | None = None,
-    lengths: Sequence[int] = (),
+    lengths: Sequence[int] | None = None,
     again: bool = False,
     address: str | None = None,
     in_process: bool = False,
@@ -165,7 +166,7 @@ def measure(
     chosen = {*done["arch_id"]}
     with sole_writer(store, folders.runs):
         subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
-        if lengths:
+        if lengths is not None:
             subjects = at_lengths(subjects, lengths)
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
             gpus = backend.request(None)["gpu"] > 0

@@ -72,7 +72,7 @@ def rows_of(options: argparse.Namespace) -> "pd.DataFrame":
     none.
     """
     from attnsweep.answers import selection
-    from attnsweep.results.store import load
+    from attnsweep.results.loading import load
 
     frame = load(options.results, status=None, all_columns=True)
     frame = selection.where(frame, options.where) if options.where else frame

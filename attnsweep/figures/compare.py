@@ -11,7 +11,7 @@ from attnsweep.answers import compare, selection
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.figures.arguments import add_where
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 
 
 def run(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 
 LAYOUT = Layout(panel=(6.2, 3.6), gap=(0, 0), left=0.75, right=2.2, above=0.75, below=0.75)
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))

@@ -21,7 +21,7 @@ from attnsweep.core.labels import model_name
 from attnsweep.core.text import counted
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 from attnsweep.tasks.registry import AXES
 
 LAYOUT = Layout(panel=(2.6, 2.6), gap=(1.6, 0.4), left=0.75, right=1.1, above=0.65, below=0.6)

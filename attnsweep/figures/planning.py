@@ -31,7 +31,7 @@ from attnsweep.figures import table2
 from attnsweep.figures.arguments import add_out, add_place, add_where, folder_of
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import PALE
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 from attnsweep.tasks.driving.judging.score import interval
 
 SETS = {  # UniAD's, and ours from id13 on

@@ -19,7 +19,7 @@ from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.text import words
 from attnsweep.figures.arguments import add_place, add_runtime, add_where
-from attnsweep.results.store import load
+from attnsweep.results.loading import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
 PUBLISHED = Path(__file__).with_name("published.csv")

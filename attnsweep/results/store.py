@@ -21,27 +21,23 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from attnsweep.core import files
-from attnsweep.core.errors import Unreachable, UserError, did_you_mean, known
-from attnsweep.core.runtimes import RUNTIMES
-from attnsweep.results import latencies, parquet, storage
+from attnsweep.core.errors import Unreachable, UserError
+from attnsweep.results import parquet, storage
 from attnsweep.results.parquet import Layout, Part, Source
 from attnsweep.results.rows import ids, keys_of, latest, matching, newest
 from attnsweep.results.schema import (
     FINAL,
     KEYS,
     MOVED,
-    OWN,
     SCHEMA_VERSION,
     SCHEMAS,
-    STATUSES,
     TABLES,
     Move,
     by_table,
 )  # fmt: skip
-from attnsweep.tasks.registry import TASKS, came_later
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 T = TypeVar("T")
 READS = 10  # attempts at reading a table while another process compacts it
@@ -348,92 +344,3 @@ def path_of(info: fs.FileInfo) -> str:
 def bundle_name(names: Iterable[str]) -> str:
     """A name for the file that takes the place of `names`."""
     return "part-" + hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
-
-
-def load(
-    results: str | Path = "results",
-    table: str = "trials",
-    *,
-    status: str | None = "done",
-    all_columns: bool = False,
-    runtime: str | None = None,
-) -> "pd.DataFrame":
-    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all) with the
-    measures that a task keeps in a table of its own, or any table as it is.
-
-    With `runtime`, such as "onnxruntime", the columns of latency are those under it, null where nothing was
-    measured so; else those of the first runtime that a trial's sweep named. Columns of `trials` that are null
-    in all these rows are left out, unless `all_columns`. Raises UserError where there are no results, or no
-    such table, or nothing was measured under that runtime.
-    """
-    if table not in TABLES:
-        raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
-    if status not in (None, *STATUSES):
-        raise UserError(f"status={status!r} is unknown; use one of {', '.join(STATUSES)}, or None for all")
-    store = Store(results)
-    if store.is_empty:
-        raise UserError(
-            f"no results in {results}; run a sweep first: python -m attnsweep new quickstart writes one"
-        )
-    content = store.read(table)
-    if table != "trials":
-        return content.to_pandas()
-    frame = completed((under(store, content, runtime) if runtime else content).to_pandas())
-    if len(frame) and (newest := frame["schema_version"].max()) > SCHEMA_VERSION:
-        log.warning(
-            "%s has rows of a newer version (schema %d, here %d): what only that one knows of them is not "
-            "read, and rows that differ in it alone look like one setting; upgrade attnsweep",
-            results, newest, SCHEMA_VERSION,
-        )  # fmt: skip
-    if status is not None:
-        frame = frame[frame["status"] == status].reset_index(drop=True)
-    for own in OWN:
-        measures = store.read(own).to_pandas().drop(columns="schema_version")
-        frame = frame.merge(measures, on="trial_id", how="left", validate="one_to_one")
-    return frame if all_columns else frame.dropna(axis="columns", how="all")
-
-
-def the_trial(rows: "pd.DataFrame", trial_id: str, among: str) -> "pd.Series[Any]":
-    """The row of the trial whose id is, or begins with, `trial_id`.
-
-    Raises UserError if there is none or several; `among` says there what the rows are, such as `in results`.
-    """
-    found = rows[rows["trial_id"].str.startswith(trial_id)]
-    if len(found) == 1:
-        return found.iloc[0]
-    if len(found) > 1:
-        raise UserError(f"trial_id={trial_id!r} is the beginning of {len(found)} ids; give more digits")
-    raise UserError(f"there is no trial {trial_id!r} {among}{did_you_mean(trial_id, rows['trial_id'])}")
-
-
-def completed(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of trials in which an axis that came later than they has the value that all had before: with
-    another one, seeds of one setting would be two.
-    """
-    for task in TASKS.values():
-        for axis, (value, models) in came_later(task).items():
-            rows = frame[axis].isna() & frame["task"].eq(task.name)
-            if models is not None:
-                rows &= frame["model"].isin(models)
-            if rows.any():
-                frame.loc[rows, axis] = value
-    return frame
-
-
-def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:
-    """The trials with the latencies that were measured under one runtime, and no others.
-
-    Raises UserError where there are none.
-    """
-    measured = store.read("latency").to_pylist()
-    names = sorted({row["runtime"] for row in measured if row["latency_ms_p50"] is not None})
-    if runtime not in names:
-        raise UserError(
-            f"nothing was measured under runtime={known('runtime', runtime, RUNTIMES)!r}, only under "
-            f"{', '.join(names) or 'none'}; measure it: python -m attnsweep measure --runtime {runtime}"
-        )
-    rows = trials.to_pylist()
-    found = dict(latencies.of_trials(rows, measured, runtime=runtime))
-    nothing = dict.fromkeys(latencies.NAMES)
-    changed = [{**row, **found.get(row["trial_id"], nothing)} for row in rows]
-    return pa.Table.from_pylist(changed, schema=trials.schema)

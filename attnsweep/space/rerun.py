@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.results.store import load, the_trial
+from attnsweep.results.loading import load, the_trial
 from attnsweep.space.sweep import OPTIONS
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import AXES, TASKS, find, forget

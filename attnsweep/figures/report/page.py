@@ -18,7 +18,8 @@ from attnsweep.core.errors import UserError, exit_status
 from attnsweep.core.version import __version__
 from attnsweep.figures.arguments import add_place, add_where
 from attnsweep.figures.canvas import LOOKS, SPARE
-from attnsweep.results.store import Store, load
+from attnsweep.results.loading import load
+from attnsweep.results.store import Store
 from attnsweep.space.rerun import rerun_line
 
 EVERY_S = 5.0  # how often --watch looks for new rows

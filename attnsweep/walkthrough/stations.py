@@ -1,209 +1,26 @@
-"""One small example from tokens to loss, then again with each variant of attention: to be read, or to be
-stepped through in a debugger.
+"""Each variant of attention at a station of its own: a few tokens, what changes, and what it costs."""
 
-    python -m attnsweep.walkthrough            # everything, from top to bottom
-    python -m attnsweep.walkthrough rope       # one variant; --list names them
-
-The example is a question of `reverse`, `3 1 4` with a place of padding, and its answer. Every number that is
-printed is computed here, piece by piece, from the weights of the very model that is trained elsewhere, and
-what comes out is asserted to be what the model gives. Section and equation numbers are those of "Attention Is
-All You Need" (https://arxiv.org/abs/1706.03762), or of the paper that is named.
-"""
-
-import argparse
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from attnsweep.core.cost import Cost
-from attnsweep.core.errors import exit_status, known
 from attnsweep.nn import variants, windows
 from attnsweep.nn.attention import Cache, MultiHeadAttention
-from attnsweep.nn.blocks import FeedForward, Residual, norm_of
+from attnsweep.nn.blocks import FeedForward, norm_of
 from attnsweep.nn.cost import cache_bytes, feed_forward, multi_head
 from attnsweep.nn.design import Variant
-from attnsweep.nn.kernels import attention_weights, causal_mask, explicit, padding_mask
+from attnsweep.nn.kernels import attention_weights, causal_mask, explicit
 from attnsweep.nn.positions import distances, rotated, slopes
-from attnsweep.tasks.sequences.problems import BEGIN, END, PAD
-from attnsweep.tasks.sequences.transformer import Transformer
+from attnsweep.walkthrough.paper import HIDDEN, WIDTH, D, H
+from attnsweep.walkthrough.reader import Reader
 
-D, H, HIDDEN, VOCABULARY, N = 8, 2, 16, 13, 5  # N tokens in the examples of the variants
-WIDTH = D // H
-QUESTION, ANSWER = [6, 4, 7, PAD], [7, 4, 6, END]  # the digits 3 1 4, and the same from the last to the first
-Print = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Prints titles, what a step is, and tensors with their shapes."""
-
-    line: Print = print
-
-    def title(self, text: str) -> None:
-        self.line(f"\n=== {text} ===")
-
-    def step(self, text: str, source: str = "") -> None:
-        self.line(f"\n{text}{f'  [{source}]' if source else ''}")
-
-    def tensor(self, name: str, values: Tensor, axes: str) -> None:
-        """The name, the axes with their lengths, and the values of the first example."""
-        lengths = ", ".join(
-            f"{axis}={length}" for axis, length in zip(axes.split(), values.shape, strict=True)
-        )
-        self.line(f"  {name} ({lengths})")
-        for row in rows_of(values[0] if axes.startswith("b") else values):
-            self.line(f"    {row}")
-
-
-def rows_of(values: Tensor) -> list[str]:
-    """A tensor as lines of text, the last axis along the line; of more than two axes the first of each."""
-    while values.ndim > 2:
-        values = values[0]
-    return [" ".join(map(written, row)) for row in (values[None] if values.ndim == 1 else values).tolist()]
-
-
-def written(value: float) -> str:
-    """A number, or the sign of a mask: `x` where a query may attend, `.` where it may not."""
-    if isinstance(value, bool):
-        return "x" if value else "."
-    return f"{value:>3}" if isinstance(value, int) else f"{round(value, 2) + 0.0:>6.2f}"
-
-
-# --- From tokens to loss ---
-
-
-def from_tokens_to_loss(say: Reader) -> Tensor:
-    """The paper's transformer with one block on either side; returns the loss, a scalar in nats."""
-    torch.manual_seed(0)
-    model = Transformer(
-        vocabulary=VOCABULARY, dim=D, depth=1, heads=H, mlp_dim=HIDDEN, dropout=0.0, attention="explicit"
-    )
-    source, answer = torch.tensor([QUESTION]), torch.tensor([ANSWER])
-    target = F.pad(answer[:, :-1], (1, 0), value=BEGIN)
-    say.title("From tokens to loss")
-    say.step(f"Tokens: {PAD} pads, {BEGIN} begins an answer, {END} ends it, a digit is 3 more than it says")
-    say.tensor("source", source, "b n")
-    say.tensor("target, what the decoder sees", target, "b m")
-    say.tensor("answer, what it is to say", answer, "b m")
-    memory = encode(model, source, say)
-    logits = decode(model, target, memory, source, say)
-    loss = F.cross_entropy(logits.mT, answer, label_smoothing=0.1)
-    loss.backward()
-    say.step("Loss: cross-entropy per token against labels smoothed by 0.1, in nats", "section 5.4")
-    say.line(
-        f"  loss {loss.item():.4f}; one that knows nothing has log {VOCABULARY} = {math.log(VOCABULARY):.4f}"
-    )
-    norms = {
-        name: float(weight.grad.norm())
-        for name, weight in model.named_parameters()
-        if weight.grad is not None
-    }
-    say.step("Backward: every parameter has a gradient; the greatest and the least norms are")
-    for name in (max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)):
-        say.line(f"  {norms[name]:.2e}  {name}")
-    torch.testing.assert_close(model(source, target), logits)
-    return loss.detach()
-
-
-def embedded(model: Transformer, tokens: Tensor, say: Reader) -> Tensor:
-    """Embedding and positions, (b, n, d)."""
-    scaled = model.embedding(tokens) * math.sqrt(D)
-    say.step(f"Embedding times sqrt(d) = {math.sqrt(D):.2f}", "section 3.4")
-    say.tensor("x", scaled, "b n d")
-    table = model.positions.table
-    assert table is not None
-    say.step(
-        "Positions PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(...), added", "section 3.5"
-    )
-    say.tensor("PE", table[: tokens.shape[1]], "n d")
-    return scaled + table[: tokens.shape[1]]
-
-
-def encode(model: Transformer, source: Tensor, say: Reader) -> Tensor:
-    """The encoder's output (b, n, d)."""
-    say.title("Encoder")
-    x, mask = embedded(model, source, say), padding_mask(source, padding=PAD)
-    block: Any = model.encoder[0]
-    say.step("Mask: every query may attend to the keys that are not padding, x", "section 3.2.3")
-    say.tensor("mask", mask, "b one m")
-    x = around(block.around_attention, x, lambda x: attend(block.attention, x, x, mask, say), say)
-    return around(block.around_feed_forward, x, lambda x: feed(block.feed_forward, x, say), say)
-
-
-def decode(model: Transformer, target: Tensor, memory: Tensor, source: Tensor, say: Reader) -> Tensor:
-    """The logits (b, m, v)."""
-    say.title("Decoder")
-    x, length = embedded(model, target, say), target.shape[1]
-    block: Any = model.decoder[0]
-    mask = padding_mask(target, padding=PAD) & causal_mask(length, length)
-    say.step("Mask: what is not padding, and not later than the query", "section 3.2.3")
-    say.tensor("mask", mask, "b n m")
-    x = around(block.around_attention, x, lambda x: attend(block.attention, x, x, mask, say), say)
-    say.step(
-        "Cross-attention: queries of the decoder, keys and values of the encoder's output", "section 3.2.3"
-    )
-    crossing = padding_mask(source, padding=PAD)
-    x = around(
-        block.around_cross_attention,
-        x,
-        lambda x: attend(block.cross_attention, x, memory, crossing, say),
-        say,
-    )
-    x = around(block.around_feed_forward, x, lambda x: feed(block.feed_forward, x, say), say)
-    logits = x @ model.embedding.weight.T
-    say.step("Logits: the output is the embedding once more", "section 3.4")
-    say.tensor("x E^T", logits, "b m v")
-    return logits
-
-
-def attend(layer: MultiHeadAttention, x: Tensor, others: Tensor, mask: Tensor, say: Reader) -> Tensor:
-    """Multi-head attention of x (b, n, d) to others (b, m, d), piece by piece."""
-    q, k, v = (
-        layer.split(project(tokens))
-        for project, tokens in ((layer.to_queries, x), (layer.to_keys, others), (layer.to_values, others))
-    )
-    say.step(
-        f"Q, K, V: three projections, in {H} heads of width {WIDTH}; here the first head", "section 3.2.2"
-    )
-    for name, part in (("Q", q), ("K", k), ("V", v)):
-        say.tensor(name, part, "b h n d")
-    say.step("Scores Q K^T / sqrt(d)", "equation 1")
-    say.tensor("scores", q @ k.mT / math.sqrt(WIDTH), "b h n m")
-    weights = attention_weights(q, k, mask=mask)
-    say.step("Weights: softmax along the keys, 0 where the mask is closed; rows sum to one", "equation 1")
-    say.tensor("weights", weights, "b h n m")
-    read = layer.to_output(rearrange(weights @ v, "b h n d -> b n (h d)"))
-    say.step("Weights times V, heads side by side, times W^O", "equation 1, section 3.2.2")
-    say.tensor("read", read, "b n d")
-    torch.testing.assert_close(layer(x, None if others is x else others, mask=mask), read)
-    return read
-
-
-def feed(layer: FeedForward, x: Tensor, say: Reader) -> Tensor:
-    """The feed-forward network, piece by piece."""
-    up, down = layer[0], layer[2]
-    read: Tensor = down(up(x).clamp(min=0))
-    say.step(f"Feed-forward: max(0, x W_1 + b_1) W_2 + b_2, by way of {HIDDEN} numbers", "equation 2")
-    say.tensor("FFN(x)", read, "b n d")
-    return read
-
-
-def around(residual: Residual, x: Tensor, sublayer: Callable[[Tensor], Tensor], say: Reader) -> Tensor:
-    """What goes around a sub-layer."""
-    normed: Tensor = residual.norm(x + sublayer(x))
-    say.step("Residual and norm: Norm(x + Sublayer(x))", "section 3.1")
-    say.tensor("x", normed, "b n d")
-    return normed
-
-
-# --- Variants ---
+N = 5  # tokens
 
 
 @dataclass(frozen=True)
@@ -424,32 +241,3 @@ def around_attention(say: Reader) -> None:
         assert params + 2 * D == closed.params
         say.step(f"mlp={kind!r}: {params} parameters, {closed.macs} multiply-accumulates", source)
         say.tensor("FFN(x)", layer(x).detach(), "b n d")
-
-
-def walk(names: Sequence[str] = (), say: Reader | None = None) -> None:
-    """All of it, or the variants that are named. Raises UserError for an unknown one."""
-    say = say or Reader()
-    for name in names:
-        known("variant", name, STATIONS)
-    if not names:
-        from_tokens_to_loss(say)
-    for name in names or STATIONS:
-        visit(name, say)
-    if not names:
-        around_attention(say)
-
-
-def main() -> None:
-    """See the head of this file."""
-    parser = argparse.ArgumentParser(prog="python -m attnsweep.walkthrough", description=walk.__doc__)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"some of {', '.join(STATIONS)}")
-    parser.add_argument("--list", action="store_true", help="name them")
-    options = parser.parse_args()
-    if options.list:
-        print("\n".join(f"{name:<13} {one.what} ({one.source})" for name, one in STATIONS.items()))
-        return
-    walk(options.variants)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -1,0 +1,124 @@
+"""What follows from the draws of `doubt`: who is how surely on the front, and how surely one is better."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from attnsweep.answers import selection
+from attnsweep.answers.doubt import AT_ONCE, LEVEL, Doubt
+
+LATENCY_ENDS = ("latency_ms_low", "latency_ms_high")
+Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and the upper ones, (settings,) each
+
+
+def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
+    """For each setting the share of draws in which no other one beats it on both cost and quality: the
+    probability that it is on the front. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
+
+    Costs are drawn, too, from the intervals with these `ends`, by default those of the median latency; where
+    there is none a cost is known.
+    """
+    settings = sure.settings
+    selection.require(settings, cost)
+    costs = selection.numbers(settings, cost)
+    known = np.isfinite(costs)
+    selection.check_direction(cost, sure.quality)
+    selection.refuse_mixtures(settings[known], cost)
+    ends = ends or ends_of(settings, cost)
+    shares = np.full(len(costs), np.nan)
+    drawn = costs[known] if ends is None else drawn_costs(costs[known], ends[0][known], ends[1][known], sure)
+    shares[known] = nondominated(drawn, sure.draws[known]).mean(axis=1)
+    return pd.Series(shares, index=settings.index)
+
+
+def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
+    """The ends of the intervals of a cost; None of one that has none."""
+    if cost != "latency_ms_p50" or not {*LATENCY_ENDS} <= {*settings}:
+        return None
+    low, high = (selection.numbers(settings, name) for name in LATENCY_ENDS)
+    return low, high
+
+
+def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doubt) -> np.ndarray:
+    """What each cost might be, (n, draws): its logarithm is normal, and 95 % lie between `low` and `high`
+    (n,). Settings that share a measurement, as those that differ in `lr` alone do, share the draw. Without
+    any interval the costs as they are, (n,).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.log(high / low) / (2 * special.ndtri((1 + LEVEL) / 2))
+    deviation = np.where(np.isfinite(deviation) & (deviation > 0), deviation, 0.0)
+    if not deviation.any():
+        return costs
+    one, of = np.unique(np.column_stack([costs, deviation]), axis=0, return_inverse=True)
+    noise = np.random.default_rng(0).standard_normal((len(one), sure.draws.shape[1]))
+    return np.asarray(costs[:, None] * np.exp(deviation[:, None] * noise[of]))
+
+
+def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+    """Whether each point is on the front of its draw, (n, draws): of costs (n,) or (n, draws), the less the
+    better, and qualities (n, draws), the more the better.
+    """
+    if costs.ndim == 2:
+        parts = [slice(begin, begin + AT_ONCE) for begin in range(0, costs.shape[1], AT_ONCE)]
+        return np.concatenate([fronts_of(costs[:, part], qualities[:, part]) for part in parts], axis=1)
+    found = np.zeros(qualities.shape, dtype=bool)  # one order for all draws, in which nothing is sorted anew
+    best = np.full(qualities.shape[1], -np.inf)  # of all that cost less
+    for value in np.unique(costs):
+        same = np.flatnonzero(costs == value)
+        top = qualities[same].max(axis=0)
+        found[same] = (qualities[same] == top) & (top > best)
+        best = np.maximum(best, top)
+    return found
+
+
+def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+    """See `nondominated`; both (n, draws). Of points by cost, the best first, those that are better than all
+    before are on the front, and those that are equal to one of them.
+    """
+    order = np.lexsort((-qualities, costs), axis=0)
+    cost, quality = (np.take_along_axis(values, order, axis=0) for values in (costs, qualities))
+    best = np.maximum.accumulate(quality, axis=0)
+    better = np.vstack([np.ones(quality.shape[1], bool), quality[1:] > best[:-1]])
+    cost_of_best = np.maximum.accumulate(np.where(better, cost, -np.inf), axis=0)
+    found = np.empty(costs.shape, dtype=bool)
+    np.put_along_axis(found, order, (quality == best) & (cost == cost_of_best), axis=0)
+    return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one setting is better than another, with the interval of that, and the share of draws in
+    which it is.
+    """
+
+    mean: float
+    low: float
+    high: float
+    better: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no difference lies within the interval."""
+        return self.low <= 0 <= self.high
+
+
+def difference(sure: Doubt, one: int, other: int) -> Difference:
+    """The quality of the setting at the position `one` less that of `other`: drawn together, so that test
+    examples on which both are alike do not count.
+    """
+    apart = sure.draws[one] - sure.draws[other]
+    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    means = selection.numbers(sure.settings, sure.quality)
+    better = float((apart > 0).mean() + 0.5 * (apart == 0).mean())
+    return Difference(float(means[one] - means[other]), float(low), float(high), better)
+
+
+def within_noise_of(sure: Doubt, one: int) -> list[int]:
+    """The positions of the settings that differ from that at `one` by no more than noise, it left out: each
+    pair for itself, at 95 %.
+    """
+    beyond, least = sure.draws[one], (1 - LEVEL) / 2 * sure.draws.shape[1]  # draws that either tail holds
+    worse, better = (sure.draws <= beyond).sum(axis=1), (sure.draws >= beyond).sum(axis=1)
+    return [i for i in np.flatnonzero((worse > least) & (better > least)).tolist() if i != one]

@@ -1,0 +1,31 @@
+"""The forms of export, by name."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from attnsweep.answers.exports.runs import to_mlflow, to_tensorboard
+from attnsweep.answers.exports.studies import to_optuna
+from attnsweep.answers.exports.tables import to_csv, to_latex
+from attnsweep.core.clean import cleaned
+from attnsweep.core.errors import UserError
+
+Export = Callable[[pd.DataFrame, pd.DataFrame, Path], str]
+EXPORTS: Mapping[str, Export] = {
+    "csv": to_csv, "latex": to_latex, "optuna": to_optuna, "tensorboard": to_tensorboard, "mlflow": to_mlflow,
+}  # fmt: skip
+
+
+def export(form: str, trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
+    """Writes results in one of the forms of `EXPORTS`; returns in words what was written. Raises UserError
+    where that cannot be.
+    """
+    if form != "tensorboard" and not place.absolute().parent.is_dir():
+        raise UserError(f"{place} lies in no folder that is there; make it, or name another place")
+    try:
+        return EXPORTS[form](cleaned(trials), epochs, place)
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be written ({error.strerror or error}); name another place"
+        ) from error

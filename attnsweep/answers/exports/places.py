@@ -1,0 +1,35 @@
+"""Where exports go: a place that is free, a database that appears there once it is whole."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attnsweep.core import files
+from attnsweep.core.errors import UserError
+
+
+@contextlib.contextmanager
+def database(place: Path) -> Iterator[str]:
+    """The URL of an SQLite file that is made elsewhere, and stands at `place` once it is whole. Raises
+    UserError where something stands there: others may have written into it.
+    """
+    refuse_existing(place)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder, "made.db")
+        yield f"sqlite:///{scratch}"
+        files.replace(place, scratch.read_bytes())
+
+
+def refuse_existing(place: Path) -> None:
+    """Raises UserError where there is something at `place`."""
+    if os.path.lexists(place):
+        raise UserError(f"{place} is there already; delete it, or name another place")
+
+
+def plain(value: Any) -> Any:
+    """A value as Python's own type: a whole number that pandas holds as a float is one again."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

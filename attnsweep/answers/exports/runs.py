@@ -1,0 +1,125 @@
+"""Runs, as trackers of experiments have them: TensorBoard's event files, MLflow's store."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attnsweep.answers import pareto, selection
+from attnsweep.answers.exports.places import database, plain, refuse_existing
+from attnsweep.core.clean import clean
+from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial as trackers of experiments have it: `curve` is a row of measures per epoch, `given` the axes
+    that differ between trials, `found` its results.
+    """
+
+    row: Mapping[str, Any]
+    curve: Sequence[Mapping[str, Any]]
+    given: Mapping[str, Any]
+    found: Mapping[str, float]
+
+
+def runs_of(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Run]:
+    """A run for each of the trials."""
+    curves = dict(list(epochs.groupby("trial_id"))) if len(epochs) else {}
+    axes = [name for name in (*selection.SETTING, "seed") if name in trials and trials[name].nunique() > 1]
+    judged = {name.replace("test_", part, 1) for name in pareto.JUDGED_BY for part in ("test_", "val_")}
+    results = [name for name in trials if name in judged or name in ("latency_ms_p50", "params", "macs")]
+    return [
+        Run(
+            row,
+            [measures(epoch) for epoch in curves.get(row["trial_id"], pd.DataFrame()).to_dict("records")],
+            {name: plain(row[name]) for name in axes if not pd.isna(row[name])},
+            {f"result/{name}": float(row[name]) for name in results if not pd.isna(row[name])},
+        )
+        for row in trials.to_dict("records")
+    ]
+
+
+def measures(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured in an epoch, and its number."""
+    floats = {name: value for name, value in epoch.items() if isinstance(value, float)}
+    known = {name: value for name, value in floats.items() if math.isfinite(value)}
+    return {**known, "epoch": int(epoch["epoch"])}
+
+
+def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
+    """A run for each done trial in the folder `place`: its learning curve, hyperparameters and results."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("this needs tensorboardX; install it: pip install tensorboardX") from error
+    refuse_existing(place)  # TensorBoard would draw both curves of a trial as one
+    runs = runs_of(selection.done(trials), epochs)
+    for run in runs:
+        with SummaryWriter(str(place / run.row["trial_id"])) as writer:
+            for epoch in run.curve:
+                for name in epoch.keys() - {"epoch"}:
+                    writer.add_scalar(name, epoch[name], epoch["epoch"])
+            writer.add_hparams(run.given, run.found, name=".")
+    return counted(len(runs), "run")
+
+
+def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
+    """An experiment for each data set in the SQLite file `place` (`mlflow ui --backend-store-uri` opens it),
+    with a run for each trial of any status: its learning curve, parameters, results, and why it failed.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # it asks the network when it is imported
+    try:
+        import alembic  # noqa: F401  what MLflow keeps a database with
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise UserError("this needs MLflow; install it: pip install 'attnsweep[mlflow]'") from error
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    artifacts = place.absolute().with_name("mlartifacts").as_uri()  # a folder that nothing is put into
+    with database(place) as url:
+        client = MlflowClient(url)
+        for dataset, rows in trials.groupby("dataset", sort=False):
+            experiment = client.create_experiment(clean(dataset), artifact_location=artifacts)
+            for run in runs_of(rows, epochs):
+                log_run(client, experiment, run)
+    return counted(len(trials), "run")
+
+
+ENDED = {"done": "FINISHED", "stopped": "KILLED"}  # the rest is FAILED
+AT_ONCE = 500  # measures; MLflow takes a thousand
+
+
+def log_run(client: Any, experiment: str, run: Run) -> None:
+    """Writes a run into an experiment of MLflow's."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    begun, ended = (milliseconds(run.row.get(name)) for name in ("started_at", "finished_at"))
+    made = client.create_run(experiment, start_time=begun, run_name=run.row["trial_id"])
+    measured = [
+        Metric(name, epoch[name], ended, epoch["epoch"])
+        for epoch in run.curve
+        for name in epoch.keys() - {"epoch"}
+    ]
+    measured += [Metric(name, value, ended, 0) for name, value in run.found.items()]
+    params = [Param(name, str(value)) for name, value in run.given.items()]
+    tags = [
+        RunTag(name, str(run.row[name]))
+        for name in ("model", "sweep", "status", "error")
+        if not pd.isna(run.row.get(name))
+    ]
+    client.log_batch(made.info.run_id, params=params, tags=tags)
+    for begin in range(0, len(measured), AT_ONCE):
+        client.log_batch(made.info.run_id, measured[begin : begin + AT_ONCE])
+    client.set_terminated(made.info.run_id, ENDED.get(run.row["status"], "FAILED"), ended)
+
+
+def milliseconds(time: Any) -> int:
+    """A time since 1970 as MLflow has it; 0 where it is not known."""
+    return 0 if time is None or pd.isna(time) else int(pd.Timestamp(time).timestamp() * 1000)
