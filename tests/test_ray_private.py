@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray._private import parameter, ray_constants
+from ray._private.node import Node
 from ray.tune import registry
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 from test_tune_engine import Driven, controller_of, one_of_tunes, ours
@@ -153,6 +157,30 @@ def test_a_cluster_of_this_machine_has_no_process_that_adds_nodes_or_passes_on_w
     monkeypatch.setattr(parameter, "RayParams", lambda *, num_cpus: num_cpus)
     ray_private.start_on_loopback(lambda **options: made.append(parameter.RayParams(num_cpus=1)), {})
     assert made[1] == 1, "of another version: all are started"
+
+
+def test_a_cluster_of_this_machine_has_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Node, "start_api_server", lambda self, **options: asked.append(options))
+    node = SimpleNamespace()
+    ray_private.start_on_loopback(lambda **options: Node.start_api_server(node, include_dashboard=False), {})
+    assert asked == [] and node._webui_url == ""
+    Node.start_api_server(node, include_dashboard=False)
+    assert asked == [{"include_dashboard": False}], "of clusters that others start it is left alone"
+    monkeypatch.delattr(Node, "start_api_server")
+    ray_private.start_on_loopback(lambda **options: asked.append(options), {"address": "local"})
+    assert asked[1:] == [{"address": "local"}]
+
+
+def test_tune_trains_in_the_workers_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "remote", lambda *kind, **options: (kind, options))
+    before = class_cache._ActorClassCache.get
+    with ray_private.workers_as_they_are():
+        assert class_cache._ActorClassCache().get(int) == ((int,), {}), "without an environment of their own"
+    assert class_cache._ActorClassCache.get is before
+    monkeypatch.delattr(class_cache, "_ActorClassCache")
+    with ray_private.workers_as_they_are():
+        pass
 
 
 def test_an_error_of_the_start_is_raised() -> None:

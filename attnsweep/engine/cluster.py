@@ -45,10 +45,10 @@ log = logging.getLogger("attnsweep")
 
 
 @contextlib.contextmanager
-def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]:
+def connected(address: str | None, *, log: Path | None = None) -> Iterator[bool]:
     """A Ray cluster: the one at `address`, else at $RAY_ADDRESS, else one that `ray start` began on this
     machine, else a new local one; `local` is always a new one. What Ray itself has to say goes to the file
-    `log`.
+    `log`. Yields whether the cluster is a new one.
 
     A connection that was there before stays. Raises UserError where a named cluster cannot be reached, or one
     that was named or found does not take this machine's token; Interrupted where its head dies later.
@@ -57,16 +57,16 @@ def connected(address: str | None, *, log: Path | None = None) -> Iterator[None]
         os.environ.setdefault(key, value)
     if ray.is_initialized():
         with messages_to(log):
-            yield
+            yield False
         return
     on_term, mode = signal.getsignal(signal.SIGTERM), os.environ.get(tokens.MODE)
     try:
         with messages_to(log):
-            connect(address or os.environ.get("RAY_ADDRESS"))
+            is_new = connect(address or os.environ.get("RAY_ADDRESS"))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
         with messages_to(log), watched():
-            yield
+            yield is_new
     finally:
         ray.shutdown()
         tokens.set_mode(mode)
@@ -146,16 +146,17 @@ def watch(address: str, over: threading.Event, lost: threading.Event) -> None:
         os._exit(1)
 
 
-def connect(address: str | None) -> None:
-    """See `connected`."""
+def connect(address: str | None) -> bool:
+    """See `connected`; returns whether the cluster is a new one."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {**quiet, "address": "local", "include_dashboard": False}
     found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
     if found in (None, "local"):
         start_here(alone)
-        return
+        return True
     try:
         attach(found, quiet)
+        return False
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, RayError) as error:
@@ -166,6 +167,7 @@ def connect(address: str | None) -> None:
             ) from error
         tokens.set_mode(mode)  # what runs no longer has left its address behind
         start_here(alone)
+        return True
 
 
 def start_here(options: Mapping[str, Any]) -> None:

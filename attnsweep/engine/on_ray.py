@@ -41,8 +41,8 @@ def opened(address: str | None, *, log: Path, report: WaitReport) -> "Iterator[R
     Raises Interrupted where the cluster is lost.
     """
     try:
-        with cluster.connected(address, log=log):
-            yield RayCluster(report)
+        with cluster.connected(address, log=log) as is_new:
+            yield RayCluster(report, is_new=is_new)
     except RayError as error:
         cause = str(error).strip().splitlines()[-1]
         raise Interrupted(
@@ -51,10 +51,10 @@ def opened(address: str | None, *, log: Path, report: WaitReport) -> "Iterator[R
 
 
 class RayCluster:
-    """The cluster that Ray is connected to: a `Backend`."""
+    """The cluster that Ray is connected to, which may be a new one of this machine: a `Backend`."""
 
-    def __init__(self, report: WaitReport) -> None:
-        self.report = report
+    def __init__(self, report: WaitReport, *, is_new: bool = False) -> None:
+        self.report, self.is_new = report, is_new
         self.groups = set(placement_group_table())  # of others, and of earlier commands
         self.asked: Mapping[str, float] = {"cpu": 1.0}
 
@@ -69,7 +69,8 @@ class RayCluster:
         return cluster.slots(asked)
 
     def engine(self, settings: Settings, asked: Mapping[str, float]) -> Engine:
-        return TuneEngine(settings, asked, slots=cluster.slots(asked), waits_for=self.waiting)
+        slots = cluster.slots(asked)
+        return TuneEngine(settings, asked, slots=slots, waits_for=self.waiting, of_driver=self.is_new)
 
     def workers(self) -> concurrent.futures.Executor:
         return RayWorkers(lambda: self.report(self.waiting()))

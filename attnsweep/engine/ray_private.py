@@ -102,18 +102,41 @@ def remembered_classes() -> Iterator[None]:
             del vars(registry)[name]
 
 
+@contextlib.contextmanager
+def workers_as_they_are() -> Iterator[None]:
+    """Has Tune train in the workers that a cluster of this machine has begun already. By default it asks for
+    workers with variables of the driver's environment, which those have anyhow, so that Ray begins others.
+
+    Relies on `class_cache._ActorClassCache.get`; without it the first step comes half a second later.
+    """
+    try:
+        import ray
+        from ray.tune.execution.class_cache import _ActorClassCache as cache
+
+        before = cache.get
+    except GONE:
+        yield
+        return
+    remote = functools.cache(ray.remote)
+    cache.get = lambda self, kind: remote(kind)
+    try:
+        yield
+    finally:
+        cache.get = before
+
+
 # --- Clusters ---
 
 
 def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Starts a cluster of this machine alone, all of whose processes listen on the loopback, without those
-    that add nodes to it and pass on what workers print: a quarter of its start.
+    that add nodes to it, pass on what workers print and answer a dashboard: half of its start.
 
     Relies on `ray_constants.ENABLE_RAY_CLUSTER`, which is off where Ray runs on one machine only, as on
     macOS; without it they listen on every interface, behind Ray's token. And on the arguments of
-    `parameter.RayParams`; without them all processes are started.
+    `parameter.RayParams` and on `Node.start_api_server`; without them all processes are started.
     """
-    with loopback_alone(), without_monitors():
+    with loopback_alone(), without_monitors(), without_dashboard():
         init(**options)
 
 
@@ -150,6 +173,23 @@ def without_monitors() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams = whole
+
+
+@contextlib.contextmanager
+def without_dashboard() -> Iterator[None]:
+    """See `start_on_loopback`."""
+    try:
+        from ray._private.node import Node
+
+        before = Node.start_api_server
+    except GONE:
+        yield
+        return
+    Node.start_api_server = lambda self, **options: setattr(self, "_webui_url", "")
+    try:
+        yield
+    finally:
+        Node.start_api_server = before
 
 
 def without_working_directory() -> dict[str, Any]:

@@ -9,6 +9,7 @@ turns with the main thread (see `turns`): while an event of a trial is dealt wit
 trial that is stopped then does not begin another epoch.
 """
 
+import contextlib
 import faulthandler
 import functools
 import logging
@@ -107,7 +108,8 @@ def bundle(asked: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFactory:
 class TuneEngine:
     """Trials on Ray Tune's workers: an `Engine`. A worker that dies is replaced.
 
-    `waits_for` says what trials wait for that do not begin.
+    `waits_for` says what trials wait for that do not begin; `of_driver`, that workers have the environment of
+    this process.
     """
 
     def __init__(
@@ -117,8 +119,10 @@ class TuneEngine:
         *,
         slots: int,
         waits_for: Callable[[], str] = lambda: "",
+        of_driver: bool = False,
     ) -> None:
         self.settings, self.asked, self.slots, self.waits_for = settings, asked, slots, waits_for
+        self.of_driver = of_driver
         self.most_ahead = min(settings.ahead, spare(slots))
         self.queue: deque[Trial] = deque()  # started by `start`, and not given to Tune yet
         self.given: dict[str, Trial] = {}  # to Tune, and not ended
@@ -305,9 +309,10 @@ class TuneEngine:
         most = self.slots + spare(self.slots)  # by default 200: each pending one costs every round
         before = os.environ.get(MOST_PENDING)
         os.environ[MOST_PENDING] = str(most)
+        workers = ray_private.workers_as_they_are() if self.of_driver else contextlib.nullcontext()
         scratch_folder = tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True)
         try:
-            with scratch_folder as scratch, ray_private.remembered_classes():
+            with scratch_folder as scratch, ray_private.remembered_classes(), workers:
                 self._tune_run(scratch)
         finally:
             os.environ.pop(MOST_PENDING)
