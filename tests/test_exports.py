@@ -1,5 +1,6 @@
 """Results for other tools, read again by those tools."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,24 @@ def test_latencies_of_two_devices_are_left_out_and_that_is_said(tmp_path, form):
     said = export(form, frame, pd.DataFrame(), tmp_path / "out")
     assert "latency_ms_p50 is left out: rows that differ in measured_on" in said
     assert said.startswith({"latex": "4 settings", "optuna": "1 study: mnist params"}[form])
+
+
+@pytest.mark.parametrize("form", ["csv", "latex"])
+def test_a_link_or_a_pipe_at_the_place_is_replaced_and_not_followed(results, tmp_path, form):
+    thesis, link, pipe = tmp_path / "thesis", tmp_path / "link", tmp_path / "pipe"
+    thesis.write_text("mine")
+    link.symlink_to(thesis)
+    os.mkfifo(pipe)
+    for place in (link, pipe):
+        assert main(["export-results", form, str(place), "--results", results]) == 0
+        assert place.is_file() and not place.is_symlink() and place.stat().st_size > 100
+    assert thesis.read_text() == "mine"
+
+
+def test_a_device_is_no_place_for_an_export(results, capsys):
+    assert main(["export-results", "csv", "/dev/stdout", "--results", results]) == 2
+    assert "/dev/stdout cannot be written (a device is no place for a file)" in capsys.readouterr().err
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_a_place_that_is_none_is_answered_in_a_sentence(results, tmp_path, capsys):

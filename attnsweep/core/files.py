@@ -24,6 +24,7 @@ FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 MODE = 0o666  # less the umask: a group that shares a folder sets it to 002
 SCRATCH = ".tmp"
 ROOT = 0
+DEVICES = "/dev"
 NO_FILE = "it is a link, a pipe or the like, and no file; delete it"
 
 
@@ -130,8 +131,10 @@ def replace(path: str | Path, content: Any, *, scratch_in: str | Path | None = N
     """Writes a file whole or not at all, in place of what has its name, which may be a link or a pipe.
 
     The scratch file is made in the file's own folder, else in `scratch_in`, of the same disk. Raises OSError;
-    also where the folder is a link.
+    also where the folder is a link, or one of devices: root would take /dev/stdout from everybody.
     """
+    if os.path.realpath(Path(path).parent) == DEVICES:
+        raise OSError(errno.EINVAL, "a device is no place for a file", str(path))
     path, scratch = Path(path), f".{Path(path).name[:100]}-{secrets.token_hex(8)}{SCRATCH}"
     with folder(path.parent) as there, contextlib.ExitStack() as more:
         here = there if scratch_in is None else more.enter_context(folder(scratch_in, follow=True))

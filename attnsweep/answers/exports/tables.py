@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attnsweep.answers import doubt, naming, phrases, selection
+from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
@@ -20,7 +21,7 @@ HIDDEN = ("test_right",)  # bits, which no other tool reads
 def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     """All trials, of any status, as the file `place`; the columns of which none has a value are left out."""
     kept = trials.drop(columns=[name for name in HIDDEN if name in trials]).dropna(axis="columns", how="all")
-    kept.to_csv(place, index=False)
+    files.replace(place, kept.to_csv(index=False).encode())
     return f"{counted(len(kept), 'trial')}, {kept.shape[1]} columns"
 
 
@@ -41,7 +42,7 @@ def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     lines = [" & ".join(map(escaped, row)) + r" \\" for row in (heads, *rows)]
     begin = [r"% needs \usepackage{booktabs}", r"\begin{tabular}{lllrr}", r"\toprule", lines[0], r"\midrule"]
     text = "\n".join([*begin, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
-    place.write_text(text, encoding="utf-8")
+    files.replace(place, text.encode())
     return "; ".join([counted(len(rows), "setting"), *remarks])
 
 
