@@ -14,7 +14,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save
 from attnsweep.results.loading import load

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from attnsweep.answers import pareto
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
 from attnsweep.figures.placement import LabelPlacer
 from attnsweep.results.loading import load

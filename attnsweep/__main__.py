@@ -10,7 +10,7 @@ from typing import Any
 
 from attnsweep.cli.commands import COMMANDS, SWEEP
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.core.text import leave_pipe, print_anything
+from attnsweep.core.terminal import leave_pipe, print_anything
 
 UNREAD = "cut off: nobody reads its output; finished rows are intact, the same command goes on"
 

@@ -17,7 +17,7 @@ import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.cli.dry_run import dry_run
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
 from attnsweep.core.source import Source
 from attnsweep.core.text import limit
@@ -199,7 +199,7 @@ def test_seeds_of_one_architecture_are_named_once(capsys: pytest.CaptureFixture[
     sweep = Sweep(**DEPTHS, seed=tune.grid_search([0, 1]), budget={"latency_ms": 3})
     done = [{"trial_id": one.trial_id, "status": "done", "train_s": 1} for one in trials_of(sweep)[-2:-1]]
     plan = make_plan(sweep, expand_sweep(sweep, NOWHERE), done, lambda one: float(depth_of(one)))
-    console.show_budget(text.screen(), plan)
+    console.show_budget(terminal.screen(), plan)
     said = "  over budget, not trained: 1: vit depth=4 (latency_ms 4 exceeds 3 by 33 %)\n"
     assert list(plan.state.values())[-2:] == ["done", "over budget"] and capsys.readouterr().out == said
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from attnsweep.__main__ import main
 from attnsweep.core.clean import KEPT, MOST, UNSEEN, clean, cleaned, lines, without_secrets
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, reason
-from attnsweep.core.text import Screen
+from attnsweep.core.terminal import Screen
 from attnsweep.engine.live import Live
 from attnsweep.results.schema import SCHEMAS, STR
 from attnsweep.results.store import Store

@@ -29,8 +29,9 @@ import attnsweep
 from attnsweep import Sweep
 from attnsweep.cli.pick import pick
 from attnsweep.cli.show import show
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
 from attnsweep.core.source import digest
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.trial import Trial
 from attnsweep.engine import latency
 from attnsweep.engine.writer import mend
@@ -477,7 +478,7 @@ def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(
 
 
 def test_a_log_of_starts_that_is_no_text_is_no_error(folder: Path) -> None:
-    from attnsweep.core.text import screen
+    from attnsweep.core.terminal import screen
     from attnsweep.engine.live import Live
     from attnsweep.engine.recorder import Recorder
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from attnsweep.__main__ import main
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.engine import console
 from attnsweep.results.store import Store
 
@@ -94,7 +94,7 @@ def test_what_is_next_goes_by_what_was_swept(
     task: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = Counter({"done": 2})
-    console.show_closing(text.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
+    console.show_closing(terminal.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
     assert f"python -m attnsweep {command} results" in capsys.readouterr().out
 
 

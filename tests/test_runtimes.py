@@ -16,7 +16,7 @@ from attnsweep.core import runtimes as known
 from attnsweep.core.errors import UserError
 from attnsweep.measuring.runtimes import RUNTIMES, Inference, Prepared, Unavailable, prepare, versions_of
 from attnsweep.measuring.runtimes import graph as graphs
-from attnsweep.measuring.runtimes.on_onnxruntime import opened
+from attnsweep.measuring.runtimes.onnx_sessions import opened
 from attnsweep.measuring.runtimes.outputs import answered, apart_from, difference, tensors_of
 from attnsweep.measuring.runtimes.quantised import accuracy
 from attnsweep.tasks.images import training

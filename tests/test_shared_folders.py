@@ -18,7 +18,7 @@ import pytest
 from attnsweep.cli.new import new
 from attnsweep.core import files
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.core.text import screen
+from attnsweep.core.terminal import screen
 from attnsweep.engine import latency
 from attnsweep.engine.live import Live
 from attnsweep.engine.recorder import Recorder

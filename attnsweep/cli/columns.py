@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from attnsweep.core.text import Screen, is_terminal
+from attnsweep.core.terminal import Screen, is_terminal
 from attnsweep.results.schema import TABLES
 
 

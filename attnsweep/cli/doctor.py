@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attnsweep.cli.options import add_address, add_data, add_results
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.core.text import counted
 from attnsweep.results import storage
 from attnsweep.space.plan import Folders, folders_of
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def doctor(*, data: str | None, address: str | None, results: str = "results") -> int:
     """Prints the findings; returns 0, or 1 where something that every sweep needs is missing."""
-    screen, missing = text.screen(), False
+    screen, missing = terminal.screen(), False
     where = folders_of(results, data)
     for good, finding in (*store_findings(where), *findings(where.data, address)):
         missing |= not good

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.core.trial import Invalid
 from attnsweep.engine import console
 from attnsweep.results.store import Row, Store
@@ -37,7 +37,7 @@ def dry_run(sweep: Sweep, where: Folders, *, as_json: bool, out: TextIO, latency
         for one in plan.invalid:
             print(json.dumps(invalid_row(one)), file=out)
     else:
-        screen = text.screen()
+        screen = terminal.screen()
         console.show_plan(screen, plan)
         cpus = (sweep.resources or {}).get("cpu", 1)
         console.show_time(screen, plan, max(1, int((os.cpu_count() or 1) / max(cpus, 0.01))), latency=latency)

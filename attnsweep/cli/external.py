@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnsweep.core import text
+from attnsweep.core import terminal, text
 from attnsweep.core.errors import UserError, writing
 from attnsweep.engine.writer import sole_writer
 from attnsweep.results.loading import load
@@ -26,7 +26,7 @@ def measure(task: Task, test: ExternalTest, results: str | Path) -> int:
     Raises UserError where the test cannot run here, or no weights were kept of any model.
     """
     test.require()
-    screen, where = text.screen(), folders_of(results)
+    screen, where = terminal.screen(), folders_of(results)
     rows = untested(task, test, load(results, all_columns=True))
     done = 0
     with sole_writer(Store(results), where.runs):

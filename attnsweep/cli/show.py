@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from attnsweep.cli.options import add_results
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import BITS
 from attnsweep.results.loading import load
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def show(results: str, trial_id: str) -> int:
     """See `main`."""
-    screen, row = text.screen(), find_trial(results, trial_id)
+    screen, row = terminal.screen(), find_trial(results, trial_id)
     for column in MEASURES.values():
         value = row[column.name]
         if column.type != BITS and not pd.isna(value):

@@ -3,8 +3,7 @@
 import contextlib
 import difflib
 import errno
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from attnsweep.core.clean import printable, without_secrets
 
@@ -41,26 +40,6 @@ def writing(where: object) -> Iterator[None]:
             f"{error.filename or where} cannot be written ({error.strerror or error}); finished rows are "
             f"intact. {remedy}, then the same command goes on"
         ) from error
-
-
-def exit_status(script: Callable[[], None]) -> int:
-    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error; 141 where
-    nobody reads its output, as after `| head`.
-    """
-    from attnsweep.core.text import leave_pipe, print_anything  # here: rich takes time to import
-
-    print_anything()
-    try:
-        try:
-            script()
-        finally:  # --help raises SystemExit
-            sys.stdout.flush()
-    except UserError as error:
-        print(f"attnsweep: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return leave_pipe()
-    return 0
 
 
 NEAR = 0.65  # of `difflib`: `hed` is near `heads`, `augment` is not near `agent_map`

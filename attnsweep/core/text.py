@@ -1,20 +1,11 @@
-"""Numbers as people write them, and the screen that they are written to."""
+"""Numbers as people write them."""
 
-import errno
-import io
 import math
-import os
 import re
-import signal
-import sys
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
-from attnsweep.core.clean import lines
 from attnsweep.core.errors import UserError
 
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
@@ -24,44 +15,6 @@ UNITS = {  # of limits that are no counts
 }
 EXAMPLES = {"latency_ms": "2 or '500us'", "memory_mb": "800 or '2GB'"}
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000,000; of what is no count, a comma might end the whole part
-
-
-class Screen(Console):
-    """Standard output, which shows text as it is, whatever somebody else has put into it.
-
-    It leaves it to its user to say that nobody reads it: rich would end the process with 1.
-    """
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(lines(text), **options)
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
-
-
-def screen() -> Screen:
-    """Standard output: bars and colours on a terminal, plain lines elsewhere."""
-    return Screen(soft_wrap=True, force_jupyter=False, force_terminal=is_terminal(), emoji=False)
-
-
-def is_terminal() -> bool:
-    """Whether standard output is a terminal. A notebook's output, which is no file, says that it is one and
-    sets FORCE_COLOR; it would show what moves the cursor as text, and lose what a cell itself has printed.
-    """
-    return isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty()
-
-
-def print_anything() -> None:
-    """Has standard output and error write what their encoding lacks as `\\xf6`, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def leave_pipe() -> int:
-    """Writes no more to a pipe that nobody reads, as after `| head`; returns the exit status for it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
 
 
 def amount(value: float | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.core import tested, text
+from attnsweep.core import terminal, tested
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import Interrupted, Unreachable, UserError
 from attnsweep.core.trial import Trial
@@ -112,7 +112,7 @@ def execute(
     until = deadline.after(hours)
     tested.warn_of_newer()
     refuse_unmeasured(sweep, latency=latency)
-    screen, store, began = text.screen(), Store(where.results), time.monotonic()
+    screen, store, began = terminal.screen(), Store(where.results), time.monotonic()
     expansion = expand_sweep(sweep, where.data)
     refuse_invalid(expansion[1])
     with sole_writer(store, where.runs) as held:
@@ -155,7 +155,7 @@ def measure(
     sequences, each as it would be for so many tokens. Returns the exit status, 1 where something that was
     asked for has no figure.
     """
-    screen, store, folders = text.screen(), Store(results), folders_of(results)
+    screen, store, folders = terminal.screen(), Store(results), folders_of(results)
     done = load(results, all_columns=True)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")

@@ -32,7 +32,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from attnsweep.core.clean import clean
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of

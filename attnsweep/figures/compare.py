@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from attnsweep.answers import compare, selection
 from attnsweep.core.clean import cleaned, lines
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.figures.arguments import add_where
 from attnsweep.results.loading import load
 

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from attnsweep.answers import doubt, naming, pareto, selection
 from attnsweep.answers.overview import curves
 from attnsweep.core.clean import clean, cleaned
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from attnsweep.answers import doubt
 from attnsweep.answers.effects import FOREST, GRID, SIZES, Effects, effects, in_words
 from attnsweep.core.clean import cleaned, lines
-from attnsweep.core.errors import exit_status
+from attnsweep.core.terminal import exit_status
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save
 from attnsweep.figures.placement import GREY

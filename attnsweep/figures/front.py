@@ -22,7 +22,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from attnsweep.answers import naming, pareto, selection
 from attnsweep.core.clean import cleaned
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import fonts
 from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, folder_of

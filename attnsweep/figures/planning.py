@@ -25,7 +25,8 @@ from matplotlib.ticker import MaxNLocator
 
 from attnsweep.answers import naming, selection
 from attnsweep.core.clean import cleaned
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
 from attnsweep.figures.arguments import add_out, add_place, add_where, folder_of

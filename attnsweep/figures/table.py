@@ -16,7 +16,8 @@ import pandas as pd
 
 from attnsweep.answers import naming, pareto, selection
 from attnsweep.core.clean import cleaned, in_markdown
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import words
 from attnsweep.figures.arguments import add_place, add_runtime, add_where
 from attnsweep.results.loading import load

@@ -17,7 +17,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes import explained
 from attnsweep.measuring.runtimes.graph import exported, program_of
-from attnsweep.measuring.runtimes.on_onnxruntime import opened
+from attnsweep.measuring.runtimes.onnx_sessions import opened
 from attnsweep.measuring.runtimes.outputs import answered, apart_from, named_tensors_of
 from attnsweep.tasks.registry import procedure
 

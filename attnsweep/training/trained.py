@@ -13,7 +13,8 @@ from torch import nn
 
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, reason
-from attnsweep.core.text import counted, screen
+from attnsweep.core.terminal import screen
+from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial
 from attnsweep.results import storage
 from attnsweep.tasks.registry import TASKS, build

@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attnsweep.core.errors import exit_status, known
+from attnsweep.core.errors import known
+from attnsweep.core.terminal import exit_status
 from attnsweep.walkthrough.paper import from_tokens_to_loss
 from attnsweep.walkthrough.reader import Reader
 from attnsweep.walkthrough.stations import STATIONS, around_attention, visit

@@ -14,7 +14,7 @@ import math
 import os
 import time
 
-from attnsweep.core import text
+from attnsweep.core import terminal
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import tokens
 from attnsweep.engine.remote.errand import Errand
@@ -35,7 +35,7 @@ def run(errand: Errand, *, stop: bool = False) -> int:
     Raises UserError where the cluster is not up or does not let us in, Interrupted where it no longer
     answers.
     """
-    screen = text.screen()
+    screen = terminal.screen()
     tokens.keep_private()
     address_by_name()
     require_head(errand.cluster)

@@ -14,7 +14,8 @@ from attnsweep.answers import selection
 from attnsweep.answers.overview import overview
 from attnsweep.core import files
 from attnsweep.core.clean import clean
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.version import __version__
 from attnsweep.figures.arguments import add_place, add_where
 from attnsweep.figures.canvas import LOOKS, SPARE

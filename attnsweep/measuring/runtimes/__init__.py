@@ -15,7 +15,7 @@ from attnsweep.core import runtimes
 from attnsweep.core.deployment import QUANTISING
 from attnsweep.core.errors import reason
 from attnsweep.core.runtimes import Unavailable, versions_of
-from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino
+from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino, onnx_sessions
 from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.outputs import apart_from
 
@@ -104,4 +104,4 @@ def preload(runtime: str) -> None:
     versions_of(runtime)
     if runtime in ("onnxruntime", "openvino"):
         graph.exported(nn.Linear(1, 1).eval(), [torch.zeros(1, 1)])
-        (on_onnxruntime if runtime == "onnxruntime" else on_openvino).imported()
+        (onnx_sessions if runtime == "onnxruntime" else on_openvino).imported()

@@ -7,9 +7,8 @@ from typing import Any
 from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes.graph import graph_of
 from attnsweep.measuring.runtimes.inference import Call, Inference
+from attnsweep.measuring.runtimes.onnx_sessions import check_device, imported, opened
 from attnsweep.measuring.runtimes.quantised import quantised
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def session(asked: Inference) -> Call:
@@ -35,26 +34,6 @@ def session(asked: Inference) -> Call:
     return functools.partial(answer, ready, bound(ready, values, asked.device), values)
 
 
-def check_device(device: str) -> None:
-    """Raises Unavailable where ONNX Runtime, as it is installed, does not compute on a device."""
-    if PROVIDERS.get(device) not in imported().get_available_providers():
-        hint = "; pip install onnxruntime-gpu" if device == "cuda" else ""
-        raise Unavailable(f"runtime='onnxruntime' does not compute on {device} here{hint}")
-
-
-def opened(graph: bytes, *, device: str, threads: int) -> Any:
-    """A session that computes one operation after the other, each with so many threads that sleep when they
-    wait: spinning ones take cores from whoever else computes.
-    """
-    onnxruntime = imported()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what it cannot do it raises
-    return onnxruntime.InferenceSession(graph, options, providers=[PROVIDERS[device]])
-
-
 def bound(ready: Any, values: Sequence[Any], device: str) -> Any:
     """A binding of the inputs, in order, and of outputs that lie on the device."""
     binding = ready.io_binding()
@@ -72,10 +51,3 @@ def answer(ready: Any, binding: Any, values: Sequence[Any]) -> list[Any]:
     ready.run_with_iobinding(binding)
     outputs: list[Any] = binding.get_outputs()
     return outputs
-
-
-def imported() -> Any:
-    """The package."""
-    import onnxruntime
-
-    return onnxruntime

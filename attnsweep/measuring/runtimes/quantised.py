@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes.graph import exported
+from attnsweep.measuring.runtimes.onnx_sessions import opened
 from attnsweep.measuring.runtimes.quiet import quietly
 
 CALIBRATION = 256  # training images; more of them change no scale by much
@@ -78,7 +79,6 @@ def accuracy(model: nn.Module, data: Any, *, threads: int) -> dict[str, float]:
     `model` has the weights of the trial's selected epoch and is in evaluation mode, `data` is what its task
     loads for it; both lie on the CPU. Raises as `quantised` does.
     """
-    from attnsweep.measuring.runtimes.on_onnxruntime import opened
     from attnsweep.tasks.images.training import inputs
 
     images = calibration_images(data)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from attnsweep.core.errors import UserError, exit_status
+from attnsweep.core.errors import UserError
+from attnsweep.core.terminal import exit_status
 from attnsweep.tasks.text import corpus
 
 ORDER = 5  # the bytes of the longest n-gram: five fit into an int64 beside their sign

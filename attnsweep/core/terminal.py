@@ -1,0 +1,71 @@
+"""The screen that people read, and how a script ends there."""
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from attnsweep.core.clean import lines
+from attnsweep.core.errors import UserError
+
+
+class Screen(Console):
+    """Standard output, which shows text as it is, whatever somebody else has put into it.
+
+    It leaves it to its user to say that nobody reads it: rich would end the process with 1.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(lines(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
+
+
+def screen() -> Screen:
+    """Standard output: bars and colours on a terminal, plain lines elsewhere."""
+    return Screen(soft_wrap=True, force_jupyter=False, force_terminal=is_terminal(), emoji=False)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal. A notebook's output, which is no file, says that it is one and
+    sets FORCE_COLOR; it would show what moves the cursor as text, and lose what a cell itself has printed.
+    """
+    return isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty()
+
+
+def print_anything() -> None:
+    """Has standard output and error write what their encoding lacks as `\\xf6`, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def leave_pipe() -> int:
+    """Writes no more to a pipe that nobody reads, as after `| head`; returns the exit status for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def exit_status(script: Callable[[], None]) -> int:
+    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error; 141 where
+    nobody reads its output, as after `| head`.
+    """
+    print_anything()
+    try:
+        try:
+            script()
+        finally:  # --help raises SystemExit
+            sys.stdout.flush()
+    except UserError as error:
+        print(f"attnsweep: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return leave_pipe()
+    return 0
