@@ -8,7 +8,7 @@ import pytest
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
-from attnsweep.engine.deadline import GRACE_S, Deadline, after
+from attnsweep.engine.deadline import GRACE_S, Deadline, after, hours_of
 from attnsweep.engine.engine import Event, Failed, Queue, Ready, Reported, Started, Tick
 from attnsweep.engine.halving import Halving
 from attnsweep.engine.loop import MOST_STARTS, SILENT_S, SILENT_STEPS, UNKNOWN_S, Silence, run_trials
@@ -299,3 +299,35 @@ def test_hours_that_are_none_are_a_sentence(hours: Any) -> None:
     with pytest.raises(UserError, match=r"hours=.* is out of range; use a number of hours above 0"):
         after(hours)
     assert not after(None).is_over and after(2).seconds == 7_200
+
+
+def test_what_has_ended_is_kept_and_what_has_not_tells_how_long_it_takes() -> None:
+    clock = Clock()
+
+    def crawls(trial: Trial, start: int) -> Iterator[Event]:
+        yield Started(trial)
+        for done in range(1, 4):
+            clock.now += 100
+            yield Reported(trial, {"progress": (trial.config["seed"] + done / 8) / trial.config["epochs"]})
+        yield Tick()
+
+    deadline = Deadline(5, clock)
+    ran(crawls, trials(1, epochs=3), deadline=deadline)
+    assert (deadline.kept, deadline.epoch_s) == (0, pytest.approx(800))
+
+    def learns(trial: Trial, start: int) -> Iterator[Event]:
+        yield Started(trial)
+        clock.now += 100
+        yield Reported(trial, {"epoch": 1, "quality": 0.5, "row": trial.row()})
+
+    deadline = Deadline(5, clock)
+    ran(learns, trials(1, epochs=3), deadline=deadline)
+    assert deadline.kept == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hours"), [(3600, "1"), (3601, "1.1"), (36, "0.01"), (37, "0.011"), (3.6e6, "1000")]
+)
+def test_seconds_are_hours_of_two_digits(seconds: float, hours: str) -> None:
+    assert hours_of(seconds) == hours
+    assert float(hours) * 3600 >= seconds

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, runner
 from attnsweep.engine.command import Command
+from attnsweep.engine.deadline import Deadline
 from attnsweep.space.estimate import Speed
 from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
@@ -58,6 +60,32 @@ def test_what_fits_into_the_time_is_said(left_s: float, sentence: str) -> None:
     plan: Any = SimpleNamespace(new=new, open=(), speed=speed, seconds=speed.estimate(new))
     console.show_deadline(Console(file=out, width=200), plan, 1, left_s)
     assert out.getvalue().endswith(f"about {sentence}")
+
+
+def test_a_time_in_which_no_epoch_ends_is_said_before_and_after_with_one_in_which_it_would() -> None:
+    out = io.StringIO()
+    new = (trial(model="cnn", epochs=2),)
+    speed = Speed()
+    speed.observe(new[0], 2 * 2_000.0)
+    plan: Any = SimpleNamespace(new=new, samples=(), open=(), speed=speed, seconds=speed.estimate(new))
+    screen = Console(file=out, width=200)
+    console.show_deadline(screen, plan, 1, 1_000.0)
+    remedy = "an epoch takes about 33 min here, so use --hours 0.84 or more"  # 12 s + 1.5 * 2,000 s
+    assert out.getvalue().endswith(f"in that time no epoch ends, and nothing is kept: {remedy}\n")
+    over = Deadline(1_000.0, clock=iter([0.0, *[1_001.0] * 9]).__next__)
+    sentence = console.unkept(over, plan)
+    assert sentence == f"no epoch has ended, so nothing of it is kept: {remedy}"
+    counts = Counter(new=1)
+    console.show_closing(screen, counts, "results", 1e3, tasks=(), interrupted=False, unkept=sentence)
+    assert f"0 done; {sentence}" in out.getvalue() and "goes on" not in out.getvalue().splitlines()[-1]
+    over.kept = 1
+    assert console.unkept(over, plan) == "" == console.unkept(Deadline(), plan)
+
+
+def test_where_no_epoch_is_known_more_hours_are_asked_for() -> None:
+    plan: Any = SimpleNamespace(new=(trial(model="cnn"),), samples=(), open=(), speed=Speed())
+    over = Deadline(36.0, clock=iter([0.0, 50.0, 50.0]).__next__)
+    assert console.unkept(over, plan).endswith("so nothing of it is kept: use --hours 0.02 or more")
 
 
 @pytest.mark.parametrize(

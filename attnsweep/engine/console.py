@@ -17,6 +17,7 @@ from attnsweep.core.clean import clean
 from attnsweep.core.labels import model_name
 from attnsweep.core.text import amount, counted, duration, span
 from attnsweep.core.trial import Trial
+from attnsweep.engine.deadline import GRACE_S, Deadline, hours_of
 from attnsweep.engine.live import MARK
 from attnsweep.space.estimate import MEASURE_S, START_S
 from attnsweep.space.labels import label, value_text, varying
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MOST_LISTED = 40
 MOST_NAMED = 8
 MOST_REASONS = 5
+AMPLE = 1.5  # times the seconds that an epoch seems to take: machines get busy
 
 
 def show_plan(console: Console, plan: "Plan") -> None:
@@ -163,6 +165,34 @@ def show_deadline(console: Console, plan: "Plan", slots: int, left_s: float) -> 
     rest = "" if fits == trials else "; the same command goes on with the others"
     within = f"about {fits:,} of {counted(trials, 'trial')}{rest}"
     console.print(f"  in {duration(left_s)}: {within}", highlight=False)
+    if (epoch_s := shortest_epoch_s(plan)) > left_s + GRACE_S:
+        console.print(
+            f"  in that time no epoch ends, and nothing is kept: {enough(epoch_s, than=left_s)}",
+            style="yellow", highlight=False,
+        )  # fmt: skip
+
+
+def shortest_epoch_s(plan: "Plan") -> float:
+    """The least seconds that an epoch of the trials that are to run takes; 0 where that is not known."""
+    if not plan.speed.observed:
+        return 0.0
+    trials = plan.new or plan.samples
+    return min((plan.speed.estimate([one]) / one.config["epochs"] for one in trials), default=0.0)
+
+
+def enough(epoch_s: float, *, than: float) -> str:
+    """How many hours let an epoch of so many seconds end (0: not known), more `than` those seconds."""
+    takes = f"an epoch takes about {duration(epoch_s)} here, so " if epoch_s else ""
+    return f"{takes}use --hours {hours_of(max(START_S + AMPLE * epoch_s, 2 * than))} or more"
+
+
+def unkept(until: Deadline, plan: "Plan") -> str:
+    """What is said where the time was up before any epoch had ended; nothing otherwise."""
+    if not until.is_over or until.kept or not (plan.new or plan.open):
+        return ""
+    known = [until.epoch_s] * math.isfinite(until.epoch_s)
+    epoch_s = max([shortest_epoch_s(plan), *known])
+    return f"no epoch has ended, so nothing of it is kept: {enough(epoch_s, than=until.seconds)}"
 
 
 def show_trials(console: Console, plan: "Plan") -> None:
@@ -194,15 +224,17 @@ def show_closing(
     *,
     tasks: Collection[str],
     interrupted: bool,
+    unkept: str = "",
 ) -> None:
-    """Prints how the sweep of these tasks ended and what to read next."""
+    """Prints how the sweep of these tasks ended and what to read next; where nothing is `unkept`, that the
+    same command goes on.
+    """
     states = (*MARK, "over budget")
     ended = ", ".join(f"{counts[state]:,} {state}" for state in states if counts[state] or state == "done")
     if interrupted or counts["new"]:
         left = counted(counts["new"] + counts["failed"], "trial")
-        console.print(
-            f"[yellow]cut off[/] after {duration(seconds)}: {ended}; the same command goes on with {left}"
-        )
+        then = unkept or f"the same command goes on with {left}"
+        console.print(f"[yellow]cut off[/] after {duration(seconds)}: {ended}; {then}")
         return
     console.print(
         f"[bold]{ended}[/] in {duration(seconds)}; rows in {escape(results)}/trials", highlight=False

@@ -200,6 +200,8 @@ class Live:
         if (bar := self.bars.pop(trial.trial_id, None)) is not None:
             self.progress.remove_task(bar)
         share, _ = self.seen.get(trial.trial_id, (0.0, 0.0))
+        epochs = trial.config["epochs"]
+        share = math.floor(share * epochs + 1e-6) / epochs  # what an epoch has learnt is kept when it ends
         self.console.print(
             f"  time is up: {escape(self.name(trial))} goes on next time, {share:.0%} is done",
             highlight=False,

@@ -108,6 +108,7 @@ class Loop:
         self.silence.reported(trial)
         self.rows[trial.trial_id] = report.get("row", self.rows[trial.trial_id])
         self.record.reported(trial, report)
+        self.deadline.reported(trial, report)
         slow = [self.halving.stops(trial, epoch) for epoch in report.get("curve", ())] if self.halving else []
         if "status" in report:
             self._end(trial, report["status"])

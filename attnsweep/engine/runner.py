@@ -134,7 +134,10 @@ def execute(
         plan = command.plan
         unlearnt = at_chance(command.trials, store.read("trials").select(ASKED).to_pylist())
     seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
-    console.show_closing(screen, outcome.counts, where.results, seconds, tasks=tasks, interrupted=interrupted)
+    console.show_closing(
+        screen, outcome.counts, where.results, seconds,
+        tasks=tasks, interrupted=interrupted, unkept=console.unkept(until, plan),
+    )  # fmt: skip
     new = [trial for trial in unlearnt if trial not in plan.at_chance]
     console.show_at_chance(screen, new, outcome.trials)
     return outcome
