@@ -17,7 +17,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.space.rerun import trial_of
 from attnsweep.space.sweep import Sweep
-from attnsweep.space.trials import make_trial
+from attnsweep.space.trials import make_trial, trial_at
 from attnsweep.tasks.images import datasets, libraries, weights
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.registry import build, resolve
@@ -45,7 +45,7 @@ def forgetful() -> Iterator[None]:
 
 
 def trial(tmp_path: Path, **point: Any) -> Trial:
-    return make_trial(resolve(point), tmp_path)
+    return trial_at(point, tmp_path)
 
 
 def last(one: Trial, tmp_path: Path) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def last(one: Trial, tmp_path: Path) -> dict[str, Any]:
 
 def refusal(**point: Any) -> str:
     with pytest.raises(UserError) as caught:
-        make_trial(resolve(point), Path("nowhere"))
+        trial_at(point, Path("nowhere"))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -174,6 +174,11 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
         ({"model": "timm:resnet18", "layers": object}, "cannot be recorded"),
         ({"model": "timm:resnet18", "drop_path": 0.1}, "drop_path=0.1 is nothing that timm:resnet18 has"),
         ({"model": "timm:resnet18", "layers": "many"}, "cannot be built with layers=many"),
+        ({"model": "timm:resnet18", "drop_path_rate": 5}, "drop_path_rate=5 is out of range; use a num"),
+        ({"model": "timm:resnet18", "drop_rate": -0.1}, "drop_rate=-0.1 is out of range"),
+        ({"model": "torchvision:swin_t", "stochastic_depth_prob": 1.5}, "stochastic_depth_prob=1.5 is "),
+        ({**TINY, "depth": -1}, "depth=-1 is out of range; use a whole number from 1 to 1000"),
+        ({**TINY, "patch_drop_rate": 1}, "patch_drop_rate=1 is out of range; use a number from 0 to 0.99"),
         ({"model": "timm:resnet18", "dataset": "reverse"}, "is for sequences"),
         ({"model": "timm:vit_tiny"}, "near are vit_tiny_patch16_224, "),
         ({"model": "timm:test_vit", "global_pool": "", "image_size": 16}, "returns a tensor (2, "),
@@ -266,9 +271,12 @@ MISFITS: Mapping[str, tuple[Any, str]] = {
 def test_weights_of_another_model_are_a_sentence_that_names_a_key(tmp_path: Path, case: str) -> None:
     point, sentence = MISFITS[case]
     file = saved(build(resolve(point)), tmp_path / "w.pt")
+    planned = refusal(**SMALL, weights=str(file))
+    assert f"weights='{file}' do not fit this model: " in planned and sentence in planned
+    unplanned = make_trial(resolve({**SMALL, "weights": str(file)}), tmp_path)
     with pytest.raises(UserError, match="do not fit this model") as caught:
-        setup.prepare(trial(tmp_path, **SMALL, weights=str(file)), Options(data_dir=str(tmp_path)))
-    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+        setup.prepare(unplanned, Options(data_dir=str(tmp_path)))
+    assert str(caught.value) == planned
 
 
 class Shell:
@@ -289,10 +297,72 @@ def test_a_file_that_holds_no_weights_is_a_sentence_and_runs_nothing(
     tmp_path: Path, content: bytes, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / f"w{suffix}").write_bytes(content)
-    one = trial(tmp_path, **SMALL, weights=str(tmp_path / f"w{suffix}"))
-    with pytest.raises(UserError, match=r"w\.\w+' cannot be read"):
-        setup.prepare(one, Options(data_dir=str(tmp_path)))
+    assert f"w{suffix}' cannot be read" in refusal(**SMALL, weights=str(tmp_path / f"w{suffix}"))
     assert "run" not in capsys.readouterr().out
+
+
+HEADS = """
+from torch import nn
+
+class Headless(nn.Module):
+    def __init__(self, image_size, channels):
+        super().__init__()
+        print("built")
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, 10))
+
+    def forward(self, images):
+        return self.net(images)
+
+class Ten(Headless):
+    def __init__(self, image_size, channels, num_classes):
+        assert num_classes == 10
+        super().__init__(image_size, channels)
+
+class Looks(Headless):
+    def __init__(self, image_size, channels, num_classes):
+        super().__init__(image_size, channels)
+        self.net[1] = nn.Linear(64 * int(self.net[1].weight.isfinite().all().item()), num_classes)
+"""
+
+
+@pytest.mark.parametrize("asked", [{"freeze": "backbone"}, {"backbone_lr": 0.1}])
+def test_a_model_without_a_head_is_refused_by_the_plan(
+    tmp_path: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(HEADS)
+    headless, ten, looks = (f"{tmp_path / 'net.py'}:{name}" for name in ("Headless", "Ten", "Looks"))
+    assert "has no head: none of its parameters depends" in refusal(model=headless, **asked)
+    sentence = refusal(model=ten, **asked)
+    assert "Ten cannot be built with num_classes=11 (AssertionError" in sentence
+    assert "by which its head is known" in sentence
+    assert trial(tmp_path, model=looks, **asked) and trial(tmp_path, model=headless)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Headless", "Ten", "Looks"])
+def test_weights_alone_want_no_head(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.py").write_text(HEADS)
+    state = {"net.1.weight": torch.full((10, 64), 0.5), "net.1.bias": torch.ones(10)}
+    torch.save(state, tmp_path / "w.pt")
+    one = trial(tmp_path, model=f"{tmp_path / 'net.py'}:{name}", weights=str(tmp_path / "w.pt"))
+    begun = setup.prepare(one, Options(data_dir=str(tmp_path)))
+    assert torch.equal(begun.model.net[1].weight, state["net.1.weight"])
+    last(make_trial({**one.config, "epochs": 1}, tmp_path), tmp_path)
+
+
+def test_a_plan_keeps_no_weights_and_leaves_the_generators_alone(tmp_path: Path) -> None:
+    file = saved(build(resolve(SMALL)), tmp_path / "w.pt")
+    before = torch.get_rng_state()
+    trial(tmp_path, **SMALL, weights=str(file))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert weights.read.cache_info().currsize == 0
+
+
+def test_a_finished_trial_is_made_again_without_the_file_that_it_began_with(tmp_path: Path) -> None:
+    file = saved(build(resolve(SMALL)), tmp_path / "w.pt")
+    one = trial(tmp_path, **SMALL, weights=str(file))
+    file.unlink()
+    assert trial_of(one.row(), tmp_path).trial_id == one.trial_id
 
 
 @pytest.mark.parametrize(

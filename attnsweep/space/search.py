@@ -38,8 +38,8 @@ from attnsweep.space.optuna_study import (
 )  # fmt: skip
 from attnsweep.space.plan import Expansion, Plan, make_plan, over_budget, unmet
 from attnsweep.space.sweep import LATENCY, OBJECTIVES, Sweep
-from attnsweep.space.trials import expand, make_trial
-from attnsweep.tasks.registry import forget, resolve
+from attnsweep.space.trials import expand, trial_at
+from attnsweep.tasks.registry import forget
 
 if TYPE_CHECKING:
     import optuna
@@ -144,7 +144,7 @@ class Domains:
         point = {key: as_drawn(self.domains[key], value) for key, value in params.items()}
         sample = seed_of(repr(sorted(point.items())))
         try:
-            return make_trial(resolve(draw({**self.functions, **point}, sample)), self.data_dir)
+            return trial_at(draw({**self.functions, **point}, sample), self.data_dir)
         except UserError:
             return None
 

@@ -31,12 +31,20 @@ def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[I
     invalid: list[Invalid] = []
     for point in points:
         try:
-            trial = make_trial(resolve(point), data_dir)
+            trial = trial_at(point, data_dir)
         except UserError as error:
             invalid.append(Invalid(point, str(error)))
         else:
             trials.setdefault(trial.trial_id, trial)
     return list(trials.values()), invalid
+
+
+def trial_at(point: Point, data_dir: Path) -> Trial:
+    """The trial of a point that is to be trained. Raises UserError where it cannot be, or could not begin."""
+    trial = make_trial(resolve(point), data_dir)
+    if check := TASKS[trial.config["task"]].check:
+        check(trial)
+    return trial
 
 
 def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Trial:

@@ -14,6 +14,7 @@ from attnsweep.core.axes import Axis, Config
 from attnsweep.core.columns import Column
 from attnsweep.core.cost import Cost
 from attnsweep.core.source import Source
+from attnsweep.core.trial import Trial
 
 if TYPE_CHECKING:
     import torch
@@ -183,6 +184,7 @@ class Task:
     own_models: bool = False  # whether FILE.py:CLASS may be trained by it
     family: Family | None = None  # whose models are trained by it, too
     rehearsal: "Callable[[Config], Rehearsal] | None" = None  # of such a model; it can be pickled and hashed
+    check: Callable[[Trial], None] | None = None  # that what a planned trial begins with fits; or UserError
     own_recipe: Sequence[str] = ()  # the axes of training that such a model has besides the recipe
     privileged: Sequence[str] = ()  # models that see what no other does, and so are no choice
     draws: str = "plot"  # the command that draws its results

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
+from attnsweep.core.trial import Trial
 from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, description, libraries, own_data, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
@@ -35,6 +36,16 @@ def rehearsal(config: Config) -> Rehearsal:
     return rehearsal_of(config)
 
 
+def check(trial: Trial) -> None:
+    """See `tuning.check`."""
+    from attnsweep.tasks.images.weights import tells_head
+
+    if tells_head(trial.config):
+        from attnsweep.tasks.images import tuning  # here: it imports torch
+
+        tuning.check(trial)
+
+
 def procedure() -> Procedure:
     """See `tasks.task`."""
     from attnsweep.tasks.images import training
@@ -63,6 +74,7 @@ TASK = Task(
     family=libraries,
     revised_models=zoo_sizes.REVISIONS,
     rehearsal=rehearsal,
+    check=check,
     before={"cnn": {"dim": space.CNN_DIM}},
     recipe_before={"label_smoothing": 0.0},
     dataset_of=space.image_set_of_trial,

@@ -1,12 +1,17 @@
 """Training that begins with weights: which of a model's parameters are trained, and how fast."""
 
+import contextlib
+import functools
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
+from attnsweep.core.trial import Trial
 from attnsweep.tasks.images import weights
 from attnsweep.tasks.task import Tuning
 
@@ -18,7 +23,7 @@ def tune(model: nn.Module, config: Mapping[str, Any], source: Source | None) -> 
     Raises UserError where the weights do not fit.
     """
     named, frozen = dict(model.named_parameters()), config["freeze"] == "backbone"
-    if config["weights"] is None and not frozen and config["backbone_lr"] == 1:
+    if not weights.tells_head(config):
         return Tuning([(list(named.values()), 1.0)])
     keys = weights.head_of(lambda sizes: build(sizes, source), dict(config))
     weights.begin(model, config, keys)
@@ -29,6 +34,30 @@ def tune(model: nn.Module, config: Mapping[str, Any], source: Source | None) -> 
             parameter.requires_grad_(False)
         return Tuning([(head, 1.0)], weights.frozen_parts(model, keys))
     return Tuning([(head, 1.0), (backbone, config["backbone_lr"])])
+
+
+def check(trial: Trial) -> None:
+    """Tries before a trial is trained whether its model has a head, and its weights fit. Raises UserError."""
+    keys = ("weights", "weights_sha256")
+    check_once(Begun(trial.arch_id, *(trial.config[key] for key in keys), dict(trial.config), trial.source))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An architecture and the weights that its training begins with, and what it takes to build it."""
+
+    arch_id: str
+    weights: str | None
+    weights_sha256: str | None
+    config: Config = field(compare=False)
+    source: Source | None = field(compare=False)
+
+
+@functools.cache
+def check_once(begun: Begun) -> None:
+    """See `check`: trials that differ in their recipe alone are tried once."""
+    with contextlib.redirect_stdout(sys.stderr):  # of what one's own model prints
+        weights.check(lambda sizes: build(sizes, begun.source), begun.config)
 
 
 def build(config: Config, source: Source | None) -> nn.Module:

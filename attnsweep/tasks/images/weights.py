@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.core import files
 from attnsweep.core.axes import Config
+from attnsweep.core.containment import seeded
 from attnsweep.core.errors import UserError, reason
 from attnsweep.tasks.images import libraries
 
@@ -117,6 +118,11 @@ def published(model: str) -> "State":
         ) from error
 
 
+def tells_head(config: Mapping[str, Any]) -> bool:
+    """Whether training tells a model's head from the rest of it."""
+    return config["weights"] is not None or config["freeze"] == "backbone" or config["backbone_lr"] != 1
+
+
 # --- The trial: what fits ---
 
 
@@ -131,6 +137,12 @@ def begin(model: "nn.Module", config: Mapping[str, Any], head: Sequence[str]) ->
         published(config["model"]) if weights == PRETRAINED else read(Path(weights), config["weights_sha256"])
     )
     model.load_state_dict(fitting(model.state_dict(), state, head, f"weights={weights!r}"), strict=False)
+
+
+@functools.lru_cache(maxsize=8)
+def shapes(path: Path, sha256: str) -> "State":
+    """The weights in a file without their values. Raises UserError as `read` does."""
+    return {key: one.to("meta") for key, one in read.__wrapped__(path, sha256).items()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -211,17 +223,53 @@ def is_grey(own: "torch.Tensor", theirs: "torch.Tensor") -> bool:
 
 
 def head_of(build: "Callable[[Config], nn.Module]", config: Config) -> list[str]:
-    """The keys of a model whose shape depends on the number of classes. Raises UserError without any."""
-    import torch
-
-    with torch.device("meta"):
-        one, other = (
-            build(config | {"num_classes": config["num_classes"] + more}).state_dict() for more in (0, 1)
-        )
+    """The keys of a model whose shape depends on the number of classes. Raises UserError where there is none,
+    and they are to be trained otherwise than the rest.
+    """
+    wanted = config["freeze"] == "backbone" or config["backbone_lr"] != 1
+    one = state_of(build, config)
+    try:
+        other = state_of(build, config | {"num_classes": config["num_classes"] + 1})
+    except UserError:  # of one's own, made for so many
+        if wanted:
+            raise
+        return []
     found = [key for key, value in one.items() if key not in other or other[key].shape != value.shape]
-    if not found:
+    if wanted and not found:
         raise UserError(f"{config['model']} has no head: none of its parameters depends on num_classes")
     return found
+
+
+def state_of(build: "Callable[[Config], nn.Module]", config: Config) -> "State":
+    """A model's weights, without values where its constructor looks at none. Raises UserError where it cannot
+    be built.
+    """
+    import torch
+
+    try:
+        with seeded(0):
+            try:
+                with torch.device("meta"):
+                    return build(config).state_dict()
+            except Exception:  # such as .item() of a list of rates
+                return build(config).state_dict()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own class raises
+        raise UserError(
+            f"{config['model']} cannot be built with num_classes={config['num_classes']} "
+            f"({reason(error)[:200]}), by which its head is known: freeze and backbone_lr want one"
+        ) from error
+
+
+def check(build: "Callable[[Config], nn.Module]", config: Config) -> None:
+    """Raises UserError where a model has no head, or its weights do not fit it."""
+    head, weights = head_of(build, config), config["weights"]
+    if weights is None:
+        return
+    found = published(config["model"]) if weights == PRETRAINED else None
+    state = found or shapes(Path(weights), config["weights_sha256"])
+    fitting(state_of(build, config), state, head, f"weights={weights!r}")
 
 
 def frozen_parts(model: "nn.Module", head: Sequence[str]) -> list["nn.Module"]:

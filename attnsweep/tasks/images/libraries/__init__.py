@@ -9,7 +9,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,7 @@ OF_DATA = ("num_classes", "channels", "in_chans", "image_size", "img_size")  # w
 SIZES = {  # the axes in whose columns arguments may stand
     key: axis for key, axis in KNOWN.items() if axis.architecture and axis.settable and key not in OF_DATA
 }
+DROPOUT = KNOWN["dropout"]  # whose range is that of every such rate
 Point = Mapping[str, object]
 
 
@@ -146,10 +147,24 @@ def complete(
         for key, value in sized.items()
         if key in parameters(model) and key not in OF_DATA and key not in recipe and value is not None
     }
+    for key, value in given.items():
+        check_range(key, value)
     columns = [key for key, value in given.items() if key in SIZES and own.fits(SIZES[key], value)]
     config = filled(KNOWN, (*recipe, *columns), sized) | {"model": model} | data
     recorded = {key: recordable(key, value) for key, value in given.items() if key not in columns}
     return config | ({"model_args": json.dumps(recorded, sort_keys=True)} if recorded else {})
+
+
+def check_range(key: str, value: object) -> None:
+    """Raises UserError where an argument is a number that no axis of its name admits, or a rate of dropout
+    that is none: libraries take nearly any, and train nonsense, or fail at a step.
+    """
+    axis = SIZES.get(key)
+    if ("drop" in key or key.endswith("prob")) and not key.endswith("size"):
+        axis = replace(DROPOUT, name=key)
+    for one in value if isinstance(value, list | tuple) and key not in SIZES else [value]:
+        if axis and axis.kind is not str and isinstance(one, int | float) and not isinstance(one, bool):
+            axis.check(one)
 
 
 def with_image_size(point: Point, model: str) -> dict[str, object]:
