@@ -634,3 +634,29 @@ def test_a_name_that_no_screen_can_show_does_not_break_a_plan(flat: Path) -> Non
     os.rename(os.fsencode(flat) + b"/cats", os.fsencode(flat) + b"/\x1b[31m\xff")
     "\n".join(description(found(flat), [8])).encode()
     assert "\x1b" not in "".join(description(found(flat), [8]))
+
+
+def test_a_second_plan_that_skips_decodes_nothing(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a content changes, wherever the files lie."""
+    data, tried = tmp_path / "data", list[bytes]()
+    decoded = pixels.decoded
+    monkeypatch.setattr(pixels, "decoded", lambda image: [tried.append(b""), decoded(image)][1])
+
+    def plan(folder: Path = damaged) -> tuple[str, dict[str, str]]:
+        tried.clear()
+        (found,), _ = expand_sweep(Sweep(model="vit", dataset=f"folder:{folder}", unreadable="skip"), data)
+        return found.trial_id, dict(dataset_of(found.config).own.skipped)
+
+    first = plan()
+    assert len(first[1]) == 10 and tried
+    assert plan() == first and not tried
+    moved = damaged.rename(damaged.with_name("moved"))
+    assert plan(moved) == first and not tried
+    (moved / "dogs/new.png").write_bytes(b"torn")
+    assert plan(moved) == (first[0], {**first[1], "dogs/new.png": "it is in no known format"}) and tried
+    for damage in (b"", b"[]", b'{"faults": 3}'):
+        for kept in (data / "decoded").iterdir():
+            kept.write_bytes(damage)
+        assert len(plan(moved)[1]) == 11 and tried

@@ -2,7 +2,11 @@
 
 import io
 import json
+import random
+import re
+import subprocess
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.description import description, warnings
 from attnsweep.tasks.images.own_data import split
-from attnsweep.tasks.images.own_data.collection import Collection
+from attnsweep.tasks.images.own_data.collection import Collection, decoded
 from attnsweep.tasks.images.own_data.listing import Entry
 from attnsweep.tasks.registry import class_names, find, resolve
 
@@ -340,6 +344,24 @@ def parquet_files(*names: str) -> Callable[[Path], str]:
     return write
 
 
+def parquet_with(part: str, empty: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        file = written_parquet(folder / f"{part}.parquet", rows(20))
+        pq.write_table(pq.read_table(file).slice(0, 0), folder / f"{empty}.parquet")
+        return f"parquet:{folder}"
+
+    return write
+
+
+def encrypted(folder: Path) -> str:
+    file = written_npz(folder.with_suffix(".npz"), train=rows(20), test=rows(6))
+    content = bytearray(file.read_bytes())
+    for found in re.finditer(b"PK\x01\x02", bytes(content)):
+        content[found.start() + 8] |= 1  # the flag
+    file.write_bytes(content)
+    return f"npz:{file}"
+
+
 def npz_of(**arrays: np.ndarray) -> Callable[[Path], str]:
     def write(folder: Path) -> str:
         folder.mkdir()
@@ -360,6 +382,10 @@ REFUSED = {
     "csv: no label": (csv_with("path,text\n0.png,a\n"), "names no column label"),
     "csv: empty label": (csv_with("path,label\n0.png,a\n1.png,\n"), "row 3 (1.png, ) has no label"),
     "csv: short row": (csv_with("path,label\n0.png\n"), "row 2 (0.png) has no label"),
+    "csv: long row": (
+        csv_with("path,label\n0.png,cat, black\n"),
+        "row 2 (0.png, cat,  black) has 3 values and the first row 2; write what has a comma in it in quotes",
+    ),
     "csv: empty": (csv_with(""), "its first row (nothing) names no column path and no label"),
     "csv: no rows": (csv_with("path,label\n"), "it has no image"),
     "csv: an image": (csv_with(encoded(GREYS[0])), "it is no table as text"),
@@ -376,6 +402,11 @@ REFUSED = {
     "parquet: no image": (parquet_of(label=[0, 1]), "set.parquet: no column of images"),
     "parquet: null label": (parquet_of(image=IMAGES, label=[0, 1, None, 1]), "row 2 has the label None"),
     "parquet: -1": (parquet_of(image=IMAGES, label=[0, 1, 0, -1]), "row 3 has the label -1"),
+    "parquet: half a class": (parquet_of(image=IMAGES, label=[0, 1, 0.5, 1]), "row 2 has the label 0.5"),
+    "parquet: an empty part": (
+        parquet_with("train", "test"),
+        "no image in test; add images, or leave the part out",
+    ),
     "parquet: torn": (
         lambda folder: f"parquet:{written_csv(folder, rows(2))}",
         "images.csv: it is no Parquet file",
@@ -424,6 +455,11 @@ REFUSED = {
         "it cannot be read (Object arrays cannot be loaded",
     ),
     "npz: torn": (lambda folder: f"npz:{written_csv(folder, rows(2))}", "(File is not a zip file)"),
+    "npz: an empty part": (
+        npz_of(train_images=GREYS, train_labels=TWO, test_images=GREYS[:0], test_labels=TWO[:0]),
+        "no image in test_images; add images, or leave the part out",
+    ),
+    "npz: encrypted": (encrypted, "is encrypted, password required"),
     "npz: a folder": (lambda folder: folder.mkdir() or f"npz:{folder}", "it cannot be read"),
 }  # fmt: skip
 
@@ -448,6 +484,61 @@ def test_arrays_that_are_larger_than_their_file_are_not_made_room_for(tmp_path: 
         archive.writestr("test_images.npy", b"")
         archive.writestr("test_labels.npy", b"")
     assert f"{array} is announced as (1099511627776" in refusal(f"npz:{file}")
+
+
+def test_no_flipped_bit_of_an_array_is_a_traceback(tmp_path: Path) -> None:
+    content = written_npz(tmp_path / "set.npz", train=rows(20), test=rows(6)).read_bytes()
+    chance, outcomes = random.Random(0), Counter[str]()
+    for _ in range(200):
+        torn = bytearray(content)
+        torn[chance.randrange(len(torn))] ^= 1 << chance.randrange(8)
+        (tmp_path / "set.npz").write_bytes(torn)
+        try:
+            [*decoded(own_of(f"npz:{tmp_path / 'set.npz'}"), SIDE)]
+            outcomes["read"] += 1
+        except UserError:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 100
+
+
+def test_labels_of_a_column_that_once_had_gaps_are_whole_numbers(tmp_path: Path) -> None:
+    file = written_parquet(tmp_path / "set.parquet", rows(20))
+    table = pq.read_table(file)
+    floats = table["label"].cast(pa.float64())
+    pq.write_table(table.set_column(1, "label", floats), file)
+    assert found(f"parquet:{file}").classes == ("cat", "dog")
+    pq.write_table(table.set_column(1, "label", floats).replace_schema_metadata(None), file)
+    assert found(f"parquet:{file}").classes == ("0", "1")
+
+
+@pytest.mark.parametrize("names", [5, {"0": "cat"}, None])
+def test_names_of_classes_that_are_none_are_no_names(tmp_path: Path, names: Any) -> None:
+    file = written_parquet(tmp_path / "set.parquet", rows(20))
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pq.read_table(file).replace_schema_metadata(said), file)
+    assert found(f"parquet:{file}").classes == ("0", "1")
+
+
+def test_the_folder_of_no_name_is_not_the_one_here() -> None:
+    with pytest.raises(UserError, match=r"dataset='folder: ' names no folder \(it is empty\); write folder:"):
+        found("folder: ")
+
+
+def test_no_program_draws_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow goes by the content of a file, and has Ghostscript run one that begins like a drawing."""
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was run"))
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    file = written_csv(tmp_path, rows(20))
+    (tmp_path / "3.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage")
+    assert "3.png (it is in no known format)" in refusal(f"csv:{file}")
+
+
+def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
+    some = [(pixels, ("caf\u00e9", "cafe\u0301")[i % 2]) for i, (pixels, _) in enumerate(rows(20))]
+    said = warnings(found(f"csv:{written_csv(tmp_path, some)}"))
+    assert any(line.startswith("  classes that may be the same: ") for line in said)
 
 
 def test_a_table_whose_image_has_changed_is_noticed_by_name(tmp_path: Path) -> None:

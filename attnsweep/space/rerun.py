@@ -34,7 +34,7 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
     import pandas as pd
 
     config = {name: None if pd.isna(row[name]) else axis.kind(row[name]) for name, axis in AXES.items()}
-    forget()
+    forget(data_dir)
     trial = make_trial(config, data_dir, trusted=True)
     if trial.trial_id == row["trial_id"]:
         return trial

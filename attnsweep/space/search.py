@@ -295,7 +295,7 @@ def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
     """The sweep's trials and invalid points; of a search, trials at points drawn at random, and an invalid
     point of each cell in which none is valid. The files of data sets are read anew.
     """
-    forget()
+    forget(data_dir)
     if sweep.search is None:
         return expand(sweep.points(), data_dir)
     cells = [expand((draw(cell, i) for i in range(PROBES)), data_dir) for cell in sweep.cells()]

@@ -3,6 +3,7 @@
 import functools
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.axes import SHARED, Config, by_name
@@ -136,10 +137,12 @@ def class_names(config: Mapping[str, Any]) -> list[str]:
     return [*known, *map(str, range(len(known), config["num_classes"]))]
 
 
-def forget() -> None:
-    """Drops what is remembered of the files of data sets, so that the next plan reads them anew."""
+def forget(data_dir: Path) -> None:
+    """Drops what is remembered of the files of data sets, so that the next plan, of that folder of data,
+    reads them anew.
+    """
     for task in TASKS.values():
-        task.forget()
+        task.forget(data_dir)
 
 
 def takes(model: str) -> set[str]:

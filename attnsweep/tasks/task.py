@@ -195,7 +195,8 @@ class Task:
     dataset_of: Callable[[Config], DataSet] | None = None  # of a configuration that says more than its name
     data_columns: Callable[[DataSet], Config] = lambda dataset: {}  # the task's columns that are `of_data`
     cost_columns: Callable[[Config], Config] = lambda config: {}  # of cost, besides parameters and MACs
-    forget: Callable[[], None] = lambda: None  # drops what is remembered of files: a plan reads them anew
+    # drops what is remembered of files: a plan reads them anew; its folder of data is given
+    forget: Callable[[Path], None] = lambda data_dir: None
     about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = None  # of a plan's trials
     chance: Callable[[Config], tuple[float, int]] | None = None  # accuracy by chance, examples that validate
     external: Sequence[ExternalTest] = ()

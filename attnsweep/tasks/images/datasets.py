@@ -8,6 +8,7 @@ that were hashed. What is decoded is kept (`cache`), once per machine.
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 SLOW = 1_000  # images that take long enough to decode for a bar
 Progress = Callable[[int, int], None]
 log = logging.getLogger("attnsweep")
+# below which a plan finds what decoding has shown before; None: nowhere
+FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def find(name: str, *, skip_unreadable: bool = False) -> ImageSet | None:
 @functools.cache
 def own_set(name: str, skip_unreadable: bool) -> ImageSet:
     """What images of one's own are, for which every file is read; see `forget`. Raises UserError."""
-    found = own_data.collect(name, skip_unreadable=skip_unreadable)
+    found = own_data.collect(name, skip_unreadable=skip_unreadable, kept_in=FOLDER.get())
     return ImageSet(
         found.listing.dataset,
         image_size=default_side(found.sides),
@@ -198,10 +201,12 @@ def sample(name: str, image_size: int, skip_unreadable: bool) -> "np.ndarray":
     return collection.sample(found, image_size)
 
 
-def forget() -> None:
+def forget(data_dir: Path | None = None) -> None:
     """Has the files of data sets read again when they are next asked for. Whoever makes a plan begins with
     this: within a plan of thousands of trials a file is read once, and no plan goes by the files of another.
+    What decoding shows is kept below `data_dir`.
     """
+    FOLDER.set(data_dir)
     for remembered in (own_set, sample, held, official.checksum_of_files):
         remembered.cache_clear()
 
@@ -240,7 +245,8 @@ def pixels(
 
     def undecoded() -> "Undecoded":
         if own_data.is_own(name):
-            return of_own(own_data.collect(name, skip_unreadable=skip_unreadable), image_size, known)
+            found = own_data.collect(name, skip_unreadable=skip_unreadable, kept_in=data_dir)
+            return of_own(found, image_size, known)
         dataset = sized(DATASETS[name], image_size)
         official.ensure(dataset, data_dir)
         return of_built_in(dataset, data_dir, sha256=known)

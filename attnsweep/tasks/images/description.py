@@ -1,5 +1,6 @@
 """What a plan says of a data set of images, and what it warns of."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -135,6 +136,8 @@ def paired(names: Sequence[tuple[str, str]]) -> str:
 
 
 def spelt(name: str) -> str:
-    """A class's name without what people may spell either way: capitals, and zeros before a number."""
-    word = name.strip().casefold()
+    """A class's name without what people may spell either way: capitals, accents as signs of their own, and
+    zeros before a number.
+    """
+    word = unicodedata.normalize("NFKC", name).strip().casefold()
     return str(int(word)) if word.isascii() and word.isdigit() else word

@@ -57,7 +57,7 @@ TASK = Task(
     build=build,
     procedure=procedure,
     dataset_of=space.text_of,
-    forget=corpus.forget,
+    forget=lambda data_dir: corpus.forget(),
     about_data=corpus.about,
     continued=continued,
 )

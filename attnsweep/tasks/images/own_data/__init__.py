@@ -41,19 +41,21 @@ def is_own(name: str) -> bool:
     return bool(colon) and kind in KINDS
 
 
-def collect(name: str, *, skip_unreadable: bool = False) -> Collection:
+def collect(name: str, *, skip_unreadable: bool = False, kept_in: Path | None = None) -> Collection:
     """The images that `KIND:PATH` names, read once; see `collection.collect`.
 
     Raises UserError where that is no path, or the images are not as they have to be.
     """
     kind = name.partition(":")[0]
-    return collect_listing(KINDS[kind](path_of(name)), skip_unreadable=skip_unreadable)
+    return collect_listing(KINDS[kind](path_of(name)), skip_unreadable=skip_unreadable, kept_in=kept_in)
 
 
 def path_of(name: str) -> Path:
     """The path that `KIND:PATH` names, in full. Raises UserError where that is none."""
     kind, _, path = name.partition(":")
     try:
+        if not path.strip():
+            raise ValueError("it is empty")
         root = Path(path).expanduser().resolve()
         str(root).encode()  # as rows and screens want it
     except (OSError, RuntimeError, ValueError) as error:

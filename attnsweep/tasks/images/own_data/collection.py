@@ -5,13 +5,14 @@ tests.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
 from attnsweep.tasks.images.own_data import listing as listings
-from attnsweep.tasks.images.own_data import pixels, split
+from attnsweep.tasks.images.own_data import pixels, split, unreadable
 from attnsweep.tasks.images.own_data.listing import Entry, Listing, Reader
 from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
 
@@ -100,16 +101,17 @@ class Collection:
         return self.listing.readers(self.kept)
 
 
-def collect(listing: Listing, *, skip_unreadable: bool = False) -> Collection:
+def collect(listing: Listing, *, skip_unreadable: bool = False, kept_in: Path | None = None) -> Collection:
     """Reads every file once; one that cannot be read counts as empty here, and `decoded` names it, unless
-    such are to be left out, for which all are decoded.
+    such are to be left out: then all are decoded, and what is found out is kept in a folder.
 
     Raises UserError where a class or a part has too few images.
     """
     listings.check(listing)
-    look = seen_and_tried if skip_unreadable else seen
     with quiet():
-        found = list(in_parallel(look, listing.readers(range(len(listing.entries)))))
+        found = list(in_parallel(seen, every(listing)))
+        if skip_unreadable:
+            found = tried(listing, found, kept_in)
     kept = [i for i, one in enumerate(found) if one.fault is None]
     entries, images = [listing.entries[i] for i in kept], [found[i] for i in kept]
     digests = [one.digest for one in images]
@@ -135,6 +137,25 @@ def collect(listing: Listing, *, skip_unreadable: bool = False) -> Collection:
         if skip_unreadable
         else None,
     )
+
+
+def every(listing: Listing) -> Iterator[Reader]:
+    """What reads each image of a source."""
+    return listing.readers(range(len(listing.entries)))
+
+
+def tried(listing: Listing, found: Sequence[Seen], kept_in: Path | None) -> list[Seen]:
+    """What was seen of images with why some cannot be decoded: as it is known of these contents, else by
+    decoding them.
+    """
+    digests = [one.digest for one in found]
+    faults = unreadable.known(kept_in, digests) if kept_in else None
+    if faults is not None:
+        return [replace(one, fault=faults.get(i)) for i, one in enumerate(found)]
+    again = list(in_parallel(seen_and_tried, every(listing)))
+    if kept_in and [one.digest for one in again] == digests:
+        unreadable.keep(kept_in, digests, {i: one.fault for i, one in enumerate(again) if one.fault})
+    return again
 
 
 def seen(read: Reader) -> Seen:
@@ -222,7 +243,7 @@ def decoded(
             yield part, number[entry.label], image
         progress(done, total)
     if faults:
-        raise unreadable(collection.listing.dataset, faults, total)
+        raise cannot_be_read(collection.listing.dataset, faults, total)
 
 
 def sample(collection: Collection, side: int) -> "np.ndarray":
@@ -287,7 +308,7 @@ def changed(dataset: str, name: str = "") -> UserError:
     )
 
 
-def unreadable(dataset: str, faults: Mapping[str, str], total: int) -> UserError:
+def cannot_be_read(dataset: str, faults: Mapping[str, str], total: int) -> UserError:
     """The error that names images that cannot be read."""
     named = listings.first_of([f"{name} ({why})" for name, why in faults.items()], MOST_NAMED)
     return listings.refusal(

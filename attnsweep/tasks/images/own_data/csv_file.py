@@ -60,13 +60,13 @@ def rows_of(file: Path) -> Iterator[Row]:
     """The rows of a table. Raises UserError where it is none, or where a row lacks a path or a label."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        head = text.lstrip().partition("\n")[0]
-        delimiter = max(DELIMITERS, key=head.count)
+        delimiter = max(DELIMITERS, key=text.lstrip().partition("\n")[0].count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = (values for values in lines if any(value.strip() for value in values))
-        at = columns_of(file, next(rows, []))
+        head = next(rows, [])
+        at = columns_of(file, head)
         for values in rows:
-            yield row_of(file, lines.line_num, values, at)
+            yield row_of(file, lines.line_num, values, at, columns=len(head))
     except OSError as error:
         raise refusal(file, f"it cannot be read ({error.strerror or error}); name a file") from error
     except (UnicodeError, csv.Error) as error:
@@ -91,8 +91,14 @@ def columns_of(file: Path, head: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def row_of(file: Path, number: int, values: Sequence[str], at: Mapping[str, int]) -> Row:
-    """One row. Raises UserError where it has no path or no label."""
+def row_of(file: Path, number: int, values: Sequence[str], at: Mapping[str, int], *, columns: int) -> Row:
+    """One row. Raises UserError where it has no path or no label, or more values than the first row."""
+    if any(value.strip() for value in values[columns:]):
+        raise refusal(
+            file,
+            f"row {number} ({', '.join(values)}) has {len(values)} values and the first row {columns}; write "
+            "what has a comma in it in quotes",
+        )
     found = {meaning: values[i].strip() if i < len(values) else "" for meaning, i in at.items()}
     for meaning, value in found.items():
         if not value:

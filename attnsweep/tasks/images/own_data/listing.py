@@ -61,6 +61,9 @@ def check(listing: Listing) -> None:
     """
     if not listing.entries:
         raise refusal(listing.dataset, "it has no image; add images")
+    parts = {entry.part for entry in listing.entries}
+    if empty := [name for part, name in listing.named.items() if part not in parts]:
+        raise refusal(listing.dataset, f"no image in {first_of(empty)}; add images, or leave the part out")
     found: dict[str | None, set[str]] = {}
     for entry in listing.entries:
         found.setdefault(entry.part, set()).add(entry.label)

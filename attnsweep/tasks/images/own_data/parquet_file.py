@@ -134,8 +134,9 @@ def table_of(dataset: str, file: Path, part: str) -> Table:
         column = pq.read_table(file, columns=[label])[label]
     except (OSError, pa.ArrowException) as error:
         raise refuse(f"it is no Parquet file ({str(error).splitlines()[0]})") from error
-    names = tuple(map(str, features.get(label, {}).get("names") or ()))
-    values = column.to_pylist()
+    known = features.get(label, {}).get("names")
+    names = tuple(map(str, known)) if isinstance(known, list) else ()
+    values = [whole(value) for value in column.to_pylist()]
     for i, value in enumerate(values):
         if not is_label(value, names):
             raise refuse(f"row {i} has the label {value!r}, which is no class; give it one, or leave it out")
@@ -148,7 +149,7 @@ def features_of(schema: pa.Schema) -> Mapping[str, Any]:
     try:
         said = json.loads((schema.metadata or {})[b"huggingface"])
         features = said["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     return (
         {name: one for name, one in features.items() if isinstance(one, dict)}
@@ -177,6 +178,11 @@ def label_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | list[s
     usual = [name for name in LABELS if name in (said or schema.names)]
     found = said if len(said) == 1 else usual[:1] or said
     return found[0] if len(found) == 1 else found
+
+
+def whole(value: Any) -> Any:
+    """A label as a whole number where it is one: a column that once had gaps is of floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def is_label(value: object, names: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ They are those of torchvision's ImageFolder, but for what a viewer would show ot
 turned upright, transparent pixels lie on white, and 16 bits are scaled to 8.
 """
 
+import functools
 import io
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112  # EXIF's tag
 DEEP = ("I", "F")  # what Pillow's modes of more than 8 bits begin with
+DRAWINGS = ("EPS", "WMF")  # Pillow has Ghostscript, or Windows, draw them
 GREY = ("1", "L", "LA", "La", *DEEP)  # and those without colours
 
 
@@ -61,9 +63,20 @@ def opened(content: bytes) -> "Image.Image":
     if not content:
         raise ValueError("it is empty")
     try:
-        return Image.open(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=formats())
     except UnidentifiedImageError as error:
         raise ValueError("it is in no known format") from error
+
+
+@functools.cache
+def formats() -> list[str]:
+    """What Pillow may take a file for, whatever its name ends in: all but drawings, which another program
+    would run.
+    """
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name not in DRAWINGS]
 
 
 def is_as_stored(image: "Image.Image") -> bool:

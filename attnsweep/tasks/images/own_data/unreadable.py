@@ -1,0 +1,47 @@
+"""Which images cannot be decoded, as decoding all of them has shown: kept on this machine's disk, so
+that a plan that leaves them out decodes them once.
+
+What is kept is of one sequence of contents, whatever their names, and of one version of Pillow.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attnsweep.core import files
+
+# what reading what is not whole raises
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
+
+def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
+    """Why images of these digests cannot be decoded, by their indices; None where nobody has tried."""
+    sha256 = checksum(digests)
+    try:
+        said = json.loads(files.read(place_of(folder, sha256)))
+        return {int(i): str(why) for i, why in said["faults"].items()} if said["sha256"] == sha256 else None
+    except DAMAGED:
+        return None
+
+
+def keep(folder: Path, digests: Sequence[bytes], faults: Mapping[int, str]) -> None:
+    """Keeps what was found out, where the folder can be written."""
+    sha256 = checksum(digests)
+    place, said = place_of(folder, sha256), {"sha256": sha256, "faults": faults}
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(place, json.dumps(said).encode(errors="surrogateescape"))
+
+
+def place_of(folder: Path, sha256: str) -> Path:
+    """Beside the decoded images."""
+    return folder / "decoded" / f"unreadable-{sha256[:16]}.json"
+
+
+def checksum(digests: Sequence[bytes]) -> str:
+    """SHA-256 of what decides which images can be decoded."""
+    import PIL
+
+    return hashlib.sha256(b"".join([PIL.__version__.encode(), *digests])).hexdigest()
