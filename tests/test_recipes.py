@@ -30,6 +30,14 @@ TINY = dict(depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, batch_size=256, ep
 VIT = {"model": "vit", **TINY}
 DROPPING = ("vit", "deepvit", "hybrid", "cct", "simple_vit")
 EVERYTHING = dict(recipe="modern", ema=0.9, clip_norm=1.0, depth=2, drop_path=0.3)
+ONE_BY_ONE: dict[str, dict[str, Any]] = {  # each axis of a recipe alone
+    "augment": {"augment": "randaugment"}, "random_erasing": {"random_erasing": 0.5},
+    "mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "label_smoothing": {"label_smoothing": 0.1},
+    "schedule": {"schedule": "cosine"}, "warmup_epochs": {"warmup_epochs": 2.5},
+    "clip_norm": {"clip_norm": 0.5}, "ema": {"ema": 0.99}, "drop_path": {"drop_path": 0.5, "depth": 2},
+    "optimizer": {"optimizer": "sgd"}, "precision": {"precision": "bf16"},
+    "backbone_lr": {"backbone_lr": 0.1}, "freeze": {"freeze": "backbone"},
+}  # fmt: skip
 TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finished_at", "peak_mem_mb"}
 OWN = """
 from torch import nn
@@ -75,6 +83,10 @@ def last_row(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 # The configuration
+
+
+def test_every_axis_of_a_recipe_is_tried_alone() -> None:
+    assert {*recipe.AXES, "drop_path"} - {"recipe"} <= ONE_BY_ONE.keys()
 
 
 def test_the_modern_recipe_is_written_out_in_the_row() -> None:
@@ -202,7 +214,11 @@ def test_the_same_trial_twice_is_equal_to_the_bit() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [EVERYTHING, dict(augment="trivialaugment", ema=0.99), dict(cutmix=1.0)])
+@pytest.mark.parametrize(
+    "point",
+    [EVERYTHING, {"augment": "trivialaugment", "ema": 0.99}, *ONE_BY_ONE.values()],
+    ids=["everything", "two", *ONE_BY_ONE],
+)
 def test_a_trial_that_was_killed_goes_on_to_the_same_numbers_and_weights(
     point: dict[str, Any], tmp_path: Path
 ) -> None:
