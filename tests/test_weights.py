@@ -160,6 +160,17 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
 
 
 @pytest.mark.slow
+def test_arguments_that_a_class_passes_on_are_its_own(tmp_path: Path) -> None:
+    point = {"patch_size": 4, "depth": 1, "embed_dim": 16, "num_heads": 2, "image_size": 8}
+    one = trial(tmp_path, model="timm:deit_tiny_distilled_patch16_224", **point)
+    assert (one.config["patch_size"], one.config["depth"]) == (4, 1)
+    library = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10, in_chans=1, img_size=8, **{
+        key: value for key, value in point.items() if key != "image_size"
+    })  # fmt: skip
+    assert one.params == sum(each.numel() for each in library.parameters())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "sentence"),
     [
@@ -175,6 +186,9 @@ def test_every_argument_that_a_sweep_may_name_is_one_of_the_class() -> None:
         ({"model": "timm:resnet18", "drop_path": 0.1}, "drop_path=0.1 is nothing that timm:resnet18 has"),
         ({"model": "timm:resnet18", "layers": "many"}, "cannot be built with layers=many"),
         ({"model": "timm:resnet18", "drop_path_rate": 5}, "drop_path_rate=5 is out of range; use a num"),
+        ({"model": "timm:resnet18", "in_chans": 3, "image_size": 32},
+         "in_chans=3 of timm:resnet18 comes from the data, whose images have 1 channel; leave it out"),
+        ({"model": "torchvision:inception_v3", "image_size": 32}, "Kernel size can't be greater than actual"),
         ({"model": "timm:resnet18", "drop_rate": -0.1}, "drop_rate=-0.1 is out of range"),
         ({"model": "torchvision:swin_t", "stochastic_depth_prob": 1.5}, "stochastic_depth_prob=1.5 is "),
         ({**TINY, "depth": -1}, "depth=-1 is out of range; use a whole number from 1 to 1000"),

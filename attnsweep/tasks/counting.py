@@ -131,10 +131,9 @@ def counted_once(architecture: Architecture) -> Cost:
         return counted_apart(architecture, architecture.source)
     config = architecture.config
     with refusals(architecture):
-        cost = count(built_on_meta(config), *procedure(config["task"]).example(config, 1))
-        if architecture.rehearsal:
+        if architecture.rehearsal:  # first: where a model fails, it says why
             rehearse(architecture.rehearsal, config)
-        return cost
+        return count(built_on_meta(config), *procedure(config["task"]).example(config, 1))
 
 
 def rehearse(rehearsal: Rehearsal, config: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attnsweep.core.axes import Config, filled
 from attnsweep.core.errors import UserError
+from attnsweep.core.text import counted
 from attnsweep.tasks import own
 from attnsweep.tasks.images.axes import KNOWN
 
@@ -27,6 +28,7 @@ SIZES = {  # the axes in whose columns arguments may stand
     key: axis for key, axis in KNOWN.items() if axis.architecture and axis.settable and key not in OF_DATA
 }
 DROPOUT = KNOWN["dropout"]  # whose range is that of every such rate
+SPECIAL = ("self", "device", "dtype")  # of a constructor, and no matter of a sweep
 Point = Mapping[str, object]
 
 
@@ -47,8 +49,8 @@ class Library(Protocol):
     def names(self) -> list[str]:
         """The models that it has."""
 
-    def constructor(self, name: str) -> inspect.Signature:
-        """The arguments that a model's class takes."""
+    def class_of(self, name: str) -> type:
+        """A model's class."""
 
     def build(
         self, name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int
@@ -112,11 +114,20 @@ def known(model: str) -> tuple[Library, str]:
 def parameters(model: str) -> Mapping[str, inspect.Parameter]:
     """The arguments of a model that a sweep may name. Raises UserError as `known` does."""
     library, name = known(model)
-    return {
-        key: one
-        for key, one in library.constructor(name).parameters.items()
-        if key != "self" and one.kind in own.KINDS
-    }
+    found = constructor(library.class_of(name))
+    return {key: one for key, one in found.items() if key not in SPECIAL and one.kind in own.KINDS}
+
+
+def constructor(kind: type) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class's constructor, and of those that it passes any others on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in kind.__mro__:
+        if "__init__" in vars(one):
+            parameters = inspect.signature(one.__init__).parameters  # type: ignore[misc]
+            found = {**parameters, **found}
+            if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+                break
+    return found
 
 
 def takes(model: str) -> Collection[str]:
@@ -142,6 +153,11 @@ def complete(
     """The configuration of a library's model; see `own.complete`. Raises UserError."""
     sized = with_image_size(point, model)
     data = of_data(sized)
+    if (channels := point.get("in_chans")) not in (None, data["channels"]):
+        raise UserError(
+            f"in_chans={channels!r} of {model} comes from the data, whose images have "
+            f"{counted(data['channels'], 'channel')}; leave it out"
+        )
     given = {
         key: value
         for key, value in sized.items()

@@ -1,7 +1,6 @@
 """Models of timm (https://huggingface.co/docs/timm)."""
 
 import functools
-import inspect
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,6 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.images.libraries import Wants
 
 HOST, WEIGHTS = "huggingface.co", "model.safetensors"  # where its weights are, and the file
-SPECIAL = {"device", "dtype"}  # of a constructor, and no matter of a sweep
 
 
 @functools.cache
@@ -24,14 +22,10 @@ def names() -> list[str]:
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
-@functools.lru_cache(maxsize=64)
-def constructor(name: str) -> inspect.Signature:
+def class_of(name: str) -> type:
     """See `Library`."""
     with torch.device("meta"):
-        signature = inspect.signature(type(timm.create_model(name)).__init__)
-    return signature.replace(
-        parameters=[one for key, one in signature.parameters.items() if key not in SPECIAL]
-    )
+        return type(timm.create_model(name))
 
 
 def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int) -> nn.Module:

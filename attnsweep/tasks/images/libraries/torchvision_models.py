@@ -1,7 +1,6 @@
 """Models of torchvision's classifiers (https://docs.pytorch.org/vision/stable/models.html)."""
 
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +22,10 @@ def names() -> list[str]:
     return found
 
 
-@functools.lru_cache(maxsize=64)
-def constructor(name: str) -> inspect.Signature:
+def class_of(name: str) -> type:
     """See `Library`."""
     with torch.device("meta"):
-        return inspect.signature(type(models.get_model(name, **quiet(name))).__init__)
+        return type(models.get_model(name, **quiet(name)))
 
 
 def quiet(name: str) -> dict[str, Any]:
