@@ -370,6 +370,22 @@ def test_it_is_planned_and_trained_and_resumed_to_the_bit(kind: str, tmp_path: P
     assert timeless(last(one, runs_dir=str(tmp_path))["row"]) == timeless(whole["row"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["what stands at the top of its file", "state beside the weights"])
+def test_what_tells_its_head_leaves_the_model_its_file(kind: str, tmp_path: Path) -> None:
+    """The twins that show which parameters are the head are built of another run of the file."""
+    body = (
+        MODELS[kind].replace("__init__(self)", "__init__(self, num_classes)").replace("10)", "num_classes)")
+    )
+    one = trial(written(body, tmp_path), backbone_lr=0.1)
+    whole = last(one)
+    assert whole["status"] == "done", whole["row"].get("error")
+    cut = run(one, Options(data_dir=".", runs_dir=str(tmp_path), checkpoint_s=0))
+    next(cut)
+    cut.close()
+    assert timeless(last(one, runs_dir=str(tmp_path))["row"]) == timeless(whole["row"])
+
+
 # What a model must answer
 
 PLAIN = """

@@ -345,7 +345,7 @@ def test_a_model_without_a_head_is_refused_by_the_plan(
 ) -> None:
     (tmp_path / "net.py").write_text(HEADS)
     headless, ten, looks = (f"{tmp_path / 'net.py'}:{name}" for name in ("Headless", "Ten", "Looks"))
-    assert "has no head: none of its parameters depends" in refusal(model=headless, **asked)
+    assert "has no head, as freeze and backbone_lr want one" in refusal(model=headless, **asked)
     sentence = refusal(model=ten, **asked)
     assert "Ten cannot be built with num_classes=11 (AssertionError" in sentence
     assert "by which its head is known" in sentence

@@ -4,12 +4,13 @@
 `sys.modules` only while their importer is active.
 """
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 PREFIX = "attnsweep_own_"
@@ -74,6 +75,16 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
 def main_name(sha256: str) -> str:
     """The name in `sys.modules` of a user's own file."""
     return f"{PREFIX}{sha256[:12]}"
+
+
+@contextlib.contextmanager
+def mains_kept() -> Iterator[None]:
+    """A context after which the module of a user's own file is that of the run before, if it is run again."""
+    before = {name: module for name, module in [*sys.modules.items()] if name.startswith(PREFIX)}
+    try:
+        yield
+    finally:
+        sys.modules.update(before)
 
 
 def is_own(name: str) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core import files
+from attnsweep.core import files, importing
 from attnsweep.core.axes import Config
-from attnsweep.core.containment import seeded
+from attnsweep.core.containment import Contained, seeded
 from attnsweep.core.errors import UserError, reason
 from attnsweep.tasks.images import libraries
 
@@ -136,7 +136,7 @@ def begin(model: "nn.Module", config: Mapping[str, Any], head: Sequence[str]) ->
     state = (
         published(config["model"]) if weights == PRETRAINED else read(Path(weights), config["weights_sha256"])
     )
-    model.load_state_dict(fitting(model.state_dict(), state, head, f"weights={weights!r}"), strict=False)
+    model.load_state_dict(fitting(tensors_of(model), state, head, f"weights={weights!r}"), strict=False)
 
 
 @functools.lru_cache(maxsize=8)
@@ -236,8 +236,18 @@ def head_of(build: "Callable[[Config], nn.Module]", config: Config) -> list[str]
         return []
     found = [key for key, value in one.items() if key not in other or other[key].shape != value.shape]
     if wanted and not found:
-        raise UserError(f"{config['model']} has no head: none of its parameters depends on num_classes")
+        raise UserError(
+            f"{config['model']} has no head, as freeze and backbone_lr want one: none of its parameters "
+            "depends on num_classes"
+        )
     return found
+
+
+def tensors_of(model: "nn.Module") -> "State":
+    """The tensors of a model's state, which may have other values, too."""
+    import torch
+
+    return {key: one for key, one in model.state_dict().items() if isinstance(one, torch.Tensor)}
 
 
 def state_of(build: "Callable[[Config], nn.Module]", config: Config) -> "State":
@@ -247,12 +257,12 @@ def state_of(build: "Callable[[Config], nn.Module]", config: Config) -> "State":
     import torch
 
     try:
-        with seeded(0):
+        with Contained(), importing.mains_kept(), seeded(0):  # the file of one's own model is run again
             try:
                 with torch.device("meta"):
-                    return build(config).state_dict()
+                    return tensors_of(build(config))
             except Exception:  # such as .item() of a list of rates
-                return build(config).state_dict()
+                return tensors_of(build(config))
     except UserError:
         raise
     except Exception as error:  # whatever a user's own class raises
