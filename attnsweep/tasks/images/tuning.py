@@ -38,8 +38,9 @@ def tune(model: nn.Module, config: Mapping[str, Any], source: Source | None) -> 
 
 def check(trial: Trial) -> None:
     """Tries before a trial is trained whether its model has a head, and its weights fit. Raises UserError."""
-    keys = ("weights", "weights_sha256")
-    check_once(Begun(trial.arch_id, *(trial.config[key] for key in keys), dict(trial.config), trial.source))
+    config = dict(trial.config)
+    wants_head, sha256 = weights.wants_head(config), config["weights_sha256"]
+    check_once(Begun(trial.arch_id, wants_head, config["weights"], sha256, config, trial.source))
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Begun:
     """An architecture and the weights that its training begins with, and what it takes to build it."""
 
     arch_id: str
+    wants_head: bool
     weights: str | None
     weights_sha256: str | None
     config: Config = field(compare=False)

@@ -120,7 +120,12 @@ def published(model: str) -> "State":
 
 def tells_head(config: Mapping[str, Any]) -> bool:
     """Whether training tells a model's head from the rest of it."""
-    return config["weights"] is not None or config["freeze"] == "backbone" or config["backbone_lr"] != 1
+    return config["weights"] is not None or wants_head(config)
+
+
+def wants_head(config: Mapping[str, Any]) -> bool:
+    """Whether a model has to have a head."""
+    return bool(config["freeze"] == "backbone" or config["backbone_lr"] != 1)
 
 
 # --- The trial: what fits ---
@@ -226,7 +231,7 @@ def head_of(build: "Callable[[Config], nn.Module]", config: Config) -> list[str]
     """The keys of a model whose shape depends on the number of classes. Raises UserError where there is none,
     and they are to be trained otherwise than the rest.
     """
-    wanted = config["freeze"] == "backbone" or config["backbone_lr"] != 1
+    wanted = wants_head(config)
     one = state_of(build, config)
     try:
         other = state_of(build, config | {"num_classes": config["num_classes"] + 1})
