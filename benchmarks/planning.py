@@ -34,7 +34,7 @@ from attnsweep.measuring import measure
 from attnsweep.results import provenance
 from attnsweep.tasks.driving.judging.baselines import policy_of
 from attnsweep.tasks.driving.judging.course import course, judge
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of, rows, tensors
 from attnsweep.tasks.driving.stack import losses
 from attnsweep.tasks.registry import build, resolve
@@ -116,7 +116,7 @@ def driving_s(config: Config) -> float:
 
 def report(turns: int) -> None:
     """Measures and prints what the stack costs."""
-    preset = scenes.find("driving:tiny+cameras")
+    preset = presets.find("driving:tiny+cameras")
     line = "  {:<15}{:>14}{:>12}{:>14}{:>14}{:>14}"
     print(line.format("", "samples/s", "Python", "answer (ms)", "50 maps (s)", "epoch (s)"))
     with tempfile.TemporaryDirectory() as folder:

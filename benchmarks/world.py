@@ -26,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets
 from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.world.cast import Crowd, draw_cast
 from attnsweep.tasks.driving.world.kinematics import DT
@@ -44,7 +44,7 @@ LINE = "  {:<34}{:>12}{:>12}{:>12}"
 
 def our_maps(count: int) -> list[RoadMap]:
     """The first test maps of the small preset, with all that is computed once per map."""
-    preset = scenes.PRESETS["driving:small"]
+    preset = presets.PRESETS["driving:small"]
     maps = [draw_map(seed, kinds=preset.kinds) for seed in preset.seeds("test")[:count]]
     maps += [draw_map(seed, kinds=preset.kinds) for seed in range(60_000, 60_000 + count - len(maps))]
     for road_map in maps:
@@ -121,12 +121,12 @@ def kernel_ms(maps: list[RoadMap], calls: int = 30) -> tuple[float, float]:
 
 def recording_rate(name: str, count: int = 16) -> float:
     """Scenes recorded per second, after one batch to warm up."""
-    preset = scenes.find(name)
-    scenes.record(preset, preset.seeds("val")[: scenes.BATCH])
+    preset = presets.find(name)
+    presets.record(preset, preset.seeds("val")[: presets.BATCH])
     seeds = preset.seeds("train")[:count]
     began = time.perf_counter()
-    for first in range(0, count, scenes.BATCH):
-        scenes.record(preset, seeds[first : first + scenes.BATCH])
+    for first in range(0, count, presets.BATCH):
+        presets.record(preset, seeds[first : first + presets.BATCH])
     return count / (time.perf_counter() - began)
 
 
@@ -182,7 +182,7 @@ def report(turns: int) -> None:
     theirs, agents = statistics.median(fastest), new_world(maps[:50]).active.sum() / 50
     ratios = [ours / best for ours, best in zip(found["our world, 32 scenes"], fastest, strict=True)]
     driven = 50 * agents * EPISODE_S / DT / episodes / theirs
-    recorded = rates["driving:small"] * agents * scenes.find("driving:small").seconds / DT / theirs
+    recorded = rates["driving:small"] * agents * presets.find("driving:small").seconds / DT / theirs
     print("targets, times highway-env's fastest")
     print(verdict("32 scenes side by side", statistics.median(ratios), LEAST_SPEEDUP, at_least=True))
     print(verdict("in closed loop", driven, LEAST_IN_CLOSED_LOOP, at_least=True))

@@ -18,7 +18,7 @@ from attnsweep.results.store import Store
 from attnsweep.space import plan
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.judging.score import Scores
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.stack.prediction import Agents, Prediction
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
@@ -93,7 +93,7 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where, small = plan.folders_of(tmp_path / "results"), dict(dim=16, mlp_dim=16, heads=2, epochs=1)
-    scenes.ensure(scenes.find("driving:tiny"), tmp_path, processes=1)
+    scenes.ensure(presets.find("driving:tiny"), tmp_path, processes=1)
     trial = make_trial(resolve({"model": "planning", "dataset": "driving:tiny", **small}), tmp_path)
     options = Options(data_dir=str(tmp_path), runs_dir=where.checkpoints, keep_weights=True)
     last = list(run(trial, options))[-1]
@@ -117,7 +117,7 @@ def test_rules_and_the_expert_have_films_too_and_titles_say_what_went_wrong() ->
     outcomes = {}
     for model in ("expert", "stop"):
         config = resolve({"model": model, "dataset": "driving:tiny"})
-        found = episode.episode(build(config), scenes.find("driving:tiny"), 0, config, threshold=1.0)
+        found = episode.episode(build(config), presets.find("driving:tiny"), 0, config, threshold=1.0)
         frames, outcomes[model] = found
         assert frames[0].time == 1.5 and frames[0].seen["bev"].any()
     assert outcomes["expert"].startswith("score 1.00") and outcomes["stop"] == "score 0.00, no progress"

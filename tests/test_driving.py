@@ -15,7 +15,7 @@ from attnsweep.results.schema import by_table
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving import training as driving
 from attnsweep.tasks.driving.columns import BY_MAP, COLUMNS
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.stack.design import STAGES
 from attnsweep.tasks.registry import build, procedure, resolve
 from attnsweep.training.trial import Options, run
@@ -30,7 +30,7 @@ TIMES = {"train_s", "epoch_s", "eval_s", "samples_per_s", "started_at", "finishe
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    scenes.ensure(scenes.find("driving:tiny"), folder, processes=1)
+    scenes.ensure(presets.find("driving:tiny"), folder, processes=1)
     return folder
 
 

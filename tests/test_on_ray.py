@@ -20,7 +20,7 @@ from attnsweep import Sweep
 from attnsweep.core.errors import UserError
 from attnsweep.engine import cluster, ray_private, tokens
 from attnsweep.engine.on_ray import RayWorkers
-from attnsweep.tasks.driving.records import recorded, scenes
+from attnsweep.tasks.driving.records import presets, recorded, scenes
 from attnsweep.tasks.driving.world.cast import Crowd
 
 from commands import descendants
@@ -162,7 +162,7 @@ def test_a_sweep_runs_without_what_ray_does_not_promise(
     assert list(rows["status"]) == ["done"] * 6 and "6 done in" in capsys.readouterr().out
 
 
-SCENES = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
+SCENES = presets.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
 
 
 def test_a_cluster_records_the_bytes_that_one_process_does(tmp_path: Path) -> None:

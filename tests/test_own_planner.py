@@ -17,7 +17,7 @@ from attnsweep.measuring.measure import measure_architecture
 from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.driving.own_planner import whole
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.batches import INPUTS
 from attnsweep.tasks.driving.stack.planner import STANDING
 from attnsweep.tasks.registry import TASKS, build, procedure, resolve, takes
@@ -87,7 +87,7 @@ def nets(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    scenes.ensure(scenes.find("driving:tiny"), folder, processes=1)
+    scenes.ensure(presets.find("driving:tiny"), folder, processes=1)
     return folder
 
 

@@ -14,7 +14,7 @@ from attnsweep.nn.attention import attention_maps
 from attnsweep.space.trials import arch_id_of, identity_of, make_trial
 from attnsweep.tasks.driving import training as driving
 from attnsweep.tasks.driving.judging import closed_loop
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.batches import SHAPES, tensors
 from attnsweep.tasks.driving.stack.camera_encoder import HEIGHTS, STRIDE, CameraEncoder, places_above
 from attnsweep.tasks.driving.stack.design import complete
@@ -178,7 +178,7 @@ def test_cameras_need_scenes_that_were_recorded_with_them() -> None:
 
 
 def test_a_trial_by_cameras_ends_with_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = scenes.find(TINY)
+    preset = presets.find(TINY)
     scenes.ensure(preset, tmp_path, processes=1)
     rigs: list[Rig | None] = []
     observer_of = closed_loop.observer_of
@@ -196,7 +196,7 @@ def test_a_trial_by_cameras_ends_with_a_score(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_plan_is_made_of_the_views_alone(tmp_path: Path) -> None:
-    recorded = next(one.samples for one in scenes.record(scenes.find(TINY), [1000]) if not one.dropped)
+    recorded = next(one.samples for one in presets.record(presets.find(TINY), [1000]) if not one.dropped)
     batch = tensors(recorded, driving.inputs_of({"sensor": "cameras"}))
     assert batch["cams"].shape[1:] == SHAPES["cams"] and "bev" not in batch
     torch.manual_seed(0)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.observer import observer_of
+from attnsweep.tasks.driving.records.presets import PRESETS, scene_log
 from attnsweep.tasks.driving.records.samples import SAMPLE
 from attnsweep.tasks.driving.records.sampling import samples_of
-from attnsweep.tasks.driving.records.scenes import PRESETS, scene_log
 from attnsweep.tasks.driving.world import cameras
 from attnsweep.tasks.driving.world.cameras import CAMERAS, Rig, pixels_of, render
 from attnsweep.tasks.driving.world.cast import CAR, PEDESTRIAN, draw_cast
@@ -119,10 +119,10 @@ def test_samples_and_a_running_world_show_the_same_views() -> None:
 
 @pytest.mark.slow
 def test_a_data_set_has_cameras_when_its_name_says_so() -> None:
-    plain, more = scenes.find("driving:small"), scenes.find("driving:small+cameras")
+    plain, more = presets.find("driving:small"), presets.find("driving:small+cameras")
     assert scenes.identity(plain) != scenes.identity(more) and more.label == "small+cameras"
     tiny = dataclasses.replace(more, seconds=6.0)
-    shown = [one for one in scenes.record(tiny, [1000, 1002]) if not one.dropped]
+    shown = [one for one in presets.record(tiny, [1000, 1002]) if not one.dropped]
     assert shown and all(set(one.samples) == set(SAMPLE) | set(CAMERAS) for one in shown)
     with pytest.raises(UserError, match=r"or one with \+cameras behind"):
-        scenes.find("driving:small+camera")
+        presets.find("driving:small+camera")

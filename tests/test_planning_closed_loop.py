@@ -12,7 +12,7 @@ from attnsweep.tasks.driving.judging.closed_loop import HANDOVER, drive
 from attnsweep.tasks.driving.judging.course import Course, course
 from attnsweep.tasks.driving.judging.replay import between, placement, replay, score_plans
 from attnsweep.tasks.driving.planners import PLANNERS
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.stack.route import along, curve
 from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
@@ -112,7 +112,7 @@ def test_a_policy_senses_what_samples_hold(small: Course) -> None:
 
     drive(small.maps[:2], small.casts[:2], remember, seconds=4.0)
     assert len(seen) == 5  # at 1.5, 2.0, ... 3.5 s
-    recorded = scenes.record(scenes.PRESETS["driving:small"], [small.maps[0].seed])[0].samples
+    recorded = presets.record(presets.PRESETS["driving:small"], [small.maps[0].seed])[0].samples
     for name, array in seen[0].items():
         np.testing.assert_array_equal(array[0], recorded[name][0], name)
 
@@ -134,7 +134,7 @@ def test_a_plan_behind_oneself_brakes_for_there_is_no_reverse_gear(small: Course
 
 def lit(count: int) -> tuple[list[RoadMap], list[Cast]]:
     """The first scenes of the full preset whose ego has a light."""
-    preset = scenes.find("driving:full")
+    preset = presets.find("driving:full")
     found: tuple[list[RoadMap], list[Cast]] = ([], [])
     for seed in preset.seeds("test"):
         road_map = draw_map(seed, kinds=("crossing",), full=True)
@@ -306,7 +306,7 @@ def test_a_plan_goes_straight_on_where_the_route_ends_early() -> None:
 @pytest.fixture(scope="module")
 def recorded() -> Samples:
     return scenes.joined(
-        [one.samples for one in scenes.record(scenes.PRESETS["driving:small"], [50_000, 50_001])]
+        [one.samples for one in presets.record(presets.PRESETS["driving:small"], [50_000, 50_001])]
     )
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from attnsweep.tasks.driving.records.batches import offsets, rows, tensors
+from attnsweep.tasks.driving.records.presets import Preset, record
 from attnsweep.tasks.driving.records.samples import Samples
-from attnsweep.tasks.driving.records.scenes import Preset, joined, record
+from attnsweep.tasks.driving.records.scenes import joined
 from attnsweep.tasks.driving.stack.boxes import penetration, separation
 from attnsweep.tasks.driving.stack.losses import (
     WEIGHTS,

@@ -31,7 +31,7 @@ from attnsweep.tasks.driving.judging.tracking import (
     measure_tracks,
     track_scores,
 )
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.stack.prediction import Agents, Futures, Lines, Prediction
@@ -43,7 +43,7 @@ STEPS = np.arange(1, 9) / 2
 @pytest.fixture(scope="module")
 def recorded() -> Samples:
     seeds = [50_000, 50_001, 50_002]
-    return scenes.joined([one.samples for one in scenes.record(scenes.PRESETS["driving:small"], seeds)])
+    return scenes.joined([one.samples for one in presets.record(presets.PRESETS["driving:small"], seeds)])
 
 
 # --- Open loop ---

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import commonroad, lanelets, nuscenes, recorded, routes, scenes, tracks
+from attnsweep.tasks.driving.records import (
+    commonroad,
+    lanelets,
+    nuscenes,
+    nuscenes_map,
+    nuscenes_tables,
+    recorded,
+    routes,
+    scenes,
+    tracks,
+)
 from attnsweep.tasks.driving.records.samples import LEFT, SAMPLE, SceneLog
 from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
@@ -716,11 +726,11 @@ def test_each_planning_problem_is_a_scene_among_the_recorded_traffic(tmp_path: P
 HEAD = 0.4  # rad, along which the ego drives in the tables below
 
 
-def nuscenes_tables(*, frames: int = 20, scenes_count: int = 3) -> dict[str, list[dict[str, Any]]]:
+def annotated(*, frames: int = 20, scenes_count: int = 3) -> dict[str, list[dict[str, Any]]]:
     """Drives of 8 m/s in a straight line, with a car 15 m ahead of the rear axle that drives 10 m/s, a
     pedestrian who appears once, and a cone.
     """
-    made: dict[str, list[dict[str, Any]]] = {name: [] for name in nuscenes.TABLES}
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in nuscenes_tables.TABLES}
     made["category"] = [
         {"token": f"c{i}", "name": name}
         for i, name in enumerate(("movable_object.trafficcone", "human.pedestrian.adult", "vehicle.car"))
@@ -757,7 +767,7 @@ def placed(x: float, y: float, yaw: float) -> dict[str, list[float]]:
 
 def street_map() -> dict[str, Any]:
     """A straight road of two lanes one way with an island, a painted divider and a crosswalk."""
-    made: dict[str, Any] = {name: [] for name in (*nuscenes.SHAPES, *nuscenes.LAYERS)}
+    made: dict[str, Any] = {name: [] for name in (*nuscenes_map.SHAPES, *nuscenes_map.LAYERS)}
 
     def nodes(*points: tuple[float, float]) -> list[str]:
         tokens = []
@@ -799,7 +809,7 @@ def write_nuscenes(root: Path, tables: dict[str, Any], street: dict[str, Any] | 
 
 @pytest.fixture(scope="module")
 def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_nuscenes(tmp_path_factory.mktemp("nuscenes"), nuscenes_tables())
+    return write_nuscenes(tmp_path_factory.mktemp("nuscenes"), annotated())
 
 
 def test_nuscenes_tables_are_read_as_they_were_written(drives: Path) -> None:
@@ -838,7 +848,7 @@ def test_a_nuscenes_map_is_read_as_it_was_written(drives: Path) -> None:
 
 def test_paths_of_lanes_end_where_arcs_do() -> None:
     arc = {"start_pose": [1.0, 2.0, 0.3], "shape": "LSR", "radius": 10.0, "segment_length": [5.0, 7.0, 8.0]}
-    line = nuscenes.path_of([arc], "here")
+    line = nuscenes_map.path_of([arc], "here")
     x, y, yaw = 1.0, 2.0, 0.3
     for bend, length in ((0.1, 5.0), (0.0, 7.0), (-0.1, 8.0)):  # by small steps
         for _ in range(4000):
@@ -849,7 +859,7 @@ def test_paths_of_lanes_end_where_arcs_do() -> None:
 
 
 def damaged(tmp_path: Path, table: str, row: int, **fields: object) -> Path:
-    tables = nuscenes_tables(frames=14, scenes_count=1)
+    tables = annotated(frames=14, scenes_count=1)
     tables[table][row] = {
         key: value for key, value in (tables[table][row] | fields).items() if value is not None
     }
@@ -882,7 +892,7 @@ def test_a_damaged_nuscenes_record_is_named(
 
 
 def test_missing_tables_torn_json_and_scenes_without_samples_are_told(tmp_path: Path) -> None:
-    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1))
+    root = write_nuscenes(tmp_path, annotated(frames=14, scenes_count=1))
     tables = root / "v1.0-mini"
     text = (tables / "sample.json").read_text()
     (tables / "sample.json").write_text("[]")
@@ -909,7 +919,7 @@ def test_missing_tables_torn_json_and_scenes_without_samples_are_told(tmp_path: 
 )
 def test_a_damaged_map_is_named(tmp_path: Path, layer: str, content: object, message: str) -> None:
     street = {key: value for key, value in {**street_map(), layer: content}.items() if value is not None}
-    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1), street)
+    root = write_nuscenes(tmp_path, annotated(frames=14, scenes_count=1), street)
     with pytest.raises(UserError, match=rf"here\.json.*{message}"):
         list(nuscenes.scenes_of(root))
 
@@ -917,7 +927,7 @@ def test_a_damaged_map_is_named(tmp_path: Path, layer: str, content: object, mes
 def test_an_ego_off_the_map_makes_no_scene(tmp_path: Path) -> None:
     street = street_map()
     street["arcline_path_3"]["lane"][0]["start_pose"][1] += 50
-    root = write_nuscenes(tmp_path, nuscenes_tables(frames=14, scenes_count=1), street)
+    root = write_nuscenes(tmp_path, annotated(frames=14, scenes_count=1), street)
     assert next(nuscenes.scenes_of(root)).log == "more than 5 m from every lane"
 
 
@@ -932,7 +942,7 @@ def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
         damaged[at] = rng.choice(["", "nan", "-1", "1e300", "99999999"])
         file = write(tmp_path, "".join(damaged))
         told += raises_at_most_a_sentence(lambda file=file: only_log(file))
-        tables, street = nuscenes_tables(frames=13, scenes_count=1), street_map()
+        tables, street = annotated(frames=13, scenes_count=1), street_map()
         content = rng.choice([tables, street])
         layer = content[rng.choice([name for name in content if name != "arcline_path_3"])]
         record = rng.randrange(len(layer)) if layer else 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.records.samples import BOUNDARY, LEFT, SAMPLE, SWEEPS, SceneLog
 from attnsweep.tasks.driving.records.sampling import samples_of
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.slow
 
 NOWHERE = np.zeros((0, 2))
 PERFECT = Scanner(noise=0.0, lost=0.0, ghosts=0.0, paint_lost=0.0)
-TINY = scenes.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
+TINY = presets.Preset("driving:tiny", 3, 1, 2, 8.0, Crowd(12, 3, 4), full=True)
 
 
 @pytest.fixture(scope="module")
 def recorded() -> list[scenes.Recording]:
-    return scenes.record(scenes.PRESETS["driving:full"], [1000, 1002, 1004, 1006])
+    return presets.record(presets.PRESETS["driving:full"], [1000, 1002, 1004, 1006])
 
 
 # --- The sensor ---
@@ -234,7 +234,7 @@ def test_the_command_comes_from_the_route() -> None:
 
 
 def test_a_running_world_is_sensed_as_it_is_recorded(recorded: list[scenes.Recording]) -> None:
-    preset = scenes.PRESETS["driving:full"]
+    preset = presets.PRESETS["driving:full"]
     seeds = [1004, 1000]
     maps = [draw_map(seed, full=True) for seed in seeds]
     world = World(maps, [draw_cast(one, preset.crowd, dt=DT) for one in maps])
@@ -257,9 +257,9 @@ def bytes_of(recording: scenes.Recording) -> dict[str, bytes]:
 
 
 def test_a_scene_is_the_same_in_any_batch_and_order() -> None:
-    together = {one.seed: bytes_of(one) for one in scenes.record(TINY, [1002, 1000, 1001])}
+    together = {one.seed: bytes_of(one) for one in presets.record(TINY, [1002, 1000, 1001])}
     for seed in (1000, 1001, 1002):
-        assert bytes_of(scenes.record(TINY, [seed])[0]) == together[seed]
+        assert bytes_of(presets.record(TINY, [seed])[0]) == together[seed]
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_two_processes_record_the_bytes_that_one_does(on_disk: Path, tmp_path: P
     other = scenes.ensure(TINY, tmp_path, processes=2)
     manifests = [(folder / "manifest.json").read_text() for folder in (scenes.folder(TINY, on_disk), other)]
     assert manifests[0] == manifests[1]
-    here = scenes.record(TINY, [1000])[0].samples
+    here = presets.record(TINY, [1000])[0].samples
     part = scenes.load(TINY, tmp_path, "train")
     for name, array in here.items():
         assert part[name][: len(array)].tobytes() == array.tobytes()
@@ -317,11 +317,11 @@ def test_a_damaged_file_is_named(on_disk: Path, tmp_path: Path) -> None:
 
 def test_the_identity_follows_what_is_drawn_and_names_are_checked() -> None:
     assert scenes.identity(TINY) != scenes.identity(dataclasses.replace(TINY, seconds=9.0))
-    assert scenes.find("driving:small").name == "driving:small"
+    assert presets.find("driving:small").name == "driving:small"
     with pytest.raises(UserError, match="did you mean 'driving:small'"):
-        scenes.find("driving:smal")
+        presets.find("driving:smal")
     with pytest.raises(UserError, match="has not been recorded"):
-        scenes.load(scenes.find("driving:full"), Path("/nonexistent"), "train")
+        scenes.load(presets.find("driving:full"), Path("/nonexistent"), "train")
 
 
 def test_dropped_scenes_are_counted_with_their_reason(on_disk: Path) -> None:
@@ -332,7 +332,7 @@ def test_dropped_scenes_are_counted_with_their_reason(on_disk: Path) -> None:
 
 def test_the_planning_world_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, attnsweep.tasks.driving.records.scenes, attnsweep.tasks.driving.records.samples;"
+        "import sys, attnsweep.tasks.driving.records.presets, attnsweep.tasks.driving.records.samples;"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.batches import tensors
-from attnsweep.tasks.driving.records.scenes import Preset, joined, record
+from attnsweep.tasks.driving.records.presets import Preset, record
+from attnsweep.tasks.driving.records.scenes import joined
 from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
 from attnsweep.tasks.driving.stack.losses import losses, total

@@ -29,7 +29,7 @@ from attnsweep.tasks.driving.judging.closed_loop import Drive, drive
 from attnsweep.tasks.driving.judging.course import course_of
 from attnsweep.tasks.driving.judging.readout import CONFIDENT, predict
 from attnsweep.tasks.driving.judging.score import Scores, score_drive
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets
 from attnsweep.tasks.driving.records.batches import inputs_of, rig_of
 from attnsweep.tasks.driving.records.observer import observer_of
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, Samples, in_frame
@@ -81,7 +81,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     if row["task"] != "driving" or row["plan"] == "off" or row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
     one = trial_of(row, place.data)
-    preset = scenes.find(one.config["dataset"])
+    preset = presets.find(one.config["dataset"])
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
     model = build(one.config, one.source).eval()
@@ -104,7 +104,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
 
 def episode(
     model: nn.Module,
-    preset: scenes.Preset,
+    preset: presets.Preset,
     number: int,
     config: Mapping[str, Any],
     *,

@@ -16,8 +16,8 @@ def find(name: str) -> "SceneSet | None":
     """
     if not name.startswith((WORLD, *RECORDED)):
         return None
-    from attnsweep.tasks.driving.records import recorded, scenes  # here: other tasks need none of it
+    from attnsweep.tasks.driving.records import presets, recorded, scenes  # here: other tasks need none of it
 
     if name.startswith(WORLD):
-        return scenes.SceneSet(scenes.find(name), is_folder=False)
+        return scenes.SceneSet(presets.find(name), is_folder=False)
     return scenes.SceneSet(recorded.find(name), is_folder=True)

@@ -32,8 +32,8 @@ from attnsweep.tasks.driving.judging.surroundings import measure_surroundings
 from attnsweep.tasks.driving.judging.tracking import measure_tracks
 from attnsweep.tasks.driving.records import scenes
 from attnsweep.tasks.driving.records.batches import SHAPES, inputs_of, rig_of, rows, tensors
+from attnsweep.tasks.driving.records.presets import Preset
 from attnsweep.tasks.driving.records.samples import ROUTE_POINTS, ROUTE_STEP, Samples
-from attnsweep.tasks.driving.records.scenes import Preset
 from attnsweep.tasks.driving.stack.losses import losses, total
 from attnsweep.tasks.driving.world.geometry import Floats
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from attnsweep.tasks.driving.judging.closed_loop import Drive, Policy, drive
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
-from attnsweep.tasks.driving.records import scenes
+from attnsweep.tasks.driving.records import presets
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.cast import EGO, Cast, draw_cast
@@ -40,8 +40,8 @@ class Course:
 @functools.lru_cache(maxsize=8)
 def course(preset: str, part: str, count: int, *, seconds: float = 15.0) -> Course:
     """The first `count` maps of a part of a preset, driven by the expert once per process."""
-    how = scenes.find(preset)
-    seeds = range(scenes.FIRST_SEED[part], scenes.FIRST_SEED[part] + count)
+    how = presets.find(preset)
+    seeds = range(presets.FIRST_SEED[part], presets.FIRST_SEED[part] + count)
     maps = tuple(draw_map(seed, kinds=how.kinds, full=how.full) for seed in seeds)
     casts = tuple(draw_cast(road_map, how.crowd, dt=DT) for road_map in maps)
     return course_of(maps, casts, seconds=seconds)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records import commonroad, nuscenes
+from attnsweep.tasks.driving.records import commonroad, nuscenes, nuscenes_tables
 from attnsweep.tasks.driving.records.commonroad_xml import read
 from attnsweep.tasks.driving.records.samples import SceneLog
 from attnsweep.tasks.driving.records.sampling import samples_of
@@ -55,14 +55,14 @@ class Recorded:
     def files(self) -> list[Path]:
         """All files that are read, in the order of their paths."""
         if self.format == "nuscenes":
-            return nuscenes.files_of(self.root)
+            return nuscenes_tables.files_of(self.root)
         return [self.root] if self.root.is_file() else sorted(filter(is_xml, self.root.rglob("*")))
 
     @property
     def total(self) -> int:
         """How many files, or scenes of nuScenes, there are to read."""
         if self.format == "nuscenes":
-            return len(nuscenes.scene_rows(self.root))
+            return len(nuscenes_tables.scene_rows(self.root))
         return len(self.files)
 
     def content(self) -> dict[str, object]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from attnsweep.tasks.driving.records.presets import LEAST_WAY
 from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, on_lanes, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
-from attnsweep.tasks.driving.records.scenes import LEAST_WAY
 from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import DrivableArea
