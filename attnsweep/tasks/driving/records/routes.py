@@ -82,27 +82,40 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
     """The lane (t,) of each pose (t, 3).
 
     The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
-    that does not continue the last one; by dynamic programming (Viterbi, 1967).
+    that does not continue the last one; by dynamic programming (Viterbi, 1967). A lane that costs more than
+    the best one and two changes at every pose is on no cheapest chain: large maps have many such.
     """
-    lateral, turned = np.empty((2, len(poses), len(centres)))
-    for lane, centre in enumerate(centres):
-        s, left = project(poses[:, :2], centre)
-        lateral[:, lane] = np.abs(left)
-        turned[:, lane] = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-    step = np.full((len(centres), len(centres)), SWITCH)
-    np.fill_diagonal(step, 0.0)
-    for lane, ahead in enumerate(successors):
-        step[lane, list(ahead)] = 0.0
-    cost = lateral + TURNED * turned
-    total, back = cost[0], []
-    for now in cost[1:]:
+    cost = misfits(poses, centres)
+    near = np.flatnonzero((cost <= cost.min(axis=1, keepdims=True) + 2 * SWITCH).any(axis=0))
+    step = steps_between(near, successors)
+    total, back = cost[0, near], []
+    for now in cost[1:, near]:
         ways = total[:, None] + step
         back.append(ways.argmin(axis=0))
         total = ways.min(axis=0) + now
     chain = [int(total.argmin())]
     for best in reversed(back):
         chain.append(int(best[chain[-1]]))
-    return np.array(chain[::-1])
+    return near[chain[::-1]]
+
+
+def misfits(poses: Floats, centres: Sequence[Floats]) -> Floats:
+    """How badly each lane fits each pose (t, lanes), in metres."""
+    cost = np.empty((len(poses), len(centres)))
+    for lane, centre in enumerate(centres):
+        s, left = project(poses[:, :2], centre)
+        turned = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
+        cost[:, lane] = np.abs(left) + TURNED * turned
+    return cost
+
+
+def steps_between(lanes: Indices, successors: Lanes) -> Floats:
+    """What it costs (n, n) to go over from each of some lanes (n,) to another."""
+    step = np.full((len(lanes), len(lanes)), SWITCH)
+    np.fill_diagonal(step, 0.0)
+    for i, lane in enumerate(lanes):
+        step[i, np.isin(lanes, successors[lane])] = 0.0
+    return step
 
 
 def onward(pose: Floats, lane: int, centres: Sequence[Floats], successors: Lanes) -> list[Floats]:
