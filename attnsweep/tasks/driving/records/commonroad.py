@@ -3,10 +3,11 @@ traffic.
 
 Every motor vehicle that moves is the ego of a scene of its own, as long as it was there; and so is whoever a
 planning problem is posed to, of whom the file gives an initial state and a goal, and nothing that an expert
-did (`plan_mask`). Only where a file has no other is somebody an ego who is there for less than half a second,
-or rides, or is shorter than a car, or is known by the areas that it occupies. What the ego senses is
-simulated on the recorded boxes, with the same scanner as in the own world. Besides what `lanelets` says of
-the road:
+did (`plan_mask`). Only where a file gives no such scene is somebody an ego who is there for less than half a
+second, or goes less than 15 m, or rides, or is shorter than a car, or is known by the areas that it occupies.
+A file in which nobody drives and that poses no problem gives none: who drives there, and where to, would be
+invented. What the ego senses is simulated on the recorded boxes, with the same scanner as in the own world.
+Besides what `lanelets` says of the road:
 
 - A quantity that is uncertain counts as the centre of its interval, or of its area.
 - A state without orientation, of a point mass, faces where its velocity points; without either, where its
@@ -82,28 +83,57 @@ def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tu
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
     obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
     problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
-    tracks = [obstacle.track for obstacle in obstacles]
-    egos = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
-    if not egos and not problems:
-        egos = [i for i, obstacle in enumerate(obstacles) if obstacle.on_wheels]
-    own = [tracks[i] for i in egos] + [problem.track for problem in problems]
-    if not own:
+    drivers = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
+    riders = [i for i, obstacle in enumerate(obstacles) if obstacle.on_wheels]
+    if not riders and not problems:
         return [(path.name, "nobody drives in it, and no planning problem is posed")]
-    network = network_of(root, path, step)
-    around = surroundings_of(network, own)
-    labelled = any(tracks[ego].has_future for ego in egos)
-    found: list[SceneLog | str] = []
-    for k, track in enumerate(own):
-        if isinstance(near := around[k], str):
-            found.append(near)
-        elif k >= len(egos):
-            goals = regions_of(problems[k - len(egos)].goals, network.place, f"{path}: {track.name}")
-            found.append(log_to_goal(track, goals, tracks, near, number=number + k))
-        elif track.has_future or not (labelled or problems):
-            found.append(log_of(tracks, egos[k], near, number=number + k))
-        else:
-            found.append(f"there for {track.seconds:.1f} s, less than from key frame to key frame")
-    return [(f"{path.name}, {track.name}", log) for track, log in zip(own, found, strict=True)]
+    file = Scenario(path, number, [obstacle.track for obstacle in obstacles], network_of(root, path, step))
+    found = file.logs(drivers, problems)
+    if gives(found) or not riders:
+        return found
+    others = file.logs(riders, (), lenient=True)
+    return others if gives(others) else found or others
+
+
+def gives(logs: Sequence[tuple[str, SceneLog | str]]) -> bool:
+    """Whether any of what may be scenes is one."""
+    return any(isinstance(log, SceneLog) for _, log in logs)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A file as it was read; the scenes of it are numbered from `number` on."""
+
+    path: Path
+    number: int
+    tracks: Sequence[Track]
+    network: Network
+
+    def logs(
+        self, egos: Sequence[int], problems: Sequence[Problem], *, lenient: bool = False
+    ) -> list[tuple[str, SceneLog | str]]:
+        """The scene of each of these tracks and problems, or why it makes none; `lenient`: of those, too, who
+        are there for a moment, or go less than 15 m.
+        """
+        own = [*(self.tracks[ego] for ego in egos), *(problem.track for problem in problems)]
+        around = surroundings_of(self.network, own) if own else []
+        found: list[SceneLog | str] = []
+        for k, (track, near) in enumerate(zip(own, around, strict=True)):
+            number = self.number + k
+            if isinstance(near, str):
+                found.append(near)
+            elif k >= len(egos):
+                goals = self.regions(problems[k - len(egos)])
+                found.append(log_to_goal(track, goals, self.tracks, near, number=number))
+            elif track.has_future or lenient:
+                found.append(log_of(self.tracks, egos[k], near, number=number, lenient=lenient))
+            else:
+                found.append(f"there for {track.seconds:.1f} s, less than from key frame to key frame")
+        return [(f"{self.path.name}, {track.name}", log) for track, log in zip(own, found, strict=True)]
+
+    def regions(self, problem: Problem) -> list[Region]:
+        """The goals of a problem."""
+        return regions_of(problem.goals, self.network.place, f"{self.path}: {problem.track.name}")
 
 
 def surroundings_of(network: Network, tracks: Sequence[Track]) -> list[Surroundings | str]:

@@ -54,15 +54,14 @@ class Track:
         """Whether it was there from one key frame to the next."""
         return self.seconds > KEY_S - DT / 2
 
-    @property
-    def stands(self) -> bool:
-        """Whether it goes less than 15 m; or, where it is not there for a whole sample's time, is slower than
-        0.5 m/s on average.
+    def stands(self, *, lenient: bool) -> bool:
+        """Whether it goes less than 15 m; or, where it is not there for a whole sample's time, or with
+        `lenient`, is slower than 0.5 m/s on average.
         """
         if not self.seconds:
             return self.velocity is None or float(np.hypot(*self.velocity[0])) < STANDING
         way = float(np.hypot(*np.diff(self.pose[:, :2], axis=0).T).sum())
-        return way < (LEAST_WAY if self.seconds >= WHOLE_S else STANDING * self.seconds)
+        return way < (STANDING * self.seconds if lenient or self.seconds < WHOLE_S else LEAST_WAY)
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,20 @@ class Surroundings:
     red: Callable[[Floats], Flags] = lambda times: np.zeros((len(times), 0), dtype=bool)
 
 
-def log_of(tracks: Sequence[Track], ego: int, around: Surroundings, *, number: int) -> SceneLog | str:
-    """The scene of one track as ego, as long as it was there; or why it makes none.
+def log_of(
+    tracks: Sequence[Track], ego: int, around: Surroundings, *, number: int, lenient: bool = False
+) -> SceneLog | str:
+    """The scene of one track as ego, as long as it was there; or why it makes none; `lenient`: though it
+    goes less than 15 m, or is on a lane for a moment alone.
 
     `yields` stands for what a recording cannot tell: the ego stands, or brakes by more than 1 m/s2.
     """
     own = longest_stretch(tracks[ego], around)
     if own is None:
         return NO_LANE
-    if own.seconds < tracks[ego].seconds and not own.has_future:
+    if own.seconds < tracks[ego].seconds and not (own.has_future or lenient):
         return f"seen on a lane for {own.seconds:.1f} s on end, less than from key frame to key frame"
-    if own.stands:
+    if own.stands(lenient=lenient):
         return "ego stands"
     times = own.time[0] + DT * np.arange(int(own.seconds / DT + 1e-6) + 1)
     state, _ = entries_of(own, times)
