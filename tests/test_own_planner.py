@@ -72,6 +72,17 @@ class Still(Planner):
     def forward(self, sample):
         return super().forward(sample).detach()
 
+class Keeps(Planner):
+    last = 0.0
+
+    def forward(self, sample):
+        self.last = super().forward(sample) + (self.last if self.training else 0.0)
+        return self.last
+
+class Undefined(Planner):
+    def forward(self, sample):
+        return super().forward(sample).log()
+
 class Needs(Planner):
     def forward(self, sample):
         return sample["lidar"]
@@ -144,6 +155,8 @@ def test_a_planner_that_does_not_fit_is_refused_in_the_plan(
     [
         ("TwoCommands", "TwoCommands fails on 3 scenes (IndexError: index out of range in self); mend it"),
         ("Still", "Still returns plans without gradients, so it cannot learn"),
+        ("Keeps", "Keeps fails on 3 scenes (RuntimeError: Trying to backward through the graph a second"),
+        ("Undefined", "Undefined plans NaN or infinities before it has learnt"),
     ],
 )
 def test_a_planner_that_would_fail_in_training_is_refused_in_the_plan(

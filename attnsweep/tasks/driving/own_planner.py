@@ -15,7 +15,8 @@ all of them saw; 5: stop lines in sight whose light is not green. On data sets w
 
 It returns plans (b, t, 2) of x and y, or (b, t, 3) with yaw, where the ego shall be each half second from
 half a second ahead on; 8 points are 4 s, which are driven and judged. Of a longer plan the first 8 count; a
-shorter one goes on as its last step does. Without a yaw it is that of each step.
+shorter one goes on as its last step does. Without a yaw it is that of each step. It is asked about any number
+of scenes in any order: what a planner keeps from call to call is of others.
 """
 
 from collections.abc import Sequence

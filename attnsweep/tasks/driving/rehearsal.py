@@ -1,7 +1,7 @@
 """A planner of one's own before its training: it plans for one scene, then learns from two.
 
 What a plan passes is to train: a planner that looks up a command where its table has no place, or whose plan
-has no gradient, is refused before anything starts.
+has no gradient or is NaN, is refused before anything starts.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.training import example
 
 TRIED = 3  # scenes, one for each command
+STEPS = 2  # of training: the second fails where a planner keeps the gradients of the first
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Rehearsal:
         if device == "meta" or not any(parameter.requires_grad for parameter in model.parameters()):
             return
         try:
-            self.step(model)
+            for _ in range(STEPS):
+                self.step(model)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's own class raises
@@ -50,6 +52,8 @@ class Rehearsal:
                 f"{self.model} returns plans without gradients, so it cannot learn; "
                 "take torch.no_grad and detach out of its forward pass"
             )
+        if not plan.isfinite().all():
+            raise UserError(f"{self.model} plans NaN or infinities before it has learnt; mend it")
         plan.square().mean().backward()
 
     def scenes(self, number: int) -> tuple[Tensor, ...]:
