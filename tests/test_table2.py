@@ -161,6 +161,7 @@ def test_no_text_of_the_figures_covers_another(tmp_path: Path) -> None:
     lists = {name: np.linspace(0, 30, MAPS).tolist() for name in BY_MAP}
     rows = [trial_row(stages=stages, maps=lists) for stages in UNIAD]
     rows += [trial_row(stages="id12", seed=1)]
+    rows += [trial_row(stages="id12", dim=64, mlp_dim=168, grad_stop="bev", bev_attention="global")]
     frame = frame_of(tmp_path, rows)
     frame[["test_min_ade6", "test_min_fde6"]] = 26.4
     figure = table2.draw(rows_of(frame), "about")
@@ -168,6 +169,7 @@ def test_no_text_of_the_figures_covers_another(tmp_path: Path) -> None:
     assert not overlaps(figure.axes[0].texts)
     scores = planning.draw(planning.lines_of(frame, "id12"), "about", "id12")
     scores.draw_without_rendering()
+    assert all(name.get_window_extent().x0 >= 0 for name in scores.axes[0].get_yticklabels())
     assert len(scores.axes) == 5 and scores.axes[3].get_xlabel() == "Leaves the road"
     shown = [
         text

@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from attnsweep.core import files
 from attnsweep.core.clean import clean
@@ -81,6 +82,13 @@ def canvas(
     figure.text(left / width, 1 - 0.50 / height, "\n".join(subtitles), size=8.5, va="top", color=GREY)
     figure.text(left / width, 0.12 / height, "\n".join(footnotes), size=7.5, va="bottom", color=GREY)
     return figure, grid
+
+
+def widest(texts: Iterable[str], size: float) -> float:
+    """How wide (inches) the widest of some texts of that size is drawn."""
+    with matplotlib.rc_context(STYLE), fonts.quietly():
+        paths = [TextPath((0, 0), text, size=size) for text in texts if text.strip()]
+    return max([0.0, *(float(path.get_extents().width) / 72 for path in paths)])
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

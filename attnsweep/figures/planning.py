@@ -30,7 +30,7 @@ from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
 from attnsweep.figures.arguments import add_out, add_place, add_where, folder_of
-from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, widest
 from attnsweep.figures.placement import PALE
 from attnsweep.results.loading import load
 from attnsweep.tasks.driving.judging.score import interval
@@ -49,6 +49,7 @@ RULES = {
     "constant_velocity": "constant velocity", "stop": "stop",
 }  # fmt: skip
 OURS, OTHERS = "#0072B2", "#777777"
+LEAST_LEFT = 2.9  # inches, for the names of settings
 LEAST_REACH = 0.04  # of an axis, so that one without any bar has round numbers
 NEEDED = ("stages", "params", "test_score", "test_map_scores", "test_at_fault", "test_off_road", "test_l2_3s")
 
@@ -181,7 +182,8 @@ def draw(lines: Sequence[Line], about: str, against: str) -> Figure:
     """A row per setting; panels for the score, its gain, at-fault collisions, leaving the road, and the
     distance after 3 s.
     """
-    layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.4, 0.5), left=2.9, right=0.3, above=0.85, below=0.75)
+    left = max(LEAST_LEFT, 0.3 + widest([one.label for one in lines], STYLE["font.size"]))
+    layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.4, 0.5), left=left, right=0.3, above=0.85, below=0.75)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 5), layout, title="Which stages help to drive", subtitle=about, footnote=footnote(against)

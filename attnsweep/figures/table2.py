@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnsweep.core.clean import in_markdown
-from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, widest
 from attnsweep.figures.canvas import write as write_file
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.tasks.driving.columns import COLUMNS
@@ -218,7 +218,8 @@ def brackets(one: Cell, measure: Measure) -> str:
 # --- Draw ---
 
 
-LABEL, MODULE, NUMBER, LINE = 2.3, 0.5, 0.78, 0.34  # inches, of columns and of a row
+LABEL, MODULE, NUMBER, LINE = 2.3, 0.5, 0.78, 0.34  # inches, of columns (names: at least) and of a row
+NAME_SIZE = 8.5  # of the names of settings
 LAYOUT_EDGES = {"left": 0.25, "right": 0.25, "above": 0.75, "below": 0.3}
 FOOTNOTE = (
     "Brackets: 95 % intervals, of several seeds by Student's t, of one by bootstrap over test maps. Bold: "
@@ -229,7 +230,8 @@ FOOTNOTE = (
 
 def draw(rows: Sequence[Row], about: str) -> Figure:
     """The table as a figure."""
-    widths = [LABEL, *[MODULE] * len(MODULES), *[NUMBER] * len(MEASURES)]
+    label = max(LABEL, 0.15 + widest([row.name for row in rows], NAME_SIZE))
+    widths = [label, *[MODULE] * len(MODULES), *[NUMBER] * len(MEASURES)]
     edges = np.concatenate([[0.0], np.cumsum(widths)])
     height = LINE * (len(rows) + 2.2)
     layout = Layout((float(edges[-1]), height), (0.0, 0.0), **LAYOUT_EDGES)
@@ -267,7 +269,7 @@ def draw_header(axes: Axes, edges: np.ndarray, height: float) -> None:
 
 def draw_row(axes: Axes, row: Row, rows: Sequence[Row], edges: np.ndarray, *, y: float) -> None:
     """A setting's name, its modules, and its cells with their intervals below."""
-    axes.text(0.05, y, row.name, size=8.5, va="center")
+    axes.text(0.05, y, row.name, size=NAME_SIZE, va="center")
     axes.plot([0, edges[-1]], [y - LINE / 2] * 2, color=PALE, linewidth=0.4, zorder=0)
     for k, has in enumerate(row.modules, 1):
         if has:
