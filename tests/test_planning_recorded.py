@@ -1024,7 +1024,16 @@ def test_a_sets_identity_follows_its_bytes_and_not_its_place(drives: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["commonroad:", "commonroad:/nowhere", "nuscenes:/nowhere", "waymo:/tmp", None]
+    "name",
+    [
+        "commonroad:",
+        "commonroad:/nowhere",
+        "nuscenes:/nowhere",
+        "waymo:/tmp",
+        None,
+        "commonroad:a\0b",
+        f"nuscenes:{'a' * 5000}",
+    ],
 )
 def test_names_that_lead_nowhere_are_told(name: object) -> None:
     with pytest.raises(UserError, match=r"is unknown; use commonroad:PATH|is not a folder"):
@@ -1053,13 +1062,34 @@ def test_bad_files_are_skipped_all_at_once_each_with_its_reason(tmp_path: Path) 
         write(folder, scenario(ROAD, obstacle(5, along_x(70))), f"good{k}.xml")
     write(folder, "<commonRoad", "broken.xml")
     write(folder, scenario(ROAD), "empty.xml")
+    (folder / "gone.xml").symlink_to("/nowhere")
+    os.mkfifo(folder / "pipe.xml")
     source = recorded.find(f"commonroad:{folder}")
     scenes.ensure(source, tmp_path, processes=1)
     skipped = scenes.skipped_of(source, tmp_path)
-    assert skipped.startswith("2 of 5 skipped: ") and "\n" not in skipped
+    assert skipped.startswith("4 of 7 skipped: ") and "\n" not in skipped
     assert "broken.xml is not well-formed XML" in skipped and "empty.xml: nobody drives" in skipped
+    assert "gone.xml cannot be read" in skipped and "pipe.xml cannot be read" in skipped
     for part in ("train", "val", "test"):  # a file each, of those that are good
         assert len(set(scenes.load(source, tmp_path, part)["scene"].tolist())) == 1
+
+
+def test_hidden_files_and_what_systems_leave_are_no_recordings(tmp_path: Path) -> None:
+    names = ("._one.xml", ".ipynb_checkpoints/one-checkpoint.xml", "__MACOSX/one.xml", "folder.xml/one.txt")
+    for name in (*names, "deep/one.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path, scenario(ROAD, CAR_5), name)
+    assert recorded.find(f"commonroad:{tmp_path}").files == [tmp_path / "deep/one.xml"]
+
+
+def test_what_changes_while_it_is_read_is_not_kept(tmp_path: Path) -> None:
+    file = write(tmp_path, scenario(ROAD, CAR_5))
+    source = recorded.find(f"commonroad:{file}")
+    with pytest.raises(UserError, match="changed while it was recorded"):
+        scenes.ensure(
+            source, tmp_path, processes=1, on_scene=lambda *_: file.write_text(file.read_text() + " ")
+        )
+    assert not list((tmp_path / "driving").iterdir())
 
 
 def test_a_file_is_a_data_set_too_and_few_scenes_are_in_all_parts(tmp_path: Path) -> None:

@@ -25,11 +25,20 @@ MODE = 0o666  # less the umask: a group that shares a folder sets it to 002
 SCRATCH = ".tmp"
 ROOT = 0
 DEVICES = "/dev"
+SYSTEM = {  # what archives, file systems and Python leave, besides names that begin with a dot
+    "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
+    "system volume information", "thumbs.db", "desktop.ini",
+}  # fmt: skip
 NO_FILE = "it is a link, a pipe or the like, and no file; delete it"
 
 
 class Unsafe(PermissionError):
     """Somebody else can have written a file; the message says how, and what to do."""
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by an archive or a file system."""
+    return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def read(path: str | Path) -> bytes:

@@ -114,7 +114,7 @@ def python_topics() -> str:
 
 def paths_below(root: Path) -> Iterator[Path]:
     """The file itself, or all files below a folder, in the order of their names, but for hidden ones and
-    what Python leaves; each once, whatever links lead to it: what is trained on must not be in the test.
+    what systems leave; each once, whatever links lead to it: what is trained on must not be in the test.
 
     Raises OSError where there is nothing of that name.
     """
@@ -129,7 +129,7 @@ def paths_below(root: Path) -> Iterator[Path]:
             yield path
             return
         for inner in sorted(path.iterdir()):
-            if not inner.name.startswith(".") and inner.name != "__pycache__":
+            if not files.is_ignored(inner.name):
                 yield from below(inner)
 
     return below(root)

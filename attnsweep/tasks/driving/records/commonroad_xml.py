@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from attnsweep.core import files
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.world.geometry import Floats
 
@@ -20,9 +21,10 @@ LARGEST = 1e9  # of all figures in a file; of finite ones
 def read(path: Path) -> bytes:
     """The content of a file. Raises UserError where it cannot be read."""
     try:
-        return path.read_bytes()
+        with files.reading(path, follow=True) as file:
+            return file.read()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def parse(path: Path, content: bytes) -> Element:

@@ -12,13 +12,14 @@ A file that cannot be read, or gives no scene, is skipped; the manifest says why
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnsweep.core import files
 from attnsweep.core.errors import UserError
+from attnsweep.core.files import is_ignored
 from attnsweep.tasks.driving.records import commonroad, nuscenes, nuscenes_tables
 from attnsweep.tasks.driving.records.commonroad_xml import read
 from attnsweep.tasks.driving.records.samples import SceneLog
@@ -53,10 +54,13 @@ class Recorded:
 
     @property
     def files(self) -> list[Path]:
-        """All files that are read, in the order of their paths."""
+        """All files that are read, by their paths, but for hidden ones and what systems leave."""
         if self.format == "nuscenes":
             return nuscenes_tables.files_of(self.root)
-        return [self.root] if self.root.is_file() else sorted(filter(is_xml, self.root.rglob("*")))
+        if self.root.is_file():
+            return [self.root]
+        found = sorted(path for path in self.root.rglob("*") if is_xml(path) and not path.is_dir())
+        return [one for one in found if not any(map(is_ignored, one.relative_to(self.root).parts))]
 
     @property
     def total(self) -> int:
@@ -103,18 +107,27 @@ def find(name: object) -> Recorded:
     kind, _, path = str(name).partition(":")
     if kind not in FORMATS or not path:
         raise UserError(f"dataset={name!r} is unknown; use {' or '.join(f'{one}:PATH' for one in FORMATS)}")
-    root = Path(path).expanduser().resolve()
-    is_file = kind == "commonroad" and root.is_file() and is_xml(root)
-    if not root.is_dir() and not is_file:
+    root = place_of(path)
+    is_file = kind == "commonroad" and root is not None and root.is_file() and is_xml(root)
+    if root is None or not (root.is_dir() or is_file):
         wanted = "a folder, nor an .xml file" if kind == "commonroad" else "a folder"
-        raise UserError(f"dataset={name!r}: {root} is not {wanted}")
+        raise UserError(f"dataset={name!r}: {root or path} is not {wanted}")
     found = Recorded(f"{kind}:{root}", kind, root)
-    missing = [path for path in found.files if not path.is_file()]
-    if missing:
+    if kind == "nuscenes" and (missing := [file for file in found.files if not file.is_file()]):
         raise UserError(f"dataset={name!r}: {missing[0]} is missing")
     if not found.files:
         raise UserError(f"dataset={name!r}: {root} holds no .xml file")
     return found
+
+
+def place_of(path: str) -> Path | None:
+    """The whole path; None where nothing can have that name."""
+    try:
+        root = Path(path).expanduser().resolve()
+        root.is_dir()
+    except (OSError, ValueError, RuntimeError):  # a null byte, a name too long, a user without a home
+        return None
+    return root
 
 
 def is_xml(path: Path) -> bool:
@@ -123,15 +136,17 @@ def is_xml(path: Path) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, computed again when it has changed."""
-    state = path.stat()
-    return checksum_of(path, state.st_size, state.st_mtime_ns)
+    """SHA-256 of a file, computed again when it has changed, or why it cannot be read."""
+    try:
+        state = path.stat()
+        return checksum_of(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 @functools.cache
 def checksum_of(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256_of(path, follow=True)
 
 
 def content_of(path: Path) -> bytes | str:

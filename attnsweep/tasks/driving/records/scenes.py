@@ -169,6 +169,10 @@ def ensure(
         try:
             with own as hands:
                 write_set(source, draft, hands, on_scene)
+            if folder(source, data_dir) != where:
+                raise UserError(
+                    f"{source.name} changed while it was recorded; the same command records it anew"
+                )
             put_in_place(draft, where)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -9,15 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.files import is_ignored
 from attnsweep.core.text import counted
 from attnsweep.tasks.images.own_data import listing
 from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reader
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # as ImageFolder's
-SYSTEM = {  # what archives, file systems and Python leave, besides names that begin with a dot
-    "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
-    "system volume information", "thumbs.db", "desktop.ini",
-}  # fmt: skip
 Classes = Mapping[str, Sequence[Path]]  # the images of each class, in the order of their paths
 
 
@@ -106,11 +103,6 @@ def part_folders(root: Path) -> dict[str, Path]:
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder that are neither hidden nor a system's, by name."""
     return sorted(path for path in folder.iterdir() if not is_ignored(path.name) and path.is_dir())
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden, or left by an archive or a file system."""
-    return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def is_image(path: Path) -> bool:
