@@ -9,18 +9,18 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.axes import Config, filled
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
 from attnsweep.tasks import own
 from attnsweep.tasks.images.axes import KNOWN
+from attnsweep.tasks.images.libraries.library import Library, Wants
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 OF_DATA = ("num_classes", "channels", "in_chans", "image_size", "img_size")  # whatever a class means by them
@@ -30,41 +30,6 @@ SIZES = {  # the axes in whose columns arguments may stand
 DROPOUT = KNOWN["dropout"]  # whose range is that of every such rate
 SPECIAL = ("self", "device", "dtype")  # of a constructor, and no matter of a sweep
 Point = Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Wants:
-    """What a library's published weights of a model want: the side of images in pixels, and the mean and
-    standard deviation by which the channels of pixels in 0..1 are normalised.
-    """
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class Library(Protocol):
-    """A library of models."""
-
-    def names(self) -> list[str]:
-        """The models that it has."""
-
-    def class_of(self, name: str) -> type:
-        """A model's class."""
-
-    def build(
-        self, name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int
-    ) -> "nn.Module":
-        """The freshly initialised model."""
-
-    def wants(self, name: str) -> Wants:
-        """See `Wants`."""
-
-    def published(self, name: str) -> "dict[str, torch.Tensor]":
-        """The published weights, downloaded where need be."""
-
-    def origin(self, name: str) -> str:
-        """Where they are published. Raises UserError where there are none."""
 
 
 def of_timm() -> Library:

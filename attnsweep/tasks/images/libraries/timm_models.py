@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.libraries import Wants
+from attnsweep.tasks.images.libraries.library import Wants
 
 HOST, WEIGHTS = "huggingface.co", "model.safetensors"  # where its weights are, and the file
 

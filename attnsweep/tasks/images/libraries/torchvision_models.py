@@ -9,7 +9,7 @@ import torchvision.models as models
 from torch import nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.libraries import Wants
+from attnsweep.tasks.images.libraries.library import Wants
 
 COLOURS = 3  # channels that all of them are made for
 AUXILIARY = ("googlenet", "inception_v3")  # they have heads that only train
