@@ -618,7 +618,7 @@ def test_loading_where_there_are_no_results_says_how_to_get_some(tmp_path: Path)
 
 def test_loading_one_table_names_the_folder_that_has_it(store: Store) -> None:
     store.write("trials", [keyed("trials", 0)], "one")
-    with pytest.raises(UserError, match=f"/trials is one table of results; give .* has it: {store.root}$"):
+    with pytest.raises(UserError, match=f"/trials/ is one table of results; give .* has it: {store.root}$"):
         load(f"{store.root}/trials/")
 
 
