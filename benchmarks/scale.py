@@ -252,7 +252,7 @@ def on_simulated_nodes(trials: int, nodes: int) -> Report:
 def napper() -> Any:
     """Our worker class, whose trials nap instead of training."""
     from attnsweep.core.trial import Trial
-    from attnsweep.engine import tune as spread
+    from attnsweep.engine.trainable import Worker
 
     def naps(trial: Trial) -> Iterator[dict[str, Any]]:
         began = datetime.now(UTC)
@@ -260,7 +260,7 @@ def napper() -> Any:
         known = {"host": os.environ[NODE_NAME], "started_at": began, "finished_at": datetime.now(UTC)}
         yield {"status": "done", "row": {**trial.row(), **known}, "curve": []}
 
-    class Napper(spread.Worker):
+    class Napper(Worker):
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
 

@@ -14,7 +14,8 @@ from ray.tune.search import Searcher
 from attnsweep.core.trial import Trial
 from attnsweep.engine import tune as module
 from attnsweep.engine.engine import Event, Failed, Queue, Ready, Reported, Settings, Started, Tick
-from attnsweep.engine.tune import LatestFirst, Suggestions, TuneEngine, bundle, why
+from attnsweep.engine.trainable import bundle
+from attnsweep.engine.tune import LatestFirst, Suggestions, TuneEngine, why
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.registry import resolve
 

@@ -60,7 +60,7 @@ def worker_of(trial: "TuneTrial") -> Any:
 
     Relies on `Trial.temporary_state.ray_actor`. Without it a free worker gets whichever trial Tune chooses,
     which costs a request to the cluster now and then, and a trial that takes too long is ended by its own
-    worker some seconds later (see `tune.Worker`).
+    worker some seconds later (see `trainable.Worker`).
     """
     return getattr(getattr(trial, "temporary_state", None), "ray_actor", None)
 
