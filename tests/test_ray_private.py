@@ -174,12 +174,19 @@ def test_a_cluster_of_this_machine_has_no_dashboard(monkeypatch: pytest.MonkeyPa
 
 def test_tune_trains_in_the_workers_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "remote", lambda *kind, **options: (kind, options))
+    for name in class_cache.ENV_VARS_TO_PROPAGATE:
+        monkeypatch.delenv(name, raising=False)
     before = class_cache._ActorClassCache.get
-    with ray_private.workers_as_they_are():
+    with ray_private.workers_as_they_are(of_driver=False):
         assert class_cache._ActorClassCache().get(int) == ((int,), {}), "without an environment of their own"
     assert class_cache._ActorClassCache.get is before
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "k")
+    with ray_private.workers_as_they_are(of_driver=True):
+        assert class_cache._ActorClassCache().get(int) == ((int,), {}), "which they have anyhow"
+    with ray_private.workers_as_they_are(of_driver=False):
+        assert class_cache._ActorClassCache.get is before, "workers elsewhere need the key"
     monkeypatch.delattr(class_cache, "_ActorClassCache")
-    with ray_private.workers_as_they_are():
+    with ray_private.workers_as_they_are(of_driver=False):
         pass
 
 

@@ -103,18 +103,24 @@ def remembered_classes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def workers_as_they_are() -> Iterator[None]:
-    """Has Tune train in the workers that a cluster of this machine has begun already. By default it asks for
-    workers with variables of the driver's environment, which those have anyhow, so that Ray begins others.
+def workers_as_they_are(*, of_driver: bool) -> Iterator[None]:
+    """Has Tune train in the workers that the cluster has begun already. By default it asks for workers with
+    some variables of the driver's environment, so that Ray begins others: which is needed where the driver
+    has such variables, keys of S3 say, and workers are not `of_driver`, children of it with the same ones.
 
-    Relies on `class_cache._ActorClassCache.get`; without it the first step comes half a second later.
+    Relies on `class_cache._ActorClassCache.get` and `ENV_VARS_TO_PROPAGATE`; without them the first step
+    comes half a second later.
     """
     try:
         import ray
+        from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
         from ray.tune.execution.class_cache import _ActorClassCache as cache
 
         before = cache.get
     except GONE:
+        yield
+        return
+    if not of_driver and not os.environ.keys().isdisjoint(ENV_VARS_TO_PROPAGATE):
         yield
         return
     remote = functools.cache(ray.remote)

@@ -9,7 +9,6 @@ turns with the main thread (see `turns`): while an event of a trial is dealt wit
 trial that is stopped then does not begin another epoch.
 """
 
-import contextlib
 import logging
 import os
 import tempfile
@@ -243,7 +242,7 @@ class TuneEngine:
         most = self.slots + spare(self.slots)  # by default 200: each pending one costs every round
         before = os.environ.get(MOST_PENDING)
         os.environ[MOST_PENDING] = str(most)
-        workers = ray_private.workers_as_they_are() if self.of_driver else contextlib.nullcontext()
+        workers = ray_private.workers_as_they_are(of_driver=self.of_driver)
         scratch_folder = tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True)
         try:
             with scratch_folder as scratch, ray_private.remembered_classes(), workers:
