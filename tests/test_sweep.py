@@ -744,7 +744,9 @@ def test_a_file_that_is_missing_is_answered_with_the_one_that_was_meant(tmp_path
     write(tmp_path / "depth.py", "")
     assert refused(tmp_path / "detph.py").endswith("detph.py, did you mean 'depth'?")
     assert refused(tmp_path / "xyz.py") == f"there is no sweep file {tmp_path / 'xyz.py'}"
-    assert "there is no sweep file" in refused(tmp_path)
+    assert refused(tmp_path) == f"{tmp_path} is a folder; name a sweep file, such as {tmp_path}/depth.py"
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty").endswith("/empty is a folder; name a sweep file")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import AXES
 
+MOST_NAMED = 3  # files of a folder that is given in their place
 WORDS = {"none": None, "null": None, "true": True, "false": False}  # of the command line
 
 
@@ -57,6 +58,9 @@ def literal(text: str) -> Any:
 def read_sweep(path: str | Path) -> Sweep:
     """The variable `sweep` of a sweep file, named after it. Raises UserError where the file gives none."""
     path = Path(path)
+    if path.is_dir():
+        inside = ", ".join(sorted(str(one) for one in path.glob("*.py"))[:MOST_NAMED])
+        raise UserError(f"{path} is a folder; name a sweep file{f', such as {inside}' if inside else ''}")
     if not path.is_file():
         near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
         raise UserError(f"there is no sweep file {path}{near}")
