@@ -26,8 +26,8 @@ lint: $(VENV)/installed-test
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
-unit: $(VENV)/installed-test  # one more than there are cores: many tests wait for processes
-	$(RUN) -m pytest $(PARALLEL) -n $$(($(JOBS) + 1))
+unit: $(VENV)/installed-test  # two for each core: many tests wait for processes
+	$(RUN) -m pytest $(PARALLEL) -n $$((2 * $(JOBS)))
 
 test-cluster: $(VENV)/installed-test
 	$(RUN) -m pytest -m cluster -rs
