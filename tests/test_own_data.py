@@ -400,6 +400,15 @@ REFUSED = {
         "set.parquet: no label among the columns image, text; name one label",
     ),
     "parquet: no image": (parquet_of(label=[0, 1]), "set.parquet: no column of images"),
+    "parquet: bytes as words": (
+        parquet_of(image=[{"bytes": "?", "path": None}] * 4, label=[0, 1] * 2),
+        "set.parquet: no column of images ({bytes, path}) among image, label",
+    ),
+    "parquet: paths as numbers": (
+        parquet_of(image=[{"bytes": None, "path": 3}] * 4, label=[0, 1] * 2),
+        "set.parquet: no column of images",
+    ),
+    "parquet: nulls": (parquet_of(other=[None] * 4, label=[0, 1] * 2), "set.parquet: no column of images"),
     "parquet: null label": (parquet_of(image=IMAGES, label=[0, 1, None, 1]), "row 2 has the label None"),
     "parquet: -1": (parquet_of(image=IMAGES, label=[0, 1, 0, -1]), "row 3 has the label -1"),
     "parquet: half a class": (parquet_of(image=IMAGES, label=[0, 1, 0.5, 1]), "row 2 has the label 0.5"),

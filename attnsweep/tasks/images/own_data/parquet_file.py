@@ -162,12 +162,25 @@ def image_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
     """The column of images; None where there is none."""
     for name in schema.names:
         kind = schema.field(name).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        if pa.types.is_struct(kind) and is_image({one.name: one.type for one in kind}):
             return str(name)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        if is_of(kind, "binary"):
             if features.get(name, {}).get("_type") in (None, "Image"):
                 return str(name)
     return None
+
+
+def is_image(fields: Mapping[str, pa.DataType]) -> bool:
+    """Whether a struct of these fields is an image: bytes and perhaps a path, of which all may be null."""
+    content, path = fields.get("bytes"), fields.get("path", pa.null())
+    return content is not None and all(
+        is_of(kind, what) or pa.types.is_null(kind) for kind, what in ((content, "binary"), (path, "string"))
+    )
+
+
+def is_of(kind: pa.DataType, what: str) -> bool:
+    """Whether a column of a type is `binary`, or `string`, of any size."""
+    return str(kind) in (what, f"large_{what}", f"{what}_view")
 
 
 def label_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | list[str]:
