@@ -400,6 +400,23 @@ REFUSED = {
         "set.parquet: no label among the columns image, text; name one label",
     ),
     "parquet: no image": (parquet_of(label=[0, 1]), "set.parquet: no column of images"),
+    "parquet: labels that are no text": (
+        parquet_of(image=IMAGES, label=pa.array([b"\xff", b"b"] * 2, pa.binary()).view(pa.string())),
+        "set.parquet: it is no Parquet file ('utf-8' codec can't decode",
+    ),
+    "parquet: paths that are no text": (
+        parquet_of(
+            image=pa.StructArray.from_arrays(
+                [
+                    pa.array([encoded(pixels) for pixels, _ in rows(8)]),
+                    pa.array([b"\xff"] * 8, pa.binary()).view(pa.string()),
+                ],
+                ["bytes", "path"],
+            ),
+            label=[0, 1] * 4,
+        ),
+        "it cannot be read ('utf-8' codec can't decode",
+    ),
     "parquet: bytes as words": (
         parquet_of(image=[{"bytes": "?", "path": None}] * 4, label=[0, 1] * 2),
         "set.parquet: no column of images ({bytes, path}) among image, label",

@@ -24,6 +24,7 @@ from attnsweep.tasks.images.own_data.listing import PARTS, Entry, Listing, Reade
 
 LABELS = ("label", "labels", "class", "target", "fine_label")  # what a column of labels is called
 ROWS = 64  # that are read at once
+TORN = (OSError, pa.ArrowException, UnicodeError)  # what reading a file raises that is not whole
 WORD = re.compile(r"[^\W\d_]*")  # that a name begins with: `train` of `train-00000` and of `train_0`
 NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.parquet")
 
@@ -131,12 +132,11 @@ def table_of(dataset: str, file: Path, part: str) -> Table:
         if not isinstance(label, str):
             lacking = f"{' and '.join(label)} could each be the label; keep one" if label else "no label"
             raise refuse(f"{lacking} among the columns {', '.join(schema.names)}; name one label")
-        column = pq.read_table(file, columns=[label])[label]
-    except (OSError, pa.ArrowException) as error:
+        values = [whole(value) for value in pq.read_table(file, columns=[label])[label].to_pylist()]
+    except TORN as error:
         raise refuse(f"it is no Parquet file ({str(error).splitlines()[0]})") from error
     known = features.get(label, {}).get("names")
     names = tuple(map(str, known)) if isinstance(known, list) else ()
-    values = [whole(value) for value in column.to_pylist()]
     for i, value in enumerate(values):
         if not is_label(value, names):
             raise refuse(f"row {i} has the label {value!r}, which is no class; give it one, or leave it out")
@@ -217,7 +217,7 @@ def readers(tables: Sequence[Table], indices: Sequence[int]) -> Iterator[Reader]
                     if at + i in wanted:
                         yield reader(table, batch.column(0)[i].as_py())
                 at += batch.num_rows
-        except (OSError, pa.ArrowException) as error:
+        except TORN as error:
             raise listing.refusal(
                 f"parquet:{table.file}", f"it cannot be read ({str(error).splitlines()[0]})"
             ) from error
