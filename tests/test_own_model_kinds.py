@@ -444,6 +444,12 @@ def test_an_answer_that_is_no_tensor_of_logits_is_refused(kind: str, tmp_path: P
         ("return x.exp_() * 0 + self.tail(logits)", "(AttributeError: 'Net' object has no attribute 'tail')"),
         ("return logits.sigmoid().mul_(2).sigmoid_()", "modified by an inplace operation"),
         ("raise SystemExit('enough')", "fails on 2 images (SystemExit: enough)"),
+        ("return logits * float('nan')", "has a loss of nan before it has learnt; mend its logits"),
+        ("return logits.where(logits > 99, -torch.inf)", "has a loss of nan before it has learnt"),
+        (
+            "self.kept = getattr(self, 'kept', 0) + logits.mean(); return logits * self.kept",
+            "fails on 2 images (RuntimeError: Trying to backward through the graph a second time",
+        ),
     ],
 )
 def test_a_step_that_fails_is_refused(end: str, sentence: str, tmp_path: Path) -> None:

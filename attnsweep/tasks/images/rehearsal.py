@@ -1,7 +1,8 @@
 """A user's own model, or one of another library, before its training: it is tried on two images.
 
-What a plan passes is to train: a model that returns a dict, or five logits for ten classes, or that looks up
-a pixel where a table has no place, is refused before anything starts, and the sentence says what it returned.
+What a plan passes is to train: a model that returns a dict, five logits for ten classes, or NaN, that looks
+up a pixel where a table has no place, or that keeps gradients from step to step, is refused before anything
+starts, and the sentence says what it returned.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from attnsweep.tasks.images import datasets, space
 from attnsweep.tasks.images.training import JUDGE_BATCH, normalisation, statistics
 
 TRIED = 2  # images: as few as batch normalisation can do with
+STEPS = 2  # with each number of images: the second fails where a model keeps the gradients of the first
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Rehearsal:
         try:
             for number in self.judged:
                 self.judge(model, number, device)
-            for number in self.trained:
+            for number in self.trained * STEPS:
                 self.step(model, number, device)
         except UserError:
             raise
@@ -75,6 +77,8 @@ class Rehearsal:
                     "take torch.no_grad and detach out of its forward pass"
                 )
             loss = F.cross_entropy(logits, torch.arange(number, device=device) % self.labels)
+        if device != "meta" and not loss.isfinite():
+            raise UserError(f"{self.model} has a loss of {loss.item()} before it has learnt; mend its logits")
         loss.backward()
 
     def autocast(self, device: str) -> torch.autocast:
