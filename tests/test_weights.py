@@ -339,6 +339,49 @@ class Looks(Headless):
 """
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net."])
+def test_what_wrappers_put_before_every_key_is_taken_off(tmp_path: Path, prefix: str) -> None:
+    model = build(resolve(SMALL))
+    file = tmp_path / "w.pt"
+    torch.save({"state_dict": {f"{prefix}{key}": one for key, one in model.state_dict().items()}}, file)
+    begun = setup.prepare(trial(tmp_path, **SMALL, weights=str(file)), Options(data_dir=str(tmp_path)))
+    assert torch.equal(begun.model.cls_token, model.cls_token)
+    assert weights.unprefixed({"a": torch.ones(1)}, {}).keys() == {"a"}
+    assert weights.unprefixed({}, {}) == {}
+
+
+KINDS_OF_NUMBERS: Mapping[str, tuple[Any, str]] = {
+    "whole": (lambda one: one.to(torch.int8), "is of torch.int8, where the model has "),
+    "complex": (lambda one: one.to(torch.complex64), "is of torch.complex64, where the model has "),
+    "sparse": (lambda one: one.to_sparse(), "is sparse, quantised or without values"),
+    "without values": (lambda one: one.to("meta"), "is sparse, quantised or without values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_NUMBERS)
+def test_numbers_that_are_no_weights_of_the_model_are_refused(tmp_path: Path, kind: str) -> None:
+    change, sentence = KINDS_OF_NUMBERS[kind]
+    state = {key: change(one) for key, one in build(resolve(SMALL)).state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    assert sentence in refusal(**SMALL, weights=str(tmp_path / "w.pt"))
+
+
+def test_a_model_that_was_saved_whole_is_a_sentence_with_what_to_save(tmp_path: Path) -> None:
+    torch.save(build(resolve(SMALL)), tmp_path / "w.pt")
+    said = refusal(**SMALL, weights=str(tmp_path / "w.pt"))
+    assert "it is no file of tensors alone: save model.state_dict() there" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_of_a_training_that_has_diverged_are_refused(tmp_path: Path, suffix: str) -> None:
+    model = build(resolve(SMALL))
+    lost = torch.full_like(model.state_dict()["mlp_head.bias"], torch.nan)
+    file = saved(model, tmp_path / f"w{suffix}", **{"mlp_head.bias": lost})
+    assert "'mlp_head.bias' is NaN, as after a training that has diverged" in refusal(
+        **SMALL, weights=str(file)
+    )
+
+
 @pytest.mark.parametrize("asked", [{"freeze": "backbone"}, {"backbone_lr": 0.1}])
 def test_a_model_without_a_head_is_refused_by_the_plan(
     tmp_path: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]

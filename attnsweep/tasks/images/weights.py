@@ -153,8 +153,6 @@ def shapes(path: Path, sha256: str) -> "State":
 @functools.lru_cache(maxsize=1)
 def read(path: Path, sha256: str) -> "State":
     """The weights in a file of this checksum. Raises UserError where they cannot be read."""
-    import torch
-
     try:
         with files.reading(path, follow=True) as file:
             content = file.read()
@@ -164,11 +162,23 @@ def read(path: Path, sha256: str) -> "State":
             )
         if path.suffix == ".safetensors":
             return of_safetensors(content)
-        return unwrapped(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        return unwrapped(of_torch(content))
     except UserError:
         raise
     except Exception as error:  # torn, foreign or hostile
         raise UserError(f"weights={str(path)!r} cannot be read ({reason(error)[:200]})") from error
+
+
+def of_torch(content: bytes) -> Any:
+    """What is in a file that torch wrote. Raises ValueError where that is more than tensors and plain values,
+    or no such file.
+    """
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reasons are paragraphs
+        raise ValueError("it is no file of tensors alone: save model.state_dict() there") from error
 
 
 def of_safetensors(content: bytes) -> "State":
@@ -190,21 +200,28 @@ def unwrapped(found: Any) -> "State":
         found = found[inner]
     if not isinstance(found, Mapping) or not any(isinstance(one, torch.Tensor) for one in found.values()):
         raise ValueError("it holds no weights by their names")
-    return {
-        str(key).removeprefix("module."): one for key, one in found.items() if isinstance(one, torch.Tensor)
-    }
+    state = {str(key): one for key, one in found.items() if isinstance(one, torch.Tensor)}
+    for key, one in state.items():
+        if one.layout != torch.strided or one.is_quantized or one.is_meta:
+            raise ValueError(f"{key!r} is sparse, quantised or without values")
+        if bool((one != one).any()):
+            raise ValueError(f"{key!r} is NaN, as after a training that has diverged")
+    return state
 
 
 def fitting(own: "State", state: "State", head: Sequence[str], what: str) -> "State":
     """Of weights those that a model with its `own` takes; a first convolution of three channels is summed for
     one that reads one. Raises UserError, which names the first keys that do not fit.
     """
+    state = unprefixed(state, own)
     taken: dict[str, torch.Tensor] = {}
     other: list[str] = []
     for key, value in own.items():
         if (theirs := state.get(key)) is None:
             if key not in head and not key.endswith("num_batches_tracked"):
                 other.append(f"no {key!r}, which the model has")
+        elif not alike(theirs, value):
+            other.append(f"{key!r} is of {theirs.dtype}, where the model has {value.dtype}")
         elif theirs.shape == value.shape:
             taken[key] = theirs
         elif is_grey(value, theirs):
@@ -216,6 +233,20 @@ def fitting(own: "State", state: "State", head: Sequence[str], what: str) -> "St
         more = f" and {len(other) - MOST_NAMED:,} more" if len(other) > MOST_NAMED else ""
         raise UserError(f"{what} do not fit this model: {'; '.join(other[:MOST_NAMED])}{more}")
     return taken
+
+
+def unprefixed(state: "State", own: "State") -> "State":
+    """Weights without what torch.compile, Lightning and the like put before every key of a model."""
+    prefix = next(iter(state), "").partition(".")[0] + "."
+    shared = bool(state) and all(key.startswith(prefix) for key in state)
+    if not shared or any(key.startswith(prefix) for key in own):
+        return state
+    return unprefixed({key.removeprefix(prefix): one for key, one in state.items()}, own)
+
+
+def alike(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+    """Whether both are real numbers, both complex, or both neither."""
+    return one.is_floating_point() == other.is_floating_point() and one.is_complex() == other.is_complex()
 
 
 def is_grey(own: "torch.Tensor", theirs: "torch.Tensor") -> bool:
