@@ -127,7 +127,8 @@ def crossing(dx: float, dy: float, yaw: float) -> tuple[Tensor, dict[str, Tensor
     plan = torch.zeros(1, 8, 3, requires_grad=True)
     boxes = torch.tensor([dx, dy, yaw, 4.5, 2.0]).expand(1, 8, 1, 5)
     mask = torch.ones(1, 8, 1, dtype=torch.bool)
-    return plan, {"size": torch.tensor([[4.5, 2.0]]), "future_boxes": boxes, "future_boxes_mask": mask}
+    size, known = torch.tensor([[4.5, 2.0]]), mask[..., 0]
+    return plan, {"size": size, "future_boxes": boxes, "future_boxes_mask": mask, "plan_mask": known}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,8 @@ def test_the_plans_own_yaw_counts():
 def test_the_border_costs_what_the_side_sticks_out_and_pushes_back():
     y = torch.arange(64) + 0.5 - 32
     depth = (4.0 - y.abs()).expand(1, 64, 64).half()  # a road along x, 8 m wide
-    scene = {"depth": depth, "size": torch.tensor([[4.5, 2.0]])}
+    known = torch.ones(1, 8, dtype=torch.bool)
+    scene = {"depth": depth, "size": torch.tensor([[4.5, 2.0]]), "plan_mask": known}
     for aside, expected in ((0.0, 0.0), (2.9, 0.0), (3.5, 0.5), (6.0, 3.0)):
         plan = torch.tensor([10.0, aside, 0.0]).expand(1, 8, 3).clone().requires_grad_()
         loss = boundary_loss(plan, scene)

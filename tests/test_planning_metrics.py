@@ -55,6 +55,7 @@ def lonely(count: int = 1, *, speed: float = 4.0) -> Samples:
     plan[..., 0] = speed * STEPS
     return {
         "plan": plan,
+        "plan_mask": np.ones((count, 8), bool),
         "future_boxes": np.zeros((count, 8, 24, 5), np.float32),
         "future_boxes_mask": np.zeros((count, 8, 24), bool),
         "size": np.full((count, 2), [4.0, 2.0], np.float32),
@@ -508,7 +509,7 @@ def occupied(*squares: tuple[int, int, int, int]) -> np.ndarray:
 
 def quality(told_cells: np.ndarray, true_cells: np.ndarray) -> dict[str, float]:
     said = Readout(np.zeros((1, 8, 3)), instances=told_cells)
-    return measure_surroundings(said, {"occupancy": true_cells})
+    return measure_surroundings(said, {"occupancy": true_cells, "plan_mask": np.ones((1, 8), bool)})
 
 
 def test_panoptic_quality_counted_by_hand() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from attnsweep.tasks.driving.judging.closed_loop import drivable_plan
 from attnsweep.tasks.driving.judging.replay import depth_at
-from attnsweep.tasks.driving.records.samples import KEY_S, Samples, plan_mask
+from attnsweep.tasks.driving.records.samples import KEY_S, Samples
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, overlap
 
 SECONDS = (1, 2, 3, 4)
@@ -29,7 +29,7 @@ def measures(samples: Samples, plans: Floats) -> dict[str, Floats]:
     """
     _, lost = drivable_plan(plans)
     plans = np.where(lost[:, None, None], 0.0, np.asarray(plans, dtype=np.float64))
-    truth, known = samples["plan"].astype(np.float64), plan_mask(samples)
+    truth, known = samples["plan"].astype(np.float64), samples["plan_mask"].astype(bool)
     found = distances(plans, truth, known)
     boxes, there = samples["future_boxes"].astype(np.float64), samples["future_boxes_mask"].astype(bool)
     for name, plan in (("col", plans), ("gt_col", truth)):

@@ -10,7 +10,7 @@ from attnsweep.tasks.driving.judging.closed_loop import (
     progress_along,
 )
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
-from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples, plan_mask
+from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, wrap
@@ -74,14 +74,14 @@ def recorded(samples: Samples) -> Flags:
     """At which entries (t, s) a drive is judged: up to the last key frame of the expert that was recorded, or
     at all where none was.
     """
-    known = plan_mask(samples).sum(axis=1)  # key frames, without gaps
+    known = samples["plan_mask"].sum(axis=1)  # key frames, without gaps
     last = np.where(known > 0, known, FUTURE) * round(KEY_S / DT)
     return np.arange(FUTURE * round(KEY_S / DT) + 1)[:, None] <= last
 
 
 def extended(samples: Samples) -> Floats:
     """The expert's plans (s, 8, 3); beyond what was recorded they go on as in the last half second."""
-    plan, known = np.pad(samples["plan"].astype(float), ((0, 0), (1, 0), (0, 0))), plan_mask(samples)
+    plan, known = np.pad(samples["plan"].astype(float), ((0, 0), (1, 0), (0, 0))), samples["plan_mask"]
     for k in range(FUTURE):
         onward = 2 * plan[:, k] - plan[:, max(k - 1, 0)]
         plan[:, k + 1] = np.where(known[:, k, None], plan[:, k + 1], onward)

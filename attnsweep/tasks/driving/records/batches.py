@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnsweep.tasks.driving.records.samples import Samples, plan_mask
+from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.world.cameras import Rig
 
 INPUTS = ("bev", "route", "command", "ego_state")
@@ -15,7 +15,7 @@ SENSORS = {"lidar": "bev", "cameras": "cams"}  # what each gives, which the stac
 SHAPES = {"bev": (6, 64, 64), "cams": (6, 3, 64, 112)}  # of one sample's
 LABELS = (
     *("box", "velocity", "mask", "future", "future_mask", "lines", "line_kind", "map", "depth", "occupancy"),
-    *("plan", "future_boxes", "future_boxes_mask", "size"),
+    *("plan", "plan_mask", "future_boxes", "future_boxes_mask", "size"),
 )
 
 
@@ -52,7 +52,6 @@ def rig_of(config: Mapping[str, Any]) -> Rig | None:
 def tensors(samples: Samples, inputs: Iterable[str] = INPUTS) -> dict[str, Tensor]:
     """All that the stack and its losses read of a part, as tensors over the same memory."""
     arrays = {name: samples[name] for name in (*inputs, *LABELS)} | offsets(samples)
-    arrays["plan_mask"] = plan_mask(samples)
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 

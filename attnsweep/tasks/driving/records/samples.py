@@ -87,21 +87,11 @@ class SceneLog:
     yields: Flags
 
 
-def plan_mask(samples: Samples) -> Flags:
-    """Which key frames (s, 8) of the expert's plan were recorded; all, in samples from before there was such
-    a mask.
-    """
-    every = np.ones((len(samples["plan"]), FUTURE), dtype=bool)
-    return np.asarray(samples.get("plan_mask", every), dtype=bool)
-
-
 def occupancy_mask(samples: Samples) -> Flags:
     """At which times (s, 5) of `occupancy` it was recorded who covers what: now, and where the plan was."""
-    known = np.ones((len(samples["occupancy"]), OCCUPANCY), dtype=bool)
-    if "plan_mask" in samples:
-        every = round(1 / KEY_S)
-        known[:, 1:] = samples["plan_mask"][:, every - 1 :: every]
-    return known
+    every = round(1 / KEY_S)
+    now = np.ones((len(samples["plan_mask"]), 1), dtype=bool)
+    return np.concatenate([now, samples["plan_mask"][:, every - 1 :: every]], axis=1)
 
 
 def in_frame(poses: Floats, frame: Floats) -> Floats:

@@ -74,11 +74,6 @@ def losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
     return terms
 
 
-def recorded_steps(batch: Batch, plan: Tensor) -> Tensor:
-    """At which steps of plans (b, t, 3) the expert was recorded (b, t): all, where the batch has no mask."""
-    return batch.get("plan_mask", torch.ones_like(plan[..., 0], dtype=torch.bool))
-
-
 def mean(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of the values where the mask holds; zero, with gradients of zero, where it never does."""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
@@ -157,8 +152,6 @@ def occupancy_losses(occupancy: Tensor, pairs: Matching, batch: Batch) -> dict[s
 def recorded_times(batch: Batch, occupancy: Tensor) -> Tensor:
     """Whether (b, 5) it was recorded who covers what in 0, 1, ... 4 s: now, and then where the plan was."""
     now = torch.ones_like(occupancy[:, :1, 0, 0, 0], dtype=torch.bool)
-    if "plan_mask" not in batch:
-        return now.expand(-1, occupancy.shape[1])
     return torch.cat([now, batch["plan_mask"][:, 1::2]], dim=1)
 
 
@@ -214,7 +207,7 @@ def plan_losses(plan: Tensor, choice: Choice | None, batch: Batch) -> dict[str, 
     """How far the plan is from the expert's, how it turns against it, what it hits, and where it leaves the
     road; all over the key frames at which the expert was recorded (`plan_mask`).
     """
-    wanted, known, terms = batch["plan"], recorded_steps(batch, plan), {}
+    wanted, known, terms = batch["plan"], batch["plan_mask"], {}
     driven = plan
     if choice is not None:
         off = (choice.anchors - wanted[:, None])[..., :2].norm(dim=-1)  # (b, v, t)
@@ -239,7 +232,7 @@ def collision_loss(plan: Tensor, batch: Batch) -> Tensor:
             for inflation, weight in INFLATIONS
         ]
     ).sum(dim=0)
-    return mean(torch.where(batch["future_boxes_mask"], deep, 0).sum(dim=-1), recorded_steps(batch, plan))
+    return mean(torch.where(batch["future_boxes_mask"], deep, 0).sum(dim=-1), batch["plan_mask"])
 
 
 def boundary_loss(plan: Tensor, batch: Batch) -> Tensor:
@@ -252,4 +245,4 @@ def boundary_loss(plan: Tensor, batch: Batch) -> Tensor:
     low, high = GRID.corner + GRID.size / 2, GRID.corner + SIDE - GRID.size / 2
     at = plan[..., :2].maximum(plan.new_tensor(low)).minimum(plan.new_tensor(high))
     inside = read(depth, at)[..., 0]
-    return mean((batch["size"][:, 1:] / 2 - inside).clamp(min=0), recorded_steps(batch, plan))
+    return mean((batch["size"][:, 1:] / 2 - inside).clamp(min=0), batch["plan_mask"])
