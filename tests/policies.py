@@ -177,6 +177,47 @@ class Starts:
         return along(seen, 8.0 * (self.first <= self.plans <= self.last) * SECONDS)
 
 
+class Clocked:
+    """Follows the route, `travelled` metres of it since the handover at each time (s)."""
+
+    def __init__(self, travelled: Callable[[Floats], Floats]) -> None:
+        self.travelled, self.plans = travelled, 0
+
+    def __call__(self, seen: Samples) -> Floats:
+        now = np.array(self.plans / 2)
+        self.plans += 1
+        return along(seen, self.travelled(now + SECONDS) - self.travelled(now))
+
+
+def surging(seconds: Floats) -> Floats:
+    """Metres: up to 6 m/s and down to a stop in turn, by at most 1.5 m/s2, which is comfortable."""
+    return 3.0 * seconds + 6.0 * (1 - np.cos(seconds / 2))
+
+
+def halting(seconds: Floats) -> Floats:
+    """Metres: up to 8 m/s by 1.5 m/s2, on for 2 s, down again, a stand of 2 s, and anew."""
+    rise, period = 8.0 / 1.5, 2 * 8.0 / 1.5 + 4.0
+    whole, rest = np.divmod(seconds, period)
+    up, even, down = rest.clip(0, rise), (rest - rise).clip(0, 2), (rest - rise - 2).clip(0, rise)
+    return whole * (8 * rise + 16) + 0.75 * up**2 + 8 * even + 8 * down - 0.75 * down**2
+
+
+def of_another_scene(seen: Samples) -> Floats:
+    """Has the plan that would follow the route of another scene at 6 m/s."""
+    return np.roll(along(seen, 6.0 * SECONDS), 1, axis=0)
+
+
+class NowAndThen:
+    """Follows the route at 8 m/s; every second plan is NaN."""
+
+    def __init__(self) -> None:
+        self.plans = 0
+
+    def __call__(self, seen: Samples) -> Floats:
+        self.plans += 1
+        return along(seen, 8.0 * SECONDS) + (np.nan if self.plans % 2 else 0.0)
+
+
 DEGENERATE: dict[str, Callable[[], Policy]] = {
     "stop": lambda: stop,
     "creep": lambda: creep,
@@ -202,6 +243,10 @@ DEGENERATE: dict[str, Callable[[], Policy]] = {
     "stale": Stale,
     "starts late": lambda: Starts(15, 99),
     "gives up": lambda: Starts(1, 12),
+    "surges": lambda: Clocked(surging),
+    "halts": lambda: Clocked(halting),
+    "of another scene": lambda: of_another_scene,
+    "now and then": NowAndThen,
 }
 MOST = {  # the highest score that each may have, in any preset
     "stop": 0.1,
@@ -220,4 +265,8 @@ MOST = {  # the highest score that each may have, in any preset
     "brakes late": 0.22,
     "starts late": 0.15,
     "gives up": 0.15,
+    "surges": 0.23,
+    "halts": 0.23,
+    "of another scene": 0.1,
+    "now and then": 0.1,
 }
