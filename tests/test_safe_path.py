@@ -54,7 +54,7 @@ def test_looking_at_results_runs_nothing_that_lies_beside_them(planted: Path) ->
     status, output = said(planted, "-m", "attnsweep", "pick")
     assert status == 2 and "there is no done row to pick from" in output
     assert said(planted, "-m", "attnsweep", "table", "results") == (
-        2, "results has no done trial with a test accuracy or score; run a sweep first\n"
+        2, "attnsweep: results has no done trial with a test accuracy or score; run a sweep first\n"
     )  # fmt: skip
 
 
