@@ -486,10 +486,10 @@ def test_classes_are_drawn_in_turn() -> None:
 def refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str
 ) -> str:
-    """What the script says when it refuses: one line."""
+    """What the script says when it refuses, after its name: one line."""
     status, out, err = called(capsys, monkeypatch, folder, *arguments)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    return err
+    assert (status, out, err.count("\n"), err[:11]) == (2, "", 1, "attnsweep: ")
+    return err.removeprefix("attnsweep: ")
 
 
 def unfinished(folder: Path, *, status: str = "done", **point: Any) -> str:
@@ -575,4 +575,4 @@ def test_a_trial_that_fails_when_it_is_trained_again_says_why(
     row = unfinished(tmp_path, model="vit", optimizer="sgd", lr=1e6, depth=1, epochs=2)
     status, _, err = called(capsys, monkeypatch, tmp_path, row)
     assert status == 2
-    assert err.startswith(f"trained again, trial {row} diverged: the loss was ") and "lower lr" in err
+    assert err.startswith(f"attnsweep: trained again, trial {row} diverged: the loss was ") and "lower lr" in err

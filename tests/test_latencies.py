@@ -142,7 +142,7 @@ def test_fronts_of_two_runtimes_are_drawn_beside_each_other(
 
 @pytest.mark.slow
 def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
-    from attnsweep.figures import front, table
+    from attnsweep.figures import panels, table
 
     (steady,), (unsure,) = (
         [row for _, row in pareto.over_seeds(attnsweep.load(results, runtime=name)).iterrows()]
@@ -151,9 +151,9 @@ def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
     show = table.milliseconds("latency_ms_p50")
     assert (show(steady), show(unsure)) == ("1.00", "~0.300")
     between = {"latency_ms_low": 0.2, "latency_ms_high": 0.4}
-    assert front.unsure(pd.Series({**steady, **between}), "latency_ms_p50") is None
-    assert front.unsure(pd.Series({**unsure, **between}), "latency_ms_p50") == (0.2, 0.4)
-    assert front.unsure(pd.Series({**unsure, **between}), "params") is None
+    assert panels.unsure(pd.Series({**steady, **between}), "latency_ms_p50") is None
+    assert panels.unsure(pd.Series({**unsure, **between}), "latency_ms_p50") == (0.2, 0.4)
+    assert panels.unsure(pd.Series({**unsure, **between}), "params") is None
 
 
 # What is asked for

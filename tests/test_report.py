@@ -313,6 +313,7 @@ def test_limits_filter_hover_and_table_answer(shown, results):
     shown.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     shown.wait_for_selector("#front .hoverlayer .hovertext")
     assert "vit depth=1" in shown.inner_html("#front .hoverlayer")
+    assert re.search(r"parameters: [\d.]+( [kMG])?<", shown.inner_html("#front .hoverlayer")), "the unit once"
     shown.fill("#find", "failed")
     assert shown.inner_text("#found") == "1 of 13 trials"
     shown.fill("#find", "")

@@ -30,9 +30,9 @@ const quality = (value, like = value) => {
   return set().quality.fraction ? (100 * value).toFixed(like >= 0.99 ? 2 : 1) : String(Number(value.toPrecision(4)));
 };
 const percent = () => (set().quality.fraction ? " %" : "");
-const priced = (one, i) => { // a cost with its unit, and with its interval where it has one
+const priced = (one, i, unit = ` ${one.unit}`) => { // a cost, and its interval where it has one
   const ends = one.low && known(one.low[i]) && known(one.high[i]) ? ` (${short(one.low[i])} to ${short(one.high[i])})` : "";
-  return `${short(one.values[i])} ${one.unit}${ends}`;
+  return `${short(one.values[i])}${unit}${ends}`;
 };
 const seeds = (i) => {
   const s = set().settings, done = s.seeds[i], begun = s.begun[i];
