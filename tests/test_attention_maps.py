@@ -575,4 +575,6 @@ def test_a_trial_that_fails_when_it_is_trained_again_says_why(
     row = unfinished(tmp_path, model="vit", optimizer="sgd", lr=1e6, depth=1, epochs=2)
     status, _, err = called(capsys, monkeypatch, tmp_path, row)
     assert status == 2
-    assert err.startswith(f"attnsweep: trained again, trial {row} diverged: the loss was ") and "lower lr" in err
+    assert (
+        err.startswith(f"attnsweep: trained again, trial {row} diverged: the loss was ") and "lower lr" in err
+    )
