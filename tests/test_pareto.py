@@ -333,6 +333,7 @@ def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(st.lists(st.tuples(*[st.sampled_from([1, 2])] * 4), min_size=1, unique=True))
 def test_labels_of_different_settings_differ(choices):
     names = ("depth", "heads", "mlp_dim", "patch_size")
