@@ -1,32 +1,15 @@
 """Image classification: which class does an image show?"""
 
-from typing import TYPE_CHECKING
-
 from attnsweep.core.axes import Config
-from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
-from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, description, libraries, own_data, space, zoo_sizes
 from attnsweep.tasks.images.axes import AXES
+from attnsweep.tasks.images.building import build
 from attnsweep.tasks.images.columns import COLUMNS
 from attnsweep.tasks.images.cost import cost
 from attnsweep.tasks.task import Procedure, Rehearsal, Task
 
-if TYPE_CHECKING:
-    from torch import nn
-
 OWN_DATA_REVISION = 1  # raised when one's own images are split or decoded otherwise than before
-
-
-def build(config: Config, source: Source | None) -> "nn.Module":
-    """From images (b, channels, image_size, image_size) to logits (b, num_classes)."""
-    if own.is_own(config["model"]):
-        return own.build(config, source, axes=space.OF_MODELS, example=lambda: procedure().example(config, 1))
-    if libraries.has(config["model"]):
-        return libraries.build(config)
-    from attnsweep.tasks.images.models import MODELS  # here: vit-pytorch takes seconds to import
-
-    return MODELS[config["model"]](config)
 
 
 def rehearsal(config: Config) -> Rehearsal:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from attnsweep.core.bits import packed
 from attnsweep.tasks.images import augment, datasets, tuning, weights
+from attnsweep.tasks.images.building import example as example
 from attnsweep.tasks.images.cache import Range
 from attnsweep.tasks.images.judging import Answers, in_top
 from attnsweep.tasks.images.schedule import learning_rate as learning_rate
@@ -194,13 +195,6 @@ def answers(model: nn.Module, data: Data, split: Split) -> Answers:
 def quality(epoch: Mapping[str, Any]) -> float:
     """The accuracy on validation, which selects the epoch."""
     return float(epoch["val_acc"])
-
-
-def example(config: Mapping[str, Any], batch: int) -> tuple[Float[Tensor, "b c s s"]]:
-    """Normal noise in place of images, the same each time."""
-    shape = (batch, config["channels"], config["image_size"], config["image_size"])
-    chance = torch.Generator("cpu").manual_seed(0)
-    return (torch.randn(shape, generator=chance, device="cpu", dtype=torch.float32),)
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:

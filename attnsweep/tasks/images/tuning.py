@@ -13,6 +13,7 @@ from attnsweep.core.axes import Config
 from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 from attnsweep.tasks.images import weights
+from attnsweep.tasks.images.building import build
 from attnsweep.tasks.task import Tuning
 
 
@@ -60,10 +61,3 @@ def check_once(begun: Begun) -> None:
     """See `check`: trials that differ in their recipe alone are tried once."""
     with contextlib.redirect_stdout(sys.stderr):  # of what one's own model prints
         weights.check(lambda sizes: build(sizes, begun.source), begun.config)
-
-
-def build(config: Config, source: Source | None) -> nn.Module:
-    """See `tasks.images.build`."""
-    from attnsweep.tasks.images import build  # here: that module is what names this one
-
-    return build(config, source)
