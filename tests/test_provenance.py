@@ -145,6 +145,7 @@ def included(git: Git, evil: str) -> None:
 def hook(git: Git, evil: str) -> None:
     Path(".git/hooks").mkdir(exist_ok=True)
     Path(".git/hooks/post-index-change").symlink_to(evil)
+    os.utime("file", (1, 1))  # so that git writes its index, of which the hook is told
 
 
 def filtering(git: Git, evil: str) -> None:
