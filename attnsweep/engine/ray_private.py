@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import logging
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,25 @@ GONE = (ImportError, AttributeError)
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 PACKAGE = Path(__file__).parents[1]
 log = logging.getLogger("attnsweep")
+
+
+@contextlib.contextmanager
+def replaced(owner: str, name: str, new: Callable[[Any], Any]) -> Iterator[None]:
+    """Has an attribute of the module or class at `owner`, such as `ray._private.node:Node`, be for a while
+    what `new` makes of it. Where this Ray has none, or one that `new` cannot take, nothing changes.
+    """
+    try:
+        place = pkgutil.resolve_name(owner)
+        before = getattr(place, name)
+        changed = new(before)
+    except (*GONE, TypeError):
+        yield
+        return
+    setattr(place, name, changed)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 # --- Tune's records of trials ---
@@ -114,9 +134,6 @@ def workers_as_they_are(*, of_driver: bool) -> Iterator[None]:
     try:
         import ray
         from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-        from ray.tune.execution.class_cache import _ActorClassCache as cache
-
-        before = cache.get
     except GONE:
         yield
         return
@@ -124,11 +141,9 @@ def workers_as_they_are(*, of_driver: bool) -> Iterator[None]:
         yield
         return
     remote = functools.cache(ray.remote)
-    cache.get = lambda self, kind: remote(kind)
-    try:
+    cache = "ray.tune.execution.class_cache:_ActorClassCache"
+    with replaced(cache, "get", lambda before: lambda self, kind: remote(kind)):
         yield
-    finally:
-        cache.get = before
 
 
 # --- Clusters ---
@@ -142,60 +157,24 @@ def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> N
     macOS; without it they listen on every interface, behind Ray's token. And on the arguments of
     `parameter.RayParams` and on `Node.start_api_server`; without them all processes are started.
     """
-    with loopback_alone(), without_monitors(), without_dashboard():
+    with (
+        replaced("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", lambda before: False),
+        replaced("ray._private.parameter", "RayParams", without_monitors),
+        replaced("ray._private.node:Node", "start_api_server", lambda before: no_dashboard),
+    ):
         init(**options)
 
 
-@contextlib.contextmanager
-def loopback_alone() -> Iterator[None]:
-    """See `start_on_loopback`."""
-    try:
-        from ray._private import ray_constants
-
-        before = ray_constants.ENABLE_RAY_CLUSTER
-    except GONE:
-        yield
-        return
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+def without_monitors(whole: Callable[..., Any]) -> Callable[..., Any]:
+    """`RayParams` of a node that starts no monitors. Raises TypeError where it does not know them."""
+    alone = functools.partial(whole, include_log_monitor=False, no_monitor=True)
+    alone()
+    return alone
 
 
-@contextlib.contextmanager
-def without_monitors() -> Iterator[None]:
-    """See `start_on_loopback`."""
-    try:
-        from ray._private import parameter
-
-        whole = parameter.RayParams
-        whole(include_log_monitor=False, no_monitor=True)
-    except (*GONE, TypeError):
-        yield
-        return
-    parameter.RayParams = functools.partial(whole, include_log_monitor=False, no_monitor=True)
-    try:
-        yield
-    finally:
-        parameter.RayParams = whole
-
-
-@contextlib.contextmanager
-def without_dashboard() -> Iterator[None]:
-    """See `start_on_loopback`."""
-    try:
-        from ray._private.node import Node
-
-        before = Node.start_api_server
-    except GONE:
-        yield
-        return
-    Node.start_api_server = lambda self, **options: setattr(self, "_webui_url", "")
-    try:
-        yield
-    finally:
-        Node.start_api_server = before
+def no_dashboard(node: Any, **options: Any) -> None:
+    """What a node does in place of starting its dashboard."""
+    node._webui_url = ""
 
 
 def without_working_directory() -> dict[str, Any]:
@@ -255,22 +234,12 @@ def messages_to(log_file: logging.Logger) -> Iterator[None]:
 
     Relies on `ray._private.worker.print_to_stdstream`; without it, such messages are printed.
     """
-    try:
-        from ray._private import worker
-
-        before = worker.print_to_stdstream
-    except GONE:
-        yield
-        return
 
     def to_log(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
         log_file.error("(%s) %s", data.get("pid"), "\n".join(data.get("lines", ())))
 
-    worker.print_to_stdstream = to_log
-    try:
+    with replaced("ray._private.worker", "print_to_stdstream", lambda before: to_log):
         yield
-    finally:
-        worker.print_to_stdstream = before
 
 
 # --- Tokens ---

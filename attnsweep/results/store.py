@@ -13,7 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,9 +35,6 @@ from attnsweep.results.schema import (
     Move,
     by_table,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 READS = 10  # attempts at reading a table while another process compacts it
