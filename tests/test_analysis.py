@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from matplotlib.figure import Figure
 
+from attnsweep.figures import placement
 from attnsweep.results.schema import CONFIGURATION
 from attnsweep.results.store import Store
 
@@ -165,6 +168,32 @@ def test_no_label_covers_another_or_leaves_the_figure(tmp_path, rows):
         assert boxes
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for b in boxes)
+
+
+def test_the_front_is_labelled_where_another_order_finds_room(monkeypatch):
+    """In the order of their costs, the labels of the first two points leave none to the third."""
+    places = [(1.12, 0.904), (1.37, 0.913), (1.43, 0.919), (2.05, 0.946), (2.66, 0.951)]
+    points = [
+        types.SimpleNamespace(
+            label=f"a_model_of_a_long_name_{i}", model=f"model_{i}", cost=cost, accuracy=accuracy,
+            low=accuracy - 0.002, high=accuracy + 0.002, on_front=True,
+        )
+        for i, (cost, accuracy) in enumerate(places)
+    ]  # fmt: skip
+    corners = [corner for (_, y), (x, z) in itertools.pairwise(places) for corner in ((x, y), (x, z))]
+
+    def unlabelled() -> int:
+        figure = Figure(figsize=(4, 3), dpi=100)
+        axes = figure.subplots()
+        axes.set(xscale="log", xlim=(0.5, 8), ylim=(0.85, 1))
+        line = [places[0], *corners]
+        missed = placement.LabelPlacer(axes, points, line, colour=lambda model: "black").place()
+        assert missed + len({text.get_text() for text in axes.texts} - {""}) == len(points)
+        return missed
+
+    assert unlabelled() == 0
+    monkeypatch.setattr(placement.LabelPlacer, "best_order", lambda self, front: front)
+    assert unlabelled() > 0
 
 
 @pytest.mark.slow

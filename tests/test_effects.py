@@ -181,6 +181,8 @@ def test_what_cannot_be_compared_is_answered_in_a_sentence():
     with pytest.raises(UserError, match=r"there is no trial .* that is done"):
         compare.of_settings(frame, "zzz", "1-0")
     assert "one seed alone: 1 of 1" in compare.of_settings(frame, "1-0", "2-0").remarks[0]
+    assert "2 of 2 are the same trials" in compare.of_folders(frame, frame).remarks[-1]
+    assert "same trials" not in "".join(compare.of_folders(frame, frame.assign(test_acc=0.5)).remarks)
 
 
 # --- The commands ---

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from attnsweep.tasks.images.models.vit_pytorch_parts import import_part_by_part
 
 PACKAGE = {
     "__init__.py": "from parted.heavy import weight\nlight = 1\n",
@@ -12,18 +15,20 @@ PACKAGE = {
     "core.py": "one = 1\n",
     "heavy.py": "weight = 100\n",
 }
-BEFORE = "import sys\nfrom attnsweep.tasks.images.models.vit_pytorch_parts import import_part_by_part\n"
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package `parted`, not imported yet."""
     (tmp_path / "parted").mkdir()
     for name, text in PACKAGE.items():
         (tmp_path / "parted" / name).write_text(text)
-    return tmp_path
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "parted"]:
+        del sys.modules[name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -35,26 +40,20 @@ def package(tmp_path: Path) -> Path:
         "import importlib, parted.small; assert importlib.reload(parted).light == 1",
     ],
 )
-def test_whatever_is_asked_for_is_there(package: Path, code: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{BEFORE}import_part_by_part('parted')\n{code}"],
-        cwd=package, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_whatever_is_asked_for_is_there(package: None, code: str) -> None:
+    import_part_by_part("parted")
+    exec(code, {"sys": sys})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import parted\nimport_part_by_part('parted')\nassert 'parted.heavy' in sys.modules",
-        "import_part_by_part('of_no_such_name')\nassert 'of_no_such_name' not in sys.modules",
-    ],
-    ids=["imported already", "not installed"],
-)
-def test_other_packages_stay_as_they_are(package: Path, code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", BEFORE + code], cwd=package, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_package_that_is_imported_already_stays_as_it_is(package: None) -> None:
+    exec("import parted")
+    import_part_by_part("parted")
+    assert "parted.heavy" in sys.modules
+
+
+def test_a_package_that_is_not_installed_is_no_module() -> None:
+    import_part_by_part("of_no_such_name")
+    assert "of_no_such_name" not in sys.modules
 
 
 @pytest.mark.slow

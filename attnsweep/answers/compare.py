@@ -3,7 +3,7 @@ the same seeds, seed by seed, so that what they have in common does not count.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,15 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
         raise UserError("the two have no setting in common; name two trials of one folder instead")
     names = naming.labels(pd.concat([ours[key].head(1) for key in common]), short=False)
     pairs = [apart(name, ours[key], theirs[key], quality) for name, key in zip(names, common, strict=True)]
-    return compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
+    found = compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
+    same = sum(
+        ours[key]["trial_id"].isin(theirs[key]["trial_id"]).all() and not pair.by_seed.any()
+        for key, pair in zip(common, pairs, strict=True)
+    )
+    if not same:
+        return found
+    remark = f"{same} of {len(common)} are the same trials in both, and differ by nothing"
+    return replace(found, remarks=(*found.remarks, remark))
 
 
 def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None) -> Comparison:

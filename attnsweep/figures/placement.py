@@ -1,4 +1,4 @@
-"""Places labels beside the points of a figure, so that nobody needs a legend: greedily, the front first."""
+"""Places labels beside the points of a figure, so that nobody needs a legend: one by one, the front first."""
 
 import itertools
 import math
@@ -7,7 +7,9 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
 
 from attnsweep.figures import fonts
 
@@ -42,7 +44,7 @@ DIRECTIONS = [  # in degrees, each with the part of the label's width that lies 
     *((angle, 1.0) for angle in (90.0, 112.5, 135.0, 157.5, 180.0, -157.5, -135.0, -112.5, -90.0)),
 ]
 OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
-UNUSABLE = 1000.0  # the penalty of a place that covers something
+ON_THE_LINE = 25.0  # the penalty of a label of the front that meets its line
 
 
 class LabelPlacer:
@@ -62,7 +64,8 @@ class LabelPlacer:
         self.axes, self.points, self.colour = axes, points, colour
         self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
         self.limits = axes.get_window_extent()
-        self.taken: list[Box] = [box for point in points for box in self.boxes_of(point)]
+        self.drawn: list[Artist] = []
+        self.taken = self.markers()
         self.line = self.boxes_of_line(line)
         self.centres = np.array([self.pixels(point.cost, point.accuracy) for point in points]).reshape(-1, 2)
 
@@ -74,13 +77,34 @@ class LabelPlacer:
         front = [point for point in self.points if point.on_front]
         named = {point.model for point in front}
         best = {point.model: point for point in reversed(dominated) if point.model not in named}
-        first = (*front, *best.values())
         rest = [point for point in dominated if point is not best.get(point.model)]
         near = [radius for radius in RADII if radius < LEADER_FROM]
         with fonts.quietly():
-            placed = [self.place_label(point, RADII) for point in first]
-            placed += [self.place_label(point, near) for point in rest]
-        return placed.count(False)
+            missed = self.missed(self.best_order(front), RADII)
+            missed += [*self.missed(list(best.values()), RADII), *self.missed(rest, near)]
+        return len(missed)
+
+    def best_order(self, front: Sequence[Point]) -> Sequence[Point]:
+        """The order in which most of the front find room: who found none comes first next time."""
+        order, tried = list(front), []
+        for _ in front:
+            missed = self.missed(order, RADII)
+            self.clear()
+            tried.append((len(missed), order))
+            if not missed:
+                break
+            order = [*missed, *(point for point in order if point not in missed)]
+        return min(tried, key=lambda one: one[0], default=(0, order))[1]
+
+    def missed(self, points: Sequence[Point], radii: Sequence[int]) -> list[Point]:
+        """Labels the points in turn, and returns those that found no room."""
+        return [point for point in points if not self.place_label(point, radii)]
+
+    def clear(self) -> None:
+        """Takes all labels away again."""
+        for artist in self.drawn:
+            artist.remove()
+        self.drawn, self.taken = [], self.markers()
 
     def place_label(self, point: Point, radii: Sequence[int]) -> bool:
         """Writes the label of a point where it covers nothing; returns whether there was room."""
@@ -92,41 +116,52 @@ class LabelPlacer:
         )  # fmt: skip
         fonts.add_fonts(text)
         extent = text.get_window_extent()
-        places = self.places(point, (extent.width, extent.height), radii)
-        penalty, box, leader = min(places, key=lambda place: place[0])
-        if penalty >= UNUSABLE:
+        place = self.best_place(point, (extent.width, extent.height), radii)
+        if place is None:
             text.remove()
             return False
+        box, leader = place
         text.set_position(self.offset(point, (box[0], box[1])))
         self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
         if leader:
             self.draw_leader(point, box)
+        self.drawn.append(text)
         return True
+
+    def best_place(
+        self, point: Point, size: tuple[float, float], radii: Sequence[int]
+    ) -> tuple[Box, list[Box]] | None:
+        """The box of its label and those of its leader, by the least penalty; None where nothing is free."""
+        places = sorted(self.places(point, size, radii))
+        boxes, taken = np.array([box for _, box, _ in places]), np.array(self.taken)
+        usable = self.inside(boxes) & ~overlaps(boxes, taken)
+        on_line = overlaps(boxes, self.line)
+        if not point.on_front:
+            usable &= ~on_line
+        best, least = None, math.inf
+        for i in np.flatnonzero(usable):
+            penalty, box, radius = places[i]
+            if penalty >= least:
+                break
+            leader = self.leader(point, box) if radius >= LEADER_FROM else []
+            if overlaps(leader, taken).any() or (not leader and self.is_nearer_to_another(point, box)):
+                continue
+            if penalty + ON_THE_LINE * on_line[i] < least:
+                best, least = (box, leader), penalty + ON_THE_LINE * on_line[i]
+        return best
 
     def places(
         self, point: Point, size: tuple[float, float], radii: Sequence[int]
-    ) -> Iterator[tuple[float, Box, list[Box]]]:
-        """Every place that is tried: its penalty, the box of the label, the boxes of its leader."""
+    ) -> Iterator[tuple[float, Box, int]]:
+        """Every place that is tried: its penalty, the box of the label, and how far away that is."""
         x, y = self.pixels(point.cost, point.accuracy)
         preferred = OFF_THE_FRONT if point.on_front else BEHIND_THE_FRONT
         for radius, (angle, hangs) in itertools.product(radii, DIRECTIONS):
             reach, up = radius * self.per_point, math.sin(math.radians(angle))
             left = x + reach * math.cos(math.radians(angle)) - size[0] * hangs
             bottom = y + reach * up - size[1] * (1 - up) / 2
-            box = (left, bottom, left + size[0], bottom + size[1])
-            leader = self.leader(point, box) if radius >= LEADER_FROM else []
             turned = abs(math.remainder(angle - preferred, 360))
-            yield self.penalty(point, box, leader) + radius + 0.07 * turned, box, leader
-
-    def penalty(self, point: Point, box: Box, leader: Sequence[Box]) -> float:
-        """UNUSABLE where a part covers something; little where a label of the front meets its line."""
-        covered = any(overlap(part, other) for part in (box, *leader) for other in self.taken)
-        on_line = any(overlap(box, other) for other in self.line)
-        if covered or self.is_outside(box) or (on_line and not point.on_front):
-            return UNUSABLE
-        if not leader and self.is_nearer_to_another(point, box):
-            return UNUSABLE
-        return 25.0 * on_line
+            yield radius + 0.07 * turned, (left, bottom, left + size[0], bottom + size[1]), radius
 
     def is_nearer_to_another(self, point: Point, box: Box) -> bool:
         """Whether a label that no line ties to its point would be taken for that of another."""
@@ -136,10 +171,11 @@ class LabelPlacer:
         own = math.dist((x, y), nearest(box, (x, y)))
         return bool((apart < own - 1e-6).any())
 
-    def is_outside(self, box: Box) -> bool:
-        """Whether the box leaves the panel; a few pixels to the right and above do not matter."""
+    def inside(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the boxes (n, 4) stay in the panel; a few pixels to the right and above do not matter."""
         left, bottom, right, top = self.limits.extents
-        return bool(box[0] < left + 2 or box[1] < bottom + 2 or box[2] > right + 12 or box[3] > top + 4)
+        low, high = boxes[:, :2] >= (left + 2, bottom + 2), boxes[:, 2:] <= (right + 12, top + 4)
+        return np.all(low & high, axis=1)
 
     def leader(self, point: Point, box: Box) -> list[Box]:
         """Small boxes along the line from the marker's edge to the label."""
@@ -152,10 +188,11 @@ class LabelPlacer:
     def draw_leader(self, point: Point, box: Box) -> None:
         """Draws a line from a label to its point."""
         end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
-        self.axes.annotate(
+        leader = self.axes.annotate(
             "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
         )  # fmt: skip
+        self.drawn.append(leader)
 
     def pixels(self, cost: float, accuracy: float) -> tuple[float, float]:
         x, y = self.axes.transData.transform((cost, accuracy))
@@ -165,6 +202,10 @@ class LabelPlacer:
         """From the marker to a place in pixels, in points: the same at every resolution."""
         x, y = self.pixels(point.cost, point.accuracy)
         return (place[0] - x) / self.per_point, (place[1] - y) / self.per_point
+
+    def markers(self) -> list[Box]:
+        """What is taken before anything has a label."""
+        return [box for point in self.points for box in self.boxes_of(point)]
 
     def boxes_of(self, point: Point) -> list[Box]:
         """The marker and the bar of a point."""
@@ -178,8 +219,11 @@ class LabelPlacer:
         return [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
 
 
-def overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def overlaps(boxes: ArrayLike, others: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the boxes (n, 4) overlap any of the others (m, 4)."""
+    a, b = np.reshape(boxes, (-1, 1, 4)), np.reshape(others, (1, -1, 4))
+    apart = (a[..., :2] >= b[..., 2:]) | (b[..., :2] >= a[..., 2:])
+    return np.any(~np.any(apart, axis=2), axis=1)
 
 
 def square(x: float, y: float, half: float) -> Box:
