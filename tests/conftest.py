@@ -19,6 +19,7 @@ from disturbed import Fault, Reference, undisturbed_sweep, write_table
 # Each process of tests has a temporary folder of its own: there the sweeps of one user find each other, and
 # wait while another measures. Its name is short, for Ray's sockets lie there.
 TEMPORARY = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="as-", dir="/tmp")
+os.environ["RAY_worker_niceness"] = "0"  # by itself 15: beside other tests a worker would hardly run
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
 settings.register_profile("attnsweep", deadline=None, derandomize=True)

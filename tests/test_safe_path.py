@@ -60,12 +60,9 @@ def test_looking_at_results_runs_nothing_that_lies_beside_them(planted: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("flags", [("--serial",), ("--address", "local")])
-def test_a_sweep_finds_the_module_beside_it_and_nothing_in_place_of_a_package(
-    planted: Path, flags: tuple[str, ...]
-) -> None:
+def test_a_sweep_finds_the_module_beside_it_and_nothing_in_place_of_a_package(planted: Path) -> None:
     """Neither the driver, nor workers of Ray, nor the process that measures."""
-    status, output = said(planted, "-m", "attnsweep", "s.py", *flags)
+    status, output = said(planted, "-m", "attnsweep", "s.py", "--address", "local")
     assert (status, "1 done in" in output) == (0, True), output
 
 
