@@ -52,8 +52,8 @@ TINY = dict(model="vit", dataset="digits", depth=1, dim=16, heads=1, dim_head=16
 RESOURCES = {"cpu": 1, "gpu": 0}
 NO_DATA = "."  # the digits come with scikit-learn
 # Targets are ratios, which hold on a slower machine, too: of the gap to the training of such a trial in a
-# plain loop, and of naive Tune's gap to ours; of the first step to naive Tune's, where Ray has to start and where
-# it need not; of what 100 more trials take to the driver's memory.
+# plain loop, and of naive Tune's gap to ours; of the first step to naive Tune's, where Ray has to start and
+# where it need not; of what 100 more trials take to the driver's memory.
 MOST_GAP_SHARE, LEAST_RATIO, MOST_FIRST_SHARE, MOST_MEMORY_SHARE = 0.2, 50, 0.5, 0.01
 MOST_WARM_SHARE = 0.17
 FEW, MANY = 64, 1_000  # trials; the gap at MANY is to be like that at FEW:
