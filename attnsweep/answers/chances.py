@@ -89,8 +89,8 @@ def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one setting is better than another, with the interval of that, and the share of draws in
-    which it is.
+    """By how much one setting is better than another: the mean, its 95 % interval, and the share of draws in
+    which it is better.
     """
 
     mean: float
@@ -98,9 +98,16 @@ class Difference:
     high: float
     better: float
 
+    @classmethod
+    def of(cls, mean: float, draws: np.ndarray) -> "Difference":
+        """A difference of that mean, from draws of it; a draw without a difference is half better."""
+        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        better = float((draws > 0).mean() + 0.5 * (draws == 0).mean())
+        return cls(float(mean), float(low), float(high), better)
+
     @property
     def is_noise(self) -> bool:
-        """Whether no difference lies within the interval."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
@@ -108,11 +115,8 @@ def difference(sure: Doubt, one: int, other: int) -> Difference:
     """The quality of the setting at the position `one` less that of `other`: drawn together, so that test
     examples on which both are alike do not count.
     """
-    apart = sure.draws[one] - sure.draws[other]
-    low, high = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     means = selection.numbers(sure.settings, sure.quality)
-    better = float((apart > 0).mean() + 0.5 * (apart == 0).mean())
-    return Difference(float(means[one] - means[other]), float(low), float(high), better)
+    return Difference.of(means[one] - means[other], sure.draws[one] - sure.draws[other])
 
 
 def within_noise_of(sure: Doubt, one: int) -> list[int]:

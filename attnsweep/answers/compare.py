@@ -10,11 +10,12 @@ import pandas as pd
 
 from attnsweep.answers import doubt, naming, pareto, phrases, selection
 from attnsweep.answers.chances import Difference
-from attnsweep.answers.doubt import DRAWS, LEVEL
+from attnsweep.answers.doubt import DRAWS
 from attnsweep.answers.spread import moderated
 from attnsweep.core.errors import UserError
 from attnsweep.results.loading import the_trial
 
+OTHER_DATA = "compare what was judged on the same examples"
 PSEUDO = np.array([1.0, -1.0], dtype=np.float32)  # an example for either side: equal on all is no certainty
 
 
@@ -45,9 +46,9 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """What a pair of settings differs by: for each seed (seeds,), and on each test example (seeds, examples),
-    no example where it is not known.
+class PairedDifferences:
+    """B less A of a pair of settings: for each seed (seeds,), and on each test example (seeds, examples);
+    without examples where it is not known which of them were right.
     """
 
     label: str
@@ -63,14 +64,17 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
     Raises UserError where they have none in common, or their data differ.
     """
     both = pd.concat([selection.done(a), selection.done(b)], ignore_index=True)
-    refuse_other_data(both)
+    selection.refuse_other_data(both, OTHER_DATA)
     quality = quality or pareto.judged_by(both)
     ours, theirs = (by_setting(one, quality) for one in (a, b))
     common = [key for key in ours if key in theirs]
     if not common:
         raise UserError("the two have no setting in common; name two trials of one folder instead")
     names = naming.labels(pd.concat([ours[key].head(1) for key in common]), short=False)
-    pairs = [apart(name, ours[key], theirs[key], quality) for name, key in zip(names, common, strict=True)]
+    pairs = [
+        paired_differences(name, ours[key], theirs[key], quality)
+        for name, key in zip(names, common, strict=True)
+    ]
     found = compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
     same = sum(
         ours[key]["trial_id"].isin(theirs[key]["trial_id"]).all() and not pair.by_seed.any()
@@ -89,21 +93,16 @@ def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None)
     """
     rows = selection.done(frame)
     ids = [str(the_trial(rows, wanted, "that is done")["trial_id"]) for wanted in (a, b)]
-    refuse_other_data(rows[rows["trial_id"].isin(ids)])
-    quality = quality or pareto.judged_by(rows[rows["trial_id"].isin(ids)])
+    named = rows[rows["trial_id"].isin(ids)]
+    selection.refuse_other_data(named, OTHER_DATA)
+    quality = quality or pareto.judged_by(named)
     keys = [*selection.SETTING, *selection.STATE]
     one, other = (part_with(by_setting(rows, quality, keys), trial_id) for trial_id in ids)
     if one.equals(other):
         raise UserError(f"{a} and {b} are seeds of one setting; name trials of two")
     names = naming.labels(pd.concat([one.head(1), other.head(1)]), short=False).tolist()
-    return compared([apart(" -> ".join(names), one, other, quality)], quality, (0, 0))
-
-
-def refuse_other_data(rows: pd.DataFrame) -> None:
-    """Raises UserError where the rows were not judged on the same examples."""
-    for column in ("dataset", "data_sha256"):
-        if column in rows:
-            selection.refuse_mixture(rows, column, hint="compare what was judged on the same examples")
+    pair = paired_differences(" -> ".join(names), one, other, quality)
+    return compared([pair], quality, (0, 0))
 
 
 def by_setting(
@@ -125,8 +124,8 @@ def part_with(parts: Mapping[tuple[object, ...], pd.DataFrame], trial_id: str) -
     raise UserError(f"trial {trial_id} lacks the quality that the other one has")
 
 
-def apart(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> Apart:
-    """What two settings differ by on the seeds that both have. Raises UserError where they share none."""
+def paired_differences(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> PairedDifferences:
+    """The differences on the seeds that both settings have. Raises UserError where they share none."""
     a, b = (rows.set_index("seed") for rows in (a, b))
     seeds = [seed for seed in a.index if seed in b.index]
     if not seeds:
@@ -136,7 +135,8 @@ def apart(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> Apart:
     known = flags[0].shape == flags[1].shape
     by_example = flags[1] - flags[0] if known else np.zeros((len(seeds), 0), np.float32)
     values = [selection.numbers(rows, quality) for rows in (one, other)]
-    return Apart(label, float(values[0].mean()), float(values[1].mean()), values[1] - values[0], by_example)
+    one_mean, other_mean = (float(value.mean()) for value in values)
+    return PairedDifferences(label, one_mean, other_mean, values[1] - values[0], by_example)
 
 
 def flags_of(rows: pd.DataFrame, quality: str) -> np.ndarray:
@@ -150,7 +150,7 @@ def flags_of(rows: pd.DataFrame, quality: str) -> np.ndarray:
     return np.array(found, dtype=np.float32)
 
 
-def compared(pairs: Sequence[Apart], quality: str, alone: tuple[int, int]) -> Comparison:
+def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int, int]) -> Comparison:
     """The pairs with the intervals of their differences, drawn together."""
     seeds = np.array([len(pair.by_seed) for pair in pairs])
     variance = np.array([pair.by_seed.var(ddof=1) if len(pair.by_seed) > 1 else 0.0 for pair in pairs])
@@ -167,22 +167,14 @@ def compared(pairs: Sequence[Apart], quality: str, alone: tuple[int, int]) -> Co
     moved = doubt.changes(shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO)
     means = np.array([pair.by_seed.mean() for pair in pairs])
     found = tuple(
-        Pair(pair.label, pair.one, pair.other, len(pair.by_seed), difference(mean, mean + draws))
+        Pair(pair.label, pair.one, pair.other, len(pair.by_seed), Difference.of(mean, mean + draws))
         for pair, mean, draws in zip(pairs, means, moved, strict=True)
     )
-    overall = difference(float(means.mean()), means.mean() + moved.mean(axis=0))
+    overall = Difference.of(means.mean(), means.mean() + moved.mean(axis=0))
     return Comparison(quality, found, overall, alone, remarks(pairs, quality))
 
 
-def difference(mean: float, draws: np.ndarray) -> Difference:
-    """A difference with its interval."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(
-        float(mean), float(low), float(high), float((draws > 0).mean() + 0.5 * (draws == 0).mean())
-    )
-
-
-def remarks(pairs: Sequence[Apart], quality: str) -> tuple[str, ...]:
+def remarks(pairs: Sequence[PairedDifferences], quality: str) -> tuple[str, ...]:
     """Of how many pairs the intervals say less than they seem to."""
     found = []
     if alone := sum(len(pair.by_seed) == 1 for pair in pairs):

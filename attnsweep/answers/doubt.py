@@ -63,9 +63,7 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     quality = quality or pareto.judged_by(frame)
     selection.require(frame, quality, "seed")
     rows = selection.done(frame).dropna(subset=[quality])
-    for column in ("dataset", "data_sha256"):
-        if column in rows:
-            selection.refuse_mixture(rows, column)
+    selection.refuse_other_data(rows)
     if rows.empty:
         raise UserError(f"no done trial has {quality}; run a sweep first")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
@@ -105,8 +103,7 @@ def changes(
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
     """For each row of done trials the position of its setting in `over_seeds` of them, (rows,)."""
-    keys = [name for name in (*selection.SETTING, *selection.STATE) if name in rows]
-    return rows.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
+    return rows.groupby(selection.setting_columns(rows), dropna=False, sort=False).ngroup().to_numpy()
 
 
 def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.ndarray:
@@ -223,7 +220,7 @@ def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int],
     """How many seeds of each setting have a row of any status: those that failed or diverged count. And how
     many other settings have rows.
     """
-    keys = [name for name in (*selection.SETTING, *selection.STATE) if name in settings]
+    keys = selection.setting_columns(settings)
     counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
     found = {key_of(index): int(count) for index, count in counts.items()}
     ours = [key_of(key) for key in settings[keys].itertuples(index=False)]

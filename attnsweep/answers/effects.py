@@ -81,10 +81,8 @@ def effects(
     quality = quality or pareto.selecting(rows)
     selection.require(rows, quality, "model", "dataset", "seed")
     rows = rows.dropna(subset=[quality]).reset_index(drop=True)
-    for column in ("dataset", "data_sha256"):
-        if column in rows:
-            selection.refuse_mixture(rows, column)
-    pareto.refuse_twice(rows, [name for name in (*selection.SETTING, *selection.STATE) if name in rows])
+    selection.refuse_other_data(rows)
+    pareto.refuse_twice(rows, selection.setting_columns(rows))
     axes = differing(rows)
     if not axes:
         raise UserError("no axis differs between these trials, so none can matter; sweep one")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from attnsweep.answers.selection import SETTING, STATE, plain, require
+from attnsweep.answers.selection import SETTING, STATE, plain, require, setting_columns
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import FLOAT
 from attnsweep.core.labels import fewest, model_name, shown
@@ -75,7 +75,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
     with them the state of data and code.
     """
     require(frame, "model", "dataset")
-    axes = [name for name in (*SETTING, *STATE) if name in frame and name not in ("model", "dataset")]
+    axes = [name for name in setting_columns(frame) if name not in ("model", "dataset")]
     values = plain(frame).groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)
     return [name for name in axes if (values[name] > 1).any()]
 

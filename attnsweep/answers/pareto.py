@@ -1,7 +1,8 @@
-"""Accuracy against cost: means over seeds, the front, its hypervolume, and the best settings within a budget.
+"""Accuracy against cost: means over seeds, the Pareto front, its hypervolume, the best settings within a
+budget.
 
-Pure functions from rows of the trials table to rows or numbers. They refuse to compare what cannot be
-compared: rows of several data sets, or costs that were measured on several devices.
+Pure functions from rows of the trials table to rows or numbers. They refuse rows that cannot be compared: of
+several data sets, or with costs that were measured on several devices.
 """
 
 import math
@@ -13,8 +14,6 @@ import pandas as pd
 
 from attnsweep.answers.naming import labels, varying, words
 from attnsweep.answers.selection import (
-    SETTING,
-    STATE,
     check_direction,
     choose,
     done,
@@ -23,6 +22,7 @@ from attnsweep.answers.selection import (
     refuse_mixture,
     refuse_mixtures,
     require,
+    setting_columns,
 )
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
@@ -40,18 +40,22 @@ PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting (all but the seed, with the state of data and code), from the rows that are done.
+    """One row per setting: the done rows that differ in the seed alone, on the same data and code.
 
-    Each quality is the mean over seeds; beside it stand `_min`, `_max` and `_sd` (sample standard deviation,
-    null for one seed). The range states what was seen and assumes nothing; a 95 % t interval of
-    three seeds would reach 2.5 standard deviations to each side, at times past 100 %. `seeds` counts the
-    seeds. Measured costs are medians; what belongs to the architecture (`params`, `macs`, ...) is equal. What
-    depends on the device that trained is null where that was not the same for all seeds.
-    Raises UserError where a column is missing, or where a setting's rows were measured on several devices.
+    - Each quality is the mean over seeds, with `_min`, `_max` and `_sd` (sample standard deviation, null for
+    one
+      seed) beside it. The range assumes nothing: a 95 % t interval of three seeds would reach 2.5 standard
+      deviations to each side, at times past 100 %.
+    - Measured costs are medians; those of the architecture (`params`, `macs`, ...) are the same for all
+    seeds.
+      Costs of training are null where the seeds trained on different devices.
+    - `seeds` counts the seeds.
+
+    Raises UserError where a column is missing, or where a setting's latency was measured on several devices.
     """
     frame = done(frame)
     require(frame, "seed")
-    keys = [name for name in (*SETTING, *STATE) if name in frame]
+    keys = setting_columns(frame)
     floats = [
         name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
     ]
@@ -73,7 +77,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:
-    """Raises UserError where a setting has several rows of one seed: one of them would count twice."""
+    """Raises UserError where a setting has several rows of one seed, which would count twice."""
     twice = frame[frame.duplicated([*keys, "seed"])]
     if twice.empty:
         return
@@ -88,7 +92,7 @@ def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:
 
 
 def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """For each column of `over_seeds`, the column that it comes from and how several rows become one."""
+    """For each column of `over_seeds`, its source column and how that is aggregated."""
     wanted: dict[str, tuple[str, str]] = {"seeds": ("seed", "nunique")}
     for name, column in MEASURES.items():
         if name not in frame or column.over_seeds is None:
@@ -102,28 +106,30 @@ def aggregations(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def judged_by(frame: pd.DataFrame, part: str = "test") -> str:
-    """The column of quality of one task's rows, on `val` or `test`, such as `test_acc`."""
+    """The column of quality of a task's rows on `val` or `test`, such as `test_acc`."""
     known = [f"{part}_{task.quality}" for task in TASKS.values()]
     return next((name for name in known if name in frame and frame[name].notna().any()), known[0])
 
 
 def selecting(frame: pd.DataFrame) -> str:
-    """The column of quality that selects: on validation; on test where the rows have none of that."""
+    """The column of quality that selects: on validation, or on test where the rows have no validation."""
     name = judged_by(frame, "val")
     return name if name in frame and frame[name].notna().any() else judged_by(frame)
 
 
 def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str | None = None) -> pd.DataFrame:
-    """The rows that no other row beats on both cost (less is better) and quality (more is), cheapest first.
+    """The Pareto front: the rows that no other row dominates, cheapest first. Less cost and more quality are
+    better.
 
-    The quality is that on validation, so that the rows' quality on test says how good they are: who selects
-    on test reports the luckiest. Rows without a validation, such as published ones, are selected on test.
+    A row dominates another if it is at least as good on both and better on one; rows with equal cost and
+    quality all stay. Rows that are not done, or lack cost or quality, are left out. Every seed is a row of
+    its own: pass `over_seeds(frame)` to compare means.
 
-    One row beats another if it is at least as good on both and better on one; of rows with the same cost and
-    quality neither beats the other, and all stay. Rows that are not done, or lack cost or quality, are left
-    out. Every seed is a row of its own here: pass `over_seeds(frame)` to compare means. Raises UserError
-    where a column is missing or points the other way, or where rows of several data sets or devices are
-    mixed.
+    `quality` defaults to the quality on validation, so that the quality on test is unbiased: who selects on
+    test reports the luckiest. Rows without validation, such as published ones, are selected on test.
+
+    Raises UserError where a column is missing, where more of the cost or less of the quality is better, or
+    where rows of several data sets or devices are mixed.
     """
     frame = done(frame)
     quality = quality or selecting(frame)
@@ -141,17 +147,17 @@ def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str | None
 
 @dataclass(frozen=True)
 class Reference:
-    """The corner that a hypervolume is measured from; two hypervolumes compare only if it is the same."""
+    """The reference point of a hypervolume; hypervolumes can be compared if they share it."""
 
     cost: float
     quality: float = 0.0
 
 
 def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
-    """Quality 0, and the first power of ten above the cost of every row, dominated ones included.
+    """Quality 0, and the first power of ten above the cost of every row, dominated rows included: so results
+    of the same magnitude share it, and each row can contribute.
 
-    A round number, so that result sets of the same magnitude share it; above all rows, so that each can
-    contribute. Raises UserError where no row has the cost, or where one is not positive.
+    Raises UserError where no row has the cost, or where one is not positive.
     """
     require(frame, cost)
     worst = positive(numbers(frame, cost), cost).max(initial=0.0)
@@ -163,13 +169,13 @@ def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
 def hypervolume(
     frame: pd.DataFrame, corner: Reference, *, cost: str = "latency_ms_p50", quality: str = "test_acc"
 ) -> float:
-    """The area that the rows' front covers from `corner`, in quality times decades of cost.
+    """The hypervolume of the rows' front: its area up to `corner`, in quality times decades of cost.
 
-    The cost counts as log10: its unit does not matter, and halving a cost is worth the same anywhere. What
-    lies outside of the corner adds nothing. Source: the size of the space covered, Zitzler and Thiele, PPSN
-    1998. Raises UserError as `front` does, and where a cost is not positive.
+    The cost is on a log10 scale: its unit does not matter, and halving it is worth the same everywhere. Rows
+    beyond the corner add nothing. Source: the size of the space covered, Zitzler and Thiele, PPSN 1998.
+    Raises UserError as `front` does, and where a cost is not positive.
     """
-    best = front(frame, cost, quality)  # of the quality that is measured, whatever selected the rows
+    best = front(frame, cost, quality)
     decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
     qualities = np.maximum(numbers(best, quality), corner.quality)
     return float(np.sum(np.maximum(decades, 0.0) * np.diff(qualities, prepend=corner.quality)))
@@ -184,10 +190,14 @@ def pick(
     memory_mb: float | str | None = None,
     dataset: str | None = None,
 ) -> pd.DataFrame:
-    """The settings within the budget, best first: rows as of `over_seeds`, by mean quality on validation.
+    """The settings within the budget as rows of `over_seeds`, best first by mean quality on validation; of
+    equal ones the cheapest is first. The quality on test is reported and selects nothing.
 
-    The test quality is reported, and selects nothing. `latency_ms` bounds `latency_ms_p50`, `memory_mb` the
-    peak memory of training; `"1M"` and the like are numbers, too. Of equal accuracies the cheapest is first.
+    - `latency_ms`: at most this median latency (`latency_ms_p50`), in ms.
+    - `params`, `macs`: at most that many, also as `"1M"`.
+    - `memory_mb`: at most this peak memory of training, in MB.
+    - `dataset`: needed where the rows are of several.
+
     Raises UserError where nothing fits, naming the nearest setting and the budget that it needs, or where
     data sets or devices are mixed.
     """
@@ -217,7 +227,7 @@ def pick(
 
 
 def nothing_to_pick(budget: Mapping[str, float]) -> str:
-    """The sentence for rows that lack what the budget is about."""
+    """The error where no row has all costs of the budget."""
     if "latency_ms_p50" in budget:
         return "no done row has a latency; measure first: python -m attnsweep measure"
     return (
@@ -226,7 +236,7 @@ def nothing_to_pick(budget: Mapping[str, float]) -> str:
 
 
 def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
-    """The sentence that names the setting nearest to the budget, and the budget that it would need."""
+    """The error where nothing fits: it names the nearest setting, and the budget that it needs."""
     nearest = (rows[list(budget)] / list(budget.values())).max(axis=1).idxmin()
     asked = " and ".join(f"{name} <= {value:,.12g}" for name, value in budget.items())
     options = {column: option for option, column in BUDGETS.items()}
@@ -236,5 +246,5 @@ def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
 
 
 def rounded_up(value: float) -> str:
-    """The least number of three decimals, or whole from 1,000 on, that is not below `value`."""
+    """`value` rounded up to three decimals, or to a whole number from 1,000 on."""
     return f"{math.ceil(value)}" if value >= 1000 else f"{math.ceil(value * 1000) / 1000:g}"

@@ -42,6 +42,11 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({name: float if name in whole else kind for name, kind in kinds.items()})
 
 
+def setting_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell settings apart: all axes but the seed, and the state of data and code."""
+    return [name for name in (*SETTING, *STATE) if name in frame]
+
+
 def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
     """A column as floats (n,), null as NaN."""
     return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
@@ -73,10 +78,18 @@ def check_direction(cost: str, quality: str) -> None:
 
 def refuse_mixtures(frame: pd.DataFrame, cost: str, *, of_data: bool = True) -> None:
     """Raises UserError where the rows' costs, or with `of_data` their qualities, cannot be compared."""
-    same = MEASURES[cost].same if cost in MEASURES else ()
-    for column in (*(("dataset", "data_sha256") if of_data else ()), *same):
+    if of_data:
+        refuse_other_data(frame)
+    for column in MEASURES[cost].same if cost in MEASURES else ():
         if column in frame:
             refuse_mixture(frame, column)
+
+
+def refuse_other_data(frame: pd.DataFrame, hint: str | None = None) -> None:
+    """Raises UserError where the rows were not judged on the same examples."""
+    for column in ("dataset", "data_sha256"):
+        if column in frame:
+            refuse_mixture(frame, column, hint)
 
 
 def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
