@@ -16,7 +16,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.nn.attention import Cache, MultiHeadAttention, attention_maps, linear
 from attnsweep.nn.blocks import DecoderBlock, EncoderBlock
 from attnsweep.nn.kernels import KERNELS, attention_weights, causal_mask, padding_mask
-from attnsweep.nn.positions import Positions, sinusoids
+from attnsweep.nn.positions import PositionalEncoding, sinusoids
 
 B, N, M, D, H, HIDDEN = 3, 5, 7, 16, 4, 24
 Pairs = list[tuple[nn.Module, nn.Module]]  # of ours and torch's
@@ -327,7 +327,7 @@ def test_without_positions_an_encoder_block_does_not_know_the_order(attention: s
     block = EncoderBlock(D, heads=H, mlp_dim=HIDDEN, norm=norm, attention=attention).double()
     x, order = torch.randn(B, N, D, dtype=torch.float64), torch.randperm(N)
     torch.testing.assert_close(block(x)[:, order], block(x[:, order]), rtol=1e-12, atol=1e-12)
-    placed = Positions(N, D).double()
+    placed = PositionalEncoding(N, D).double()
     assert not torch.allclose(block(placed(x))[:, order], block(placed(x[:, order])), atol=1e-2)
 
 
@@ -402,7 +402,7 @@ def test_sinusoids_are_those_of_section_3_5(dim: int) -> None:
 
 @pytest.mark.parametrize(("kind", "params"), [("sinusoidal", 0), ("learned", 9 * D)])
 def test_positions_are_added_from_where_the_tokens_start(kind: str, params: int) -> None:
-    positions = Positions(9, D, kind=kind)
+    positions = PositionalEncoding(9, D, kind=kind)
     x = torch.randn(B, N, D)
     torch.testing.assert_close(positions(x, start=4) - x, positions.table[4:9].expand(B, N, D))
     assert sum(parameter.numel() for parameter in positions.parameters()) == params
@@ -424,7 +424,7 @@ def test_what_does_not_fit_is_refused_with_what_does() -> None:
     with pytest.raises(UserError, match="norm='before' is unknown; use one of post, pre, rms"):
         EncoderBlock(D, heads=H, mlp_dim=HIDDEN, norm="before")
     with pytest.raises(UserError, match="positions='rotary' is unknown; use one of sinusoidal, learned"):
-        Positions(N, D, kind="rotary")
+        PositionalEncoding(N, D, kind="rotary")
 
 
 def test_projections_begin_as_xavier_says() -> None:

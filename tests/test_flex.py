@@ -11,7 +11,6 @@ from attnsweep.nn import flex
 from attnsweep.nn.attention import MultiHeadAttention
 from attnsweep.nn.design import Variant
 from attnsweep.nn.kernels import explicit
-from attnsweep.nn.positions import distances
 from attnsweep.nn.windows import window_mask
 
 SHAPES: list[dict[str, Any]] = [dict(alibi=True), dict(window=17, sinks=3), dict(window=40, alibi=True)]
@@ -28,7 +27,7 @@ def test_masks_and_biases_are_those_of_the_explicit_kernel(causal: bool) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read = flex.attend(q, k, v, causal=causal, compiled=False, **shape)
-        window, bias = shape.get("window"), distances(places, places, 4, like=q)
+        window, bias = shape.get("window"), alibi_bias(places, places, 4, like=q)
         mask = window_mask(places, places, window, shape.get("sinks", 0)) if window else None
         expected = explicit(q, k, v, mask=mask, bias=bias if "alibi" in shape else None, causal=causal)
         torch.testing.assert_close(read, expected)
@@ -36,10 +35,10 @@ def test_masks_and_biases_are_those_of_the_explicit_kernel(causal: bool) -> None
 
 def test_it_is_for_gpus_alone() -> None:
     layer = MultiHeadAttention(16, heads=4, variant=Variant(window=3))
-    assert not layer.compiles(torch.randn(1, 500, 16), alone=True)
-    assert layer.compiles(torch.randn(1, 500, 16, device="meta").as_subclass(OnGpu), alone=True)
-    assert not layer.compiles(torch.randn(1, 20, 16, device="meta").as_subclass(OnGpu), alone=True)
-    assert not layer.compiles(torch.randn(1, 500, 16, device="meta").as_subclass(OnGpu), alone=False)
+    assert not layer.uses_flex(torch.randn(1, 500, 16), alone=True)
+    assert layer.uses_flex(torch.randn(1, 500, 16, device="meta").as_subclass(OnGpu), alone=True)
+    assert not layer.uses_flex(torch.randn(1, 20, 16, device="meta").as_subclass(OnGpu), alone=True)
+    assert not layer.uses_flex(torch.randn(1, 500, 16, device="meta").as_subclass(OnGpu), alone=False)
 
 
 class OnGpu(torch.Tensor):

@@ -623,7 +623,7 @@ def test_loading_one_table_names_the_folder_that_has_it(store: Store) -> None:
 
 
 def test_loading_an_unknown_table_names_those_there_are(store: Store) -> None:
-    with pytest.raises(UserError, match="table='trails' is unknown; use one of trials, epochs, latency"):
+    with pytest.raises(UserError, match=r"table='trails' is unknown, did you mean 'trials'\?; use one of"):
         load(store.root, "trails")
 
 

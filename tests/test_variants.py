@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError
 from attnsweep.nn.attention import Cache, MultiHeadAttention, attention_maps
-from attnsweep.nn.blocks import EncoderBlock, FeedForward, Inside, norm_of
+from attnsweep.nn.blocks import BlockDesign, EncoderBlock, FeedForward, norm_of
 from attnsweep.nn.cost import cache_bytes, multi_head
 from attnsweep.nn.design import ATTENTIONS, Variant
 from attnsweep.nn.kernels import causal_mask, explicit, fused, padding_mask
-from attnsweep.nn.positions import distances, rotated, slopes
+from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope
 from attnsweep.nn.variants import Differential, linear_attention, sigmoid
 from attnsweep.nn.windows import window_mask
 from attnsweep.space.trials import cost_of, make_trial
@@ -87,7 +87,7 @@ def qkv(queries: int = N, keys: int = N, *, width: int = W) -> tuple[Tensor, Ten
 
 def test_rope_turns_pairs_as_complex_numbers_turn() -> None:
     x = noise(B, H, N, W)
-    turned = rotated(x, start=5)
+    turned = apply_rope(x, start=5)
     for b, h, n, i in itertools.product(range(B), range(2), (0, 3, N - 1), range(W // 2)):
         pair = complex(x[b, h, n, 2 * i], x[b, h, n, 2 * i + 1])
         other = pair * cmath.exp(1j * (5 + n) * 10_000 ** (-2 * i / W))
@@ -96,7 +96,7 @@ def test_rope_turns_pairs_as_complex_numbers_turn() -> None:
 
 def test_scores_under_rope_hang_on_the_distance_alone() -> None:
     q, k, _ = qkv()
-    near, far = (rotated(q, start=start) @ rotated(k, start=start).mT for start in (0, 1000))
+    near, far = (apply_rope(q, start=start) @ apply_rope(k, start=start).mT for start in (0, 1000))
     close(near, far, atol=1e-6, rtol=0)
     assert not torch.allclose(near, q @ k.mT, atol=0.1)
 
@@ -116,12 +116,12 @@ def authors_slopes(heads: int) -> list[float]:
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 6, 7, 8, 12, 16, 20])
 def test_the_slopes_of_alibi_are_its_authors(heads: int) -> None:
-    assert slopes(heads).tolist() == pytest.approx(authors_slopes(heads))
+    assert alibi_slopes(heads).tolist() == pytest.approx(authors_slopes(heads))
 
 
 def test_alibi_takes_a_line_of_the_distance_off_the_scores() -> None:
     q, k, v = qkv()
-    bias = distances(torch.arange(N), torch.arange(N), H, like=noise(1))
+    bias = alibi_bias(torch.arange(N), torch.arange(N), H, like=noise(1))
     for kernel in (explicit, fused):
         read = kernel(q, k, v, bias=bias, causal=True)
         for h, n in itertools.product(range(H), range(N)):
@@ -184,7 +184,7 @@ def test_in_blocks_a_window_reads_what_it_reads_at_once(
     found = [layer(x, mask=mask, causal=causal) for mask in masks]
     begun = layer(x[:, : LONG - 2], causal=True, cache=cache)
     steps = [begun, *(layer(token, causal=True, cache=cache) for token in x[:, LONG - 2 :].split(1, dim=1))]
-    monkeypatch.setattr("attnsweep.nn.attention.in_blocks", lambda *_, **__: None)
+    monkeypatch.setattr("attnsweep.nn.attention.blockwise_pairs", lambda *_, **__: None)
     for mask, read in zip(masks, found, strict=True):
         close(read, layer(x, mask=mask, causal=causal))
     gradients = (
@@ -235,9 +235,11 @@ def test_the_maps_of_differential_attention_are_two_attentions_with_positions(
     maps = []
     for part in (slice(0, W // 2), slice(W // 2, W)):
         q1, k1 = q[..., part], k[..., part].repeat_interleave(2, dim=1)
-        scores = (rotated(q1) @ rotated(k1).mT if positions == "rope" else q1 @ k1.mT) / math.sqrt(W / 2)
+        scores = (apply_rope(q1) @ apply_rope(k1).mT if positions == "rope" else q1 @ k1.mT) / math.sqrt(
+            W / 2
+        )
         if positions == "alibi":
-            scores = scores + distances(torch.arange(N), torch.arange(N), H, like=x)
+            scores = scores + alibi_bias(torch.arange(N), torch.arange(N), H, like=x)
         maps.append(scores.masked_fill(~causal_mask(N, N), -math.inf).softmax(-1))
     kernel = layer.kernel
     assert isinstance(kernel, Differential)
@@ -268,7 +270,7 @@ def test_linear_attention_is_a_recurrence_over_two_sums(length: int, turns: bool
     """Section 3.4 of its paper, token by token; with rope RoFormer's form of it."""
     q, k, v = (part[:1, :2] for part in qkv(length, length))
     q, k = F.elu(q) + 1, F.elu(k) + 1
-    turned_q, turned_k = (rotated(q), rotated(k)) if turns else (q, k)
+    turned_q, turned_k = (apply_rope(q), apply_rope(k)) if turns else (q, k)
     read, sums = linear_attention((q, turned_q), (k, turned_k), v, causal=True)
     s, z = torch.zeros(2, W, W, dtype=torch.float64), torch.zeros(2, W, dtype=torch.float64)
     for i in range(length):
@@ -675,7 +677,7 @@ def test_a_block_takes_every_design() -> None:
         options = dict(design)
         attention = options.pop("attention", "fused")
         block = EncoderBlock(
-            D, heads=H, dim_head=W, mlp_dim=10, attention=attention, inside=Inside(Variant(**options))
+            D, heads=H, dim_head=W, mlp_dim=10, attention=attention, design=BlockDesign(Variant(**options))
         )
         x = repeat(torch.randn(N, D), "n d -> b n d", b=B)
         assert block(x, causal=True).shape == (B, N, D)

@@ -69,9 +69,9 @@ def test_the_mask_of_the_decoder_is_drawn_and_weights_sum_to_one() -> None:
 
 def test_a_piece_that_computes_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def turned_the_other_way(x: Tensor, start: int = 0) -> Tensor:
-        return kernels.for_heads(x.flip(-1), x)
+        return kernels.repeat_kv(x.flip(-1), x)
 
-    monkeypatch.setattr(stations, "rotated", turned_the_other_way)
+    monkeypatch.setattr(stations, "apply_rope", turned_the_other_way)
     with pytest.raises(AssertionError):
         walked("rope")
 

@@ -1,6 +1,5 @@
-"""A hyperparameter knows its type, range, default and meaning; here are those that several tasks share.
-
-Those of one task alone are in its room, `tasks/NAME/axes.py`.
+"""An axis is a hyperparameter with its type, range, default and meaning. Here are those that several tasks
+share; those of one task are in `tasks/NAME/axes.py`.
 """
 
 import math
@@ -8,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.errors import UserError, one_of
 
 Value = str | int | float | None
-Config = dict[str, Any]  # every column of a task's configuration to its Value
+Config = dict[str, Any]  # the name of every axis to its Value
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One hyperparameter. `default=None` means that it is derived from the others."""
+    """One hyperparameter. `default=None`: it is derived from others, or null."""
 
     name: str
     kind: type
@@ -28,54 +27,44 @@ class Axis:
     open_low: bool = False  # True where `low` itself is not allowed
     choices: tuple[str, ...] = ()
     architecture: bool = True  # whether latency, parameters and MACs depend on it
-    settable: bool = True  # False where a trial derives it: it is a column, and no key of a sweep
-    before: Value = None  # what all trials had before the axis came; a trial with that keeps its id
-    shorthand: bool = False  # True where it only stands for values of other axes: no id depends on it
-    names_file: bool = False  # True where it is a path: another axis has the hash that is part of the id
+    settable: bool = True  # False where a trial derives it: it is a column, but no key of a sweep
+    before: Value = None  # its value in all trials from before the axis existed: with it they keep their ids
+    shorthand: bool = False  # True where it only sets other axes: no id depends on it
+    names_file: bool = False  # True where it is a path: the id depends on the file's hash, another axis
 
     def check(self, value: object) -> Any:
         """`value` as this axis's type. Raises UserError where the type or the range is wrong."""
-        if self.kind is str:
-            return self._choice(value)
-        number = self._number(value)
-        if self.open_low and number == self.low:
-            raise UserError(f"{self.name}={value!r} is out of range; use {self.range}")
-        return number
+        return self._choice(value) if self.kind is str else self._number(value)
 
     def _choice(self, value: object) -> str:
         if not self.choices:
             if not isinstance(value, str) or not value:
                 raise UserError(f"{self.name}={value!r} is no text; write it in quotes")
             return value
-        if value not in self.choices:
-            hint = did_you_mean(value, self.choices)
-            raise UserError(f"{self.name}={value!r} is unknown{hint}; use one of {', '.join(self.choices)}")
-        return str(value)
+        return one_of(self.name, value, self.choices)
 
     def _number(self, value: object) -> int | float:
         number: Any = value.item() if hasattr(value, "item") else value  # numpy's, as domains draw them
         if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
-            raise UserError(f"{self.name}={value!r} is not {self.article}; use {self.range}")
-        if not self.low <= number <= self.high:
+            raise UserError(f"{self.name}={value!r} is not {self.noun}; use {self.range}")
+        if not self.low <= number <= self.high or (self.open_low and number == self.low):
             raise UserError(f"{self.name}={value!r} is out of range; use {self.range}")
         if self.kind is int and number != math.floor(number):
-            raise UserError(f"{self.name}={value!r} is not {self.article}; use {self.range}")
+            raise UserError(f"{self.name}={value!r} is not {self.noun}; use {self.range}")
         return self.kind(number) + 0  # the negative zero is zero
 
     @property
-    def article(self) -> str:
+    def noun(self) -> str:
         return "a whole number" if self.kind is int else "a number"
 
     @property
     def range(self) -> str:
-        """The values that are allowed, such as `a whole number from 1 to 1000`."""
-        bound = (
+        """The allowed values, such as `a whole number from 1 to 1000`."""
+        low = (
             f"{'above' if self.open_low else 'from'} {self.low:g}" if self.low > -math.inf else "of any size"
         )
-        upper = (
-            f"{' up' if bound.startswith('above') else ''} to {self.high:g}" if self.high < math.inf else ""
-        )
-        return f"{self.article} {bound}{upper}"
+        high = f"{' up' if self.open_low else ''} to {self.high:g}" if self.high < math.inf else ""
+        return f"{self.noun} {low}{high}"
 
 
 ATTENTION = (
@@ -173,7 +162,7 @@ def filled(
     point: Mapping[str, object],
     defaults: Mapping[str, Value] | None = None,
 ) -> Config:
-    """The values of the axes of these names: as the point says, else by default.
+    """The values of the named axes: those of the point, else the defaults.
 
     Raises UserError where a value is of the wrong type or out of range.
     """

@@ -1,4 +1,6 @@
-"""How models are run where they are used, which is what their latency depends on besides the device."""
+"""How a model is deployed (runtime, batch, precision, threads), on which its latency depends besides the
+device.
+"""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from attnsweep.core.cost import Cost
-from attnsweep.core.errors import UserError, did_you_mean, known
+from attnsweep.core.errors import UserError, did_you_mean, one_of
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
@@ -19,7 +21,7 @@ SMALL_BATCH = 8  # up to which what dispatches a model's kernels rules its laten
 
 @dataclass(frozen=True)
 class Reference:
-    """A small model that others are measured beside, by its name, which stands in rows, and its batch."""
+    """A small model that others are timed in alternation with."""
 
     name: str
     batch: int
@@ -31,7 +33,7 @@ COMPUTE = Reference("2 blocks, 17 x 256, batch 16", 16)
 
 @dataclass(frozen=True)
 class Deployment:
-    """What runs a model, on how many examples at once, in which precision, on how many CPU threads."""
+    """How a model is run: `batch` is the examples of a forward pass, `threads` those of the CPU."""
 
     runtime: str = "eager"
     batch: int = 1
@@ -40,16 +42,17 @@ class Deployment:
 
     @property
     def reference(self) -> Reference:
-        """What it is measured beside."""
+        """The model that it is timed in alternation with."""
         return DISPATCH if self.batch <= SMALL_BATCH else COMPUTE
 
 
 @dataclass(frozen=True)
 class Deployments:
-    """Every combination that is to be measured. Without `precision` a model is run in that of its training.
+    """The deployments to measure, every combination. Without `precision` a model is run in that of its
+    training.
 
-    The first runtime, the first number of threads, the smallest batch and, of throughput, the largest are
-    those that the rows of trials show.
+    The rows of trials show the first runtime, the first number of threads and the smallest batch; throughput
+    is of the largest batch.
     """
 
     runtime: tuple[str, ...] = ("eager",)
@@ -59,9 +62,9 @@ class Deployments:
 
     @classmethod
     def of(cls, asked: Mapping[str, Any] | None, where: str = "latency") -> "Deployments":
-        """What a sweep or a command asks for, a value or several for each key, the rest by default.
+        """From a sweep or a command: a value, or several, for each key; the rest by default.
 
-        Raises UserError for what is unknown or out of range; `where` is what the sentence calls it.
+        Raises UserError for an unknown key or value; `where` names the argument in the message.
         """
         if asked is None:
             return cls()
@@ -79,11 +82,11 @@ class Deployments:
 
     @property
     def first(self) -> "Deployments":
-        """What the rows of trials show: one deployment for each precision that is trained in."""
+        """The deployments that the rows of trials show: one for each precision of training."""
         return Deployments(self.runtime[:1], (min(self.batch),), self.threads[:1])
 
     def each(self, precision: str) -> Iterator[Deployment]:
-        """All of them, for a model that was trained in that precision; int8 under the runtime that has it."""
+        """All deployments of a model that was trained in `precision`; int8 only under its runtime."""
         for runtime, batch, one, threads in itertools.product(
             self.runtime, self.batch, self.precision or (precision,), self.threads
         ):
@@ -92,13 +95,13 @@ class Deployments:
 
 
 def checked(key: str, value: Any, where: str) -> tuple[Any, ...]:
-    """The values of one key, each once. Raises UserError as `Deployments.of` does."""
+    """The distinct values of one key. Raises UserError as `Deployments.of` does."""
     values = (value,) if isinstance(value, str | int) or not isinstance(value, Sequence) else tuple(value)
     if not values:
         raise UserError(f"{where}: {key} names no value; name one, or leave it out")
     for one in values:
         if key in ("runtime", "precision"):
-            known(f"{where}: {key}", str(one), RUNTIMES if key == "runtime" else PRECISIONS)
+            one_of(f"{where}: {key}", str(one), RUNTIMES if key == "runtime" else PRECISIONS)
         elif isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MOST:
             raise UserError(f"{where}: {key}={one!r} is out of range; use a whole number from 1 to {MOST:,}")
     return tuple(dict.fromkeys(values))
@@ -106,9 +109,8 @@ def checked(key: str, value: Any, where: str) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: an architecture by its configuration, a user's own one with the text of its code.
-
-    `cost` is what it is known to cost; None: it is counted.
+    """The architecture to measure; `source` is the code of a user's own model, `cost` is counted if it is
+    None.
     """
 
     arch_id: str
@@ -119,7 +121,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Weights:
-    """Trials whose weights may have been kept, the best first; where weights and data are."""
+    """Trials whose weights may have been kept, the best first, and the folders of weights and data."""
 
     trials: tuple[Trial, ...]
     checkpoints: str
@@ -128,8 +130,9 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ask:
-    """One measurement to be made: of a subject, beside a reference that takes so many ms on that device; or,
-    without a subject, of that reference itself. What changes the answers is judged anew, with `weights`.
+    """A request for one measurement: of a subject, in alternation with the reference, which takes
+    `reference_ms` on that device; or, without a subject, of the reference itself. A deployment that changes
+    the answers (int8) is judged anew, with `weights`.
     """
 
     deployment: Deployment

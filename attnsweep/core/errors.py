@@ -1,35 +1,35 @@
-"""What people are told as a sentence, never as a traceback."""
+"""Errors that people see as one sentence, never as a traceback."""
 
 import contextlib
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from attnsweep.core.clean import printable, without_secrets
 
 
 class Sentence(Exception):
-    """What is shown as it is, on one line, whatever a file has put into it."""
+    """An error whose message is shown on one line, with what a terminal would obey escaped."""
 
     def __str__(self) -> str:
         return printable(" ".join(super().__str__().split("\n")))
 
 
 class UserError(Sentence, ValueError):
-    """A value, file or address that cannot be used; the message names it and says what to do."""
+    """A value, file or address that cannot be used. The message names it and says what to do."""
 
 
 class Interrupted(Sentence, RuntimeError):
-    """A sweep that ended early for a reason outside it, such as a full disk; what is finished stays."""
+    """A sweep that ended early for an outside reason, such as a full disk; finished rows stay."""
 
 
 class Unreachable(UserError, OSError):
-    """A store that is not a disk and refuses, or has failed for long; the message says how."""
+    """An object store that refuses access, or has failed for too long; the message says how."""
 
 
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
-    """Turns what the file system refuses into an Interrupted that says what to do."""
+    """Turns an OSError while writing into an Interrupted that says what to do."""
     try:
         yield
     except Unreachable as error:
@@ -59,10 +59,10 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-def known(name: str, word: str, words: Iterable[str]) -> str:
-    """The word. Raises UserError where it is not among the words."""
+def one_of(name: str, word: object, words: Collection[str]) -> str:
+    """The word, which is a value of `name`. Raises UserError where it is not one of the words."""
     if word not in words:
         raise UserError(
             f"{name}={word!r} is unknown{did_you_mean(word, words)}; use one of {', '.join(words)}"
         )
-    return word
+    return str(word)  # numpy's, as domains draw them

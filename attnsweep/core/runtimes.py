@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from attnsweep.core.errors import Sentence, known
+from attnsweep.core.errors import Sentence, one_of
 
 RUNTIMES: dict[str, str] = {  # to the extra that installs what it needs besides torch
     "eager": "",
@@ -28,7 +28,7 @@ def versions_of(runtime: str) -> str:
 
     Raises Unavailable where a package is not installed, UserError for an unknown runtime.
     """
-    extra = RUNTIMES[known("runtime", runtime, RUNTIMES)]
+    extra = RUNTIMES[one_of("runtime", runtime, RUNTIMES)]
     found = {names: version_of(names) for names in (("torch",), *PACKAGES[extra])}
     if missing := [names[0] for names, version in found.items() if version is None]:
         raise Unavailable(

@@ -13,17 +13,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnsweep.core.errors import known
+from attnsweep.core.errors import one_of
 from attnsweep.nn.attention import Cache, MultiHeadAttention, linear
 from attnsweep.nn.design import MLPS, NORMS, PLAIN, Variant, variant_of
 from attnsweep.nn.kernels import Mask
 from attnsweep.nn.norms import RMSNorm
 
 
-class Gated(nn.Module):
-    """Swish(x W) * x V without biases, of "GLU Variants Improve Transformer"
-    (https://arxiv.org/abs/2002.05202, FFN_SwiGLU): what `swiglu` has in the place of a layer and its ReLU,
-    with a third matrix.
+class SwiGLU(nn.Module):
+    """Swish(x W) * x V without biases, "GLU Variants Improve Transformer" (https://arxiv.org/abs/2002.05202,
+    FFN_SwiGLU): it replaces the first layer and its ReLU, and needs a third matrix.
     """
 
     def __init__(self, dim: int, mlp_dim: int) -> None:
@@ -36,40 +35,42 @@ class Gated(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Eq. 2, FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, of each token by itself: (b, n, d) to (b, n, d).
+    """Eq. 2, FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, token by token: (b, n, d) to (b, n, d).
 
-    `gelu` has that (https://arxiv.org/abs/1606.08415) for the ReLU; `swiglu` is `Gated`, then W_2 without a
-    bias.
+    `gelu` replaces the ReLU (https://arxiv.org/abs/1606.08415); `swiglu` is `SwiGLU`, then W_2 without bias.
     """
 
     def __init__(self, dim: int, mlp_dim: int, *, kind: str = "relu") -> None:
-        if known("mlp", kind, MLPS) == "swiglu":
-            super().__init__(Gated(dim, mlp_dim), linear(mlp_dim, dim, bias=False))
+        if one_of("mlp", kind, MLPS) == "swiglu":
+            super().__init__(SwiGLU(dim, mlp_dim), linear(mlp_dim, dim, bias=False))
         else:
             activation = nn.GELU() if kind == "gelu" else nn.ReLU()
             super().__init__(linear(dim, mlp_dim), activation, linear(mlp_dim, dim))
 
 
 def norm_of(dim: int, kind: str) -> nn.Module:
-    """A layer norm; of `rms` a scale and the root mean square alone (https://arxiv.org/abs/1910.07467)."""
+    """LayerNorm, or for `rms` RMSNorm (https://arxiv.org/abs/1910.07467)."""
     return RMSNorm(dim) if kind == "rms" else nn.LayerNorm(dim)
 
 
 def last_norm(dim: int, kind: str) -> nn.Module:
-    """What ends a stack whose blocks norm what goes into their sub-layers, and not what comes out."""
+    """The norm after the last block: a stack of pre-norm blocks needs one, a stack of post-norm blocks does
+    not.
+    """
     return nn.Identity() if kind == "post" else norm_of(dim, kind)
 
 
 class Residual(nn.Module):
-    """A sub-layer with what goes around it (section 3.1), dropout on its output (section 5.4).
+    """The residual connection and the norm around a sub-layer (section 3.1), dropout on its output
+    (section 5.4).
 
-    norm="post", the paper's: Norm(x + Dropout(Sublayer(x))). norm="pre": x + Dropout(Sublayer(Norm(x))), and
-    so is "rms", whose norm is another one.
+    norm="post", the paper's: Norm(x + Dropout(Sublayer(x))). norm="pre": x + Dropout(Sublayer(Norm(x))).
+    norm="rms" is "pre" with RMSNorm.
     """
 
     def __init__(self, dim: int, *, norm: str = "post", dropout: float = 0.0) -> None:
         super().__init__()
-        self.pre = known("norm", norm, NORMS) != "post"
+        self.pre = one_of("norm", norm, NORMS) != "post"
         self.norm, self.dropout = norm_of(dim, norm), nn.Dropout(dropout)
 
     def forward(
@@ -82,9 +83,9 @@ class Residual(nn.Module):
 
 
 @dataclass(frozen=True)
-class Inside:
-    """What a block is made of, besides its sizes: its attention, as `MultiHeadAttention` takes it, and the
-    kind of its feed-forward layer; `block`, from 1, is where it stands in its stack.
+class BlockDesign:
+    """What distinguishes a block besides its sizes: arguments of `MultiHeadAttention`, and the kind of the
+    feed-forward layer.
     """
 
     variant: Variant = PLAIN
@@ -93,13 +94,13 @@ class Inside:
     block: int = 1
 
 
-AS_PUBLISHED = Inside()
+AS_PUBLISHED = BlockDesign()
 
 
-def inside_of(config: Mapping[str, Any]) -> Inside:
-    """What a configuration says of blocks besides their sizes."""
+def block_design(config: Mapping[str, Any]) -> BlockDesign:
+    """The design of a configuration's blocks."""
     dropout, mlp = config.get("attention_dropout") or 0.0, config.get("mlp") or "relu"
-    return Inside(variant_of(config), dropout, mlp)
+    return BlockDesign(variant_of(config), dropout, mlp)
 
 
 class EncoderBlock(nn.Module):
@@ -115,14 +116,14 @@ class EncoderBlock(nn.Module):
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
-        inside: Inside = AS_PUBLISHED,
+        design: BlockDesign = AS_PUBLISHED,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
             dim, heads=heads, dim_head=dim_head, attention=attention,
-            dropout=inside.attention_dropout, variant=inside.variant, block=inside.block,
+            dropout=design.attention_dropout, variant=design.variant, block=design.block,
         )  # fmt: skip
-        self.feed_forward = FeedForward(dim, mlp_dim, kind=inside.mlp)
+        self.feed_forward = FeedForward(dim, mlp_dim, kind=design.mlp)
         self.around_attention, self.around_feed_forward = (
             Residual(dim, norm=norm, dropout=dropout) for _ in range(2)
         )
@@ -135,15 +136,13 @@ class EncoderBlock(nn.Module):
         causal: bool = False,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """(b, n, d) to (b, n, d). With `causal` and a cache it is the block of a decoder without an
-        encoder.
-        """
+        """(b, n, d) to (b, n, d). With `causal` and a cache it serves a decoder without an encoder."""
         x = self.around_attention(x, lambda x: self.attention(x, mask=mask, causal=causal, cache=cache))
         return self.around_feed_forward(x, self.feed_forward)
 
 
 class DecoderBlock(nn.Module):
-    """An encoder block whose tokens attend to the encoder's output too, between the two."""
+    """An encoder block with cross-attention to the encoder's output between its two sub-layers."""
 
     def __init__(
         self,
@@ -155,17 +154,17 @@ class DecoderBlock(nn.Module):
         dropout: float = 0.0,
         norm: str = "post",
         attention: str = "fused",
-        inside: Inside = AS_PUBLISHED,
+        design: BlockDesign = AS_PUBLISHED,
     ) -> None:
         super().__init__()
         self.attention, self.cross_attention = (
             MultiHeadAttention(
                 dim, heads=heads, dim_head=dim_head, attention=attention,
-                dropout=inside.attention_dropout, variant=inside.variant, block=inside.block,
+                dropout=design.attention_dropout, variant=design.variant, block=design.block,
             )
             for _ in range(2)
         )  # fmt: skip
-        self.feed_forward = FeedForward(dim, mlp_dim, kind=inside.mlp)
+        self.feed_forward = FeedForward(dim, mlp_dim, kind=design.mlp)
         self.around_attention, self.around_cross_attention, self.around_feed_forward = (
             Residual(dim, norm=norm, dropout=dropout) for _ in range(3)
         )

@@ -76,10 +76,10 @@ def multi_head(
 
 def pairs(tokens: int, variant: Variant, *, causal: bool) -> int:
     """The pairs of a query and a key that are computed where tokens attend to one another."""
-    return in_blocks(tokens, variant, causal=causal) or tokens**2
+    return blockwise_pairs(tokens, variant, causal=causal) or tokens**2
 
 
-def in_blocks(tokens: int, variant: Variant, *, causal: bool) -> int | None:
+def blockwise_pairs(tokens: int, variant: Variant, *, causal: bool) -> int | None:
     """The pairs where queries read under a window in blocks, each block from the keys around it and the
     sinks; None where all pairs are computed, as they are less than twice as many, or there is no window.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnsweep.core.axes import SHARED
-from attnsweep.core.errors import UserError, known
+from attnsweep.core.errors import UserError, one_of
 
 ATTENTIONS, POSITIONS, NORMS, MLPS = (
     SHARED[name].choices for name in ("attention", "positions", "norm", "mlp")
@@ -48,7 +48,7 @@ def check(attention: str, variant: Variant, *, heads: int, dim_head: int, dropou
     """Raises UserError for an unknown word, and for what does not go together, with what does; `dropout` is
     that of the weights.
     """
-    known("attention", attention, ATTENTIONS)
+    one_of("attention", attention, ATTENTIONS)
     check_heads(heads, variant.kv_heads)
     check_widths(attention, variant.positions, dim_head)
     if variant.sinks and variant.window is None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from attnsweep.nn.positions import slopes
+from attnsweep.nn.positions import alibi_slopes
 
 
 def attend(
@@ -33,7 +33,7 @@ def attend(
     run = compiled_attention() if compiled else cast(Callable[..., Tensor], flex_attention)
     read: Tensor = run(
         queries, keys, values,
-        score_mod=biased(slopes(queries.shape[1]).to(queries.device, queries.dtype)) if alibi else None,
+        score_mod=biased(alibi_slopes(queries.shape[1]).to(queries.device, queries.dtype)) if alibi else None,
         block_mask=blocks(queries.shape[2], causal, window, sinks, queries.device),
         enable_gqa=queries.shape[1] != keys.shape[1],
     )  # fmt: skip

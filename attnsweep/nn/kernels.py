@@ -1,17 +1,16 @@
-"""Scaled dot-product attention, and who may attend to whom: section 3.2 of "Attention Is All You Need"
+"""Scaled dot-product attention and masks: section 3.2 of "Attention Is All You Need"
 (https://arxiv.org/abs/1706.03762).
 
     3.2.1  scaled dot-product attention, eq. 1    `explicit`, `fused`
-    3.2.3  who may attend to whom                 `padding_mask`, `causal_mask`
+    3.2.3  masks                                  `padding_mask`, `causal_mask`
 
-Shapes: b examples, n queries, m keys, h heads of queries, g of keys and values (as many, where nothing else
-is said), d the width of a head.
+Shapes: b examples, n queries, m keys, h query heads, g key and value heads (g = h by default), d the width of
+a head.
 
-One convention for masks: boolean, True where the query may attend to the key; (n, m), or (b, n, m), or
-(b, h, n, m) where heads differ, each axis of full length or 1. A mask of two axes is always (n, m): what is
-known of the keys (b, m) becomes a mask by `padding_mask`, (b, 1, m). `&` joins two of them. `causal` closes
-what comes later as well; the queries are the last of the keys. A query that may attend to nothing has weights
-of zero and gets zeros, with gradients of zero, where the softmax would say 0/0.
+Masks are boolean, True where the query may attend to the key: (n, m), (b, n, m), or (b, h, n, m) where heads
+differ, each axis of full length or 1. A mask of two axes is always (n, m): `padding_mask` makes a mask (b, 1,
+m) of key tokens (b, m). `&` combines masks. `causal` also closes later keys; the queries are the last of the
+keys. A query that may attend to nothing has zero weights, output and gradients, where softmax would give 0/0.
 """
 
 import functools
@@ -42,10 +41,9 @@ class Kernel(Protocol):
         causal: bool = False,
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h n d"]:
-        """What each query reads from the values, (b, h, n, d). `bias` is added to the scores, `dropout` is a
-        rate on the weights.
+        """(b, h, n, d). `bias` is added to the scores, `dropout` is the rate on the weights.
 
-        Raises as `four_axes` does where the mask does not fit.
+        Raises as `expand_mask` does where the mask does not fit.
         """
 
 
@@ -61,7 +59,7 @@ class Weights(Protocol):
         bias: Bias | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b h n m"]:
-        """Raises as `four_axes` does where the mask does not fit."""
+        """Raises as `expand_mask` does where the mask does not fit."""
 
 
 def attention_weights(
@@ -75,10 +73,10 @@ def attention_weights(
     """softmax(Q K^T / sqrt(d) + bias): how much each query attends to each key, (b, h, n, m); rows sum to
     one.
 
-    Raises as `four_axes` does where the mask does not fit.
+    Raises as `expand_mask` does where the mask does not fit.
     """
     scores = scores_of(queries, keys, bias)
-    mask = joined(mask, queries, keys, causal=causal)
+    mask = combined_mask(mask, queries, keys, causal=causal)
     if mask is None:
         return scores.softmax(dim=-1)
     least = torch.finfo(scores.dtype).min  # not -inf, of which a row makes NaN
@@ -89,19 +87,23 @@ def scores_of(
     queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b g m d"], bias: Bias | None
 ) -> Float[Tensor, "b h n m"]:
     """Q K^T / sqrt(d) + bias."""
-    scores: Tensor = queries @ for_heads(keys, queries).mT / math.sqrt(queries.shape[-1])
+    scores: Tensor = queries @ repeat_kv(keys, queries).mT / math.sqrt(queries.shape[-1])
     return scores if bias is None else scores + bias
 
 
-def for_heads(keys: Float[Tensor, "b g m d"], queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h m d"]:
-    """The keys, or values, that each head of the queries reads: h / g heads, one after another, share one
-    (https://arxiv.org/abs/2305.13245, section 2.2).
+def repeat_kv(keys: Float[Tensor, "b g m d"], queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h m d"]:
+    """The keys or values of each query head: h / g consecutive heads share one (grouped-query attention,
+    https://arxiv.org/abs/2305.13245, section 2.2).
     """
-    return keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1) if shares(queries, keys) else keys
+    return (
+        keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+        if is_grouped(queries, keys)
+        else keys
+    )
 
 
-def shares(queries: Tensor, keys: Tensor) -> bool:
-    """Whether there are fewer heads of keys than of queries."""
+def is_grouped(queries: Tensor, keys: Tensor) -> bool:
+    """Whether there are fewer key heads than query heads."""
     return queries.shape[1] != keys.shape[1]
 
 
@@ -115,9 +117,9 @@ def explicit(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 as it is written. Holds all weights (b, h, n, m) in memory."""
+    """Eq. 1 step by step. All weights (b, h, n, m) are in memory."""
     weights = attention_weights(queries, keys, mask=mask, bias=bias, causal=causal)
-    return F.dropout(weights, dropout) @ for_heads(values, queries)
+    return F.dropout(weights, dropout) @ repeat_kv(values, queries)
 
 
 def fused(
@@ -131,22 +133,22 @@ def fused(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights; `scale` is
-    in the place of 1 / sqrt(d).
+    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights; `scale`
+    replaces 1 / sqrt(d).
 
-    On a CPU there is such a kernel for a dropout of zero only; with dropout torch computes step by step and
-    holds the weights, like `explicit`.
+    On a CPU torch has such a kernel for zero dropout only; with dropout it holds the weights, like
+    `explicit`.
     """
     n, m = queries.shape[2], keys.shape[2]
-    if bias is not None:  # its kernels know masks of four axes
+    if bias is not None:  # its kernels take masks of four axes
         bias = bias.to(queries.dtype).reshape(-1, *bias.shape[-3:])
     attend = functools.partial(
         F.scaled_dot_product_attention, queries, keys, values,
-        dropout_p=dropout, scale=scale, enable_gqa=shares(queries, keys),
+        dropout_p=dropout, scale=scale, enable_gqa=is_grouped(queries, keys),
     )  # fmt: skip
     if mask is None and bias is None and (not causal or n in (1, m)):  # the last query sees every key
         return attend(is_causal=causal and n > 1)
-    mask = joined(mask, queries, keys, causal=causal)
+    mask = combined_mask(mask, queries, keys, causal=causal)
     if mask is None:
         return attend(attn_mask=bias)
     idle = ~mask.any(dim=-1, keepdim=True)  # not every kernel of torch is sure to give zeros for such rows
@@ -162,21 +164,21 @@ KERNELS: dict[str, Kernel] = {"explicit": explicit, "fused": fused}
 
 
 def padding_mask(tokens: Int[Tensor, "b m"], *, padding: int = 0) -> Bool[Tensor, "b 1 m"]:
-    """Every query may attend to the keys that are not padding: (b, 1, m) of token ids (b, m)."""
+    """Every query may attend to the keys that are not padding: (b, 1, m), from token ids (b, m)."""
     return rearrange(tokens != padding, "b m -> b 1 m")
 
 
 def causal_mask(queries: int, keys: int, *, device: torch.device | None = None) -> Bool[Tensor, "n m"]:
-    """A query may attend to itself and what came before; the queries are the last of the keys: (n, m)."""
+    """A query may attend to itself and to earlier keys; the queries are the last of the keys: (n, m)."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def joined(mask: Mask | None, queries: Tensor, keys: Tensor, *, causal: bool) -> Tensor | None:
-    """The mask with four axes, and closed to what comes later where it is `causal`; None: all is open.
+def combined_mask(mask: Mask | None, queries: Tensor, keys: Tensor, *, causal: bool) -> Tensor | None:
+    """The mask with four axes, later keys closed where it is `causal`; None where all is open.
 
-    Raises as `four_axes` does.
+    Raises as `expand_mask` does.
     """
-    whole = None if mask is None else four_axes(mask, queries, keys)
+    whole = None if mask is None else expand_mask(mask, queries, keys)
     n, m = queries.shape[2], keys.shape[2]
     if not causal or n == 1:  # the last query sees every key
         return whole
@@ -184,7 +186,7 @@ def joined(mask: Mask | None, queries: Tensor, keys: Tensor, *, causal: bool) ->
     return earlier if whole is None else whole & earlier
 
 
-def four_axes(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+def expand_mask(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     """A mask of queries (b, h, n, d) and keys (b, h, m, d) with all four axes, each of full length or 1.
 
     Raises TypeError where it is not boolean, ValueError where it is not (n, m), (b, n, m) or (b, h, n, m).

@@ -1,14 +1,13 @@
-"""Where a token stands: added to it, turned into queries and keys, or taken off their scores.
+"""Positional encodings: added to the tokens, rotated into queries and keys, or subtracted from the scores.
 
-    sinusoidal   section 3.5 of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762)   `sinusoids`
-    learned      a vector per place, likewise added to the tokens                                `Positions`
-    rope         RoFormer (https://arxiv.org/abs/2104.09864): queries and keys are turned         `rotated`
-    alibi        https://arxiv.org/abs/2108.12409: a line of their distance is taken off scores   `distances`
-    none         nothing says it but the causal mask (https://arxiv.org/abs/2305.19466)
+    sinusoidal   "Attention Is All You Need" (https://arxiv.org/abs/1706.03762), section 3.5  `sinusoids`
+    learned      a vector per position, also added to the tokens                       `PositionalEncoding`
+    rope         RoFormer (https://arxiv.org/abs/2104.09864): rotates queries and keys  `apply_rope`
+    alibi        subtracts slope times distance (https://arxiv.org/abs/2108.12409)      `alibi_bias`
+    none         the causal mask alone tells positions (https://arxiv.org/abs/2305.19466)
 
-The first two say where a token stands, the next two how far two tokens stand from one another: those act in
-the attention of a sequence to itself, and not where one sequence reads another.
-Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a head where h stands before.
+The first two are absolute, the next two relative: those act in self-attention and not in cross-attention.
+Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a head after an axis h.
 """
 
 import functools
@@ -19,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from attnsweep.core.errors import UserError, known
+from attnsweep.core.errors import UserError, one_of
 from attnsweep.nn.design import POSITIONS
 
 BASE = 10_000  # of the frequencies, in both papers
@@ -39,9 +38,9 @@ def sinusoids(longest: int, dim: int) -> Float[Tensor, "n d"]:
     return both[:, :dim].to(torch.get_default_dtype())
 
 
-class Positions(nn.Module):
-    """Adds to each token what says where it stands, `sinusoidal` or `learned`, for up to `longest` tokens.
-    Of the other kinds it adds nothing, and there is no longest.
+class PositionalEncoding(nn.Module):
+    """Adds `sinusoidal` or `learned` positions to up to `longest` tokens; the other kinds add nothing, to any
+    number of tokens.
 
     Raises UserError for an unknown kind.
     """
@@ -49,14 +48,14 @@ class Positions(nn.Module):
     def __init__(self, longest: int, dim: int, *, kind: str = "sinusoidal") -> None:
         super().__init__()
         self.table: Tensor | None
-        if known("positions", kind, POSITIONS) == "learned":
+        if one_of("positions", kind, POSITIONS) == "learned":
             self.table = nn.Parameter(torch.randn(longest, dim) * dim**-0.5)
         else:
             table = sinusoids(longest, dim) if kind == "sinusoidal" else None
             self.register_buffer("table", table, persistent=False)
 
     def forward(self, tokens: Float[Tensor, "b n d"], *, start: int = 0) -> Float[Tensor, "b n d"]:
-        """Of tokens (b, n, d), the first of which stands at `start`. Raises UserError past `longest`."""
+        """(b, n, d) to (b, n, d); the first token's position is `start`. Raises UserError past `longest`."""
         if self.table is None:
             return tokens
         end, longest = start + tokens.shape[1], len(self.table)
@@ -65,22 +64,22 @@ class Positions(nn.Module):
         return tokens + self.table[start:end]
 
 
-def rotated(x: Float[Tensor, "b h n d"], *, start: int = 0, parts: int = 1) -> Float[Tensor, "b h n d"]:
-    """Queries or keys that stand from `start` on, each pair (x_2i, x_2i+1), as a complex number, turned by
-    its place times 10000^(-2i / d) radians (RoFormer, section 3.2.2), so that q_m . k_n hangs on m - n alone.
-    GPT-NeoX pairs x_i with x_(i + d/2) instead, which is the same up to the order of a head's columns.
-    Of several `parts` side by side each is turned by itself, d being its width; it must be even.
+def apply_rope(x: Float[Tensor, "b h n d"], *, start: int = 0, parts: int = 1) -> Float[Tensor, "b h n d"]:
+    """Queries or keys at positions `start`, `start` + 1, ...: each pair (x_2i, x_2i+1), as a complex number,
+    is rotated by its position times 10000^(-2i / d) radians (RoFormer, section 3.2.2), so that q_m . k_n
+    depends on m - n alone. GPT-NeoX pairs x_i with x_(i + d/2), which only reorders the columns of a head.
+    Each of several `parts` side by side is rotated by itself, d being its width, which must be even.
     """
     exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
     pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
     end = start + x.shape[2]
-    turned = pairs * turns(pairs, 2 ** (end - 1).bit_length(), x.shape[-1] // parts, parts)[start:end]
+    turned = pairs * rotations(pairs, 2 ** (end - 1).bit_length(), x.shape[-1] // parts, parts)[start:end]
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
-def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A table made by `make(*sizes, dtype, device)` for tensors like the first argument, once for each; but
-    anew while torch traces, whose tensors mean nothing after that.
+def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Caches the table that `make(*sizes, dtype, device)` gives for tensors like the first argument. While
+    torch traces it is made anew: tensors of a trace mean nothing after it.
     """
     known = functools.lru_cache(maxsize=64)(make)
 
@@ -91,21 +90,21 @@ def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return table
 
 
-@remembered
-def turns(
+@cached_table
+def rotations(
     longest: int, dim: int, parts: int, dtype: torch.dtype, device: torch.device
 ) -> Shaped[Tensor, "n i"]:
-    """exp(i place frequency) of the first places, (longest, parts dim / 2), complex."""
-    with torch.inference_mode(False):  # whoever asks first, training may go on with them
+    """exp(i position frequency) for positions below `longest`, (longest, parts dim / 2), complex."""
+    with torch.inference_mode(False):  # training may use them later
         places = torch.arange(longest, dtype=torch.float64, device=device)
         angles = torch.outer(places, frequencies(dim, device=device)).repeat(1, parts)
         return torch.complex(*(part.to(dtype.to_real()) for part in (angles.cos(), angles.sin())))
 
 
-def slopes(heads: int) -> Float[Tensor, " h"]:
-    """What a step of distance takes off the scores of each head: 2^(-8i / h) for i = 1, ..., h, h being a
-    power of two. Of another number of heads those of the power below, then every other one of that above, as
-    in the authors' code (https://github.com/ofirpress/attention_with_linear_biases).
+def alibi_slopes(heads: int) -> Float[Tensor, " h"]:
+    """The slope of each head: 2^(-8i / h) for i = 1, ..., h where h is a power of two. Otherwise those of the
+    next lower power of two, then every other one of the next higher, as in the authors' code
+    (https://github.com/ofirpress/attention_with_linear_biases).
     """
     whole = 2 ** (heads.bit_length() - 1)
     exponents = [8 * i / whole for i in range(1, whole + 1)]
@@ -113,17 +112,15 @@ def slopes(heads: int) -> Float[Tensor, " h"]:
     return 2.0 ** -torch.tensor(exponents + between, dtype=torch.float64)
 
 
-@remembered
-def steps(heads: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "h 1 1"]:
+@cached_table
+def negative_slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "h 1 1"]:
     """Minus the slopes."""
     with torch.inference_mode(False):
-        return -slopes(heads).to(device, dtype)[:, None, None]
+        return -alibi_slopes(heads).to(device, dtype)[:, None, None]
 
 
-def distances(
+def alibi_bias(
     queries: Int[Tensor, " n"], keys: Int[Tensor, " m"], heads: int, *, like: Tensor
 ) -> Float[Tensor, "h n m"]:
-    """ALiBi's bias on the scores, -slope |place of the query - place of the key|, (h, n, m), of the type of
-    `like`.
-    """
-    return steps(like, heads) * (queries[:, None] - keys).abs().to(like.dtype)
+    """-slope |position of the query - position of the key|, (h, n, m), in the dtype of `like`."""
+    return negative_slopes(like, heads) * (queries[:, None] - keys).abs().to(like.dtype)

@@ -1,9 +1,9 @@
-"""What is put in the place of softmax(Q K^T / sqrt(d)) V today, each as its paper writes it.
+"""Variants of softmax(Q K^T / sqrt(d)) V, each as in its paper.
 
-    gated          sigmoid(X W) times what was read (https://arxiv.org/abs/2505.06708)   `MultiHeadAttention`
-    differential   a softmax less another one (https://arxiv.org/abs/2410.05258)         `Differential`
-    sigmoid        each weight by itself (https://arxiv.org/abs/2409.04431)              `sigmoid`
-    linear         sums in the place of weights (https://arxiv.org/abs/2006.16236)       `linear_attention`
+    gated          the output times sigmoid(X W) (https://arxiv.org/abs/2505.06708)    `MultiHeadAttention`
+    differential   the difference of two softmaxes (https://arxiv.org/abs/2410.05258)  `Differential`
+    sigmoid        a sigmoid instead of the softmax (https://arxiv.org/abs/2409.04431) `sigmoid`
+    linear         running sums instead of weights (https://arxiv.org/abs/2006.16236)  `linear_attention`
 
 Shapes and masks are those of `kernels`.
 """
@@ -25,21 +25,19 @@ from attnsweep.nn.kernels import (
     Mask,
     Weights,
     attention_weights,
-    for_heads,
-    four_axes,
+    combined_mask,
+    expand_mask,
     fused,
-    joined,
+    repeat_kv,
     scores_of,
 )
 from attnsweep.nn.norms import RMSNorm
 
-Pair = tuple[Tensor, Tensor]  # features as they stand, and as rope turns them
+Pair = tuple[Tensor, Tensor]  # features without and with rope
 
 
 def kernel_of(attention: str, dim_head: int, block: int) -> tuple[Kernel, Weights]:
-    """What reads, and the weights with which it does; of linear attention `MultiHeadAttention` asks
-    neither.
-    """
+    """The kernel and its weights; `MultiHeadAttention` uses neither for linear attention."""
     if attention == "differential":
         difference = Differential(dim_head, block=block)
         return difference, difference.weights
@@ -59,10 +57,10 @@ def sigmoid_weights(
     bias: Bias | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """sigmoid(Q K^T / sqrt(d) - log n) (section 2, with the bias that its authors recommend), n being here
-    the number of keys that a query may attend to, so that later tokens change nothing: (b, h, n, m).
+    """sigmoid(Q K^T / sqrt(d) - log n) (section 2, with the bias that its authors recommend), where n is the
+    number of keys that the query may attend to, so that later tokens change nothing: (b, h, n, m).
     """
-    mask = joined(mask, queries, keys, causal=causal)
+    mask = combined_mask(mask, queries, keys, causal=causal)
     if mask is None:
         return (scores_of(queries, keys, bias) - math.log(max(1, keys.shape[2]))).sigmoid()
     scores = scores_of(queries, keys, bias)
@@ -80,20 +78,21 @@ def sigmoid(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n d"]:
-    """Sigmoid attention; torch has no kernel for it, so all weights are held."""
+    """Sigmoid attention; torch has no kernel for it, so all weights are in memory."""
     weights = sigmoid_weights(queries, keys, mask=mask, bias=bias, causal=causal)
-    return F.dropout(weights, dropout) @ for_heads(values, queries)
+    return F.dropout(weights, dropout) @ repeat_kv(values, queries)
 
 
 # --- Differential attention ---
 
 
 class Differential(nn.Module):
-    """(softmax(Q1 K1^T / sqrt(d)) - lambda softmax(Q2 K2^T / sqrt(d))) V (section 2.1), Q1 and Q2 being the
-    halves of the queries, d the width of a half; then a norm per head, times 1 - lambda_init (section 2.2).
+    """(softmax(Q1 K1^T / sqrt(d)) - lambda softmax(Q2 K2^T / sqrt(d))) V (section 2.1), where Q1 and Q2 are
+    the halves of the queries and d is the width of a half; then a norm per head, times 1 - lambda_init
+    (section 2.2).
 
     lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init, lambda_init = 0.8 - 0.6 exp(-0.3 (l - 1)) in
-    block l. The paper's h heads of width d are here of width 2 d, as wide as its values.
+    block l. A head is 2 d wide, like the values of the paper's heads.
     """
 
     def __init__(self, dim_head: int, *, block: int = 1) -> None:
@@ -121,15 +120,15 @@ class Differential(nn.Module):
         causal: bool = False,
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h n d"]:
-        """See `Kernel`. Both halves go through one call of the fused kernel, with zeros in the place of the
-        other half: keys and values are shared as by heads, and read as they lie.
+        """See `Kernel`. One call of the fused kernel computes both halves, each with zeros in place of the
+        other half: so keys and values are shared as in grouped-query attention, without a copy.
         """
         both = queries[:, :, None] * self.halves.to(queries.dtype)[:, None]  # (b, h, 2, n, d)
         options: dict[str, Any] = dict(dropout=dropout, scale=math.sqrt(2 / queries.shape[-1]))
         if queries.shape[2] == 1:  # the last query sees every key: the halves are two such
             read = fused(both.flatten(2, 3), keys, values, mask=mask, bias=bias, **options)[:, :, :, None]
         else:
-            mask = None if mask is None else of_halves(four_axes(mask, queries, keys), dim=1)
+            mask = None if mask is None else of_halves(expand_mask(mask, queries, keys), dim=1)
             bias = None if bias is None else of_halves(bias, dim=-3)
             read = fused(both.flatten(1, 2), keys, values, mask=mask, bias=bias, causal=causal, **options)
             read = read.unflatten(1, (-1, 2))
@@ -145,14 +144,14 @@ class Differential(nn.Module):
         bias: Bias | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b h n m"]:
-        """What V is multiplied with: rows sum to 1 - lambda, and may be negative."""
+        """The factors of V: rows sum to 1 - lambda, and entries may be negative."""
         pairs = zip(queries.chunk(2, dim=-1), keys.chunk(2, dim=-1), strict=True)
         one, other = (attention_weights(q, k, mask=mask, bias=bias, causal=causal) for q, k in pairs)
         return one - self.factor * other
 
 
 def of_halves(x: Tensor, *, dim: int) -> Tensor:
-    """A mask or a bias of heads for both halves of each; one of all heads is that of all halves."""
+    """A mask or bias per head, repeated for the two halves of each head."""
     return x if x.shape[dim] == 1 else x.repeat_interleave(2, dim=dim)
 
 
@@ -160,22 +159,24 @@ def of_halves(x: Tensor, *, dim: int) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """All that linear attention keeps of earlier tokens: of phi(k) v^T (b, g, d, e), of phi(k) (b, g, d)."""
+    """Linear attention's state: the sums of phi(k) v^T (b, g, d, e) and of phi(k) (b, g, d) over earlier
+    tokens.
+    """
 
     products: Tensor
     features: Tensor
 
 
-def features(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """phi(x) = elu(x) + 1 , above 0."""
+def feature_map(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+    """phi(x) = elu(x) + 1 > 0."""
     return F.elu(x) + 1
 
 
-def of_keys(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> Tensor | None:
-    """What of the keys (b, g, m, d), behind as many as were `seen`, may be summed up by a mask of all of
-    them: (b, 1, m, 1).
+def key_mask(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> Tensor | None:
+    """Which of the keys (b, g, m, d) the mask of all keys, `seen` earlier ones included, admits: (b, 1, m,
+    1).
 
-    Raises as `four_axes` does, and ValueError where it is not of keys alone: sums know no queries.
+    Raises as `expand_mask` does, and ValueError where the mask depends on queries, which sums cannot.
     """
     if mask is None:
         return None
@@ -185,7 +186,7 @@ def of_keys(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> T
             f"the mask is {shape}, but linear attention sums over keys whoever asks; make it (b, 1, m), and "
             "say causal=True for what comes later"
         )
-    whole = four_axes(mask, queries, keys.new_empty(1, 1, seen + m, 0))
+    whole = expand_mask(mask, queries, keys.new_empty(1, 1, seen + m, 0))
     return rearrange(whole[..., -m:], "b 1 1 m -> b 1 m 1")
 
 
@@ -198,11 +199,10 @@ def linear_attention(
     causal: bool = False,
     before: Sums | None = None,
 ) -> tuple[Float[Tensor, "b h n d"], Sums]:
-    """(phi(q) sum_j phi(k_j) v_j^T) / (phi(q) . sum_j phi(k_j)) (section 3.2), and the sums for
-    what follows.
+    """(phi(q) sum_j phi(k_j) v_j^T) / (phi(q) . sum_j phi(k_j)) (section 3.2), and the sums so far.
 
-    With rope the numerator's features are turned, as in RoFormer (https://arxiv.org/abs/2104.09864,
-    section 3.3). `causal`: over the j up to the query's own place (section 3.3), chunk by chunk.
+    With rope the numerator's features are rotated, as in RoFormer (https://arxiv.org/abs/2104.09864,
+    section 3.3). `causal` sums over j up to the query's position (section 3.3), chunk by chunk.
     """
     if admitted is not None:
         keys = keys[0].masked_fill(~admitted, 0), keys[1].masked_fill(~admitted, 0)
@@ -214,17 +214,15 @@ def linear_attention(
 
 
 def read_sums(queries: Pair, sums: Sums) -> Float[Tensor, "b h n d"]:
-    """What each query reads from all that was summed up."""
-    products, total = for_heads(sums.products, queries[0]), for_heads(sums.features, queries[0])
-    return divided(queries[1] @ products, (queries[0] * total[:, :, None]).sum(dim=-1, keepdim=True))
+    """The output of queries that attend to all keys in the sums."""
+    products, total = repeat_kv(sums.products, queries[0]), repeat_kv(sums.features, queries[0])
+    return safe_divide(queries[1] @ products, (queries[0] * total[:, :, None]).sum(dim=-1, keepdim=True))
 
 
 def chunk_by_chunk(
     queries: Pair, keys: Pair, values: Tensor, before: Sums | None
 ) -> tuple[Float[Tensor, "b h n d"], Sums]:
-    """What each query reads from what came before: the earlier ones of its chunk by weights, the chunks
-    before by their sums.
-    """
+    """Causal linear attention: by weights within a chunk, by sums over the chunks before it."""
     n, size = values.shape[2], min(CHUNK, values.shape[2])
     (q, q_turned), (k, k_turned) = (tuple(chunked(part, size) for part in pair) for pair in (queries, keys))
     v = chunked(values, size)
@@ -232,32 +230,32 @@ def chunk_by_chunk(
     until = Sums(*(part.cumsum(dim=2) for part in of_chunks))
     if before is not None:
         until = Sums(*(part + held[:, :, None] for part, held in zip(until, before, strict=True)))
-    products, total = (for_heads(end - own, q) for end, own in zip(until, of_chunks, strict=True))
-    turned = (q_turned @ for_heads(k_turned, q).mT).tril()
-    plain = turned if queries[0] is queries[1] else (q @ for_heads(k, q).mT).tril()
-    above = turned @ for_heads(v, q) + q_turned @ products
+    products, total = (repeat_kv(end - own, q) for end, own in zip(until, of_chunks, strict=True))
+    turned = (q_turned @ repeat_kv(k_turned, q).mT).tril()
+    plain = turned if queries[0] is queries[1] else (q @ repeat_kv(k, q).mT).tril()
+    above = turned @ repeat_kv(v, q) + q_turned @ products
     below = plain.sum(dim=-1, keepdim=True) + (q * total[:, :, :, None]).sum(dim=-1, keepdim=True)
-    read = rearrange(divided(above, below), "b h c i d -> b h (c i) d")[:, :, :n]
+    read = rearrange(safe_divide(above, below), "b h c i d -> b h (c i) d")[:, :, :n]
     return read, Sums(*(part[:, :, -1] for part in until))
 
 
 def chunked(x: Float[Tensor, "b h n d"], size: int) -> Float[Tensor, "b h c i d"]:
-    """Tokens in chunks of that size, the last filled up with zeros, which are no features of any token."""
+    """Tokens in chunks of `size`, the last padded with zeros, which add nothing to the sums."""
     padded = F.pad(x, (0, 0, 0, -x.shape[2] % size))
     return rearrange(padded, "b h (c i) d -> b h c i d", i=size)
 
 
-def divided(above: Tensor, below: Tensor) -> Tensor:
-    """The quotient; 0 where nothing was summed up."""
+def safe_divide(above: Tensor, below: Tensor) -> Tensor:
+    """The quotient; 0 where the denominator is 0, which is a sum over no keys."""
     return above / below.masked_fill(below == 0, 1)
 
 
 def linear_weights(
     queries: Pair, keys: Pair, *, mask: Mask | None = None, causal: bool = False
 ) -> Float[Tensor, "b h n m"]:
-    """The weights that linear attention never computes, (b, h, n, m): a similarity over its sum."""
-    mask = joined(mask, queries[0], keys[0], causal=causal)
-    plain, turned = (q @ for_heads(k, q).mT for q, k in zip(queries, keys, strict=True))
+    """The weights (b, h, n, m), which `linear_attention` never computes: similarities over their sum."""
+    mask = combined_mask(mask, queries[0], keys[0], causal=causal)
+    plain, turned = (q @ repeat_kv(k, q).mT for q, k in zip(queries, keys, strict=True))
     if mask is not None:
         turned, plain = turned.masked_fill(~mask, 0), plain.masked_fill(~mask, 0)
-    return divided(turned, plain.sum(dim=-1, keepdim=True))
+    return safe_divide(turned, plain.sum(dim=-1, keepdim=True))

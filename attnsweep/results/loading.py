@@ -1,4 +1,6 @@
-"""The tables as DataFrames: trials with the measures of their task, and with the latency of one runtime."""
+"""The tables as DataFrames: trials joined with their task's own measures, and with the latency of one
+runtime.
+"""
 
 import logging
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from attnsweep.core.errors import UserError, did_you_mean, known
+from attnsweep.core.errors import UserError, did_you_mean, one_of
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.results import latencies
 from attnsweep.results.schema import OWN, SCHEMA_VERSION, STATUSES, TABLES
@@ -27,16 +29,20 @@ def load(
     all_columns: bool = False,
     runtime: str | None = None,
 ) -> "pd.DataFrame":
-    """The rows of one table as a DataFrame: `trials` (by default the done ones; `status=None`: all) with the
-    measures that a task keeps in a table of its own, or any table as it is.
+    """One table of `results` as a DataFrame.
 
-    With `runtime`, such as "onnxruntime", the columns of latency are those under it, null where nothing was
-    measured so; else those of the first runtime that a trial's sweep named. Columns of `trials` that are null
-    in all these rows are left out, unless `all_columns`. Raises UserError where there are no results, or no
-    such table, or nothing was measured under that runtime.
+    - `table`: `trials`, joined with the measures that tasks keep in tables of their own; or `epochs`,
+    `latency`,
+      `references` or `driving`, as they are.
+    - `status`: which trials; None for all.
+    - `all_columns=True` keeps the columns of trials that are null in all rows.
+    - `runtime`: the runtime whose latency the rows show, such as "onnxruntime", null where it was not
+    measured.
+      By default the first one that each trial's sweep named.
+
+    Raises UserError where there are no results, no such table, or no latency under that runtime.
     """
-    if table not in TABLES:
-        raise UserError(f"table={table!r} is unknown; use one of {', '.join(TABLES)}")
+    one_of("table", table, TABLES)
     if status not in (None, *STATUSES):
         raise UserError(f"status={status!r} is unknown; use one of {', '.join(STATUSES)}, or None for all")
     store = opened(results)
@@ -59,8 +65,8 @@ def load(
 
 
 def opened(results: str | Path) -> Store:
-    """The tables of results. Raises UserError where there are none, with the folder above where that has
-    them.
+    """The tables of results. Raises UserError where there are none, and names the folder above if `results`
+    is a single table.
     """
     store = Store(results)
     if not store.is_empty:
@@ -87,8 +93,8 @@ def the_trial(rows: "pd.DataFrame", trial_id: str, among: str) -> "pd.Series[Any
 
 
 def completed(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of trials in which an axis that came later than they has the value that all had before: with
-    another one, seeds of one setting would be two.
+    """Rows of trials, with axes that are newer than a row filled in with their value from before: else seeds
+    of one setting would count as two settings.
     """
     for task in TASKS.values():
         for axis, (value, models) in came_later(task).items():
@@ -101,15 +107,12 @@ def completed(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:
-    """The trials with the latencies that were measured under one runtime, and no others.
-
-    Raises UserError where there are none.
-    """
+    """The trials with their latency under one runtime. Raises UserError where none was measured."""
     measured = store.read("latency").to_pylist()
     names = sorted({row["runtime"] for row in measured if row["latency_ms_p50"] is not None})
     if runtime not in names:
         raise UserError(
-            f"nothing was measured under runtime={known('runtime', runtime, RUNTIMES)!r}, only under "
+            f"nothing was measured under runtime={one_of('runtime', runtime, RUNTIMES)!r}, only under "
             f"{', '.join(names) or 'none'}; measure it: python -m attnsweep measure --runtime {runtime}"
         )
     rows = trials.to_pylist()

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attnsweep.core.errors import known
+from attnsweep.core.errors import one_of
 from attnsweep.core.terminal import exit_status
 from attnsweep.walkthrough.paper import from_tokens_to_loss
 from attnsweep.walkthrough.reader import Reader
@@ -15,7 +15,7 @@ def walk(names: Sequence[str] = (), say: Reader | None = None) -> None:
     """All of it, or the variants that are named. Raises UserError for an unknown one."""
     say = say or Reader()
     for name in names:
-        known("variant", name, STATIONS)
+        one_of("variant", name, STATIONS)
     if not names:
         from_tokens_to_loss(say)
     for name in names or STATIONS:

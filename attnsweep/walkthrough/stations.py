@@ -16,7 +16,7 @@ from attnsweep.nn.blocks import FeedForward, norm_of
 from attnsweep.nn.cost import cache_bytes, feed_forward, multi_head
 from attnsweep.nn.design import Variant
 from attnsweep.nn.kernels import attention_weights, causal_mask, explicit
-from attnsweep.nn.positions import distances, rotated, slopes
+from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope
 from attnsweep.walkthrough.paper import HIDDEN, WIDTH, D, H
 from attnsweep.walkthrough.reader import Reader
 
@@ -54,7 +54,7 @@ def same(layer: MultiHeadAttention, x: Tensor, read: Tensor) -> None:
 def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """Rotary positions."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
-    turned = rotated(q), rotated(k)
+    turned = apply_rope(q), apply_rope(k)
     say.step("Each pair (x_2i, x_2i+1) turned by place times 10000^(-2i/d) radians", "section 3.2.2")
     angles = places[:, None] * 10_000.0 ** (-torch.arange(0, WIDTH, 2) / WIDTH)
     say.tensor("angles", angles, "n i")
@@ -62,7 +62,9 @@ def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     say.step("Scores hang on the distance alone: 100 places further on they are the same", "section 3.2.2")
     scores = turned[0] @ turned[1].mT
     say.tensor("scores", scores, "b h n m")
-    torch.testing.assert_close(scores, rotated(q, start=100) @ rotated(k, start=100).mT, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        scores, apply_rope(q, start=100) @ apply_rope(k, start=100).mT, atol=1e-4, rtol=0
+    )
     same(layer, x, explicit(*turned, v, causal=True))
 
 
@@ -70,8 +72,8 @@ def alibi(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """A line of the distance taken off the scores."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
     say.step(f"Slopes 2^(-8i/h) of the {H} heads", "section 3")
-    say.line(f"  {', '.join(f'{slope:.4f}' for slope in slopes(H).tolist())}")
-    bias = distances(places, places, H, like=x)
+    say.line(f"  {', '.join(f'{slope:.4f}' for slope in alibi_slopes(H).tolist())}")
+    bias = alibi_bias(places, places, H, like=x)
     say.step("Added to the scores: minus slope times distance; here the first head's", "section 3")
     say.tensor("bias", bias, "h n m")
     same(layer, x, explicit(q, k, v, bias=bias, causal=True))
@@ -115,7 +117,7 @@ def qk_norm(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 def linear(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     """Sums in the place of weights, token by token."""
     q, k, v = heads_of(layer, x)
-    q, k = variants.features(q), variants.features(k)
+    q, k = variants.feature_map(q), variants.feature_map(k)
     say.step("phi(x) = elu(x) + 1 of queries and keys, above 0", "section 3.2")
     say.tensor("phi(Q)", q, "b h n d")
     s, z, read = torch.zeros(1, H, WIDTH, WIDTH), torch.zeros(1, H, WIDTH), []

@@ -58,7 +58,7 @@ class Writer:
         """Goes on with these rows; a row may only take the place of one with the same source."""
         self.tokens = self.tokens[rows]
         for own, _ in self.caches or ():  # of the encoder's output all rows of a source hold the same
-            own.choose(rows)
+            own.reorder(rows)
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ def revision(config: Config) -> int:
     changed too.
     """
     longest, variant = positions_for(config["length"]), variant_of(config)
-    in_blocks = any(cost.in_blocks(longest, variant, causal=causal) for causal in (False, True))
+    in_blocks = any(cost.blockwise_pairs(longest, variant, causal=causal) for causal in (False, True))
     return int(config["length"] < UNCHANGED_FROM) + (config["attention"] == "differential" or in_blocks)
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import Cache
-from attnsweep.nn.blocks import AS_PUBLISHED, DecoderBlock, EncoderBlock, Inside, inside_of, last_norm
+from attnsweep.nn.blocks import AS_PUBLISHED, BlockDesign, DecoderBlock, EncoderBlock, block_design, last_norm
 from attnsweep.nn.kernels import padding_mask
-from attnsweep.nn.positions import Positions
+from attnsweep.nn.positions import PositionalEncoding
 from attnsweep.tasks.sequences.problems import PAD
 from attnsweep.tasks.sequences.space import positions_for
 
@@ -27,7 +27,7 @@ class Transformer(nn.Module):
     """Encoder and decoder of `depth` blocks each; sequences have up to `longest` tokens.
 
     norm "post" (the paper's), or "pre" or "rms", which end each of the two stacks with a norm of its own; the
-    positions are the same for source and target; `inside` is what every block has otherwise than the paper's.
+    positions are the same for source and target; `design` is what every block has otherwise than the paper's.
     The weights begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which
     sqrt(d) times are N(0, 1), as are the logits. `dim_head` is dim // heads if not given, and the depths of
     encoder and decoder are `depth`. Raises UserError where a word is unknown, or sizes do not fit one
@@ -48,23 +48,23 @@ class Transformer(nn.Module):
         positions: str = "sinusoidal",
         longest: int = 512,
         attention: str = "fused",
-        inside: Inside = AS_PUBLISHED,
+        design: BlockDesign = AS_PUBLISHED,
         encoder_depth: int | None = None,
         decoder_depth: int | None = None,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
-        self.positions, self.dropout = Positions(longest, dim, kind=positions), nn.Dropout(dropout)
+        self.positions, self.dropout = PositionalEncoding(longest, dim, kind=positions), nn.Dropout(dropout)
         sizes: dict[str, Any] = dict(
             heads=heads, mlp_dim=mlp_dim, dim_head=dim_head, dropout=dropout, norm=norm, attention=attention
         )
         encoders, decoders = (
-            [replace(inside, block=i + 1) for i in range(blocks or depth)]
+            [replace(design, block=i + 1) for i in range(blocks or depth)]
             for blocks in (encoder_depth, decoder_depth)
         )
-        self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes, inside=one) for one in encoders)
-        self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes, inside=one) for one in decoders)
+        self.encoder = nn.ModuleList(EncoderBlock(dim, **sizes, design=one) for one in encoders)
+        self.decoder = nn.ModuleList(DecoderBlock(dim, **sizes, design=one) for one in decoders)
         self.encoder_norm, self.decoder_norm = (last_norm(dim, norm) for _ in range(2))
 
     def forward(self, source: Int[Tensor, "b n"], target: Int[Tensor, "b m"]) -> Float[Tensor, "b m v"]:
@@ -116,7 +116,7 @@ def transformer(config: Mapping[str, Any]) -> Transformer:
     return Transformer(
         vocabulary=config["num_classes"],
         longest=positions_for(config["length"]),
-        inside=inside_of(config),
+        design=block_design(config),
         dim_head=config.get("dim_head"),
         encoder_depth=config.get("encoder_depth"),
         decoder_depth=config.get("decoder_depth"),

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import Cache
-from attnsweep.nn.blocks import EncoderBlock, inside_of, last_norm
-from attnsweep.nn.positions import Positions
+from attnsweep.nn.blocks import EncoderBlock, block_design, last_norm
+from attnsweep.nn.positions import PositionalEncoding
 
 
 class Decoder(nn.Module):
@@ -22,14 +22,14 @@ class Decoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        dim, inside = config["dim"], inside_of(config)
+        dim, design = config["dim"], block_design(config)
         self.embedding = nn.Embedding(config["num_classes"], dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
-        self.positions = Positions(config["context"], dim, kind=config["positions"])
+        self.positions = PositionalEncoding(config["context"], dim, kind=config["positions"])
         self.dropout = nn.Dropout(config["dropout"])
         sizes = {key: config[key] for key in ("heads", "dim_head", "mlp_dim", "dropout", "norm", "attention")}
         self.blocks = nn.ModuleList(
-            EncoderBlock(dim, **sizes, inside=replace(inside, block=i + 1)) for i in range(config["depth"])
+            EncoderBlock(dim, **sizes, design=replace(design, block=i + 1)) for i in range(config["depth"])
         )
         self.norm = last_norm(dim, config["norm"])
 

@@ -55,7 +55,7 @@ def revision(config: Config) -> int:
     long contexts.
     """
     turned = config["attention"] == "differential" and config["positions"] == "rope"
-    return int(turned or cost.in_blocks(config["context"], variant_of(config), causal=True) is not None)
+    return int(turned or cost.blockwise_pairs(config["context"], variant_of(config), causal=True) is not None)
 
 
 def vocabulary(encoding: str, size: int | None) -> int | None:
