@@ -34,7 +34,7 @@ from torch.utils.benchmark import Timer
 
 from attnsweep.core.axes import Config
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Subject
-from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.meters import Meter
 from attnsweep.measuring import measure
 from attnsweep.measuring.device import cpu_threads
@@ -239,7 +239,7 @@ def print_nodes() -> None:
             local.add_node(num_cpus=1, object_store_memory=80_000_000)
         ray.init(address=local.address, log_to_driver=False)
         nodes = [on_ray.Node(one["NodeID"], 1.0, 0.0) for one in ray.nodes() if one["Resources"].get("CPU")]
-        kind = on_ray.Kind(Described({1: ""}, {}, {}, cores=1), tuple(nodes), lambda reason: None)
+        kind = on_ray.Kind(MachineInfo({1: ""}, {}, {}, cores=1), tuple(nodes), lambda reason: None)
         list(kind.measure(asks[: 4 * count]))  # workers have started
         began = time.perf_counter()
         assert len(list(kind.measure(asks))) == ARCHITECTURES

@@ -24,8 +24,8 @@ from attnsweep.core.text import limit
 from attnsweep.core.trial import Trial
 from attnsweep.engine import console, meters, serial
 from attnsweep.engine.engine import (
-    Described,
     Event,
+    MachineInfo,
     Measured,
     Ready,
     Reported,
@@ -56,7 +56,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.layers(x)
 """
-HERE = Described(
+HERE = MachineInfo(
     {1: DEVICE, 2: "A CPU, 2 threads"}, {"eager": VERSIONS}, {"openvino": "no openvino"}, cores=1
 )
 
@@ -251,7 +251,7 @@ class Fakes:
     measured: list[int | str] = field(default_factory=list)
     ms: Callable[[Mapping[str, Any]], float] = lambda config: float(config["depth"] or 1)
     error: str | None = None
-    described: Described = HERE
+    machine: MachineInfo = HERE
     fails_after: float = math.inf  # trials
     versions: str = VERSIONS
     queue: list[Trial] = field(default_factory=list)
@@ -374,7 +374,7 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_trials(tmp_path: Path, fak
 def test_latency_of_other_versions_decides_nothing(tmp_path: Path, fakes: Fakes) -> None:
     sweep = Sweep(**DEPTHS, budget={"latency_ms": 1}, latency={"batch": [1]})
     ran(sweep, tmp_path)
-    fakes.described = Described(HERE.measured_on, {"eager": "torch 3"}, {}, cores=1)
+    fakes.machine = MachineInfo(HERE.measured_on, {"eager": "torch 3"}, {}, cores=1)
     fakes.ms, fakes.versions = lambda config: config["depth"] / 2, "torch 3"
     ran(sweep, tmp_path)
     assert depths(fakes) == [1, 2]  # the done one stays, whatever it takes now
@@ -449,7 +449,7 @@ def test_what_cannot_be_measured_is_trained(
 def test_a_budget_that_cannot_be_measured_is_refused(
     tmp_path: Path, fakes: Fakes, latency: dict[str, Any], message: str
 ) -> None:
-    fakes.described = Described(
+    fakes.machine = MachineInfo(
         {1: DEVICE, 2: "2"}, {"eager": VERSIONS}, {"openvino": "no openvino"}, cores=1
     )
     with pytest.raises(UserError, match=f"cannot be measured: .*{message}"):

@@ -23,7 +23,7 @@ import attnsweep
 from attnsweep import Sweep, UserError
 from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject
 from attnsweep.engine import cluster, latency, on_ray
-from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.on_ray import Kind, Node, RayCluster
 from attnsweep.results.store import Store
 
@@ -214,7 +214,7 @@ def benches(nodes: Cluster) -> tuple[list[Kind], list[str | None]]:
 def alpha(benches: tuple[list[Kind], list[str | None]]) -> tuple[Kind, list[str | None]]:
     """The node Alpha as a bench, and what it reports from now on."""
     kinds, reports = benches
-    (one,) = (kind for kind in kinds if kind.described.measured_on[1].startswith("Alpha"))
+    (one,) = (kind for kind in kinds if kind.machine.measured_on[1].startswith("Alpha"))
     reports.clear()
     return one, reports
 
@@ -316,7 +316,7 @@ def kind_of(*nodes: Node, monkeypatch: pytest.MonkeyPatch) -> Kind:
     monkeypatch.setattr(
         Kind, "gathered", lambda self, shares: (one for node, asked in shares for one in node.answer(asked))
     )
-    return Kind(Described({1: "here"}, {}, {}, cores=1), nodes, lambda reason: None)
+    return Kind(MachineInfo({1: "here"}, {}, {}, cores=1), nodes, lambda reason: None)
 
 
 def node(name: str, *, ratio: float = 1.0, lost_after: int = 10**6) -> Answering:
@@ -348,7 +348,7 @@ def test_a_node_that_disagrees_is_named_and_left_out(
 
 def test_a_node_that_went_away_is_skipped(nodes: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     gone = Kind(
-        Described({1: "Gone, 1 thread"}, {}, {}, cores=1), (Node("ab" * 28, 1.0, 0.0),), lambda reason: None
+        MachineInfo({1: "Gone, 1 thread"}, {}, {}, cores=1), (Node("ab" * 28, 1.0, 0.0),), lambda reason: None
     )
     assert list(gone.measure([Ask(Deployment())])) == []
     assert "a node measures no more" in caplog.text

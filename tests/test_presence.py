@@ -12,7 +12,7 @@ import pytest
 
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
 from attnsweep.engine import meters, presence
-from attnsweep.engine.engine import Described, Measured
+from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.latency import Phase, Tally
 from attnsweep.results.store import Store
 
@@ -120,7 +120,7 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, unstable: bool
 ) -> None:
     class Disturbed:
-        described = Described({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
+        machine = MachineInfo({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
 
         def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
             for ask in asks:
@@ -151,7 +151,7 @@ def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> 
     of_vit = {**place, **asdict(ASK.deployment), "model": "vit", "unstable": False, "latency_ms_p50": None}
 
     class Failing:
-        described = Described({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
+        machine = MachineInfo({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {}, cores=1)
 
         def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
             for ask in asks:

@@ -1,4 +1,4 @@
-"""One command under way: where it works, what it trains within its budget, and what it measures."""
+"""A running command: the backend that it works on, training within the budget, measuring latency."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ from attnsweep.engine import console, live, meters, serial
 from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import Backend, Bench, Queue, Settings
 from attnsweep.engine.halving import Halving
-from attnsweep.engine.latency import Beforehand, Phase, Tally, subjects_of
+from attnsweep.engine.latency import LatencyOnDemand, Phase, Tally, subjects_of
 from attnsweep.engine.loop import run_trials
 from attnsweep.engine.recorder import RAY_LOG, Recorder
 from attnsweep.results.store import Store
@@ -27,14 +27,14 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.task import DataSet
 from attnsweep.training import probe
 
-SAY_S = 2.0  # of waiting, until that is said
-PROBE_S, PROBE_SHARE = 60.0, 0.05  # for steps that say how long trials take, and of the time that there is
-LEAST_S = 60.0  # of which steps beforehand would take too large a part
-LONG_S = 60.0  # without a limit: from which guess on such steps are worth their time
+SAY_S = 2.0  # of waiting, until the user is told
+PROBE_S, PROBE_SHARE = 60.0, 0.05  # most seconds, and share of the whole time, for timing a few steps
+LEAST_S = 60.0  # of a time limit: below, timing steps would take too large a part of it
+LONG_S = 60.0  # guessed for the sweep without a limit: below, timing steps is not worth it
 
 
 def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None:
-    """Has the files of data sets there, and what follows from them."""
+    """Downloads and decodes data sets where need be; see `DataSet.ensure`."""
     for dataset in datasets:
         with live.counting(screen, f"reading {dataset.name}") as progress:
             dataset.ensure(where.data, progress)
@@ -44,7 +44,8 @@ def ensure(datasets: Iterable[DataSet], where: Folders, screen: Console) -> None
 def opened(
     screen: Console, where: Folders, *, in_process: bool, address: str | None
 ) -> Iterator[tuple[Backend, live.Waits]]:
-    """Where a command works, this process or the Ray cluster at an address; and who says what it waits for.
+    """The backend of a command, this process or the Ray cluster at an address; and what shows what it waits
+    for.
 
     Raises UserError where Ray is wanted and cannot be imported.
     """
@@ -62,7 +63,7 @@ def opened(
 
 
 def ray_backends() -> ModuleType:
-    """The module of Ray's clusters. Raises UserError where Ray cannot be imported."""
+    """The module `on_ray`. Raises UserError where Ray cannot be imported."""
     try:
         from attnsweep.engine import on_ray  # here: --serial does without Ray
     except ImportError as error:
@@ -74,8 +75,8 @@ def ray_backends() -> ModuleType:
 
 @dataclass
 class Command:
-    """One command under way: what to run, where its rows go, where a person reads of it; and what plans
-    again, when more is known of latency.
+    """A running command: what it runs, where its rows go, the screen; `planned` plans again, given
+    latency.
     """
 
     sweep: Sweep
@@ -89,17 +90,17 @@ class Command:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All trials of the sweep, as far as they are known."""
+        """All trials of the sweep that are known so far."""
         return (*self.plan.trials, *(self.search.taken.values() if self.search else ()))
 
     @property
     def candidates(self) -> list[Trial]:
-        """Trials that are not done and that are within the budget as far as it was counted."""
+        """Trials that are not done and whose parameters and MACs are within the budget."""
         left = [trial for trial in self.plan.trials if self.plan.state[trial.trial_id] != "done"]
         return [trial for trial in left if not self.sweep.budget.excess(trial, unknown)]
 
     def work(self, *, address: str | None, latency: bool, in_process: bool) -> None:
-        """Trains what is not done and measures what was not measured yet."""
+        """Trains the trials that are not done, then measures latency that is not known."""
         to_train = bool(self.candidates or self.plan.open)
         if not to_train:
             refuse_unmet(self.plan)
@@ -113,21 +114,16 @@ class Command:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
                 tally = measure_latency(
-                    self.store,
-                    backend,
-                    waits,
-                    subjects,
-                    self.sweep.latency,
-                    self.where,
-                    gpus=asked["gpu"] > 0,
-                )
+                    self.store, backend, waits, subjects, self.sweep.latency,
+                    self.where, gpus=asked["gpu"] > 0
+                )  # fmt: skip
                 console.show_tally(self.screen, tally)
 
     def train_within_budget(
         self, backend: Backend, waits: live.Waits, asked: dict[str, float], *, latency: bool
     ) -> None:
-        """Trains what is not done, where latency decides after that is known. Raises UserError where nothing
-        is within the budget.
+        """Trains the trials that are not done, after measuring latency where that decides which. Raises
+        UserError where nothing is within the budget.
         """
         with contextlib.ExitStack() as stack:
             if self.sweep.measures_first:
@@ -139,7 +135,7 @@ class Command:
             self.search.refuse_unmet()
 
     def plan_again(self, latency_of: LatencyOf) -> None:
-        """Leaves out what exceeds the budget, now that latency is known. Raises UserError where all does."""
+        """Drops trials that exceed the budget now that latency is known. Raises UserError if all do."""
         before = self.plan
         self.plan, self.search = self.planned(latency_of)
         refuse_unmet(self.plan)
@@ -151,8 +147,8 @@ class Command:
     def beforehand(
         self, backend: Backend, waits: live.Waits, asked: Mapping[str, float], stack: contextlib.ExitStack
     ) -> LatencyOf:
-        """The latency of trials that are not trained yet: of those that are known all is measured now, by
-        machines that do nothing else; of a suggestion as it comes, on this machine, beside training.
+        """The latency of trials before training. Without a search, all are measured now, on idle machines;
+        with one, each suggestion is measured as it comes, on this machine, while others train.
         """
         first, on_gpu, tally = self.sweep.latency.first, asked["gpu"] > 0, Tally()
         with live.counting(waits.console, "latency") as progress:
@@ -162,7 +158,7 @@ class Command:
                 wanted = list(self.search.done.values())
             else:
                 bench, wanted = first_of(backend.benches(first, gpus=on_gpu)), self.candidates
-            latency_of = Beforehand(Phase(self.store, first, progress, tally=tally), bench)
+            latency_of = LatencyOnDemand(Phase(self.store, first, progress, tally=tally), bench)
             latency_of.measure(wanted)
         if self.search:
             stack.callback(console.show_tally, self.screen, tally)  # more is to come
@@ -171,13 +167,13 @@ class Command:
         return latency_of.silent()
 
     def prepare(self, backend: Backend) -> None:
-        """Computes what trials read and is not there yet: scenes are recorded."""
+        """Computes data that trials read and that is missing, such as recorded scenes."""
         for dataset in wanted_data(self.plan):
             with live.counting(self.screen, f"preparing {dataset.name}") as progress:
                 dataset.prepare(self.where.data, workers=backend.workers, progress=progress)
 
     def train(self, backend: Backend, asked: dict[str, float], *, latency: bool) -> None:
-        """Trains what is not done; `latency` is measured afterwards."""
+        """Trains the trials that are not done; `latency` says whether it is measured afterwards."""
         slots = backend.slots(asked)
         if asked["gpu"] == 0 and (self.sweep.resources or {}).get("gpu"):
             self.screen.print("  there is no GPU here: trials run on CPUs")
@@ -194,8 +190,8 @@ class Command:
             run_trials(engine, source, recorder, self.halving(), self.until)
 
     def probe(self, slots: int, gpu: float) -> None:
-        """Where time decides what is trained, or much of it would be guessed, takes a few steps of each model
-        that none has trained yet.
+        """Times a few steps of each model that no trial has trained yet, where a time limit decides what is
+        trained, or the estimate is long and would be a guess.
         """
         unseen, limited = self.plan.speed.unseen(self.plan.new), self.until.seconds < math.inf
         time_s = self.until.left_s if limited else self.plan.seconds / max(1, slots)
@@ -221,7 +217,7 @@ class Command:
         return Settings(options, self.sweep.trial_timeout, ahead)
 
     def halving(self) -> Halving | None:
-        """What stops trials early, going on from what earlier commands have left in the table `epochs`."""
+        """What stops trials early, with the rungs that earlier commands have left in the table `epochs`."""
         if self.sweep.scheduler != "asha":
             return None
         halving = Halving()
@@ -229,7 +225,7 @@ class Command:
         return halving
 
     def count(self) -> Counter[str]:
-        """How many trials ended how; `new` are those that have not ended."""
+        """The number of trials by status; `new` are those that have not ended."""
         rows = self.store.read("trials")
         ended = dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
         over = self.plan.over
@@ -243,7 +239,7 @@ class Command:
 
 
 def first_of(benches: Sequence[Bench]) -> Bench:
-    """The kind of device whose latency the rows of trials show. Raises UserError where there is none."""
+    """The bench whose latency the rows of trials show. Raises UserError where there is none."""
     if not benches:
         raise UserError("latency decides what is trained, and no machine is there to measure it")
     return benches[0]
@@ -260,7 +256,7 @@ def measure_latency(
     gpus: bool,
     again: bool = False,
 ) -> Tally:
-    """The latency phase, for these architectures (see `latency.subjects_of`)."""
+    """Runs the latency phase for these subjects (see `latency.subjects_of`)."""
     if not subjects:
         return Tally()
     with live.counting_and_waiting(waits.console, "latency") as (progress, show), waits.shown(show):

@@ -1,8 +1,8 @@
-"""The door between what decides about trials and what runs them.
+"""The interfaces between the code that decides about trials and the code that runs them.
 
-An engine runs trials, on Ray Tune's workers or in this process, and reports what happens to them as a stream
-of events. Which trial runs next, whether one is stopped early or tried again, and what is written down, is
-decided by whoever reads the events (see `loop`).
+An engine runs trials, on Ray Tune's workers or in this process, and reports on them as a stream of events.
+The reader of the events (see `loop`) decides which trial runs next, which one is stopped early or tried
+again, and what is recorded.
 """
 
 import math
@@ -19,21 +19,21 @@ from attnsweep.results.store import Row
 
 @dataclass(frozen=True)
 class Ready:
-    """There is room for another trial; with `spare` for one that waits until a worker joins."""
+    """There is room for another trial; with `spare`, for one that waits until a worker joins."""
 
     spare: bool = False
 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial begins, or begins again, from its checkpoint where it has one."""
+    """A trial begins, or goes on from its checkpoint."""
 
     trial: Trial
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A trial has trained an epoch or a part of one, or has ended: then the report has a `status`."""
+    """A trial has trained an epoch or a part of one, or, if the report has a `status`, has ended."""
 
     trial: Trial
     report: Mapping[str, Any]  # an event of `training.trial.run`
@@ -41,7 +41,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial no longer runs, because its worker died or was ended; `final` where it would happen again."""
+    """A trial's worker died or was killed; `final` where that would happen again."""
 
     trial: Trial
     error: str
@@ -50,7 +50,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Tick:
-    """About a second has passed; `waits_for` is what trials wait for, where none runs."""
+    """About a second has passed. If no trial runs, `waits_for` says why."""
 
     waits_for: str | None = None
 
@@ -62,15 +62,15 @@ class Engine(Protocol):
     """What runs trials."""
 
     def start(self, trial: Trial) -> None:
-        """Has a trial run as soon as there is room; one that was started before comes first."""
+        """Runs a trial as soon as there is room; one that was started before comes first."""
 
     def events(self) -> Iterator[Event]:
-        """What happens to the trials, as it happens. Ends when none is left and, at the last `Ready`, none
-        was started.
+        """Yields events as they happen. Ends when no trial is left and none was started at the last
+        `Ready`.
         """
 
     def stop(self, trial: Trial) -> None:
-        """Ends a trial, whatever it is doing. No event of it follows."""
+        """Ends a trial, whatever it is doing. No further event of it follows."""
 
 
 class TrialSource(Protocol):
@@ -81,14 +81,14 @@ class TrialSource(Protocol):
         """How many may be taken before a worker is free."""
 
     def take(self, *, last: bool) -> Trial | None:
-        """The next trial, or the last of those that are known; None where there is none now."""
+        """The next trial, or the `last` of the known ones; None where there is none now."""
 
     def ended(self, trial: Trial, status: str, row: Row) -> None:
-        """Learns how a trial ended."""
+        """To be called when a trial has ended."""
 
 
 class Queue:
-    """A source of trials that are known beforehand."""
+    """A source of trials that are all known in advance."""
 
     ahead = math.inf
 
@@ -104,9 +104,9 @@ class Queue:
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a machine calls itself by the number of threads, as in the column `measured_on`; by runtime the
-    versions of its packages, and why those that it lacks are missing; and its cores.
+class MachineInfo:
+    """A machine: its name for each number of threads (the column `measured_on`), for each runtime the
+    versions of its packages or why it is missing, and its cores.
     """
 
     measured_on: Mapping[int, str]
@@ -119,17 +119,17 @@ class Bench(Protocol):
     """A kind of device that latency is measured on: one machine, or several that are alike."""
 
     @property
-    def described(self) -> Described:
-        """What its machines say of themselves."""
+    def machine(self) -> MachineInfo:
+        """Its machines, all alike."""
 
     def measure(self, asks: Sequence[Ask]) -> "Iterator[Measured]":
-        """An answer to each ask, as they come, in any order; none to those whose machines were lost."""
+        """Answers the asks as they are measured, in any order; not those whose machines were lost."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An answer: the row, of `latency` or of `references`, or why there is none; and what else ran on the
-    machine meanwhile.
+    """The answer to an ask: a row of `latency` or `references`, or an error; and what disturbed the
+    machine.
     """
 
     ask: Ask
@@ -144,37 +144,37 @@ class Unmeasurable(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How the trials of a sweep run: what `training.trial.Options` is made of, and their limit in seconds."""
+    """How the trials of a sweep run: arguments of `training.trial.Options`, and their limit in seconds."""
 
     options: Mapping[str, Any]
     trial_timeout: float | None = None
-    ahead: float = math.inf  # trials that may be taken from their source before there is room for them
+    ahead: float = math.inf  # how many trials may be taken from their source before there is room
 
 
 class Backend(Protocol):
     """Where a command works: this process, or a Ray cluster."""
 
     def request(self, resources: Mapping[str, float] | None) -> dict[str, float]:
-        """What one trial takes, `cpu` and `gpu` included. Raises UserError where there is not that much."""
+        """The resources of one trial, `cpu` and `gpu` included. Raises UserError where there are too few."""
 
     def slots(self, asked: Mapping[str, float]) -> int:
-        """How many such trials run side by side."""
+        """How many trials with these resources run side by side."""
 
     def engine(self, settings: Settings, asked: Mapping[str, float]) -> Engine:
-        """What runs the trials."""
+        """The engine that runs the trials."""
 
     def workers(self) -> Executor:
-        """What prepares data."""
+        """The executor that prepares data."""
 
     def waiting(self) -> str:
-        """What tasks that do not begin may be waiting for, as a clause; empty where there is room."""
+        """What pending tasks may be waiting for, as a clause; empty where there is room."""
 
     def benches(self, asked: Deployments, *, gpus: bool) -> Sequence[Bench]:
         """The kinds of devices for measuring latency; those with GPUs come first."""
 
 
 def overdue(limit_s: float) -> str:
-    """Why a trial was ended that took too long."""
+    """The error of a trial that took too long."""
     return f"it took longer than trial_timeout={limit_s:g} s; the same command tries it again"
 
 

@@ -1,5 +1,5 @@
-"""The latency phase: what was not measured yet, on every kind of device, beside a reference; and what is
-measured before training, since it decides what is trained.
+"""The latency phase, which measures what is not known yet on every kind of device; and latency that is
+measured before training, because it decides which trials are trained.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ log = logging.getLogger("attnsweep")
 
 @dataclass
 class Tally:
-    """How many measurements were made, were known, are known to fail, stayed unstable, did not come about
-    (and are tried again next time), and failed with which reasons.
+    """Counts of measurements: made, known already, known to fail, made but unstable, lost (tried again next
+    time), and failed, by reason.
     """
 
     measured: int = 0
@@ -47,24 +47,24 @@ class Tally:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is a figure for all that was asked, and something was."""
+        """Whether there is a figure for everything that was asked for, and anything was."""
         return bool(self.measured or self.known) and not (self.failed or self.known_to_fail or self.lost)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One latency phase: what is to be measured, where its rows go, who hears of its progress."""
+    """One latency phase: what is measured, where its rows go, what shows its progress."""
 
     store: Store
     asked: Deployments
     progress: Progress
     again: bool = False
-    folders: Folders | None = None  # of weights and data, for what is judged anew
+    folders: Folders | None = None  # of weights and data, to judge int8 models
     tally: Tally = field(default_factory=Tally)
 
     def measure(self, subjects: Mapping[tuple[str, str], Subject], benches: Sequence[Bench]) -> Tally:
-        """Measures the subjects, by (arch_id, precision), on each bench, and joins latency into the rows of
-        their trials: the figures of the first bench, which comes last, stay there.
+        """Measures the subjects, by (arch_id, precision), on each bench, and writes latency into the rows of
+        their trials. The first bench comes last, so that its figures stay there.
         """
         for bench in reversed(benches):
             asks = list(self.missing(subjects, bench))
@@ -73,7 +73,7 @@ class Phase:
         return self.tally
 
     def missing(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> Iterator[Ask]:
-        """What has no row yet of this device and these versions; all of it where it is asked for again."""
+        """The asks without a row of this device and these versions; with `again` all asks."""
         rows = [] if self.again else self.store.read("latency").to_pylist()
         has_failed = {key_of(row): bool(row["error"]) for row in rows}
         possible = self.possible(bench)
@@ -89,7 +89,7 @@ class Phase:
                 yield Ask(one, subject, weights=weights if one.precision == "int8" else None)
 
     def weights(self, subject: Subject) -> Weights | None:
-        """The trials of an architecture that can be judged anew, the best on validation first."""
+        """The trials of an architecture that can be judged in int8, the best on validation first."""
         if self.folders is None:
             return None
         trials = []
@@ -103,13 +103,13 @@ class Phase:
 
     @functools.cached_property
     def judged_trials(self) -> list[Row]:
-        """The rows of finished trials that were judged by accuracy, the best on validation first."""
+        """The rows of finished trials with an accuracy, the best on validation first."""
         done = self.store.read("trials").filter(pc.field("status") == "done").to_pylist()
         return sorted((row for row in done if row["val_acc"] is not None), key=lambda row: -row["val_acc"])
 
     def possible(self, bench: Bench) -> Deployments:
-        """What is asked for, without runtimes that are not installed there and threads that it lacks."""
-        here = bench.described
+        """The deployments asked for, without runtimes and numbers of threads that the bench lacks."""
+        here = bench.machine
         for runtime in self.asked.runtime:
             if runtime in here.missing:
                 log.warning("%s; not measured", here.missing[runtime])
@@ -140,10 +140,10 @@ class Phase:
         return rows
 
     def references(self, asks: Sequence[Ask], bench: Bench) -> Mapping[tuple[str, int], float]:
-        """What the references take on that device, in ms, by name and threads: measured where it is not known
-        yet. Raises UserError where that fails.
+        """The references' own times on that device, in ms, by name and threads, measured where they are not
+        known yet. Raises UserError where that fails.
         """
-        here, rows = bench.described, self.store.read("references").to_pylist()
+        here, rows = bench.machine, self.store.read("references").to_pylist()
         known = {tuple(row[key] for key in KEYS["references"]): row["ms"] for row in rows}
         wanted = {
             reference_key(ask.deployment): Ask(replace(ask.deployment, runtime="eager")) for ask in asks
@@ -162,7 +162,7 @@ class Phase:
         return {key: ms for key, ms in found.items() if ms is not None}
 
     def record(self, measured: Measured) -> None:
-        """Writes the row; what has none is warned about and is tried again next time."""
+        """Writes a measurement's row; warns where it has none, so that it is tried again next time."""
         row, subject = measured.row, measured.ask.subject
         if row is None:
             arch_id = subject.arch_id if subject else ""
@@ -178,13 +178,13 @@ class Phase:
         self.tally.unstable += bool(row["unstable"])
 
     def join(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> None:
-        """Writes latency into the rows of the trials of these architectures that have another there."""
+        """Writes latency into the rows of these architectures' trials, where it has changed."""
         trials = [
             row
             for row in self.store.read("trials").to_pylist()
             if (row["arch_id"], row["precision"]) in subjects
         ]
-        where = bench.described.measured_on[self.asked.threads[0]]
+        where = bench.machine.measured_on[self.asked.threads[0]]
         measured = self.store.read("latency").to_pylist()
         before = {row["trial_id"]: row for row in trials}
         changes = {
@@ -198,17 +198,16 @@ class Phase:
             self.store.update_trials(changes)
 
 
-class Beforehand:
-    """The latency that decides over trials before they are trained, of one deployment on one bench: a
-    `LatencyOf`. What the table knows of this device and these versions is taken; the rest is measured, and
-    written there. Of the phase only `asked.first` is measured.
+class LatencyOnDemand:
+    """A `LatencyOf` for one bench: latency as the table has it for this device and these versions, else
+    measured and written there. Measures `asked.first` of the phase, which the rows of trials show.
 
-    Raises UserError where that runtime, or so many threads, are not there.
+    Raises UserError where the bench lacks that runtime or so many threads.
     """
 
     def __init__(self, phase: Phase, bench: Bench) -> None:
         self.phase = replace(phase, asked=phase.asked.first)
-        self.bench, here = bench, bench.described
+        self.bench, here = bench, bench.machine
         (runtime,), (threads,) = self.phase.asked.runtime, self.phase.asked.threads
         if runtime in here.missing:
             raise UserError(
@@ -231,14 +230,14 @@ class Beforehand:
             self.measure([trial])
         return self.known.get(key_of_trial(trial))
 
-    def silent(self) -> "Beforehand":
-        """The same without a bar, for what is measured one by one."""
+    def silent(self) -> "LatencyOnDemand":
+        """Shows no further progress: single measurements follow."""
         self.phase = replace(self.phase, progress=lambda done, total: None)
         return self
 
     def measure(self, trials: Iterable[Trial]) -> None:
-        """Measures those whose architecture is not known; each is tried once."""
-        learning = {key_of_trial(trial): trial for trial in trials if trial.params}  # a rule costs nothing
+        """Measures the architectures that are not known; each is tried once."""
+        learning = {key_of_trial(trial): trial for trial in trials if trial.params}  # rules have no latency
         asks = [
             Ask(deployment, subject_of_trial(trial))
             for key, trial in learning.items()
@@ -253,24 +252,24 @@ class Beforehand:
 
 
 def key_of_trial(trial: Trial) -> tuple[str, str]:
-    """The architecture and the precision that its latency is known by."""
+    """The architecture and precision of a trial, which its latency depends on."""
     return trial.arch_id, trial.config["precision"]
 
 
 def subject_of_trial(trial: Trial) -> Subject:
-    """What is measured of a trial that may not have been trained yet."""
+    """The subject of a trial that need not have been trained."""
     config = buildable(architecture(trial.config))
     return Subject(trial.arch_id, config, trial.source, Cost(trial.params, trial.macs))
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    """What identifies a row of `latency`."""
+    """The key of a row of `latency`."""
     return tuple(row[key] for key in KEYS["latency"])
 
 
 def key_on(bench: Bench, arch_id: str, deployment: Deployment) -> tuple[Any, ...]:
-    """What identifies the row that a measurement there would give."""
-    here = bench.described
+    """The key of the row that a measurement on that bench would give."""
+    here = bench.machine
     return key_of(
         {
             "arch_id": arch_id,
@@ -284,24 +283,24 @@ def key_on(bench: Bench, arch_id: str, deployment: Deployment) -> tuple[Any, ...
 
 
 def reference_key(deployment: Deployment) -> tuple[str, int]:
-    """What a deployment is measured beside, and on how many threads."""
+    """The reference of a deployment, and its number of threads."""
     return deployment.reference.name, deployment.threads
 
 
 def name_of(table: str, row: Row) -> str:
-    """The name of a row's file, which another row of the same key replaces."""
+    """The name of a row's file, so that a row of the same key replaces it."""
     return short_hash({key: row[key] for key in KEYS[table]})
 
 
 def subjects_of(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], Subject]:
-    """What is measured, by (arch_id, precision): of the done ones among `trials`, their ids to those of their
-    architectures (None: of all in the results).
+    """The subjects of the done trials among `trials`, which maps their ids to those of their architectures
+    (None: of all done trials), by (arch_id, precision).
     """
     rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
     found = {}
     for row in rows:
         asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
-        if asked and row["params"]:  # a rule without parameters costs nothing
+        if asked and row["params"]:  # rules without parameters have no latency
             found[row["arch_id"], row["precision"]] = row
     named = trials is not None
     read = {key: subject_of(row, named=named) for key, row in found.items()}
@@ -311,8 +310,8 @@ def subjects_of(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[st
 def at_lengths(
     subjects: Mapping[tuple[str, str], Subject], lengths: Sequence[int]
 ) -> dict[tuple[str, str], Subject]:
-    """The subjects that read or write sequences, as they would be at each of these lengths: architectures of
-    their own, whose rows of `latency` name the length.
+    """The models of sequences among the subjects at each of these lengths: architectures of their own, whose
+    rows of `latency` state the length.
 
     Raises UserError where there is none, or a length is out of range.
     """
@@ -337,8 +336,9 @@ def at_lengths(
 
 
 def subject_of(row: Row, *, named: bool) -> Subject | None:
-    """What a row's configuration describes; None, with a warning, where that is another architecture, or not
-    safe to build: a file of code that no sweep of ours has `named` must be our own.
+    """The subject of a row; None, with a warning, where its configuration is that of another architecture, or
+    not safe to build: unless this command's sweep has `named` its file of code, nobody else may have written
+    that.
     """
     config = buildable({column.name: row[column.name] for column in ARCHITECTURE})
     if arch_id_of(config) != row["arch_id"]:

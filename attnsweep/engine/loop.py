@@ -1,5 +1,5 @@
-"""The one loop over an engine's events: rows are recorded, further trials started, and those that learn too
-slowly stopped.
+"""The loop over an engine's events: it records rows, starts further trials, and stops those that learn
+too slowly.
 """
 
 import logging
@@ -15,12 +15,10 @@ from attnsweep.engine.engine import Engine, Event, Failed, Ready, Reported, Star
 from attnsweep.engine.halving import Halving
 from attnsweep.results.store import Row
 
-MOST_STARTS = 3  # of a trial in one command, where its worker dies every time
-SILENT_STEPS, SILENT_S = (
-    20,
-    120.0,
-)  # a trial is remarked on that is silent for so many of its usual steps, and so long
-UNKNOWN_S = 900.0  # ... or, before any trial of its model has reported twice, for so long
+MOST_STARTS = 3  # of a trial whose worker dies every time, in one command
+# a warning follows this many usual intervals between reports, and this long, without a report
+SILENT_STEPS, SILENT_S = 20, 120.0
+UNKNOWN_S = 900.0  # ... or, before any trial of its model has reported twice, this long
 log = logging.getLogger("attnsweep")
 
 
@@ -49,8 +47,8 @@ def run_trials(
     halving: Halving | None = None,
     deadline: Deadline | None = None,
 ) -> None:
-    """Runs the trials of a source to their ends, or to a deadline. A trial whose worker dies starts again,
-    `MOST_STARTS` times at most.
+    """Runs the trials of a source until they end, or until a deadline. A trial whose worker dies is started
+    again, up to `MOST_STARTS` times in all.
 
     Raises what the record raises, and KeyboardInterrupt.
     """
@@ -64,7 +62,7 @@ def run_trials(
 
 
 class Loop:
-    """The trials under way: what decides about each event."""
+    """The running trials, and the decision on each event."""
 
     def __init__(
         self,
@@ -76,13 +74,13 @@ class Loop:
     ) -> None:
         self.engine, self.source, self.record, self.halving = engine, source, record, halving
         self.deadline = deadline
-        self.trials: dict[str, Trial] = {}  # under way
-        self.rows: dict[str, Row] = {}  # of trials under way, as far as they have come
+        self.trials: dict[str, Trial] = {}  # those that run
+        self.rows: dict[str, Row] = {}  # theirs so far
         self.failures: Counter[str] = Counter()
         self.silence = Silence()
 
     def handle(self, event: Event) -> None:
-        """Records an event, and starts, stops or ends trials as it demands."""
+        """Records an event, and starts, stops or ends trials accordingly."""
         match event:
             case Ready(spare):
                 if not self.deadline.is_over and (trial := self.source.take(last=spare)):
@@ -119,7 +117,7 @@ class Loop:
             self._leave(trial)
 
     def _leave(self, trial: Trial) -> None:
-        """Ends a trial that has not ended: the same command goes on with it."""
+        """Ends a trial before its end; the same command will go on with it."""
         self.engine.stop(trial)
         self.silence.ended(trial)
         self.rows.pop(trial.trial_id)
@@ -135,10 +133,9 @@ class Loop:
             if not self.deadline.is_over:
                 self.engine.start(trial)
             return
-        starts = "" if final else f", at {self.failures[trial.trial_id]} starts"
-        self.rows.setdefault(trial.trial_id, trial.row())["error"] = (
-            error if final else (f"its worker failed{starts}: {error}")
-        )
+        starts = self.failures[trial.trial_id]
+        reason = error if final else f"its worker failed, at {starts} starts: {error}"
+        self.rows.setdefault(trial.trial_id, trial.row())["error"] = reason
         self._end(trial, "failed")
 
     def _end(self, trial: Trial, status: str) -> None:
@@ -150,11 +147,11 @@ class Loop:
 
 
 class Silence:
-    """Remarks on trials that have not reported for many times as long as is usual for their model."""
+    """Warns of trials that have not reported for many times as long as is usual for their model."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.heard: dict[str, tuple[Trial, float]] = {}  # the latest report of each trial under way
+        self.heard: dict[str, tuple[Trial, float]] = {}  # each running trial, and when it reported last
         self.usual: dict[str, float] = defaultdict(float)  # the longest time between two reports, per model
         self.remarked: set[str] = set()
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
+from attnsweep.core.child_process import environment_with_package
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.engine import presence
-from attnsweep.engine.engine import Described, Measured, Unmeasurable
+from attnsweep.engine.engine import MachineInfo, Measured, Unmeasurable
 from attnsweep.results import provenance
 from attnsweep.results.store import Row
 
@@ -58,7 +59,8 @@ class Meter:
         """The process; it ends when its input does."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "attnsweep.engine.measuring_process"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, env=with_this_package(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages,
+            env=environment_with_package(),
         )  # fmt: skip
 
     def last_words(self) -> str:
@@ -85,7 +87,7 @@ class BesideTraining:
     reference hold there, too.
     """
 
-    described: Described
+    machine: MachineInfo
     meter: Meter
 
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
@@ -105,13 +107,7 @@ def beside_training(asked: Deployments, gpus: float) -> Iterator[BesideTraining]
         yield BesideTraining(describe(gpus, asked.threads, asked.runtime), meter)
 
 
-def with_this_package() -> dict[str, str]:
-    """The environment of a process that is to import this very package."""
-    paths = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> Described:
+def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> MachineInfo:
     """What this machine calls itself, and which versions it has."""
     from attnsweep.core.runtimes import Unavailable, versions_of
 
@@ -127,7 +123,7 @@ def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> De
         except Unavailable as error:
             missing[runtime] = str(error)
     names = {number: provenance.device_name(device, number) for number in threads}
-    return Described(names, versions, missing, cores=len(os.sched_getaffinity(0)))
+    return MachineInfo(names, versions, missing, cores=len(os.sched_getaffinity(0)))
 
 
 def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured]:

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import cluster, meters
-from attnsweep.engine.engine import Bench, Described, Engine, Measured, Settings, WaitReport
+from attnsweep.engine.engine import Bench, Engine, MachineInfo, Measured, Settings, WaitReport
 from attnsweep.engine.tune import TuneEngine
 
 GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
@@ -80,11 +80,11 @@ class RayCluster:
         there = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
         ones = [Node(node["NodeID"], *alone(node["Resources"], gpus=gpus)) for node in there]
         answers = [(one, one.describe(asked)) for one in ones]
-        kinds: dict[tuple[float, str], list[tuple[Node, Described]]] = {}
+        kinds: dict[tuple[float, str], list[tuple[Node, MachineInfo]]] = {}
         for one, answer in answers:
             with contextlib.suppress(*GONE):  # another of its kind may be there
-                described = ray.get(answer)
-                kinds.setdefault((-one.gpus, str(described)), []).append((one, described))
+                machine = ray.get(answer)
+                kinds.setdefault((-one.gpus, str(machine)), []).append((one, machine))
         return [
             Kind(like[0][1], tuple(node for node, _ in like), self.report)
             for _, like in sorted(kinds.items(), key=lambda item: item[0])
@@ -142,7 +142,7 @@ Share = tuple[Node, Sequence[Ask]]
 class Kind:
     """The nodes of one kind: a `Bench`. They share the work; what a lost node leaves, others measure."""
 
-    described: Described
+    machine: MachineInfo
     nodes: tuple[Node, ...]
     report: WaitReport
 

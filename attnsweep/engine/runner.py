@@ -1,7 +1,7 @@
-"""What one command does: plan, run what is not done yet, write its rows, measure latency, close.
+"""What one command does: plan, run the trials that are not done yet, write rows, measure latency, close.
 
-Nothing of the driver's own state is kept. What is done stands in the tables and what was begun in
-checkpoints, so the same command goes on from wherever it was cut off.
+The driver keeps no state of its own: finished work is in the tables and unfinished work in checkpoints, so
+the same command goes on from wherever it was cut off.
 """
 
 import functools
@@ -70,14 +70,21 @@ def run(
 ) -> "pd.DataFrame":
     """Runs the trials of a sweep that are not done yet; returns the sweep's rows of `trials`, of any status.
 
-    `sweep` is a Sweep or the path of a sweep file; the other arguments are those of the command line. With
-    `skip_unreadable` the images of a folder that cannot be read are left out. After so many `hours` trials
-    under way end with their next epoch, and what has not run goes on when this is called again; where none
-    has ended, no row is returned. With `serial` trials run one after another in this process, without Ray:
-    for a debugger, or where Ray does not run. What the process has set, such as loggers, signal handlers and
-    random numbers, is afterwards as it was.
+    - `sweep`: a Sweep, or the path of a sweep file.
+    - `results`, `data`: folders, or for results a URI; `data` defaults to $ATTNSWEEP_DATA, else
+      ~/.cache/attnsweep.
+    - `address`: a Ray cluster; by default $RAY_ADDRESS, else one on this machine, else a new one.
+    - `latency=False` skips the latency phase.
+    - `serial=True` runs one trial after another in this process, without Ray: for a debugger, or where Ray
+    does
+      not run.
+    - `skip_unreadable=True` leaves out images that cannot be read.
+    - `hours`: after that time running trials end with their next epoch. The same call goes on with the rest.
+    It
+      returns no rows if no trial has ended.
 
-    Raises UserError where the sweep cannot start, KeyboardInterrupt where it was cut off.
+    Loggers, signal handlers, random generators and the like are restored afterwards. Raises UserError where
+    the sweep cannot start, KeyboardInterrupt where it was cut off.
     """
     with restored():
         sweep = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
@@ -106,8 +113,8 @@ def execute(
     in_process: bool = False,
     hours: float | None = None,
 ) -> Outcome:
-    """Runs what is not done yet, then measures latency; prints plan, progress and closing line. After so many
-    hours trials under way end with their next epoch, and latency is not measured.
+    """Runs the trials that are not done yet, then measures latency; prints plan, progress and closing line.
+    After `hours` running trials end with their next epoch, and latency is not measured.
     """
     until = deadline.after(hours)
     tested.warn_of_newer()
@@ -131,16 +138,20 @@ def execute(
             raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
         tidy(store)
         outcome = Outcome(command.trials, command.count(), interrupted)
-        plan = command.plan
         unlearnt = at_chance(command.trials, store.read("trials").select(ASKED).to_pylist())
-    seconds, tasks = time.monotonic() - began, {trial.config["task"] for trial in outcome.trials}
-    console.show_closing(
-        screen, outcome.counts, where.results, seconds,
-        tasks=tasks, interrupted=interrupted, unkept=console.unkept(until, plan),
-    )  # fmt: skip
-    new = [trial for trial in unlearnt if trial not in plan.at_chance]
-    console.show_at_chance(screen, new, outcome.trials)
+    close(command, outcome, time.monotonic() - began, unlearnt)
     return outcome
+
+
+def close(command: Command, outcome: Outcome, seconds: float, at_chance: Sequence[Trial]) -> None:
+    """Prints how the sweep ended, and which of its trials are now no better than chance."""
+    console.show_closing(
+        command.screen, outcome.counts, command.where.results, seconds,
+        tasks={trial.config["task"] for trial in outcome.trials}, interrupted=outcome.interrupted,
+        unkept=console.unkept(command.until, command.plan),
+    )  # fmt: skip
+    new = [trial for trial in at_chance if trial not in command.plan.at_chance]
+    console.show_at_chance(command.screen, new, outcome.trials)
 
 
 def measure(
@@ -153,10 +164,10 @@ def measure(
     address: str | None = None,
     in_process: bool = False,
 ) -> int:
-    """Measures latency of every architecture in the results on this hardware, or of those of the trials for
-    which the pandas query `where` holds: what is not known yet, or all of it again. With `lengths` those of
-    sequences, each as it would be for so many tokens. Returns the exit status, 1 where something that was
-    asked for has no figure.
+    """Measures, on this hardware, the latency of every architecture in the results, or of the trials for
+    which the pandas query `where` holds: what is not known yet, or with `again` all of it. With `lengths` it
+    measures models of sequences at these numbers of tokens. Returns the exit status, 1 where anything asked
+    for has no figure.
     """
     screen, store, folders = terminal.screen(), Store(results), folders_of(results)
     done = load(results, all_columns=True)

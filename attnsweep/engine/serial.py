@@ -24,10 +24,10 @@ from attnsweep.core.trial import Trial
 from attnsweep.engine import meters
 from attnsweep.engine.engine import (
     Bench,
-    Described,
     Engine,
     Event,
     Failed,
+    MachineInfo,
     Measured,
     Ready,
     Reported,
@@ -225,12 +225,12 @@ class InProcess(concurrent.futures.Executor):
 class ThisMachine:
     """This machine as a `Bench`."""
 
-    described: Described
+    machine: MachineInfo
     gpus: float
 
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         """See `Bench`."""
-        return meters.measure_here(asks, self.gpus, self.described.cores)
+        return meters.measure_here(asks, self.gpus, self.machine.cores)
 
 
 @contextlib.contextmanager

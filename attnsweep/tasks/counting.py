@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnsweep.core import apart
+from attnsweep.core import child_process
 from attnsweep.core.containment import contained, seed_all, seeded
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
@@ -128,7 +128,7 @@ def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
 def counted_once(architecture: Architecture) -> Cost:
     """See `counted`."""
     if architecture.source:
-        return counted_apart(architecture, architecture.source)
+        return counted_in_child(architecture, architecture.source)
     config = architecture.config
     with refusals(architecture):
         if architecture.rehearsal:  # first: where a model fails, it says why
@@ -165,7 +165,7 @@ def refusals(architecture: Architecture) -> Iterator[None]:
 # --- A user's own model ---
 
 
-def counted_apart(architecture: Architecture, source: Source) -> Cost:
+def counted_in_child(architecture: Architecture, source: Source) -> Cost:
     """The cost of a user's own model, which is built and tried in another process: it may hang, or die.
 
     One that takes long is not waited for: its training will show whether it works. Raises
@@ -174,7 +174,9 @@ def counted_apart(architecture: Architecture, source: Source) -> Cost:
     model, known = architecture.config["model"], deque[Cost](maxlen=1)
     try:
         known.extend(
-            apart.results(tried, architecture, source, source.sha256 not in SLOW, seconds=(BUILD_S, STEP_S))
+            child_process.results(
+                tried, architecture, source, source.sha256 not in SLOW, seconds=(BUILD_S, STEP_S)
+            )
         )
     except TimeoutError:
         if not known:

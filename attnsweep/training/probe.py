@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from attnsweep.core import apart
+from attnsweep.core import child_process
 from attnsweep.core.trial import Trial
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def seconds_of(
     found: dict[str, float] = {}
     until = time.monotonic() + budget_s
     try:
-        for trial_id, seconds in apart.results(probed, list(trials), data_dir, gpu, seconds=PATIENCE_S):
+        for trial_id, seconds in child_process.results(
+            probed, list(trials), data_dir, gpu, seconds=PATIENCE_S
+        ):
             found[trial_id] = seconds
             if time.monotonic() > until:
                 break
