@@ -12,7 +12,7 @@ from PIL import Image
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import datasets, decoding, official
 from attnsweep.tasks.images.datasets import DATASETS, ImageSet
-from attnsweep.tasks.registry import find, resolve
+from attnsweep.tasks.registry import find_dataset, resolve
 
 DIGITS = DATASETS["digits"]
 CLASS_OF = {
@@ -94,7 +94,7 @@ def test_an_unknown_data_set_is_answered_with_all_there_are(name: object) -> Non
     hint = hints.get(str(name), "")
     wanted = f"dataset={name!r} is unknown{hint}; use one of these: for images digits, mnist"
     with pytest.raises(UserError, match=re.escape(wanted)):
-        find(name)
+        find_dataset(name)
 
 
 # Files that are missing or not the official ones

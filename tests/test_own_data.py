@@ -24,7 +24,7 @@ from attnsweep.tasks.images.description import description, warnings
 from attnsweep.tasks.images.own_data import split
 from attnsweep.tasks.images.own_data.collection import Collection, decoded
 from attnsweep.tasks.images.own_data.listing import Entry
-from attnsweep.tasks.registry import class_names, find, resolve
+from attnsweep.tasks.registry import class_names, find_dataset, resolve
 
 SIDE = 8
 Rows = Sequence[tuple[np.ndarray, str]]  # images (h, w, 3) or (h, w), and their classes
@@ -241,7 +241,7 @@ def test_a_built_in_set_can_be_resized_and_at_its_own_size_is_what_it_was() -> N
     )
     again = np.asarray(Image.fromarray(data.test.images[7, 0].numpy()).resize((8, 8), Image.Resampling.BOX))
     assert np.abs(again.astype(int) - small.test.images[7, 0].numpy()).mean() < 16
-    assert description(find("digits"), [8, 16])[1].startswith("  8x8 px, resized to 8x8 and 16x16;")
+    assert description(find_dataset("digits"), [8, 16])[1].startswith("  8x8 px, resized to 8x8 and 16x16;")
 
 
 # How they are split

@@ -11,7 +11,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.results.loading import load, the_trial
 from attnsweep.space.sweep import OPTIONS
 from attnsweep.space.trials import make_trial
-from attnsweep.tasks.registry import AXES, TASKS, find, forget
+from attnsweep.tasks.registry import AXES, TASKS, find_dataset, forget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def rerun_line(row: Mapping[str, Any]) -> str:
 
     task = TASKS[row["task"]]
     # a folder of one's own may lie on another machine, and is not read for this
-    dataset = find(row["dataset"]) if row["dataset"] in task.dataset_names else None
+    dataset = find_dataset(row["dataset"]) if row["dataset"] in task.dataset_names else None
     derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
     derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
     if row["model"] in task.models:

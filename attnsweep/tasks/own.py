@@ -14,7 +14,7 @@ import linecache
 import math
 import sys
 import types
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,15 +170,6 @@ def wanting(model: str, name: str) -> UserError:
     """The refusal of a model whose constructor gets no value for an argument."""
     given = "" if name in OF_EVERY_SWEEP else "a value in the sweep, or "
     return UserError(f"{model} wants {name}; give it {given}a default in the class")
-
-
-def refuse_strangers(point: Point, model: str, axes: Container[str]) -> None:
-    """Raises UserError for a key of the point that is neither an axis nor a parameter of the class."""
-    parameters = signature(model, read(model))
-    for key in point:
-        if key not in axes and key not in parameters:
-            hint = did_you_mean(key, parameters) or f"; its arguments are {', '.join(parameters) or 'none'}"
-            raise UserError(f"{model} takes no {key}{hint}")
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""All tasks, and what follows from them: the axes there are, and what a point of a sweep means."""
+"""All tasks, with their axes, columns and models, and from a point of a sweep to a configuration."""
 
 import functools
 import importlib
@@ -25,14 +25,14 @@ COLUMNS: tuple[Column, ...] = tuple(column for task in TASKS.values() for column
 TASK_OF = {model: task for task in TASKS.values() for model in task.models}
 BEFORE = {model: values for task in TASKS.values() for model, values in task.before.items()}
 REVISED_MODELS = {name: n for task in TASKS.values() for name, n in task.revised_models.items()}
-BESIDE_ARCHITECTURE = {  # what no cost depends on, by default; folded once, as every trial asks for it
+BESIDE_ARCHITECTURE = {  # the defaults of axes on which no cost depends
     axis.name: axis.default for axis in AXES.values() if not axis.architecture
 }
 ALWAYS = ("task", "model", "dataset")
 
 
 def resolve(point: Point) -> Config:
-    """The configuration of one point in full: every axis, null where its model has no such thing.
+    """The full configuration of a point: every axis, null where its model does not have it.
 
     Raises UserError where a value is unknown, of the wrong type, out of range, or does not fit the others.
     """
@@ -44,10 +44,8 @@ def resolve(point: Point) -> Config:
             raise UserError(f"task={name!r} is unknown{did_you_mean(name, TASKS)}; use one of {known}")
         raise UserError(f"task={name!r} has no model {model}; leave task out")
     refuse_other_data(point, model, task)
-    if own.is_own(model):
-        own.refuse_strangers(point, model, AXES)
-    elif model not in task.models:
-        refuse_strangers(point, model)
+    if model not in task.models:
+        refuse_unknown_keys(point, model, task)
     return {**dict.fromkeys(AXES), **task.complete(point, model), "task": task.name, "model": model}
 
 
@@ -66,33 +64,35 @@ def known_model(point: Point) -> str:
 
 
 def has_task(model: object) -> bool:
-    """Whether a model belongs to a task by its name."""
+    """Whether it is a built-in or a library's model."""
     return isinstance(model, str) and task_of(model) is not None
 
 
 def task_of(model: str) -> Task | None:
-    """The task that a model belongs to by its name; None where it may be one's own."""
+    """The task of a built-in or a library's model; None for a user's own."""
     families = (task for task in TASKS.values() if task.family and task.family.has(model))
     return TASK_OF.get(model) or next(families, None)
 
 
 def is_open(model: object) -> bool:
-    """Whether keys of a sweep may be arguments of the model's class, known when that is loaded."""
+    """Whether keys of a sweep may be arguments of the model's class, which only loading it tells."""
     return own.is_own(model) or (has_task(model) and model not in TASK_OF)
 
 
-def refuse_strangers(point: Point, model: str) -> None:
-    """Raises UserError for a key of the point that is no axis and no argument of a library's model."""
-    family = TASKS[task.name].family if (task := task_of(model)) else None
-    arguments = family.takes(model) if family else ()
+def refuse_unknown_keys(point: Point, model: str, task: Task) -> None:
+    """Raises UserError for a key that is neither an axis nor a constructor argument of the model, which is a
+    user's own or a library's.
+    """
+    family = None if own.is_own(model) else task.family
+    arguments = sorted(family.takes(model)) if family else [*own.signature(model, own.read(model))]
     for key in point:
         if key not in AXES and key not in arguments:
-            hint = did_you_mean(key, arguments) or f"; its arguments are {', '.join(sorted(arguments))}"
+            hint = did_you_mean(key, arguments) or f"; its arguments are {', '.join(arguments) or 'none'}"
             raise UserError(f"{model} takes no {key}{hint}")
 
 
 def task_for(point: Point, model: str) -> Task:
-    """The task of a model; of one's own model that of the data set, where it takes such models."""
+    """The task of a model; of a user's own model that of the point's data set."""
     if task := task_of(model):
         return task
     takers = [task for task in TASKS.values() if task.own_models]
@@ -106,7 +106,7 @@ def refuse_other_data(point: Point, model: str, task: Task) -> None:
     """Raises UserError where the point's data set is unknown or belongs to another task than its model."""
     if (name := point.get("dataset")) is None or (isinstance(name, str) and task.find(name)):
         return
-    find(name)
+    find_dataset(name)
     theirs = next(one for one in TASKS.values() if isinstance(name, str) and one.find(name))
     raise UserError(
         f"dataset={name!r} is for {theirs.name} and model={model!r} for {task.name}; "
@@ -114,7 +114,7 @@ def refuse_other_data(point: Point, model: str, task: Task) -> None:
     )
 
 
-def find(name: object) -> DataSet:
+def find_dataset(name: object) -> DataSet:
     """The data set of that name. Raises UserError where there is none."""
     found = (task.find(name) for task in TASKS.values()) if isinstance(name, str) else iter(())
     for dataset in found:
@@ -126,27 +126,25 @@ def find(name: object) -> DataSet:
 
 
 def dataset_of(config: Mapping[str, Any]) -> DataSet:
-    """The data set of a configuration, read as its axes say. Raises UserError as `find` does."""
+    """The data set of a configuration, read as its axes say. Raises UserError as `find_dataset` does."""
     task = TASKS[config["task"]]
-    return task.dataset_of(dict(config)) if task.dataset_of else find(config["dataset"])
+    return task.dataset_of(dict(config)) if task.dataset_of else find_dataset(config["dataset"])
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
-    """The names of a model's outputs, those without a name by their number."""
+    """The names of a model's outputs, or their numbers."""
     known = getattr(dataset_of(config), "classes", ())
     return [*known, *map(str, range(len(known), config["num_classes"]))]
 
 
 def forget(data_dir: Path) -> None:
-    """Drops what is remembered of the files of data sets, so that the next plan, of that folder of data,
-    reads them anew.
-    """
+    """Clears caches of data sets' files, so that the next plan on that data folder reads them anew."""
     for task in TASKS.values():
         task.forget(data_dir)
 
 
 def takes(model: str) -> set[str]:
-    """The keys of a sweep that mean something to a model. Raises UserError as `resolve` does."""
+    """The keys of a sweep that a model takes. Raises UserError as `resolve` does."""
     known_model({"model": model})
     if task := task_of(model):
         theirs = task.models[model] if model in task.models or not task.family else task.family.takes(model)
@@ -157,14 +155,14 @@ def takes(model: str) -> set[str]:
 
 
 def before(config: Mapping[str, Any]) -> Config:
-    """What all trials of a configuration's model had before the axes came that it got later than others."""
+    """The values of newer axes in trials of the configuration's model from before these axes existed."""
     of_axes = {name: axis.before for name, axis in AXES.items()}
     return of_axes | TASKS[config["task"]].recipe_before | BEFORE.get(config["model"], {})
 
 
 def came_later(task: Task) -> dict[str, tuple[Any, set[str] | None]]:
-    """The axes that came later than the first trials of a task, each with the value that is its default and
-    that all trials had before, and the models that have it (None: all of the task).
+    """The axes that are newer than the first trials of a task, each with the value that these trials had,
+    which is its default, and the models that have it (None: all of the task).
     """
     values = {name: axis.before for name, axis in AXES.items() if axis.before == axis.default}
     values |= task.recipe_before
@@ -177,21 +175,21 @@ def came_later(task: Task) -> dict[str, tuple[Any, set[str] | None]]:
 
 
 def architecture(config: Mapping[str, Any]) -> Config:
-    """What of a configuration determines latency, parameters and MACs."""
+    """The part of a configuration that determines latency, parameters and MACs."""
     return {key: value for key, value in config.items() if key not in BESIDE_ARCHITECTURE}
 
 
 def buildable(sizes: Mapping[str, Any]) -> Config:
-    """The configuration of an architecture, with the defaults of all that no cost depends on."""
+    """The configuration of an architecture, with defaults for axes on which no cost depends."""
     return {**BESIDE_ARCHITECTURE, **sizes}
 
 
 def build(config: Mapping[str, object], source: Source | None = None) -> "nn.Module":
-    """The freshly initialised model of a configuration (see `resolve`).
+    """The freshly initialised model of a configuration (see `resolve`); `Procedure.example` gives inputs for
+    it.
 
-    What goes in and comes out is for its task to say: `Procedure.example` gives inputs. `source` is the text
-    of a user's own model, by default that of its file as it is now. Raises UserError where that is needed,
-    and is gone or has changed.
+    `source` is the code of a user's own model, by default that of its file now. Raises UserError where the
+    file is gone or has changed.
     """
     return TASKS[str(config["task"])].build(dict(config), source)
 
