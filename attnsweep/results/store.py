@@ -1,10 +1,9 @@
 """The tables of results: how they are written, read and compacted.
 
-Each table is a folder of Parquet files that share one explicit schema, so that pandas, polars and duckdb read
-the folder as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's
-rows are first in files of their own, named after the trial, so that writing them again replaces them;
-compaction moves what is final into one file, because a thousand files take seconds to read and one takes
-milliseconds.
+Each table is a folder of Parquet files with one explicit schema, so that pandas, polars and duckdb read the
+folder as it is, even while a sweep is writing. A file appears by a rename, whole or not at all. A trial's
+rows begin in files named after the trial, so that writing them again replaces them; compaction moves final
+rows into one file, because a thousand files take seconds to read and one takes milliseconds.
 """
 
 import contextlib
@@ -59,15 +58,15 @@ class Store:
         return storage.is_local(self.files)
 
     def write(self, table: str, rows: Sequence[Row], name: str) -> None:
-        """Writes `rows` as the file `name`.parquet of a table, replacing the file of that name as a whole."""
+        """Writes `rows` as the file `name`.parquet of a table, in place of the file of that name."""
         if strange := {key for row in rows for key in row} - set(SCHEMAS[table].names):
             raise KeyError(f"the table {table} has no column {', '.join(sorted(strange))}")
         rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
         self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
 
     def write_trial(self, row: Row) -> dict[str, Row]:
-        """Writes the row of a trial as files named after it, in `trials` and in the table of its task;
-        returns its part of each. Raises KeyError as `by_table` does.
+        """Writes a trial's row, split over `trials` and its task's own table, as files named after the trial;
+        returns the part of each table. Raises KeyError as `by_table` does.
         """
         parts = by_table(row)
         for table, part in parts.items():
@@ -87,8 +86,7 @@ class Store:
 
     def paths(self, table: str) -> list[str]:
         """The files of a table, oldest first, so that of two rows with one key the later one is the newer."""
-        selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
-        listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
+        listed = self._listed(f"{self.base}/{table}")
         infos = [info for info in listed if info.is_file and path_of(info).endswith(".parquet")]
         return [info.path for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path))]
 
@@ -98,28 +96,35 @@ class Store:
         return not any(self.paths(table) for table in TABLES)
 
     def unknown_tables(self) -> list[str]:
-        """The tables there that this version has not."""
-        selector = fs.FileSelector(self.base, allow_not_found=True)
-        listed = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
+        """The tables that this version does not know."""
+        listed = self._listed(self.base)
         folders = [Path(path_of(info)).name for info in listed if info.type == fs.FileType.Directory]
         return sorted(name for name in folders if name not in TABLES and self.paths(name))
 
+    def _listed(self, folder: str) -> list[fs.FileInfo]:
+        """What is in a folder; nothing where there is none."""
+        selector = fs.FileSelector(folder, allow_not_found=True)
+        found: list[fs.FileInfo] = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
+        return found
+
     def contents(self, table: str) -> Iterator[tuple[str, pa.Buffer]]:
-        """The name and the bytes of each file of a table, whatever is in it."""
+        """The name and the bytes of each file of a table."""
         for path in self.paths(table):
             with contextlib.suppress(FileNotFoundError), self._opened(path) as source:
                 yield Path(path).stem, pa.py_buffer(source.read())
 
     def keep(self, table: str, name: str, content: pa.Buffer) -> None:
-        """Writes a file as it is, beside one of its name that is another; nothing where it is there."""
+        """Writes a file unchanged, under another name where its name is taken by another content. Writes
+        nothing where its content is there already.
+        """
         known = dict(self.contents(table))
         other = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
         if not {name, other} & {key for key, there in known.items() if there.equals(content)}:
             self._put(table, content, other if name in known else name)
 
     def read(self, table: str) -> pa.Table:
-        """All rows of a table by its schema, the newest of each key; a file that cannot be read is skipped
-        with a warning.
+        """The newest row of each key, in this version's schema. Files that cannot be read are skipped with a
+        warning.
         """
         for _ in range(READS):
             try:
@@ -130,12 +135,12 @@ class Store:
         raise OSError(f"the files of {self.base}/{table} vanish as fast as they are listed")
 
     def _rows_of(self, table: str) -> list[pa.Table]:
-        """The rows of a table in each readable file; those that an older version has elsewhere come first."""
+        """The rows of a table by file; first those that an older version kept in another table."""
         moved = [part for move in MOVED if move.into == table for part in self._holding(move)]
         return [part.tables[table] for part in (*moved, *self._parts(table))]
 
     def _holding(self, move: Move) -> list[Part]:
-        """The readable files of an older version with columns that are in another table now."""
+        """The readable files of an older version that hold columns which have moved to another table."""
         found = []
         for path in self.paths(move.out_of):
             if self._names(path) & {*move.columns} and (part := self._part(move.out_of, path)) is not None:
@@ -143,7 +148,7 @@ class Store:
         return found
 
     def _names(self, path: str) -> set[str]:
-        """The columns of a file; none where it cannot be read, of which `_part` warns."""
+        """The columns of a file; none where it cannot be read (`_part` warns)."""
         return self._ask(path, lambda file: {*parquet.columns_of(file)}) or set()
 
     def _parts(self, table: str) -> list[Part]:
@@ -165,8 +170,8 @@ class Store:
 
     @contextlib.contextmanager
     def _opened(self, path: str) -> Iterator[Source]:
-        """A file to read from. Where a store fails this raises OSError: the file is no torn one, and its rows
-        are not to be taken for missing.
+        """A file to read from. Raises OSError where the store fails, lest an intact file count as torn and
+        its rows as missing.
         """
         if self.is_local:
             with files.reading(path, follow=True) as file:
@@ -180,24 +185,27 @@ class Store:
         yield pa.BufferReader(storage.patiently(self.files, download))
 
     def upgrade(self) -> None:
-        """Rewrites the files of older versions by this one's schema, so that polars and duckdb, too, read
-        each table as it is. Files of newer versions stay as they are.
+        """Rewrites the files of older versions in this version's schema, so that polars and duckdb, too, read
+        each table as it is. Files of newer versions stay unchanged.
         """
         for table in TABLES:
             if stale := {path for path in self.paths(table) if self._layout(table, path) == "older"}:
-                parts = self._parts(table)
-                for part, kept in zip(
-                    parts, latest(table, [one.tables[table] for one in parts]), strict=True
-                ):
+                for part, kept in self._latest(table):
                     if part.path in stale:
                         self._upgrade(table, part, kept)
+
+    def _latest(self, table: str) -> list[tuple[Part, pa.Table]]:
+        """The readable files of a table, each with those of its rows that no later file replaces."""
+        parts = self._parts(table)
+        kept = latest(table, [part.tables[table] for part in parts])
+        return list(zip(parts, kept, strict=True))
 
     def _layout(self, table: str, path: str) -> Layout | None:
         """Which version a file is of; None where it cannot be read."""
         return self._ask(path, lambda file: parquet.layout_of(file, table))
 
     def _ask(self, path: str, question: Callable[[pq.ParquetFile], T]) -> T | None:
-        """The answer of a file that is open; None where it cannot be read."""
+        """The answer to a question about a file; None where it cannot be read."""
         try:
             with self._opened(path) as source:
                 return question(parquet.parquet_file(source))
@@ -207,8 +215,8 @@ class Store:
             return None
 
     def _upgrade(self, table: str, part: Part, kept: pa.Table) -> None:
-        """Writes what has moved to other tables there, unless newer rows are, and then the file anew with the
-        rows `kept`.
+        """Rewrites a file with the rows `kept`, after copying columns that have moved to their new tables,
+        unless those have newer rows.
         """
         for other in part.tables.keys() - {table}:
             keys = KEYS[other]
@@ -220,14 +228,16 @@ class Store:
         self._rewrite(table, part.path, parquet.of_this_version(kept))
 
     def _rewrite(self, table: str, path: str, rows: pa.Table) -> None:
-        """Leaves these rows of a file's; none: no file."""
+        """Replaces the rows of a file; deletes it where there are none."""
         if len(rows):
             self._write(table, rows, Path(path).stem)
         else:
             storage.delete(self.files, path)
 
     def compact(self) -> None:
-        """Moves final rows of each table into one file; what a retry would replace stays where it is."""
+        """Merges the files of each table whose rows are all final; rows that a retry would replace stay
+        apart.
+        """
         self.upgrade()
         parts = {table: self._parts(table) for table in TABLES}
         trials = [part.tables["trials"] for part in parts["trials"]]
@@ -239,11 +249,13 @@ class Store:
             self._merge(table, [part for part, rows in ours if not of_trials or ids(rows) <= final])
 
     def _ours(self, table: str) -> list[Part]:
-        """The readable files of a table that this version may rewrite or delete: all but a newer one's."""
+        """The readable files of a table that this version may rewrite or delete: all but a newer
+        version's.
+        """
         return [part for part in self._parts(table) if part.layout != "newer"]
 
     def bundle(self, table: str, rows: Sequence[Row], names: Sequence[str]) -> None:
-        """Writes final rows as one file in place of the files `names`, in which they stand already."""
+        """Writes final rows as one file, which replaces the files `names` that hold them."""
         if not names:
             return
         self.write(table, rows, bundle_name(names))
@@ -252,19 +264,19 @@ class Store:
                 storage.delete(self.files, path)
 
     def supersede(self, table: str, rows: Sequence[Row], keys: Sequence[str]) -> None:
-        """Writes final rows as one file, then takes rows of the same `keys` out of the older files."""
+        """Writes final rows as one file, then removes rows with the same `keys` from the older files."""
         if not rows:
             return
         self.upgrade()
         written = {tuple(row[key] for key in keys) for row in rows}
-        older, name = self._ours(table), "part-" + uuid.uuid4().hex[:12]
-        self.write(table, rows, name)
+        older = self._ours(table)
+        self.write(table, rows, new_name())
         self._take_out(table, older, written, keys)
 
     def _take_out(
         self, table: str, parts: Iterable[Part], keys: Collection[tuple[Any, ...]], names: Sequence[str]
     ) -> None:
-        """Takes the rows out of files that have one of the `keys` in the columns `names`."""
+        """Removes rows that have one of the `keys` in the columns `names`."""
         for part in parts:
             rows = part.tables[table]
             stays = [key not in keys for key in keys_of(rows, names)]
@@ -272,28 +284,25 @@ class Store:
                 self._rewrite(table, part.path, rows.filter(pa.array(stays)))
 
     def newer(self, table: str) -> list[pa.Table]:
-        """The rows of files of newer versions, with all their columns, that no later file replaces."""
-        parts = self._parts(table)
-        found = []
-        for part, kept in zip(parts, latest(table, [one.tables[table] for one in parts]), strict=True):
+        """The rows in files of newer versions, with all their columns, that no later file replaces."""
+        found, names = [], KEYS[table]
+        for part, kept in self._latest(table):
             if part.layout == "newer" and len(kept):
                 with self._opened(part.path) as source:
-                    found.append(
-                        matching(parquet.read_raw(source), KEYS[table], set(keys_of(kept, KEYS[table])))
-                    )
+                    found.append(matching(parquet.read_raw(source), names, set(keys_of(kept, names))))
         return found
 
     def adopt(self, table: str, content: pa.Table, keys: Sequence[str]) -> None:
-        """Writes rows of a newer version as they are, then takes rows of the same `keys` out of our files."""
+        """Writes rows of a newer version unchanged, then removes rows with the same `keys` from our files."""
         if not len(content):
             return
         self.upgrade()
         ours = self._ours(table)
-        self._write(table, content, "part-" + uuid.uuid4().hex[:12])
+        self._write(table, content, new_name())
         self._take_out(table, ours, set(keys_of(content, keys)), keys)
 
     def _merge(self, table: str, parts: Sequence[Part]) -> None:
-        """One file in place of several. A file is deleted only when all its rows stand in the new one."""
+        """Replaces several files by one. A file is deleted only once all its rows are in the new one."""
         if len(parts) < 2:
             return
         name = bundle_name([part.path for part in parts])
@@ -302,7 +311,7 @@ class Store:
             storage.delete(self.files, part.path)
 
     def update_trials(self, changes: Mapping[str, Row]) -> None:
-        """Rewrites, file by file, the rows of the trials named in `changes` with those columns changed."""
+        """Changes columns of trials, by their ids; rewrites the files that hold them."""
         self.upgrade()
         for part in self._ours("trials"):
             if ids(part.tables["trials"]) & changes.keys():
@@ -312,13 +321,13 @@ class Store:
                 self._write("trials", content, Path(part.path).stem)
 
     def clear_scratch(self) -> None:
-        """Deletes what a driver that was killed in the middle of a write has left."""
+        """Deletes scratch files of a driver that was killed while it wrote."""
         for path in Path(self.base).glob(f".*{files.SCRATCH}") if self.is_local else ():
             path.unlink(missing_ok=True)
 
     def set_aside_unreadable(self, folder: Path) -> list[str]:
-        """Moves files that are not Parquet out of the tables, where one of them would stop pandas; returns
-        their names.
+        """Moves files that are not Parquet out of the tables, as pandas would fail on them; returns their
+        paths.
         """
         moved = []
         for table in TABLES if self.is_local else ():
@@ -331,13 +340,18 @@ class Store:
 
 
 def path_of(info: fs.FileInfo) -> str:
-    """The path of a file; nothing where its name is no text, and so none that we gave."""
+    """The path of a file; empty where its name is not UTF-8, and so not ours."""
     try:
         return str(info.path)
     except UnicodeDecodeError:
         return ""
 
 
+def new_name() -> str:
+    """A name that no file has."""
+    return "part-" + uuid.uuid4().hex[:12]
+
+
 def bundle_name(names: Iterable[str]) -> str:
-    """A name for the file that takes the place of `names`."""
+    """The name of the file that replaces the files `names`."""
     return "part-" + hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
