@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attnsweep.figures.report.page import report
 
 __all__ = ["Sweep", "UserError", "__version__", "front", "load", "pareto_figure", "pick", "report", "run"]
-LATER = {  # what imports Ray, reads rows by pandas or draws
+LATER = {  # they import Ray, pandas or matplotlib
     "front": "answers.pareto",
     "pick": "answers.pareto",
     "pareto_figure": "figures.front",
@@ -30,7 +30,7 @@ LATER = {  # what imports Ray, reads rows by pandas or draws
 
 
 def __getattr__(name: str) -> Any:
-    """One of LATER, imported when first asked for."""
+    """Imports a name of LATER on its first use."""
     if name not in LATER:
         raise AttributeError(f"module 'attnsweep' has no attribute {name!r}")
     from attnsweep.engine.restored import restored

@@ -1,4 +1,4 @@
-"""The command line: the first word chooses a command; here is how the process ends, whatever ends it."""
+"""The command line: the first word chooses the command. Errors and signals become exit statuses here."""
 
 import functools
 import logging
@@ -50,18 +50,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def stop(number: int, frame: Any) -> None:
-    """A polite kill ends a sweep as Ctrl-C does."""
+    """SIGTERM ends a sweep like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def hang_up(received: list[int], number: int, frame: Any) -> None:
-    """So does a terminal that is closed."""
+    """SIGHUP, as of a closed terminal, does so too, and is remembered for the exit status."""
     received.append(number)
     raise KeyboardInterrupt
 
 
 def script() -> int:
-    """The console script `attnsweep`. What it starts takes nothing from the working directory either."""
+    """The console script `attnsweep`. Processes that it starts import nothing from the working directory
+    either.
+    """
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     return main(sys.argv[1:])
 

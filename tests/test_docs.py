@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+import attnsweep
 from attnsweep.results.schema import TABLES
 from attnsweep.tasks.images.zoo_sizes import NOT_CARRIED
 from attnsweep.tasks.registry import AXES, TASK_OF
@@ -34,6 +35,11 @@ def test_a_page_names_all_that_there_is(hooks: ModuleType, page: str, names: set
     text = hooks.on_page_markdown((DOCS / page).read_text())
     assert "<!--" not in text
     assert {name for name in names if f"`{name}`" not in text} <= {"task", "model", "dataset"}
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    page = (DOCS / "api.md").read_text().splitlines()
+    assert {f"::: attnsweep.{name}" for name in attnsweep.__all__ if name != "__version__"} <= {*page}
 
 
 def test_what_is_not_carried_stands_beside_its_reason(hooks: ModuleType) -> None:

@@ -1,5 +1,6 @@
-"""A column of the tables of results knows its type, unit and meaning, which way is better, and where it is
-shown."""
+"""A column of the tables of results: its type, unit and meaning, which way is better, and where it is
+shown.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ View = Literal["closing", "pick", "curve"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `table` is `trials`, or a table that its task has for itself, one row per trial."""
+    """One column. `table` is `trials`, or its task's own table, which also has one row per trial."""
 
     name: str
     type: pa.DataType
@@ -21,12 +22,10 @@ class Column:
     meaning: str
     better: Literal["higher", "lower"] | None = None
     table: str = "trials"
-    per_epoch: bool = False  # judged after each epoch, so in `epochs` too; a trial has its selected epoch's
-    over_seeds: Literal["mean", "median", "first"] | None = None  # how a setting's seeds become one value
-    of_data: bool = False  # known of the data set before training: stands beside its checksum
-    same: tuple[str, ...] = ()  # columns that must be equal where values of this one are compared
-    objective: bool = (
-        False  # whether an adaptive search may aim at it: known at the latest once a trial was trained
-    )
-    of_selected: bool = False  # judged with each epoch, and kept of the selected one alone
-    shown: tuple[View, ...] = ()  # a trial's closing line, the table of `pick`, the learning curve of `show`
+    per_epoch: bool = False  # also in `epochs`; a trial has the value of its selected epoch
+    over_seeds: Literal["mean", "median", "first"] | None = None  # how a setting's seeds are aggregated
+    of_data: bool = False  # describes the data set and is known before training: `Task.data_columns`
+    same: tuple[str, ...] = ()  # columns that must be equal in rows whose values are compared
+    objective: bool = False  # whether a search may optimise it: it is known once a trial was trained
+    of_selected: bool = False  # judged after each epoch like `per_epoch`, but kept for the selected one only
+    shown: tuple[View, ...] = ()  # in a trial's closing line, the table of `pick`, the curve of `show`

@@ -1,12 +1,12 @@
-"""What an architecture costs, as two numbers that add up over its layers."""
+"""The cost of an architecture: two numbers that add up over its layers."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-accumulates of one forward pass of one example: None where they
-    cannot be counted, as those of a user's own model may not.
+    """Trainable parameters, and multiply-accumulates of a forward pass of one example; None where a user's
+    own model does not let them be counted.
     """
 
     params: int

@@ -12,33 +12,33 @@ from attnsweep.core.source import Source
 
 @dataclass(frozen=True)
 class Trial:
-    """One fully specified point. Two trials with one `trial_id` have one result."""
+    """One fully specified point. Equal ids mean equal results."""
 
     trial_id: str
     arch_id: str
-    config: Mapping[str, Any]  # every axis to its value; it cannot be changed
+    config: Mapping[str, Any]  # every axis to its value; immutable
     data_sha256: str
     params: int
     macs: int | None  # None where a user's own model cannot be counted
     numerics: int = 0  # the version of what its task computes
     source: Source | None = None  # the text of a user's own model, for workers that have no such file
-    data_columns: Mapping[str, Any] = field(default_factory=dict)  # what its task says of the data set
-    cost_columns: Mapping[str, Any] = field(default_factory=dict)  # and of its cost, besides the two above
+    data_columns: Mapping[str, Any] = field(default_factory=dict)  # of its row, on the data set
+    cost_columns: Mapping[str, Any] = field(default_factory=dict)  # of its row, on cost besides params, macs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A mapping that cannot be changed cannot be pickled either: it travels as a dict."""
+        """Pickles `config` as a dict: a MappingProxyType cannot be pickled."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Trial, tuple((values | {"config": dict(self.config)}).values())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Trial":
-        """Itself: it does not change, and Tune copies it several times."""
+        """Itself, as it is immutable; Tune copies it several times."""
         return self
 
     def row(self) -> dict[str, Any]:
-        """What the trials table says of it before it has run."""
+        """The columns of `trials` that are known before it has run."""
         ids = {"trial_id": self.trial_id, "arch_id": self.arch_id}
         return {
             **ids,
@@ -61,7 +61,7 @@ class Invalid:
 
 
 def short_hash(content: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of a SHA-256 over canonical JSON; nulls are left out, so that a new column
+    """The first 12 hex digits of the SHA-256 of canonical JSON, without nulls, so that a new column
     changes no id.
     """
     known = {key: value for key, value in content.items() if value is not None}

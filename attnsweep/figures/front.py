@@ -220,8 +220,9 @@ def table(one: Panel) -> str:
 
 
 def pareto_figure(frame: pd.DataFrame) -> Figure:
-    """The figure of `frame`, trials as of `attnsweep.load`: quality against cost, a panel per data set and
-    cost. A notebook shows it as it is. Raises UserError where the rows cannot be compared.
+    """A matplotlib figure of the trials in `frame` (see `attnsweep.load`), which a notebook shows: test
+    quality against cost with the fronts, a panel per data set and cost. Raises UserError where the rows
+    cannot be compared.
     """
     rows = selection.of_device(cleaned(frame.assign(**absent(frame))))
     figure = draw(panels(rows), summary(rows))
@@ -230,7 +231,7 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
 
 
 def absent(frame: pd.DataFrame) -> dict[str, None]:
-    """The columns that the figure reads and that `load` has left out, being null throughout."""
+    """The columns that the figure reads and that `load` has left out because they are null."""
     needed = (
         *QUALITIES,
         *COSTS,

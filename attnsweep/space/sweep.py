@@ -1,6 +1,4 @@
-"""What to run: a sweep is a search space and a budget; it expands into trials, which are checked and named
-before any starts.
-"""
+"""A sweep: a search space and how to run it, expanded into trials that are checked before any starts."""
 
 import contextlib
 import itertools
@@ -46,37 +44,36 @@ SKIP_UNREADABLE = {"unreadable": ("skip",)}  # what --skip-unreadable overrides
 class Sweep:
     """A search space and how to run it.
 
-    `space` is a dict, or a list of dicts whose union is swept; a value is a constant,
-    `tune.grid_search([...])` or one of Ray Tune's domains. Further keywords hold for every part of the union;
-    a part's own value wins.
+    `space` is a dict, or a list of dicts whose union is swept. A value is a constant,
+    `tune.grid_search([...])` or one of Ray Tune's domains. Further keywords apply to every dict; a dict's own
+    value wins.
 
-    `resources` is what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. By default one CPU, and a quarter
-    of a GPU where there are GPUs. `num_samples` is how often domains are drawn for each cell of the grid:
-    sample i of a key is the same in every cell and every run. `scheduler="asha"` stops trials early: of one
-    model and data set those whose configuration is not among the best quarter after 1, 4, 16 ... epochs, its
-    seeds taken together; trials of this sweep that stand in the results count, too. `keep_weights=True`
-    leaves the weights of each trial's selected epoch in runs/TRIAL_ID/weights.pt, on the machine that trained
-    it. `trial_timeout=600` ends a trial that has not ended 600 s after it was started: it is `failed` with
-    that reason, its worker is replaced, and the same command tries it again, from its last checkpoint. With
-    --serial there is no worker to replace: what hangs in C code hangs the command, which is to be ended.
+    - `resources`: what one trial takes, such as `{"cpu": 1, "gpu": 0.25}`. Default: one CPU, and a quarter of
+      a GPU where there are GPUs.
+    - `num_samples`: how often domains are drawn for each cell of the grid. Sample i of a key is the same in
+      every cell and every run.
+    - `scheduler="asha"` stops trials early: after 1, 4, 16 ... epochs those whose configuration is not in the
+      best quarter of its model and data set. A configuration counts by the mean of its seeds; trials of this
+      sweep that are in the results already count, too.
+    - `keep_weights=True` leaves the weights of each trial's selected epoch in runs/TRIAL_ID/weights.pt, on
+      the machine that trained it.
+    - `trial_timeout`: seconds after its start at which a trial is ended. It counts as `failed`, its worker is
+      replaced, and the same command tries it again from its last checkpoint. With --serial there is no worker
+      to replace: a trial that hangs in C code hangs the command.
+    - `latency`: what is measured after training, such as
+      `{"runtime": ["eager", "onnxruntime"], "batch": [1, 32], "threads": [1, 2], "precision": ["bf16"]}`.
+      Default: eager, at batch 1 and 256, on one thread, in each trial's own precision. The rows of trials
+      show the first runtime and number of threads, at the smallest batch.
+    - `budget`: limits on a trial's cost, some of `{"latency_ms": 2, "params": "2M", "macs": 1e8}`. A trial
+      over a limit is never trained. Parameters and MACs are known to the plan; latency is measured before
+      training, once per architecture, as the rows of trials show it. A cost that cannot be counted or
+      measured is within every limit.
+    - `search="optuna"`: Optuna chooses values from the domains, in each cell of the grid by itself, until the
+      cell has `num_samples` trials. Suggestions over the `budget` do not count, but Optuna learns from them.
+    - `objectives`: the columns of `trials` that the search optimises, several as a trade-off: accuracy is
+      maximised; losses, parameters, MACs and `latency_ms_p50` are minimised.
 
-    `latency` says what is measured once the trials have run, such as
-    `{"runtime": ["eager", "onnxruntime"], "batch": [1, 32], "threads": [1, 2], "precision": ["bf16"]}`;
-    by default eager, at batch 1 and 256, on one thread, in each trial's own precision. The rows of trials
-    show the first runtime and number of threads.
-
-    `budget={"latency_ms": 2, "params": "2M", "macs": 1e8}` is the most that a trial may cost, some of the
-    three: what exceeds it is never trained. Parameters and MACs are known to the plan. Latency is measured
-    before training, once per architecture, as the rows of trials show it: under the first runtime and number
-    of threads of `latency`, at the smallest batch, in each trial's own precision. What cannot be counted or
-    measured exceeds nothing.
-
-    `search="optuna"` has Optuna choose in the domains, for each cell of the grid by itself, until it has
-    `num_samples` trials that are good in the `objectives`: columns of `trials`, of which accuracy is to be
-    high and losses, parameters, MACs and `latency_ms_p50` are to be low; of several, the trade-off is
-    searched. What exceeds the `budget` does not count, and Optuna learns by how much it does.
-
-    Raises UserError where a key is unknown, a grid is empty or an option is out of range.
+    Raises UserError for an unknown key, an empty grid, or an option that is out of range.
     """
 
     def __init__(
@@ -106,32 +103,22 @@ class Sweep:
         self.num_samples = num_samples
         self.scheduler = scheduler
         self.keep_weights = keep_weights
-        if not any(is_open(model) for part in self.parts for model in grid(part.get("model"))):
-            for key in dict.fromkeys(itertools.chain(*self.parts)):
-                check_key(key)
-        for part in self.parts:
-            for key, value in part.items():
-                check_value(key, value)
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise UserError(f"num_samples={num_samples!r} is out of range; use a whole number from 1")
-        if not isinstance(keep_weights, bool):
-            raise UserError(f"keep_weights={keep_weights!r} is neither True nor False")
-        if scheduler not in (None, "asha"):
-            raise UserError(f"scheduler={scheduler!r} is unknown; use 'asha' or leave it out")
+        check_space(self.parts)
         self.trial_timeout = checked_timeout(trial_timeout)
         self.latency = latency if isinstance(latency, Deployments) else Deployments.of(latency)
         self.budget = Budget.of(budget)
         self.search = search
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+        check_options(self)
         check_search(self)
 
     @property
     def size(self) -> int:
-        """The number of points; several may be the same trial."""
+        """The number of points; several points may be the same trial."""
         return sum(cells(part) for part in self.parts) * self.num_samples
 
     def points(self) -> Iterator[Point]:
-        """Every cell of every part's grid, `num_samples` times, with the domains drawn."""
+        """Every cell of every part's grid, with its domains drawn, `num_samples` times."""
         if self.size > MOST_TRIALS:
             raise UserError(f"the sweep has {self.size:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
@@ -140,32 +127,32 @@ class Sweep:
                     yield draw(cell, sample)
 
     def cells(self) -> Iterator[Point]:
-        """Every cell of every part's grid, its domains as they are."""
+        """Every cell of every part's grid, with its domains undrawn."""
         return itertools.chain.from_iterable(map(crossed, self.parts))
 
     def unused(self) -> dict[str, list[str]]:
-        """For each model the keys of its parts of the sweep that it does not take: a CNN has no depth."""
+        """For each model the keys that its parts set and that it does not have: a CNN has no depth."""
         found: dict[str, list[str]] = {}
         for part in self.parts:
             for model in grid(part.get("model")):
                 with contextlib.suppress(UserError):  # its points are invalid, and say why
                     known = takes(model)
-                    strangers = [key for key in part if part[key] is not None and key not in known]
+                    foreign = [key for key in part if part[key] is not None and key not in known]
                     theirs = self._of_others(model, part)
-                    found[model] = list(dict.fromkeys([*found.get(model, []), *strangers, *theirs]))
+                    found[model] = list(dict.fromkeys([*found.get(model, []), *foreign, *theirs]))
         return {model: keys for model, keys in found.items() if keys}
 
     def _of_others(self, model: str, part: Point) -> list[str]:
-        """The axes that the model got in a later version and that the part leaves to other models."""
+        """The axes that a later version gave the model, where this part sets them for other models only."""
         others = [other for other in self.parts if models_of(other) != {model}]
         later = [key for key in BEFORE.get(model, {}) if any(key in other for other in others)]
         return later if part in others else [key for key in later if key not in part]
 
     def override(self, changes: Mapping[str, Sequence[Any]]) -> "Sweep":
-        """The sweep with other values for some keys.
+        """A copy of the sweep with other values for some keys.
 
-        Where the sweep's own values of a key include all that are named, its parts are narrowed to them (and
-        parts that have none of them are dropped); otherwise the key is set to them everywhere.
+        A key whose values in the sweep include all the new ones is narrowed to these, and parts without any
+        of them are dropped; any other key is set to the new values in every part.
         """
         shared = {key: values[-1] for key, values in changes.items() if key in OPTIONS}
         if "objectives" in changes:
@@ -179,7 +166,7 @@ class Sweep:
 
     @property
     def measures_first(self) -> bool:
-        """Whether what is trained depends on latency."""
+        """Whether latency decides which trials are trained."""
         return self.budget.latency_ms is not None or (self.search is not None and LATENCY in self.objectives)
 
     def __repr__(self) -> str:
@@ -187,7 +174,7 @@ class Sweep:
 
 
 def refuse_unmeasured(sweep: Sweep, *, latency: bool) -> None:
-    """Raises UserError where latency decides what is trained, and is not to be measured."""
+    """Raises UserError where latency decides which trials are trained, but measuring is off."""
     if sweep.measures_first and not latency:
         what = "budget: latency_ms" if sweep.budget.latency_ms is not None else f"objectives: {LATENCY}"
         raise UserError(
@@ -195,8 +182,29 @@ def refuse_unmeasured(sweep: Sweep, *, latency: bool) -> None:
         )
 
 
+def check_space(parts: Sequence[Point]) -> None:
+    """Raises UserError for an unknown key, an empty grid, or a plain list where a grid was meant."""
+    if not any(is_open(model) for part in parts for model in grid(part.get("model"))):
+        for key in dict.fromkeys(itertools.chain(*parts)):
+            check_key(key)
+    for part in parts:
+        for key, value in part.items():
+            check_value(key, value)
+
+
+def check_options(sweep: Sweep) -> None:
+    """Raises UserError where `num_samples`, `keep_weights` or `scheduler` is out of range."""
+    samples = sweep.num_samples
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise UserError(f"num_samples={samples!r} is out of range; use a whole number from 1")
+    if not isinstance(sweep.keep_weights, bool):
+        raise UserError(f"keep_weights={sweep.keep_weights!r} is neither True nor False")
+    if sweep.scheduler not in (None, "asha"):
+        raise UserError(f"scheduler={sweep.scheduler!r} is unknown; use 'asha' or leave it out")
+
+
 def check_key(key: str) -> None:
-    """Raises UserError for a key that no trial has."""
+    """Raises UserError for a key that is no axis and no option."""
     settable = {axis.name for axis in AXES.values() if axis.settable}
     if key not in settable:
         known = sorted({*settable, *OPTIONS} - {key})
@@ -215,7 +223,7 @@ def check_value(key: str, value: object) -> None:
 
 
 def check_search(sweep: Sweep) -> None:
-    """Raises UserError where the options of a search are unknown, or do not fit the others."""
+    """Raises UserError where the options of a search are unknown or contradict others."""
     if sweep.search not in (None, "optuna"):
         raise UserError(f"search={sweep.search!r} is unknown; use 'optuna' or leave it out")
     for key in sweep.objectives:

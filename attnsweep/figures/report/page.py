@@ -35,7 +35,8 @@ Page = dict[str, Any]
 def report(
     results: str | Path = "results", path: str | Path = "report.html", *, where: str | None = None
 ) -> Path:
-    """Writes the page of `results` to `path`, which it returns.
+    """Writes `results` as one HTML page to `path`, and returns that; `where` is a pandas query that selects
+    trials.
 
     Raises UserError where there are no results, `where` holds for no row, plotly is missing, or the file
     cannot be written.
