@@ -10,22 +10,17 @@ from hypothesis import strategies as st
 
 from attnsweep.core.axes import Axis
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.stack import design
+from attnsweep.results.schema import TABLES
 from attnsweep.tasks.images import space as images
 from attnsweep.tasks.images.datasets import DATASETS
 from attnsweep.tasks.images.space import BLOCKS, RECIPE, feature_side
-from attnsweep.tasks.registry import AXES, resolve
+from attnsweep.tasks.registry import AXES, COLUMNS, TASKS, resolve
 from attnsweep.tasks.sequences import space as sequences
 
 VIT = {"model": "vit"}
 MODELS = {model: images.MODELS[model] for model in ("cnn", "vit", "deepvit", "hybrid")}
-OF_SEQUENCES = {*sequences.MODELS["transformer"], *sequences.RECIPE} - {*BLOCKS, *RECIPE, "attention"}
-OF_TEXT = {"context", "encoding", "vocabulary"}
-OF_DRIVING = set(design.CHOICES) - {"attention"}
-OF_OWN_MODELS = {"model_args", "model_sha256"}
-OF_OTHERS = OF_SEQUENCES | OF_TEXT | OF_DRIVING | OF_OWN_MODELS
-OF_OTHERS |= {"unreadable", "pooling", "clip_norm", "weights", "weights_sha256"}
-OF_OTHERS |= {*itertools.chain(*images.MODELS.values())} - {*itertools.chain(*MODELS.values())}
+OF_IMAGES = {"task", "model", "dataset", *images.OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())}
+OF_OTHERS = AXES.keys() - OF_IMAGES | {"unreadable", "pooling", "clip_norm", "weights", *images.VARIANTS}
 NUMBERS = [axis for axis in AXES.values() if axis.kind is not str and axis.settable]
 SETTABLE = [axis for axis in NUMBERS if axis.name not in ("image_size", "num_classes", "patch_size")]
 
@@ -192,6 +187,14 @@ def test_more_classes_than_the_data_set_has_are_allowed() -> None:
 
 def test_the_image_size_of_a_data_set_may_be_stated() -> None:
     assert resolve({**VIT, "dataset": "mnist", "image_size": 28})["image_size"] == 28
+
+
+def test_no_two_tasks_share_a_model_or_a_column() -> None:
+    models = [model for task in TASKS.values() for model in task.models]
+    columns = [column.name for column in TABLES["trials"]]
+    columns += [column.name for column in COLUMNS if column.table != "trials"]
+    for names in (models, columns):
+        assert sorted(names) == sorted({*names})
 
 
 # Defaults and columns

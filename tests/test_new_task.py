@@ -1,6 +1,7 @@
 """A fourth task lands as one folder and one word, and is swept, stored, drawn and picked like the others."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,9 +31,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.copytree(HERE / "toy/sines", home / "attnsweep/tasks/sines")
     registry = home / "attnsweep/tasks/registry.py"
-    text = registry.read_text()
-    assert text.count('"driving")') == 1
-    registry.write_text(text.replace('"driving")', '"driving", "sines")'))
+    text, changes = re.subn(r"(?m)^(ROOMS = .*)\)$", r'\1, "sines")', registry.read_text())
+    assert changes == 1
+    registry.write_text(text)
     (home / "sweep.py").write_text(SWEEP)
     return home
 

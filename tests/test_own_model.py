@@ -22,6 +22,7 @@ from attnsweep.space.labels import label, varying
 from attnsweep.space.rerun import rerun_line
 from attnsweep.space.trials import cost_of, expand, make_trial
 from attnsweep.tasks import own
+from attnsweep.tasks.images.space import OF_MODELS
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.trial import Options, run
 
@@ -77,6 +78,15 @@ def refusal(model: str, **point: object) -> str:
 
 
 # What a class may be
+
+
+def test_an_axis_of_images_that_comes_later_leaves_own_models_their_arguments() -> None:
+    """As a column it would change their ids: it belongs into `space.LATER`."""
+    assert " ".join(sorted(OF_MODELS)) == (
+        "attention batch_size channels depth dim dim_head dropout emb_dropout epochs geometry heads "
+        "image_size lr lr_gamma mlp_dim num_classes optimizer patch_size precision seed "
+        "unreadable weight_decay"
+    )
 
 
 @pytest.mark.slow

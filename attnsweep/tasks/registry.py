@@ -16,7 +16,8 @@ from attnsweep.tasks.task import DataSet, Point, Procedure, Task
 if TYPE_CHECKING:
     from torch import nn
 
-ROOMS = ("images", "sequences", "text", "driving")  # a new task is a folder beside these, and its name here
+# a new task is a folder beside these, and its name here
+ROOMS = ("images", "sequences", "text", "driving")
 TASKS: dict[str, Task] = {
     task.name: task for task in (importlib.import_module(f"attnsweep.tasks.{room}").TASK for room in ROOMS)
 }

@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-LATER = {  # rows had arguments of these names in `model_args` before they were axes
+LATER = {  # newer than users' own models, whose arguments of these names stay in `model_args`
     "pooling",
     "drop_path",
     *VARIANTS,
@@ -200,11 +200,11 @@ def check_width(config: Mapping[str, Any]) -> None:
     """Raises UserError where a CNN's width cannot be shared out, or a transformer's is so narrow that its
     layer norms leave nothing of a token, or a sign.
     """
-    model, dim = config["model"], config["dim"]
+    model, dim = config["model"], config.get("dim")
     if model == "cnn" and dim is not None and dim % 4:
         near = ", ".join(str(4 * n) for n in (dim // 4, dim // 4 + 1) if n)
         raise UserError(f"dim={dim} is no multiple of 4, as cnn needs; use {near}")
-    if model in ("vit", "deepvit", "hybrid") and dim < 3:
+    if model in ("vit", "deepvit", "hybrid") and config["dim"] < 3:
         raise UserError(f"dim={dim} is too small for {model}; use 3 or more")
 
 
@@ -218,7 +218,7 @@ def patch_size(config: Mapping[str, Any]) -> int:
     side, hybrid = feature_side(config), config["model"] == "hybrid"
     sizes = patches.divisors(side)
     fit = [size for size in sizes if hybrid or patches.is_seen(size, config["channels"])]
-    asked, cuts = config["patch_size"], 2 if config["geometry"] == "published" else 4
+    asked, cuts = config["patch_size"], 2 if config.get("geometry") == "published" else 4
     if asked is None and hybrid:  # a single place of its feature map has 64 values
         return max((size for size in fit if size * cuts <= side), default=1)
     if asked is None:
