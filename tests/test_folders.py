@@ -20,7 +20,7 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.space.trials import make_trial
 from attnsweep.tasks.images import datasets
 from attnsweep.tasks.images import training as images
-from attnsweep.tasks.images.description import description, warnings
+from attnsweep.tasks.images.description import chance, description, warnings
 from attnsweep.tasks.images.own_data import pixels
 from attnsweep.tasks.registry import dataset_of, resolve
 from attnsweep.training.trial import Options, run
@@ -608,6 +608,7 @@ def test_a_plan_names_images_parts_classes_sizes_and_chance(tmp_path: Path) -> N
         f"  2 classes, images in train + val + test: cats {train['cats']} + {val['cats']} + 6, "
         f"dogs {train['dogs']} + {val['dogs']} + 2",
     ]
+    assert chance(trial(tmp_path).config) == (max(val.values()) / one.val_size, one.val_size)
     assert warnings(one)[:1] == [
         f"  few images for validation, which selects the epoch: of {one.val_size} each is "
         f"{100 / one.val_size:.1f} points of val_acc"

@@ -60,9 +60,8 @@ class Axis:
     @property
     def range(self) -> str:
         """The allowed values, such as `a whole number from 1 to 1000`."""
-        low = (
-            f"{'above' if self.open_low else 'from'} {self.low:g}" if self.low > -math.inf else "of any size"
-        )
+        above = "above" if self.open_low else "from"
+        low = f"{above} {self.low:g}" if self.low > -math.inf else "of any size"
         high = f"{' up' if self.open_low else ''} to {self.high:g}" if self.high < math.inf else ""
         return f"{self.noun} {low}{high}"
 

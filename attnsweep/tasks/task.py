@@ -192,12 +192,8 @@ class Task:
     own_recipe: Sequence[str] = ()  # further axes of training that a user's own model has
     privileged: Sequence[str] = ()  # models with information that others lack, which `pick` leaves out
     draws: str = "plot"  # the command that draws its results
-    revision: Callable[[Config], int] = lambda config: (
-        0
-    )  # added to `numerics`, where only some trials changed
-    revised_models: Mapping[str, int] = field(
-        default_factory=dict
-    )  # models whose architecture changed: new ids
+    revision: Callable[[Config], int] = lambda config: 0  # added to `numerics` of trials that changed
+    revised_models: Mapping[str, int] = field(default_factory=dict)  # built otherwise than once: new ids
     before: Mapping[str, Config] = field(default_factory=dict)  # `Axis.before`, where it depends on the model
     recipe_before: Config = field(default_factory=dict)  # likewise, for axes of the recipe
     dataset_of: Callable[[Config], DataSet] | None = None  # where more than its name determines the data set
@@ -205,13 +201,10 @@ class Task:
     cost_columns: Callable[[Config], Config] = lambda config: {}  # costs besides parameters and MACs
     # clears caches of files in a data folder, so that a new plan reads them anew
     forget: Callable[[Path], None] = lambda data_dir: None
-    about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = (
-        None  # a plan's lines, warnings
-    )
-    chance: Callable[[Config], tuple[float, int]] | None = None  # accuracy by chance, validation examples
+    # the lines of a plan on the data of its trials, and its warnings
+    about_data: Callable[[Sequence[Config]], tuple[list[str], list[str]]] | None = None
+    chance: Callable[[Config], tuple[float, int]] | None = None  # on validation: accuracy by chance, examples
     external: Sequence[ExternalTest] = ()
     at_length: Callable[[Config, int], Config] | None = None  # the architecture for another number of tokens
     continued: "Callable[..., str] | None" = None  # the text that a trained model writes after a prompt
-    tie_breaker: str = (
-        ""  # of epochs of equal quality the one with the least of this column; empty: the first
-    )
+    tie_breaker: str = ""  # the column whose least value decides between equal epochs; empty: the first wins

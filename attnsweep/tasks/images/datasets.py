@@ -77,14 +77,13 @@ class ImageSet:
         """
         return None if self.own is None or self.own.skipped is None else len(self.own.skipped)
 
-    @property
-    def chance(self) -> float:
-        """The accuracy on the test part of giving every image its most frequent class; of a built-in set,
-        whose classes are about as frequent as each other, of giving any one.
+    def chance(self, part: str) -> float:
+        """The accuracy of always predicting a part's most frequent class; the classes of a built-in set are
+        about equally frequent.
         """
         if self.own is None:
             return 1 / self.num_classes
-        return max(self.own.counts("test").values()) / self.test_size
+        return max(self.own.counts(part).values()) / self.own.size(part)
 
     def checksum(self, data_dir: Path) -> str:
         """SHA-256 of its contents. Raises UserError as `official.checksum` does."""

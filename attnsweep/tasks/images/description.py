@@ -27,9 +27,9 @@ def about_data(configs: Sequence[Config]) -> tuple[list[str], list[str]]:
 
 
 def chance(config: Config) -> tuple[float, int]:
-    """The accuracy that chance gives on a trial's data, and how many images validate."""
+    """The accuracy of chance on the validation part of a trial's data, and how many images that has."""
     dataset = space.image_set(config)
-    return dataset.chance, dataset.val_size
+    return dataset.chance("val"), dataset.val_size
 
 
 def description(dataset: ImageSet, image_sizes: Sequence[int]) -> list[str]:
@@ -42,7 +42,7 @@ def description(dataset: ImageSet, image_sizes: Sequence[int]) -> list[str]:
     lines = [
         f"{clean(dataset.name)}: {dataset.trained_size:,} images to train on{train}, "
         f"{dataset.val_size:,} for validation{val}, {dataset.test_size:,} for the test{test}",
-        f"  {pixels(dataset, image_sizes)}; chance level {100 * dataset.chance:.1f} %",
+        f"  {pixels(dataset, image_sizes)}; chance level {100 * dataset.chance('test'):.1f} %",
         f"  {classes(dataset)}",
     ]
     return [*lines, *(left_out(own) if own else [])]
