@@ -154,7 +154,7 @@ def test_comparisons_of_equal_settings_err_as_often_as_they_say(monkeypatch):
     for _ in range(150):
         a, b = (chance.random((2, 3, EXAMPLES)) < easy).astype(np.float32)  # of each seed and example
         by_seed = b.mean(axis=1, dtype=float) - a.mean(axis=1, dtype=float)
-        pair = compare.Apart("", a.mean(), b.mean(), by_seed, b - a)
+        pair = compare.PairedDifferences("", a.mean(), b.mean(), by_seed, b - a)
         wrong += not compare.compared([pair], "test_acc", (0, 0)).mean.is_noise
     assert wrong <= 14
 
@@ -166,6 +166,15 @@ def test_two_trials_stand_for_their_settings():
     (pair,) = found.pairs
     assert pair.label == "vit depth=1 -> vit depth=2" and pair.seeds == 2
     assert pair.difference.mean == pytest.approx(0.05) and pair.difference.low > 0
+
+
+def test_no_interval_of_a_fraction_reaches_beyond_all_of_it():
+    """Two seeds that disagree widely: their t interval alone would reach from -900 to 900 points."""
+    rows = [row(depth, seed, BASE < (20, 380)[(depth + seed) % 2]) for depth in (1, 2) for seed in range(2)]
+    found = compare.of_settings(pd.DataFrame(rows), "1-0", "2-1")
+    assert (found.mean.low, found.mean.high) == (found.pairs[0].difference.low, found.mean.high) == (-1, 1)
+    (depth,) = effects.effects(pd.DataFrame(rows), "test_acc").axes
+    assert (depth.low, depth.high) == (-1, 1)
 
 
 @pytest.mark.slow

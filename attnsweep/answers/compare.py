@@ -166,11 +166,12 @@ def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int,
     chance = np.random.default_rng(0)
     moved = doubt.changes(shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO)
     means = np.array([pair.by_seed.mean() for pair in pairs])
+    drawn = doubt.bounded(means[:, None] + moved, quality, least=-1.0)
     found = tuple(
-        Pair(pair.label, pair.one, pair.other, len(pair.by_seed), Difference.of(mean, mean + draws))
-        for pair, mean, draws in zip(pairs, means, moved, strict=True)
+        Pair(pair.label, pair.one, pair.other, len(pair.by_seed), Difference.of(mean, draws))
+        for pair, mean, draws in zip(pairs, means, drawn, strict=True)
     )
-    overall = Difference.of(means.mean(), means.mean() + moved.mean(axis=0))
+    overall = Difference.of(means.mean(), drawn.mean(axis=0))
     return Comparison(quality, found, overall, alone, remarks(pairs, quality))
 
 

@@ -198,9 +198,9 @@ def of_seeds(spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Ge
     return moved
 
 
-def bounded(ends: np.ndarray, quality: str) -> np.ndarray:
-    """The ends of intervals, within 0..1 where the quality is a fraction."""
-    return np.clip(ends, 0.0, 1.0) if is_fraction(quality) else ends
+def bounded(values: np.ndarray, quality: str, *, least: float = 0.0) -> np.ndarray:
+    """The values, or differences with a `least` of -1, within `least`..1 where the quality is a fraction."""
+    return np.clip(values, least, 1.0) if is_fraction(quality) else values
 
 
 def is_fraction(quality: str) -> bool:

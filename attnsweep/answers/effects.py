@@ -9,7 +9,7 @@ forests of shuffled qualities. Either way the chance of calling any axis real wh
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,12 @@ def effects(
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, seed, nulls), ())
-    return Effects(GRID, quality, len(y), *by_variance(levels, y))
+    axes_found, pairs = by_variance(levels, y)
+    ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, least=-1.0)
+    bounded = (
+        replace(one, low=low, high=high) for one, (low, high) in zip(axes_found, ends.tolist(), strict=True)
+    )
+    return Effects(GRID, quality, len(y), tuple(bounded), pairs)
 
 
 def differing(rows: pd.DataFrame) -> list[str]:

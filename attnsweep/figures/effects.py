@@ -35,7 +35,7 @@ def draw(found: Effects) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 1), layout, title=TITLE[found.how], subtitle=f"{found.quality} of {found.trials:,} trials",
-            footnote="Bars: 95 % intervals. Grey: not told from chance at 5 %, for all axes together.",
+            footnote="Lines: 95 % intervals. Grey: not told from chance at 5 %, for all axes together.",
         )  # fmt: skip
         axes = grid[0, 0]
         for i, one in enumerate(axes_of):

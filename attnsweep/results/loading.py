@@ -38,7 +38,7 @@ def load(
     - `all_columns=True` keeps the columns of trials that are null in all rows.
     - `runtime`: the runtime whose latency the rows show, such as "onnxruntime", null where it was not
     measured.
-      By default the first one that each trial's sweep named.
+      By default the one that was measured last, by the sweep or by `attnsweep measure`.
 
     Raises UserError where there are no results, no such table, or no latency under that runtime.
     """
