@@ -46,8 +46,21 @@ class Wants(nn.Module):
     def __init__(self, num_classes, width):
         super().__init__()
 
-class Anything(nn.Module):
-    def __init__(self, **kwargs):
+class Anything(nn.Sequential):
+    def __init__(self, *layers, num_classes, **more):
+        assert not layers and not more
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+
+class Meta(type):
+    def __call__(cls, *args, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+class Registered(Anything, metaclass=Meta):
+    def __init__(self, width=8, **more):
+        super().__init__(num_classes=10, **more)
+
+class ByPlace(nn.Module):
+    def __init__(self, width, /):
         super().__init__()
 
 class Breaks(nn.Module):
@@ -120,7 +133,8 @@ def test_the_model_is_built_with_the_arguments_of_its_configuration(net: str) ->
         ("Net", {"dataset": "reverse"}, "dataset='reverse' is for sequences"),
         ("Nett", {}, "has no class 'Nett', did you mean 'Net'?"),
         ("Wants", {}, "wants width; give it a value in the sweep, or a default in the class"),
-        ("Anything", {}, "takes **kwargs; name each argument, so that a row can record it"),
+        ("Anything", {"width": 3}, "takes no width"),
+        ("ByPlace", {}, "takes width by its place; take it by its name, as rows record it"),
         ("NoModule", {}, "is not a class of torch.nn.Module; derive it from nn.Module"),
         ("Breaks", {"width": 5}, "cannot be built (ValueError: width 5 is odd) with "),
     ],
@@ -129,6 +143,14 @@ def test_a_class_that_does_not_fit_is_refused_with_the_reason(
     net: str, name: str, point: dict[str, object], sentence: str
 ) -> None:
     assert sentence in refusal(f"{net}:{name}", **point)
+
+
+@pytest.mark.parametrize("name", ["Anything", "Registered"])
+def test_what_has_no_name_of_its_own_gets_nothing(net: str, name: str) -> None:
+    one = trial(f"{net}:{name}")
+    assert one.params == 650 and json.loads(one.config["model_args"] or "{}") == (
+        {"width": 8} if name == "Registered" else {}
+    )
 
 
 def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from attnsweep.core.containment import values
+from attnsweep.core import replaced
+from attnsweep.core.containment import Contained, values
 from attnsweep.core.errors import UserError
+from attnsweep.core.source import Source
 from attnsweep.core.trial import Trial
 from attnsweep.space.trials import make_trial
-from attnsweep.tasks import counting
+from attnsweep.tasks import counting, own
 from attnsweep.tasks.registry import build, resolve
 from attnsweep.training import kernels
 from attnsweep.training.trial import Options, run
@@ -511,6 +513,17 @@ def test_a_batch_of_one_is_tried_where_one_occurs(batch_size: int, fits: bool, t
         assert "fails on 1 image (ValueError: Expected more than 1" in refusal(model, batch_size=batch_size)
 
 
+@pytest.mark.parametrize("end", ["assert len(x) > 3; return logits", "return logits + logits[3]"])
+def test_a_model_that_wants_more_images_than_two_is_tried_on_those_of_a_batch(
+    end: str, tmp_path: Path
+) -> None:
+    model = written(PLAIN.format("", 10, end), tmp_path)
+    assert "fails on 2 images (" in refusal(model, batch_size=3)
+    one = trial(model)
+    assert (one.params, one.macs) == (650, None), "one image alone cannot be counted"
+    assert last(one)["status"] == "done"
+
+
 def test_what_half_precision_lacks_is_refused_with_it_alone(tmp_path: Path) -> None:
     body = PLAIN.format("", 10, "return logits + torch.linalg.det(logits.mT @ logits)")
     model = written(body, tmp_path)
@@ -626,6 +639,34 @@ def test_what_a_model_changes_in_the_process_holds_for_the_model_only(change: st
     assert event["status"] == "done", event["row"].get("error")
     build(one.config)
     assert all(map(same, values(), before)), change
+
+
+REPLACED: dict[str, str] = {
+    "a function": "old = F.relu; F.relu = lambda x, inplace=False: 2 * old(x)",
+    "a method": "nn.Linear.reset_parameters = lambda self: nn.init.zeros_(self.weight)",
+    "a class": "nn.Linear = nn.LazyLinear",
+    "an initialisation": "nn.init.kaiming_uniform_ = nn.init.zeros_",
+    "hooks of all modules": "nn.modules.module.register_module_forward_hook(lambda *args: 2 * args[-1])",
+    "hooks backwards": "nn.modules.module.register_module_full_backward_hook(lambda *args: None)",
+    "how processes start": "multiprocessing.set_start_method('spawn')",
+    "kernels": "torch.backends.mkldnn.enabled = False; torch.backends.cudnn.benchmark = True",
+    "the root logger": "logging.root.handlers.clear(); logging.basicConfig(level=logging.DEBUG)",
+    "threads between operators": "torch.set_num_interop_threads(1)",
+    "collecting garbage": "gc.disable()",
+}
+
+
+@pytest.mark.parametrize("change", REPLACED.values(), ids=REPLACED)
+def test_a_file_that_is_run_again_replaces_the_same_once_more_and_for_itself(change: str) -> None:
+    head = f"{HEAD}import gc, logging, multiprocessing\n{change}\n"
+    before = values()
+    with Contained():
+        own.run_file(Source("net.py", head))
+        once = values()
+        own.run_file(Source("net.py", head))
+        assert len(replaced.hooks()["_global_forward_hooks"]) == ("forward_hook" in change)
+        assert not all(map(same, once, before)) or change.startswith("torch.set_num_interop")
+    assert all(map(same, values(), before))
 
 
 def same(one: Any, other: Any) -> bool:

@@ -1,12 +1,15 @@
 """The state of the process that other people's code may change, and how it is put back.
 
 The file of a user's own model may set torch's default dtype, seed the global generators, change the folder or
-`sys.argv`: all of that holds for this model, and none of it for what runs before and after it in the process.
+`sys.argv`, register hooks of all modules or replace a function of torch's: all of that holds for this model,
+and none of it for what runs before and after it in the process.
 """
 
 import contextlib
 import functools
+import gc
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -17,12 +20,12 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
-from attnsweep.core import importing
+from attnsweep.core import importing, replaced
 
 Item = TypeVar("Item")
 Setting = tuple[Callable[[], Any], Callable[[Any], object]]  # how it is read, and how it is set
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-within: ContextVar[bool] = ContextVar("within", default=False)  # whether the state is contained already
+outermost: ContextVar[list[Any] | None] = ContextVar("outermost", default=None)  # what is outside; None: here
 
 
 class Contained:
@@ -32,15 +35,15 @@ class Contained:
         self.changed: dict[int, Any] = {}  # by the index in `settings`, to the values inside
 
     def __enter__(self) -> None:
-        self.token = within.set(True)
         self.outside = values()
+        self.token = outermost.set(outermost.get() or self.outside)
         restore(self.changed)
 
     def __exit__(self, *_: object) -> None:
         inside = dict(enumerate(values()))
         self.changed = {i: value for i, value in inside.items() if not same(value, self.outside[i])}
         restore({i: self.outside[i] for i in self.changed})
-        within.reset(self.token)
+        outermost.reset(self.token)
 
 
 def contained(items: Generator[Item]) -> Iterator[Item]:
@@ -61,7 +64,14 @@ def contained(items: Generator[Item]) -> Iterator[Item]:
 
 def ensured() -> contextlib.AbstractContextManager[None]:
     """A contained state: a new one, or where the caller is in one already, that."""
-    return contextlib.nullcontext() if within.get() else Contained()
+    return contextlib.nullcontext() if outermost.get() else Contained()
+
+
+def begin_anew() -> None:
+    """Puts back what can be done but once: a file is run again, and does it again."""
+    outside = outermost.get() or values()
+    once = (replaced.set_functions, replaced.set_hooks, set_start_method)
+    restore({i: outside[i] for i, (_, put) in enumerate(settings()) if put in once})
 
 
 def seed_all(seed: int) -> None:
@@ -139,6 +149,10 @@ def settings() -> tuple[Setting, ...]:
         (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+        *(attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
+        attribute(torch.backends.mkldnn, "enabled"),
+        (replaced.functions, replaced.set_functions),
+        (replaced.hooks, replaced.set_hooks),
         (np.geterr, lambda errors: np.seterr(**errors)),
         (folder, os.chdir),
         (lambda: dict(os.environ), set_environment),
@@ -147,10 +161,34 @@ def settings() -> tuple[Setting, ...]:
         (importing.active, importing.activate),
         (lambda: [*warnings.filters], set_filters),
         (lambda: logging.root.manager.disable, logging.disable),
+        (lambda: (logging.root.level, [*logging.root.handlers]), set_root_logger),
+        (start_method, set_start_method),
+        (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         (sys.getrecursionlimit, sys.setrecursionlimit),
         (lambda: (sys.stdout, sys.stderr), set_streams),
         *((partial(signal.getsignal, one), partial(signal.signal, one)) for one in SIGNALS),
     )
+
+
+def attribute(owner: Any, name: str) -> Setting:
+    """An attribute as a setting."""
+    return partial(getattr, owner, name), partial(setattr, owner, name)
+
+
+def start_method() -> str | None:
+    """How processes are started, None where nobody has said it."""
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+def set_start_method(method: str | None) -> None:
+    """Sets how processes are started, also where that was set before."""
+    multiprocessing.set_start_method(method, force=True)
+
+
+def set_root_logger(state: tuple[int, list[logging.Handler]]) -> None:
+    """Sets the level of the root logger, and who hears it."""
+    logging.root.setLevel(state[0])
+    logging.root.handlers[:] = state[1]
 
 
 def set_default_device(device: Any) -> None:

@@ -14,7 +14,7 @@ import linecache
 import math
 import sys
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from attnsweep.core import files, importing
 from attnsweep.core.axes import Axis, Config, Value, filled
-from attnsweep.core.containment import Contained, ensured, seeded
+from attnsweep.core.containment import Contained, begin_anew, ensured, seeded
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.source import Source
 from attnsweep.core.source import read as read_source
@@ -174,18 +174,21 @@ def wanting(model: str, name: str) -> UserError:
 
 @functools.lru_cache(maxsize=64)
 def signature(model: str, source: Source) -> Parameters:
-    """The constructor's parameters by name. Raises UserError where one cannot be given by name."""
+    """The constructor's parameters by name, without `*args` and `**kwargs`, which get nothing: a row records
+    what has a name. Raises UserError where one that has no default cannot be given by name.
+    """
     with contextlib.redirect_stdout(sys.stderr), Contained():  # standard output is for what was asked for
         found = load_class(model, source)
     from torch import nn
 
     if found.__init__ is nn.Module.__init__:  # type: ignore[misc]
         return {}
-    parameters = inspect.signature(found).parameters
-    for parameter in parameters.values():
-        if parameter.kind not in KINDS:
-            raise UserError(f"{model} takes {parameter}; name each argument, so that a row can record it")
-    return parameters
+    made_otherwise = type(found).__call__ is not type.__call__  # by a metaclass, which hands on what it gets
+    known = inspect.signature(functools.partial(found.__init__, None) if made_otherwise else found)  # type: ignore[misc]
+    for parameter in known.parameters.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is MISSING:
+            raise UserError(f"{model} takes {parameter} by its place; take it by its name, as rows record it")
+    return {name: parameter for name, parameter in known.parameters.items() if parameter.kind in KINDS}
 
 
 def load_class(model: str, source: Source) -> type:
@@ -215,6 +218,7 @@ def run_file(source: Source) -> dict[str, Any]:
     """
     import torch
 
+    begin_anew()
     module = types.ModuleType(importing.main_name(source.sha256))
     module.__file__, module.__package__ = source.file, source.package
     sys.modules[module.__name__] = module  # dataclasses look there
@@ -222,7 +226,7 @@ def run_file(source: Source) -> dict[str, Any]:
     importing.activate([importing.Importer(source.modules)] if source.modules else [])
     sys.argv[:] = [source.file]  # for a script that parses its arguments
     try:
-        with seeded(0), torch.enable_grad():
+        with seeded(0), torch.enable_grad(), threads_set_again():
             exec(compile(source.text, source.file, "exec", dont_inherit=True), vars(module))
     except KeyboardInterrupt:
         raise
@@ -236,6 +240,22 @@ def run_file(source: Source) -> dict[str, Any]:
             f"{source.file} cannot be imported ({type(error).__name__}: {error}); mend it"
         ) from error
     return vars(module)
+
+
+@contextlib.contextmanager
+def threads_set_again() -> Iterator[None]:
+    """A context in which the number of threads between operators, which torch takes once, may be set anew."""
+    import torch
+
+    def tolerant(nthreads: int) -> None:
+        with contextlib.suppress(RuntimeError):
+            once(nthreads)
+
+    once, torch.set_num_interop_threads = torch.set_num_interop_threads, tolerant
+    try:
+        yield
+    finally:
+        torch.set_num_interop_threads = once
 
 
 def read(model: str, *, trusted: bool = False) -> Source:

@@ -5,8 +5,8 @@ up a pixel where a table has no place, or that keeps gradients from step to step
 starts, and the sentence says what it returned.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,10 @@ TRIED = 2  # images: as few as batch normalisation can do with
 STEPS = 2  # with each number of images: the second fails where a model keeps the gradients of the first
 
 
+class Failed(Exception):
+    """A model has failed on so many images; its cause is why."""
+
+
 @dataclass(frozen=True)
 class Rehearsal:
     """What is tried: a step's forward and backward pass with the images of a batch, and judging them."""
@@ -37,25 +41,41 @@ class Rehearsal:
     judged: tuple[int, ...]
     mean: tuple[float, ...]  # of the data, as it is normalised
     std: tuple[float, ...]
+    whole: tuple[tuple[int, ...], tuple[int, ...]] = field(compare=False)  # batches as they will be
 
     def __call__(self, model: nn.Module, device: str) -> None:
-        """See `tasks.task.Rehearsal`."""
+        """See `tasks.task.Rehearsal`. A model that fails on few images may want more at a time, and is tried
+        on as many as it will get.
+        """
         try:
-            for number in self.judged:
+            self.attempt(model, device, self.trained, self.judged)
+        except Failed as failure:
+            try:
+                self.attempt(model, device, *self.whole)
+            except Failed:
+                raise self.refusal(failure) from failure.__cause__
+
+    def attempt(self, model: nn.Module, device: str, trained: Sequence[int], judged: Sequence[int]) -> None:
+        """Judges and trains with batches of these sizes. Raises Failed where the model raises."""
+        try:
+            for number in judged:
                 self.judge(model, number, device)
-            for number in self.trained * STEPS:
+            for number in tuple(trained) * STEPS:
                 self.step(model, number, device)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's own class raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            low, high = self.images(TRIED, "cpu").aminmax()
-            remedy = f"mend it (pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
-            if not own.is_own(self.model):
-                remedy = "give it other arguments, or another image_size or batch_size"
-            raise UserError(
-                f"{self.model} fails on {counted(number, 'image')} ({reason}); {remedy}"
-            ) from error
+            raise Failed(number) from error
+
+    def refusal(self, failure: "Failed") -> UserError:
+        """What is said of a model that fails."""
+        error, number = failure.__cause__, failure.args[0]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        low, high = self.images(TRIED, "cpu").aminmax()
+        remedy = f"mend it (pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
+        if not own.is_own(self.model):
+            remedy = "give it other arguments, or another image_size or batch_size"
+        return UserError(f"{self.model} fails on {counted(number, 'image')} ({reason}); {remedy}")
 
     def judge(self, model: nn.Module, number: int, device: str) -> None:
         """A forward pass in evaluation mode."""
@@ -112,27 +132,32 @@ def rehearsal_of(config: Config) -> Rehearsal:
     """The rehearsal of a configuration of one's own model, or of another library's."""
     dataset, side = space.image_set(config), config["image_size"]
     mean, std = pixel_statistics(config)
+    trained = sizes(dataset.trained_size, config["batch_size"])
+    judged = sizes(dataset.val_size, JUDGE_BATCH) | sizes(dataset.test_size, JUDGE_BATCH)
     return Rehearsal(
         model=config["model"],
         precision=config["precision"],
         shape=(config["channels"], side, side),
         num_classes=config["num_classes"],
         labels=dataset.num_classes,
-        trained=tried(dataset.trained_size, config["batch_size"]),
-        judged=tuple(
-            sorted({*tried(dataset.val_size, JUDGE_BATCH), *tried(dataset.test_size, JUDGE_BATCH)})[::-1]
-        ),
+        trained=tried(trained),
+        judged=tried(judged),
         mean=mean,
         std=std,
+        whole=(tuple(sorted(trained)), tuple(sorted(judged))),
     )
 
 
-def tried(images: int, batch_size: int) -> tuple[int, ...]:
-    """The sizes of batches that are tried, where so many images are cut into batches: two images, and one
-    where a batch of one occurs, with which a model can do otherwise.
+def sizes(images: int, batch_size: int) -> set[int]:
+    """The sizes of batches that so many images are cut into."""
+    return {min(batch_size, images), images % batch_size or batch_size}
+
+
+def tried(occurring: Iterable[int]) -> tuple[int, ...]:
+    """The sizes of batches that are tried where these occur: two images, and one where a batch of one occurs,
+    with which a model can do otherwise.
     """
-    occur = {min(batch_size, images), images % batch_size or batch_size}
-    return tuple(sorted({min(TRIED, size) for size in occur}, reverse=True))
+    return tuple(sorted({min(TRIED, size) for size in occurring}, reverse=True))
 
 
 def pixel_statistics(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
