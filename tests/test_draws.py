@@ -40,6 +40,7 @@ def drawn(sample: int = 0, **cell: Any) -> dict[str, Any]:
         lambda: random.random(),
         lambda spec: random.gauss(0, 1) + np.random.rand(),
         lambda config: float(torch.rand(())),
+        lambda config: float(np.random.default_rng().uniform()),
     ],
 )
 def test_what_a_function_draws_is_the_same_each_time_and_leaves_no_trace(
@@ -51,6 +52,16 @@ def test_what_a_function_draws_is_the_same_each_time_and_leaves_no_trace(
     values = [drawn(sample, lr=tune.sample_from(function))["lr"] for sample in (0, 1, 0, 1)]
     assert values[:2] == values[2:] and values[0] != values[1]
     assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+
+
+@pytest.mark.slow
+def test_a_function_that_imports_torch_itself_draws_the_same_each_time() -> None:
+    code = (
+        "from ray import tune; from attnsweep.space.draws import draw;"
+        "function = tune.sample_from(lambda: float(__import__('torch').rand(())));"
+        "assert draw({'lr': function}, 0) == draw({'lr': function}, 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
@@ -117,6 +128,7 @@ def test_a_draw_that_gives_a_domain_is_drawn_from() -> None:
     [
         (tune.sample_from(lambda config: config["dimm"]), "lr: its tune.sample_from raised KeyError: 'dimm'"),
         (tune.sample_from(lambda: 1 / 0), "lr: its tune.sample_from raised ZeroDivisionError"),
+        (tune.sample_from(lambda: sys.exit(3)), "lr: its tune.sample_from raised SystemExit: 3"),
         (tune.sample_from(lambda: tune.grid_search([1])), "lr: a draw gave a grid; use tune.choice"),
         (tune.qrandint(65, 127, 64), "lr: nothing can be drawn from it: ValueError: There is no multiple"),
         (tune.choice([]), "lr: nothing can be drawn from it: "),

@@ -78,7 +78,10 @@ class Draws(dict[str, Any]):
 
     def _repeatable(self, key: str, function: Any) -> Any:
         """What the function gives. Raises UserError where it gives another value the second time."""
-        first, second = self._value(key, function), self._value(key, function)
+        torch, first = "torch" in sys.modules, self._value(key, function)
+        if torch < ("torch" in sys.modules):  # it was imported only now: what it drew was not seeded
+            first = self._value(key, function)
+        second = self._value(key, function)
         if repr(first) != repr(second):
             raise UserError(
                 f"{key}: its tune.sample_from gives another value each time, as {first!r} and {second!r}; "
@@ -107,7 +110,7 @@ class Draws(dict[str, Any]):
                 return domain.func(self) if domain.pass_config else domain.func()
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = "its tune.sample_from raised" if is_function(domain) else "nothing can be drawn from it:"
             raise UserError(f"{key}: {what} {reason(error)}") from error
 
@@ -131,16 +134,20 @@ def seeded(seed: int) -> np.random.RandomState:
 
 @contextlib.contextmanager
 def seeded_globals(seed: int) -> Iterator[None]:
-    """Seeds the global generators of `random`, numpy and, where it is imported, torch; puts them back."""
-    torch = sys.modules.get("torch")
+    """Seeds the global generators of `random`, numpy and, where it is imported, torch, and with them what
+    `np.random.default_rng()` gives; puts them back.
+    """
+    torch, new = sys.modules.get("torch"), np.random.default_rng
     before = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
     random.seed(seed)
     np.random.seed(seed)
     if torch:
         torch.default_generator.manual_seed(seed)
+    np.random.default_rng = lambda seed=None: new(np.random.randint(2**31) if seed is None else seed)
     try:
         yield
     finally:
+        np.random.default_rng = new
         random.setstate(before[0])
         np.random.set_state(before[1])
         if torch:
