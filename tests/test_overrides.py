@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import tune
 
@@ -36,6 +37,30 @@ def test_a_key_that_is_overridden_twice_is_a_sentence_that_writes_the_grid() -> 
     with pytest.raises(UserError, match=r"depth= is given twice; for a grid write depth=1,2,4"):
         parse_overrides(["depth=1", "lr=1", "depth=2,4"])
     assert parse_overrides(["depth=1,2", "lr=0.1"]) == {"depth": [1, 2], "lr": [0.1]}
+
+
+def test_an_option_that_is_given_several_values_is_refused() -> None:
+    with pytest.raises(UserError, match=r"num_samples= takes one value, not 2: \[2, 3\]"):
+        DEPTHS.override(parse_overrides(["num_samples=2,3"]))
+    assert DEPTHS.override(parse_overrides(["objectives=val_acc,macs"])).objectives == ("val_acc", "macs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"resources": {1: 1}}, "resources: 1 is no name"), ({"objectives": 3}, "objectives: 3 is unknown")],
+)
+def test_an_option_of_the_wrong_type_is_a_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Sweep(model="vit", **options)
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), np.zeros((2, 2)), np.zeros(0)])
+def test_an_array_is_no_number(value: Any) -> None:
+    ((one,), (two,)) = (
+        expand(Sweep(model="vit", **{key: value}).points(), NOWHERE)[1] for key in ("lr", "depth")
+    )
+    assert "is not a number" in one.reason and "is not a whole number" in two.reason
+    assert expand(Sweep(model="vit", depth=np.array([2])).points(), NOWHERE)[0][0].config["depth"] == 2
 
 
 def test_none_is_a_word_where_an_axis_has_it_and_no_value_elsewhere() -> None:

@@ -44,7 +44,9 @@ class Axis:
         return one_of(self.name, value, self.choices)
 
     def _number(self, value: object) -> int | float:
-        number: Any = value.item() if hasattr(value, "item") else value  # numpy's, as domains draw them
+        number: Any = value
+        if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1:
+            number = value.item()  # numpy's, as domains draw them
         if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
             raise UserError(f"{self.name}={value!r} is not {self.noun}; use {self.range}")
         if not self.low <= number <= self.high or (self.open_low and number == self.low):

@@ -108,7 +108,7 @@ class Sweep:
         self.latency = latency if isinstance(latency, Deployments) else Deployments.of(latency)
         self.budget = Budget.of(budget)
         self.search = search
-        self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+        self.objectives = tuple(objectives) if isinstance(objectives, list | tuple) else (objectives,)
         check_options(self)
         check_search(self)
 
@@ -154,9 +154,11 @@ class Sweep:
         A key whose values in the sweep include all the new ones is narrowed to these, and parts without any
         of them are dropped; any other key is set to the new values in every part.
         """
-        shared = {key: values[-1] for key, values in changes.items() if key in OPTIONS}
-        if "objectives" in changes:
-            shared["objectives"] = changes["objectives"]
+        shared: dict[str, Any] = {key: values for key, values in changes.items() if key in OPTIONS}
+        for key in shared.keys() - {"objectives"}:
+            if len(shared[key]) > 1:
+                raise UserError(f"{key}= takes one value, not {len(shared[key])}: {shared[key]!r}")
+            (shared[key],) = shared[key]
         parts = list(self.parts)
         for key, values in changes.items():
             if key not in OPTIONS:
@@ -262,6 +264,8 @@ def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float]
     if not isinstance(resources, Mapping):
         raise UserError(f"resources={resources!r} is not a dict; write resources={{'cpu': 1, 'gpu': 0.25}}")
     for key, amount in resources.items():
+        if not isinstance(key, str):
+            raise UserError(f"resources: {key!r} is no name of a resource; write resources={{'cpu': 1}}")
         if (right := key.lower().rstrip("s")) in ("cpu", "gpu") and key != right:
             raise UserError(f"resources: {key!r} is written {right!r}")
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
