@@ -20,6 +20,7 @@ from attnsweep.__main__ import main
 from attnsweep.core.clean import KEPT, MOST, UNSEEN, clean, cleaned, lines, without_secrets
 from attnsweep.core.errors import Interrupted, Unreachable, UserError, reason
 from attnsweep.core.terminal import Screen
+from attnsweep.engine.cluster import without_key
 from attnsweep.engine.live import Live
 from attnsweep.results.schema import SCHEMAS, STR
 from attnsweep.results.store import Store
@@ -120,6 +121,12 @@ def test_no_command_prints_the_key_of_its_results(
     assert main([*words, uri]) in (1, 2)
     printed = "".join(capfd.readouterr())
     assert printed and not [key for key in KEYS if key in printed]
+
+
+@pytest.mark.parametrize("address", ["ada:KEY@head:6379", "ray://ada:KEY@head:10001", "head:6379?token=KEY"])
+def test_the_key_of_an_address_is_left_out(address: str) -> None:
+    assert without_key(address) == address.replace("ada:KEY", "***").replace("KEY", "***")
+    assert without_key("127.0.0.1:6379") == "127.0.0.1:6379"
 
 
 def test_a_key_does_not_travel_to_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

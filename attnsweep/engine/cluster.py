@@ -21,6 +21,7 @@ import yaml
 from ray.exceptions import RayError
 
 from attnsweep.core import files
+from attnsweep.core.clean import without_secrets
 from attnsweep.core.errors import Interrupted, UserError, did_you_mean
 from attnsweep.engine import ray_private, tokens
 
@@ -162,8 +163,8 @@ def connect(address: str | None) -> bool:
     except (OSError, ValueError, RuntimeError, RayError) as error:
         if address:
             raise UserError(
-                f"no Ray cluster answers at address={address!r}; start one (ray start --head), or leave "
-                "--address and RAY_ADDRESS out to run on this machine"
+                f"no Ray cluster answers at address={without_key(address)!r}; start one (ray start --head), "
+                "or leave --address and RAY_ADDRESS out to run on this machine"
             ) from error
         tokens.set_mode(mode)  # what runs no longer has left its address behind
         start_here(alone)
@@ -200,6 +201,12 @@ def attach(address: str, quiet: Mapping[str, Any]) -> None:
     if "://" not in address and address != "auto":
         tokens.agree(address)
     ray.init(**quiet, address=address)
+
+
+def without_key(address: str) -> str:
+    """An address as it can be shown, also one without the `SCHEME://` by which keys are known."""
+    scheme = "" if "://" in address else "ray://"
+    return without_secrets(f"{scheme}{address}").removeprefix(scheme)
 
 
 def knock(address: str) -> None:
