@@ -161,6 +161,13 @@ def test_what_a_users_files_print_does_not_come_between_the_json(
     assert all(words in err for words in ("a sweep", "a model", "drawn"))
 
 
+def test_nor_what_programs_say_that_a_users_files_start(capfd: pytest.CaptureFixture[str]) -> None:
+    file = sweep_file("import os\nos.system('echo a program')\nsweep = Sweep(model='cnn')")
+    assert main([str(file), "--dry-run", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["status"] == "new" and "a program" in err
+
+
 @pytest.mark.parametrize("value", ["0", "-3", "soon", "inf", "true"])
 def test_a_limit_for_trials_is_a_number_of_seconds(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = sweep_file("sweep = Sweep(model='cnn')")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attnsweep import __version__
 from attnsweep.cli.commands import COMMANDS, EPILOG
 from attnsweep.cli.options import add_address, add_data, add_results, add_serial
+from attnsweep.core import terminal
 from attnsweep.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -116,12 +117,14 @@ def check_home() -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Prints the plan; with --json nothing else on standard output, whatever the user's files print."""
+    """Prints the plan; with --json nothing else on standard output, whatever the user's files print, or the
+    programs that they start.
+    """
     from attnsweep.cli.dry_run import dry_run
     from attnsweep.space.plan import folders_of
 
-    where, out = folders_of(options.results, options.data), sys.stdout
-    with contextlib.redirect_stdout(sys.stderr if options.json else out):
+    where = folders_of(options.results, options.data)
+    with terminal.output_to_errors() if options.json else contextlib.nullcontext(sys.stdout) as out:
         return dry_run(
             sweep_of(options), where, as_json=options.json, out=out, latency=not options.no_latency
         )

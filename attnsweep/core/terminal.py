@@ -1,18 +1,21 @@
 """The screen that people read, and how a script ends there."""
 
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from attnsweep.core.clean import lines
 from attnsweep.core.errors import UserError
+
+OUTPUT, ERRORS = 1, 2  # their descriptors
 
 
 class Screen(Console):
@@ -45,6 +48,26 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def output_to_errors() -> Iterator[TextIO]:
+    """A context in which what this process and those that it starts write to standard output goes to standard
+    error; gives what writes to standard output all the same.
+    """
+    out, kept = sys.stdout, os.dup(OUTPUT)
+    out.flush()
+    os.dup2(ERRORS, OUTPUT)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            if out is not sys.__stdout__ or not isinstance(out, io.TextIOWrapper):
+                yield out  # of a notebook or a test: it has a way of its own
+                return
+            with open(kept, "w", encoding=out.encoding, errors=out.errors, closefd=False) as direct:
+                yield direct
+    finally:
+        os.dup2(kept, OUTPUT)
+        os.close(kept)
 
 
 def leave_pipe() -> int:
