@@ -15,6 +15,7 @@ from ray import tune
 import attnsweep
 from attnsweep import Sweep
 from attnsweep.core.errors import UserError
+from attnsweep.core.path_edits import added
 from attnsweep.core.trial import Trial
 from attnsweep.results.store import Store
 from attnsweep.space.files import read_sweep
@@ -467,6 +468,44 @@ IMPORTS: dict[str, tuple[str, dict[str, str]]] = {  # how the file gets its widt
         {"blocks.py": THREE},
     ),
     "another encoding": ("from blocks import width", {"blocks.py": f"# coding: latin-1\n# \u00e9\n{THREE}"}),
+    "a folder that it adds": (
+        "import sys, os; sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'lib'))\n"
+        "from blocks import width",
+        {"lib/blocks.py": THREE},
+    ),
+    "a folder above, by a name": (
+        "import sys; from pathlib import Path; ROOT = Path(__file__).resolve().parents[1]\n"
+        "sys.path.append(str(ROOT / 'lib'))\nimport blocks.a; width = blocks.a.width",
+        {"../lib/blocks/__init__.py": "", "../lib/blocks/a.py": THREE},
+    ),
+    "a folder that a module adds": (
+        "import paths\nfrom blocks import width",
+        {
+            "paths.py": "import os, sys; sys.path.append(os.path.dirname(__file__) + '/lib')",
+            "lib/blocks.py": THREE,
+        },
+    ),
+    "a name that is made": (
+        "import importlib; width = importlib.import_module(f'blocks.{chr(97)}').width",
+        {"blocks/__init__.py": "", "blocks/a.py": THREE},
+    ),
+    "a package that imports what lies in it": (
+        "import blocks; width = blocks.found['a.py'].width",
+        {
+            "blocks/__init__.py": "import importlib, os\n"
+            "names = [name for name in os.listdir(os.path.dirname(__file__)) if name[:1] != '_']\n"
+            "found = {name: importlib.import_module('.' + name[:-3], __name__) for name in names}",
+            "blocks/a.py": THREE,
+        },
+    ),
+    "a package that lists its modules": (
+        "import blocks; width = blocks.found[0].width",
+        {
+            "blocks/__init__.py": "import importlib, pkgutil\nnames = pkgutil.iter_modules(__path__)\n"
+            "found = [importlib.import_module(f'{__name__}.{one.name}') for one in names]",
+            "blocks/a.py": THREE,
+        },
+    ),
     "like an installed package": ("from optuna import width", {"optuna.py": THREE}),
     "not a folder of an installed package's name": (
         "import einops; width = 3 + ('rearrange' not in dir(einops))",
@@ -497,6 +536,17 @@ def test_whatever_python_would_import_is_imported(kind: str, tmp_path: Path) -> 
     for name in [name for name, text in files.items() if THREE in text]:
         (folder / name).write_text((folder / name).read_text("latin-1").replace("= 3", "= 5"), "latin-1")
         assert trial(f"{folder}/net.py:Net").trial_id != one.trial_id
+
+
+def test_of_a_path_that_is_added_only_what_its_text_says_is_known() -> None:
+    lines = (
+        "import os, sys", "from pathlib import Path", "HERE = Path(__file__).parent",
+        "sys.path.insert(0, str(HERE / 'a'))", "sys.path += [f'{HERE}/b', os.path.join('/c', os.pardir)]",
+        "sys.path[:0] = ['/d']", "sys.path.append(os.system('exit 3'))", "sys.path.extend(HERE.glob('*'))",
+        "sys.path.append('/usr/lib/python3/dist-packages')", "path.append('/e')", "sys.path.append(nowhere)",
+    )  # fmt: skip
+    assert added("\n".join(lines), "/net/net.py") == ("/net/a", "/net/b", "/", "/d")
+    assert added("import sys; sys.path.append('/a'", "net.py") == ()
 
 
 def test_an_import_that_waits_for_the_constructor_or_the_images_is_found(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ PREFIX = "attnsweep_own_"
 
 @dataclass(frozen=True)
 class Module:
-    """One Python module: its name, its file, its text, and whether it is a package."""
+    """One Python module: its name, its file, its text, whether it is a package, and whether that is open:
+    what else lies in its folder can be found there, as by listing it.
+    """
 
     name: str
     file: str
     text: str
     is_package: bool = False
+    is_open: bool = False
 
 
 class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
@@ -58,7 +61,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
         if fullname not in self.known:
             return None
         spec = importlib.util.spec_from_loader(fullname, self, is_package=self.is_package(fullname))
-        if spec and spec.submodule_search_locations:
+        if spec and spec.submodule_search_locations and not self.known[fullname].is_open:
             spec.submodule_search_locations.clear()  # a file that lies there, but is not known, is not found
         return spec
 

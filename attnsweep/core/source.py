@@ -2,8 +2,8 @@
 
 All of it travels with a trial, so that a worker needs no file and trains what was planned, and its hash is
 part of the trial's id. What counts are the modules that Python would find in the file's folder, in the
-package that the file belongs to, in the working directory or on PYTHONPATH; what is installed is not looked
-into.
+package that the file belongs to, in a folder that the file adds to `sys.path`, in the working directory or on
+PYTHONPATH; what is installed is not looked into.
 """
 
 import ast
@@ -16,12 +16,14 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attnsweep.core import files
 from attnsweep.core.importing import Module
+from attnsweep.core.path_edits import added
 
+ANY = ".*"  # after the name of a package: any of its modules
 FOLDER = "attnsweep_folder"  # the package that a file is in, where its folder is none: for relative imports
 LIBRARIES = {*sys.stdlib_module_names, "attnsweep"}
 Reader = Callable[[str | Path], bytes]
@@ -59,16 +61,30 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
     bytes of one of them are no text.
     """
     bytes_of = files.read_trusted if trusted else bytes_in
-    text, package, places = decode(bytes_of(file)), package_of(file), roots(file)
-    there = functools.cache(functools.partial(places_of, places=places))
+    text, package = decode(bytes_of(file)), package_of(file)
+    places = [*added(text, str(file)), *roots(file)]
+    here = os.path.dirname(os.path.abspath(file))
+    there = functools.cache(functools.partial(places_of, places=places, here=here))
     known: dict[str, Module] = {}
-    waiting = [*imports(text, package)]
+    opened: set[str] = set()  # packages all of whose modules are known
+    named = [*imports(text, package)]
+    waiting = [*named]
     while waiting:
         name = waiting.pop()
-        if name not in known and (module := found(name, there(name.partition(".")[0]), bytes_of)):
+        if name.endswith(ANY):
+            opened.add(below := name.removesuffix(ANY))
+            waiting += modules_of(below, there(name.partition(".")[0]))
+        elif name not in known and (module := found(name, there(name.partition(".")[0]), bytes_of)):
             known[name] = module
-            waiting += imports(module.text, name if module.is_package else name.rpartition(".")[0])
+            more = imports(module.text, name if module.is_package else name.rpartition(".")[0])
+            if new := [one for one in added(module.text, module.file) if one not in places]:
+                places += new
+                there.cache_clear()
+                waiting += named
+            named += more
+            waiting += more
     modules = sorted([*without_init(known), *known.values()], key=lambda module: module.name)
+    modules = [replace(one, is_open=True) if one.name in opened else one for one in modules]
     return Source(str(file), text, package, tuple(modules))
 
 
@@ -106,10 +122,12 @@ def roots(file: str | Path) -> list[str]:
     return [*dict.fromkeys([here, *above, *(os.path.abspath(folder) for folder in ("", *first))])]
 
 
-def places_of(top: str, places: Sequence[str]) -> list[str]:
-    """Those of the folders in which a module or package of a name without dots may lie, without its `.py`."""
+def places_of(top: str, places: Sequence[str], here: str) -> list[str]:
+    """Those of the folders in which a module or package of a name without dots may lie, without its `.py`;
+    `here` is that of the file.
+    """
     if top == FOLDER:
-        return [places[0]]
+        return [here]
     paths = [os.path.join(place, top) for place in places if top not in LIBRARIES]
     return [path for path in paths if os.path.isdir(path) or os.path.isfile(f"{path}.py")]
 
@@ -125,12 +143,35 @@ def found(name: str, places: Sequence[str], bytes_of: Reader) -> Module | None:
     return None
 
 
+def modules_of(package: str, places: Sequence[str]) -> list[str]:
+    """All modules and packages that lie in a package, by their names."""
+    inner = package.split(".")[1:]
+    folders = [folder for place in places if os.path.isdir(folder := os.path.join(place, *inner))]
+    names = {
+        name.removesuffix(".py")
+        for folder in folders[:1]
+        for name in os.listdir(folder)
+        if is_module(folder, name)
+    }
+    return [f"{package}.{name}" for name in sorted(names - {"__init__"})]
+
+
+def is_module(folder: str, name: str) -> bool:
+    """Whether a file of a folder is a module, or a folder of it a package."""
+    return name.endswith(".py") or os.path.isfile(os.path.join(folder, name, "__init__.py"))
+
+
 def module_at(name: str, path: str, bytes_of: Reader) -> Module | None:
     """The module of that name, where its file without the `.py`, or its folder, is at a path."""
     for file, is_package in ((os.path.join(path, "__init__.py"), True), (f"{path}.py", False)):
         if os.path.isfile(file):
-            return Module(name, file, decode(bytes_of(file)), is_package)
+            return Module(name, file, decode(bytes_of(file)), is_package, is_package and has_compiled(path))
     return None
+
+
+def has_compiled(folder: str) -> bool:
+    """Whether compiled modules lie in a folder, which have no text."""
+    return any(name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)) for name in os.listdir(folder))
 
 
 @functools.lru_cache(maxsize=8)
@@ -190,6 +231,32 @@ def named_by(node: ast.AST, package: str) -> Iterator[str]:
             args=[ast.Constant(value=str(name)), *_],
         ):
             yield from [name] if (name := absolute(name, package)) else []
+        case ast.Call(
+            func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+            args=[made, *_],
+        ):  # a name that is made as the file runs
+            yield from named_below(made, package)
+        case ast.Attribute(attr="iter_modules" | "walk_packages") if package != FOLDER:
+            yield f"{package}{ANY}"
+
+
+def named_below(made: ast.expr, package: str) -> Iterator[str]:
+    """The package, as `a.b.*`, one of whose modules a name is, which begins with `a.b.` and is made of parts;
+    without such a beginning, the module's own.
+    """
+    match made:
+        case ast.BinOp(left=ast.Constant(value=str(first)), op=ast.Add() | ast.Mod()):
+            pass
+        case ast.JoinedStr(values=[ast.Constant(value=str(first)), *_]):
+            pass
+        case _:
+            first = "."
+    below, dot, _ = first.partition("%")[0].rpartition(".")
+    if not dot:
+        return
+    whole = absolute(below, package) if below.strip(".") else absolute(f".{below}", package)
+    if whole and whole != FOLDER:
+        yield f"{whole}{ANY}"
 
 
 def absolute(name: str, package: str) -> str:
