@@ -3,14 +3,15 @@
 Five architectures of images (MNIST sizes, batch 1, one thread), in one run:
 
 1. Repeats. Each is measured again and again, first with the machine as it is, then beside two processes that
-   keep both cores busy: by its ratio to the reference (`attnsweep.measuring.pairs`), and the way that is
-   usual, the median of 200 calls and half a second at least after as long a warm-up. Printed is the highest
-   over the lowest of the repeats, and their coefficient of variation, and the ratio beside the burners over
-   the one before; then how often two architectures that differ by 5 % or more came out in another order.
+   keep both cores busy: as a sweep does it, by its ratio to the reference in passes that take turns with the
+   other architectures (`attnsweep.engine.meters`); by one such pass (`attnsweep.measuring.pairs`); and in the
+   usual way, the median of 200 calls and half a second at least after as long a warm-up. Printed is the
+   highest over the lowest of the repeats, their coefficient of variation, and the median beside the burners
+   over that before; then how often two architectures that differ by 5 % or more came out in another order.
 2. Truth. `torch.utils.benchmark` and ours in turns: the median of ours over theirs, as raw milliseconds and
    as ratio times the reference's own time, which is measured in the same turn.
 3. Seconds per architecture and runtime, all included, and where they go: until the runtime has the model,
-   and the timing. Processes that stay measure them, as in a sweep (`attnsweep.engine.meters`).
+   and the timing, as in a sweep.
 4. Nodes. A thousand architectures, each a sleep in place of a measurement, on 1, 10 and 50 nodes of a Ray
    cluster that is simulated here: seconds, and the speed-up (with --nodes; takes minutes).
 
@@ -40,6 +41,7 @@ from attnsweep.measuring import measure
 from attnsweep.measuring.device import cpu_threads
 from attnsweep.measuring.pairs import quantile
 from attnsweep.results import provenance
+from attnsweep.results.store import Row
 from attnsweep.space.trials import arch_id_of, cost_of
 from attnsweep.tasks.registry import build, procedure, resolve
 
@@ -51,6 +53,7 @@ MODELS: tuple[tuple[str, dict[str, int]], ...] = (
     ("cct", {"depth": 4}),
 )
 APART = 0.05  # relative: two architectures that differ by more are not to change places
+WAYS = ("in turns", "one pass", "usual ms")
 ARCHITECTURES, SLEEP_S, NODES = 1_000, 0.05, (1, 10, 50)
 
 
@@ -118,15 +121,24 @@ def burn() -> None:
         a = torch.tanh(a @ a)
 
 
-def repeats(shown: Sequence[Case], count: int) -> Mapping[str, tuple[list[float], list[float]]]:
-    """By case the ratios, and the milliseconds by the usual way, of so many repeats."""
-    found = {case.name: (list[float](), list[float]()) for case in shown}
-    for _ in range(count):
-        for case in shown:
-            ratios, usual = found[case.name]
-            ratios.append(ratio(case.call))
-            usual.append(usual_ms(case.call))
-    return found
+def in_turns(shown: Sequence[Case], meter: Meter, runtime: str, own_ms: float) -> list[Row]:
+    """The row of each case, measured as a sweep does it."""
+    asks = [Ask(Deployment(runtime), subject_of(case.config), own_ms) for case in shown]
+    rows = {one.ask.subject.arch_id: one.row for one in meter.measure(asks) if one.ask.subject and one.row}
+    return [rows[ask.subject.arch_id] for ask in asks if ask.subject]
+
+
+def repeats(shown: Sequence[Case], count: int) -> list[Mapping[str, list[float]]]:
+    """For each of WAYS, by case, what so many repeats came to."""
+    found: list[dict[str, list[float]]] = [{case.name: [] for case in shown} for _ in WAYS]
+    with Meter() as meter:
+        for _ in range(count):
+            for case, row in zip(shown, in_turns(shown, meter, "eager", 1.0), strict=True):
+                found[0][case.name].append(row["latency_rel"])
+            for case in shown:
+                found[1][case.name].append(ratio(case.call))
+                found[2][case.name].append(usual_ms(case.call))
+    return [*found]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -152,15 +164,15 @@ def print_repeats(shown: Sequence[Case], count: int) -> None:
     before = repeats(shown, count)
     with burners(2):
         busy = repeats(shown, count)
-    heads = ("ratio", "usual ms", "ratio, busy", "usual ms, busy")
-    print(f"\n{'1. repeats':<16}{''.join(f'{head:>22}' for head in heads)}{'busy/before':>13}")
-    for case in shown:
-        columns = [*before[case.name], *busy[case.name]]
-        moved = statistics.median(busy[case.name][0]) / statistics.median(before[case.name][0])
-        print(f"{case.name:<16}{''.join(f'{spread(one):>22}' for one in columns)}{moved:>13.3f}")
-    for name, which in (("ratio", 0), ("usual ms", 1)):
-        of_all = [[*before[case.name][which], *busy[case.name][which]] for case in shown]
-        print("order by {}: {} of {:,} comparisons flipped".format(name, *flips(of_all)))
+    print(f"\n{'1. repeats':<14}{'':<16}{'as it is':>20}{'busy':>20}{'busy/before':>13}")
+    for way, idle, burdened in zip(WAYS, before, busy, strict=True):
+        for case in shown:
+            values = idle[case.name], burdened[case.name]
+            moved = statistics.median(values[1]) / statistics.median(values[0])
+            print(f"{way:<14}{case.name:<16}{''.join(f'{spread(one):>20}' for one in values)}{moved:>13.3f}")
+    for way, idle, burdened in zip(WAYS, before, busy, strict=True):
+        of_all = [[*idle[case.name], *burdened[case.name]] for case in shown]
+        print("order by {}: {} of {:,} comparisons flipped".format(way, *flips(of_all)))
 
 
 # --- Truth ---
@@ -188,22 +200,24 @@ def print_truth(shown: Sequence[Case], count: int) -> None:
 
 def print_seconds(shown: Sequence[Case], runtimes: Sequence[str]) -> None:
     """See the third part."""
-    heads = f"{'all':>8}{'prepare':>10}{'measure':>10}{'ms':>9}{'largest difference':>20}"
-    print(f"\n{'3. seconds':<16}{'runtime':<14}{heads}")
+    print(
+        f"\n{'3. seconds':<16}{'runtime':<14}{'prepare':>8}{'measure':>10}{'ms':>9}{'largest difference':>20}"
+    )
     with Meter() as meter:
-        own_ms = meter.measure(Ask(Deployment()))["ms"]
-        for runtime in runtimes:  # the first one imports
-            meter.measure(Ask(Deployment(runtime), subject_of(shown[0].config), own_ms))
-        for case, runtime in itertools.product(shown, runtimes):
+        (reference,) = meter.measure([Ask(Deployment())])
+        own_ms = reference.row["ms"] if reference.row else 1.0
+        for runtime in runtimes:
+            in_turns(shown[:1], meter, runtime, own_ms)  # imports
             began = time.perf_counter()
-            row = meter.measure(Ask(Deployment(runtime), subject_of(case.config), own_ms))
-            took = time.perf_counter() - began
-            if row["error"]:
-                print(f"{case.name:<16}{runtime:<14}{row['error']}")
-                continue
-            numbers = f"{took:>8.2f}{row['prepare_s']:>10.2f}{row['measure_s']:>10.2f}"
-            apart = row["max_abs_diff"] or 0.0
-            print(f"{case.name:<16}{runtime:<14}{numbers}{row['latency_ms_p50']:>9.3f}{apart:>20.1e}")
+            rows = in_turns(shown, meter, runtime, own_ms)
+            took = (time.perf_counter() - began) / len(shown)
+            for case, row in zip(shown, rows, strict=True):
+                if row["error"]:
+                    print(f"{case.name:<16}{runtime:<14}{row['error']}")
+                    continue
+                numbers = f"{row['prepare_s']:>8.2f}{row['measure_s']:>10.2f}{row['latency_ms_p50']:>9.3f}"
+                print(f"{case.name:<16}{runtime:<14}{numbers}{row['max_abs_diff'] or 0.0:>20.1e}")
+            print(f"{'all':<16}{runtime:<14}{took:.2f} s each, from the request to its last answer")
 
 
 def subject_of(config: Config) -> Subject:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,7 +32,6 @@ from attnsweep.engine.engine import (
     Reported,
     Settings,
     Started,
-    Unmeasurable,
 )
 from attnsweep.measuring.measure import measure_architecture, measure_reference
 from attnsweep.results import latencies
@@ -391,11 +391,12 @@ def test_ones_own_model_is_measured_by_its_text(tmp_path: Path, fakes: Fakes) ->
 
 def test_beside_training_what_cannot_be_measured_is_said() -> None:
     class Dying(meters.Meter):
-        def measure(self, ask: Ask) -> Row:
-            raise Unmeasurable("its process ended")
+        def started(self) -> subprocess.Popen[bytes]:
+            raise OSError
 
     ask = Ask(Deployment())
-    (measured,) = meters.BesideTraining(HERE, Dying()).measure([ask])
+    with Dying() as meter:
+        (measured,) = meters.BesideTraining(HERE, meter).measure([ask])
     assert measured == Measured(ask, None, error="its process ended")
 
 

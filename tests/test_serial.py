@@ -19,7 +19,7 @@ from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.core.deployment import Ask, Deployment
 from attnsweep.engine import meters, serial
-from attnsweep.engine.engine import Failed, Queue, Settings, Unmeasurable
+from attnsweep.engine.engine import Failed, Measured, Queue, Settings
 from attnsweep.engine.meters import Meter
 from attnsweep.engine.serial import InProcess, Limit, Overdue, SerialEngine, ThisProcess
 from attnsweep.training import trial as training
@@ -310,8 +310,10 @@ def test_what_fails_in_the_measuring_process_is_why_nothing_was_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(meters.sys, "executable", "/bin/false")
-    with Meter() as meter, pytest.raises(Unmeasurable, match="its process ended"):
-        meter.measure(Ask(Deployment()))
+    asks = [Ask(Deployment()), Ask(Deployment(batch=2))]
+    with Meter() as meter:
+        found = list(meter.measure(asks))
+    assert found == [Measured(ask, None, error="its process ended") for ask in asks]
 
 
 def test_a_trial_that_takes_too_long_is_told_by_an_event() -> None:

@@ -138,10 +138,6 @@ class Measured:
     disturbed_by: str = ""
 
 
-class Unmeasurable(RuntimeError):
-    """Something could not be measured on a device; the message is why."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """How the trials of a sweep run: arguments of `training.trial.Options`, and their limit in seconds."""

@@ -1,20 +1,22 @@
 """A process that measures, for `meters.Meter`: it imports once and measures each architecture in a fork.
 
 So each starts from the same state, its memory is its own, one that crashes takes nothing with it, and one
-that hangs can be ended. On a GPU nothing is forked: a driver's context does not survive that.
+that hangs can be ended. The forks of one request take turns, pass by pass, so that the passes of each lie
+some seconds apart. On a GPU nothing is forked: a driver's context does not survive that.
 
-`python -m attnsweep.engine.measuring_process` reads pickled (ask, GPUs, limit in seconds) from standard input
-and answers each on standard output with a pickled row.
+`python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, limit of a pass in seconds) from
+standard input and answers each ask on standard output with its index and its row, pickled, as they come.
 """
 
 import contextlib
+import multiprocessing
 import os
 import pickle
-import select
 import signal
 import sys
-import time
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import IO
 
 import torch
 
@@ -28,47 +30,154 @@ from attnsweep.tasks.registry import build, procedure
 from attnsweep.training.checkpoint import weights_path
 from attnsweep.training.trained import fill
 
-CHUNK = 1 << 20
+MOST_MB = 700  # of a fork that waits for its turn, the interpreter included; a larger one takes all its turns
+
+
+class Ended(Exception):
+    """A fork that ended, or was ended, before it answered; says how."""
 
 
 def main() -> None:
     """Answers until the input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a model prints is no answer
-    asked = os.fdopen(os.dup(0), "rb")
+    requests = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    while (request := next_of(asked)) is not None:
-        ask, gpus, limit_s = request
-        pickle.dump(answer(ask, gpus, limit_s), answers)
-        answers.flush()
+    while (request := next_of(requests)) is not None:
+        asks, gpus, limit_s = request
+        for ask in asks:
+            with contextlib.suppress(Unavailable):  # the measurement says so
+                preload(ask.deployment.runtime)
+        found = enumerate(measured(ask, gpus) for ask in asks) if gpus else in_turns(asks, limit_s)
+        for answer in found:
+            pickle.dump(answer, answers)
+            answers.flush()
 
 
-def next_of(asked: IO[bytes]) -> tuple[Ask, float, float] | None:
+def next_of(requests: IO[bytes]) -> tuple[Sequence[Ask], float, float] | None:
     """The next request; None at the end."""
     try:
-        request: tuple[Ask, float, float] = pickle.load(asked)  # of the process that started this one
+        request: tuple[Sequence[Ask], float, float] = pickle.load(requests)  # of the process that started us
         return request
     except EOFError:
         return None
 
 
-def answer(ask: Ask, gpus: float, limit_s: float) -> Row:
-    """The row that was asked for; where the measurement ends otherwise, one that says how."""
-    with contextlib.suppress(Unavailable):  # the measurement says so
-        preload(ask.deployment.runtime)
-    if gpus:
-        return measured(ask, gpus)
-    content, end = in_fork(ask, limit_s)
-    if content:
-        row: Row = pickle.loads(content)  # of our own child
+def in_turns(asks: Sequence[Ask], limit_s: float) -> Iterator[tuple[int, Row]]:
+    """The index and the row of each ask, measured in forks that take turns: a pass of each, then another."""
+    waiting: dict[int, Fork] = {}
+    with contextlib.ExitStack() as stack:
+        for i, ask in enumerate(asks):
+            waiting[i] = stack.enter_context(Fork(ask, beside=list(waiting.values())))
+            if (row := waiting[i].turn(limit_s)) or waiting[i].is_large:
+                yield i, row or waiting[i].all_turns(limit_s)
+                waiting.pop(i).end()
+        while waiting:
+            for i, fork in list(waiting.items()):
+                if row := fork.turn(limit_s):
+                    yield i, row
+                    waiting.pop(i).end()
+
+
+class Fork:
+    """A child process that measures one ask, one pass when it is told to. A context, which ends it."""
+
+    def __init__(self, ask: Ask, beside: "Sequence[Fork]" = ()) -> None:
+        self.ask, (self.connection, theirs) = ask, multiprocessing.Pipe()
+        self.is_large = False
+        self.child = os.fork()
+        if self.child == 0:
+            os.setpgid(0, 0)
+            for other in (self, *beside):  # or they would not see their parent end
+                other.connection.close()
+            serve(ask, theirs)
+        theirs.close()
+
+    def __enter__(self) -> "Fork":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def turn(self, limit_s: float) -> Row | None:
+        """Measures one pass; the row, where it is the last one, or where the child ended: one that says how.
+        Raises Ended where that was to measure a reference.
+        """
+        try:
+            row, is_last = self.passed(limit_s)
+        except Ended as error:
+            if self.ask.subject is None:
+                raise
+            return {**measure.row_of(self.ask.subject, self.ask.deployment, "cpu"), "error": str(error)}
+        self.is_large = (row.get("peak_mem_mb") or 0) > MOST_MB
+        return row if is_last else None
+
+    def all_turns(self, limit_s: float) -> Row:
+        """The row after the last pass."""
+        while not (row := self.turn(limit_s)):
+            pass
         return row
+
+    def passed(self, limit_s: float) -> tuple[Row, bool]:
+        """The row after one more pass, and whether it is the last. Raises Ended."""
+        try:
+            self.connection.send(None)
+            if not self.connection.poll(limit_s):
+                raise Ended(f"it took longer than {limit_s:g} s")
+            answer: tuple[Row, bool] = self.connection.recv()  # of our own child
+            return answer
+        except (EOFError, OSError) as error:
+            raise Ended(f"its process ended with {self.end()}") from error
+
+    def end(self) -> int | None:
+        """Ends the child with what it may have started; its exit code, if it was not ended before."""
+        if not self.child:
+            return None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.child, signal.SIGKILL)
+        _, status = os.waitpid(self.child, 0)
+        self.child = 0
+        self.connection.close()
+        return os.waitstatus_to_exitcode(status)
+
+
+def serve(ask: Ask, connection: Connection) -> None:
+    """In the child: measures a pass for each message and answers, until its parent ends. Never returns."""
+    try:
+        answers = passes(ask)
+        while True:
+            connection.recv()
+            connection.send(next(answers))
+    except EOFError:
+        pass
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(0)
+
+
+def passes(ask: Ask) -> Iterator[tuple[Row, bool]]:
+    """The row after each pass and whether it is the last, on the CPU; whatever fails is in the row."""
     if ask.subject is None:
-        raise RuntimeError(f"the reference could not be measured: {end}")
-    return {**measure.row_of(ask.subject, ask.deployment, "cpu"), "error": end}
+        yield measured(ask, 0), True
+        return
+    judged_anew: Row = {}
+    try:
+        for row, is_last in measure.architecture_passes(
+            ask.subject, ask.deployment, device="cpu", reference_ms=ask.reference_ms
+        ):
+            if is_last and ask.weights and not row["error"]:
+                judged_anew = judged(ask.weights, ask.deployment.threads)
+            yield {**row, **judged_anew}, is_last
+    except Exception as error:
+        row = measure.row_of(ask.subject, ask.deployment, "cpu")
+        yield {**row, "error": f"{type(error).__name__}: {error}"[: measure.LONGEST]}, True
 
 
 def measured(ask: Ask, gpus: float) -> Row:
-    """Measures here and now."""
+    """Measures in this process, one pass after another."""
     device, deployment = pick_device(gpus), ask.deployment
     if ask.subject is None:
         return measure.measure_reference(deployment.reference, device=device, threads=deployment.threads)
@@ -91,58 +200,6 @@ def judged(weights: Weights, threads: int) -> Row:
         with torch.inference_mode():
             return {"trial_id": trial.trial_id, **accuracy(model, data, threads=threads)}
     return {}
-
-
-def in_fork(ask: Ask, limit_s: float) -> tuple[bytes, str]:
-    """The pickled row of a measurement in a child process; or nothing, and how the child ended."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        os.close(reading)
-        report(ask, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
-        content, in_time = read_until(pipe, time.monotonic() + limit_s)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # with what it may have started
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not in_time:
-        return b"", f"it took longer than {limit_s:g} s"
-    return content, f"its process ended with {os.waitstatus_to_exitcode(status)}"
-
-
-def report(ask: Ask, pipe: int) -> None:
-    """Measures and writes the pickled row, then ends this process, whatever happens."""
-    try:
-        try:
-            row = measured(ask, 0)
-        except Exception as error:
-            if ask.subject is None:
-                raise
-            row = measure.row_of(ask.subject, ask.deployment, "cpu")
-            row["error"] = f"{type(error).__name__}: {error}"[: measure.LONGEST]
-        with os.fdopen(pipe, "wb") as out:
-            out.write(pickle.dumps(row))
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(0)
-
-
-def read_until(pipe: Any, deadline: float) -> tuple[bytes, bool]:
-    """What a pipe gives until its other end is closed, and whether that was before the deadline."""
-    parts: list[bytes] = []
-    while (left := deadline - time.monotonic()) > 0:
-        if not select.select([pipe], [], [], left)[0]:
-            break
-        part = pipe.read(CHUNK)
-        if not part:
-            return b"".join(parts), True
-        parts.append(part)
-    return b"", False
 
 
 if __name__ == "__main__":

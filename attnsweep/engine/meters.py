@@ -1,6 +1,7 @@
 """Measuring on one machine: processes that stay, share the work, and have the machine to themselves."""
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -15,13 +16,13 @@ from typing import IO
 from attnsweep.core.child_process import environment_with_package
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.engine import presence
-from attnsweep.engine.engine import MachineInfo, Measured, Unmeasurable
+from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.results import provenance
-from attnsweep.results.store import Row
 
 SHARE = 2  # cores for each thread that measures: on all of them measurements disturb one another
 PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
-LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one measurement; of one that calls a compiler
+LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one pass of a measurement; of one that calls a compiler
+TURNS, COMPILED_TURNS = 12, 2  # how many are measured in turns, so that the passes of each lie apart
 
 
 class Meter:
@@ -39,21 +40,23 @@ class Meter:
         self.close()
         self.messages.close()
 
-    def measure(self, ask: Ask) -> Row:
-        """The row that is asked for, of `latency` or of `references`. Raises Unmeasurable where the process
-        cannot be started, or ends.
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+        """The answers, as they come: rows of `latency` or of `references`. Where the process cannot be
+        started, or ends, what has no answer yet has an error.
         """
-        process = self.process = self.process or self.started()
-        assert process.stdin and process.stdout
-        limit_s = COMPILE_LIMIT_S if ask.deployment.runtime == "compile" else LIMIT_S
+        left = dict(enumerate(asks))
         try:
-            pickle.dump((ask, self.gpus, limit_s), process.stdin)
+            process = self.process = self.process or self.started()
+            assert process.stdin and process.stdout
+            pickle.dump((asks, self.gpus, max(map(limit_s, asks))), process.stdin)
             process.stdin.flush()
-            row: Row = pickle.load(process.stdout)  # of our own process
-            return row
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            while left:
+                i, row = pickle.load(process.stdout)  # of our own process
+                yield Measured(left.pop(i), row)
+        except (EOFError, OSError, pickle.UnpicklingError):
             self.close()
-            raise Unmeasurable(self.last_words() or "its process ended") from error
+            error = self.last_words() or "its process ended"
+            yield from (Measured(ask, None, error=error) for ask in left.values())
 
     def started(self) -> "subprocess.Popen[bytes]":
         """The process; it ends when its input does."""
@@ -92,12 +95,8 @@ class BesideTraining:
 
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         """See `Bench`."""
-        for ask in asks:
-            try:
-                measured = Measured(ask, self.meter.measure(ask))
-            except Unmeasurable as error:
-                measured = Measured(ask, None, error=str(error))
-            yield measured
+        for some in windows(asks):
+            yield from self.meter.measure(some)
 
 
 @contextlib.contextmanager
@@ -141,10 +140,10 @@ def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measur
 
 def shared_out(asks: Sequence[Ask], gpus: float, workers: int) -> Iterator[Measured]:
     """The answers of so many processes, each of which takes the next ask when it has done with one."""
-    waiting: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Sequence[Ask]] = queue.SimpleQueue()
     answers: queue.SimpleQueue[Measured] = queue.SimpleQueue()
-    for ask in asks:
-        waiting.put(ask)
+    for some in windows(asks, shared_by=workers):
+        waiting.put(some)
     with contextlib.ExitStack() as stack:
         for _ in range(workers):
             meter = stack.enter_context(Meter(gpus))
@@ -153,14 +152,37 @@ def shared_out(asks: Sequence[Ask], gpus: float, workers: int) -> Iterator[Measu
             yield answers.get()
 
 
-def work(meter: Meter, waiting: "queue.SimpleQueue[Ask]", answers: "queue.SimpleQueue[Measured]") -> None:
+def work(
+    meter: Meter, waiting: "queue.SimpleQueue[Sequence[Ask]]", answers: "queue.SimpleQueue[Measured]"
+) -> None:
     """Measures what waits until nothing does."""
     while True:
         try:
-            ask = waiting.get_nowait()
+            asks = waiting.get_nowait()
         except queue.Empty:
             return
+        left = list(asks)
         try:
-            answers.put(Measured(ask, meter.measure(ask)))
+            for measured in meter.measure(asks):
+                left.remove(measured.ask)
+                answers.put(measured)
         except Exception as error:
-            answers.put(Measured(ask, None, error=str(error) or type(error).__name__))
+            for ask in left:
+                answers.put(Measured(ask, None, error=str(error) or type(error).__name__))
+
+
+def windows(asks: Sequence[Ask], shared_by: int = 1) -> list[Sequence[Ask]]:
+    """The asks in parts, each of which is measured in turns by one process, of so many that share them."""
+    most = COMPILED_TURNS if any(is_compiled(ask) for ask in asks) else TURNS
+    size = max(1, min(most, math.ceil(len(asks) / shared_by)))
+    return [asks[start : start + size] for start in range(0, len(asks), size)]
+
+
+def is_compiled(ask: Ask) -> bool:
+    """Whether a compiler is called to measure it."""
+    return ask.deployment.runtime == "compile"
+
+
+def limit_s(ask: Ask) -> float:
+    """How long one pass over it may take."""
+    return COMPILE_LIMIT_S if is_compiled(ask) else LIMIT_S

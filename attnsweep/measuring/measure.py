@@ -3,8 +3,8 @@
 Published latencies are often wrong in the same few ways: no synchronisation with the GPU, no warm-up, many
 models in one drifting process, a machine that others use. So here: evaluation and inference mode; one fixed
 random input that lies on the device; warm-up; every timed call synchronised; each call paired with one of a
-reference (see `pairs`); quantiles, not a mean; an interval, and a flag on what stayed unstable. A fresh
-process per architecture is for the caller.
+reference, in several passes (see `pairs`); quantiles, not a mean; an interval, and a flag on what stayed
+unstable. A fresh process per architecture, and time between its passes, are for the caller.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from attnsweep.core.deployment import Deployment, Reference, Subject
 from attnsweep.core.errors import reason
 from attnsweep.measuring.device import cpu_threads, placed, synchronise_of
 from attnsweep.measuring.memory import PeakMemory, explained_out_of_memory, ran_out_of_memory
-from attnsweep.measuring.pairs import Call, Pairs, quantile, time_pairs
+from attnsweep.measuring.pairs import MOST_PASSES, Call, Pairs, joined, quantile, settled, time_pairs
 from attnsweep.measuring.reference import reference_call
 from attnsweep.measuring.reference import reference_ms as time_reference
 from attnsweep.measuring.runtimes import Inference, Unavailable, prepare, versions_of
@@ -62,9 +62,9 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def time_model(call: Call, reference: Reference, *, device: str) -> Pairs:
-    """Times a call that computes on the device, where its model and inputs lie already, beside a reference:
-    in inference mode, or for a model that differentiates as it answers, and so raises there, without
-    gradients only.
+    """One pass over a call that computes on the device, where its model and inputs lie already, beside a
+    reference: in inference mode, or for a model that differentiates as it answers, and so raises there,
+    without gradients only.
     """
     try:
         return timed_in(torch.inference_mode(), call, reference, device=device)
@@ -110,14 +110,21 @@ def measure_architecture(
     reference_ms: float | None = None,
 ) -> Row:
     """Like `measure`, of the model that the subject describes."""
+    *_, (row, _) = architecture_passes(subject, deployment, device=device, reference_ms=reference_ms)
+    return row
+
+
+def architecture_passes(
+    subject: Subject,
+    deployment: Deployment,
+    *,
+    device: str,
+    reference_ms: float | None = None,
+) -> Iterator[tuple[Row, bool]]:
+    """Like `passes`, of the model that the subject describes."""
     with ensured():
-        return measure(
-            build(subject.config, subject.source),
-            subject,
-            deployment,
-            device=device,
-            reference_ms=reference_ms,
-        )
+        model = build(subject.config, subject.source)
+        yield from passes(model, subject, deployment, device=device, reference_ms=reference_ms)
 
 
 def measure(
@@ -128,25 +135,60 @@ def measure(
     device: str,
     reference_ms: float | None = None,
 ) -> Row:
-    """The row of `latency` for a model: all columns but schema_version. Takes half a second to six.
+    """The last row that `passes` gives, one pass after another. Takes half a second to six."""
+    *_, (row, _) = passes(model, subject, deployment, device=device, reference_ms=reference_ms)
+    return row
+
+
+def passes(
+    model: nn.Module,
+    subject: Subject,
+    deployment: Deployment,
+    *,
+    device: str,
+    reference_ms: float | None = None,
+) -> Iterator[tuple[Row, bool]]:
+    """The row of `latency` for a model after each pass, all columns but schema_version, and whether it is the
+    last one: where most passes agree, after the fifth, or where there is an error.
 
     The model is moved to the device, in the memory format that it is trained in, and left in evaluation mode.
     `reference_ms` is the reference's own time on this device; without it that is measured first. What cannot
     be measured has an `error` in place of a latency: a runtime that does not take the model, or a batch that
     does not fit, which is never lowered.
     """
-    row = row_of(subject, deployment, device)
-    began = time.perf_counter()
+    row, clock = row_of(subject, deployment, device), Stopwatch()
     with cpu_threads(deployment.threads):
         try:
             with explained_out_of_memory(deployment.batch, row["measured_on"]):
                 row |= cost_columns(model, subject)
-                row |= timed_columns(model, subject.config, deployment, device, reference_ms)
+                for columns, is_last in timed_columns(
+                    model, subject.config, deployment, device, reference_ms
+                ):
+                    yield {**row, **columns, **clock.columns()}, is_last
+                    clock.go_on()
+                return
         except (Unavailable, MemoryError) as error:
             row["error"] = str(error)
         except RuntimeError as error:  # of the model's own forward pass
             row["error"] = reason(error)[:LONGEST]
-    return {**row, "measure_s": time.perf_counter() - began, "measured_at": datetime.now(UTC)}
+        yield {**row, **clock.columns()}, True
+
+
+class Stopwatch:
+    """The time that measuring took, without that between passes."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """A pass begins."""
+        self.began = time.perf_counter()
+
+    def columns(self) -> Row:
+        """A pass ends: what all took, and when that was."""
+        self.spent += time.perf_counter() - self.began
+        return {"measure_s": self.spent, "measured_at": datetime.now(UTC)}
 
 
 def row_of(subject: Subject, deployment: Deployment, device: str) -> Row:
@@ -176,42 +218,54 @@ def timed_columns(
     deployment: Deployment,
     device: str,
     reference_ms: float | None,
-) -> Row:
-    """The columns of `latency` that come from running the model. Raises Unavailable and MemoryError."""
-    task, batch, memory = procedure(config["task"]), deployment.batch, PeakMemory(device)
+) -> Iterator[tuple[Row, bool]]:
+    """The columns of `latency` that come from running the model after each pass, and whether that was the
+    last. Raises Unavailable and MemoryError.
+    """
+    task, memory = procedure(config["task"]), PeakMemory(device)
     own_ms = (
         reference_ms
         or measure_reference(deployment.reference, device=device, threads=deployment.threads)["ms"]
     )
     ready = placed(model.eval(), config, device)
-    inputs = tuple(tensor.to(device) for tensor in task.example(config, batch))
+    inputs = tuple(tensor.to(device) for tensor in task.example(config, deployment.batch))
     began = time.perf_counter()
     asked = Inference(ready, inputs, config, device, deployment.precision, deployment.threads)
     with torch.inference_mode():
         prepared = prepare(deployment.runtime, asked)
-    prepare_s = time.perf_counter() - began
-    pairs = time_model(prepared.call, deployment.reference, device=device)
-    tokens = task.tokens(config)
-    low, high = pairs.interval
-    ms = {p: own_ms * pairs.quantile(p / 100) for p in PERCENTILES} | {50: own_ms * pairs.median}
+    prepare_s, done, tokens = time.perf_counter() - began, list[Pairs](), task.tokens(config)
+    is_last = False
+    while not is_last:
+        done.append(time_model(prepared.call, deployment.reference, device=device))
+        known, is_last = joined(done), settled(done) or len(done) == MOST_PASSES
+        columns = {
+            **latency_columns(known, own_ms, batch=deployment.batch, tokens=tokens),
+            "reference": deployment.reference.name,
+            "device_ms": device_ms(prepared.call, len(known.ns)) if device == "cuda" else None,
+            "max_abs_diff": prepared.max_abs_diff,
+            "prepare_s": prepare_s,
+            "peak_mem_mb": memory.mb(),
+        }
+        yield columns, is_last
+
+
+def latency_columns(known: Pairs, own_ms: float, *, batch: int, tokens: int | None) -> Row:
+    """Latency as it is known by pairs with a reference that takes `own_ms`."""
+    low, high = known.interval
+    ms = {p: own_ms * known.quantile(p / 100) for p in PERCENTILES} | {50: own_ms * known.median}
     return {
         **{f"latency_ms_p{p}": value for p, value in ms.items()},
         "latency_ms_low": own_ms * low,
         "latency_ms_high": own_ms * high,
-        "latency_ms_iqr": own_ms * (pairs.quantile(0.75) - pairs.quantile(0.25)),
-        "latency_rel": pairs.median,
-        "unstable": pairs.unstable,
-        "reference": deployment.reference.name,
+        "latency_ms_iqr": own_ms * (known.quantile(0.75) - known.quantile(0.25)),
+        "latency_rel": known.median,
+        "unstable": known.unstable,
         "reference_ms": own_ms,
-        **{f"raw_ms_p{p}": quantile(pairs.ns, p / 100) / 1e6 for p in PERCENTILES},
+        **{f"raw_ms_p{p}": quantile(known.ns, p / 100) / 1e6 for p in PERCENTILES},
         "latency_ms_per_token": ms[50] / tokens if tokens else None,
-        "device_ms": device_ms(prepared.call, len(pairs.ns)) if device == "cuda" else None,
         "throughput_per_s": batch * 1e3 / ms[50],
-        "max_abs_diff": prepared.max_abs_diff,
-        "calls": len(pairs.ns),
-        "warmup_calls": pairs.warmup_calls,
-        "prepare_s": prepare_s,
-        "peak_mem_mb": memory.mb(),
+        "calls": len(known.ns),
+        "warmup_calls": known.warmup_calls,
     }
 
 

@@ -12,6 +12,10 @@ itself, more beside a larger model, and every ratio comes out too low by another
 A call that the scheduler cuts in two would take as long as its neighbour's slice. Where a call computes in
 the calling thread alone, its time is therefore that thread's processor time, which stands still meanwhile;
 elsewhere calls in which the process was preempted are left out.
+
+For some seconds a neighbour may take from a model what it leaves to the reference, or the other way round:
+then every ratio is off by as much as a fifth, and steady. So a latency is measured in passes some time apart,
+until most of them agree, and those that do not are left out.
 """
 
 import itertools
@@ -30,9 +34,10 @@ WARM_NS, WARM_CALLS, WARM_MOST_NS = 50_000_000, 3, 2_000_000_000
 REFERENCE_CALLS, REFERENCE_COLD = 5, 2  # of a burst of the reference, and those of them that do not count
 CALLS, COLD = 4, 1  # the same of the model;
 LONG = 4  # times the reference: a call that takes longer warms itself, and stands alone
-LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 12, 250_000_000, 600_000_000, 6_000_000_000
+LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 6, 125_000_000, 300_000_000, 3_000_000_000  # of a pass
+MOST_PASSES = 5
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
-UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
+UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable, and passes disagree
 BLOCKS, STUDENT_T = 10, 2.262  # blocks of pairs; the 97.5 % quantile of Student's t with 9 degrees of freedom
 OTHERS = 0.05  # of the processor time of calls, that other threads may take where calls compute by themselves
 
@@ -73,23 +78,19 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Bursts of a model's calls in ns, none empty, and by the median the bursts of the reference before,
-    between and after them, of which there is one more.
+    """Bursts of a model's calls in ns, none empty, and for each of them the mean of the reference's medians
+    just before and just after it; of passes that were joined, half of how far their medians (log) lie apart.
     """
 
     bursts: tuple[tuple[int, ...], ...]
     reference_ns: tuple[float, ...]
     warmup_calls: int = 0
+    apart: float = 0.0
 
     @cached_property
     def ns(self) -> list[int]:
         """What all calls took."""
         return list(itertools.chain.from_iterable(self.bursts))
-
-    def around(self) -> Iterator[tuple[tuple[int, ...], float]]:
-        """Each burst, and the mean of the reference's before and after it."""
-        for burst, (before, after) in zip(self.bursts, itertools.pairwise(self.reference_ns), strict=True):
-            yield burst, (before + after) / 2
 
     @cached_property
     def ratios(self) -> list[float]:
@@ -100,6 +101,10 @@ class Pairs:
     def of_calls(self) -> list[float]:
         """Each call over the reference's time around its burst."""
         return [ns / reference for burst, reference in self.around() for ns in burst]
+
+    def around(self) -> Iterator[tuple[tuple[int, ...], float]]:
+        """Each burst and the reference's time around it."""
+        return zip(self.bursts, self.reference_ns, strict=True)
 
     def quantile(self, p: float) -> float:
         """The p-quantile of single calls over the reference, 0 < p < 1."""
@@ -113,12 +118,13 @@ class Pairs:
     @cached_property
     def half_width(self) -> float:
         """Half the 95 % interval of the median's logarithm, by the spread of the medians of ten blocks in
-        succession (batch means), so that slow changes count; infinite for less than ten pairs.
+        succession (batch means), so that slow changes count; no less than passes are apart, and infinite for
+        less than ten pairs.
         """
         if len(self.ratios) < BLOCKS:
             return math.inf
         logs = [math.log(statistics.median(block)) for block in blocks(self.ratios)]
-        return STUDENT_T * statistics.stdev(logs) / math.sqrt(BLOCKS)
+        return max(self.apart, STUDENT_T * statistics.stdev(logs) / math.sqrt(BLOCKS))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -129,6 +135,29 @@ class Pairs:
     def unstable(self) -> bool:
         """Whether the median is known to no better than 3 %."""
         return not self.half_width <= UNSTABLE
+
+
+def agreeing(passes: Sequence[Pairs]) -> list[Pairs]:
+    """Those of one or more passes whose medians are within 3 % of the one in the middle."""
+    middle = statistics.median_low(one.median for one in passes)
+    return [one for one in passes if abs(math.log(one.median / middle)) <= UNSTABLE]
+
+
+def settled(passes: Sequence[Pairs]) -> bool:
+    """Whether no further pass is needed: most of them agree, and two do."""
+    return 2 * len(agreeing(passes)) > max(len(passes), 2)
+
+
+def joined(passes: Sequence[Pairs]) -> Pairs:
+    """The passes that agree as one; all of them where no more than half do."""
+    used = agreeing(passes) if settled(passes) else passes
+    logs = [math.log(one.median) for one in used]
+    return Pairs(
+        bursts=tuple(itertools.chain.from_iterable(one.bursts for one in used)),
+        reference_ns=tuple(itertools.chain.from_iterable(one.reference_ns for one in used)),
+        warmup_calls=sum(one.warmup_calls for one in used),
+        apart=(max(logs) - min(logs)) / 2,
+    )
 
 
 def blocks(values: Sequence[float]) -> list[Sequence[float]]:
@@ -184,7 +213,8 @@ class Alternation:
 
     def pairs(self) -> Pairs:
         """What is known now."""
-        return Pairs(tuple(self.bursts), tuple(self.references), len(self.warmup))
+        around = tuple(map(statistics.fmean, itertools.pairwise(self.references)))
+        return Pairs(tuple(self.bursts), around, len(self.warmup))
 
     def enough(self) -> bool:
         """Whether that will do."""
@@ -197,10 +227,10 @@ class Alternation:
 
 
 def time_pairs(call: Call, reference: Call, *, clocks: Clocks | None = None) -> Pairs:
-    """Times `call`, which waits for its own result, in turns with `reference`.
+    """One pass: times `call`, which waits for its own result, in turns with `reference`.
 
-    Ends when the median is known to 1 % and a quarter of a second was computed; at the latest after 0.6 s, or
-    for slow calls after twelve turns or 6 s.
+    Ends when the median is known to 1 % and an eighth of a second was computed; at the latest after 0.3 s, or
+    for slow calls after six turns or 3 s.
     """
     both = Alternation(call, reference, clocks or Clocks())
     while not both.enough():

@@ -1,0 +1,88 @@
+"""Forks that measure in turns: the order of their passes, and how each of them may end."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from attnsweep.core.deployment import Ask, Deployment, Subject
+from attnsweep.engine import measuring_process
+from attnsweep.engine.measuring_process import Ended, Fork, in_turns
+from attnsweep.results.schema import ARCHITECTURE
+from attnsweep.results.store import Row
+
+LIMIT_S = 5.0
+
+
+def ask(name: str, passes: int = 2) -> Ask:
+    """An ask for an architecture that is known after so many passes."""
+    config = dict.fromkeys(column.name for column in ARCHITECTURE)
+    return Ask(Deployment(batch=passes), Subject(name, config))
+
+
+@pytest.fixture
+def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """The first letters of the architectures whose passes began, one after another."""
+    path = tmp_path / "diary"
+    path.touch()
+
+    def passes(one: Ask) -> Iterator[tuple[Row, bool]]:
+        assert one.subject
+        name = one.subject.arch_id
+        for number in range(1, 6):
+            with path.open("a") as file:
+                file.write(name[0])
+            if name == "dies":
+                os._exit(3)
+            if name == "sleeps":
+                time.sleep(60)
+            row = {"arch_id": name, "passes": number, "peak_mem_mb": 1e4 if name == "large" else 1.0}
+            yield row | {"error": None}, number == one.deployment.batch
+
+    monkeypatch.setattr(measuring_process, "passes", passes)
+    return path.read_text
+
+
+def test_each_has_its_pass_before_any_has_the_next(diary: Callable[[], str]) -> None:
+    asks = [ask("a"), ask("b", 4), ask("c")]
+    found = list(in_turns(asks, LIMIT_S))
+    assert diary() == "abcabcbb"
+    assert [(i, row["arch_id"], row["passes"]) for i, row in found] == [(0, "a", 2), (2, "c", 2), (1, "b", 4)]
+
+
+def test_a_large_one_does_not_wait_in_memory(diary: Callable[[], str]) -> None:
+    found = list(in_turns([ask("a"), ask("large", 3), ask("c")], LIMIT_S))
+    assert diary() == "alllcac" and [i for i, _ in found] == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "limit_s"),
+    [("dies", "its process ended with 3", LIMIT_S), ("sleeps", "it took longer than 0.2 s", 0.2)],
+)
+def test_one_that_ends_otherwise_takes_no_other_with_it(
+    diary: Callable[[], str], name: str, error: str, limit_s: float
+) -> None:
+    found = dict(in_turns([ask("a"), ask(name), ask("c")], limit_s))
+    assert {i: row["error"] for i, row in found.items()} == {0: None, 1: error, 2: None}
+    assert found[1]["latency_ms_p50"] is None and found[1]["arch_id"] == name
+
+
+def test_a_reference_that_cannot_be_measured_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring_process, "passes", lambda one: os._exit(1))
+    with pytest.raises(Ended, match="its process ended with 1"):
+        list(in_turns([Ask(Deployment())], LIMIT_S))
+
+
+def test_a_fork_ends_with_its_parent_though_later_forks_live_on(diary: Callable[[], str]) -> None:
+    """A later fork does not hold the parent's end of an earlier one's pipe."""
+    with Fork(ask("first")) as first:
+        with Fork(ask("second"), beside=[first]) as second:
+            assert first.turn(LIMIT_S) is None and second.turn(LIMIT_S) is None
+            child, first.child = first.child, 0  # as if this process had ended
+            first.connection.close()
+            until = time.monotonic() + LIMIT_S
+            while os.waitpid(child, os.WNOHANG) == (0, 0):
+                assert time.monotonic() < until, "it waits for a parent that is gone"
+                time.sleep(0.01)
