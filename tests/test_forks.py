@@ -86,3 +86,12 @@ def test_a_fork_ends_with_its_parent_though_later_forks_live_on(diary: Callable[
             while os.waitpid(child, os.WNOHANG) == (0, 0):
                 assert time.monotonic() < until, "it waits for a parent that is gone"
                 time.sleep(0.01)
+
+
+def test_forks_end_where_nobody_waits_for_their_answers(
+    diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring_process, "PARENT", -1)
+    with pytest.raises(SystemExit):
+        list(in_turns([ask("a"), ask("b")], LIMIT_S))
+    assert diary() == ""

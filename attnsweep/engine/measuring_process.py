@@ -30,6 +30,7 @@ from attnsweep.tasks.registry import build, procedure
 from attnsweep.training.checkpoint import weights_path
 from attnsweep.training.trained import fill
 
+PARENT = os.getppid()
 MOST_MB = 700  # of a fork that waits for its turn, the interpreter included; a larger one takes all its turns
 
 
@@ -101,8 +102,10 @@ class Fork:
 
     def turn(self, limit_s: float) -> Row | None:
         """Measures one pass; the row, where it is the last one, or where the child ended: one that says how.
-        Raises Ended where that was to measure a reference.
+        Raises Ended where that was to measure a reference, SystemExit where nobody waits for it any more.
         """
+        if os.getppid() != PARENT:
+            sys.exit()
         try:
             row, is_last = self.passed(limit_s)
         except Ended as error:
