@@ -1,4 +1,6 @@
-"""What follows from the draws of `doubt`: who is how surely on the front, and how surely one is better."""
+"""Probabilities from the draws of `doubt`: that a setting is on the front, and that it is better than
+another.
+"""
 
 from dataclasses import dataclass
 
@@ -14,11 +16,11 @@ Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and th
 
 
 def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
-    """For each setting the share of draws in which no other one beats it on both cost and quality: the
-    probability that it is on the front. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
+    """The probability of each setting to be on the front: the share of draws in which no other setting
+    dominates it. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
 
-    Costs are drawn, too, from the intervals with these `ends`, by default those of the median latency; where
-    there is none a cost is known.
+    Costs are drawn, too, from intervals with these `ends`, by default those of the median latency. A cost
+    without an interval is exact.
     """
     settings = sure.settings
     selection.require(settings, cost)
@@ -34,7 +36,7 @@ def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
 
 
 def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
-    """The ends of the intervals of a cost; None of one that has none."""
+    """The ends of the intervals of a cost; None if it has none."""
     if cost != "latency_ms_p50" or not {*LATENCY_ENDS} <= {*settings}:
         return None
     low, high = (selection.numbers(settings, name) for name in LATENCY_ENDS)
@@ -42,9 +44,9 @@ def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
 
 
 def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doubt) -> np.ndarray:
-    """What each cost might be, (n, draws): its logarithm is normal, and 95 % lie between `low` and `high`
-    (n,). Settings that share a measurement, as those that differ in `lr` alone do, share the draw. Without
-    any interval the costs as they are, (n,).
+    """Draws of costs, (n, draws), whose logarithm is normal with 95 % between `low` and `high` (n,). Settings
+    that share a measurement, as those that differ only in `lr`, share its draws. Without any interval, the
+    costs (n,).
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         deviation = np.log(high / low) / (2 * special.ndtri((1 + LEVEL) / 2))
@@ -57,13 +59,13 @@ def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doub
 
 
 def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-    """Whether each point is on the front of its draw, (n, draws): of costs (n,) or (n, draws), the less the
-    better, and qualities (n, draws), the more the better.
+    """Whether each point is on the front of its draw, (n, draws), for costs (n,) or (n, draws), of which less
+    is better, and qualities (n, draws), of which more is.
     """
     if costs.ndim == 2:
         parts = [slice(begin, begin + AT_ONCE) for begin in range(0, costs.shape[1], AT_ONCE)]
         return np.concatenate([fronts_of(costs[:, part], qualities[:, part]) for part in parts], axis=1)
-    found = np.zeros(qualities.shape, dtype=bool)  # one order for all draws, in which nothing is sorted anew
+    found = np.zeros(qualities.shape, dtype=bool)  # one order of costs for all draws: no sorting
     best = np.full(qualities.shape[1], -np.inf)  # of all that cost less
     for value in np.unique(costs):
         same = np.flatnonzero(costs == value)
@@ -74,8 +76,8 @@ def nondominated(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
 
 
 def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-    """See `nondominated`; both (n, draws). Of points by cost, the best first, those that are better than all
-    before are on the front, and those that are equal to one of them.
+    """See `nondominated`; both (n, draws). Sorted by cost and then quality, points that are better than all
+    before them, or equal to such a point, are on the front.
     """
     order = np.lexsort((-qualities, costs), axis=0)
     cost, quality = (np.take_along_axis(values, order, axis=0) for values in (costs, qualities))
@@ -112,16 +114,16 @@ class Difference:
 
 
 def difference(sure: Doubt, one: int, other: int) -> Difference:
-    """The quality of the setting at the position `one` less that of `other`: drawn together, so that test
-    examples on which both are alike do not count.
+    """The quality of the setting at position `one` less that of `other`. They are drawn together, so that
+    test examples on which both agree do not count.
     """
     means = selection.numbers(sure.settings, sure.quality)
     return Difference.of(means[one] - means[other], sure.draws[one] - sure.draws[other])
 
 
 def within_noise_of(sure: Doubt, one: int) -> list[int]:
-    """The positions of the settings that differ from that at `one` by no more than noise, it left out: each
-    pair for itself, at 95 %.
+    """The positions of other settings whose difference from the one at `one` is within noise, pair by
+    pair, at 95 %.
     """
     beyond, least = sure.draws[one], (1 - LEVEL) / 2 * sure.draws.shape[1]  # draws that either tail holds
     worse, better = (sure.draws <= beyond).sum(axis=1), (sure.draws >= beyond).sum(axis=1)

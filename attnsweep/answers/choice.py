@@ -1,5 +1,5 @@
-"""Which setting to use under a budget, in a sentence: how good it is and how sure that is, what is as good
-for less, and what more would cost.
+"""Which setting to use under a budget, in a sentence: its quality and uncertainty, what is as good for less,
+and what a better one would cost.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from attnsweep.answers import chances, doubt, naming, pareto, phrases, selection
 from attnsweep.answers.doubt import Doubt
 from attnsweep.core.text import amount, counted
 
-CHEAPER = 1.25  # times, from which on it is worth a word
+CHEAPER = 1.25  # times cheaper: from there on it is worth mentioning
 HALF_POINT = 0.005
 NOUNS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "memory"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What `pick` says: the settings within the budget, best first, with the ends of the interval of their
-    quality on test, `low` and `high`, and the probability of being on the front, `p_front`; a sentence on
-    the first of them; what else a reader has to know.
+    """The answer of `pick`: the settings within the budget, best first, with the interval of their quality on
+    test (`low`, `high`) and the probability of being on the front (`p_front`); a sentence on the best;
+    remarks.
     """
 
     settings: pd.DataFrame
@@ -53,15 +53,15 @@ def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None
 
 
 def cost_of(budget: Mapping[str, float], fits: pd.DataFrame) -> str:
-    """The cost that is spoken of: the first that is limited, else latency where it is known."""
+    """The cost to mention: the first one with a limit, else latency where it is known, else parameters."""
     if limited := [pareto.BUDGETS[name] for name in budget]:
         return limited[0]
     return "latency_ms_p50" if fits["latency_ms_p50"].notna().all() else "params"
 
 
 def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
-    """The best of `fits` with its doubt and cost, the cheapest within noise of it, and what is to be paid for
-    half a point more.
+    """The best of `fits` with its uncertainty and cost, the cheapest within noise of it, and the cost of half
+    a point more.
     """
     settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
     names, row = naming.labels(settings, short=False), sure.settings.loc[best]
@@ -74,19 +74,19 @@ def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
 
 
 def position(sure: Doubt, trial_id: str) -> int:
-    """Where the setting stands that has this trial."""
+    """The position of the setting that has this trial."""
     return int(sure.settings.index[sure.settings["trial_id"] == trial_id][0])
 
 
 def cheapest(settings: pd.DataFrame, among: set[int], cost: str, *, than: float) -> list[int]:
-    """The setting that costs least and less than `than`; none where there is none."""
+    """The cheapest setting that costs at most `than`; none if there is none."""
     costs = settings.loc[sorted(among), cost].dropna()
     costs = costs[costs <= than]
     return [] if costs.empty else [int(costs.idxmin())]
 
 
 def gain(settings: pd.DataFrame, cheap: int, best: int, cost: str) -> str:
-    """By how much one setting costs less than another: `4 times as fast`."""
+    """How much cheaper one setting is than another: `4 times as fast`."""
     times = settings.loc[best, cost] / settings.loc[cheap, cost]
     many = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     if cost == "latency_ms_p50":
@@ -95,7 +95,7 @@ def gain(settings: pd.DataFrame, cheap: int, best: int, cost: str) -> str:
 
 
 def more(sure: Doubt, best: int, names: pd.Series, cost: str) -> list[str]:
-    """What half a point more on validation costs, or that nothing here has it; none where that is unknown."""
+    """The cost of half a point more on validation, or that no setting has it; none where that is unknown."""
     selecting = pareto.selecting(sure.settings)
     if not doubt.is_fraction(selecting) or pd.isna(sure.settings.loc[best, cost]):
         return []
@@ -109,7 +109,7 @@ def more(sure: Doubt, best: int, names: pd.Series, cost: str) -> list[str]:
 
 
 def at(row: pd.Series, cost: str) -> str:
-    """` at 0.69 ms`, with a word where that is unstable; nothing where the cost is unknown."""
+    """` at 0.69 ms`, with `unstable` if it is; empty where the cost is unknown."""
     if pd.isna(row.get(cost)):
         return ""
     unsure = ", unstable" if cost.startswith("latency") and selection.is_unstable(row) else ""
@@ -124,12 +124,12 @@ def cost_in_words(value: float, cost: str) -> str:
 
 
 def name_of(fits: pd.DataFrame, row: int) -> str:
-    """What a setting is called among others."""
+    """The name of a setting among others."""
     return str(naming.labels(fits, short=False).iloc[row])
 
 
 def unmeasured(rows: pd.DataFrame, budget: Mapping[str, float]) -> tuple[str, ...]:
-    """How many settings were left out because their cost is not known."""
+    """Remarks on settings that were left out because their cost is not known."""
     settings = pareto.over_seeds(rows)
     columns = [pareto.BUDGETS[name] for name in budget]
     unknown = {name: int(settings[name].isna().sum()) for name in columns}

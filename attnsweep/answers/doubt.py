@@ -1,14 +1,14 @@
-"""How sure an answer is. Two things were left to chance: the seeds that were trained, and the examples that
-the test set happens to hold.
+"""The uncertainty of an answer, which has two sources: the seeds that were trained, and the examples that are
+in the test set.
 
 Both are drawn anew, a few thousand times: the examples by a bootstrap, the same ones for all settings, so
-that settings are compared example by example; the mean of each setting's seeds from the t distribution that
-it has. (Resampling three seeds instead understates their variance by a third.) A draw is what the quality of
-every setting might be. From the draws come intervals, the probability of being on the front, and what is
-within noise of what.
+that settings are compared example by example; the mean over each setting's seeds from its t distribution.
+(Resampling three seeds would understate their variance by a third.) Each draw is a possible quality of every
+setting. From the draws come intervals, the probability of being on the front, and which differences are
+within noise.
 
-Where a setting has one seed its interval is that of the one trial that ran, and says so; where the rows do
-not say which examples were right (`test_right`), the test set's part is missing, and they say that.
+A setting with one seed gets the interval of that one trial, and is marked so. Rows that do not record which
+examples were right (`test_right`) lack the uncertainty of the test set, and are marked so.
 """
 
 from dataclasses import dataclass
@@ -25,21 +25,22 @@ from attnsweep.results.schema import MEASURES
 
 LEVEL = 0.95
 DRAWS = 2000
-AT_ONCE = 200  # draws of test sets: each is a weight per example
-PER_EXAMPLE = "test_acc"  # the quality that is the share of examples that are right
-# one example right and one wrong for all: a setting without an error has a doubt, too
+AT_ONCE = 200  # draws of test sets in one matrix product
+PER_EXAMPLE = "test_acc"  # the quality that is a mean over examples
+# one right and one wrong example for all settings: so one without an error has an uncertainty, too
 PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
-LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may lie together by luck
+LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may be close by luck
 BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """The settings of one data set, and what the quality of each might be.
+    """The settings of one data set, and draws of the quality of each.
 
-    `settings` are rows as of `over_seeds`, with the ends of the interval of the quality, `low` and `high`,
-    with `seeds_begun`, those that failed included, and `doubt_of`: what the interval allows for. `draws` is
-    (settings, draws). `lost` counts the settings of which no seed was done, and which are not among them.
+    `settings` are rows of `over_seeds` with further columns: the interval of the quality (`low`, `high`), the
+    number of seeds that were begun (`seeds_begun`), and the sources of uncertainty in the interval
+    (`doubt_of`). `draws` is (settings, draws). `lost` counts settings without a finished seed, which are left
+    out.
     """
 
     settings: pd.DataFrame
@@ -49,15 +50,15 @@ class Doubt:
 
     @property
     def one_seed(self) -> pd.Series:
-        """Whether a setting has one seed alone, so that another seed might say otherwise."""
+        """Whether a setting has a single seed."""
         return self.settings["seeds"].eq(1)
 
 
 def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS, seed: int = 0) -> Doubt:
-    """The settings of `frame`, trials on one data set of any status, with how sure their quality is.
+    """The settings of `frame`, trials of any status on one data set, with the uncertainty of their quality.
 
-    `quality` is that of the task on its test split by default. Equal arguments give equal draws. Raises
-    UserError where data sets are mixed, where a setting has two rows of one seed, or no row has the quality.
+    `quality` defaults to the task's on its test split. Equal arguments give equal draws. Raises UserError
+    where data sets are mixed, a setting has two rows of one seed, or no row has the quality.
     """
     frame = selection.plain(frame)
     quality = quality or pareto.judged_by(frame)
@@ -92,8 +93,8 @@ def changes(
     *,
     pseudo: np.ndarray = PSEUDO,
 ) -> np.ndarray:
-    """By how much the quality of each setting changes with other test sets and other seeds, (settings,
-    draws). `right` is as of `per_example`, `noise` as of `on_example`, `seeds` (settings,) is their number.
+    """Draws of how the quality of each setting changes with other test sets and other seeds, (settings,
+    draws). `right` is from `per_example`, `noise` from `on_example`, `seeds` (settings,) is their number.
     """
     kept = np.where(spread.dof > 0, share_of_examples(right, seeds, noise), 1.0)
     least = np.nan_to_num(LEAST * noise / max(right.shape[1], 1))
@@ -102,13 +103,13 @@ def changes(
 
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
-    """For each row of done trials the position of its setting in `over_seeds` of them, (rows,)."""
+    """The position of each row's setting in `over_seeds(rows)`, (rows,); all rows are done."""
     return rows.groupby(selection.setting_columns(rows), dropna=False, sort=False).ngroup().to_numpy()
 
 
 def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.ndarray:
-    """The share of a setting's seeds that are right on each test example, (settings, examples); NaN
-    throughout for settings of which a row does not say it.
+    """The share of each setting's seeds that are right on each test example, (settings, examples); NaN for
+    settings with a row that does not record it.
     """
     if quality != PER_EXAMPLE or "test_right" not in rows:
         return np.full((len(settings), 0), np.nan)
@@ -127,8 +128,8 @@ BITS = ("test_right", "test_examples", PER_EXAMPLE)
 
 
 def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
-    """Which examples a row says were right, (examples,); None where it does not, or not what its accuracy
-    says.
+    """Which examples were right according to a row, (examples,); None if it does not record that, or
+    contradicts its own accuracy.
     """
     if not isinstance(bits, bytes) or pd.isna(count):
         return None
@@ -140,8 +141,8 @@ def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
 
 
 def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator, pseudo: np.ndarray) -> np.ndarray:
-    """By how much the quality of each setting changes with other test sets, (settings, draws): the bootstrap
-    of examples, the same for all settings. 0 where it is not known which examples were right.
+    """Draws of how the quality of each setting changes with other test sets, (settings, draws): a bootstrap
+    over examples, shared by all settings. 0 where it is not known which examples were right.
     """
     known = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
     moved = np.zeros((len(right), draws))
@@ -158,8 +159,8 @@ def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator, pseu
 
 
 def on_example(right: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The variance of what a seed does on one example by chance, (settings,): of flags of mean p over k seeds
-    p (1 - p) k / (k - 1). Settings of one seed have the mean of the others; NaN where nothing is known.
+    """The variance between seeds on one example, (settings,): p (1 - p) k / (k - 1) for flags with mean p
+    over k seeds. Settings with one seed get the mean of the others; NaN where nothing is known.
     """
     if not right.shape[1]:
         return np.full(len(right), np.nan)
@@ -170,8 +171,8 @@ def on_example(right: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 
 def share_of_examples(right: np.ndarray, seeds: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """How much of the deviation over examples, 0..1, is that of the examples alone, (settings,): `noise`,
-    what a seed does on an example by chance, stands in the spread of the seeds, too, and would count twice.
+    """The share of the deviation over examples that is due to the examples alone, 0..1, (settings,): `noise`,
+    the variance between seeds on an example, is also in the spread of the seeds, and would count twice.
     """
     between = right.var(axis=1) if right.shape[1] else noise
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -180,15 +181,15 @@ def share_of_examples(right: np.ndarray, seeds: np.ndarray, noise: np.ndarray) -
 
 
 def spread_of_seeds(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> Spread:
-    """How far the seeds of each setting lie apart in a quality."""
+    """The spread of a quality over the seeds of each setting."""
     by_setting = rows.groupby(setting_of(rows))[quality]
     variance = by_setting.var(ddof=1).fillna(0.0).to_numpy(dtype=float)
     return moderated(variance, settings["seeds"].to_numpy() - 1)
 
 
 def of_seeds(spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Generator) -> np.ndarray:
-    """By how much the quality of each setting changes with other seeds, (settings, draws): its mean over
-    seeds has a t distribution. 0 where nothing is known of that.
+    """Draws of how the quality of each setting changes with other seeds, (settings, draws), from the t
+    distribution of its mean. 0 where the spread is not known.
     """
     known = spread.dof > 0
     moved = np.zeros((len(seeds), draws))
@@ -204,21 +205,21 @@ def bounded(values: np.ndarray, quality: str, *, least: float = 0.0) -> np.ndarr
 
 
 def is_fraction(quality: str) -> bool:
-    """Whether a quality is written in percent."""
+    """Whether a quality is a fraction, which is written in percent."""
     column = MEASURES.get(quality)
     return column is not None and column.unit == "fraction"
 
 
 def sources(right: np.ndarray, spread: Spread) -> list[str]:
-    """What each setting's interval allows for."""
+    """The sources of uncertainty in each setting's interval."""
     examples = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
     named = {(True, True): BOTH, (False, True): TEST_SET, (True, False): SEEDS, (False, False): NOTHING}
     return [named[bool(dof > 0), bool(known)] for dof, known in zip(spread.dof, examples, strict=True)]
 
 
 def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int], int]:
-    """How many seeds of each setting have a row of any status: those that failed or diverged count. And how
-    many other settings have rows.
+    """The number of seeds of each setting with a row of any status, and the number of other settings with
+    rows.
     """
     keys = selection.setting_columns(settings)
     counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
@@ -229,7 +230,7 @@ def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int],
 
 
 def key_of(values: object) -> tuple[object, ...]:
-    """Values of axes that are equal where those are: null is equal to null."""
+    """Values of axes as a key, in which null equals null."""
     return tuple(
         None if pd.isna(value) else value for value in (values if isinstance(values, tuple) else (values,))
     )

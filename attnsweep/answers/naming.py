@@ -24,8 +24,8 @@ ABBREVIATIONS = {
 
 
 def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
-    """A name for each row: its model, and the fewest axes that tell rows apart, with those in which models
-    were trained otherwise: `vit d4` or `vit depth=4`.
+    """A name for each row, `vit d4` or `vit depth=4`: its model, the fewest axes that tell rows apart, and
+    the axes in which the training of models differs.
     """
     axes, models = distinguishing(frame), model_names(frame)
     names = [
@@ -36,15 +36,15 @@ def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
 
 
 def model_names(frame: pd.DataFrame) -> dict[str, str]:
-    """How the models of rows are called: of `FILE.py:CLASS` the class, with as much of the file's path before
-    it as it takes to tell two of one name apart.
+    """The short names of the rows' models: for `FILE.py:CLASS` the class, with as much of the path as makes
+    it unique.
     """
     models = [str(model) for model in plain(frame)["model"].unique()]
     return {model: clean(short_name(model, models)) for model in models}
 
 
 def short_name(model: str, models: Sequence[str]) -> str:
-    """The shortest end of a model's name that no other one of `models` has; see `model_names`."""
+    """The shortest end of a model's name that is unique among `models`; see `model_names`."""
     cuts = (i + 1 for i in reversed(range(len(model))) if model[i] == "/")
     for end in (model_name(model), *(model[cut:] for cut in cuts)):
         if not any(f"/{other}".endswith((f"/{end}", f":{end}")) for other in models if other != model):
@@ -53,9 +53,8 @@ def short_name(model: str, models: Sequence[str]) -> str:
 
 
 def distinguishing(frame: pd.DataFrame) -> list[str]:
-    """Of the axes that vary, those without which two rows would share a name: what an architecture is goes
-    before how it was trained, and the best known before others. With them those in which the training of
-    models differs.
+    """The fewest of the varying axes that tell rows apart, architecture before training and well-known axes
+    first; and the axes in which the training of models differs.
     """
     frame = plain(frame)
     known = [*ABBREVIATIONS, *SETTING, *STATE]
@@ -71,8 +70,8 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The axes that take several values within one model on one data set, in the configuration's order, and
-    with them the state of data and code.
+    """The axes, and the columns of the state of data and code, that have several values within one model on
+    one data set, in the configuration's order.
     """
     require(frame, "model", "dataset")
     axes = [name for name in setting_columns(frame) if name not in ("model", "dataset")]
@@ -81,9 +80,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 
 def recipe_differences(frame: pd.DataFrame) -> list[str]:
-    """The axes of training whose values are not the same for all models on one data set. What has no
-    parameters is not trained.
-    """
+    """The axes of training whose values depend on the model; models without parameters are not trained."""
     frame = plain(frame)
     if "params" in frame:
         frame = frame[frame["params"].ne(0).fillna(True)]
@@ -98,16 +95,14 @@ def differs(frame: pd.DataFrame, axis: str) -> bool:
 
 
 def as_typed(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """The rows with the fractions of these axes as text, of as few digits as tell them apart, and checksums
-    likewise.
-    """
+    """The rows with floats and checksums among these axes as text, of as few digits as tell them apart."""
     return plain(frame).assign(
         **{name: shortened(frame[name]) for name in axes if name in (*FRACTIONS, *CHECKSUMS)}
     )
 
 
 def shortened(values: pd.Series) -> pd.Series:
-    """The values as text of the fewest digits, four or more, that tell them apart; null stays."""
+    """The values as text with the fewest digits, four or more, that tell them apart; null stays."""
     distinct = [value for value in values.unique() if not pd.isna(value)]
     texts: dict[object, str] = {}
     for digits in range(4, 65):
@@ -118,12 +113,12 @@ def shortened(values: pd.Series) -> pd.Series:
 
 
 def digits_of(value: object, digits: int) -> str:
-    """So many digits of a number, or the beginning of a checksum."""
+    """A number with so many digits, or the beginning of a checksum."""
     return f"{value:.{min(digits, 17)}g}" if isinstance(value, float) else clean(value)[: 2 * digits]
 
 
 def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
-    """`depth=4`, or in short `d4`, for each of the axes that the row's model has."""
+    """`depth=4`, or `d4` if short, for each of the axes that the row's model has."""
     forms = ABBREVIATIONS if short else {}
     known = {name: row[name] for name in axes if not pd.isna(row[name])}
     known |= arguments(known.pop("model_args", "{}"))
@@ -134,7 +129,7 @@ def words(row: pd.Series, axes: list[str], short: bool = False) -> list[str]:
 
 
 def arguments(text: str) -> dict[str, object]:
-    """The arguments of one's own model; the text as it is, where it is none that we wrote."""
+    """The arguments of a user's own model; the raw text if it is not ours."""
     try:
         known = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which rows an answer is of: those that are done, on one data set and device; sentences for what cannot be
+"""Selects the rows of an answer: done trials on one data set and device. Refuses rows that cannot be
 compared.
 """
 
@@ -12,12 +12,12 @@ from attnsweep.results import latencies
 from attnsweep.results.schema import CONFIGURATION, MEASURES
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
-STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: with another one a setting is another
+STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: part of what a setting is
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are done, where a column says so, as `plain` has them; null for measures that are no
-    finite number, of which nothing can be said.
+    """The done rows (all, without a column `status`), made `plain`, with null for measures that are not
+    finite.
     """
     frame = plain(frame)
     frame = frame[frame["status"] == "done"] if "status" in frame else frame
@@ -28,8 +28,8 @@ def done(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without categories: after filtering, a category may have no row any more. A model without a
-    name, which no row of ours has, is called `?`.
+    """The rows with plain types instead of categories, which after filtering may be empty. A missing model,
+    which no row of ours has, becomes `?`.
     """
     if "model" in frame and frame["model"].isna().any():
         frame = frame.assign(model=frame["model"].astype(object).fillna("?"))
@@ -48,12 +48,12 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """A column as floats (n,), null as NaN."""
+    """A column as floats (n,), with NaN for null."""
     return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
 
 
 def positive(values: np.ndarray, column: str) -> np.ndarray:
-    """The finite values. Raises UserError where one is not above 0, and so has no logarithm."""
+    """The finite values. Raises UserError where one is not above 0."""
     finite = values[np.isfinite(values)]
     if (finite <= 0).any():
         raise UserError(f"{column}={finite.min():g} has no logarithm; a cost must be above 0")
@@ -69,7 +69,7 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def check_direction(cost: str, quality: str) -> None:
-    """Raises UserError where more of the cost, or less of the quality, is known to be better."""
+    """Raises UserError where more of the cost, or less of the quality, is better."""
     if cost in MEASURES and MEASURES[cost].better == "higher":
         raise UserError(f"cost={cost!r} is better when higher; use a cost such as 'latency_ms_p50'")
     if quality in MEASURES and MEASURES[quality].better == "lower":
@@ -77,7 +77,7 @@ def check_direction(cost: str, quality: str) -> None:
 
 
 def refuse_mixtures(frame: pd.DataFrame, cost: str, *, of_data: bool = True) -> None:
-    """Raises UserError where the rows' costs, or with `of_data` their qualities, cannot be compared."""
+    """Raises UserError where the rows' costs, or with `of_data` their data, cannot be compared."""
     if of_data:
         refuse_other_data(frame)
     for column in MEASURES[cost].same if cost in MEASURES else ():
@@ -93,7 +93,7 @@ def refuse_other_data(frame: pd.DataFrame, hint: str | None = None) -> None:
 
 
 def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
-    """Raises UserError, naming the groups, where the column takes several values."""
+    """Raises UserError, naming the groups, where a column has several values."""
     groups = frame[column].value_counts(dropna=False).sort_index()
     if len(groups) < 2:
         return
@@ -105,7 +105,7 @@ def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) ->
 
 
 def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
-    """The rows with that value. Raises UserError, naming the values there are, where no row has it."""
+    """The rows with a value. Raises UserError, naming the values, where no row has it."""
     frame = plain(frame)
     require(frame, column)
     known = sorted(map(str, frame[column].dropna().unique()))
@@ -116,7 +116,7 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 
 
 def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The rows for which a pandas query holds. Raises UserError where it is malformed or holds for none."""
+    """The rows that satisfy a pandas query. Raises UserError where it is malformed, or no row does."""
     try:
         rows = plain(frame).query(condition)
     except Exception as error:  # a user's text: pandas raises nearly anything
@@ -128,11 +128,10 @@ def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFrame:
-    """The rows whose latency was measured on one device under one runtime at one batch, and those without
-    latency.
+    """The rows whose latency was measured on one device, and those without latency.
 
-    Raises UserError where there are several devices and none is chosen, several runtimes or batches, or where
-    the chosen device has no rows.
+    Raises UserError where there are several devices and none is chosen, several runtimes or batches, or no
+    rows of the chosen device.
     """
     frame = plain(frame)
     require(frame, "measured_on")
@@ -149,8 +148,8 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
 
 
 def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows, without latencies where those cannot be compared, and a remark on that: for answers that
-    latency is only a part of.
+    """The rows, without latency if it cannot be compared, and a remark on that: for answers that can do
+    without.
     """
     if "measured_on" not in frame:
         return frame, []
@@ -162,6 +161,6 @@ def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def is_unstable(row: pd.Series) -> bool:
-    """Whether the latency of a row is marked as known to no better than 3 %."""
+    """Whether a row's latency is known to no better than 3 %."""
     value = row.get("latency_unstable")
     return bool(pd.notna(value) and value)
