@@ -1,7 +1,7 @@
-"""Imports from texts: the modules that a user's file imports from beside itself, without their files.
+"""Imports from source code in memory: a user's modules, without their files.
 
-`blocks` of one project is not that of another, nor an installed package of that name: the modules stand in
-`sys.modules` only while their importer is active.
+A module `blocks` of one project is not that of another, nor an installed package of that name: the modules
+are in `sys.modules` only while their importer is active.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Module:
 
 
 class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
-    """Finds and runs the modules that it was made of, while it is active."""
+    """Imports the modules that it is given, while it is active."""
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.known: Mapping[str, Module] = {module.name: module for module in modules}
@@ -39,7 +39,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
         self.hidden: dict[str, types.ModuleType] = {}
 
     def enter(self) -> None:
-        """Its modules can be imported from now on, and no others of their names."""
+        """Activates it: its modules can be imported, and no others of their names."""
         self.hidden = self._taken_out()
         sys.modules.update(self.loaded)
         sys.meta_path.insert(0, self)
@@ -76,13 +76,13 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
 
 
 def main_name(sha256: str) -> str:
-    """The name in `sys.modules` of a user's own file."""
+    """The name of a user's own file in `sys.modules`."""
     return f"{PREFIX}{sha256[:12]}"
 
 
 @contextlib.contextmanager
 def mains_kept() -> Iterator[None]:
-    """A context after which the module of a user's own file is that of the run before, if it is run again."""
+    """Restores the modules of users' own files that are run again within the context."""
     before = {name: module for name, module in [*sys.modules.items()] if name.startswith(PREFIX)}
     try:
         yield
@@ -91,22 +91,22 @@ def mains_kept() -> Iterator[None]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a module of that name is a user's own file, or one that it imports from beside itself."""
+    """Whether a module is a user's own file, or a user's module that it imports."""
     return name.startswith(PREFIX) or name in active_names()
 
 
 def active_names() -> set[str]:
-    """The modules that can be imported from beside a user's own file."""
+    """The modules of the active importers."""
     return {name for importer in active() for name in importer.known}
 
 
 def active() -> list[Importer]:
-    """The importers that are active."""
+    """The active importers."""
     return [finder for finder in sys.meta_path if isinstance(finder, Importer)]
 
 
 def activate(importers: Sequence[Importer]) -> None:
-    """Makes these the active ones, and no others."""
+    """Activates these importers, and no others."""
     for importer in active():
         importer.leave()
     for importer in importers:

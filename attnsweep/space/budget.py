@@ -1,4 +1,4 @@
-"""What a trial may cost at most. None of it depends on weights, so that what exceeds it is never trained."""
+"""Limits on what a trial may cost. None depends on weights, so trials that exceed them are never trained."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +14,11 @@ from attnsweep.results.latencies import Unstable
 LatencyOf = Callable[
     [Trial], float | None
 ]  # in ms; NaN where it cannot be measured, None where it is not known
-MANY = 10  # times a limit, above which nobody thinks in per cent
+MANY = 10  # times a limit: from there on the excess is not stated in per cent
 
 
 def unknown(trial: Trial) -> None:
-    """A `LatencyOf` that knows none."""
+    """A `LatencyOf` that knows no latency."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Excess:
 
     @property
     def share(self) -> float:
-        """Relative to the limit; what is above 0 exceeds it."""
+        """The excess relative to the limit; 0 or less is within it."""
         return self.cost / self.limit - 1
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it rests on a measurement that did not settle, and that may be within the limit."""
+        """Whether the measurement is unstable and may be within the limit."""
         return isinstance(self.cost, Unstable) and self.cost.low <= self.limit
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Excess:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most milliseconds of latency, parameters and multiply-accumulates; None for no limit."""
+    """The limits of latency in ms, parameters and multiply-accumulates; None for no limit."""
 
     latency_ms: float | None = None
     params: float | None = None
@@ -60,8 +60,8 @@ class Budget:
 
     @classmethod
     def of(cls, asked: Any) -> "Budget":
-        """What a sweep asks for, such as `{"latency_ms": 2, "params": "2M"}`. Raises UserError for what is
-        unknown or no number above 0.
+        """From a sweep's argument, such as `{"latency_ms": 2, "params": "2M"}`. Raises UserError for an
+        unknown key, or a value that is no number above 0.
         """
         if asked is None or isinstance(asked, Budget):
             return asked or cls()
@@ -78,13 +78,13 @@ class Budget:
 
     @cached_property
     def limits(self) -> dict[str, float]:
-        """The limits that there are."""
+        """The limits that are set."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {key: limit for key, limit in every.items() if limit is not None}
 
     def margins(self, trial: Trial, latency_of: LatencyOf) -> list[Excess]:
-        """How each cost of the trial that has a limit and is known compares with it. Latency, which may have
-        to be measured, is not asked for where another cost exceeds its limit.
+        """Each known cost of the trial against its limit. `latency_of`, which may have to measure, is not
+        called if another cost exceeds its limit.
         """
         limits, costs = self.limits, {"params": trial.params, "macs": trial.macs}
         found = [
@@ -99,14 +99,12 @@ class Budget:
         return found
 
     def excess(self, trial: Trial, latency_of: LatencyOf) -> Excess | None:
-        """By how much the trial exceeds the budget, where it is most; None where it is within, as far as its
-        costs are known.
-        """
+        """The largest excess of the trial over the budget; None if its known costs are within it."""
         return worst(self.margins(trial, latency_of))
 
 
 def worst(margins: Iterable[Excess]) -> Excess | None:
-    """The limit that is exceeded most; None where none is."""
+    """The largest excess; None if there is none."""
     over = [one for one in margins if one.share > 0]
     return max(over, key=lambda one: one.share, default=None)
 
@@ -117,5 +115,5 @@ def written(key: str, value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """`0.4 %` or `12 %`: by how much something is exceeded."""
+    """A share as `0.4 %` or `12 %`."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

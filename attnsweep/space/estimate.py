@@ -1,5 +1,5 @@
-"""How long trials take: seconds per unit of work, learnt per model from what has run, for the plan and the
-time that is left.
+"""Estimates of how long trials take, from the seconds per unit of work of trials that have run, model by
+model.
 """
 
 import math
@@ -16,15 +16,15 @@ LAUNCH_MACS = 30e6  # what a core could have computed while Python gets one laye
 
 
 def work(trial: Trial) -> float:
-    """The trial's work in forward MACs over all its steps; tiny models are slowed by the steps themselves."""
-    batch = trial.config["batch_size"] or 1_000  # of what learns nothing: only judged
+    """The trial's forward MACs over all steps, plus an overhead per step that dominates in tiny models."""
+    batch = trial.config["batch_size"] or 1_000  # null for rules, which are only judged
     steps = math.ceil(dataset_of(trial.config).train_size / batch) * trial.config["epochs"]
     macs = trial.params if trial.macs is None else trial.macs  # each weight takes part once, at least
     return float(steps * (batch * macs + LAUNCH_MACS * (1 + (trial.config["depth"] or 1))))
 
 
 class Speed:
-    """Seconds per unit of work, per model; a model that was not seen yet goes by the others."""
+    """Seconds per unit of work, model by model; models without observations use the mean of the others."""
 
     def __init__(self) -> None:
         self.work: dict[str, float] = defaultdict(float)
@@ -41,7 +41,7 @@ class Speed:
         self.seconds[trial.config["model"]] += seconds
 
     def unseen(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Of each model that was not seen yet the trial whose work is in the middle, the least work first."""
+        """For each model without observations the trial of median work, the least work first."""
         by_model: dict[str, list[Trial]] = defaultdict(list)
         for trial in trials:
             if trial.config["model"] not in self.work:
@@ -50,14 +50,14 @@ class Speed:
         return sorted(middle, key=work)
 
     def estimate(self, trials: Iterable[Trial]) -> float:
-        """Seconds that the trials take one after the other."""
+        """Seconds of the trials, run one after another."""
         amounts: dict[str, float] = defaultdict(float)
         for trial in trials:
             amounts[trial.config["model"]] += work(trial)
         return self.estimate_work(amounts)
 
     def estimate_work(self, amounts: Mapping[str, float]) -> float:
-        """Seconds that the work (see `work`) of each model takes."""
+        """Seconds for amounts of work (see `work`) by model."""
         seconds, done = sum(self.seconds.values()), sum(self.work.values())
         overall = seconds / done if done else 1 / ASSUMED_MACS_PER_S
         rate = {model: self.seconds[model] / self.work[model] for model in self.work}

@@ -1,6 +1,6 @@
-"""The search space in Ray Tune's words: grids, domains, and how both become points.
+"""The search space: Ray Tune's grids and domains, and how they become points.
 
-They are recognised by their shape (`tune.grid_search` gives a plain dict, domains have `sample`), so that
+They are recognised by duck typing (`tune.grid_search` gives a plain dict, domains have `sample`), so that
 reading and checking a sweep needs neither Ray nor torch.
 """
 
@@ -16,8 +16,9 @@ MOST_TRIALS = 100_000
 Point = dict[str, Any]  # a key of a sweep to its value
 
 
-def fixed(part: Mapping[str, Any]) -> Point:
-    """The part with each grid as a list: `tune.grid_search` takes an iterator too, which can be read once.
+def with_listed_grids(part: Mapping[str, Any]) -> Point:
+    """The part with its grids as lists: `tune.grid_search` also takes an iterator, which can be read only
+    once.
 
     Raises UserError where a grid has more than MOST_TRIALS values, or is no collection.
     """
@@ -28,7 +29,7 @@ def fixed(part: Mapping[str, Any]) -> Point:
 
 
 def listed(key: str, values: Any) -> list[Any]:
-    """The values of a grid; see `fixed`."""
+    """The values of a grid; see `with_listed_grids`."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise UserError(
             f"{key}: tune.grid_search takes a list, not {values!r}; write tune.grid_search([...])"
@@ -50,17 +51,17 @@ def is_domain(value: object) -> bool:
 
 
 def grid(value: Any) -> list[Any]:
-    """The values to go through: those of a grid, else the one."""
+    """The values of a grid, or a constant as its only value."""
     return list(value["grid_search"]) if is_grid(value) else [value]
 
 
-def cells(part: Point) -> int:
-    """The number of cells in the grid of one part."""
+def count_cells(part: Point) -> int:
+    """The number of cells in a part's grid."""
     return functools.reduce(lambda product, value: product * len(grid(value)), part.values(), 1)
 
 
-def crossed(part: Point) -> Iterator[Point]:
-    """Every cell of one part's grid."""
+def cells_of(part: Point) -> Iterator[Point]:
+    """Yields every cell of a part's grid."""
     several = len(models_of(part)) > 1
     for values in itertools.product(*(grid(value) for value in part.values())):
         cell = dict(zip(part, values, strict=True))
@@ -68,30 +69,30 @@ def crossed(part: Point) -> Iterator[Point]:
 
 
 def models_of(part: Point) -> set[str]:
-    """The models of a part, as far as they are not drawn."""
+    """The models of a part; not those that are drawn from a domain."""
     return {str(model) for model in grid(part.get("model"))}
 
 
 def without_later(cell: Point) -> Point:
-    """A cell of a grid of several models without what is meant for the others (see `reaches`)."""
+    """The cell without keys that are meant for other models of its grid (see `applies_to`)."""
     later = BEFORE.get(str(cell.get("model")), {})
     return {key: value for key, value in cell.items() if key not in later}
 
 
-def joined(shared: Point, parts: Sequence[Point]) -> list[Point]:
-    """The parts, each with the shared keywords that are meant for it."""
+def with_shared(shared: Point, parts: Sequence[Point]) -> list[Point]:
+    """The parts, each with the shared keywords that apply to it."""
     whole = [{**shared, **part} for part in parts]
     return [
-        {key: value for key, value in one.items() if key in part or reaches(key, one, whole)}
+        {key: value for key, value in one.items() if key in part or applies_to(key, one, whole)}
         for one, part in zip(whole, parts, strict=True)
     ]
 
 
-def reaches(key: str, part: Point, parts: Sequence[Point]) -> bool:
-    """Whether a key that is given for all parts is meant for one of them.
+def applies_to(key: str, part: Point, parts: Sequence[Point]) -> bool:
+    """Whether a key that is shared by all parts applies to one of them.
 
-    An axis that a model got later than others (`registry.BEFORE`) is theirs where both stand in a sweep: in
-    a sweep from before, `dim` beside a CNN keeps its meaning.
+    An axis that a later version gave a model (`registry.BEFORE`) applies only to the other models in a sweep,
+    if there are any: so a sweep from before that version, with `dim` beside a CNN, keeps its meaning.
     """
     models = models_of(part)
     later = all(key in BEFORE.get(model, {}) for model in models)
@@ -104,11 +105,11 @@ def is_function(value: object) -> bool:
 
 
 def narrow(parts: Sequence[Point], key: str, values: Sequence[Any]) -> list[Point]:
-    """The parts with `key` narrowed to `values`, or set to them; see `Sweep.override`."""
+    """The parts with a key narrowed or set to values; see `Sweep.override`."""
     own = [value for part in parts if key in part and not is_domain(part[key]) for value in grid(part[key])]
     if not all(among(value, own) for value in values):
         wide = {key: {"grid_search": list(values)}}
-        return [{**part, **wide} if key in part or reaches(key, part, parts) else part for part in parts]
+        return [{**part, **wide} if key in part or applies_to(key, part, parts) else part for part in parts]
     kept = []
     for part in parts:
         if key in part and is_domain(part[key]):
@@ -122,5 +123,5 @@ def narrow(parts: Sequence[Point], key: str, values: Sequence[Any]) -> list[Poin
 
 
 def among(value: object, values: Iterable[object]) -> bool:
-    """Whether the value is one of these; True is not 1."""
+    """Whether a value is one of several; True does not equal 1."""
     return any(other == value and isinstance(other, bool) == isinstance(value, bool) for other in values)

@@ -19,7 +19,7 @@ from attnsweep.space.sweep import Sweep
 from attnsweep.tasks.registry import TASKS, dataset_of
 from attnsweep.tasks.task import DataSet
 
-# of ten thousand rows: all columns would take half a second
+# all columns of ten thousand rows would take half a second to read
 ASKED = ["trial_id", "status", "train_s", "val_acc"]
 OVER = "over budget"
 Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
@@ -27,7 +27,7 @@ Expansion = tuple[Sequence[Trial], Sequence[Invalid]]
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of one sweep: its tables, its checkpoints and logs, its data."""
+    """The folders of a sweep: tables of results, checkpoints and logs, data."""
 
     results: str
     runs: Path
@@ -35,8 +35,8 @@ class Folders:
 
     @property
     def checkpoints(self) -> str:
-        """The path or URI of the folder of checkpoints and weights: `runs` on each node's own disk; where the
-        results are at a URI a folder next to them, so that another node can go on from it.
+        """The folder of checkpoints and weights: `runs`, on each node's own disk; or, if the results are at a
+        URI, a folder next to them, so that another node can go on from it.
         """
         if "://" not in self.results:
             return str(self.runs)
@@ -48,8 +48,8 @@ class Folders:
 
 
 def folders_of(results: str | Path = "results", data: str | Path | None = None) -> Folders:
-    """The folders: data as named, else $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` is next to `results`,
-    or in the working directory where those are at a URI.
+    """The folders of a sweep. `data` defaults to $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` is next to
+    `results`, or in the working directory if those are at a URI.
     """
     is_uri = "://" in str(results)
     name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
@@ -59,7 +59,7 @@ def folders_of(results: str | Path = "results", data: str | Path | None = None) 
 
 
 def default_data(parent: Path) -> Path:
-    """~/.cache/attnsweep; for a user without a home directory `data` next to the results."""
+    """~/.cache/attnsweep, or for a user without a home directory, `data` next to the results."""
     try:
         return Path("~/.cache/attnsweep").expanduser()
     except RuntimeError:
@@ -73,11 +73,11 @@ def runs_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep, the state of each (`new`, `done` or `over budget`), and the points that
-    are invalid.
+    """The distinct trials of a sweep, the state of each (`new`, `done` or `over budget`), and its invalid
+    points.
 
-    Of an adaptive search: its finished trials, what is fixed of each one that is still to be suggested
-    (`open`), and trials that it might suggest (`samples`).
+    For a search: `trials` are the finished ones, `open` has the constants of each trial that is still to be
+    suggested, and `samples` are trials that might be suggested.
     """
 
     name: str
@@ -85,11 +85,11 @@ class Plan:
     invalid: tuple[Invalid, ...]
     state: Mapping[str, str]
     speed: Speed
-    unused: Mapping[str, Sequence[str]]  # model to the keys of the sweep that mean nothing to it
+    unused: Mapping[str, Sequence[str]]  # for each model the keys of the sweep that it does not have
     repeated: int = 0  # points that are the same trial as an earlier one
     open: tuple[Point, ...] = ()
     samples: tuple[Trial, ...] = ()
-    at_chance: tuple[Trial, ...] = ()  # done, and no better than chance
+    at_chance: tuple[Trial, ...] = ()  # done trials that are no better than chance
     over: Mapping[str, Excess] = field(default_factory=dict)  # by id, of `typical` trials that are not done
     undecided: int = 0  # architectures of new trials whose latency has a limit and is not known
 
@@ -99,38 +99,38 @@ class Plan:
 
     @property
     def meets_no_budget(self) -> bool:
-        """Whether nothing is to run, and nothing has run, since all of it exceeds the budget."""
+        """Whether every trial exceeds the budget."""
         return bool(self.trials) and set(self.state.values()) == {OVER}
 
     @property
     def typical(self) -> tuple[Trial, ...]:
-        """The plan's trials; of a search those that stand for the ones it may suggest."""
+        """The plan's trials; for a search, samples of what it may suggest."""
         return self.samples or self.trials
 
     @property
     def seconds(self) -> float:
-        """Seconds that the trials that are not done take, one after the other."""
+        """Estimated seconds of the unfinished trials, run one after another."""
         return self.speed.estimate(self.new) + len(self.open) * self.seconds_of_open
 
     @property
     def unmeasured(self) -> int:
-        """Architectures of trials that are not done, whose latency is measured in the end."""
+        """The number of architectures of unfinished trials, whose latency will be measured."""
         return len({trial.arch_id for trial in self.new if trial.params}) + len(self.open)
 
     @property
     def seconds_of_open(self) -> float:
-        """Seconds of one trial that is still to be suggested: the mean over points drawn from its cell."""
+        """Estimated seconds of a trial that is still to be suggested: the mean over `samples`."""
         return self.speed.estimate(self.samples) / max(1, len(self.samples))
 
 
 def known_rows(store: Store, sweep: Sweep) -> list[Row]:
-    """What the results say of trials, as far as a plan asks; a search learns from all of it."""
+    """The rows of `trials`, with the columns that a plan needs; a search learns from all columns."""
     table = store.read("trials")
     return (table if sweep.search else table.select(ASKED)).to_pylist()
 
 
 def known_latency(store: Store, sweep: Sweep) -> LatencyOf:
-    """The latency that decides over trials, as far as it is known on the device that was measured last."""
+    """Known latency, on the device that was measured last, if latency decides which trials are trained."""
     if not sweep.measures_first:
         return unknown
     known = latencies.of_architectures(store.read("latency").to_pylist(), sweep.latency)
@@ -140,8 +140,8 @@ def known_latency(store: Store, sweep: Sweep) -> LatencyOf:
 def make_plan(
     sweep: Sweep, expanded: Expansion, rows: Sequence[Row], latency_of: LatencyOf = unknown
 ) -> Plan:
-    """The plan, given the sweep's trials and invalid points, the rows of `trials` so far, and what is known
-    of latency.
+    """The plan, from the sweep's trials and invalid points, the rows of `trials` so far, and known
+    latency.
     """
     trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
@@ -158,14 +158,14 @@ def make_plan(
 
 
 def state_of(trials: Sequence[Trial], rows: Sequence[Row], *, scheduler: str | None) -> dict[str, str]:
-    """`done` or `new` for each trial; one that a scheduler stopped is done for sweeps with a scheduler."""
+    """`done` or `new` for each trial; for a sweep with a scheduler, stopped trials are done."""
     final = {*FINAL, "stopped"} if scheduler else set(FINAL)
     done = {row["trial_id"] for row in rows if row["status"] in final}
     return {trial.trial_id: "done" if trial.trial_id in done else "new" for trial in trials}
 
 
 def over_budget(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> dict[str, Excess]:
-    """Which trials exceed the sweep's budget, by their ids, and by how much."""
+    """The trials that exceed the sweep's budget, by id, with their excess."""
     if not sweep.budget.limits:
         return {}
     found = {trial.trial_id: sweep.budget.excess(trial, latency_of) for trial in trials}
@@ -173,7 +173,7 @@ def over_budget(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) ->
 
 
 def undecided(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> int:
-    """How many architectures are to be measured before their trials are trained."""
+    """The number of architectures that are to be measured before training."""
     if not sweep.measures_first:
         return 0
     wanted = {(one.arch_id, one.config["precision"]): one for one in trials if one.params}
@@ -181,22 +181,20 @@ def undecided(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> i
 
 
 def refuse_unmet(plan: Plan) -> None:
-    """Raises UserError, which names the nearest trial, where none is within the budget."""
+    """Raises UserError, naming the nearest trial, where none is within the budget."""
     if plan.meets_no_budget:
         trial = min(plan.trials, key=lambda one: plan.over[one.trial_id].share)
         raise UserError(unmet(trial, plan.over[trial.trial_id], plan.trials))
 
 
 def unmet(nearest: Trial, excess: Excess, among: Sequence[Trial]) -> str:
-    """What is said where nothing is within a budget."""
+    """The error where no trial is within the budget."""
     name = label(nearest, varying(among))
     return f"no trial is within the budget; the nearest is {name}, whose {excess}: raise it, or shrink models"
 
 
 def at_chance(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:
-    """The done trials that did not learn: their accuracy on validation, at its best, is within two standard
-    errors of what chance gives.
-    """
+    """The done trials whose accuracy on validation is at most two standard errors above chance."""
     accuracy = {row["trial_id"]: row.get("val_acc") for row in rows if row["status"] == "done"}
     found = []
     for trial in trials:
@@ -210,13 +208,13 @@ def at_chance(trials: Sequence[Trial], rows: Sequence[Row]) -> list[Trial]:
 
 
 def wanted_data(plan: Plan) -> list[DataSet]:
-    """The data sets of the trials that are to run, each as often as trials read it differently."""
+    """The data sets of unfinished trials; a set that trials read in different ways counts for each."""
     found = (dataset_of(trial.config) for trial in (*plan.new, *plan.samples))
     return list(dict.fromkeys(found))
 
 
 def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
-    """The speed of each model, learnt from the finished ones among `trials`."""
+    """The speed of each model, from the finished ones among `trials`."""
     speed = Speed()
     done = [row for row in rows if row["status"] == "done"]
     seconds = {row["trial_id"]: row["train_s"] for row in done if 0 < (row["train_s"] or 0) < math.inf}
@@ -227,7 +225,7 @@ def speed_from(rows: Sequence[Row], trials: Sequence[Trial]) -> Speed:
 
 
 def refuse_invalid(invalid: Sequence[Invalid]) -> None:
-    """Raises UserError, with up to three reasons, where there are invalid points."""
+    """Raises UserError, with up to three reasons, if there are invalid points."""
     reasons = list(dict.fromkeys(point.reason for point in invalid))
     more = f" (and {len(reasons) - 3} more reasons: --dry-run lists them)" if len(reasons) > 3 else ""
     if reasons:

@@ -1,4 +1,4 @@
-"""From a row back to its trial, and to the line that runs it again."""
+"""From a row of results back to its trial, and to the command that runs it again."""
 
 import json
 import shlex
@@ -26,10 +26,10 @@ def find_trial(results: str, trial_id: str) -> "pd.Series[Any]":
 
 
 def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
-    """The trial whose row this is.
+    """The trial of a row.
 
-    Raises UserError where its data set is not here, where data or code have changed so that it is another, or
-    where somebody else may have written the file of a user's own model that it names.
+    Raises UserError where its data set is missing, where data or code have changed, or where somebody else
+    may have written the file of a user's own model that it names.
     """
     import pandas as pd
 
@@ -45,11 +45,11 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
 
 
 def rerun_line(row: Mapping[str, Any]) -> str:
-    """The shell line that runs the trial of `row` again, into results of its own; without its data."""
+    """The shell command that runs the trial of a row again, with results in `rerun`. Reads no data."""
     import pandas as pd
 
     task = TASKS[row["task"]]
-    # a folder of one's own may lie on another machine, and is not read for this
+    # a user's own folder may be on another machine, and is not read for this
     dataset = find_dataset(row["dataset"]) if row["dataset"] in task.dataset_names else None
     derived = {"task", *(axis.name for axis in AXES.values() if not axis.settable)}
     derived |= {key for key in task.of_data if getattr(dataset, key, None) == row[key]}
@@ -66,13 +66,13 @@ def rerun_line(row: Mapping[str, Any]) -> str:
 
 
 def as_code(value: Any) -> str:
-    """A value as a sweep takes it: a list is one value only within a grid."""
+    """A value as code for a sweep; a list must be wrapped into a grid to be one value."""
     return repr({"grid_search": [value]} if isinstance(value, list) else value)
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of one's own model. Raises UserError where the text of a row was not written by
-    this package: its names become code.
+    """The arguments of a user's own model. Raises UserError if the text is not ours, because its names
+    become code.
     """
     try:
         known = json.loads(text)
@@ -84,7 +84,7 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 
 def quoted(code: str) -> str:
-    """Code as one word of a shell: in double quotes, as it holds single ones, unless the shell would read
-    more into it.
+    """Code as one shell word: in double quotes, as it contains single ones, unless the shell would expand
+    it.
     """
     return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'

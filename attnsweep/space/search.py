@@ -1,11 +1,10 @@
-"""Adaptive search: Optuna (https://arxiv.org/abs/1907.10902) suggests the points of a sweep, one after
-another, going by the values of the finished ones.
+"""Adaptive search: Optuna (https://arxiv.org/abs/1907.10902) suggests points, one after another, based on the
+finished trials.
 
-Grids are crossed as ever: each of their cells is searched for itself, over its domains, until it has
-`num_samples` trials. The results are the search's only memory: Optuna is given their finished trials that lie
-in the cell first, so that a search that was cut off goes on, and a finished one runs nothing. A point that
-cannot be a trial, or is one already, does not count; nor does one that exceeds the budget, which is not
-trained: Optuna is told by how much it does.
+Each cell of the grids is searched by itself, over its domains, until it has `num_samples` trials. The results
+are the search's only memory: Optuna is first given their finished trials of the cell, so that an interrupted
+search goes on and a finished one runs nothing. Points that are invalid or already known do not count; nor do
+points over the budget, which are not trained, but Optuna learns by how much they exceed it.
 """
 
 import json
@@ -44,9 +43,9 @@ from attnsweep.tasks.registry import forget
 if TYPE_CHECKING:
     import optuna
 
-PATIENCE = 100  # suggestions without a new trial among them, until a cell counts as searched through
-STUCK = 10  # such suggestions, until random search takes over
-PROBES = 100  # points drawn from each cell to check it, and to state what its trials may cost
+PATIENCE = 100  # suggestions in a row without a new trial, until a cell counts as exhausted
+STUCK = 10  # such suggestions in a row, until random search takes over
+PROBES = 100  # points drawn from each cell to check it, and to estimate the cost of its trials
 log = logging.getLogger("attnsweep")
 
 
@@ -56,7 +55,7 @@ class Search:
     Raises UserError where Optuna is missing, or a domain is of a kind that it does not know.
     """
 
-    ahead = 1  # taken before a worker is free, so that none waits; more would be suggested in ignorance
+    ahead = 1  # so that no worker idles; more would be suggested with less knowledge
 
     def __init__(
         self, sweep: Sweep, rows: Sequence[Row], data_dir: Path, latency_of: LatencyOf = unknown
@@ -64,22 +63,22 @@ class Search:
         self.taken: dict[str, Trial] = {}
         self.known: dict[str, Row | None] = {row["trial_id"]: row for row in rows if row["status"] in FINAL}
         self.cells = deque(Cell(cell, sweep, self.known, data_dir, latency_of) for cell in sweep.cells())
-        self.done: dict[str, Trial] = {}  # the finished trials of the results that lie in the space
+        self.done: dict[str, Trial] = {}  # the finished trials of the results in the search space
         for cell in self.cells:
             self.done |= cell.recall(rows)
 
     @property
     def open(self) -> tuple[Point, ...]:
-        """The constants of the cell of each trial that is still to be suggested."""
+        """For each trial that is still to be suggested, the constants of its cell."""
         return tuple(cell.domains.constants for cell in self.cells for _ in range(cell.wanted))
 
     @property
     def over(self) -> dict[str, tuple[Trial, Excess]]:
-        """The suggestions that exceed the budget, and by how much."""
+        """The suggestions that exceed the budget, with their excess."""
         return {trial_id: one for cell in self.cells for trial_id, one in cell.over.items()}
 
     def refuse_unmet(self) -> None:
-        """Raises UserError, which names the nearest suggestion, where all of them exceed the budget."""
+        """Raises UserError, naming the nearest suggestion, where all exceed the budget."""
         if self.over and not self.taken and not self.done:
             trial, excess = min(self.over.values(), key=lambda one: one[1].share)
             raise UserError(unmet(trial, excess, [one for one, _ in self.over.values()]))
@@ -89,7 +88,7 @@ class Search:
         return not any(cell.wanted for cell in self.cells)
 
     def take(self, *, last: bool = False) -> Trial | None:
-        """The next trial, suggested by the cells in turn; None where no cell has another."""
+        """The next trial, from the cells in turn; None where no cell has another."""
         for _ in range(len(self.cells)):
             self.cells.rotate(-1)
             if trial := self.cells[-1].suggest():
@@ -106,13 +105,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Domains:
-    """The domains of a cell of the grids: from the values that Optuna chooses in them to trials, and from
-    rows back to values.
-    """
+    """The domains of a cell: they map the values that Optuna chooses to trials, and rows back to values."""
 
     constants: Point  # keys with one value
-    domains: Mapping[str, Any]  # keys whose value Optuna chooses, to Ray Tune's domains
-    functions: Point  # all other keys, functions of the chosen values among them
+    domains: Mapping[str, Any]  # Ray Tune's domains of the keys whose value Optuna chooses
+    functions: Point  # all other keys, some of which may be functions of the chosen values
     space: Mapping[str, Any]  # the domains as Optuna's distributions
     data_dir: Path
 
@@ -129,7 +126,7 @@ class Domains:
         )
 
     def params_of(self, row: Row) -> Point:
-        """The values that Optuna has, or would have, chosen for the trial of a row."""
+        """The values that Optuna chose, or would have chosen, for the trial of a row."""
         values = {**row, **json.loads(row.get("model_args") or "{}")}
         found = {key: plausible(kind, values.get(key)) for key, kind in self.space.items()}
         return {
@@ -140,7 +137,7 @@ class Domains:
         }
 
     def trial_at(self, params: Mapping[str, Any]) -> Trial | None:
-        """The trial at chosen values, at which functions draw anew; None where the point is invalid."""
+        """The trial at chosen values, with functions drawn anew; None where the point is invalid."""
         point = {key: as_drawn(self.domains[key], value) for key, value in params.items()}
         sample = seed_of(repr(sorted(point.items())))
         try:
@@ -149,7 +146,7 @@ class Domains:
             return None
 
     def trial_of(self, row: Row) -> Trial | None:
-        """The trial of a row; None where the row does not lie in the cell."""
+        """The trial of a row; None where it is not in the cell."""
         params = self.params_of(row)
         if row["model"] != self.constants.get("model", row["model"]) or not contains(self.space, params):
             return None
@@ -158,7 +155,7 @@ class Domains:
 
 
 class Cell:
-    """The search in one cell of the grids: an Optuna study over the cell's domains."""
+    """The search in one cell: an Optuna study over its domains."""
 
     def __init__(
         self,
@@ -173,7 +170,7 @@ class Cell:
         self.latency_of = latency_of
         self.samples = sweep.num_samples if self.domains.space else 1
         self.counted: set[str] = set()  # trials of this cell
-        self.pending: dict[str, tuple[Trial, optuna.Trial]] = {}  # those that have not ended
+        self.pending: dict[str, tuple[Trial, optuna.Trial]] = {}  # of these, those that have not ended
         self.over: dict[str, tuple[Trial, Excess]] = {}  # suggestions that exceed the budget
         self.exhausted = False
 
@@ -183,8 +180,8 @@ class Cell:
         return 0 if self.exhausted else max(0, self.samples - len(self.counted))
 
     def recall(self, rows: Sequence[Row]) -> dict[str, Trial]:
-        """Gives Optuna the trials in the results; returns the finished ones within the budget. Failed ones
-        come first in the search.
+        """Gives Optuna the trials in the results; returns the finished ones within the budget. Failed trials
+        are the first to be suggested again.
         """
         found = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
         final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
@@ -203,7 +200,7 @@ class Cell:
         return done
 
     def suggest(self) -> Trial | None:
-        """A trial that is not known yet; None where the cell has enough, or no further one was found."""
+        """A new trial; None where the cell has enough, or none was found."""
         tried = stuck = 0
         while self.wanted > 0 and tried < PATIENCE:
             self.study.sampler = self.samplers[stuck >= STUCK]
@@ -232,7 +229,7 @@ class Cell:
         return None
 
     def ended(self, trial_id: str) -> None:
-        """Tells Optuna the values of a pending trial of this cell."""
+        """Tells Optuna the values of a trial that has ended, if it is pending in this cell."""
         if pending := self.pending.pop(trial_id, None):
             trial, asked = pending
             row = self.known[trial_id] or {"status": "failed"}
@@ -242,18 +239,18 @@ class Cell:
         return self.budget.margins(trial, self.latency_of)
 
     def _constrain(self, asked: "optuna.Trial", trial: Trial) -> list[Excess]:
-        """Tells Optuna how the costs of a suggestion compare with the budget; returns that."""
+        """Tells Optuna the costs of a suggestion relative to the budget; returns them."""
         margins = self._margins(trial)
         constrain(asked, constraints(margins))
         return margins
 
     def _aims_in_vain(self, trial: Trial) -> bool:
-        """Whether latency is aimed at, and cannot be measured."""
+        """Whether latency is an objective and cannot be measured."""
         ms = self.latency_of(trial) if LATENCY in self.objectives else None
         return ms is not None and math.isnan(ms)
 
     def _count(self, asked: "optuna.Trial", trial: Trial) -> None:
-        """Counts the trial as pending, or as ended where its values are known."""
+        """Counts the trial, as pending, or as ended where its values are known."""
         self.counted.add(trial.trial_id)
         self.pending[trial.trial_id] = trial, asked
         if self.known.get(trial.trial_id):
@@ -264,8 +261,8 @@ class Cell:
         self.study.tell(asked, values, state=state(values, {"status": status}))
 
     def _values(self, trial: Trial, row: Row) -> list[float] | None:
-        """The objectives; None where a trial has none, as where it has failed or diverged. Latency is that
-        of the machine that the search measures on, whatever stands in the row.
+        """The objectives of a trial; None where it failed or diverged, or lacks one. Latency is that of the
+        machine that the search measures on, not that of the row.
         """
         if row["status"] != "done":
             return None
@@ -287,13 +284,13 @@ class Cell:
 
 
 def constraints(margins: Sequence[Excess]) -> dict[str, float]:
-    """What Optuna is told of a budget: above 0 is what exceeds it."""
+    """The constraints for Optuna: values above 0 exceed the budget."""
     return {one.key: one.share for one in margins}
 
 
 def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
-    """The sweep's trials and invalid points; of a search, trials at points drawn at random, and an invalid
-    point of each cell in which none is valid. The files of data sets are read anew.
+    """The sweep's trials and invalid points; for a search, trials at random points, and an invalid point of
+    each cell without a valid one. Data sets' files are read anew.
     """
     forget(data_dir)
     if sweep.search is None:
@@ -310,8 +307,8 @@ def plan_and_search(
     data_dir: Path,
     latency_of: LatencyOf = unknown,
 ) -> tuple[Plan, Search | None]:
-    """The plan, of an `expand_sweep`, the rows of `trials` so far and what is known of latency; and the
-    search, where it is one.
+    """The plan, from an expansion, the rows of `trials` so far and known latency; and the search, if
+    there is one.
     """
     if sweep.search is None:
         return make_plan(sweep, expansion, rows, latency_of), None

@@ -14,16 +14,16 @@ from attnsweep.space.draws import draw
 from attnsweep.space.grid import (
     MOST_TRIALS,
     Point,
-    cells,
-    crossed,
-    fixed,
+    cells_of,
+    count_cells,
     grid,
     is_domain,
     is_function,
     is_grid,
-    joined,
     models_of,
     narrow,
+    with_listed_grids,
+    with_shared,
 )
 from attnsweep.tasks.registry import AXES, BEFORE, is_open, takes
 
@@ -97,7 +97,9 @@ class Sweep:
             raise UserError(
                 "the space of a Sweep is a dict, or a list of dicts: Sweep([dict(model='vit', depth=6), ...])"
             )
-        self.parts: tuple[Point, ...] = tuple(joined(fixed(shared), [fixed(part) for part in parts or [{}]]))
+        self.parts: tuple[Point, ...] = tuple(
+            with_shared(with_listed_grids(shared), [with_listed_grids(part) for part in parts or [{}]])
+        )
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
         self.num_samples = num_samples
@@ -115,7 +117,7 @@ class Sweep:
     @property
     def size(self) -> int:
         """The number of points; several points may be the same trial."""
-        return sum(cells(part) for part in self.parts) * self.num_samples
+        return sum(count_cells(part) for part in self.parts) * self.num_samples
 
     def points(self) -> Iterator[Point]:
         """Every cell of every part's grid, with its domains drawn, `num_samples` times."""
@@ -123,12 +125,12 @@ class Sweep:
             raise UserError(f"the sweep has {self.size:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
             for sample in range(self.num_samples):
-                for cell in crossed(part):
+                for cell in cells_of(part):
                     yield draw(cell, sample)
 
     def cells(self) -> Iterator[Point]:
         """Every cell of every part's grid, with its domains undrawn."""
-        return itertools.chain.from_iterable(map(crossed, self.parts))
+        return itertools.chain.from_iterable(map(cells_of, self.parts))
 
     def unused(self) -> dict[str, list[str]]:
         """For each model the keys that its parts set and that it does not have: a CNN has no depth."""

@@ -1,4 +1,4 @@
-"""From points to trials: each is completed and checked by its task, counted, and named by its ids."""
+"""From points to trials: their tasks complete and check them; here they get their cost and ids."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ NOT_IN_IDS = {name for name, axis in AXES.items() if axis.shorthand or axis.name
 
 
 def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[Invalid]]:
-    """The distinct trials among the points, in their order, and the points that are invalid."""
+    """The distinct trials of the points, in order, and the invalid points."""
     trials: dict[str, Trial] = {}
     invalid: list[Invalid] = []
     for point in points:
@@ -40,7 +40,7 @@ def expand(points: Iterable[Point], data_dir: Path) -> tuple[list[Trial], list[I
 
 
 def trial_at(point: Point, data_dir: Path) -> Trial:
-    """The trial of a point that is to be trained. Raises UserError where it cannot be, or could not begin."""
+    """The trial of a point. Raises UserError where the point is invalid, or the trial could not begin."""
     trial = make_trial(resolve(point), data_dir)
     if check := TASKS[trial.config["task"]].check:
         check(trial)
@@ -48,9 +48,7 @@ def trial_at(point: Point, data_dir: Path) -> Trial:
 
 
 def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Trial:
-    """The trial of a configuration in full, with its ids and its cost; with `trusted`, a user's own model is
-    read as `own.source_of` says.
-    """
+    """The trial of a full configuration, with ids and cost; `trusted` as in `own.source_of`."""
     dataset = dataset_of(config)
     data_sha256, task = dataset.checksum(data_dir), TASKS[config["task"]]
     numerics = task.numerics + task.revision(config)
@@ -74,7 +72,7 @@ def make_trial(config: Config, data_dir: Path, *, trusted: bool = False) -> Tria
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration goes into ids: a file is the same one wherever it lies."""
+    """The part of a configuration that goes into ids. It has no paths: a file is the same wherever it is."""
     model = config["model"]
     name = model_name(model) if own.is_own(model) else model
     identity = {**config, "model": name, "revision": REVISED_MODELS.get(model)}
@@ -85,13 +83,13 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arch_id_of(config: Mapping[str, Any]) -> str:
-    """The id of the architecture that a configuration describes."""
+    """The id of a configuration's architecture."""
     return short_hash(architecture(identity_of(config)))
 
 
 def cost_of(config: Config, source: Source | None = None) -> Cost:
-    """Parameters and MACs of an architecture: by its closed form, else as it is built, which imports torch;
-    `source` is the text of a user's own model.
+    """Parameters and MACs of an architecture, in closed form or by building it, which imports torch. `source`
+    is the code of a user's own model.
 
     Raises UserError where it cannot be built.
     """
