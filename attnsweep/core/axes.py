@@ -78,28 +78,15 @@ POSITIONS = (
 )
 IDENTITY = (
     Axis("task", str, None, "how the model is trained and judged"),
-    Axis(
-        "model",
-        str,
-        None,
-        "architecture: a name, LIBRARY:NAME, or FILE.py:CLASS of one's own, the file's path as it was found",
-    ),
-    Axis(
-        "model_args",
-        str,
-        None,
-        "arguments of a model of one's own or of a library that have no column, as JSON",
-        settable=False,
-    ),
+    Axis("model", str, None,
+         "architecture: a name, LIBRARY:NAME, or FILE.py:CLASS of one's own, the file's path as it was "
+         "found"),
+    Axis("model_args", str, None,
+         "arguments of a model of one's own or of a library that have no column, as JSON", settable=False),
     Axis("model_sha256", str, None, "SHA-256 of the files of one's own model", settable=False),
-    Axis(
-        "dataset",
-        str,
-        None,
-        "name of the data set, or KIND:PATH of one's own, the path in full",
-        architecture=False,
-    ),
-)
+    Axis("dataset", str, None, "name of the data set, or KIND:PATH of one's own, the path in full",
+         architecture=False),
+)  # fmt: skip
 SIZES = (
     Axis("num_classes", int, None, "outputs of the head: classes, or the vocabulary", "", 2, 1e6),
     Axis("depth", int, 6, "transformer blocks; null, like all below, where there are none", "", 1, 1000),

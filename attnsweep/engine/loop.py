@@ -65,12 +65,7 @@ class Loop:
     """The running trials, and the decision on each event."""
 
     def __init__(
-        self,
-        engine: Engine,
-        source: TrialSource,
-        record: Record,
-        halving: Halving | None,
-        deadline: Deadline,
+        self, engine: Engine, source: TrialSource, record: Record, halving: Halving | None, deadline: Deadline
     ) -> None:
         self.engine, self.source, self.record, self.halving = engine, source, record, halving
         self.deadline = deadline

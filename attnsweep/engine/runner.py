@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trials of a sweep, how many ended how, and whether it was cut off."""
+    """The trials of a sweep, their number by status, and whether it was cut off."""
 
     trials: tuple[Trial, ...]
     counts: Mapping[str, int]

@@ -15,8 +15,8 @@ from attnsweep.tasks.registry import AXES, COLUMNS
 
 @dataclass(frozen=True)
 class Move:
-    """Columns that earlier versions had in the table `out_of`, and that are in the table `into` now: a row
-    for each row of the other that has a value there. The other has the key of `into`, too.
+    """Columns that earlier versions had in the table `out_of` and that are now in `into`, which has the same
+    key and a row for each one with a value.
     """
 
     columns: tuple[str, ...]
@@ -59,6 +59,11 @@ QUALITY = (
     ),
 )  # fmt: skip
 WHERE = ("measured_on", "latency_batch", "runtime")
+ENDS = {
+    "low": "lower end of the 95 % interval of latency_ms_p50",
+    "high": "upper end of the 95 % interval of latency_ms_p50",
+}
+PERCENTILES = (10, 90, 99)
 LATENCY_OF_TRIAL = (
     Column(
         "latency_ms_p50", FLOAT, "ms",
@@ -66,25 +71,16 @@ LATENCY_OF_TRIAL = (
         "measured_on: latency_rel times what the reference takes there",
         "lower", over_seeds="median", same=WHERE, objective=True, shown=("pick",),
     ),
-    Column(
-        "latency_ms_low", FLOAT, "ms", "lower end of the 95 % interval of latency_ms_p50",
-        over_seeds="median", same=WHERE,
+    *(
+        Column(f"latency_ms_{end}", FLOAT, "ms", meaning, over_seeds="median", same=WHERE)
+        for end, meaning in ENDS.items()
     ),
-    Column(
-        "latency_ms_high", FLOAT, "ms", "upper end of the 95 % interval of latency_ms_p50",
-        over_seeds="median", same=WHERE,
-    ),
-    Column(
-        "latency_ms_p10", FLOAT, "ms", "10th percentile of the same",
-        "lower", over_seeds="median", same=WHERE,
-    ),
-    Column(
-        "latency_ms_p90", FLOAT, "ms", "90th percentile of the same",
-        "lower", over_seeds="median", same=WHERE,
-    ),
-    Column(
-        "latency_ms_p99", FLOAT, "ms", "99th percentile of the same",
-        "lower", over_seeds="median", same=WHERE,
+    *(
+        Column(
+            f"latency_ms_p{p}", FLOAT, "ms", f"{p}th percentile of the same", "lower", over_seeds="median",
+            same=WHERE,
+        )
+        for p in PERCENTILES
     ),
     Column(
         "latency_rel", FLOAT, "", "the same as a ratio to the reference, measured in alternation with it",
@@ -171,16 +167,13 @@ PROVENANCE = (
     Column("attnsweep", STR, "", "version of this package"),
     Column("numerics", INT, "", "version of what the trial's task computes; with another the id is another"),
     Column(
-        "device",
-        STR,
-        "",
-        "what trained: name of the GPU, or of the CPU with its thread count",
+        "device", STR, "", "what trained: name of the GPU, or of the CPU with its thread count",
         over_seeds="first",
     ),
     Column("cpu", STR, "", "name of the CPU"),
     Column("host", STR, "", "name of the host that trained"),
     Column("schema_version", INT, "", "version of this table's schema"),
-)
+)  # fmt: skip
 IDS = (
     Column(
         "trial_id", STR, "", "12 hex digits; hash of all that determines the result",
@@ -227,11 +220,8 @@ LATENCY = (
         "median time of one synchronised forward pass (of a decoder: of decoding an answer): latency_rel "
         "times reference_ms",
     ),
-    Column("latency_ms_low", FLOAT, "ms", "lower end of the 95 % interval of latency_ms_p50"),
-    Column("latency_ms_high", FLOAT, "ms", "upper end of the 95 % interval of latency_ms_p50"),
-    Column("latency_ms_p10", FLOAT, "ms", "10th percentile, of the ratios too"),
-    Column("latency_ms_p90", FLOAT, "ms", "90th percentile, of the ratios too"),
-    Column("latency_ms_p99", FLOAT, "ms", "99th percentile, of the ratios too"),
+    *(Column(f"latency_ms_{end}", FLOAT, "ms", meaning) for end, meaning in ENDS.items()),
+    *(Column(f"latency_ms_p{p}", FLOAT, "ms", f"{p}th percentile, of the ratios too") for p in PERCENTILES),
     Column("latency_ms_iqr", FLOAT, "ms", "interquartile range, of the ratios too"),
     Column("latency_ms_per_token", FLOAT, "ms", "latency_ms_p50 over the tokens decoded in it"),
     Column(
@@ -290,10 +280,7 @@ KEYS = {
     "references": ("reference", "measured_on", "versions"),
     **dict.fromkeys(OWN, ("trial_id",)),
 }
-BEFORE = {
-    "runtime": "eager",
-    "versions": "not recorded",
-}  # in files that have no such column: of schemas up to 4
+BEFORE = {"runtime": "eager", "versions": "not recorded"}  # in files without such columns, of schemas up to 4
 MEASURES = {  # the columns of a trial's row, wherever they stand, that can be compared
     column.name: column
     for column in (*TABLES["trials"], *(column for columns in OWN.values() for column in columns))
@@ -311,14 +298,15 @@ SCHEMAS = {
 
 
 def by_table(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The row of a trial, shared out over `trials` and the tables that tasks have for themselves.
-
-    Raises KeyError for a measure that no table declares.
+    """A trial's row split over `trials` and its task's own table. Raises KeyError for a key that no
+    column declares.
     """
     parts: dict[str, dict[str, Any]] = {}
     for key, value in row.items():
         if key not in MEASURES:
             raise KeyError(f"no table has a column {key}; declare it where its task declares its columns")
         parts.setdefault(MEASURES[key].table, {})[key] = value
-    last = sorted(parts, key=lambda table: table == "trials")  # once a trial has its row it is complete
+    last = sorted(
+        parts, key=lambda table: table == "trials"
+    )  # a row of `trials` says that the trial is complete
     return {table: {"trial_id": row["trial_id"], **parts[table]} for table in last}

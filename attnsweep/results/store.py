@@ -104,8 +104,7 @@ class Store:
     def _listed(self, folder: str) -> list[fs.FileInfo]:
         """What is in a folder; nothing where there is none."""
         selector = fs.FileSelector(folder, allow_not_found=True)
-        found: list[fs.FileInfo] = storage.patiently(self.files, lambda: self.files.get_file_info(selector))
-        return found
+        return list(storage.patiently(self.files, lambda: self.files.get_file_info(selector)))
 
     def contents(self, table: str) -> Iterator[tuple[str, pa.Buffer]]:
         """The name and the bytes of each file of a table."""

@@ -301,11 +301,7 @@ def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
 
 
 def plan_and_search(
-    sweep: Sweep,
-    expansion: Expansion,
-    rows: Sequence[Row],
-    data_dir: Path,
-    latency_of: LatencyOf = unknown,
+    sweep: Sweep, expansion: Expansion, rows: Sequence[Row], data_dir: Path, latency_of: LatencyOf = unknown
 ) -> tuple[Plan, Search | None]:
     """The plan, from an expansion, the rows of `trials` so far and known latency; and the search, if
     there is one.

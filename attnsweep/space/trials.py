@@ -12,15 +12,7 @@ from attnsweep.core.source import Source
 from attnsweep.core.trial import Invalid, Trial, short_hash
 from attnsweep.space.grid import Point
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import (
-    AXES,
-    REVISED_MODELS,
-    TASKS,
-    architecture,
-    before,
-    dataset_of,
-    resolve,
-)
+from attnsweep.tasks.registry import AXES, REVISED_MODELS, TASKS, architecture, before, dataset_of, resolve
 
 NOT_IN_IDS = {name for name, axis in AXES.items() if axis.shorthand or axis.names_file}
 

@@ -292,11 +292,7 @@ def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | N
 
 
 def build(
-    config: Mapping[str, Any],
-    source: Source | None,
-    *,
-    axes: Axes,
-    example: Callable[[], tuple[Any, ...]],
+    config: Mapping[str, Any], source: Source | None, *, axes: Axes, example: Callable[[], tuple[Any, ...]]
 ) -> "nn.Module":
     """The model of a configuration, ready to be trained on inputs like `example`; `source` is its text, by
     default that of its file as it is now. Raises UserError.
