@@ -1,8 +1,9 @@
-"""Text that is shown: rows, names of files and errors may hold whatever somebody else has put there.
+"""Sanitises text for display: rows, file names and errors may contain anything that somebody else has put
+there.
 
-A terminal obeys escape sequences (it can be cleared, its title set, its answers typed for the user), and
-marks of direction let text read as another. So what a terminal would not print as a character is written as
-an escape, as Python's `repr` does. Passwords and keys in a URI are left out.
+A terminal obeys escape sequences (which clear it, set its title, or type answers for the user), and direction
+marks make text read differently. So unprintable characters are escaped, as by Python's `repr`. Passwords and
+keys in URIs are left out.
 """
 
 import logging
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST = 4000  # characters of one line: nobody reads on
-UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode's categories of what is no visible character
-KEPT = "\t\u200c\u200d"  # the latter two are what Persian and emoji are written with
+MOST = 4000  # characters in a line
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode's categories of invisible characters
+KEPT = "\t\u200c\u200d"  # Persian and emoji need the latter two
 HIDDEN = "***"
 USER_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/@'\"]*:[^\s@'\"]*|[^\s/@'\"]+)@", re.IGNORECASE)
 KEY_IN_URI = re.compile(
@@ -26,7 +27,7 @@ MARKUP = re.compile(r"[\\|$^*`<\[\]~]|(?<![^\W_])_|_(?![^\W_])")  # not the _ in
 
 
 def clean(text: object) -> str:
-    """`text` as it can be shown on one line; where it is far too long, its beginning."""
+    """`text` sanitised for one line; only the beginning of very long text."""
     shown = str(text)
     if len(shown) > MOST:
         shown = f"{shown[:MOST]}... ({len(shown) - MOST:,} characters more)"
@@ -34,9 +35,7 @@ def clean(text: object) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for what a terminal would obey, and without keys; the ends of lines are escaped,
-    too.
-    """
+    """The text with unprintable characters escaped, line breaks included, and without secrets."""
     shown = without_secrets(text)
     if shown.isprintable():
         return shown
@@ -44,29 +43,29 @@ def printable(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    """The text as `printable` has it, with its lines."""
+    """The text made `printable` line by line."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def visible(char: str) -> str:
-    """A character, or the escape that stands for one that cannot be seen, such as `\\x1b`."""
+    """A character, or its escape, such as `\\x1b`, if it is invisible."""
     return char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char
 
 
 def without_secrets(text: str) -> str:
-    """The text without what a URI in it has before its host, and without keys and tokens after its `?`."""
+    """The text without the user part of URIs, and without keys and tokens in their queries."""
     if "://" not in text:
         return text
     return KEY_IN_URI.sub(rf"\1{HIDDEN}", USER_IN_URI.sub(rf"\1{HIDDEN}@", text))
 
 
 def in_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: a `|` would end its cell, and `$` begin a formula."""
+    """Text escaped for Markdown, where a `|` would end a cell, and `$` begin a formula."""
     return MARKUP.sub(r"\\\g<0>", text)
 
 
 def cleaned(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows with all their text as it can be shown."""
+    """Rows with all text sanitised."""
     texts = [name for name in frame.select_dtypes(["object", "string", "category"]) if has_text(frame[name])]
     return frame.assign(**{name: frame[name].astype(object).map(as_text) for name in texts})
 
@@ -77,12 +76,12 @@ def has_text(column: "pd.Series[Any]") -> bool:
 
 
 def as_text(value: object) -> object:
-    """A value of a row as it can be shown."""
+    """A value of a row, sanitised if it is text."""
     return printable(value) if isinstance(value, str) else value
 
 
 class CleanRecords(logging.Filter):
-    """Cleans what is logged, whoever prints it: a warning is one line."""
+    """Sanitises log messages; a warning is one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -1,4 +1,4 @@
-"""Short names for trials and rows: which axes tell them apart, and how values are written."""
+"""Short names of trials and rows: the axes that tell them apart, and their values as text."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -6,20 +6,20 @@ from attnsweep.core.clean import clean
 
 
 def model_name(model: object) -> str:
-    """A model's name as people write it: of `FILE.py:CLASS` the class, of `LIBRARY:NAME` the name."""
+    """The short name of a model: the class of `FILE.py:CLASS`, the name of `LIBRARY:NAME`."""
     return str(model).rpartition(":")[2]
 
 
 def shown(value: object) -> str:
-    """A value of the configuration as it is typed: 6 and not 6.0."""
+    """A value of a configuration as text: 6 and not 6.0."""
     return f"{value:.12g}" if isinstance(value, int | float) else clean(value)
 
 
 def fewest(
     keys: Sequence[str], dispensable: Iterable[str], names: Callable[[Sequence[str]], int]
 ) -> list[str]:
-    """Those of `keys` without which two things would share a name; `names(keys)` counts the names that keys
-    tell apart, `dispensable` are the keys that may go, in the order in which they are given up.
+    """The fewest keys that give as many distinct names as all `keys`. `names(keys)` counts distinct names;
+    `dispensable` keys are tried in order, and dropped where no name is lost.
     """
     kept = list(keys)
     wanted = names(kept)

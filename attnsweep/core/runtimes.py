@@ -1,17 +1,17 @@
-"""What can run a trained model, and which packages that takes; needs none of them."""
+"""The runtimes for trained models, and the packages that they need; imports none of them."""
 
 import importlib.metadata
 
 from attnsweep.core.errors import Sentence, one_of
 
-RUNTIMES: dict[str, str] = {  # to the extra that installs what it needs besides torch
+RUNTIMES: dict[str, str] = {  # to the extra that installs what the runtime needs besides torch
     "eager": "",
     "compile": "",
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "cudagraphs": "",
 }
-PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {  # of an extra; of several names one is enough
+PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {  # of each extra; any of several names is enough
     "": (),
     "onnx": (("onnxscript",), ("onnxruntime", "onnxruntime-gpu")),
     "openvino": (("onnxscript",), ("openvino",)),
@@ -19,11 +19,11 @@ PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {  # of an extra; of several 
 
 
 class Unavailable(Sentence, RuntimeError):
-    """An architecture, or this machine, cannot be measured under a runtime; the message is why."""
+    """An architecture cannot be measured under a runtime, or not on this machine; the message says why."""
 
 
 def versions_of(runtime: str) -> str:
-    """What determines the latency under a runtime, such as `torch 2.14.1, onnxscript 0.7.2, onnxruntime
+    """The versions that latency under a runtime depends on: `torch 2.14.1, onnxscript 0.7.2, onnxruntime
     1.32.0`.
 
     Raises Unavailable where a package is not installed, UserError for an unknown runtime.
@@ -38,7 +38,7 @@ def versions_of(runtime: str) -> str:
 
 
 def version_of(names: tuple[str, ...]) -> str | None:
-    """The version of the first of these packages that is installed; None where none is."""
+    """The version of the first installed package of these; None where none is."""
     for name in names:
         try:
             return importlib.metadata.version(name)

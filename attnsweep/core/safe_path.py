@@ -1,15 +1,15 @@
-"""`python -m attnsweep` runs no file of the working directory, as the console script does not.
+"""Keeps `python -m attnsweep`, like the console script, from importing files of the working directory.
 
-Python puts that directory first for `-m`, so that a `pandas.py` which somebody has left in a folder of
-results would be run by whoever looks at them. It is taken out before anything else is imported; where the
-package itself lies there, it is not found otherwise and stays. A sweep file finds what lies there, but last.
+For `-m` Python puts that directory first on `sys.path`, so a `pandas.py` that somebody left in a folder of
+results would run. It is removed before anything else is imported, unless the package itself is only found
+there. A sweep file can import from it, but last.
 """
 
 import sys
 
 
 def named() -> str:
-    """The module that `python -m` is to run; empty where it was not asked to."""
+    """The module of `python -m MODULE`; empty for another command line."""
     for i, word in enumerate(sys.orig_argv[1:], 1):
         if word == "-m":
             return "".join(sys.orig_argv[i + 1 : i + 2])
@@ -19,7 +19,7 @@ def named() -> str:
 
 
 def drop_working_directory() -> None:
-    """See the module; `sys.argv` begins with `-m` as long as the module that is to run is looked for."""
+    """See the module. `sys.argv` begins with `-m` while Python looks for the module to run."""
     first, package = sys.path[:1], __file__.rpartition("/attnsweep/")[0]
     is_ours = sys.argv[:1] == ["-m"] and named().partition(".")[0] == "attnsweep"
     if is_ours and not sys.flags.safe_path and first != [package]:

@@ -1,4 +1,4 @@
-"""The screen that people read, and how a script ends there."""
+"""Standard output as a rich console, and the exit status of scripts."""
 
 import contextlib
 import errno
@@ -19,10 +19,7 @@ OUTPUT, ERRORS = 1, 2  # their descriptors
 
 
 class Screen(Console):
-    """Standard output, which shows text as it is, whatever somebody else has put into it.
-
-    It leaves it to its user to say that nobody reads it: rich would end the process with 1.
-    """
+    """A console that sanitises text, and raises BrokenPipeError where rich would end the process with 1."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(lines(text), **options)
@@ -37,14 +34,16 @@ def screen() -> Screen:
 
 
 def is_terminal() -> bool:
-    """Whether standard output is a terminal. A notebook's output, which is no file, says that it is one and
-    sets FORCE_COLOR; it would show what moves the cursor as text, and lose what a cell itself has printed.
+    """Whether standard output is a terminal. The output of a notebook, which is no file, claims to be one and
+    sets FORCE_COLOR, but would show cursor movements as text, and lose what a cell has printed.
     """
     return isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty()
 
 
 def print_anything() -> None:
-    """Has standard output and error write what their encoding lacks as `\\xf6`, instead of failing."""
+    """Makes standard output and error escape characters that their encoding lacks (`\\xf6`), instead of
+    failing.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -71,14 +70,14 @@ def output_to_errors() -> Iterator[TextIO]:
 
 
 def leave_pipe() -> int:
-    """Writes no more to a pipe that nobody reads, as after `| head`; returns the exit status for it."""
+    """Stops writing to a closed pipe, as after `| head`; returns the exit status for it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 
 
 def exit_status(script: Callable[[], None]) -> int:
-    """Runs a script: 0, or 2 where it raises UserError, whose sentence goes to standard error; 141 where
-    nobody reads its output, as after `| head`.
+    """Runs a script; returns its exit status: 0, 2 after a UserError, which is printed to standard error, or
+    141 for a closed pipe, as after `| head`.
     """
     print_anything()
     try:

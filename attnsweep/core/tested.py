@@ -1,7 +1,6 @@
-"""Packages whose insides this one relies on, and the newest versions with which that was tested.
+"""The packages on whose private parts this package relies, and the newest versions that were tested.
 
-`pyproject.toml` bounds them so; whoever installs a newer one all the same is warned, and everything works as
-far as it can.
+`pyproject.toml` has these bounds; newer versions cause a warning, and everything works as far as it can.
 """
 
 import functools
@@ -20,7 +19,7 @@ log = logging.getLogger("attnsweep")
 
 @functools.cache
 def warn_of_newer() -> None:
-    """Warns, once in a process, of packages that are newer than what was tested."""
+    """Warns, once per process, of packages that are newer than the tested versions."""
     for package, tested in NEWEST.items():
         try:
             version = importlib.metadata.version(package)

@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Numbers as people write them, and back."""
 
 import math
 import re
@@ -9,16 +9,18 @@ from typing import Any
 from attnsweep.core.errors import UserError
 
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-UNITS = {  # of limits that are no counts
+UNITS = {  # of limits that are not counts
     "latency_ms": {"": 1, "ms": 1, "us": 1e-3, "\u00b5s": 1e-3, "s": 1e3},
     "memory_mb": {"": 1, "mb": 1, "gb": 1e3},
 }
 EXAMPLES = {"latency_ms": "2 or '500us'", "memory_mb": "800 or '2GB'"}
-GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000,000; of what is no count, a comma might end the whole part
+GROUPED = re.compile(
+    r"\d{1,3}(,\d{3})+"
+)  # 1,000,000; only for counts: elsewhere a comma may be a decimal one
 
 
 def amount(value: float | None) -> str:
-    """A count as people write it: 1,800,000 as `1.8 M`; `?` for what could not be counted."""
+    """A count, such as `1.8 M` for 1,800,000; `?` for None."""
     if value is None:
         return "?"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -28,8 +30,8 @@ def amount(value: float | None) -> str:
 
 
 def limit(key: str, value: Any) -> float:
-    """A limit of a cost such as `params`, a number above 0, also as people write it: `2M`, `1,000,000`,
-    `2 ms`, `1.5 GB`. Raises UserError for what is none.
+    """A limit of a cost such as `params`: a number above 0, or text such as `2M`, `1,000,000`, `2 ms` or `1.5
+    GB`. Raises UserError for anything else.
     """
     found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     units = UNITS.get(key, COUNTS)
@@ -46,14 +48,14 @@ def limit(key: str, value: Any) -> float:
 
 
 def span(values: Sequence[float | None]) -> str:
-    """`0.6 M` or `0.6 M to 1.8 M`, of the values that are known."""
+    """The range of the known values: `0.6 M to 1.8 M`, or `0.6 M`."""
     known = [value for value in values if value is not None]
     low, high = (amount(end(known, default=None)) for end in (min, max))
     return low if low == high else f"{low} to {high}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `8 s`, `4 min`, `2 h 05 min`, `3 days` or `1.5 years`."""
+    """Seconds, such as `8 s`, `4 min`, `2 h 05 min`, `3 days` or `1.5 years`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,5 +1,5 @@
-"""The running average of a model's weights over the steps of its training (Polyak and Juditsky 1992), which
-is judged and kept in their place.
+"""The running average of a model's weights over training (Polyak and Juditsky 1992), which is judged and kept
+instead of them.
 """
 
 import contextlib
@@ -15,12 +15,10 @@ State = dict[str, Any]
 
 
 class Average:
-    """The exponential moving average of what a model learns: its parameters, and the statistics of its batch
-    norms.
+    """The exponential moving average of a model's parameters and of the statistics of its batch norms.
 
-    The decay of a step is the least of `decay` and (1 + t) / (10 + t), where t counts the steps before it, so
-    that of a short training the beginning is forgotten, too (Tan and Le 2019, as in TensorFlow's
-    ExponentialMovingAverage).
+    The decay at step t, counted from 0, is min(decay, (1 + t) / (10 + t)), so that a short training forgets
+    its beginning, too (Tan and Le 2019, as in TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -31,14 +29,14 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights after a step."""
+        """Updates the average after a step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(self.mean, [tensor.detach() for tensor in self.live], self.steps)
         self.steps += 1
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """A context in which the model has the average for weights."""
+        """A context in which the model's weights are the average."""
         live = [tensor.detach().clone() for tensor in self.live]
         fill(self.live, self.mean)
         try:
@@ -51,7 +49,7 @@ class Average:
         return {"steps": self.steps, "mean": self.mean}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` returned. Raises ValueError where that is none of this model's."""
+        """Restores what `state` returned. Raises ValueError where it is not of this model."""
         mean = state["mean"]
         if [one.shape for one in mean] != [one.shape for one in self.mean]:
             raise ValueError("its average is that of another model")
@@ -62,7 +60,7 @@ class Average:
 
 
 def learnt(model: nn.Module) -> list[torch.Tensor]:
-    """The parameters of a model that are trained, and the means and variances of its batch norms."""
+    """The trained parameters of a model, and the running statistics of its batch norms."""
     trained = [one for one in model.parameters() if one.requires_grad and one.is_floating_point()]
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     known = (one for norm in norms for one in (norm.running_mean, norm.running_var))

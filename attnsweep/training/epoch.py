@@ -13,8 +13,8 @@ from attnsweep.results.store import Row
 from attnsweep.training.history import now
 from attnsweep.training.setup import Setup
 
-PROGRESS_S = 2.0  # an event costs the worker some 10 ms of waiting for the driver
-FINITE_CHECK_STEPS = 50  # looking at the loss makes a GPU wait
+PROGRESS_S = 2.0  # between two events of progress: each makes the worker wait some 10 ms for the driver
+FINITE_CHECK_STEPS = 50  # between two looks at the loss, which synchronise a GPU
 Event = dict[str, Any]
 
 
@@ -23,8 +23,8 @@ class Diverged(Exception):
 
 
 def train(setup: Setup, optimizer: torch.optim.Optimizer, *, epoch: int) -> Generator[Event, None, Row]:
-    """Trains an epoch, counted from 0. Yields the trial's progress (0..1) now and then; returns the columns
-    of `epochs` that describe training. Raises Diverged.
+    """Trains an epoch, counted from 0. Yields the trial's progress (0..1) from time to time; returns the
+    columns of `epochs` that describe training. Raises Diverged.
     """
     setup.train_mode()
     config, size = setup.config, setup.data.train_size
@@ -51,7 +51,7 @@ def train(setup: Setup, optimizer: torch.optim.Optimizer, *, epoch: int) -> Gene
 def step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> torch.Tensor:
     """One step on a batch; returns its mean loss, a scalar."""
     optimizer.zero_grad(set_to_none=True)
-    with setup.layers():  # backwards too: what is checkpointed runs forwards once more
+    with setup.layers():  # for the backward pass too: gradient checkpointing runs the forward pass again
         with setup.precision():
             loss = setup.task.loss(setup.model, batch, setup.config)
         loss.backward()
@@ -79,8 +79,8 @@ def refuse_infinite(total: torch.Tensor, epoch: int) -> None:
 
 
 def densify(parameters: Sequence[nn.Parameter]) -> None:
-    """Makes sparse gradients, as of `nn.Embedding(sparse=True)`, dense ones: Adam and the fused kernels take
-    no others.
+    """Makes sparse gradients, as of `nn.Embedding(sparse=True)`, dense, as Adam and the fused kernels
+    need them.
     """
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.layout is not torch.strided:
@@ -88,7 +88,7 @@ def densify(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def judge(setup: Setup, *, epoch: int, effort: Row) -> Row:
-    """The row of `epochs` of an epoch, counted from 0; `effort` are its columns that describe training."""
+    """The row of `epochs` for an epoch, counted from 0; `effort` has its columns that describe training."""
     began = time.perf_counter()
     with setup.judging():
         quality = setup.task.judge(setup.model, setup.data, setup.config)

@@ -1,4 +1,4 @@
-"""What a trial has found out so far: with the weights, all that its next attempt goes on from."""
+"""A trial's history so far: with the weights, it is all that its next attempt goes on from."""
 
 import copy
 import time
@@ -28,10 +28,10 @@ class History:
 
     task: str
     curve: list[Row] = field(default_factory=list)  # the rows of `epochs`, from the first on
-    reported: int = 0  # how many of them stood in an event
-    best_weights: Weights | None = None  # of the selected epoch; only where they are wanted
-    kept: Row = field(default_factory=dict)  # columns that are kept of the selected epoch alone
-    examined: Row = field(default_factory=dict)  # what the model of that epoch was judged by once, at the end
+    reported: int = 0  # how many of them were in an event
+    best_weights: Weights | None = None  # of the selected epoch, if they are needed
+    kept: Row = field(default_factory=dict)  # columns that are kept for the selected epoch only
+    examined: Row = field(default_factory=dict)  # the columns of `Procedure.examine`
     started_at: datetime = field(default_factory=now)  # the first attempt
     earlier_s: float = 0.0  # of training, in earlier attempts
     clock: float = field(default_factory=time.perf_counter)  # at the beginning of this one
@@ -43,33 +43,33 @@ class History:
 
     @property
     def selected(self) -> Row:
-        """The epoch of the highest quality on validation; of several the one that its task's tie breaker
-        prefers, else the first.
+        """The epoch of the highest quality on validation; of several the one with the least of the task's tie
+        breaker, else the first.
         """
         quality, tie_breaker = procedure(self.task).quality, TASKS[self.task].tie_breaker
         return max(self.curve, key=lambda epoch: (quality(epoch), -epoch.get(tie_breaker, 0.0)))
 
     def add(self, epoch: Row) -> None:
-        """Takes the columns of an epoch that was judged, the last one now."""
+        """Adds an epoch, with all its columns."""
         of_selected = {column.name: epoch[column.name] for column in OF_SELECTED if column.name in epoch}
         self.curve.append({name: value for name, value in epoch.items() if name not in of_selected})
         if self.selected is self.curve[-1]:
             self.kept = of_selected
 
     def keep_if_best(self, model: nn.Module) -> None:
-        """Copies the weights of the last epoch's model if that epoch is the selected one."""
+        """Copies the model's weights if the last epoch is the selected one."""
         if self.selected is self.curve[-1]:
             self.best_weights = {name: copied(value) for name, value in model.state_dict().items()}
 
     def unreported(self) -> list[Row]:
-        """The epochs that stood in no event yet, at first also those of earlier attempts. They count as
-        reported from now on.
+        """The epochs that were in no event yet, including those of earlier attempts; marks them as
+        reported.
         """
         self.reported, epochs = len(self.curve), self.curve[self.reported :]
         return epochs
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors for a checkpoint, of which `from_state` makes the history again."""
+        """Plain values and tensors for a checkpoint; the inverse of `from_state`."""
         return {
             "curve": [{**epoch, "finished_at": epoch["finished_at"].isoformat()} for epoch in self.curve],
             "best_weights": self.best_weights,
@@ -80,9 +80,7 @@ class History:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], task: str) -> "History":
-        """The history in a checkpoint, going on now. Raises KeyError, ValueError and the like where there is
-        none.
-        """
+        """The history in a checkpoint. Raises KeyError, ValueError and the like where there is none."""
         times = (datetime.fromisoformat(epoch["finished_at"]) for epoch in state["curve"])
         return cls(
             task,
@@ -95,5 +93,5 @@ class History:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a weight on the CPU; of anything else in a state_dict a deep copy."""
+    """A copy of a state_dict's value: of a tensor on the CPU, of anything else a deep copy."""
     return value.cpu().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)

@@ -1,5 +1,5 @@
-"""How long trials will take here, from a few steps of each: in a process of its own, as models may be a
-user's own, and as whoever asks need not import torch.
+"""Estimates how long trials take here from a few steps of each, in a child process: models may be a user's
+own, and the driver need not import torch.
 """
 
 import math
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from attnsweep.training.setup import Setup
 
 WARM_UP, STEPS = 2, 5
-PARTS = ("val", "test")  # that are judged after each epoch, where a task's data have them
-PATIENCE_S = (60.0, 30.0)  # for the first trial, with the imports, and for each other
+PARTS = ("val", "test")  # judged after each epoch, if a task's data have them
+PATIENCE_S = (60.0, 30.0)  # for the first trial, which includes imports, and for each other one
 
 
 def seconds_of(
     trials: Sequence[Trial], data_dir: str, *, budget_s: float, gpu: float = 0
 ) -> dict[str, float]:
-    """The seconds that whole trials will take, by id; one whose steps fail or hang is left out, and so are
-    those for which no time is left, and all where they will have a share of a GPU and there is none here.
+    """The estimated seconds of whole trials, by id. Trials whose steps fail or hang, or for which no time is
+    left, are missing; all are, if trials use a GPU and there is none here.
     """
     found: dict[str, float] = {}
     until = time.monotonic() + budget_s
@@ -41,7 +41,7 @@ def seconds_of(
 
 
 def probed(trials: Sequence[Trial], data_dir: str, gpu: float) -> Iterator[tuple[str, float]]:
-    """Id and seconds of one trial after another."""
+    """Yields id and estimated seconds of each trial."""
     from attnsweep.training.setup import Options, prepare
 
     for trial in trials:
@@ -53,7 +53,7 @@ def probed(trials: Sequence[Trial], data_dir: str, gpu: float) -> Iterator[tuple
 
 
 def training_s(setup: "Setup") -> float:
-    """The seconds of an epoch's steps; 0 of what learns nothing."""
+    """The seconds of an epoch's steps; 0 for rules that do not learn."""
     from attnsweep.training import epoch
 
     if setup.optimizer is None:
@@ -69,7 +69,7 @@ def training_s(setup: "Setup") -> float:
 
 
 def judging_s(setup: "Setup") -> float:
-    """The seconds of forward passes over the examples that are judged, in batches as they train."""
+    """The seconds of judging an epoch, in batches of the training's size."""
     examples = sum(len(getattr(setup.data, part, ())) for part in PARTS)
     if not examples:
         return 0.0

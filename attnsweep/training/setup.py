@@ -1,4 +1,4 @@
-"""What one trial trains: its model and optimiser, on its data, by the procedure of its task."""
+"""Sets a trial up: model, optimiser and data, by the procedure of its task."""
 
 import contextlib
 import math
@@ -20,12 +20,12 @@ from attnsweep.tasks.task import Procedure, Tuning
 from attnsweep.training import extra_state, kernels
 from attnsweep.training.average import Average
 
-CHECKPOINT_S = 1.0  # an epoch is checkpointed if that much training would be lost
+CHECKPOINT_S = 1.0  # seconds of training since the last checkpoint, from which on the next is written
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where a trial reads and checkpoints (None: nowhere), and what it may take."""
+    """The folders of data and checkpoints (None: none are written), and the resources of a trial."""
 
     data_dir: str
     runs_dir: str | None = None
@@ -37,7 +37,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Setup:
-    """What stays the same object through a trial; model, optimiser and `order` change as it is trained."""
+    """The objects of a trial. They stay the same; model, optimiser and `order` change state as it is
+    trained.
+    """
 
     trial: Trial
     options: Options
@@ -47,11 +49,11 @@ class Setup:
     memory: PeakMemory
     order: torch.Generator  # draws the order of examples
     model: nn.Module
-    initial: extra_state.States  # of the attributes of the freshly initialised model
-    params: int  # that can be trained
-    optimizer: torch.optim.Optimizer | None  # None: a rule that has nothing to learn
-    average: Average | None  # of the weights, judged in their place; None: they are judged themselves
-    frozen: Sequence[nn.Module] = ()  # parts that stay in evaluation mode
+    initial: extra_state.States  # attributes of the freshly initialised model
+    params: int  # the number of trainable parameters
+    optimizer: torch.optim.Optimizer | None  # None: a rule without parameters
+    average: Average | None  # of the weights, judged instead of them; None: no average
+    frozen: Sequence[nn.Module] = ()  # modules that stay in evaluation mode
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -74,25 +76,25 @@ class Setup:
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
     def train_mode(self) -> None:
-        """Puts the model into training mode, but for what is frozen."""
+        """Puts the model into training mode, except for frozen modules."""
         self.model.train()
         for part in self.frozen:
             part.eval()
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
-        """A context in which the model is in evaluation mode and nothing is differentiated."""
+        """A context without gradients, with the model in evaluation mode."""
         self.model.eval()
-        # a user's own model may train with what it computes here, or differentiate: no inference mode for it
+        # a user's own model may differentiate, or later train with what it computes here: no inference mode
         quick = torch.no_grad() if own.is_own(self.config["model"]) else torch.inference_mode()
         with quick, self.layers(), self.precision():
             yield
 
 
 def prepare(trial: Trial, options: Options) -> Setup:
-    """The data, the freshly initialised model and the optimiser of a trial; seeds the global generators.
+    """The setup of a trial, with a freshly initialised model; seeds the global generators.
 
-    Raises UserError where data or model cannot be had any more.
+    Raises UserError where its data or model are no longer available.
     """
     config = trial.config
     torch.set_num_threads(max(1, int(options.cpu)))
@@ -132,8 +134,8 @@ def optimizer(
     *,
     adam: Mapping[str, Any],
 ) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of the configuration, in its fused form where that takes all parameters; each
-    group has a factor on its learning rate, `adam` are the task's own settings.
+    """The configuration's optimiser, fused where that supports all parameters. Each group has a factor on its
+    learning rate; `adam` has the task's own settings.
     """
     spare_the_compiler()
     parameters = [parameter for some, _ in groups for parameter in some]
@@ -147,8 +149,8 @@ def optimizer(
 
 
 def fuses(parameter: nn.Parameter) -> bool:
-    """Whether the fused kernels take a parameter: real numbers, without gaps in memory. With gaps, as in
-    every other column of a matrix, they write what is in between (torch 2.14).
+    """Whether the fused kernels support a parameter: real numbers, without gaps in memory. With gaps, as of
+    every other column of a matrix, they overwrite what is in between (torch 2.14).
     """
     dense = parameter.layout is torch.strided and parameter.stride() == torch.empty_like(parameter).stride()
     return dense and parameter.is_floating_point()

@@ -2,8 +2,9 @@
 
     for event in run(trial, Options(data_dir="data")): ...
 
-It yields a dict per epoch, with the epoch's row and the trial's row so far, and now and then one with its
-progress. The last has `status`; whatever goes wrong inside the trial ends as a status, not as an exception.
+It yields a dict per epoch, with the epoch's row and the trial's row so far, and sometimes one with its
+progress. The last one has a `status`: whatever goes wrong inside the trial becomes a status, not an
+exception.
 """
 
 import logging
@@ -27,14 +28,14 @@ from attnsweep.training.epoch import Diverged, Event, judge, train
 from attnsweep.training.history import History, now
 from attnsweep.training.setup import Options, Setup, prepare
 
-SAVES = 20.0  # the time between two checkpoints over that to write one, at least: 5 % of the training
+SAVES = 20.0  # times as long between two checkpoints as writing one takes: at most 5 % of the training
 log = logging.getLogger("attnsweep")
 
 
 def run(trial: Trial, options: Options) -> Iterator[Event]:
     """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one.
 
-    What a user's own model changes in the process, such as torch's default dtype, holds for its trial only.
+    State that a user's own model changes in the process, such as torch's default dtype, is restored.
     """
     return contained(events(trial, options))
 
@@ -61,7 +62,7 @@ def events(trial: Trial, options: Options) -> Generator[Event]:
 
 
 def begin(trial: Trial, options: Options, new: History) -> tuple[Setup, History]:
-    """What the trial trains and its history: from its checkpoint where one can be read, else `new`."""
+    """The trial's setup and history: from its checkpoint if that can be read, else `new`."""
     path, setup = checkpoint_path(trial, options), prepare(trial, options)
     if path is None:
         return setup, new
@@ -79,12 +80,12 @@ def begin(trial: Trial, options: Options, new: History) -> tuple[Setup, History]
 
 
 def epochs(setup: Setup, history: History) -> Iterator[Event]:
-    """Trains and judges the epochs that are left. Raises Diverged."""
+    """Trains and judges the remaining epochs. Raises Diverged."""
     saved_at, wait = time.perf_counter(), setup.options.checkpoint_s
     warning: dict[str, str] = {}
     keeps_weights = setup.options.keep_weights or setup.task.examine is not None
     for epoch in range(len(history.curve), setup.config["epochs"]):
-        effort: Row = {}  # a rule that learns nothing is judged as it is
+        effort: Row = {}  # rules that do not learn are only judged
         if setup.optimizer:
             effort = yield from train(setup, setup.optimizer, epoch=epoch)
         with setup.averaged():
@@ -101,7 +102,7 @@ def epochs(setup: Setup, history: History) -> Iterator[Event]:
 
 
 def epoch_event(setup: Setup, history: History) -> Event:
-    """The event of the epoch that is last in the history."""
+    """The event of the last epoch."""
     return {
         "epoch": len(history.curve),
         "quality": setup.task.quality(history.curve[-1]),
@@ -111,8 +112,8 @@ def epoch_event(setup: Setup, history: History) -> Event:
 
 
 def save(setup: Setup, history: History) -> tuple[float, dict[str, str]]:
-    """Writes a checkpoint; returns the seconds that it took, and a `warning` where it cannot be written,
-    which fails no trial: it only spares time.
+    """Writes a checkpoint; returns the seconds that it took, and a `warning` if it cannot be written. That
+    fails no trial, as checkpoints only save time.
     """
     path, began = checkpoint_path(setup.trial, setup.options), time.perf_counter()
     if path is None or setup.optimizer is None:
@@ -126,7 +127,7 @@ def save(setup: Setup, history: History) -> tuple[float, dict[str, str]]:
 
 
 def examine(setup: Setup, history: History) -> None:
-    """Judges what is judged once: the model of the selected epoch."""
+    """Runs the task's `examine` on the model of the selected epoch."""
     if setup.task.examine is None:
         return
     setup.model.load_state_dict(history.best_weights or {})
@@ -135,13 +136,13 @@ def examine(setup: Setup, history: History) -> None:
 
 
 def leave_weights(setup: Setup, history: History) -> None:
-    """Writes the weights of the selected epoch where they are wanted."""
+    """Writes the weights of the selected epoch, if they are to be kept."""
     if setup.options.keep_weights and history.best_weights and setup.options.runs_dir:
         checkpoint.write(history.best_weights, weights_path(setup.options.runs_dir, setup.trial.trial_id))
 
 
 def row_of(setup: Setup, history: History) -> Row:
-    """The trial's row, as far as it has come."""
+    """The trial's row so far."""
     row = setup.trial.row() | {"params": setup.params}
     row |= provenance.worker(setup.device, threads=torch.get_num_threads())
     row |= {"started_at": history.started_at, "finished_at": now(), "peak_mem_mb": setup.memory.mb()}
