@@ -25,19 +25,19 @@ from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, architecture, build, buildable, procedure
 from attnsweep.tasks.task import Rehearsal
 
-BUILD_S, STEP_S = 60.0, 15.0  # that a user's own model has in the plan
+BUILD_S, STEP_S = 60.0, 15.0  # limits for a user's own model in the plan
 CHEAP_MACS = 1e9  # of an example: a step on two takes about a second
-SLOW: set[str] = set()  # the hashes of those that took longer: their like are not waited for again
+SLOW: set[str] = set()  # hashes of models that took longer, whose steps are not tried again
 log = logging.getLogger("attnsweep")
 
 
 def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
-    """Trainable parameters, and the multiply-accumulates of one forward pass of the first example of each of
-    `inputs` (b, ...).
+    """Trainable parameters, and multiply-accumulates of a forward pass of the first example of `inputs` (b,
+    ...).
 
-    Counts a twin on the meta device, where nothing is computed, and where that fails the model itself, in
-    evaluation mode. MACs are None where the model works, but neither can be counted. Matrix products,
-    convolutions and attention count, element-wise operations do not. Raises what the model raises.
+    Counts a copy on the meta device, where nothing is computed, or if that fails the model itself, in
+    evaluation mode. MACs are None if the model works but cannot be counted. Matrix products, convolutions and
+    attention count, element-wise operations do not. Raises what the model raises.
     """
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     one, modes = [tensor[:1] for tensor in inputs], {part: part.training for part in model.modules()}
@@ -54,7 +54,7 @@ def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
 
 
 def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
-    """The multiply-accumulates of a forward pass of a model, which is left in evaluation mode."""
+    """The multiply-accumulates of a forward pass; leaves the model in evaluation mode."""
     from torch.utils.flop_counter import FlopCounterMode  # a third of a second that no worker should wait for
 
     model.eval()
@@ -66,8 +66,8 @@ def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
 
 @contextlib.contextmanager
 def plain_operators() -> Iterator[None]:
-    """Attention, recurrent layers and compiled models run operator by operator: the counter does not see into
-    their fused kernels. Without the warnings of whatever stands in the way.
+    """Runs attention, recurrent layers and compiled models operator by operator, as the counter does not see
+    into fused kernels; without warnings.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -100,7 +100,7 @@ def built_on_meta(config: Mapping[str, Any]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What identifies an architecture, and what it takes to build it and to try it."""
+    """An architecture's identity, and what is needed to build and try it."""
 
     sizes: tuple[tuple[str, Any], ...]
     rehearsal: Rehearsal | None
@@ -109,10 +109,10 @@ class Architecture:
 
 
 def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
-    """The cost of an architecture as it is built; once for each. A model of the user's own, whose text is
-    `source`, or of another library is tried by its task too.
+    """The cost of an architecture, counted by building it, once for each. A user's own model, whose code is
+    `source`, and a library's are also tried by their task's rehearsal.
 
-    Raises UserError where it cannot be built, or does not do what a model is to do.
+    Raises UserError where it cannot be built or fails the rehearsal.
     """
     sizes, task = architecture(config), TASKS[config["task"]]
     rehearsal = None
@@ -137,8 +137,8 @@ def counted_once(architecture: Architecture) -> Cost:
 
 
 def rehearse(rehearsal: Rehearsal, config: Mapping[str, Any]) -> None:
-    """Tries a library's model where nothing is computed, and where that fails on the CPU. Raises UserError
-    where it does not do what a model is to do.
+    """Tries a library's model on the meta device, or if that fails on the CPU. Raises UserError where it
+    fails.
     """
     with seeded(0):
         try:
@@ -166,10 +166,9 @@ def refusals(architecture: Architecture) -> Iterator[None]:
 
 
 def counted_in_child(architecture: Architecture, source: Source) -> Cost:
-    """The cost of a user's own model, which is built and tried in another process: it may hang, or die.
+    """The cost of a user's own model, which is built and tried in a child process, as it may hang or crash.
 
-    One that takes long is not waited for: its training will show whether it works. Raises
-    UserError as `counted` does.
+    A slow step is not waited for: training will show whether it works. Raises UserError as `counted` does.
     """
     model, known = architecture.config["model"], deque[Cost](maxlen=1)
     try:
@@ -197,11 +196,11 @@ def counted_in_child(architecture: Architecture, source: Source) -> Cost:
 
 
 def tried(architecture: Architecture, source: Source, steps: bool) -> Iterator[Cost]:
-    """The cost of a user's own model as far as it is known: when it has been built, and with `steps` when it
-    has been counted and has taken a training step. That is done on the meta device, and on the CPU where it
-    fails there, as one that looks at values does, or is cheap: only values show whether an index fits.
+    """Yields the known cost of a user's own model: after it was built, and with `steps` after it was counted
+    and has taken a training step. This happens on the meta device, and also on the CPU if it fails there, as
+    a model that reads values does, or if it is cheap: only values show whether an index is in range.
 
-    Raises UserError where it cannot be built, or where its answer is wrong.
+    Raises UserError where the model cannot be built or fails the rehearsal.
     """
     with refusals(architecture):
         try:
@@ -243,8 +242,8 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
 
 @functools.cache
 def warm_up() -> None:
-    """Has torch import what the first operation on the meta device imports, and the first count: on a busy
-    machine that takes longer than a step, and is not the model's.
+    """Triggers the imports of the first operation and count on the meta device, which may take longer than a
+    step, and are not the model's fault.
     """
     layer = nn.Linear(1, 1, device="meta")
     macs_of(layer, [torch.ones(1, 1, device="meta")])

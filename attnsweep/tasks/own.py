@@ -1,9 +1,9 @@
 """A user's own model, `FILE.py:CLASS`: any nn.Module class that takes its hyperparameters by name.
 
-Of its constructor's parameters, image_size, channels and num_classes come from the data set; what is an axis
-of the task's models by its name, type and range stands in the axis's column; all others stand in the column
-`model_args`. The hash of the file, and of the modules that it imports from beside itself, is part of a
-trial's id: an edited model is another one.
+Of its constructor's parameters, image_size, channels and num_classes come from the data set. Those that match
+an axis of the task's models by name, type and range are recorded in that axis's column, all others in the
+column `model_args`. The hash of the file and of the user's modules that it imports is part of a trial's id:
+an edited model is another one.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-OF_EVERY_SWEEP = ("task", "model", "dataset")  # keys that mean no argument, whatever the class has
+OF_EVERY_SWEEP = ("task", "model", "dataset")  # keys that are never arguments of the class
 PLAIN = (bool, int, float, str, type(None))
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 MISSING = inspect.Parameter.empty
@@ -52,7 +52,7 @@ def split(model: str) -> tuple[str, str]:
 
 
 def located(model: str, folder: Path) -> str:
-    """`FILE.py:CLASS` with the file looked for beside the sweep file, in `folder`, and then as it stands."""
+    """`FILE.py:CLASS` with the file searched first in the sweep file's `folder`, then as it is written."""
     file, name = split(model)
     near = folder / file
     return f"{near.as_posix()}:{name}" if near.is_file() else model
@@ -68,9 +68,9 @@ def complete(
     later: Axes | None = None,
     task_defaults: Callable[[Point], Mapping[str, Value]] = lambda point: {},
 ) -> Config:
-    """The configuration of a user's model, of a task whose models have these `axes`, this `recipe` and
-    defaults of its own; `of_data` gives what a point's data set decides. A parameter by the name of an axis
-    of the recipe that came `later` is the class's own, as it was before.
+    """The configuration of a user's model, for a task with these `axes`, `recipe` and defaults; `of_data`
+    gives the values that a point's data set determines. A parameter named like an axis that came `later`
+    stays an argument of the class.
 
     Raises UserError where file, class or an argument is wrong.
     """
@@ -93,8 +93,8 @@ def complete(
 
 
 def bearers(parameters: Parameters, axes: Axes) -> list[str]:
-    """The parameters that mean what the axes of their names mean: those whose default, if there is one, the
-    axis admits. With another default, all values are the class's own.
+    """The parameters that stand for the axes of their names: those without a default, or with one that
+    the axis admits.
     """
     return [
         name
@@ -104,7 +104,7 @@ def bearers(parameters: Parameters, axes: Axes) -> list[str]:
 
 
 def has_default(parameter: inspect.Parameter) -> bool:
-    """Whether the class names a value for a parameter; None is none."""
+    """Whether a parameter has a default other than None."""
     return parameter.default is not MISSING and parameter.default is not None
 
 
@@ -118,15 +118,15 @@ def fits(axis: Axis, value: object) -> bool:
 
 
 def is_meant(key: str, value: object, parameters: Parameters, axes: Axes, recipe: Collection[str]) -> bool:
-    """Whether a value of the point is for the column of its key, and not only an argument of that name."""
+    """Whether a value of the point belongs in the column of its key, rather than being only an argument."""
     if key not in parameters or key in OF_EVERY_SWEEP or value is None:
         return True
     return key in axes and (key in recipe or key in bearers(parameters, axes)) and fits(axes[key], value)
 
 
 def stands_in_column(name: str, point: Point, parameters: Parameters, *, axes: Axes, data: Config) -> bool:
-    """Whether the value of a parameter that bears an axis is that of the axis: one that the axis does not
-    admit is the class's own, and so is one that is not what the data set decides, such as other `channels`.
+    """Whether the value of a parameter that stands for an axis goes into the axis's column: not if the axis
+    does not admit it, or if it is not what the data set determines, such as other `channels`.
     """
     given, default = point.get(name), parameters[name].default
     if name in data:
@@ -136,8 +136,8 @@ def stands_in_column(name: str, point: Point, parameters: Parameters, *, axes: A
 
 
 def argument(point: Point, model: str, parameter: inspect.Parameter, axes: Axes) -> Any:
-    """What `model_args` says of a parameter: the point's value, else the constructor's default; MISSING where
-    that is no value that a row can record: it is part of the file.
+    """The value of a parameter for `model_args`: the point's, else the default; MISSING if a row cannot
+    record the default, which is part of the file.
     """
     name, default = parameter.name, parameter.default
     given = point.get(name, MISSING) if name not in OF_EVERY_SWEEP else MISSING
@@ -157,7 +157,7 @@ def argument(point: Point, model: str, parameter: inspect.Parameter, axes: Axes)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it, tuples as lists; MISSING where it cannot."""
+    """A value as JSON, with tuples as lists; MISSING if JSON cannot hold it."""
     value = value.item() if isinstance(value, np.generic) else value  # numpy's, as domains draw them
     if isinstance(value, list | tuple):
         items = [plain(item) for item in value]
@@ -167,7 +167,7 @@ def plain(value: Any) -> Any:
 
 
 def wanting(model: str, name: str) -> UserError:
-    """The refusal of a model whose constructor gets no value for an argument."""
+    """The error about an argument of the constructor that has no value."""
     given = "" if name in OF_EVERY_SWEEP else "a value in the sweep, or "
     return UserError(f"{model} wants {name}; give it {given}a default in the class")
 
@@ -210,11 +210,10 @@ def load_class(model: str, source: Source) -> type:
 
 
 def run_file(source: Source) -> dict[str, Any]:
-    """What a Python file defines, run as a module of its own and anew each time: what one trial has left in
-    it is nothing to the next.
+    """Runs a Python file as a new module, so that trials do not share its state; returns what it defines.
 
-    The state of the process is to be contained: its importer stays active. The global generators begin at the
-    same place each time, and go on afterwards where they were. Raises UserError.
+    To be called within `Contained`, as its importer stays active. The global generators are seeded for it,
+    and restored. Raises UserError.
     """
     import torch
 
@@ -259,9 +258,10 @@ def threads_set_again() -> Iterator[None]:
 
 
 def read(model: str, *, trusted: bool = False) -> Source:
-    """The text of the model's file, and of the modules that it imports from beside itself.
+    """The source of a model: its file, and the user's modules that it imports.
 
-    Raises UserError where there is none; `trusted`, also where somebody else may have written one of them.
+    Raises UserError where the file is missing; with `trusted`, also where somebody else may have written any
+    of them.
     """
     file = split(model)[0]
     try:
@@ -277,11 +277,10 @@ def read(model: str, *, trusted: bool = False) -> Source:
 
 
 def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | None:
-    """The text of a user's own model, None for any other model.
+    """The source of a user's own model; None for any other model.
 
-    Raises UserError where the file is gone, or it or a module that it imports is not what the configuration
-    was made of; `trusted`, also where somebody else may have written one of them: a row of results that came
-    from elsewhere can name any file.
+    Raises UserError where the file is gone or its source has changed since the configuration was made; with
+    `trusted`, also where somebody else may have written it: a row of foreign results can name any file.
     """
     if not is_own(config["model"]):
         return None
@@ -294,8 +293,8 @@ def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | N
 def build(
     config: Mapping[str, Any], source: Source | None, *, axes: Axes, example: Callable[[], tuple[Any, ...]]
 ) -> "nn.Module":
-    """The model of a configuration, ready to be trained on inputs like `example`; `source` is its text, by
-    default that of its file as it is now. Raises UserError.
+    """The model of a configuration, ready to be trained on inputs like `example`; `source` defaults to that
+    of its file now. Raises UserError.
     """
     source = source or source_of(config)
     assert source, "every model of one's own has a text"
@@ -306,7 +305,7 @@ def build(
 
 
 def construct(config: Mapping[str, Any], source: Source, axes: Axes) -> "nn.Module":
-    """An object of the class, with the arguments that the configuration gives."""
+    """An instance of the class, with the configuration's arguments."""
     model, recorded = config["model"], json.loads(config["model_args"] or "{}")
     parameters = signature(model, source)
     tuples = {name for name, one in parameters.items() if isinstance(one.default, tuple)}
@@ -321,8 +320,8 @@ def construct(config: Mapping[str, Any], source: Source, axes: Axes) -> "nn.Modu
 
 
 def is_default(value: Any, parameter: inspect.Parameter) -> bool:
-    """Whether a recorded value is that of the class's default, which is then left to the class: it may be of
-    a type that JSON does not have.
+    """Whether a recorded value is the default, which is then left to the class, as its type may not exist
+    in JSON.
     """
     default = MISSING if parameter.default is MISSING else plain(parameter.default)
     return default is not MISSING and json.dumps(value) == json.dumps(default)
@@ -334,8 +333,8 @@ def as_tuple(value: Any) -> Any:
 
 
 def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "nn.Module":
-    """The model itself, whose lazy layers have seen an example, and which is given inputs in its own type:
-    where all its parameters are of float64, say, inputs of float64.
+    """The model, with lazy layers initialised by an example, and with inputs cast to its own
+    floating-point type.
     """
     import torch
     from torch.nn.parameter import is_lazy
@@ -353,7 +352,7 @@ def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "n
 
 
 def cast_inputs(model: "nn.Module", inputs: tuple[Any, ...], *, dtype: "torch.dtype") -> tuple[Any, ...]:
-    """A hook that gives a model its inputs in another floating-point type."""
+    """A hook that casts a model's floating-point inputs."""
     return tuple(
         changed(one, lambda one: one.to(dtype) if one.is_floating_point() else one) for one in inputs
     )

@@ -100,7 +100,7 @@ class ImageSet:
         decode(self, data_dir, progress)
 
     def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
-        """There is no more to do."""
+        """Does nothing: `ensure` has done it all."""
 
 
 def idx_files(folder: str) -> tuple[str, ...]:
@@ -186,13 +186,13 @@ def default_side(sides: tuple[int, int] | None) -> int:
 
 
 def sized(dataset: ImageSet, image_size: int) -> ImageSet:
-    """The set as a trial has it: with its images resized."""
+    """The set with its images resized for a trial."""
     return dataset if image_size == dataset.image_size else replace(dataset, image_size=image_size)
 
 
 @functools.cache
 def sample(name: str, image_size: int, skip_unreadable: bool) -> "np.ndarray":
-    """A few training images of one's own, to know the range of; see `forget`."""
+    """A few training images of one's own, to estimate the range of their pixels; see `forget`."""
     from attnsweep.tasks.images.own_data import collection
 
     found = own_set(name, skip_unreadable).own
@@ -298,7 +298,7 @@ def held(place: Path, sha256: str) -> "Pixels | None":
 
 
 def when_slow(progress: Progress) -> Progress:
-    """Progress of what takes long enough for a bar."""
+    """Shows progress only of work that takes long enough."""
     return lambda done, total: progress(done, total) if total >= SLOW else None
 
 

@@ -1,6 +1,6 @@
-"""Image classification: which model takes which axes, and what fits an image.
+"""Image classification: the axes of each model, and the checks of their values.
 
-The side of the image decides which patches there are; the data set decides side, channels and classes.
+The data set determines the image's side, channels and classes; the side determines the possible patches.
 """
 
 import itertools
@@ -86,8 +86,8 @@ def of_listed(point: Mapping[str, object], model: str) -> Config:
 
 
 def as_published(config: Config) -> Config:
-    """The axes of a ViT's variants, null where they say what is so anyway. Raises UserError where one does
-    not fit a ViT, or the others.
+    """The axes of a ViT's variants, null where the value is the published one. Raises UserError where one
+    does not fit a ViT, or the others.
     """
     if config["norm"] == "post":
         raise UserError("norm='post' is for transformer and decoder; a vit norms before: use pre or rms")
@@ -105,7 +105,7 @@ def as_published(config: Config) -> Config:
 
 
 def is_varied(config: Mapping[str, Any]) -> bool:
-    """Whether a ViT has anything inside that vit-pytorch's has not."""
+    """Whether a ViT differs from vit-pytorch's in any variant."""
     varies = config["attention"] not in KERNELS or any(config.get(name) is not None for name in VARIANTS)
     return bool(config["model"] == "vit" and varies)
 
@@ -125,7 +125,7 @@ def of_own_model(point: Mapping[str, object], model: str) -> Config:
 
 
 def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
-    """Raises UserError where residual branches are to be left out of a model that has no such axis."""
+    """Raises UserError where `drop_path` is set for a model without that axis."""
     asked = point.get("drop_path")
     if asked is None or not KNOWN["drop_path"].check(asked):
         return
@@ -143,7 +143,7 @@ def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
 
 
 def of_images(point: Mapping[str, object]) -> Config:
-    """The columns that the data set decides."""
+    """The axes that the data set determines."""
     dataset = image_set(point)
     return {
         "dataset": dataset.name,
@@ -169,7 +169,7 @@ def image_set_of_trial(config: Config) -> datasets.ImageSet:
 
 
 def image_size(value: object, dataset: datasets.ImageSet) -> int:
-    """The side of the input image in pixels: the data set's own, or to what its images are resized."""
+    """The side of the input image in pixels, to which the data set's images are resized where it differs."""
     if value is None:
         return dataset.image_size
     size: int = KNOWN["image_size"].check(value)
@@ -177,7 +177,7 @@ def image_size(value: object, dataset: datasets.ImageSet) -> int:
 
 
 def num_classes(value: object, dataset: datasets.ImageSet) -> int:
-    """The outputs of the head: the data set's classes, or more where the point asks for it."""
+    """The outputs of the head: the data set's classes, or more if the point says so."""
     if value is None:
         return dataset.num_classes
     wanted: int = KNOWN["num_classes"].check(value)
@@ -189,16 +189,16 @@ def num_classes(value: object, dataset: datasets.ImageSet) -> int:
 
 
 def feature_side(config: Mapping[str, Any]) -> int:
-    """The side of what is cut into patches: the image, or the feature map behind two 3x3 convolutions and a
-    pooling.
+    """The side of what is cut into patches: the image, or the feature map after two 3x3 convolutions and
+    a pooling.
     """
     side = int(config["image_size"])
     return (side - 4) // 2 if config["model"] in CONVOLUTIONAL else side
 
 
 def check_width(config: Mapping[str, Any]) -> None:
-    """Raises UserError where a CNN's width cannot be shared out, or a transformer's is so narrow that its
-    layer norms leave nothing of a token, or a sign.
+    """Raises UserError where a CNN's width is no multiple of 4, or a transformer's is so small that layer
+    norm leaves only a token's sign, or nothing.
     """
     model, dim = config["model"], config.get("dim")
     if model == "cnn" and dim is not None and dim % 4:
@@ -209,11 +209,11 @@ def check_width(config: Mapping[str, Any]) -> None:
 
 
 def patch_size(config: Mapping[str, Any]) -> int:
-    """The patch that was asked for, checked; else the largest that cuts the side into four or more
-    (published: into two).
+    """The side of a patch: the point's, else the largest that cuts the side into four or more (published:
+    two).
 
-    Raises UserError where it does not divide the side, where the model would not see the image, or where
-    there is no default.
+    Raises UserError where it does not divide the side, where layer norm would erase it, or where there is no
+    default.
     """
     side, hybrid = feature_side(config), config["model"] == "hybrid"
     sizes = patches.divisors(side)

@@ -103,7 +103,7 @@ def statistics(images: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def range_of(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, the latter no less than a channel of one value allows."""
+    """Mean and standard deviation per channel, the latter bounded below for channels of a single value."""
     return torch.tensor(mean), torch.tensor(std).clamp_min(1e-3)
 
 
@@ -179,7 +179,7 @@ def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, 
 
 
 def answers(model: nn.Module, data: Data, split: Split) -> Answers:
-    """What a model gives for the images of one split."""
+    """A model's predictions for the images of a split."""
     total, given, top = torch.zeros((), dtype=torch.float64, device=split.labels.device), [], []
     for images, labels in zip(split.images.split(JUDGE_BATCH), split.labels.split(JUDGE_BATCH), strict=True):
         logits = model(inputs(data, images)).float()
