@@ -1,21 +1,37 @@
 """Fills pages of the site from the code, so that they are never out of date.
 
-A page says `<!-- axes -->`, `<!-- columns -->`, `<!-- models -->` or `<!-- not carried -->` where a table is
-to stand.
+A page says `<!-- axes -->`, `<!-- columns -->`, `<!-- models -->`, `<!-- modules -->` or
+`<!-- not carried -->` where a table is to stand.
 """
 
+import ast
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import attnsweep
 from attnsweep.core.axes import SHARED, Axis
 from attnsweep.results.schema import TABLES
 from attnsweep.tasks.images.zoo_sizes import NOT_CARRIED
 from attnsweep.tasks.registry import TASKS
 
+PACKAGE = Path(attnsweep.__file__).parent
+ROOMS = (
+    "core", "nn", "tasks", "results", "space", "answers", "measuring", "training", "engine", "walkthrough",
+    "figures", "cli",
+)  # fmt: skip
+
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
     """The page's text with its tables; mkdocs calls this for each page."""
-    tables = {"axes": axes, "columns": columns, "models": models, "not carried": not_carried}
+    tables = {
+        "axes": axes,
+        "columns": columns,
+        "models": models,
+        "modules": modules,
+        "not carried": not_carried,
+    }
     for mark, table in tables.items():
         comment = f"<!-- {mark} -->"
         if comment in markdown:
@@ -74,6 +90,25 @@ def models() -> str:
             f"{markdown_table(('model', 'axes of its architecture'), rows)}"
         )
     return "\n\n".join(parts)
+
+
+def modules() -> str:
+    """For each room and what lies in it the files, each with the first sentence of its docstring."""
+    parts = []
+    for room in ROOMS:
+        for folder in (PACKAGE / room, *sorted(one for one in (PACKAGE / room).rglob("*") if one.is_dir())):
+            rows = [(f"`{one.name}`", first_sentence(one)) for one in sorted(folder.glob("[!_]*.py"))]
+            if rows:
+                title, says = folder.relative_to(PACKAGE), first_sentence(folder / "__init__.py")
+                parts.append(f"## {title}\n\n{says}\n\n{markdown_table(('file', 'what it is for'), rows)}")
+    return "\n\n".join(parts)
+
+
+def first_sentence(path: Path) -> str:
+    """What a module says that it is."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    paragraph = text.split("\n\n")[0].replace("\n", " ")
+    return re.split(r"(?<=[^.]\.) (?=[A-Z])", paragraph)[0]
 
 
 def not_carried() -> str:

@@ -12,6 +12,7 @@ from attnsweep.tasks.images.zoo_sizes import NOT_CARRIED
 from attnsweep.tasks.registry import AXES, TASK_OF
 
 DOCS = Path(__file__).parent.parent / "docs"
+PACKAGE = Path(attnsweep.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,32 @@ def hooks() -> ModuleType:
         ("axes.md", AXES),
         ("columns.md", {column.name for columns in TABLES.values() for column in columns}),
         ("models.md", {*TASK_OF, *NOT_CARRIED}),
+        ("modules.md", {path.name for path in PACKAGE.rglob("[!_]*.py")}),
     ],
 )
 def test_a_page_names_all_that_there_is(hooks: ModuleType, page: str, names: set[str]) -> None:
     text = hooks.on_page_markdown((DOCS / page).read_text())
     assert "<!--" not in text
     assert {name for name in names if f"`{name}`" not in text} <= {"task", "model", "dataset"}
+
+
+def test_each_file_says_what_it_is_for(hooks: ModuleType) -> None:
+    said = {path: hooks.first_sentence(path) for path in PACKAGE.rglob("*.py")}
+    assert [path for path, sentence in said.items() if not sentence.endswith((".", "?"))] == []
+    rows = [line for line in hooks.modules().splitlines() if line.startswith("| `")]
+    assert len(rows) == len([path for path in said if not path.name.startswith("_")])
+
+
+def test_the_tree_of_the_architecture_has_every_room() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    tree = page.partition("    attnsweep/\n")[2].partition("    sweeps/")[0].splitlines()
+    named, path = [], list[str]()
+    for line in tree:
+        name = line.split()[0].rstrip("/")
+        path[(len(line) - len(line.lstrip()) - 6) // 2 :] = [name]
+        named.append("/".join(path))
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert sorted(named) == sorted(folders - {"."})
 
 
 def test_the_page_of_the_api_has_every_public_name() -> None:
