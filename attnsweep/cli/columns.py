@@ -1,4 +1,4 @@
-"""`attnsweep columns`."""
+"""`attnsweep columns`: every column of every table."""
 
 import argparse
 from collections.abc import Sequence

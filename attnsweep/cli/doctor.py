@@ -1,4 +1,4 @@
-"""`attnsweep doctor`."""
+"""`attnsweep doctor`: what this machine or cluster can run, and what is missing."""
 
 import argparse
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""`attnsweep export`."""
+"""`attnsweep export`: the trained model as a file that runs without this package."""
 
 import argparse
 import errno

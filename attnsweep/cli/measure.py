@@ -1,4 +1,4 @@
-"""`attnsweep measure`."""
+"""`attnsweep measure`: the latency of every architecture on this hardware."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`attnsweep pick`."""
+"""`attnsweep pick`: the best architecture under a budget."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`attnsweep sample`."""
+"""`attnsweep sample`: text that a trained model writes after a prompt."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`attnsweep show`."""
+"""`attnsweep show`: one trial in full, and the line that reruns it."""
 
 import argparse
 from collections.abc import Sequence

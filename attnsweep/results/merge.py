@@ -1,4 +1,4 @@
-"""Rows of one store into another, as they travel between a laptop and a cluster:
+"""Rows of one store into another, as they travel between a laptop and a cluster.
 
     python -m attnsweep.results.merge FROM INTO
 

@@ -1,4 +1,4 @@
-"""What a map is.
+"""What a map is: lanes with their borders, junctions, lights and routes.
 
 A map is a graph of lanes. A route is a chain of lanes from where traffic enters to where it
 leaves, and a path is the line that a vehicle on it drives. Where vehicles on two paths would touch, there is
