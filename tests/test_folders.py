@@ -217,6 +217,12 @@ def test_the_plan_says_what_is_left_out_by_its_name(flat: Path) -> None:
          "test, train beside extra could be parts or classes"),
         (lambda root: fill(root, train=5, test=5), "train has no class folders; its 5 images lie in none"),
         (lambda root: [save(root / f"{i}.png") for i in range(9)], "its 9 images lie in none"),
+        (lambda root: [fill(root / part, cats=9, dogs=9) for part in ("training_set", "test_set")],
+         "test_set, training_set could be parts or classes; call them after the parts: test_set test, "),
+        (lambda root: [fill(root / part, cats=9, dogs=9) for part in ("seg_train", "Seg Test", "seg_pred")],
+         "Seg Test, seg_train could be parts or classes"),
+        (lambda root: [fill(root / label, train=9, test=9) for label in ("cats", "dogs")],
+         "the parts test, train lie below the classes, as in cats; move them above these"),
         (lambda root: root.mkdir(), "no class folders; it wants one folder of images per class"),
         (lambda root: fill(root, cats=9), "1 class (cats)"),
         (lambda root: fill(root / "pets", cats=9, dogs=9), "did you mean folder:{root}/pets?"),
@@ -229,6 +235,12 @@ def test_a_layout_with_two_meanings_or_none_is_refused(
 ) -> None:
     make(root := tmp_path / "data")
     assert sentence.format(root=root) in refusal(root)
+
+
+def test_classes_that_only_sound_like_parts_are_classes(tmp_path: Path) -> None:
+    fill(tmp_path, **{"toy train": 5, "test tube": 5, "valley": 5})
+    fill(tmp_path / "toy train", old=2)
+    assert found(tmp_path).classes == ("test tube", "toy train", "valley")
 
 
 def test_a_class_that_one_part_lacks_is_named(split: Path) -> None:

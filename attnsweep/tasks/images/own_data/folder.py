@@ -4,6 +4,7 @@ It has a folder of images per class, at the top or below the parts `train` and `
 is one). A layout that could mean two things is refused.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def part_folders(root: Path) -> dict[str, Path]:
         named.setdefault(PARTS.get(folder.name.casefold(), ""), []).append(folder)
     others = named.pop("", [])
     if not named:
+        refuse_hidden_parts(root, others)
         return {}
     for part, folders in named.items():
         if len(folders) > 1:
@@ -98,6 +100,28 @@ def part_folders(root: Path) -> dict[str, Path]:
     if "test" not in found:
         found["test"] = found.pop("val")
     return {part: found[part] for part in ("train", "test", "val") if part in found}
+
+
+def refuse_hidden_parts(root: Path, classes: Sequence[Path]) -> None:
+    """Raises UserError where class folders are rather parts by other names, such as `test_set`, with class
+    folders below, or have the parts below them.
+    """
+    meant = {folder: part for folder in classes if (part := part_in(folder.name)) and subfolders(folder)}
+    if len({*meant.values()}) > 1:
+        called = ", ".join(f"{folder.name} {part}" for folder, part in meant.items())
+        raise refusal(root, f"{names(meant)} could be parts or classes; call them after the parts: {called}")
+    below = [{PARTS.get(inner.name.casefold()) for inner in subfolders(folder)} for folder in classes]
+    if below and all("train" in parts and len(parts) > 1 and None not in parts for parts in below):
+        inside = names(subfolders(classes[0]))
+        raise refusal(
+            root, f"the parts {inside} lie below the classes, as in {classes[0].name}; move them above these"
+        )
+
+
+def part_in(name: str) -> str | None:
+    """The part that one of a name's words means: `test` for `test_set`, `seg_test` and `Testset`."""
+    words = (word.removesuffix("set") for word in re.split(r"[\W_\d]+", name.casefold()))
+    return next((PARTS[word] for word in words if word in PARTS), None)
 
 
 def subfolders(folder: Path) -> list[Path]:
