@@ -23,12 +23,13 @@ from attnsweep.training.trial import Options, run
 
 HEAD = """
 import math, random
+from collections import Counter, deque
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STEPS, DRAWS = 0, np.random.default_rng(0)
+STEPS, DRAWS, FOUND = 0, np.random.default_rng(0), []
 """
 # What each class does in its constructor and in its forward pass of digits (b, 1, 8, 8); 64 numbers each.
 MODELS: dict[str, str] = {
@@ -269,6 +270,27 @@ MODELS: dict[str, str] = {
                 self.gain = 1 / math.sqrt(self.steps)
                 self.total += x.mean()
             return self.head(x.flatten(1)) * (1 + self.gain + self.total)""",
+    "collections that change": """
+        SEEN = 0
+        def __init__(self):
+            super().__init__()
+            self.means, self.named, self.last = [], {"steps": 0, 3: (1, None)}, deque([0.0], maxlen=3)
+            self.shift, self.kinds, self.head = torch.zeros(64), set(), nn.Linear(64, 10)
+            self.counts, self.place = Counter(), np.zeros(2)
+        def forward(self, x):
+            x = x.flatten(1)
+            if self.training:
+                type(self).SEEN += 1
+                FOUND.append(self.SEEN)
+                self.means.append(float(x.mean())), self.last.append(float(x.std())), self.kinds.add(len(x))
+                self.named["steps"] += 1
+                self.counts["steps"] += 1
+                self.shift += 0.1 * x.mean(0)
+                self.hidden = x.mean(0)
+                self.place = self.place + 1
+            gain = sum(self.means) + sum(self.last) + len(self.kinds) + self.named["steps"] + self.place[0]
+            gain = gain + len(FOUND) + self.counts["steps"] + self.SEEN + getattr(self, "hidden", x[0]).mean()
+            return self.head(x - self.shift) * (1 + 1 / (1 + gain))""",
     "state beside the weights": """
         def __init__(self):
             super().__init__()

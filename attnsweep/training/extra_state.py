@@ -2,13 +2,15 @@
 numbers.
 
 That is the positions of the global random generators, the buffers that are not persistent, and in the
-attributes of the model's modules, or at the top of a user's own files: numbers, strings and generators. What
-else they hold, such as a list, no checkpoint keeps.
+attributes of the model's modules, at the top of a user's own files and in the classes there: numbers,
+strings, generators, tensors, arrays, and lists, dictionaries and the like of all but generators. What else
+they hold, such as an iterator, no checkpoint keeps.
 """
 
 import json
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +21,10 @@ from torch import nn
 from attnsweep.core import containment, importing
 
 PLAIN = (bool, int, float, str, type(None))
-FLAGS = {"training"}  # set by whoever trains and judges
+OF_TORCH = vars(nn.Module()).keys()  # the switch `training`, and what a state_dict or the class has
+MOST_NESTED = 5  # containers in containers
 MT19937_WORDS = 624
+CONTAINERS: tuple[Any, ...] = (list, tuple, set, deque, dict)
 States = dict[str, dict[str, Any]]  # of the attributes of each module and file, by its name
 
 
@@ -54,20 +58,20 @@ def attributes(model: nn.Module) -> States:
     return {
         name: {
             key: state
-            for key, value in values.items()
-            if key not in FLAGS and (state := state_of(value)) is not ...
+            for key, value in vars(owner).items()
+            if key not in OF_TORCH and (state := state_of(value)) is not ...
         }
-        for name, values in namespaces(model)
+        for name, owner in namespaces(model)
     }
 
 
 def changed(before: States, after: States) -> States:
-    """The attributes `after` that are new or differ from `before`; of generators all."""
+    """The attributes `after` that are new or differ from `before`."""
     different = {
         name: {
             key: state
             for key, state in states.items()
-            if not (is_plain(state) and key in before.get(name, {}) and before[name][key] == state)
+            if not (key in before.get(name, {}) and equal(before[name][key], state))
         }
         for name, states in after.items()
     }
@@ -83,21 +87,40 @@ def set_attributes(model: nn.Module, states_of: Mapping[str, Mapping[str, Any]])
     here = dict(namespaces(model))
     for name, states in states_of.items():
         for key, state in states.items():
-            current = here[name].get(key)
-            if is_plain(state) and is_plain(current):
-                here[name][key] = state
-            else:
-                set_state(current, state)
+            current = vars(here[name]).get(key)
+            if not filled(current, state):
+                put(here[name], key, decoded(state))
 
 
-def namespaces(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name and the attributes of each module of a model, then of each of a user's own files."""
-    for name, module in model.named_modules():
-        yield name, vars(module)
+def namespaces(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Each module of a model, each of a user's own files and each class that is made there, by its name."""
+    yield from model.named_modules()
     own = {type(part).__module__ for part in model.modules()} | importing.active_names()
     for name in sorted(own):
         if importing.is_own(name) and name in sys.modules:
-            yield f"file {name}", vars(sys.modules[name])
+            yield f"file {name}", sys.modules[name]
+            for key, value in [*vars(sys.modules[name]).items()]:
+                if isinstance(value, type) and value.__module__ == name:
+                    yield f"class {name} {key}", value
+
+
+def put(owner: Any, key: str, value: Any) -> None:
+    """Sets an attribute, whatever `owner` does when one is set."""
+    if isinstance(owner, type):
+        setattr(owner, key, value)
+    else:
+        vars(owner)[key] = value
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two states are the same."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    return type(one) is type(other) and bool(one == other)
 
 
 def is_plain(value: Any) -> bool:
@@ -105,8 +128,10 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, PLAIN)
 
 
-def state_of(value: Any) -> Any:
-    """A plain value, or the state of a generator; `...` for anything else."""
+def state_of(value: Any, depth: int = 0) -> Any:
+    """A plain value, a tensor, the state of a generator in a list, or what a container holds in a dict; `...`
+    for anything else.
+    """
     match value:
         case torch.Generator():
             return value.get_state()
@@ -116,7 +141,66 @@ def state_of(value: Any) -> Any:
             return [json.dumps(value.bit_generator.state)]  # its numbers have 128 bits
         case random.Random():
             return python_state(value.getstate())
+        case torch.Tensor() if (
+            not value.requires_grad and not value.is_meta and value.layout is torch.strided
+        ):
+            return ... if isinstance(value, nn.Parameter) else value.detach().clone()
+        case np.ndarray() if value.dtype.kind in "biuf":
+            return {"array": torch.tensor(value)}
+        case dict() | list() | tuple() | set() | deque() if depth < MOST_NESTED and is_container(value):
+            return state_of_container(value, depth + 1)
     return value if is_plain(value) else ...
+
+
+def is_container(value: Any) -> bool:
+    """Whether it is one of CONTAINERS: no kind of tuple with names, say, but any kind of dictionary."""
+    return type(value) in CONTAINERS or isinstance(value, dict)
+
+
+def state_of_container(value: Any, depth: int) -> Any:
+    """The items of a list, tuple, set, deque or dictionary by its kind; `...` where one has no state."""
+    kind = next(one for one in CONTAINERS if isinstance(value, one))
+    items = value.items() if kind is dict else value
+    states = []
+    for item in items:
+        states.append(state_of(list(item) if kind is dict else item, depth))
+        if states[-1] is ... or isinstance(states[-1], list):
+            return ...
+    return {kind.__name__: states, "most": value.maxlen if kind is deque else None}
+
+
+def decoded(state: Any) -> Any:
+    """The value that `state_of` has given a state of, which is no generator. Raises TypeError, ValueError or
+    StopIteration for what it cannot have given.
+    """
+    if not isinstance(state, dict):
+        if not (is_plain(state) or isinstance(state, torch.Tensor)):
+            raise TypeError(f"a {type(state).__name__} is no state")
+        return state
+    if "array" in state:
+        return state["array"].cpu().numpy()
+    kind = next(one for one in CONTAINERS if one.__name__ in state)
+    items = map(decoded, state[kind.__name__])
+    return deque(items, state["most"]) if kind is deque else kind(items)
+
+
+def filled(current: Any, state: Any) -> bool:
+    """Sets a generator or a collection that is there, as others may hold it, too; whether it is one. A tensor
+    is not set, as it may share its memory with a weight.
+
+    Raises TypeError where it is a state of a generator and there is none.
+    """
+    if isinstance(state, list) or isinstance(current, torch.Generator):
+        set_state(current, state)
+    elif isinstance(state, dict) and isinstance(current, list | set | deque | dict):
+        value = decoded(state)
+        if not isinstance(current, type(value)):
+            return False
+        current.clear()
+        (current.extend if isinstance(current, list | deque) else current.update)(value)
+    else:
+        return False
+    return True
 
 
 def set_state(generator: Any, state: Any) -> None:
