@@ -203,6 +203,12 @@ OF_ITS_OWN: dict[
     "sizes of stages": ("depth=(2, 2, 6, 2)", {}, (2, 2, 6, 2)),
     "sizes of stages, swept": ("depth=(2, 2, 6, 2)", {"depth": (1, [1, 3])}, (1, (1, 3))),
     "a list": ("dim=None", {"dim": [16, 32]}, [16, 32]),
+    "a dictionary": ("options={'width': 3}", {}, {"width": 3}),
+    "a dictionary, swept": (
+        "options=None",
+        {"options": {"b": [1, 2], "a": {"x": None}}},
+        {"a": {"x": None}, "b": [1, 2]},
+    ),
     "widths": ("channels=(16, 32)", {}, (16, 32)),
     "a width": ("channels=16", {"channels": 32}, 32),
     "two sides": ("image_size=(8, 8)", {}, (8, 8)),
@@ -293,8 +299,8 @@ def test_values_of_the_classs_own_are_swept(tmp_path: Path) -> None:
 
 
 def test_the_line_that_runs_a_trial_again_gives_every_argument(tmp_path: Path) -> None:
-    model = keeper(tmp_path, "dim=None, attention='linear', name='x', stages=3")
-    one = trial(model, dim=[16, 32], attention="window", name="y", stages=4)
+    model = keeper(tmp_path, "dim=None, attention='linear', name='x', stages=3, options=None")
+    one = trial(model, dim=[16, 32], attention="window", name="y", stages=4, options={"a": [1]})
     line = rerun_line({**one.row(), "sweep": "s"})
     swept: list[Sweep] = []
     code = shlex.split(line)[-1].replace("attnsweep.run(", "swept.append(").replace(", results='rerun'", "")

@@ -147,21 +147,24 @@ def argument(point: Point, model: str, parameter: inspect.Parameter, axes: Axes)
         if default is MISSING:
             raise wanting(model, name)
         value = plain(default)
-        return MISSING if isinstance(value, list) else value
+        return MISSING if isinstance(value, list | dict) else value
     if (value := plain(given)) is MISSING:
         raise UserError(
             f"{name}={given!r} cannot be recorded; "
-            "use a number, a string, True, False or None, or a list of these"
+            "use a number, a string, True, False or None, or a list or dict of these"
         )
     return value
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON, with tuples as lists; MISSING if JSON cannot hold it."""
+    """A value as JSON, tuples as lists and all keys as text; MISSING if JSON cannot hold it."""
     value = value.item() if isinstance(value, np.generic) else value  # numpy's, as domains draw them
     if isinstance(value, list | tuple):
         items = [plain(item) for item in value]
         return MISSING if any(item is MISSING for item in items) else items
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        named = {str(key): plain(item) for key, item in value.items()}
+        return MISSING if any(item is MISSING for item in named.values()) else named
     finite = not isinstance(value, float) or math.isfinite(value)
     return value if isinstance(value, PLAIN) and finite else MISSING
 
