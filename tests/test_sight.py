@@ -11,7 +11,7 @@ from PIL import Image
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import space
 from attnsweep.tasks.images.zoo_sizes import STAGES, TAKES, UNNORMED
-from attnsweep.tasks.registry import build, resolve
+from attnsweep.tasks.registry import build, procedure, resolve
 
 SMALL: dict[str, Any] = dict(depth=4, heads=2, dim=32, dim_head=16, mlp_dim=64, dropout=0, emb_dropout=0)
 PATCHED = [model for model, axes in space.MODELS.items() if "patch_size" in axes and model != "hybrid"]
@@ -129,6 +129,23 @@ def test_the_least_width_that_is_taken_sees_and_one_whose_norms_leave_a_sign_is_
         assert sees({**narrow, "model": model, "dim": dim, "dataset": "mnist"})
         return
     pytest.fail("no width was taken")
+
+
+@pytest.mark.parametrize("model", ["transformer", "decoder"])
+@pytest.mark.parametrize(("norm", "least"), [("post", 2), ("pre", 2), ("rms", 1)])
+def test_what_reads_tokens_reads_them_at_the_least_width_that_is_taken(
+    model: str, norm: str, least: int
+) -> None:
+    point = {"model": model, "norm": norm, "depth": 1, "heads": 1, "dim_head": 2, "mlp_dim": 8}
+    if least > 1:
+        with pytest.raises(UserError, match=r"dim=1 is too small for norm='\w+', which leaves nothing"):
+            resolve({**point, "dim": 1})
+    config = resolve({**point, "dim": least})
+    torch.manual_seed(0)
+    built, example = build(config).eval(), procedure(config["task"]).example(config, 16)
+    with torch.no_grad():
+        logits = built(*example)
+    assert logits.std(0).max() > 1e-3
 
 
 def test_a_looped_vit_whose_norms_leave_nothing_of_its_queries_is_refused() -> None:

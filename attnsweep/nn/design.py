@@ -82,6 +82,12 @@ def width_of_head(dim: int, heads: int) -> int:
     return dim // heads
 
 
+def check_width(dim: int, norm: str) -> None:
+    """Raises UserError where tokens have one value, of which less its own mean nothing is left."""
+    if dim == 1 and norm != "rms":
+        raise UserError(f"dim=1 is too small for norm={norm!r}, which leaves nothing of it; use 2 or more")
+
+
 def check_window(window: int | None, *, longest: int, what: str) -> None:
     """Raises UserError for a window that closes nothing; `what` names what makes sequences `longest`
     tokens.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
 from attnsweep.nn import cost
-from attnsweep.nn.design import check, check_window, variant_of, width_of_head
+from attnsweep.nn.design import check, check_width, check_window, variant_of, width_of_head
 from attnsweep.tasks.sequences.axes import KNOWN
 from attnsweep.tasks.sequences.problems import PROBLEMS, Problem, check_length
 
@@ -46,6 +46,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     config = filled(KNOWN, (*MODELS[model], *RECIPE), point, DEFAULTS)
     config |= {"dataset": problem.name, "num_classes": problem.num_classes}
     check_length(problem, config["length"])
+    check_width(config["dim"], config["norm"])
     if config["dim_head"] is None:
         config["dim_head"] = width_of_head(config["dim"], config["heads"])
     check(

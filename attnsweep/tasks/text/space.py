@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from attnsweep.core.axes import Config, Value, filled
 from attnsweep.core.errors import UserError
 from attnsweep.nn import cost
-from attnsweep.nn.design import check, check_window, variant_of, width_of_head
+from attnsweep.nn.design import check, check_width, check_window, variant_of, width_of_head
 from attnsweep.tasks.text import corpus
 from attnsweep.tasks.text.axes import KNOWN
 
@@ -45,6 +45,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
         config["attention"], variant_of(config),
         heads=config["heads"], dim_head=config["dim_head"], dropout=config["attention_dropout"] or 0.0,
     )  # fmt: skip
+    check_width(config["dim"], config["norm"])
     corpus.check_context(text.name, config["context"])
     check_window(config["window"], longest=config["context"], what=f"context={config['context']}")
     return config
