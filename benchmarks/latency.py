@@ -16,7 +16,7 @@ Five architectures of images (MNIST sizes, batch 1, one thread), in one run:
    cluster that is simulated here: seconds, and the speed-up (with --nodes; takes minutes).
 
 Targets: 1. within 3 %, idle and busy, and no order flips; 2. within 5 % on an idle machine; 3. at most 1 s in
-eager; 4. at least half of what as many nodes could give.
+eager, measuring; 4. at least half of what as many nodes could give.
 
     python benchmarks/latency.py [--repeats 10] [--runtimes eager,onnxruntime,openvino] [--nodes]
 """
@@ -217,7 +217,7 @@ def print_seconds(shown: Sequence[Case], runtimes: Sequence[str]) -> None:
                     continue
                 numbers = f"{row['prepare_s']:>8.2f}{row['measure_s']:>10.2f}{row['latency_ms_p50']:>9.3f}"
                 print(f"{case.name:<16}{runtime:<14}{numbers}{row['max_abs_diff'] or 0.0:>20.1e}")
-            print(f"{'all':<16}{runtime:<14}{took:.2f} s each, from the request to its last answer")
+            print(f"{'all':<16}{runtime:<14}{took:.2f} s each, time between passes included")
 
 
 def subject_of(config: Config) -> Subject:

@@ -47,13 +47,19 @@ def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
 
 def test_each_has_its_pass_before_any_has_the_next(diary: Callable[[], str]) -> None:
     asks = [ask("a"), ask("b", 4), ask("c")]
-    found = list(in_turns(asks, LIMIT_S))
+    found = list(in_turns(asks, LIMIT_S, 0))
     assert diary() == "abcabcbb"
     assert [(i, row["arch_id"], row["passes"]) for i, row in found] == [(0, "a", 2), (2, "c", 2), (1, "b", 4)]
 
 
+def test_passes_lie_apart_in_time(diary: Callable[[], str]) -> None:
+    began = time.monotonic()
+    assert len(list(in_turns([ask("a", 3), ask("b")], LIMIT_S, 0.2))) == 2
+    assert 0.4 <= time.monotonic() - began < LIMIT_S
+
+
 def test_a_large_one_does_not_wait_in_memory(diary: Callable[[], str]) -> None:
-    found = list(in_turns([ask("a"), ask("large", 3), ask("c")], LIMIT_S))
+    found = list(in_turns([ask("a"), ask("large", 3), ask("c")], LIMIT_S, 0))
     assert diary() == "alllcac" and [i for i, _ in found] == [1, 0, 2]
 
 
@@ -64,7 +70,7 @@ def test_a_large_one_does_not_wait_in_memory(diary: Callable[[], str]) -> None:
 def test_one_that_ends_otherwise_takes_no_other_with_it(
     diary: Callable[[], str], name: str, error: str, limit_s: float
 ) -> None:
-    found = dict(in_turns([ask("a"), ask(name), ask("c")], limit_s))
+    found = dict(in_turns([ask("a"), ask(name), ask("c")], limit_s, 0))
     assert {i: row["error"] for i, row in found.items()} == {0: None, 1: error, 2: None}
     assert found[1]["latency_ms_p50"] is None and found[1]["arch_id"] == name
 
@@ -72,7 +78,7 @@ def test_one_that_ends_otherwise_takes_no_other_with_it(
 def test_a_reference_that_cannot_be_measured_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring_process, "passes", lambda one: os._exit(1))
     with pytest.raises(Ended, match="its process ended with 1"):
-        list(in_turns([Ask(Deployment())], LIMIT_S))
+        list(in_turns([Ask(Deployment())], LIMIT_S, 0))
 
 
 def test_a_fork_ends_with_its_parent_though_later_forks_live_on(diary: Callable[[], str]) -> None:
@@ -93,5 +99,5 @@ def test_forks_end_where_nobody_waits_for_their_answers(
 ) -> None:
     monkeypatch.setattr(measuring_process, "PARENT", -1)
     with pytest.raises(SystemExit):
-        list(in_turns([ask("a"), ask("b")], LIMIT_S))
+        list(in_turns([ask("a"), ask("b")], LIMIT_S, 0))
     assert diary() == ""

@@ -4,16 +4,19 @@ So each starts from the same state, its memory is its own, one that crashes take
 that hangs can be ended. The forks of one request take turns, pass by pass, so that the passes of each lie
 some seconds apart. On a GPU nothing is forked: a driver's context does not survive that.
 
-`python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, limit of a pass in seconds) from
-standard input and answers each ask on standard output with its index and its row, pickled, as they come.
+`python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, the longest that a pass may take and
+the least time between two, in seconds) from standard input, and answers each ask on standard output with its
+index and its row, pickled, as they come.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import IO
@@ -45,27 +48,34 @@ def main() -> None:
     requests = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     while (request := next_of(requests)) is not None:
-        asks, gpus, limit_s = request
+        asks, gpus, limit_s, apart_s = request
         for ask in asks:
             with contextlib.suppress(Unavailable):  # the measurement says so
                 preload(ask.deployment.runtime)
-        found = enumerate(measured(ask, gpus) for ask in asks) if gpus else in_turns(asks, limit_s)
+        gc.collect()
+        gc.freeze()  # or each fork would look through all that was imported, a fifth of a second each time
+        found = enumerate(measured(ask, gpus) for ask in asks) if gpus else in_turns(asks, limit_s, apart_s)
         for answer in found:
             pickle.dump(answer, answers)
             answers.flush()
 
 
-def next_of(requests: IO[bytes]) -> tuple[Sequence[Ask], float, float] | None:
+Request = tuple[Sequence[Ask], float, float, float]
+
+
+def next_of(requests: IO[bytes]) -> Request | None:
     """The next request; None at the end."""
     try:
-        request: tuple[Sequence[Ask], float, float] = pickle.load(requests)  # of the process that started us
+        request: Request = pickle.load(requests)  # of the process that started this one
         return request
     except EOFError:
         return None
 
 
-def in_turns(asks: Sequence[Ask], limit_s: float) -> Iterator[tuple[int, Row]]:
-    """The index and the row of each ask, measured in forks that take turns: a pass of each, then another."""
+def in_turns(asks: Sequence[Ask], limit_s: float, apart_s: float) -> Iterator[tuple[int, Row]]:
+    """The index and the row of each ask, measured in forks that take turns: a pass of each, then another. Two
+    passes of one are `apart_s` seconds apart or more.
+    """
     waiting: dict[int, Fork] = {}
     with contextlib.ExitStack() as stack:
         for i, ask in enumerate(asks):
@@ -75,6 +85,7 @@ def in_turns(asks: Sequence[Ask], limit_s: float) -> Iterator[tuple[int, Row]]:
                 waiting.pop(i).end()
         while waiting:
             for i, fork in list(waiting.items()):
+                time.sleep(max(0.0, fork.ended_at + apart_s - time.monotonic()))
                 if row := fork.turn(limit_s):
                     yield i, row
                     waiting.pop(i).end()
@@ -85,7 +96,7 @@ class Fork:
 
     def __init__(self, ask: Ask, beside: "Sequence[Fork]" = ()) -> None:
         self.ask, (self.connection, theirs) = ask, multiprocessing.Pipe()
-        self.is_large = False
+        self.is_large, self.ended_at = False, 0.0
         self.child = os.fork()
         if self.child == 0:
             os.setpgid(0, 0)
@@ -112,6 +123,7 @@ class Fork:
             if self.ask.subject is None:
                 raise
             return {**measure.row_of(self.ask.subject, self.ask.deployment, "cpu"), "error": str(error)}
+        self.ended_at = time.monotonic()
         self.is_large = (row.get("peak_mem_mb") or 0) > MOST_MB
         return row if is_last else None
 

@@ -23,13 +23,14 @@ SHARE = 2  # cores for each thread that measures: on all of them measurements di
 PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
 LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one pass of a measurement; of one that calls a compiler
 TURNS, COMPILED_TURNS = 12, 2  # how many are measured in turns, so that the passes of each lie apart
+APART_S = 4.0  # at least, as long as some neighbours last
 
 
 class Meter:
     """A process that measures, one architecture after another (see `measuring_process`). A context."""
 
-    def __init__(self, gpus: float = 0) -> None:
-        self.gpus = gpus
+    def __init__(self, gpus: float = 0, apart_s: float | None = None) -> None:
+        self.gpus, self.apart_s = gpus, APART_S if apart_s is None else apart_s
         self.messages: IO[bytes] = tempfile.TemporaryFile()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +49,7 @@ class Meter:
         try:
             process = self.process = self.process or self.started()
             assert process.stdin and process.stdout
-            pickle.dump((asks, self.gpus, max(map(limit_s, asks))), process.stdin)
+            pickle.dump((asks, self.gpus, max(map(limit_s, asks)), self.apart_s), process.stdin)
             process.stdin.flush()
             while left:
                 i, row = pickle.load(process.stdout)  # of our own process
@@ -102,7 +103,7 @@ class BesideTraining:
 @contextlib.contextmanager
 def beside_training(asked: Deployments, gpus: float) -> Iterator[BesideTraining]:
     """This machine, for measuring while trials train."""
-    with Meter(gpus) as meter:
+    with Meter(gpus, apart_s=0.0) as meter:  # trials wait for what is measured one by one
         yield BesideTraining(describe(gpus, asked.threads, asked.runtime), meter)
 
 
