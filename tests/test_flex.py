@@ -11,6 +11,7 @@ from attnsweep.nn import flex
 from attnsweep.nn.attention import MultiHeadAttention
 from attnsweep.nn.design import Variant
 from attnsweep.nn.kernels import explicit
+from attnsweep.nn.positions import alibi_bias
 from attnsweep.nn.windows import window_mask
 
 SHAPES: list[dict[str, Any]] = [dict(alibi=True), dict(window=17, sinks=3), dict(window=40, alibi=True)]

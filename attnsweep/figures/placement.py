@@ -1,5 +1,6 @@
 """Places labels beside the points of a figure, so that nobody needs a legend: one by one, the front first."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib import patheffects
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation
 from numpy.typing import ArrayLike, NDArray
 
 from attnsweep.figures import fonts
@@ -36,6 +37,7 @@ class Point(Protocol):
 
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+Place = tuple[Box, list[Box]]  # of a label, and the small boxes along the line that leads to it
 RADII = (6, 9, 13, 18, 25, 34, 45, 58, 74, 92)  # points from a marker's centre to its label
 LEADER_FROM = 13  # points; from there on a line ties the label to its marker
 DIRECTIONS = [  # in degrees, each with the part of the label's width that lies to the left of where it points
@@ -44,6 +46,7 @@ DIRECTIONS = [  # in degrees, each with the part of the label's width that lies 
     *((angle, 1.0) for angle in (90.0, 112.5, 135.0, 157.5, 180.0, -157.5, -135.0, -112.5, -90.0)),
 ]
 OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
+ORDERS = 5  # in which the front is labelled at most, until all of it finds room
 ON_THE_LINE = 25.0  # the penalty of a label of the front that meets its line
 
 
@@ -64,8 +67,7 @@ class LabelPlacer:
         self.axes, self.points, self.colour = axes, points, colour
         self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
         self.limits = axes.get_window_extent()
-        self.drawn: list[Artist] = []
-        self.taken = self.markers()
+        self.taken, self.found = self.markers(), dict[int, Place]()  # by the index of the point
         self.line = self.boxes_of_line(line)
         self.centres = np.array([self.pixels(point.cost, point.accuracy) for point in points]).reshape(-1, 2)
 
@@ -73,41 +75,53 @@ class LabelPlacer:
         """Labels the front; then the best of each model not on it; then others that have room beside them.
         Returns how many points have no label.
         """
-        dominated = sorted((p for p in self.points if not p.on_front), key=lambda p: -p.accuracy)
-        front = [point for point in self.points if point.on_front]
-        named = {point.model for point in front}
-        best = {point.model: point for point in reversed(dominated) if point.model not in named}
-        rest = [point for point in dominated if point is not best.get(point.model)]
+        by_accuracy = sorted(range(len(self.points)), key=lambda i: -self.points[i].accuracy)
+        front = [i for i, point in enumerate(self.points) if point.on_front]
+        dominated = [i for i in by_accuracy if not self.points[i].on_front]
+        named = {self.points[i].model for i in front}
+        best = {self.points[i].model: i for i in reversed(dominated) if self.points[i].model not in named}
+        rest = [i for i in dominated if best.get(self.points[i].model) != i]
         near = [radius for radius in RADII if radius < LEADER_FROM]
         with fonts.quietly():
-            missed = self.missed(self.best_order(front), RADII)
-            missed += [*self.missed(list(best.values()), RADII), *self.missed(rest, near)]
-        return len(missed)
+            self.find_places(self.best_order(front), RADII)
+            self.find_places([*best.values()], RADII)
+            self.find_places(rest, near)
+            for i, place in self.found.items():
+                self.draw(i, place)
+        return len(self.points) - len(self.found)
 
-    def best_order(self, front: Sequence[Point]) -> Sequence[Point]:
+    def best_order(self, front: Sequence[int]) -> Sequence[int]:
         """The order in which most of the front find room: who found none comes first next time."""
         order, tried = list(front), []
-        for _ in front:
-            missed = self.missed(order, RADII)
-            self.clear()
+        for _ in range(min(ORDERS, len(front))):
+            missed = self.find_places(order, RADII)
+            self.taken, self.found = self.markers(), {}
             tried.append((len(missed), order))
             if not missed:
                 break
-            order = [*missed, *(point for point in order if point not in missed)]
+            order = [*missed, *(i for i in order if i not in missed)]
         return min(tried, key=lambda one: one[0], default=(0, order))[1]
 
-    def missed(self, points: Sequence[Point], radii: Sequence[int]) -> list[Point]:
-        """Labels the points in turn, and returns those that found no room."""
-        return [point for point in points if not self.place_label(point, radii)]
+    def find_places(self, points: Sequence[int], radii: Sequence[int]) -> list[int]:
+        """Finds places for the labels of these points in turn; returns those that found no room."""
+        for i in points:
+            place = self.best_place(self.points[i], self.size_of(i), radii)
+            if place is not None:
+                box, leader = self.found[i] = place
+                self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
+        return [i for i in points if i not in self.found]
 
-    def clear(self) -> None:
-        """Takes all labels away again."""
-        for artist in self.drawn:
-            artist.remove()
-        self.drawn, self.taken = [], self.markers()
+    @functools.cache  # noqa: B019  the placer lives no longer than its figure is drawn
+    def size_of(self, i: int) -> tuple[float, float]:
+        """The width and height of a point's label."""
+        text = self.text_of(i)
+        extent = text.get_window_extent()
+        text.remove()
+        return extent.width, extent.height
 
-    def place_label(self, point: Point, radii: Sequence[int]) -> bool:
-        """Writes the label of a point where it covers nothing; returns whether there was room."""
+    def text_of(self, i: int) -> Annotation:
+        """The label of a point, written onto it."""
+        point = self.points[i]
         colour, size = (self.colour(point.model), 8.5) if point.on_front else (GREY, 7)
         text = self.axes.annotate(
             point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
@@ -115,23 +129,17 @@ class LabelPlacer:
             path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
         fonts.add_fonts(text)
-        extent = text.get_window_extent()
-        place = self.best_place(point, (extent.width, extent.height), radii)
-        if place is None:
-            text.remove()
-            return False
-        box, leader = place
-        text.set_position(self.offset(point, (box[0], box[1])))
-        self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
+        return text
+
+    def draw(self, i: int, place: Place) -> None:
+        """Writes the label of a point at its place, and draws a line to it where it is far away."""
+        (box, leader), point = place, self.points[i]
+        self.text_of(i).set_position(self.offset(point, (box[0], box[1])))
         if leader:
             self.draw_leader(point, box)
-        self.drawn.append(text)
-        return True
 
-    def best_place(
-        self, point: Point, size: tuple[float, float], radii: Sequence[int]
-    ) -> tuple[Box, list[Box]] | None:
-        """The box of its label and those of its leader, by the least penalty; None where nothing is free."""
+    def best_place(self, point: Point, size: tuple[float, float], radii: Sequence[int]) -> Place | None:
+        """The place of its label with the least penalty; None where nothing is free."""
         places = sorted(self.places(point, size, radii))
         boxes, taken = np.array([box for _, box, _ in places]), np.array(self.taken)
         usable = self.inside(boxes) & ~overlaps(boxes, taken)
@@ -188,11 +196,10 @@ class LabelPlacer:
     def draw_leader(self, point: Point, box: Box) -> None:
         """Draws a line from a label to its point."""
         end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
-        leader = self.axes.annotate(
+        self.axes.annotate(
             "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
         )  # fmt: skip
-        self.drawn.append(leader)
 
     def pixels(self, cost: float, accuracy: float) -> tuple[float, float]:
         x, y = self.axes.transData.transform((cost, accuracy))
