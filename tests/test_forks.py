@@ -1,15 +1,22 @@
 """Forks that measure in turns: the order of their passes, and how each of them may end."""
 
 import os
+import pickle
+import select
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from attnsweep.core.deployment import Ask, Deployment, Subject
+from attnsweep.core.containment import ensured
+from attnsweep.core.deployment import Ask, Deployment, Subject, Weights
 from attnsweep.engine import measuring_process
 from attnsweep.engine.measuring_process import Ended, Fork, in_turns
+from attnsweep.measuring import measure
 from attnsweep.results.schema import ARCHITECTURE
 from attnsweep.results.store import Row
 
@@ -36,6 +43,8 @@ def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
                 file.write(name[0])
             if name == "dies":
                 os._exit(3)
+            if name == "forks" and os.fork() == 0:
+                time.sleep(60)
             if name == "sleeps":
                 time.sleep(60)
             row = {"arch_id": name, "passes": number, "peak_mem_mb": 1e4 if name == "large" else 1.0}
@@ -94,10 +103,94 @@ def test_a_fork_ends_with_its_parent_though_later_forks_live_on(diary: Callable[
                 time.sleep(0.01)
 
 
+class Alive:
+    """Who holds the write end of a pipe: this process, and what it forks from now on."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+
+    def only_here(self) -> bool:
+        """Whether all others end within some seconds."""
+        os.close(self.writing)
+        return bool(select.select([self.reading], [], [], LIMIT_S)[0]) and os.read(self.reading, 1) == b""
+
+
+def test_what_a_fork_has_started_ends_before_its_answer_is_given(diary: Callable[[], str]) -> None:
+    """After it the process that measures may be ended."""
+    alive = Alive()
+    found = in_turns([ask("forks")], LIMIT_S, 0)
+    assert next(found)[1]["arch_id"] == "forks" and alive.only_here()
+
+
 def test_forks_end_where_nobody_waits_for_their_answers(
     diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also in the middle of a pass."""
+    alive = Alive()
     monkeypatch.setattr(measuring_process, "PARENT", -1)
     with pytest.raises(SystemExit):
-        list(in_turns([ask("a"), ask("b")], LIMIT_S, 0))
-    assert diary() == ""
+        list(in_turns([ask("sleeps"), ask("b")], 60, 0))
+    assert alive.only_here() and diary() in ("", "s")
+
+
+def test_a_fork_that_hangs_ends_itself_where_its_parent_cannot(
+    diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring_process, "GRACE_S", 0.1)
+    with Fork(ask("sleeps")) as fork:
+        fork.connection.send(0.1)
+        child, fork.child = fork.child, 0
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
+
+
+def test_a_process_that_is_told_to_end_ends_its_forks(
+    diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a terminal is for the one who waits for its answers."""
+    monkeypatch.setattr(measuring_process, "PARENT", os.getpid())
+    alive, (theirs, ours) = Alive(), os.pipe()
+    if (process := os.fork()) == 0:
+        os.close(ours)
+        os.dup2(theirs, 0)
+        try:
+            measuring_process.main()
+        finally:
+            os._exit(0)
+    os.write(ours, pickle.dumps(([ask("a"), ask("sleeps")], 0, 60.0)))
+    until = time.monotonic() + LIMIT_S
+    while diary() != "as":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(process, signal.SIGINT)
+    assert os.waitpid(process, os.WNOHANG) == (0, 0)
+    os.kill(process, signal.SIGTERM)
+    os.waitpid(process, 0)
+    assert alive.only_here()
+
+
+def test_a_model_that_ends_the_program_has_a_row_that_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def passes(*_: object, **__: object) -> Iterator[tuple[Row, bool]]:
+        yield {"error": None}, False
+        sys.exit("no licence")
+
+    monkeypatch.setattr(measure, "architecture_passes", passes)
+    (row, is_last) = list(measuring_process.passes(ask("quits")))[-1]
+    assert row["error"] == "SystemExit: no licence" and is_last
+
+
+def test_int8_is_judged_when_the_state_that_a_model_has_changed_is_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def passes(*_: object, **__: object) -> Iterator[tuple[Row, bool]]:
+        with ensured():
+            os.environ["OF_THE_MODEL"] = "1"
+            yield {"error": None}, False
+            yield {"error": None}, True
+
+    monkeypatch.setattr(measure, "architecture_passes", passes)
+    monkeypatch.setattr(
+        measuring_process, "judged", lambda *_: {"val_acc": 0.5, "seen": "OF_THE_MODEL" in os.environ}
+    )
+    judged_too = replace(ask("a"), weights=Weights((), Path(), ""))
+    found = list(measuring_process.passes(judged_too))
+    assert found == [({"error": None}, False), ({"error": None, "val_acc": 0.5, "seen": False}, True)]

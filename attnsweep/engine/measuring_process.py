@@ -4,6 +4,9 @@ So each starts from the same state, its memory is its own, one that crashes take
 that hangs can be ended. The forks of one request take turns, pass by pass, so that the passes of each lie
 some seconds apart. On a GPU nothing is forked: a driver's context does not survive that.
 
+A terminal's Ctrl-C reaches this process and not its forks, so that it leaves that to the process that started
+it, and ends at SIGTERM or when that process is gone, with all that its forks have started.
+
 `python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, the longest that a pass may take and
 the least time between two, in seconds) from standard input, and answers each ask on standard output with its
 index and its row, pickled, as they come.
@@ -34,6 +37,8 @@ from attnsweep.training.checkpoint import weights_path
 from attnsweep.training.trained import fill
 
 PARENT = os.getppid()
+LOOK_S = 1.0  # how often it is looked whether somebody still waits
+GRACE_S = 5.0  # after which a fork that takes too long ends itself: its parent is gone
 MOST_MB = 700  # of a fork that waits for its turn, the interpreter included; a larger one takes all its turns
 
 
@@ -43,6 +48,8 @@ class Ended(Exception):
 
 def main() -> None:
     """Answers until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a model prints is no answer
     requests = os.fdopen(os.dup(0), "rb")
@@ -81,14 +88,15 @@ def in_turns(asks: Sequence[Ask], limit_s: float, apart_s: float) -> Iterator[tu
         for i, ask in enumerate(asks):
             waiting[i] = stack.enter_context(Fork(ask, beside=list(waiting.values())))
             if (row := waiting[i].turn(limit_s)) or waiting[i].is_large:
-                yield i, row or waiting[i].all_turns(limit_s)
-                waiting.pop(i).end()
+                row = row or waiting[i].all_turns(limit_s)
+                waiting.pop(i).end()  # before the answer, after which nobody may wait for this process
+                yield i, row
         while waiting:
             for i, fork in list(waiting.items()):
                 time.sleep(max(0.0, fork.ended_at + apart_s - time.monotonic()))
                 if row := fork.turn(limit_s):
-                    yield i, row
                     waiting.pop(i).end()
+                    yield i, row
 
 
 class Fork:
@@ -100,6 +108,7 @@ class Fork:
         self.child = os.fork()
         if self.child == 0:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for other in (self, *beside):  # or they would not see their parent end
                 other.connection.close()
             serve(ask, theirs)
@@ -115,8 +124,6 @@ class Fork:
         """Measures one pass; the row, where it is the last one, or where the child ended: one that says how.
         Raises Ended where that was to measure a reference, SystemExit where nobody waits for it any more.
         """
-        if os.getppid() != PARENT:
-            sys.exit()
         try:
             row, is_last = self.passed(limit_s)
         except Ended as error:
@@ -136,13 +143,24 @@ class Fork:
     def passed(self, limit_s: float) -> tuple[Row, bool]:
         """The row after one more pass, and whether it is the last. Raises Ended."""
         try:
-            self.connection.send(None)
-            if not self.connection.poll(limit_s):
+            self.connection.send(limit_s)
+            if not self.answers_within(limit_s):
                 raise Ended(f"it took longer than {limit_s:g} s")
             answer: tuple[Row, bool] = self.connection.recv()  # of our own child
             return answer
         except (EOFError, OSError) as error:
             raise Ended(f"its process ended with {self.end()}") from error
+
+    def answers_within(self, limit_s: float) -> bool:
+        """Waits for an answer; whether there is one. Raises SystemExit where nobody waits for it any more."""
+        until = time.monotonic() + limit_s
+        while os.getppid() == PARENT:
+            left_s = until - time.monotonic()
+            if self.connection.poll(max(0.0, min(left_s, LOOK_S))):
+                return True
+            if left_s <= 0:
+                return False
+        sys.exit()
 
     def end(self) -> int | None:
         """Ends the child with what it may have started; its exit code, if it was not ended before."""
@@ -163,8 +181,9 @@ def serve(ask: Ask, connection: Connection) -> None:
     try:
         answers = passes(ask)
         while True:
-            connection.recv()
+            signal.setitimer(signal.ITIMER_REAL, connection.recv() + GRACE_S)
             connection.send(next(answers))
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except EOFError:
         pass
     except BaseException as error:
@@ -178,15 +197,17 @@ def passes(ask: Ask) -> Iterator[tuple[Row, bool]]:
     if ask.subject is None:
         yield measured(ask, 0), True
         return
-    judged_anew: Row = {}
     try:
+        row: Row = {}
         for row, is_last in measure.architecture_passes(
             ask.subject, ask.deployment, device="cpu", reference_ms=ask.reference_ms
         ):
-            if is_last and ask.weights and not row["error"]:
-                judged_anew = judged(ask.weights, ask.deployment.threads)
-            yield {**row, **judged_anew}, is_last
-    except Exception as error:
+            if not is_last:
+                yield row, False
+        if ask.weights and not row["error"]:  # the state that the model's own code has changed is put back
+            row |= judged(ask.weights, ask.deployment.threads)
+        yield row, True
+    except (Exception, SystemExit) as error:
         row = measure.row_of(ask.subject, ask.deployment, "cpu")
         yield {**row, "error": f"{type(error).__name__}: {error}"[: measure.LONGEST]}, True
 

@@ -22,6 +22,7 @@ from attnsweep.results import provenance
 SHARE = 2  # cores for each thread that measures: on all of them measurements disturb one another
 PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers of this one
 LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one pass of a measurement; of one that calls a compiler
+END_S = 5.0  # that a process that is told to end has for it
 TURNS, COMPILED_TURNS = 12, 2  # how many are measured in turns, so that the passes of each lie apart
 APART_S = 4.0  # at least, as long as some neighbours last
 
@@ -38,8 +39,8 @@ class Meter:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.messages.close()  # first, so that a thread that measures starts no other process
         self.close()
-        self.messages.close()
 
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         """The answers, as they come: rows of `latency` or of `references`. Where the process cannot be
@@ -74,15 +75,19 @@ class Meter:
         return lines[-1] if lines else ""
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        if self.process is None:
+        """Ends the process, whatever it is doing: by itself, with what it has started, if it can."""
+        process, self.process = self.process, None  # another thread may close it, too
+        if process is None:
             return
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        process.terminate()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close() if pipe else None
-        self.process = None
 
 
 @dataclass(frozen=True)
