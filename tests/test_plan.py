@@ -65,6 +65,16 @@ def test_logs_lie_beside_the_results_and_never_inside(tmp_path: Path) -> None:
     assert folders_of(tmp_path / "mine").runs == tmp_path / "mine-runs"
 
 
+@pytest.mark.parametrize("name", [".", "./", "below/..", "../results"])
+def test_logs_lie_there_by_whatever_name_the_results_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "results" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "results")
+    runs = folders_of(name).runs
+    assert runs.parent.resolve() == tmp_path and runs.name == "runs"
+
+
 def test_logs_of_results_in_a_bucket_lie_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

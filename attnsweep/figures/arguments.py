@@ -63,8 +63,9 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 
 def folder_of(options: argparse.Namespace) -> Path:
     """The folder that figures go to: `figures/` beside the results, or here where those lie behind a URI."""
-    beside = Path() if "://" in options.results else Path(options.results).absolute().parent
-    return options.out or beside / "figures"
+    from attnsweep.space.plan import folders_of
+
+    return options.out or folders_of(options.results).runs.parent / "figures"
 
 
 def rows_of(options: argparse.Namespace) -> "pd.DataFrame":

@@ -51,9 +51,12 @@ def folders_of(results: str | Path = "results", data: str | Path | None = None) 
     """The folders of a sweep. `data` defaults to $ATTNSWEEP_DATA, else ~/.cache/attnsweep; `runs` is next to
     `results`, or in the working directory if those are at a URI.
     """
-    is_uri = "://" in str(results)
-    name = (str(results).partition("?")[0] if is_uri else str(results)).rstrip("/").rsplit("/", 1)[-1]
-    parent = Path.cwd() if is_uri else Path(results).expanduser().absolute().parent
+    if "://" in str(results):
+        parent, name = Path.cwd(), str(results).partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    else:
+        place = Path(results).expanduser().absolute()
+        place = place.resolve() if place.name == ".." else place  # what its own name is
+        parent, name = place.parent, place.name
     folder = data or os.environ.get("ATTNSWEEP_DATA") or default_data(parent)
     return Folders(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
 
