@@ -13,6 +13,8 @@ from test_report import write_results
 from attnsweep.__main__ import main
 from attnsweep.answers import compare, effects
 from attnsweep.core.errors import UserError
+from attnsweep.figures import curves
+from attnsweep.figures.canvas import style_of
 
 BASE = np.arange(EXAMPLES)
 
@@ -113,6 +115,16 @@ def test_seeds_that_are_equal_by_luck_make_nothing_certain():
     assert not found.is_real and found.low < found.size < found.high
 
 
+def test_an_axis_that_trials_of_a_model_go_without_has_that_as_a_level():
+    frame = grid(
+        lambda at, seed: 0.8 + 0.1 * (at["clip_norm"] is None) + 0.001 * seed, clip_norm=[None, 1.0, 2.0]
+    )
+    (clipped,) = effects.effects(frame).axes
+    assert clipped.size == pytest.approx(0.1) and clipped.best == "none" and clipped.is_real
+    (clipped,) = effects.effects(frame[frame["clip_norm"].ne(2.0)]).axes
+    assert clipped.size == pytest.approx(0.1) and clipped.best == "none"
+
+
 def test_another_version_of_the_code_is_no_seed_of_the_same_setting():
     rows = [("1", 0, 0.80), ("1", 1, 0.81), ("2", 2, 0.90), ("2", 3, 0.91)]
     frame = pd.DataFrame(rows, columns=["attnsweep", "seed", "val_acc"])
@@ -195,6 +207,20 @@ def test_what_cannot_be_compared_is_answered_in_a_sentence():
 
 
 # --- The commands ---
+
+
+def test_the_legend_of_curves_names_every_model_in_full_and_those_of_one_colour_differ():
+    models = ["net.py:_Net", f"net.py:{'Long' * 20}", "net.py:A", "net.py:D"]  # the last two: of one colour
+    frame = grid(lambda at, seed: 0.8, seeds=1, model=models)
+    frame["trial_id"] = models
+    epochs = pd.DataFrame([{"trial_id": one, "epoch": e, "val_acc": 0.8} for one in models for e in (1, 2)])
+    figure = curves.draw(frame, epochs)
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"{one[7:]} (one seed)" for one in models]
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    looks = {(line.get_color(), str(line.get_linestyle())) for line in axes.lines}
+    assert len(looks) == len(models) and style_of("net.py:A") == style_of("net.py:D")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ MOST_TERMS = 200  # columns of an analysis of variance
 FEWEST_TRIALS = 20  # that a forest learns from
 TREES, FOLDS, SHUFFLES, NULLS = 100, 5, 4, 39
 FOREST, GRID = "forest", "grid"
+NONE = "none"  # the level of trials without an axis that others of their model have
 MEANINGS = {  # of a size
     GRID: "best level less worst, the other axes being equal, against the spread of seeds",
     FOREST: "how much worse a forest predicts once the axis is shuffled, relative to the variance",
@@ -86,7 +87,7 @@ def effects(
     axes = differing(rows)
     if not axes:
         raise UserError("no axis differs between these trials, so none can matter; sweep one")
-    levels = {axis: as_levels(rows[axis]) for axis in axes}
+    levels = {axis: as_levels(rows, axis) for axis in axes}
     y = selection.numbers(rows, quality)
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
@@ -118,8 +119,13 @@ def decides(rows: pd.DataFrame, one: str, other: str) -> bool:
     return int(rows.groupby(rows[one].map(str))[other].nunique(dropna=False).max()) == 1
 
 
-def as_levels(values: pd.Series) -> pd.Categorical:
-    """An axis as a factor: its values in order; models without it have none."""
+def as_levels(rows: pd.DataFrame, axis: str) -> pd.Categorical:
+    """An axis as a factor: its values in order, at the end `none` where a model has trials with and without
+    it (a norm that is clipped or not); models that never have it have no level.
+    """
+    values = rows[axis].astype(object)
+    is_optional = values.notna().groupby(rows["model"]).transform("any")
+    values = values.mask(values.isna() & is_optional, NONE)
     kinds = sorted(values.dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
     return pd.Categorical(values, categories=kinds)
 

@@ -5,6 +5,7 @@ python -m attnsweep curves results/ [--dataset cifar10] [--most 8] [--where "mod
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -20,11 +21,12 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
-from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
+from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of, widest
 from attnsweep.results.loading import load
 
 LAYOUT = Layout(panel=(6.2, 3.6), gap=(0, 0), left=0.75, right=2.2, above=0.75, below=0.75)
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+BESIDE = 0.8  # inches of a legend besides its texts
 MOST = 8
 
 
@@ -50,41 +52,41 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     scale = 100 if doubt.is_fraction(quality) else 1
     chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
     title = f"{clean(rows['dataset'].iloc[0])}: {chosen}{counted(len(settings), 'setting')}"
+    said = [f"{names[i]} (one seed)" if row["seeds"] == 1 else names[i] for i, row in best.iterrows()]
+    layout = replace(LAYOUT, right=max(LAYOUT.right, widest(said, 8) + BESIDE))
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
-            (1, 1), LAYOUT, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)
+            (1, 1), layout, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)
         )
         axes, turns = grid[0, 0], dict[str, int]()
         for i, row in best.iterrows():
-            turn = turns[row["model"]] = turns.get(row["model"], -1) + 1
-            draw_curve(axes, known[int(i)] or {}, row, name=names[i], scale=scale, turn=turn)
+            colour = style_of(row["model"])[0]
+            turn = turns[colour] = turns.get(colour, -1) + 1
+            draw_curve(axes, known[int(i)] or {}, row, scale=scale, turn=turn)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(quality + (" (%)" if scale == 100 else ""))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=8)
+        legend = axes.legend(
+            axes.lines, range(len(said)), loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
+            fontsize=8,
+        )  # fmt: skip
+        for text, name in zip(legend.get_texts(), said, strict=True):
+            text.set_text(name)  # matplotlib leaves out a label that begins with _, as a class may
     return figure
 
 
 def draw_curve(
-    axes: Axes,
-    curve: Mapping[str, Sequence[float]],
-    row: "pd.Series[Any]",
-    *,
-    name: str,
-    scale: int,
-    turn: int,
+    axes: Axes, curve: Mapping[str, Sequence[float]], row: "pd.Series[Any]", *, scale: int, turn: int
 ) -> None:
     """One setting's curve with its band; hollow points and no band where it has one seed. `turn` tells those
-    of one model apart.
+    of one colour apart.
     """
     colour, alone = style_of(row["model"])[0], row["seeds"] == 1
     mean, low, high = ([scale * value for value in curve[key]] for key in ("mean", "min", "max"))
     style: Any = {"linestyle": DASHES[turn % len(DASHES)], "marker": "o" if alone else None}
-    label = f"{name} (one seed)" if alone else name
     axes.plot(
-        curve["epoch"], mean, color=colour, linewidth=1.5, label=label, markersize=4, markerfacecolor="white",
-        **style,
-    )  # fmt: skip
+        curve["epoch"], mean, color=colour, linewidth=1.5, markersize=4, markerfacecolor="white", **style
+    )
     if not alone:
         axes.fill_between(curve["epoch"], low, high, color=colour, alpha=0.15, linewidth=0)
 

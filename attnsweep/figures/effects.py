@@ -17,7 +17,7 @@ from attnsweep.answers.effects import FOREST, GRID, SIZES, Effects, effects, in_
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.terminal import exit_status
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
-from attnsweep.figures.canvas import STYLE, Layout, canvas, save
+from attnsweep.figures.canvas import STYLE, Layout, canvas, save, widest
 from attnsweep.figures.placement import GREY
 
 REAL = "#0072B2"
@@ -29,8 +29,9 @@ def draw(found: Effects) -> Figure:
     scale = 100 if found.how == GRID and doubt.is_fraction(found.quality) else 1
     unit = " (points)" if scale == 100 else ""
     axes_of = found.axes[::-1]
+    left = max(1.7, 0.3 + widest([one.name for one in axes_of], STYLE["font.size"]))
     layout = Layout(
-        panel=(5.0, 0.4 + 0.28 * len(axes_of)), gap=(0, 0), left=1.7, right=0.3, above=0.75, below=0.75
+        panel=(5.0, 0.4 + 0.28 * len(axes_of)), gap=(0, 0), left=left, right=0.3, above=0.75, below=0.75
     )
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
