@@ -79,7 +79,7 @@ class Timed(NamedTuple):
 @dataclass(frozen=True)
 class Pairs:
     """Bursts of a model's calls in ns, none empty, and for each of them the mean of the reference's medians
-    just before and just after it; of passes that were joined, half of how far their medians (log) lie apart.
+    just before and just after it; of passes that were joined, how far their medians (log) lie apart.
     """
 
     bursts: tuple[tuple[int, ...], ...]
@@ -156,7 +156,7 @@ def joined(passes: Sequence[Pairs]) -> Pairs:
         bursts=tuple(itertools.chain.from_iterable(one.bursts for one in used)),
         reference_ns=tuple(itertools.chain.from_iterable(one.reference_ns for one in used)),
         warmup_calls=sum(one.warmup_calls for one in used),
-        apart=(max(logs) - min(logs)) / 2,
+        apart=max(logs) - min(logs),
     )
 
 
