@@ -156,7 +156,7 @@ def test_a_process_that_is_told_to_end_ends_its_forks(
             measuring_process.main()
         finally:
             os._exit(0)
-    os.write(ours, pickle.dumps(([ask("a"), ask("sleeps")], 0, 60.0)))
+    os.write(ours, pickle.dumps(([ask("a"), ask("sleeps")], 0, 60.0, 0.0)))
     until = time.monotonic() + LIMIT_S
     while diary() != "as":
         assert time.monotonic() < until

@@ -66,8 +66,7 @@ class Process:
     def begin(self, call: Call) -> None:
         """Sends a call. Raises OSError or EOFError where the process has ended."""
         self.connection.send(call)
-        self.receive(START_S)
-        self.printed.seek(0, os.SEEK_END)  # skips what was printed by imports
+        self.printed.seek(self.receive(START_S))  # behind what was printed by imports
 
     def receive(self, seconds: float) -> Any:
         """The next message. Raises TimeoutError, and EOFError where the process has ended."""
@@ -185,7 +184,8 @@ def answer(connection: Connection, call: Call) -> None:
     """Sends the results of a call, and how it ended. If they take too long the process ends itself: its
     parent may be gone.
     """
-    connection.send(None)
+    sys.stdout.flush()
+    connection.send(os.lseek(sys.stdout.fileno(), 0, os.SEEK_CUR))  # where what it prints will begin
     os.chdir(call.folder)
     sys.path[:] = call.paths
     set_environment(call.environment)
