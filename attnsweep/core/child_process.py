@@ -185,7 +185,7 @@ def answer(connection: Connection, call: Call) -> None:
     parent may be gone.
     """
     sys.stdout.flush()
-    connection.send(os.lseek(sys.stdout.fileno(), 0, os.SEEK_CUR))  # where what it prints will begin
+    connection.send(os.lseek(1, 0, os.SEEK_CUR))  # where what it prints will begin
     os.chdir(call.folder)
     sys.path[:] = call.paths
     set_environment(call.environment)
