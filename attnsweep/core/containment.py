@@ -70,8 +70,9 @@ def ensured() -> contextlib.AbstractContextManager[None]:
 def begin_anew() -> None:
     """Puts back what can be done but once: a file is run again, and does it again."""
     outside = outermost.get() or values()
-    once = (replaced.set_functions, replaced.set_hooks, set_start_method)
+    once = (replaced.set_functions, replaced.set_hooks)
     restore({i: outside[i] for i, (_, put) in enumerate(settings()) if put in once})
+    set_start_method(None)  # whatever this process has set: a file may do it where nobody has
 
 
 def seed_all(seed: int) -> None:

@@ -14,14 +14,13 @@ index and its row, pickled, as they come.
 
 import contextlib
 import gc
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import IO
 
 import torch
@@ -103,7 +102,7 @@ class Fork:
     """A child process that measures one ask, one pass when it is told to. A context, which ends it."""
 
     def __init__(self, ask: Ask, beside: "Sequence[Fork]" = ()) -> None:
-        self.ask, (self.connection, theirs) = ask, multiprocessing.Pipe()
+        self.ask, (self.connection, theirs) = ask, Pipe()
         self.is_large, self.ended_at = False, 0.0
         self.child = os.fork()
         if self.child == 0:
