@@ -83,24 +83,28 @@ class LabelPlacer:
         rest = [i for i in dominated if best.get(self.points[i].model) != i]
         near = [radius for radius in RADII if radius < LEADER_FROM]
         with fonts.quietly():
-            self.find_places(self.best_order(front), RADII)
+            self.place_front(front)
             self.find_places([*best.values()], RADII)
             self.find_places(rest, near)
             for i, place in self.found.items():
                 self.draw(i, place)
         return len(self.points) - len(self.found)
 
-    def best_order(self, front: Sequence[int]) -> Sequence[int]:
-        """The order in which most of the front find room: who found none comes first next time."""
-        order, tried = list(front), []
+    def place_front(self, front: Sequence[int]) -> None:
+        """Finds places for the front in the order in which most of it finds room: who found none comes first
+        in the next one that is tried.
+        """
+        order, least = list(front), math.inf
+        best = self.taken, self.found
         for _ in range(min(ORDERS, len(front))):
-            missed = self.find_places(order, RADII)
             self.taken, self.found = self.markers(), {}
-            tried.append((len(missed), order))
+            missed = self.find_places(order, RADII)
+            if len(missed) < least:
+                least, best = len(missed), (self.taken, self.found)
             if not missed:
                 break
             order = [*missed, *(i for i in order if i not in missed)]
-        return min(tried, key=lambda one: one[0], default=(0, order))[1]
+        self.taken, self.found = best
 
     def find_places(self, points: Sequence[int], radii: Sequence[int]) -> list[int]:
         """Finds places for the labels of these points in turn; returns those that found no room."""

@@ -28,12 +28,11 @@ from attnsweep.measuring.reference import reference_call
 from attnsweep.measuring.reference import reference_ms as time_reference
 from attnsweep.measuring.runtimes import Inference, Unavailable, prepare, versions_of
 from attnsweep.results import provenance
-from attnsweep.results.schema import ARCHITECTURE, LATENCY
+from attnsweep.results.schema import ARCHITECTURE, LATENCY, PERCENTILES
 from attnsweep.results.store import Row
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.registry import build, procedure
 
-PERCENTILES = (10, 50, 90, 99)
 LONGEST = 300  # characters of an error in a row
 
 
@@ -252,7 +251,7 @@ def timed_columns(
 def latency_columns(known: Pairs, own_ms: float, *, batch: int, tokens: int | None) -> Row:
     """Latency as it is known by pairs with a reference that takes `own_ms`."""
     low, high = known.interval
-    ms = {p: own_ms * known.quantile(p / 100) for p in PERCENTILES} | {50: own_ms * known.median}
+    ms = {50: own_ms * known.median, **{p: own_ms * known.quantile(p / 100) for p in PERCENTILES}}
     return {
         **{f"latency_ms_p{p}": value for p, value in ms.items()},
         "latency_ms_low": own_ms * low,
@@ -261,7 +260,7 @@ def latency_columns(known: Pairs, own_ms: float, *, batch: int, tokens: int | No
         "latency_rel": known.median,
         "unstable": known.unstable,
         "reference_ms": own_ms,
-        **{f"raw_ms_p{p}": quantile(known.ns, p / 100) / 1e6 for p in PERCENTILES},
+        **{f"raw_ms_p{p}": quantile(known.ns, p / 100) / 1e6 for p in ms},
         "latency_ms_per_token": ms[50] / tokens if tokens else None,
         "throughput_per_s": batch * 1e3 / ms[50],
         "calls": len(known.ns),
