@@ -43,12 +43,10 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting: the done rows that differ in the seed alone, on the same data and code.
 
     - Each quality is the mean over seeds, with `_min`, `_max` and `_sd` (sample standard deviation, null for
-    one
-      seed) beside it. The range assumes nothing: a 95 % t interval of three seeds would reach 2.5 standard
-      deviations to each side, at times past 100 %.
+      one seed) beside it. The range assumes nothing: a 95 % t interval of three seeds would reach 2.5
+      standard deviations to each side, at times past 100 %.
     - Measured costs are medians; those of the architecture (`params`, `macs`, ...) are the same for all
-    seeds.
-      Costs of training are null where the seeds trained on different devices.
+      seeds. Costs of training are null where the seeds trained on different devices.
     - `seeds` counts the seeds.
 
     Raises UserError where a column is missing, or where a setting's latency was measured on several devices.

@@ -76,12 +76,10 @@ def run(
     - `address`: a Ray cluster; by default $RAY_ADDRESS, else one on this machine, else a new one.
     - `latency=False` skips the latency phase.
     - `serial=True` runs one trial after another in this process, without Ray: for a debugger, or where Ray
-    does
-      not run.
+      does not run.
     - `skip_unreadable=True` leaves out images that cannot be read.
     - `hours`: after that time running trials end with their next epoch. The same call goes on with the rest.
-    It
-      returns no rows if no trial has ended.
+      It returns no rows if no trial has ended.
 
     Loggers, signal handlers, random generators and the like are restored afterwards. Raises UserError where
     the sweep cannot start, KeyboardInterrupt where it was cut off.

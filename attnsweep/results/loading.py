@@ -32,13 +32,11 @@ def load(
     """One table of `results` as a DataFrame.
 
     - `table`: `trials`, joined with the measures that tasks keep in tables of their own; or `epochs`,
-    `latency`,
-      `references` or `driving`, as they are.
+      `latency`, `references` or `driving`, as they are.
     - `status`: which trials; None for all.
     - `all_columns=True` keeps the columns of trials that are null in all rows.
     - `runtime`: the runtime whose latency the rows show, such as "onnxruntime", null where it was not
-    measured.
-      By default the one that was measured last, by the sweep or by `attnsweep measure`.
+      measured. By default the one that was measured last, by the sweep or by `attnsweep measure`.
 
     Raises UserError where there are no results, no such table, or no latency under that runtime.
     """

@@ -3,10 +3,10 @@
 Its `forward` takes one argument, a dictionary of tensors with b examples each, in the frame of the ego at the
 key frame (x forward, y left, metres, radians), and nothing that only a label tells:
 
-- `bev` (b, 6, 64, 64) uint8: counts of what a scanner returned, a metre to a cell; row i covers x from i -
-16, column j covers y from j - 32. Layers 0 to 3: sweeps 1.5, 1.0, 0.5 and 0 s ago; 4: paint on the road that
-all of them saw; 5: stop lines in sight whose light is not green. On data sets with cameras instead `cams` (b,
-6, 3, 64, 112) uint8, see `world.cameras.CAMERAS`.
+- `bev` (b, 6, 64, 64) uint8: counts of what a scanner returned, a metre to a cell; row i covers x from
+  i - 16, column j covers y from j - 32. Layers 0 to 3: sweeps 1.5, 1.0, 0.5 and 0 s ago; 4: paint on the road
+  that all of them saw; 5: stop lines in sight whose light is not green. On data sets with cameras instead
+  `cams` (b, 6, 3, 64, 112) uint8, see `world.cameras.CAMERAS`.
 - `route` (b, 12, 2) float32: points of the route ahead, the first after 4 m, 4 m apart; a route that ends
   earlier repeats its last point.
 - `command` (b,) int8: 0 straight on, 1 left, 2 right over the next 48 m of the route.
