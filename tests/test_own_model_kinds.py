@@ -1,5 +1,6 @@
 """Whatever trains in a plain PyTorch loop trains here, however odd it is."""
 
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed
 from PIL import Image
 
 from attnsweep.core import replaced
@@ -689,6 +691,29 @@ def test_a_file_that_is_run_again_replaces_the_same_once_more_and_for_itself(cha
         assert len(replaced.hooks()["_global_forward_hooks"]) == ("forward_hook" in change)
         assert not all(map(same, once, before)) or change.startswith("torch.set_num_interop")
     assert all(map(same, values(), before))
+
+
+ONCE: dict[str, str] = {
+    "an operator": "ours = torch.library.Library('once', 'DEF'); ours.define('twice(Tensor x) -> Tensor')",
+    "a group of processes": "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)",
+    "a name in a registry": "assert 'Net' not in vars(dist); dist.Net = Net",
+}
+
+
+@pytest.mark.parametrize("change", ONCE.values(), ids=ONCE)
+def test_a_file_that_can_run_but_once_is_what_it_was_then(change: str) -> None:
+    head = f"{HEAD}import torch.distributed as dist\nclass Net(nn.Module): pass\n{change}\n"
+    try:
+        runs = []
+        for _ in range(3):
+            with Contained():
+                runs.append(own.run_file(Source("net.py", head))["Net"])
+                assert vars(sys.modules[runs[-1].__module__])["Net"] is runs[-1]
+        assert runs == [runs[0]] * 3
+    finally:
+        vars(torch.distributed).pop("Net", None)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def same(one: Any, other: Any) -> bool:

@@ -38,6 +38,8 @@ MISSING = inspect.Parameter.empty
 Parameters = Mapping[str, inspect.Parameter]
 Axes = Mapping[str, Axis]
 Point = Mapping[str, object]
+# by a source's hash, the module of its latest run and what imported for it
+latest_runs: dict[str, tuple[types.ModuleType, list[importing.Importer]]] = {}
 
 
 def is_own(model: object) -> bool:
@@ -215,33 +217,47 @@ def load_class(model: str, source: Source) -> type:
 def run_file(source: Source) -> dict[str, Any]:
     """Runs a Python file as a new module, so that trials do not share its state; returns what it defines.
 
-    To be called within `Contained`, as its importer stays active. The global generators are seeded for it,
-    and restored. Raises UserError.
+    A file that can run but once in a process, as one that defines an operator of torch's or enters itself in
+    a registry, gives what it defined then. To be called within `Contained`, as its importer stays active. The
+    global generators are seeded for it, and restored. Raises UserError.
     """
     import torch
 
     begin_anew()
     module = types.ModuleType(importing.main_name(source.sha256))
     module.__file__, module.__package__ = source.file, source.package
-    sys.modules[module.__name__] = module  # dataclasses look there
+    importers = [importing.Importer(source.modules)] if source.modules else []
     linecache.cache[source.file] = len(source.text), None, source.text.splitlines(True), source.file
-    importing.activate([importing.Importer(source.modules)] if source.modules else [])
     sys.argv[:] = [source.file]  # for a script that parses its arguments
     try:
         with seeded(0), torch.enable_grad(), threads_set_again():
+            enter(module, importers)
             exec(compile(source.text, source.file, "exec", dont_inherit=True), vars(module))
     except KeyboardInterrupt:
         raise
-    except SystemExit as error:
-        raise UserError(
+    except BaseException as error:
+        if source.sha256 not in latest_runs:
+            raise not_importable(source, error) from error
+        module, importers = latest_runs[source.sha256]
+        enter(module, importers)
+    latest_runs[source.sha256] = module, importers
+    return vars(module)
+
+
+def enter(module: types.ModuleType, importers: Sequence[importing.Importer]) -> None:
+    """Lets a file's module be found, as by dataclasses, and what it imports beside it."""
+    sys.modules[module.__name__] = module
+    importing.activate(importers)
+
+
+def not_importable(source: Source, error: BaseException) -> UserError:
+    """The error about a file whose first run failed."""
+    if isinstance(error, SystemExit):
+        return UserError(
             f"{source.file} ends the program when it is imported (SystemExit: {error}); "
             "put that below if __name__ == '__main__'"
-        ) from error
-    except BaseException as error:
-        raise UserError(
-            f"{source.file} cannot be imported ({type(error).__name__}: {error}); mend it"
-        ) from error
-    return vars(module)
+        )
+    return UserError(f"{source.file} cannot be imported ({type(error).__name__}: {error}); mend it")
 
 
 @contextlib.contextmanager
