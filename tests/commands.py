@@ -109,7 +109,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     ]
 
 
-def training(process: subprocess.Popen[str], checkpoints: Path) -> list[int]:
-    """The workers, once two trials are so far that each has left a checkpoint."""
-    wait_for(lambda: len([*checkpoints.glob("*/checkpoint.pt")]) == 2 or process.poll() is not None)
+def training(process: subprocess.Popen[str], checkpoints: Path, trials: int = 2) -> list[int]:
+    """The workers of Ray, once so many trials have got so far that each has left a checkpoint."""
+    wait_for(lambda: len([*checkpoints.glob("*/checkpoint.pt")]) == trials or process.poll() is not None)
     return workers_of(process)
