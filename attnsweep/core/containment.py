@@ -142,11 +142,8 @@ def settings() -> tuple[Setting, ...]:
 
     return (
         (generators, set_generators),
-        (torch.get_default_dtype, torch.set_default_dtype),
+        *settings_of_torch(),
         (torch.get_default_device, set_default_device),
-        (torch.is_grad_enabled, torch.set_grad_enabled),
-        (torch.get_num_threads, torch.set_num_threads),
-        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
@@ -155,10 +152,8 @@ def settings() -> tuple[Setting, ...]:
         (replaced.functions, replaced.set_functions),
         (replaced.hooks, replaced.set_hooks),
         (np.geterr, lambda errors: np.seterr(**errors)),
-        (folder, os.chdir),
-        (lambda: dict(os.environ), set_environment),
+        *settings_of_python(),
         (lambda: [*sys.argv], lambda words: sys.argv.__setitem__(slice(None), words)),
-        (lambda: [*sys.path], lambda paths: sys.path.__setitem__(slice(None), paths)),
         (importing.active, importing.activate),
         (lambda: [*warnings.filters], set_filters),
         (lambda: logging.root.manager.disable, logging.disable),
@@ -166,8 +161,29 @@ def settings() -> tuple[Setting, ...]:
         (start_method, set_start_method),
         (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         (sys.getrecursionlimit, sys.setrecursionlimit),
-        (lambda: (sys.stdout, sys.stderr), set_streams),
         *((partial(signal.getsignal, one), partial(signal.signal, one)) for one in SIGNALS),
+    )
+
+
+def settings_of_torch() -> tuple[Setting, ...]:
+    """Threads, default type, gradients and precision, which sweeps and models alike set."""
+    import torch
+
+    return (
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    )
+
+
+def settings_of_python() -> tuple[Setting, ...]:
+    """The environment, the folder, where modules are found and where output goes."""
+    return (
+        (lambda: dict(os.environ), set_environment),
+        (folder, os.chdir),
+        (lambda: [*sys.path], lambda paths: sys.path.__setitem__(slice(None), paths)),
+        (lambda: (sys.stdout, sys.stderr), set_streams),
     )
 
 
