@@ -1,5 +1,6 @@
 """Attaching to clusters that `ray start --head` began, with Ray's tokens and without."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -186,6 +187,6 @@ def test_where_nothing_is_found_a_cluster_of_its_own_is_started(monkeypatch: pyt
     """So that of another driver, which is not found, is not joined: it would end in mid-sweep."""
     started: list[object] = []
     monkeypatch.setattr(cluster.tokens, "running", lambda: None)
-    monkeypatch.setattr(cluster, "start_here", started.append)
-    cluster.connect(None)
+    monkeypatch.setattr(cluster, "start_here", lambda options, servers: started.append(options))
+    cluster.connect(None, contextlib.ExitStack())
     assert len(started) == 1

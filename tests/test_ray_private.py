@@ -1,5 +1,6 @@
 """What is used of Ray's insides, and what happens where it is gone."""
 
+import contextlib
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
 from attnsweep.core.errors import UserError
-from attnsweep.engine import cluster, ray_private, tokens
+from attnsweep.engine import cluster, fork_server, forked_worker, ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
 
 from commands import PATIENCE_S
@@ -159,6 +160,26 @@ def test_a_cluster_of_this_machine_has_no_process_that_adds_nodes_or_passes_on_w
     assert made[1] == 1, "of another version: all are started"
 
 
+def test_workers_of_this_machine_run_a_file_of_ours_where_ray_lets_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    assert Path(forked_worker.worker_file()).is_file(), "Ray's own, which is forked"
+
+    def init(**options: Any) -> None:
+        made.append(parameter.RayParams(num_cpus=1))
+
+    ray_private.start_on_loopback(init, {}, worker="/ours.py")
+    ray_private.start_on_loopback(init, {})
+    assert [params.worker_path for params in made] == ["/ours.py", None]
+    monkeypatch.setattr(ray_private, "worker_file", lambda: "/nowhere.py")
+    ray_private.start_on_loopback(init, {}, worker="/ours.py")
+    monkeypatch.setattr(ray_private, "worker_file", lambda: __file__)
+    monkeypatch.setattr(parameter, "RayParams", lambda *, num_cpus: SimpleNamespace(worker_path=None))
+    ray_private.start_on_loopback(init, {}, worker="/ours.py")
+    assert [params.worker_path for params in made[2:]] == [None, None], "of another version"
+
+
 def test_a_cluster_of_this_machine_has_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(Node, "start_api_server", lambda self, **options: asked.append(options))
@@ -206,8 +227,9 @@ def test_where_ray_gives_up_waiting_for_itself_a_sentence_says_so(monkeypatch: p
 
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.tokens, "keep_private", lambda **options: None)
+    monkeypatch.setattr(cluster, "fork_server", contextlib.nullcontext)
     with pytest.raises(UserError, match=r"Ray did not start within half a minute: .* or run with --serial"):
-        cluster.start_here({})
+        cluster.start_here({}, contextlib.ExitStack())
 
 
 LISTENERS = """
@@ -227,9 +249,9 @@ with cluster.connected("local"):
 
     @ray.remote
     class Worker:
-        def pid(self): return os.getpid()
+        def has_torch(self): return "torch" in sys.modules
 
-    ray.get(Worker.remote().pid.remote())
+    print(ray.get(Worker.remote().has_torch.remote()))
     sockets, ours = subprocess.check_output(["ss", "-Hltnp"], text=True).splitlines(), started()
     print(*(line.split()[3] for line in sockets if any(f"pid={pid}," in line for pid in ours)))
 """
@@ -247,10 +269,10 @@ def test_all_that_a_local_sweep_starts_listens_on_the_loopback_and_its_token_is_
         [sys.executable, "-c", LISTENERS], env=environment | {"HOME": str(tmp_path)},
         capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
-    hosts = {address.rpartition(":")[0] for address in done.stdout.split()}
-    assert len(done.stdout.split()) >= 6 and hosts <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}, (
-        done.stderr
-    )
+    is_forked, *addresses = done.stdout.split()
+    hosts = {address.rpartition(":")[0] for address in addresses}
+    assert len(addresses) >= 6 and hosts <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}, done.stderr
+    assert is_forked == str(not fork_server.GPU.exists()), "a worker has torch before it is told to"
     assert stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode) == 0o600
 
 

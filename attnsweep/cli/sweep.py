@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,17 +78,28 @@ def main(arguments: Sequence[str]) -> int:
     from attnsweep.space.plan import folders_of
 
     where = folders_of(options.results, options.data)
-    sweep = sweep_of(options)  # also where it runs elsewhere: a mistake in it is told before anything is sent
-    if options.cluster:
-        return send(options, where)
-    from attnsweep.engine import runner
+    with workers_ahead(options):
+        sweep = sweep_of(options)  # also where it runs elsewhere: before anything is sent a mistake is told
+        if options.cluster:
+            return send(options, where)
+        from attnsweep.engine import runner
 
-    outcome = runner.execute(
-        sweep, where,
-        address=options.address, latency=not options.no_latency, in_process=options.serial,
-        hours=options.hours,
-    )  # fmt: skip
-    return outcome.exit_status
+        outcome = runner.execute(
+            sweep, where,
+            address=options.address, latency=not options.no_latency, in_process=options.serial,
+            hours=options.hours,
+        )  # fmt: skip
+        return outcome.exit_status
+
+
+def workers_ahead(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Workers of a cluster of this machine import torch while the sweep is read; elsewhere nothing."""
+    elsewhere = options.serial or options.cluster or os.environ.get("RAY_ADDRESS")
+    if elsewhere or options.address not in (None, "local"):
+        return contextlib.nullcontext()
+    from attnsweep.engine.fork_server import fork_server
+
+    return fork_server()
 
 
 def refuse_misspelt(word: str) -> None:

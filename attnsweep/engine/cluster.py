@@ -23,7 +23,8 @@ from ray.exceptions import RayError
 from attnsweep.core import files
 from attnsweep.core.clean import without_secrets
 from attnsweep.core.errors import Interrupted, UserError, did_you_mean
-from attnsweep.engine import ray_private, tokens
+from attnsweep.engine import forked_worker, ray_private, tokens
+from attnsweep.engine.fork_server import fork_server
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head, for the autoscaler
 NODE_TYPE = "ray.io/node-group"  # a label of the nodes that `ray up` makes
@@ -61,16 +62,17 @@ def connected(address: str | None, *, log: Path | None = None) -> Iterator[bool]
             yield False
         return
     on_term, mode = signal.getsignal(signal.SIGTERM), os.environ.get(tokens.MODE)
-    try:
-        with messages_to(log):
-            is_new = connect(address or os.environ.get("RAY_ADDRESS"))
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
-        with messages_to(log), watched():
-            yield is_new
-    finally:
-        ray.shutdown()
-        tokens.set_mode(mode)
+    with contextlib.ExitStack() as servers:
+        try:
+            with messages_to(log):
+                is_new = connect(address or os.environ.get("RAY_ADDRESS"), servers)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_term)  # ray.init put its own in place
+            with messages_to(log), watched():
+                yield is_new
+        finally:
+            ray.shutdown()
+            tokens.set_mode(mode)
 
 
 class LogFile(logging.FileHandler):
@@ -147,13 +149,15 @@ def watch(address: str, over: threading.Event, lost: threading.Event) -> None:
         os._exit(1)
 
 
-def connect(address: str | None) -> bool:
-    """See `connected`; returns whether the cluster is a new one."""
+def connect(address: str | None, servers: contextlib.ExitStack) -> bool:
+    """See `connected`; returns whether the cluster is a new one. What it needs as long as it runs goes into
+    `servers`.
+    """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {**quiet, "address": "local", "include_dashboard": False}
     found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
     if found in (None, "local"):
-        start_here(alone)
+        start_here(alone, servers)
         return True
     try:
         attach(found, quiet)
@@ -167,17 +171,22 @@ def connect(address: str | None) -> bool:
                 "or leave --address and RAY_ADDRESS out to run on this machine"
             ) from error
         tokens.set_mode(mode)  # what runs no longer has left its address behind
-        start_here(alone)
+        start_here(alone, servers)
         return True
 
 
-def start_here(options: Mapping[str, Any]) -> None:
-    """Starts a cluster of this machine alone. Raises UserError where its sockets' names would be too long, or
-    where Ray gives up waiting for its own processes.
+def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> None:
+    """Starts a cluster of this machine alone, whose workers are forked where they can be. Raises UserError
+    where its sockets' names would be too long, or where Ray gives up waiting for its own processes.
     """
     tokens.keep_private(create=True)
+    servers.enter_context(fork_server())
     try:
-        ray_private.start_on_loopback(ray.init, {**options, **ray_private.without_working_directory()})
+        ray_private.start_on_loopback(
+            ray.init,
+            {**options, **ray_private.without_working_directory()},
+            worker=forked_worker.__file__ if forked_worker.ADDRESS in os.environ else None,
+        )
     except Exception as error:  # Ray has no name of its own for the second
         if "AF_UNIX" in str(error):
             folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnsweep.engine.forked_worker import worker_file
+
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial as TuneTrial
 
@@ -149,17 +151,22 @@ def workers_as_they_are(*, of_driver: bool) -> Iterator[None]:
 # --- Clusters ---
 
 
-def start_on_loopback(init: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def start_on_loopback(
+    init: Callable[..., Any], options: Mapping[str, Any], worker: str | None = None
+) -> None:
     """Starts a cluster of this machine alone, all of whose processes listen on the loopback, without those
-    that add nodes to it, pass on what workers print and answer a dashboard: half of its start.
+    that add nodes to it, pass on what workers print and answer a dashboard: half of its start. Its workers
+    run the file `worker`, if there is one, in place of Ray's own (see `forked_worker`).
 
     Relies on `ray_constants.ENABLE_RAY_CLUSTER`, which is off where Ray runs on one machine only, as on
     macOS; without it they listen on every interface, behind Ray's token. And on the arguments of
-    `parameter.RayParams` and on `Node.start_api_server`; without them all processes are started.
+    `parameter.RayParams`, on `Node.start_api_server` and on the place of the file that workers run; without
+    them all processes are started, and workers are Ray's own.
     """
     with (
         replaced("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", lambda before: False),
         replaced("ray._private.parameter", "RayParams", without_monitors),
+        replaced("ray._private.parameter", "RayParams", functools.partial(whose_workers_run, worker)),
         replaced("ray._private.node:Node", "start_api_server", lambda before: no_dashboard),
     ):
         init(**options)
@@ -170,6 +177,19 @@ def without_monitors(whole: Callable[..., Any]) -> Callable[..., Any]:
     alone = functools.partial(whole, include_log_monitor=False, no_monitor=True)
     alone()
     return alone
+
+
+def whose_workers_run(file: str | None, whole: Callable[..., Any]) -> Callable[..., Any]:
+    """`RayParams` of a node whose workers run a file in place of Ray's own. Raises TypeError where it does
+    not know such, or Ray's own is not where that file looks for it.
+    """
+    if file is None:
+        return whole
+    if not os.path.isfile(worker_file()):
+        raise TypeError
+    told = functools.partial(whole, worker_path=file)
+    told()
+    return told
 
 
 def no_dashboard(node: Any, **options: Any) -> None:
