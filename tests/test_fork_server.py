@@ -43,7 +43,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server that has one module."""
-    monkeypatch.setattr(fork_server, "GPU", Path("/nowhere"))
+    monkeypatch.setattr(fork_server, "GPUS", ())
     with fork_server.fork_server(["colorsys"]):
         yield os.environ[ADDRESS]
     assert ADDRESS not in os.environ
@@ -102,7 +102,7 @@ def test_worker_and_who_stands_for_it_end_together(
 def test_a_server_that_cannot_import_leaves_workers_to_ray(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fork_server, "GPU", Path("/nowhere"))
+    monkeypatch.setattr(fork_server, "GPUS", ())
     with fork_server.fork_server(["a_module_that_is_not"]):
         process = asked({**environment, ADDRESS: os.environ[ADDRESS]}, tmp_path)
         said, _ = process.communicate(timeout=60)
@@ -114,10 +114,10 @@ def test_there_is_one_server_and_none_where_it_cannot_be(monkeypatch: pytest.Mon
     with fork_server.fork_server():
         assert os.environ[ADDRESS] == "that of another"
     monkeypatch.delenv(ADDRESS)
-    monkeypatch.setattr(fork_server, "GPU", Path("/dev/null"))
+    monkeypatch.setattr(fork_server, "GPUS", ("/dev/null",))
     with fork_server.fork_server():
         assert ADDRESS not in os.environ
-    monkeypatch.setattr(fork_server, "GPU", Path("/nowhere"))
+    monkeypatch.setattr(fork_server, "GPUS", ())
     with tempfile.TemporaryDirectory(prefix=100 * "a") as long:
         monkeypatch.setattr(tempfile, "tempdir", long)
         with fork_server.fork_server():

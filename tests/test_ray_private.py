@@ -24,6 +24,7 @@ from ray.tune.schedulers import FIFOScheduler
 from test_tune_engine import Driven, controller_of, one_of_tunes, ours
 
 import attnsweep
+from attnsweep.core import tested
 from attnsweep.core.errors import UserError
 from attnsweep.engine import cluster, fork_server, forked_worker, ray_private, tokens
 from attnsweep.engine.tune import LatestFirst
@@ -172,12 +173,15 @@ def test_workers_of_this_machine_run_a_file_of_ours_where_ray_lets_them(
     ray_private.start_on_loopback(init, {}, worker="/ours.py")
     ray_private.start_on_loopback(init, {})
     assert [params.worker_path for params in made] == ["/ours.py", None]
-    monkeypatch.setattr(ray_private, "worker_file", lambda: "/nowhere.py")
-    ray_private.start_on_loopback(init, {}, worker="/ours.py")
-    monkeypatch.setattr(ray_private, "worker_file", lambda: __file__)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(ray_private, "worker_file", lambda: "/nowhere.py")
+        ray_private.start_on_loopback(init, {}, worker="/ours.py")
+    with monkeypatch.context() as newer:
+        newer.setitem(tested.NEWEST, "ray", (2, 0))
+        ray_private.start_on_loopback(init, {}, worker="/ours.py")
     monkeypatch.setattr(parameter, "RayParams", lambda *, num_cpus: SimpleNamespace(worker_path=None))
     ray_private.start_on_loopback(init, {}, worker="/ours.py")
-    assert [params.worker_path for params in made[2:]] == [None, None], "of another version"
+    assert [params.worker_path for params in made[2:]] == [None, None, None]
 
 
 def test_a_cluster_of_this_machine_has_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +276,9 @@ def test_all_that_a_local_sweep_starts_listens_on_the_loopback_and_its_token_is_
     is_forked, *addresses = done.stdout.split()
     hosts = {address.rpartition(":")[0] for address in addresses}
     assert len(addresses) >= 6 and hosts <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}, done.stderr
-    assert is_forked == str(not fork_server.GPU.exists()), "a worker has torch before it is told to"
+    assert is_forked == str(not any(map(os.path.exists, fork_server.GPUS))), (
+        "a worker has torch before it is told to"
+    )
     assert stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode) == 0o600
 
 

@@ -21,13 +21,18 @@ log = logging.getLogger("attnsweep")
 def warn_of_newer() -> None:
     """Warns, once per process, of packages that are newer than the tested versions."""
     for package, tested in NEWEST.items():
-        try:
-            version = importlib.metadata.version(package)
-            found = tuple(int(part) for part in version.split(".")[:2])
-        except (importlib.metadata.PackageNotFoundError, ValueError):  # a build from source, say
-            continue
-        if found > tested:
+        if version := newer(package):
             log.warning(
                 "%s %s is newer than %d.%d, with which attnsweep was tested; it may be slower, or fail",
                 package, version, *tested,
             )  # fmt: skip
+
+
+def newer(package: str) -> str | None:
+    """The version of a package that is here, where it is newer than the tested one."""
+    try:
+        version = importlib.metadata.version(package)
+        found = tuple(int(part) for part in version.split(".")[:2])
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # a build from source, say
+        return None
+    return version if found > NEWEST[package] else None

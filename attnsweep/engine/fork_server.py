@@ -29,7 +29,8 @@ from attnsweep.core.child_process import environment_with_package
 from attnsweep.engine.forked_worker import ADDRESS
 
 MODULES = ("torch", "pandas", "attnsweep.training.trial")  # what each worker would import
-GPU = Path("/dev/nvidiactl")
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows
+FIRST_TO_GO = 1000  # where memory runs out, as Ray has it for the processes that it starts as workers
 PATIENCE_S = 10.0  # with a request that has begun
 
 
@@ -38,36 +39,33 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[None]:
     """A server that `forked_worker` finds by the environment; it ends with the context, or with this process.
     None where there is one already, or can be none.
     """
-    if ADDRESS in os.environ or sys.platform != "linux" or GPU.exists():
+    if ADDRESS in os.environ or sys.platform != "linux" or any(os.path.exists(gpu) for gpu in GPUS):
         yield
         return
     with contextlib.ExitStack() as stack:
         folder = tempfile.mkdtemp(prefix="attnsweep-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        listening, address = (
-            stack.enter_context(socket.socket(socket.AF_UNIX)),
-            os.path.join(folder, "socket"),
-        )
-        try:
-            listening.bind(address)
-        except OSError:  # the path of the temporary folder is too long for it
-            yield
-            return
-        listening.listen(1024)  # from now on requests wait for their answers
-        serving = (
-            f"from attnsweep.engine import fork_server; fork_server.main({listening.fileno()}, {modules})"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", serving], pass_fds=[listening.fileno()], process_group=0,
+        with contextlib.suppress(OSError):  # where the path of the temporary folder is too long for a socket
+            address = os.path.join(folder, "socket")
+            process = stack.enter_context(started(address, modules))
+            stack.callback(process.kill)
+            stack.callback(os.environ.pop, ADDRESS, None)
+            os.environ[ADDRESS] = address
+        yield
+
+
+def started(address: str, modules: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """The process of a server; requests to its address wait until it answers. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(1024)
+        number = listening.fileno()
+        serving = f"from attnsweep.engine import fork_server; fork_server.main({number}, {modules!r})"
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", serving], pass_fds=[number], process_group=0,
             env=environment_with_package(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        listening.close()
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        stack.callback(os.environ.pop, ADDRESS, None)
-        os.environ[ADDRESS] = address
-        yield
 
 
 # --- In the server ---
@@ -140,6 +138,7 @@ def become(streams: Sequence[int], request: Mapping[str, Any], opened: Sequence[
             os.dup2(stream, number)
             os.close(stream)
         with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
             os.setpgid(0, request["group"])
         signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
         os.environ.clear()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnsweep.core.tested import newer
 from attnsweep.engine.forked_worker import worker_file
 
 if TYPE_CHECKING:
@@ -181,11 +182,12 @@ def without_monitors(whole: Callable[..., Any]) -> Callable[..., Any]:
 
 def whose_workers_run(file: str | None, whole: Callable[..., Any]) -> Callable[..., Any]:
     """`RayParams` of a node whose workers run a file in place of Ray's own. Raises TypeError where it does
-    not know such, or Ray's own is not where that file looks for it.
+    not know such, Ray's own is not where that file looks for it, or a newer Ray may know a worker by the
+    process that it has started.
     """
     if file is None:
         return whole
-    if not os.path.isfile(worker_file()):
+    if not os.path.isfile(worker_file()) or newer("ray"):
         raise TypeError
     told = functools.partial(whole, worker_path=file)
     told()
