@@ -14,6 +14,7 @@ import pytest
 
 from attnsweep.core.containment import ensured
 from attnsweep.core.deployment import Ask, Deployment, Subject, Weights
+from attnsweep.core.errors import UserError
 from attnsweep.engine import measuring_process
 from attnsweep.engine.measuring_process import Ended, Fork, in_turns
 from attnsweep.measuring import measure
@@ -74,7 +75,7 @@ def test_a_large_one_does_not_wait_in_memory(diary: Callable[[], str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "error", "limit_s"),
-    [("dies", "its process ended with 3", LIMIT_S), ("sleeps", "it took longer than 0.2 s", 0.2)],
+    [("dies", "its process ended with status 3", LIMIT_S), ("sleeps", "it took longer than 0.2 s", 0.2)],
 )
 def test_one_that_ends_otherwise_takes_no_other_with_it(
     diary: Callable[[], str], name: str, error: str, limit_s: float
@@ -86,7 +87,7 @@ def test_one_that_ends_otherwise_takes_no_other_with_it(
 
 def test_a_reference_that_cannot_be_measured_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring_process, "passes", lambda one: os._exit(1))
-    with pytest.raises(Ended, match="its process ended with 1"):
+    with pytest.raises(Ended, match="its process ended with status 1"):
         list(in_turns([Ask(Deployment())], LIMIT_S, 0))
 
 
@@ -178,19 +179,49 @@ def test_a_model_that_ends_the_program_has_a_row_that_says_it(monkeypatch: pytes
     assert row["error"] == "SystemExit: no licence" and is_last
 
 
+def to_judge(name: str) -> Ask:
+    return replace(ask(name), weights=Weights((), "", ""))
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
 def test_int8_is_judged_when_the_state_that_a_model_has_changed_is_put_back(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, gpus: int
 ) -> None:
     def passes(*_: object, **__: object) -> Iterator[tuple[Row, bool]]:
         with ensured():
             os.environ["OF_THE_MODEL"] = "1"
             yield {"error": None}, False
-            yield {"error": None}, True
+            yield {"error": None, "ms": 2}, True
 
     monkeypatch.setattr(measure, "architecture_passes", passes)
     monkeypatch.setattr(
         measuring_process, "judged", lambda *_: {"val_acc": 0.5, "seen": "OF_THE_MODEL" in os.environ}
     )
-    judged_too = replace(ask("a"), weights=Weights((), Path(), ""))
-    found = list(measuring_process.passes(judged_too))
-    assert found == [({"error": None}, False), ({"error": None, "val_acc": 0.5, "seen": False}, True)]
+    judged = {"error": None, "ms": 2, "val_acc": 0.5, "seen": False}
+    assert measuring_process.whole(to_judge("a"), gpus) == judged
+    assert list(in_turns([to_judge("a")], LIMIT_S, 0)) == [(0, judged)]
+
+
+def unreadable(*_: object) -> Row:
+    raise UserError("weights.pt cannot be read; delete it")
+
+
+@pytest.mark.parametrize(
+    ("judging", "error"),
+    [
+        (lambda *_: time.sleep(0.3) or {"val_acc": 0.5}, None),  # longer than a pass may take
+        (unreadable, "weights.pt cannot be read; delete it"),
+        (lambda *_: time.sleep(60), "it took longer than 0.6 s"),
+        (lambda *_: os._exit(3), "its process ended with status 3"),
+    ],
+)
+def test_judging_takes_its_own_time_and_its_failure_no_latency_away(
+    monkeypatch: pytest.MonkeyPatch, judging: Callable[..., Row], error: str | None
+) -> None:
+    row = {"latency_ms_p50": 2.0, "error": None}
+    monkeypatch.setattr(measure, "architecture_passes", lambda *_, **__: iter([(row, False), (row, True)]))
+    monkeypatch.setattr(measuring_process, "judged", judging)
+    monkeypatch.setattr(measuring_process, "JUDGE_S", 0.6)
+    ((_, found),) = in_turns([to_judge("a")], 0.2, 0)
+    because = {"error": f"its accuracy was not judged anew: {error}"} if error else {"val_acc": 0.5}
+    assert found == row | because

@@ -25,7 +25,9 @@ from typing import IO
 
 import torch
 
+from attnsweep.core.child_process import name_of
 from attnsweep.core.deployment import Ask, Weights
+from attnsweep.core.errors import reason
 from attnsweep.measuring import measure
 from attnsweep.measuring.device import pick_device
 from attnsweep.measuring.runtimes import Unavailable, preload
@@ -39,6 +41,7 @@ PARENT = os.getppid()
 LOOK_S = 1.0  # how often it is looked whether somebody still waits
 GRACE_S = 5.0  # after which a fork that takes too long ends itself: its parent is gone
 MOST_MB = 700  # of a fork that waits for its turn, the interpreter included; a larger one takes all its turns
+JUDGE_S = 3600.0  # that judging in int8 may take: it answers all images of two parts
 
 
 class Ended(Exception):
@@ -60,7 +63,7 @@ def main() -> None:
                 preload(ask.deployment.runtime)
         gc.collect()
         gc.freeze()  # or each fork would look through all that was imported, a fifth of a second each time
-        found = enumerate(measured(ask, gpus) for ask in asks) if gpus else in_turns(asks, limit_s, apart_s)
+        found = enumerate(whole(ask, gpus) for ask in asks) if gpus else in_turns(asks, limit_s, apart_s)
         for answer in found:
             pickle.dump(answer, answers)
             answers.flush()
@@ -128,10 +131,20 @@ class Fork:
         except Ended as error:
             if self.ask.subject is None:
                 raise
-            return {**measure.row_of(self.ask.subject, self.ask.deployment, "cpu"), "error": str(error)}
+            row = measure.row_of(self.ask.subject, self.ask.deployment, pick_device())
+            return {**row, "error": str(error)}
         self.ended_at = time.monotonic()
         self.is_large = (row.get("peak_mem_mb") or 0) > MOST_MB
+        if is_last and is_judged(self.ask, row):
+            row |= self.judgement()
         return row if is_last else None
+
+    def judgement(self) -> Row:
+        """The columns that come after the last pass."""
+        try:
+            return self.passed(JUDGE_S)[0]
+        except Ended as error:
+            return unjudged(str(error))
 
     def all_turns(self, limit_s: float) -> Row:
         """The row after the last pass."""
@@ -148,7 +161,7 @@ class Fork:
             answer: tuple[Row, bool] = self.connection.recv()  # of our own child
             return answer
         except (EOFError, OSError) as error:
-            raise Ended(f"its process ended with {self.end()}") from error
+            raise Ended(f"its process ended with {name_of(self.end() or 0)}") from error
 
     def answers_within(self, limit_s: float) -> bool:
         """Waits for an answer; whether there is one. Raises SystemExit where nobody waits for it any more."""
@@ -191,35 +204,52 @@ def serve(ask: Ask, connection: Connection) -> None:
         os._exit(0)
 
 
-def passes(ask: Ask) -> Iterator[tuple[Row, bool]]:
-    """The row after each pass and whether it is the last, on the CPU; whatever fails is in the row."""
-    if ask.subject is None:
-        yield measured(ask, 0), True
-        return
-    try:
-        row: Row = {}
-        for row, is_last in measure.architecture_passes(
-            ask.subject, ask.deployment, device="cpu", reference_ms=ask.reference_ms
-        ):
-            if not is_last:
-                yield row, False
-        if ask.weights and not row["error"]:  # the state that the model's own code has changed is put back
-            row |= judged(ask.weights, ask.deployment.threads)
-        yield row, True
-    except (Exception, SystemExit) as error:
-        row = measure.row_of(ask.subject, ask.deployment, "cpu")
-        yield {**row, "error": f"{type(error).__name__}: {error}"[: measure.LONGEST]}, True
-
-
-def measured(ask: Ask, gpus: float) -> Row:
-    """Measures in this process, one pass after another."""
+def passes(ask: Ask, gpus: float = 0) -> Iterator[tuple[Row, bool]]:
+    """The row after each pass and whether it is the last; then, where that is to be judged, the columns of
+    its accuracy. Whatever fails is in the row.
+    """
     device, deployment = pick_device(gpus), ask.deployment
     if ask.subject is None:
-        return measure.measure_reference(deployment.reference, device=device, threads=deployment.threads)
-    row = measure.measure_architecture(ask.subject, deployment, device=device, reference_ms=ask.reference_ms)
-    if ask.weights is None or row["error"]:
-        return row
-    return {**row, **judged(ask.weights, deployment.threads)}
+        yield measure.measure_reference(deployment.reference, device=device, threads=deployment.threads), True
+        return
+    row: Row = {}
+    try:
+        for row, is_last in measure.architecture_passes(
+            ask.subject, deployment, device=device, reference_ms=ask.reference_ms
+        ):
+            yield row, is_last
+    except (Exception, SystemExit) as error:
+        row = measure.row_of(ask.subject, deployment, device)
+        row["error"] = f"{type(error).__name__}: {error}"[: measure.LONGEST]
+        yield row, True
+    if ask.weights and is_judged(ask, row):  # the state that the model's own code has changed is put back
+        yield judgement(ask.weights, deployment.threads), True
+
+
+def whole(ask: Ask, gpus: float) -> Row:
+    """The row of an ask, measured in this process, one pass after another."""
+    row: Row = {}
+    for columns, _ in passes(ask, gpus):
+        row |= columns
+    return row
+
+
+def is_judged(ask: Ask, row: Row) -> bool:
+    """Whether the accuracy of what was measured is to be judged anew."""
+    return ask.weights is not None and not row["error"]
+
+
+def judgement(weights: Weights, threads: int) -> Row:
+    """The columns of the accuracy; where that fails, why."""
+    try:
+        return judged(weights, threads)
+    except (Exception, SystemExit) as error:
+        return unjudged(reason(error))
+
+
+def unjudged(why: str) -> Row:
+    """The columns of an accuracy that could not be judged; there is a latency, though."""
+    return {"error": f"its accuracy was not judged anew: {why}"[: measure.LONGEST]}
 
 
 def judged(weights: Weights, threads: int) -> Row:

@@ -247,7 +247,7 @@ LATENCY = (
     Column("measure_s", FLOAT, "s", "how long the whole measurement took"),
     Column("peak_mem_mb", FLOAT, "MB", "peak memory of the passes: on the GPU, or of the process"),
     Column("threads", INT, "", "CPU threads of one forward pass"),
-    Column("error", STR, "", "why there is no latency; it is not tried again unless asked"),
+    Column("error", STR, "", "why there is no latency (of int8: no accuracy); not tried again unless asked"),
     Column("torch", STR, "", "version of torch"),
     Column("host", STR, "", "name of the host"),
     Column("measured_at", TIME, "UTC", "when the measurement ended"),
