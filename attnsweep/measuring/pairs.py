@@ -38,7 +38,8 @@ LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 6, 125_000_000, 300_000_000, 3_000_0
 MOST_PASSES = 5
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
 UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable, and passes disagree
-BLOCKS, STUDENT_T = 10, 2.262  # blocks of pairs; the 97.5 % quantile of Student's t with 9 degrees of freedom
+BLOCKS = 10  # of pairs, or as many as there are pairs
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # its 97.5 % quantiles
 OTHERS = 0.05  # of the processor time of calls, that other threads may take where calls compute by themselves
 
 
@@ -119,12 +120,12 @@ class Pairs:
     def half_width(self) -> float:
         """Half the 95 % interval of the median's logarithm, by the spread of the medians of ten blocks in
         succession (batch means), so that slow changes count; no less than passes are apart, and infinite for
-        less than ten pairs.
+        a single pair.
         """
-        if len(self.ratios) < BLOCKS:
-            return math.inf
         logs = [math.log(statistics.median(block)) for block in blocks(self.ratios)]
-        return max(self.apart, STUDENT_T * statistics.stdev(logs) / math.sqrt(BLOCKS))
+        if len(logs) < 2:
+            return math.inf
+        return max(self.apart, STUDENT_T[len(logs) - 2] * statistics.stdev(logs) / math.sqrt(len(logs)))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -161,8 +162,9 @@ def joined(passes: Sequence[Pairs]) -> Pairs:
 
 
 def blocks(values: Sequence[float]) -> list[Sequence[float]]:
-    """The values in ten blocks of neighbours, as equal as can be."""
-    ends = [round(i * len(values) / BLOCKS) for i in range(BLOCKS + 1)]
+    """The values in ten blocks of neighbours, as equal as can be; fewer values stand alone."""
+    count = min(BLOCKS, len(values))
+    ends = [round(i * len(values) / count) for i in range(count + 1)]
     return [values[start:end] for start, end in itertools.pairwise(ends)]
 
 
