@@ -200,6 +200,7 @@ def test_the_axes_are_known_without_torch():
         ({"track": "none", "lines": "none", "plan": "off"}, ("nothing to learn", "plan='on'")),
         ({"stages": "id21"}, ("stages='id21'", "did you mean")),
         ({"occ": "formr"}, ("occ='formr'", "did you mean 'former'")),
+        ({"dim": 1}, ("dim=1 is too small", "use 2 or more")),
     ],
 )
 def test_toggles_that_make_no_sense_are_refused_with_a_way_out(config, words):
