@@ -445,7 +445,7 @@ def test_what_cannot_be_measured_is_trained(
 
 @pytest.mark.parametrize(
     ("latency", "message"),
-    [({"runtime": "openvino"}, "no openvino"), ({"threads": 2}, "more than the 1 cores")],
+    [({"runtime": "openvino"}, "no openvino"), ({"threads": 2}, "more than the 1 core")],
 )
 def test_a_budget_that_cannot_be_measured_is_refused(
     tmp_path: Path, fakes: Fakes, latency: dict[str, Any], message: str

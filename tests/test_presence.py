@@ -1,20 +1,28 @@
 """Sweeps on one machine notice each other."""
 
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from attnsweep.core import terminal
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
 from attnsweep.engine import meters, presence
+from attnsweep.engine.command import measure_latency
+from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.latency import Phase, Tally
+from attnsweep.engine.live import Waits
 from attnsweep.results.store import Store
+from attnsweep.space.plan import folders_of
 
 WORKS = """
 import sys
@@ -172,3 +180,58 @@ def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> 
     second = measured("abc")
     assert (second.measured, second.known, second.known_to_fail, second.lost) == (0, 1, 1, 1)
     assert measured("a").is_whole and not measured("").is_whole
+
+
+@dataclass
+class Answering:
+    """A machine of one core that measures whatever is asked, until it is cut off."""
+
+    cut_off_after: float = math.inf
+    given: int = 0
+    machine = MachineInfo({1: "CPU, 1 thread"}, {"eager": "torch 2"}, {"openvino": "no openvino"}, cores=1)
+
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+        place = {"measured_on": "CPU, 1 thread", "versions": "torch 2"}
+        for ask in asks:
+            if ask.subject is None:
+                yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 0.5})
+                continue
+            if self.given >= self.cut_off_after:
+                raise KeyboardInterrupt
+            self.given += 1
+            known = {"arch_id": ask.subject.arch_id, "error": None, "unstable": False}
+            yield Measured(ask, {**place, **asdict(ASK.deployment), **known})
+
+
+FOUR = {(name * 12, "fp32"): Subject(name * 12, {}) for name in "abcd"}
+
+
+@pytest.mark.parametrize(("times", "measured"), [([0, 9, 9], 0), ([0, 1, 1, 9, 9], 2)])
+def test_measuring_ends_when_the_time_is_up(tmp_path: Path, times: list[int], measured: int) -> None:
+    until = Deadline(5, clock=iter(times).__next__)
+    phase = Phase(Store(tmp_path), Deployments(batch=(1,)), lambda *now: None, until=until)
+    tally = phase.measure(FOUR, [Answering()])
+    assert (tally.measured, tally.left, tally.is_whole) == (measured, 4 - measured, False)
+
+
+def test_what_a_machine_does_not_have_is_no_figure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Deployments(runtime=("eager", "openvino"), batch=(1,), threads=(1, 2))
+    tally = Phase(Store(tmp_path), asked, lambda *now: None).measure(FOUR, [Answering()])
+    assert (tally.measured, tally.impossible, tally.is_whole) == (4, 2, False)
+    assert caplog.messages == [
+        "no openvino; not measured",
+        "threads=2 is more than the 1 core there; not measured",
+    ]
+
+
+def test_measuring_that_is_cut_off_says_what_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine: Any = Answering(cut_off_after=3)
+    backend: Any = SimpleNamespace(benches=lambda *_, **__: [machine])
+    asked, folders = Deployments(batch=(1,)), folders_of(tmp_path / "results")
+    store, waits = Store(tmp_path / "results"), Waits(terminal.screen())
+    with pytest.raises(KeyboardInterrupt):
+        measure_latency(store, backend, waits, FOUR, asked, folders, gpus=False)
+    assert capsys.readouterr().out.endswith("latency: 3 measured, 1 left for another time\n")
+    assert store.read("latency").num_rows == 3

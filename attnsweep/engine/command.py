@@ -110,14 +110,13 @@ class Command:
             asked = backend.request(self.sweep.resources)
             if to_train:
                 self.train_within_budget(backend, waits, asked, latency=latency)
-            if latency and not self.until.is_over:
+            if latency:
                 arch_ids = {trial.trial_id: trial.arch_id for trial in self.trials}
                 subjects = subjects_of(self.store, arch_ids)
-                tally = measure_latency(
+                measure_latency(
                     self.store, backend, waits, subjects, self.sweep.latency,
-                    self.where, gpus=asked["gpu"] > 0
+                    self.where, gpus=asked["gpu"] > 0, until=self.until,
                 )  # fmt: skip
-                console.show_tally(self.screen, tally)
 
     def train_within_budget(
         self, backend: Backend, waits: live.Waits, asked: dict[str, float], *, latency: bool
@@ -158,7 +157,8 @@ class Command:
                 wanted = list(self.search.done.values())
             else:
                 bench, wanted = first_of(backend.benches(first, gpus=on_gpu)), self.candidates
-            latency_of = LatencyOnDemand(Phase(self.store, first, progress, tally=tally), bench)
+            phase = Phase(self.store, first, progress, tally=tally, until=self.until)
+            latency_of = LatencyOnDemand(phase, bench)
             latency_of.measure(wanted)
         if self.search:
             stack.callback(console.show_tally, self.screen, tally)  # more is to come
@@ -255,10 +255,17 @@ def measure_latency(
     *,
     gpus: bool,
     again: bool = False,
+    until: Deadline | None = None,
 ) -> Tally:
-    """Runs the latency phase for these subjects (see `latency.subjects_of`)."""
+    """Runs the latency phase for these subjects (see `latency.subjects_of`), and prints how it ended, even if
+    it is cut off.
+    """
+    tally = Tally()
     if not subjects:
-        return Tally()
-    with live.counting_and_waiting(waits.console, "latency") as (progress, show), waits.shown(show):
-        phase = Phase(store, asked, progress, again, folders)
-        return phase.measure(subjects, backend.benches(asked, gpus=gpus))
+        return tally
+    try:
+        with live.counting_and_waiting(waits.console, "latency") as (progress, show), waits.shown(show):
+            phase = Phase(store, asked, progress, again, folders, tally, until or Deadline())
+            return phase.measure(subjects, backend.benches(asked, gpus=gpus))
+    finally:
+        console.show_tally(waits.console, tally)

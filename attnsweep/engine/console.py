@@ -232,8 +232,8 @@ def show_closing(
     states = (*MARK, "over budget")
     ended = ", ".join(f"{counts[state]:,} {state}" for state in states if counts[state] or state == "done")
     if interrupted or counts["new"]:
-        left = counted(counts["new"] + counts["failed"], "trial")
-        then = unkept or f"the same command goes on with {left}"
+        left = counts["new"] + counts["failed"]
+        then = unkept or "the same command goes on" + f" with {counted(left, 'trial')}" * bool(left)
         console.print(f"[yellow]cut off[/] after {duration(seconds)}: {ended}; {then}")
         return
     console.print(
@@ -262,6 +262,7 @@ def show_tally(console: Console, tally: "Tally") -> None:
         (tally.known_to_fail, f"{tally.known_to_fail} known to fail (measure --again tries them anew)"),
         (tally.unstable, f"[yellow]{tally.unstable} unstable[/], known to no better than 3 %"),
         (tally.lost, f"[yellow]{tally.lost} did not come about[/], and is tried again next time"),
+        (tally.left, f"[yellow]{tally.left} left[/] for another time"),
         (tally.failed, f"[yellow]{tally.failed.total()} failed[/]"),
     ]
     words = [f"{tally.measured} measured", *(words for count, words in parts if count)]

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from attnsweep.core.cost import Cost
 from attnsweep.core.deployment import Ask, Deployment, Deployments, Subject, Weights
 from attnsweep.core.errors import UserError, writing
+from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial, short_hash
+from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import Bench, Measured
 from attnsweep.results import latencies
 from attnsweep.results.schema import ARCHITECTURE, KEYS
@@ -35,7 +37,8 @@ log = logging.getLogger("attnsweep")
 @dataclass
 class Tally:
     """Counts of measurements: made, known already, known to fail, made but unstable, lost (tried again next
-    time), and failed, by reason.
+    time), and failed, by reason; `left` for another time, as this one was up; and runtimes and numbers of
+    threads that a machine does not have.
     """
 
     measured: int = 0
@@ -43,12 +46,15 @@ class Tally:
     known_to_fail: int = 0
     unstable: int = 0
     lost: int = 0
+    left: int = 0
+    impossible: int = 0
     failed: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_whole(self) -> bool:
         """Whether there is a figure for everything that was asked for, and anything was."""
-        return bool(self.measured or self.known) and not (self.failed or self.known_to_fail or self.lost)
+        without = self.failed or self.known_to_fail or self.lost or self.left or self.impossible
+        return bool(self.measured or self.known) and not without
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Phase:
     again: bool = False
     folders: Folders | None = None  # of weights and data, to judge int8 models
     tally: Tally = field(default_factory=Tally)
+    until: Deadline = field(default_factory=Deadline)
 
     def measure(self, subjects: Mapping[tuple[str, str], Subject], benches: Sequence[Bench]) -> Tally:
         """Measures the subjects, by (arch_id, precision), on each bench, and writes latency into the rows of
@@ -115,16 +122,19 @@ class Phase:
                 log.warning("%s; not measured", here.missing[runtime])
         for threads in self.asked.threads:
             if threads > here.cores:
-                log.warning("threads=%d is more than the %d cores there; not measured", threads, here.cores)
-        return replace(
-            self.asked,
-            runtime=tuple(one for one in self.asked.runtime if one in here.versions),
-            threads=tuple(one for one in self.asked.threads if one <= here.cores),
-        )
+                log.warning(
+                    "threads=%d is more than the %s there; not measured", threads, counted(here.cores, "core")
+                )
+        runtimes = tuple(one for one in self.asked.runtime if one in here.versions)
+        numbers = tuple(one for one in self.asked.threads if one <= here.cores)
+        self.tally.impossible += len(self.asked.runtime) - len(runtimes)
+        self.tally.impossible += len(self.asked.threads) - len(numbers)
+        return replace(self.asked, runtime=runtimes, threads=numbers)
 
     def run(self, asks: Sequence[Ask], bench: Bench) -> list[Row]:
-        """Measures and writes each row as it comes; returns them."""
-        if not asks:
+        """Measures and writes each row as it comes, until the time is up; returns them."""
+        self.tally.left += len(asks)
+        if not asks or self.until.is_over:
             return []
         own_ms = self.references(asks, bench)
         asks = [replace(ask, reference_ms=own_ms.get(reference_key(ask.deployment))) for ask in asks]
@@ -133,8 +143,11 @@ class Phase:
             self.progress(number, len(asks))
             before = self.tally.unstable
             self.record(measured)
+            self.tally.left -= 1
             disturbed = disturbed or (measured.disturbed_by if self.tally.unstable > before else "")
             rows += [measured.row] if measured.row else []
+            if self.until.is_over:
+                break
         if disturbed:
             log.warning("latency is known less well than it could be: %s", disturbed)
         return rows
@@ -216,7 +229,7 @@ class LatencyOnDemand:
         if threads > here.cores:
             raise UserError(
                 f"latency decides what is trained, and cannot be measured: threads={threads} is more than "
-                f"the {here.cores} cores there"
+                f"the {counted(here.cores, 'core')} there"
             )
         self.known = latencies.of_architectures(
             phase.store.read("latency").to_pylist(),

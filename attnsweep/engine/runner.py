@@ -112,7 +112,7 @@ def execute(
     hours: float | None = None,
 ) -> Outcome:
     """Runs the trials that are not done yet, then measures latency; prints plan, progress and closing line.
-    After `hours` running trials end with their next epoch, and latency is not measured.
+    After `hours` running trials end with their next epoch, and measuring with the next measurement.
     """
     until = deadline.after(hours)
     tested.warn_of_newer()
@@ -184,6 +184,6 @@ def measure(
             gpus = backend.request(None)["gpu"] > 0
             tally = measure_latency(store, backend, waits, subjects, asked, folders, gpus=gpus, again=again)
         tidy(store)
-    console.show_tally(screen, tally)
-    screen.print(f"rows in {folders.results}/latency", highlight=False)
+    if tally.measured or tally.known:
+        screen.print(f"rows in {folders.results}/latency", highlight=False)
     return 0 if tally.is_whole else 1

@@ -170,7 +170,9 @@ def reads_fine(config: Mapping[str, Any]) -> bool:
 def check(config: Mapping[str, Any]) -> None:
     """Raises UserError where a full configuration makes no sense."""
     if config.get("dim") == 1:
-        raise UserError("dim=1 is too small for planning, whose grids have half as many channels; use 2 or more")
+        raise UserError(
+            "dim=1 is too small for planning, whose grids have half as many channels; use 2 or more"
+        )
     if not any(is_on(config[stage]) for stage in ("track", "lines", "plan")):
         raise UserError("track, lines and plan are all off, so there is nothing to learn; set plan='on'")
     if config["topology"] == "parallel":
