@@ -463,6 +463,9 @@ def test_code_of_others_that_only_a_row_names_is_not_run(
     assert "may be somebody else's code" in caplog.text
     path.unlink()
     assert latency.subjects_of(store, None).keys() == {good}
+    caplog.clear()
+    assert latency.subjects_of(store, None, chosen=good[:1]).keys() == {good}
+    assert caplog.messages == [], "nothing is said of what is not asked for"
 
 
 def test_a_row_cannot_pass_code_off_as_a_trial_of_the_sweep(

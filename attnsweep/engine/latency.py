@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -305,14 +305,17 @@ def name_of(table: str, row: Row) -> str:
     return short_hash({key: row[key] for key in KEYS[table]})
 
 
-def subjects_of(store: Store, trials: Mapping[str, str] | None) -> dict[tuple[str, str], Subject]:
+def subjects_of(
+    store: Store, trials: Mapping[str, str] | None, *, chosen: Collection[str] | None = None
+) -> dict[tuple[str, str], Subject]:
     """The subjects of the done trials among `trials`, which maps their ids to those of their architectures
-    (None: of all done trials), by (arch_id, precision).
+    (None: of all done trials), by (arch_id, precision); only `chosen` architectures, where they are named.
     """
     rows = store.read("trials").filter(pc.field("status") == "done").to_pylist()
     found = {}
     for row in rows:
         asked = trials is None or trials.get(row["trial_id"]) == row["arch_id"]
+        asked = asked and (chosen is None or row["arch_id"] in chosen)
         if asked and row["params"]:  # rules without parameters have no latency
             found[row["arch_id"], row["precision"]] = row
     named = trials is not None

@@ -175,9 +175,8 @@ def measure(
         from attnsweep.answers import selection  # here: until rows are chosen nothing needs pandas
 
         done = selection.where(done, where)
-    chosen = {*done["arch_id"]}
     with sole_writer(store, folders.runs):
-        subjects = {key: one for key, one in subjects_of(store, None).items() if key[0] in chosen}
+        subjects = subjects_of(store, None, chosen={*done["arch_id"]})
         if lengths is not None:
             subjects = at_lengths(subjects, lengths)
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
