@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from attnsweep.cli.new import new
 from attnsweep.core import files
-from attnsweep.core.errors import Interrupted, UserError
+from attnsweep.core.errors import Interrupted, UserError, writing
 from attnsweep.core.terminal import screen
 from attnsweep.engine import latency
 from attnsweep.engine.live import Live
@@ -278,6 +279,24 @@ def test_a_lock_names_its_holder(shared: Path) -> None:
     assert (shared / "runs/lock").read_text() == ""
     with sole_writer(store, shared / "runs"):
         pass
+
+
+@pytest.mark.parametrize(("flag", "why"), [(os.ST_RDONLY, "Read-only file system"), (0, "Permission denied")])
+def test_results_that_cannot_be_written_are_refused_before_anything_is_measured_or_trained(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, flag: int, why: str
+) -> None:
+    (shared / "results").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(shared / "results"))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flag))
+    said = rf"{shared}/results cannot be written \({why}\); choose another folder"
+    with pytest.raises(UserError, match=said), sole_writer(Store(shared / "results"), shared / "runs"):
+        pass
+
+
+def test_what_cannot_be_written_in_the_middle_is_named_by_its_folder() -> None:
+    with pytest.raises(Interrupted, match=r"^rows/results cannot be written \(Read-only file system\); fin"):
+        with writing("rows/results"):
+            raise OSError(errno.EROFS, "Read-only file system", ".2b6.parquet.tmp")
 
 
 @pytest.mark.parametrize("note", ["", "{", '{"host": "\\u001b[2J", "pid": 1}', "\x1b[2J"])

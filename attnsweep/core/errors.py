@@ -35,9 +35,10 @@ def writing(where: object) -> Iterator[None]:
     except Unreachable as error:
         raise Interrupted(f"{error}; finished rows are intact, the same command goes on") from error
     except OSError as error:
+        place = error.filename if "/" in str(error.filename) else where  # not a file within an open folder
         remedy = "Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Mend that"
         raise Interrupted(
-            f"{error.filename or where} cannot be written ({error.strerror or error}); finished rows are "
+            f"{place} cannot be written ({error.strerror or error}); finished rows are "
             f"intact. {remedy}, then the same command goes on"
         ) from error
 

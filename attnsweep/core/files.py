@@ -296,3 +296,10 @@ def refuse_link_of_others(path: str | Path) -> None:
     path = Path(path)
     if path.is_symlink() and (owner := path.lstat().st_uid) not in (os.geteuid(), ROOT):
         raise Unsafe(errno.EPERM, f"it is a link of {user_name(owner)}; name the folder itself", str(path))
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Raises OSError where a folder is there and nothing can be written into it."""
+    if os.path.isdir(path) and not os.access(path, os.W_OK):
+        number = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number), str(path))

@@ -26,6 +26,8 @@ def sole_writer(store: Store, runs: Path) -> Iterator[lock.Lock | None]:
         try:
             runs, held = files.make_folder(runs), None
             files.refuse_link_of_others(store.base if store.is_local else runs)
+            if store.is_local:
+                files.refuse_unwritable(store.base)
             locks.enter_context(lock.held_here(runs / "lock"))
             if not store.is_local:
                 held = locks.enter_context(
