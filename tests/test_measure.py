@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -290,10 +291,27 @@ def cuda_runs_out() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+def openvino_runs_out() -> None:
+    raise RuntimeError(
+        "Check 'ptr' failed at cpu_memory.cpp:257: Failed to allocate 8704000000 bytes of memory"
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fail", [cuda_runs_out, lambda: torch.empty(2**58)], ids=["cuda", "cpu"])
-def test_a_batch_that_does_not_fit_is_named_not_lowered(fail: Callable[[], object]) -> None:
-    row = row_of(Failing(fail), batch=256)
+@pytest.mark.parametrize(
+    ("fail", "deployment"),
+    [
+        (cuda_runs_out, {}),
+        (lambda: torch.empty(2**58), {}),
+        (lambda: torch.empty(2**58), {"precision": "bf16"}),
+        (openvino_runs_out, {"precision": "bf16"}),
+        (lambda: np.empty(2**58), {}),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named_not_lowered(
+    fail: Callable[[], object], deployment: dict[str, Any]
+) -> None:
+    row = row_of(Failing(fail), batch=256, **deployment)
     assert re.fullmatch(r"batch=256 does not fit into the memory of .+, 1 thread; not measured", row["error"])
     assert row["latency_ms_p50"] is None and row["batch"] == 256
 

@@ -162,7 +162,10 @@ def end_at_exit() -> None:
 
 def name_of(status: int) -> str:
     """An exit status as people know it, such as `SIGSEGV`."""
-    return signal.Signals(-status).name if status < 0 else f"status {status}"
+    if status >= 0:
+        return f"status {status}"
+    name = signal.Signals(-status).name
+    return f"{name} (the system may have run out of memory)" if name == "SIGKILL" else name
 
 
 # --- In the child process ---

@@ -12,7 +12,12 @@ import torch
 from attnsweep.results import provenance
 
 SELF = Path("/proc/self")
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # CUDA and MPS; CPU
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Failed to allocate",
+    "bad_alloc",
+)  # of any runtime
 
 
 class PeakMemory:
@@ -51,15 +56,15 @@ def peak_resident() -> int:
 
 @contextlib.contextmanager
 def explained_out_of_memory(batch: int, where: str) -> Iterator[None]:
-    """Turns any device's way of running out of memory into a MemoryError that names batch and device."""
+    """Turns any way of running out of memory into a MemoryError that names batch and device."""
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         if not ran_out_of_memory(error):
             raise
         raise MemoryError(f"batch={batch} does not fit into the memory of {where}; not measured") from error
 
 
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is why a device raised."""
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether that is why a device, or a runtime, raised."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)

@@ -15,6 +15,7 @@ from attnsweep.core import runtimes
 from attnsweep.core.deployment import QUANTISING
 from attnsweep.core.errors import reason
 from attnsweep.core.runtimes import Unavailable, versions_of
+from attnsweep.measuring.memory import ran_out_of_memory
 from attnsweep.measuring.runtimes import graph, in_torch, on_onnxruntime, on_openvino, onnx_sessions
 from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.outputs import apart_from
@@ -28,7 +29,6 @@ PREPARE: Mapping[str, Callable[[Inference], Call]] = {
     "onnxruntime": on_onnxruntime.session,
     "openvino": on_openvino.request,
 }
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Failed to allocate memory", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,11 @@ def explained(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Unavailable, MemoryError):
+    except Unavailable:
         raise
     except Exception as error:
-        why = reason(error)
-        if any(sign in why for sign in OUT_OF_MEMORY):
-            raise MemoryError(why) from error
+        if ran_out_of_memory(error):
+            raise MemoryError(reason(error)) from error
         raise Unavailable(f"{what}: {shortened(error)}") from error
 
 
