@@ -10,6 +10,7 @@ from test_doubt import EXAMPLES, row
 
 from attnsweep.__main__ import main
 from attnsweep.answers import choice
+from attnsweep.cli.pick import to_show
 from attnsweep.core.errors import UserError
 from attnsweep.results.store import Store
 
@@ -97,6 +98,14 @@ def results(tmp_path: Path) -> str:
         }
         store.write_trial(known | {"trial_id": f"{i:012x}", "depth": int(one["depth"])})
     return str(tmp_path / "results")
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_of_many_columns_are_shown_without_a_warning_of_pandas():
+    best = choice.choose(sweep().assign(model="vit"), {}).settings
+    more = pd.DataFrame({f"column{i}": pd.Categorical([1] * len(best)) for i in range(101)})
+    shown = to_show(pd.concat([best, more.set_index(best.index)], axis=1))
+    assert shown["seeds"].tolist() == ["3"] * 4 and "column0" not in shown
 
 
 @pytest.mark.slow

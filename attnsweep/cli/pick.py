@@ -80,15 +80,17 @@ def pick(
 def to_show(best: pd.DataFrame) -> pd.DataFrame:
     """What tells the settings apart, and the measures that are to be seen beside them."""
     axes, models = naming.distinguishing(best), naming.model_names(best)
-    typed = naming.as_typed(best, axes).assign(model=best["model"].map(models))
     measures = [column.name for column in MEASURES.values() if "pick" in column.shown]
-    if "low" in typed:
-        quality, known = pareto.judged_by(best), typed["doubt_of"].ne(NOTHING)
-        ends = {f"{quality}_{end}": typed[end].where(known) for end in ("low", "high")}
-        typed = typed.assign(seeds=[seeds_of(row) for _, row in best.iterrows()], **ends)
+    added: dict[str, Any] = {"model": best["model"].map(models)}
+    if "low" in best:
+        quality, known = pareto.judged_by(best), best["doubt_of"].ne(NOTHING)
+        ends = {f"{quality}_{end}": best[end].where(known) for end in ("low", "high")}
+        added |= {"seeds": [seeds_of(row) for _, row in best.iterrows()], **ends}
         after = measures.index(quality) + 1 if quality in measures else len(measures)
         measures[after:after] = [*ends, "p_front"]
     wanted = dict.fromkeys(["trial_id", "model", "dataset", *axes, "seeds", *measures])
+    there = best[[name for name in wanted if name in best]]  # pandas warns of additions to whole rows
+    typed = naming.as_typed(there, axes).assign(**added)
     return typed[[name for name in wanted if name in typed]]
 
 
