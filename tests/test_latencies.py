@@ -71,6 +71,8 @@ def test_of_several_versions_the_last_one_counts_whole() -> None:
     ]  # fmt: skip
     found = joined(rows)
     assert (found["latency_ms_p50"], found["throughput_per_s"]) == (0.9, None)
+    assert joined(rows, versions="torch 2")["latency_ms_p50"] == 1.0, "those that are here"
+    assert joined(rows, versions="torch 4")["latency_ms_p50"] == 0.9, "not measured yet"
 
 
 @pytest.fixture

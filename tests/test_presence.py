@@ -235,3 +235,14 @@ def test_measuring_that_is_cut_off_says_what_is_kept(
         measure_latency(store, backend, waits, FOUR, asked, folders, gpus=False)
     assert capsys.readouterr().out.endswith("latency: 3 measured, 1 left for another time\n")
     assert store.read("latency").num_rows == 3
+
+
+def test_measuring_under_a_missing_runtime_changes_no_rows(tmp_path: Path) -> None:
+    store, openvino = Store(tmp_path), {**asdict(ASK.deployment), "runtime": "openvino"}
+    store.write(
+        "trials", [{"trial_id": "t", "arch_id": "a" * 12, "precision": "fp32", "runtime": "eager"}], "t"
+    )
+    there = {"measured_on": "CPU, 1 thread", "versions": "openvino 1", "latency_ms_p50": 1.0}
+    store.write("latency", [{"arch_id": "a" * 12, **openvino, **there}], "known")
+    Phase(store, Deployments(runtime=("openvino",)), lambda *now: None).measure(FOUR, [Answering()])
+    assert store.read("trials")["runtime"].to_pylist() == ["eager"]

@@ -191,19 +191,24 @@ class Phase:
         self.tally.unstable += bool(row["unstable"])
 
     def join(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> None:
-        """Writes latency into the rows of these architectures' trials, where it has changed."""
+        """Writes latency into the rows of these architectures' trials, where it has changed; not of a runtime
+        that this machine does not have.
+        """
+        here, runtime = bench.machine, self.asked.runtime[0]
+        if runtime not in here.versions:
+            return
         trials = [
             row
             for row in self.store.read("trials").to_pylist()
             if (row["arch_id"], row["precision"]) in subjects
         ]
-        where = bench.machine.measured_on[self.asked.threads[0]]
+        where, versions = here.measured_on[self.asked.threads[0]], here.versions[runtime]
         measured = self.store.read("latency").to_pylist()
         before = {row["trial_id"]: row for row in trials}
         changes = {
             trial_id: change
             for trial_id, change in latencies.of_trials(
-                trials, measured, runtime=self.asked.runtime[0], measured_on=where
+                trials, measured, runtime=runtime, measured_on=where, versions=versions
             )
             if any(before[trial_id][name] != value for name, value in change.items())
         }

@@ -29,20 +29,27 @@ class Unstable(float):
 
 
 def of_trials(
-    trials: Iterable[Row], measured: Iterable[Row], *, runtime: str, measured_on: str | None = None
+    trials: Iterable[Row],
+    measured: Iterable[Row],
+    *,
+    runtime: str,
+    measured_on: str | None = None,
+    versions: str | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each trial that has one: its id, and the columns of latency that its row gets, those of the
     smallest batch, with the throughput of the largest.
 
     Without `measured_on` a trial keeps the device that its row names, if it was measured there under that
-    runtime, else it gets the one that was measured last.
+    runtime, else it gets the one that was measured last; in the same way where it was not measured with
+    these `versions`.
     """
     known: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in measured:
         if row["latency_ms_p50"] is not None and row["runtime"] == runtime:
             known[row["arch_id"], row["precision"]].append(row)
     for trial in trials:
-        rows = on_one_device(known[trial["arch_id"], trial["precision"]], measured_on, trial["measured_on"])
+        rows = known[trial["arch_id"], trial["precision"]]
+        rows = on_one_device(rows, measured_on, trial["measured_on"], versions)
         if rows:
             yield trial["trial_id"], columns(rows)
 
@@ -84,16 +91,19 @@ def ms_of(row: Row) -> float:
     return Unstable(ms, low, high) if row.get("unstable") and low is not None and high is not None else ms
 
 
-def on_one_device(rows: Sequence[Row], wanted: str | None, before: str | None) -> list[Row]:
+def on_one_device(
+    rows: Sequence[Row], wanted: str | None, before: str | None, versions: str | None
+) -> list[Row]:
     """The rows of the wanted device; without one those of the device before, or of the last that was used.
-    Of several versions of its packages those that were measured last.
+    Of several versions of its packages those that are named, else those that were measured last.
     """
     devices = {row["measured_on"] for row in rows}
     chosen = wanted or (before if before in devices else None)
     if chosen is None and rows:
         chosen = max(rows, key=when)["measured_on"]
     here = [row for row in rows if row["measured_on"] == chosen]
-    versions = max(here, key=when)["versions"] if here else None
+    if here and not any(row["versions"] == versions for row in here):
+        versions = max(here, key=when)["versions"]
     return [row for row in here if row["versions"] == versions]
 
 
