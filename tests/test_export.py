@@ -186,9 +186,12 @@ def raw(model: nn.Module) -> Raw:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_a_model_that_no_exporter_can_follow_is_refused(suffix: str) -> None:
+def test_a_model_that_no_exporter_can_follow_is_refused(
+    suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match=r"the model cannot be exported: torch.*cannot follow it"):
         deployed(raw(Looking()), suffix=suffix, metadata={})
+    assert capfd.readouterr() == ("", ""), "torch prints what it has of a graph"
 
 
 @pytest.mark.slow

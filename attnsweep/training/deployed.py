@@ -60,7 +60,7 @@ def deployed(raw: Raw, *, suffix: str, metadata: Mapping[str, str]) -> Deployed:
                 for batch in batches:
                     check(RUN[suffix](content), raw, batch)
                 return Deployed(content, raw.examples(1), batches is ANY)
-        except Unavailable as error:
+        except (Unavailable, MemoryError) as error:
             refusals.append(str(error))
     raise UserError(f"the model cannot be exported: {refusals[-1]}")
 
