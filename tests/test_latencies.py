@@ -179,6 +179,7 @@ def test_deployments_are_all_combinations() -> None:
         ({"batch": [True]}, "latency: batch=True is out of range"),
         ({"threads": ["two"]}, "latency: threads='two' is out of range"),
         ({"precision": "fp8"}, "latency: precision='fp8' is unknown"),
+        ({"precision": ["fp32", "int8"]}, "latency: precision='int8' is for runtime='onnxruntime'"),
         ({"batches": 1}, "latency: 'batches' is unknown, did you mean 'batch'"),
         ("eager", "latency='eager' is not a dict"),
     ],

@@ -114,7 +114,7 @@ def test_a_measurement_beside_a_sweep_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(meters, "shared_out", lambda asks, *_: (Measured(ask, None) for ask in asks))
     file = presence.at_work()
     (measured,) = meters.measure_here([ASK], 0, 2)
-    assert measured.disturbed_by == "another sweep trains there"
+    assert measured.disturbed_by == "another sweep trains or measures there"
     assert file
     file.close()
     monkeypatch.setattr(presence, "other_work", lambda: "other work takes 2 of its 4 CPUs")
@@ -133,7 +133,7 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
         def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
             for ask in asks:
                 row = reference if ask.subject is None else {**ROW, "arch_id": ask.subject.arch_id}
-                yield Measured(ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains there")
+                yield Measured(ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains or measures there")
 
     reference = {"reference": DISPATCH.name, "versions": "torch 2", "ms": 0.5}
     ROW = {**asdict(ASK.deployment), "versions": "torch 2", "model": "vit", "unstable": unstable}
@@ -145,7 +145,7 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
     assert heard == [(1, 2), (2, 2)] and (tally.measured, tally.known) == (2, 0)
     assert (
         caplog.messages
-        == ["latency is known less well than it could be: another sweep trains there"] * unstable
+        == ["latency is known less well than it could be: another sweep trains or measures there"] * unstable
     )
     again = Phase(phase.store, phase.asked, lambda *now: heard.append(now))
     assert again.measure(subjects, [Disturbed()]).known == 2 and len(heard) == 2

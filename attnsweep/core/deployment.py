@@ -76,7 +76,7 @@ class Deployments:
                 hint = did_you_mean(key, names) or f"; use {', '.join(names)}"
                 raise UserError(f"{where}: {key!r} is unknown{hint}")
         deployments = cls(**{key: checked(key, value, where) for key, value in asked.items()})
-        if set(deployments.precision) == {"int8"} and QUANTISING not in deployments.runtime:
+        if "int8" in deployments.precision and QUANTISING not in deployments.runtime:
             raise UserError(f"{where}: precision='int8' is for runtime={QUANTISING!r}; name that one")
         return deployments
 

@@ -136,7 +136,7 @@ def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measur
     here meanwhile that lets others measure.
     """
     with presence.alone(PATIENCE_S) as is_alone:
-        disturbed_by = presence.other_work() if is_alone else "another sweep trains there"
+        disturbed_by = presence.other_work() if is_alone else "another sweep trains or measures there"
         for threads in sorted({ask.deployment.threads for ask in asks}):
             these = [ask for ask in asks if ask.deployment.threads == threads]
             side_by_side = 1 if gpus else max(1, min(cpus // (SHARE * threads), len(these)))
