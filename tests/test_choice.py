@@ -100,6 +100,13 @@ def results(tmp_path: Path) -> str:
     return str(tmp_path / "results")
 
 
+def test_a_whole_number_is_shown_whole_where_others_have_none():
+    frame = sweep()
+    frame["depth"] = frame["depth"].map({1: None, 2: 20_000, 3: 30_000, 4: 65_536})
+    shown = to_show(choice.choose(frame, {}).settings)
+    assert shown["depth"].fillna("-").tolist() == ["65536", "30000", "20000", "-"]
+
+
 @pytest.mark.filterwarnings("error")
 def test_rows_of_many_columns_are_shown_without_a_warning_of_pandas():
     best = choice.choose(sweep().assign(model="vit"), {}).settings

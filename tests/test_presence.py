@@ -133,7 +133,9 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
         def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
             for ask in asks:
                 row = reference if ask.subject is None else {**ROW, "arch_id": ask.subject.arch_id}
-                yield Measured(ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains or measures there")
+                yield Measured(
+                    ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains or measures there"
+                )
 
     reference = {"reference": DISPATCH.name, "versions": "torch 2", "ms": 0.5}
     ROW = {**asdict(ASK.deployment), "versions": "torch 2", "model": "vit", "unstable": unstable}

@@ -839,6 +839,15 @@ def test_a_label_says_what_an_architecture_is_before_how_it_was_trained(images: 
         ]
 
 
+def test_what_follows_from_an_axis_is_not_named_in_its_place() -> None:
+    text = {"model": "decoder", "encoding": "bpe"}
+    trials = [make_trial(resolve({**text, "vocabulary": size}), Path(".")) for size in (300, 400)]
+    assert [label(one, varying(trials)) for one in trials] == [
+        "decoder vocabulary=300",
+        "decoder vocabulary=400",
+    ]
+
+
 def test_trials_of_models_that_are_trained_otherwise_say_so() -> None:
     def labelled(*points: dict[str, Any]) -> list[str]:
         trials = [make_trial(resolve(point), Path(".")) for point in points]

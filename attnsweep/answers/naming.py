@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from attnsweep.answers.selection import SETTING, STATE, plain, require, setting_columns
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import FLOAT
-from attnsweep.core.labels import fewest, model_name, shown
+from attnsweep.core.labels import FOLLOW, fewest, model_name, shown
 from attnsweep.results.schema import ARCHITECTURE, CONFIGURATION
 
 FRACTIONS = tuple(column.name for column in CONFIGURATION if column.type == FLOAT)
@@ -53,14 +54,14 @@ def short_name(model: str, models: Sequence[str]) -> str:
 
 
 def distinguishing(frame: pd.DataFrame) -> list[str]:
-    """The fewest of the varying axes that tell rows apart, architecture before training and well-known axes
-    first; and the axes in which the training of models differs.
+    """The fewest of the varying axes that tell rows apart, architecture before training, well-known axes
+    first and what follows from others last; and the axes in which the training of models differs.
     """
     frame = plain(frame)
     known = [*ABBREVIATIONS, *SETTING, *STATE]
 
-    def rank(name: str) -> tuple[bool, int]:
-        return name not in ARCHITECTURE_NAMES, known.index(name)
+    def rank(name: str) -> tuple[bool, bool, int]:
+        return name in FOLLOW, name not in ARCHITECTURE_NAMES, known.index(name)
 
     kept = sorted(varying(frame), key=rank)
     needed = fewest(
@@ -95,10 +96,13 @@ def differs(frame: pd.DataFrame, axis: str) -> bool:
 
 
 def as_typed(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
-    """The rows with floats and checksums among these axes as text, of as few digits as tell them apart."""
-    return plain(frame).assign(
-        **{name: shortened(frame[name]) for name in axes if name in (*FRACTIONS, *CHECKSUMS)}
-    )
+    """The rows with numbers and checksums among these axes as text: fractions and checksums with as few
+    digits as tell them apart, whole numbers whole, also where some are null.
+    """
+    typed = plain(frame)
+    short = {name: shortened(frame[name]) for name in axes if name in (*FRACTIONS, *CHECKSUMS)}
+    whole = [name for name in axes if name not in short and is_float_dtype(typed[name])]
+    return typed.assign(**short, **{name: typed[name].map(shown, na_action="ignore") for name in whole})
 
 
 def shortened(values: pd.Series) -> pd.Series:

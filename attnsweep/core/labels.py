@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attnsweep.core.clean import clean
 
+FOLLOW = (  # from other axes, as a rule
+    "model_sha256", "unreadable", "channels", "patch_size", "dim_head", "num_classes",
+)  # fmt: skip
+
 
 def model_name(model: object) -> str:
     """The short name of a model: the class of `FILE.py:CLASS`, the name of `LIBRARY:NAME`."""

@@ -7,12 +7,11 @@ from typing import Any
 
 from attnsweep.core.axes import Value
 from attnsweep.core.clean import clean
-from attnsweep.core.labels import fewest, model_name
+from attnsweep.core.labels import FOLLOW, fewest, model_name
 from attnsweep.core.trial import Trial
 from attnsweep.tasks.registry import AXES
 
 RECIPE = [key for key, axis in AXES.items() if not axis.architecture and key not in ("dataset", "seed")]
-FOLLOW = ("model_sha256", "unreadable", "channels", "patch_size", "dim_head")  # from other axes, as a rule
 
 
 def varying(trials: Sequence[Trial]) -> list[str]:
