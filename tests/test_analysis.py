@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,8 @@ from unittest import mock
 import pytest
 from matplotlib.figure import Figure
 
-from attnsweep.figures import placement
+from attnsweep.answers.pareto import Reference
+from attnsweep.figures import front, panels, placement
 from attnsweep.results.schema import CONFIGURATION
 from attnsweep.results.store import Store
 
@@ -170,30 +173,51 @@ def test_no_label_covers_another_or_leaves_the_figure(tmp_path, rows):
         assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for b in boxes)
 
 
+def dot(label: str, cost: float, accuracy: float, reach: float, **known: Any) -> Any:
+    """A point of the front, and of a model of its own, as labels are placed beside it; `reach` is how far its
+    interval goes to either side.
+    """
+    ends = {"low": accuracy - reach, "high": accuracy + reach}
+    named = {"label": label, "model": label, "cost": cost, "accuracy": accuracy, "on_front": True}
+    return types.SimpleNamespace(**{**named, **ends, **known})
+
+
+def labelled(points: list[Any], line: Sequence[tuple[float, float]] = ()) -> set[str]:
+    """The labels that find room in a small panel."""
+    axes = Figure(figsize=(4, 3), dpi=100).subplots()
+    axes.set(xscale="log", xlim=(0.5, 8), ylim=(0.85, 1))
+    missed = placement.LabelPlacer(axes, points, line, colour=lambda model: "black").place()
+    found = [text.get_text() for text in axes.texts if text.get_text()]
+    assert missed + len(found) == len(points)
+    return set(found)
+
+
 def test_the_front_is_labelled_where_another_order_finds_room(monkeypatch):
     """In the order of their costs, the labels of the first two points leave none to the third."""
     places = [(1.12, 0.904), (1.37, 0.913), (1.43, 0.919), (2.05, 0.946), (2.66, 0.951)]
-    points = [
-        types.SimpleNamespace(
-            label=f"a_model_of_a_long_name_{i}", model=f"model_{i}", cost=cost, accuracy=accuracy,
-            low=accuracy - 0.002, high=accuracy + 0.002, on_front=True,
-        )
-        for i, (cost, accuracy) in enumerate(places)
-    ]  # fmt: skip
+    points = [dot(f"a_model_of_a_long_name_{i}", *place, 0.002) for i, place in enumerate(places)]
     corners = [corner for (_, y), (x, z) in itertools.pairwise(places) for corner in ((x, y), (x, z))]
-
-    def unlabelled() -> int:
-        figure = Figure(figsize=(4, 3), dpi=100)
-        axes = figure.subplots()
-        axes.set(xscale="log", xlim=(0.5, 8), ylim=(0.85, 1))
-        line = [places[0], *corners]
-        missed = placement.LabelPlacer(axes, points, line, colour=lambda model: "black").place()
-        assert missed + len({text.get_text() for text in axes.texts} - {""}) == len(points)
-        return missed
-
-    assert unlabelled() == 0
+    assert len(labelled(points, [places[0], *corners])) == len(points)
     monkeypatch.setattr(placement, "ORDERS", 1)
-    assert unlabelled() > 0
+    assert len(labelled(points, [places[0], *corners])) < len(points)
+
+
+def between_bars(label: str, cost: float, accuracy: float, reach: float, **known: Any) -> list[Any]:
+    """A point and two neighbours off the front, so near that its label has no room between them."""
+    sides = [dot("beside", cost * by, accuracy, reach, on_front=False, model="other") for by in (0.95, 1.05)]
+    return [dot(label, cost, accuracy, reach, **known), *sides]
+
+
+def test_the_line_to_a_label_may_run_along_the_bar_of_its_own_point():
+    assert "a_long_name" in labelled(between_bars("a_long_name", 2, 0.92, 0.03))
+
+
+def test_of_a_model_whose_best_setting_finds_no_room_the_next_one_is_labelled():
+    best, rest = (
+        between_bars(*one, model="vit", on_front=False)
+        for one in (("best", 2, 0.93, 0.2), ("next", 5, 0.9, 0.02))
+    )
+    assert labelled([*best, *rest]) & {"best", "next"} == {"next"}
 
 
 @pytest.mark.slow
@@ -492,6 +516,15 @@ def test_of_sixty_settings_those_without_a_label_or_a_cost_are_counted(tmp_path)
     labels = [text for text in texts if text.startswith("vit ")]
     missing = len(first.points) - len(labels)
     assert missing > 0 and f"{missing} settings without a label; 1 setting not drawn: cost unknown" in texts
+
+
+def test_a_crowded_panel_has_the_intervals_of_its_front_alone():
+    points = [panels.Point("vit", "vit", 1.0 + i, 0.9, 0.8, 0.95, 3, on_front=not i) for i in range(61)]
+    crowd = panels.Panel("mnist", "test_acc", "params", tuple(points), Reference(100.0), 0.5)
+    first, *rest = front.uncrowded(crowd).points
+    assert first == points[0] and {(point.low, point.high) for point in rest} == {(0.9, 0.9)}
+    few = replace(crowd, points=tuple(points[:60]))
+    assert front.uncrowded(few) is few
 
 
 @pytest.mark.slow

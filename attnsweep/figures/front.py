@@ -28,7 +28,7 @@ from attnsweep.core.text import counted
 from attnsweep.figures import fonts
 from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, folder_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
-from attnsweep.figures.panels import Panel, Summary, panels, panels_by_runtime, summary
+from attnsweep.figures.panels import Panel, Point, Summary, panels, panels_by_runtime, summary
 from attnsweep.figures.placement import GREY, LabelPlacer
 from attnsweep.results.loading import load
 
@@ -39,12 +39,14 @@ COSTS = {
     "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
 }
 LAYOUT = Layout(panel=(4.4, 3.3), gap=(0.6, 0.95), left=0.75, right=0.3, above=0.85, below=0.70)
+MOST_BARS = 60  # settings of a panel, up to which those off the front have their intervals drawn
 # leading digits of the ticks of a log axis whose ends have less than that ratio
 COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
 
 
 def draw(shown: Sequence[Panel], about: Summary) -> Figure:
     """A row of panels for each cost, a column for each data set; a single data set's panels side by side."""
+    shown = [uncrowded(one) for one in shown]
     costs, datasets = (
         list(dict.fromkeys(getattr(one, name) for one in shown)) for name in ("measured", "dataset")
     )
@@ -81,6 +83,17 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     counts = {"without a label": unlabelled, "not drawn: cost unknown": one.left_out}
     said = "; ".join(f"{counted(count, 'setting')} {what}" for what, count in counts.items() if count)
     axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
+
+
+def uncrowded(one: Panel) -> Panel:
+    """The panel; where it is crowded, without the intervals of what is not on the front."""
+    if len(one.points) <= MOST_BARS:
+        return one
+    bare = (
+        point if point.on_front else replace(point, low=point.accuracy, high=point.accuracy)
+        for point in one.points
+    )
+    return replace(one, points=tuple(bare))
 
 
 def limit(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
@@ -143,21 +156,40 @@ def draw_points(axes: Axes, one: Panel) -> None:
     axes.plot(costs, levels, color="#555555", linewidth=1.1, solid_joinstyle="miter", zorder=2)
     low, high = ([getattr(point, end) for point in one.front for _ in (0, 1)] for end in ("low", "high"))
     axes.fill_between(costs, low, high, color="#555555", alpha=0.10, linewidth=0, zorder=1)
-    for point in one.points:
+    for points, order in ((one.front, 5), ([point for point in one.points if not point.on_front], 3)):
+        for look, alike in by_look(points).items():
+            draw_alike(axes, alike, *look, order=order)
+
+
+def by_look(points: Sequence[Point]) -> dict[tuple[str, str, bool, bool], list[Point]]:
+    """The points by colour, marker, whether they are of one seed, and whether their cost is unsure: what
+    looks alike is drawn at once, which takes a tenth of the time.
+    """
+    found: dict[tuple[str, str, bool, bool], list[Point]] = {}
+    for point in points:
         colour, marker = style_of(point.model)
-        colour, size, order = (colour, 6.5, 5) if point.on_front else (faint(colour), 5, 3)
-        style = "dotted" if point.seeds == 1 else "solid"  # one seed: nothing is known of others
-        axes.vlines(
-            point.cost, point.low, point.high, color=colour, linewidth=1.2, linestyle=style, zorder=order
-        )
-        face, edge = (colour, "white") if point.unsure is None else ("white", colour)
-        axes.hlines(
-            point.accuracy, *(point.unsure or (point.cost,) * 2), color=colour, linewidth=0.9, zorder=order
-        )
-        axes.plot(
-            point.cost, point.accuracy, marker, color=face, markersize=size, markeredgecolor=edge,
-            markeredgewidth=0.7 if point.unsure is None else 1.2, zorder=order + 1,
-        )  # fmt: skip
+        colour = colour if point.on_front else faint(colour)
+        found.setdefault((colour, marker, point.seeds == 1, point.unsure is not None), []).append(point)
+    return found
+
+
+def draw_alike(
+    axes: Axes, points: Sequence[Point], colour: str, marker: str, alone: bool, unsure: bool, *, order: int
+) -> None:
+    """Points of one look with their intervals; see `by_look`."""
+    costs, qualities, low, high = (
+        [getattr(point, name) for point in points] for name in ("cost", "accuracy", "low", "high")
+    )
+    style = "dotted" if alone else "solid"  # one seed: nothing is known of others
+    face, edge = ("white", colour) if unsure else (colour, "white")
+    axes.vlines(costs, low, high, color=colour, linewidth=1.2, linestyle=style, zorder=order)
+    if unsure:
+        ends = zip(*(point.unsure or (point.cost,) * 2 for point in points), strict=True)
+        axes.hlines(qualities, *ends, color=colour, linewidth=0.9, zorder=order)
+    axes.plot(
+        costs, qualities, marker, color=face, markersize=6.5 if order > 3 else 5, markeredgecolor=edge,
+        markeredgewidth=1.2 if unsure else 0.7, zorder=order + 1,
+    )  # fmt: skip
 
 
 def staircase(axes: Axes, one: Panel) -> tuple[list[float], list[float]]:
@@ -181,11 +213,14 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
     points = [point for one in shown for point in one.points]
     words = {word.strip("0123456789.") for point in points for word in point.label.split()[1:]}
     known = [(name, form.format("")) for name, form in naming.ABBREVIATIONS.items()]
-    meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words]
+    meanings = [f"{short}\u00a0=\u00a0{name}" for name, short in known if short in words - {name}]
     sentences = {
         "Line: the front, the settings that no other beats on both cost and quality on validation; band and "
         "bars: 95\u00a0% intervals on test.": True,
         "Pale: the others.": any(not point.on_front for point in points),
+        f"Where there are more than {MOST_BARS}, those have no bars.": any(
+            len(one.points) > MOST_BARS for one in shown
+        ),
         "Dotted: one seed, whose interval does not know how another would do.": any(
             point.seeds == 1 for point in points
         ),

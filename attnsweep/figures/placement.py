@@ -3,14 +3,14 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from attnsweep.figures import fonts
 
@@ -37,6 +37,8 @@ class Point(Protocol):
 
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+Pixel = tuple[float, float]
+Boxes = NDArray[np.float64]  # (n, 4), or of points (n, 2)
 Place = tuple[Box, list[Box]]  # of a label, and the small boxes along the line that leads to it
 RADII = (6, 9, 13, 18, 25, 34, 45, 58, 74, 92)  # points from a marker's centre to its label
 LEADER_FROM = 13  # points; from there on a line ties the label to its marker
@@ -48,6 +50,7 @@ DIRECTIONS = [  # in degrees, each with the part of the label's width that lies 
 OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
 ORDERS = 5  # in which the front is labelled at most, until all of it finds room
 ON_THE_LINE = 25.0  # the penalty of a label of the front that meets its line
+LEADER_WIDTH = 1.5  # pixels to either side of a line to a label that nothing else may be in
 
 
 class LabelPlacer:
@@ -67,25 +70,24 @@ class LabelPlacer:
         self.axes, self.points, self.colour = axes, points, colour
         self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
         self.limits = axes.get_window_extent()
-        self.taken, self.found = self.markers(), dict[int, Place]()  # by the index of the point
-        self.line = self.boxes_of_line(line)
         self.centres = np.array([self.pixels(point.cost, point.accuracy) for point in points]).reshape(-1, 2)
+        self.taken, self.found = self.markers(), dict[int, Place]()  # by the index of the point
+        self.line = np.reshape(self.boxes_of_line(line), (-1, 4))
 
     def place(self) -> int:
-        """Labels the front; then the best of each model not on it; then others that have room beside them.
-        Returns how many points have no label.
+        """Labels the front; then of each model that has no label yet the best setting that finds room; then
+        others that have room beside them. Returns how many points have no label.
         """
         by_accuracy = sorted(range(len(self.points)), key=lambda i: -self.points[i].accuracy)
         front = [i for i, point in enumerate(self.points) if point.on_front]
-        dominated = [i for i in by_accuracy if not self.points[i].on_front]
-        named = {self.points[i].model for i in front}
-        best = {self.points[i].model: i for i in reversed(dominated) if self.points[i].model not in named}
-        rest = [i for i in dominated if best.get(self.points[i].model) != i]
         near = [radius for radius in RADII if radius < LEADER_FROM]
         with fonts.quietly():
             self.place_front(front)
-            self.find_places([*best.values()], RADII)
-            self.find_places(rest, near)
+            named = {self.points[i].model for i in self.found}
+            for i in by_accuracy:
+                if self.points[i].model not in named and not self.find_places([i], RADII):
+                    named.add(self.points[i].model)
+            self.find_places([i for i in by_accuracy if i not in {*front, *self.found}], near)
             for i, place in self.found.items():
                 self.draw(i, place)
         return len(self.points) - len(self.found)
@@ -109,10 +111,10 @@ class LabelPlacer:
     def find_places(self, points: Sequence[int], radii: Sequence[int]) -> list[int]:
         """Finds places for the labels of these points in turn; returns those that found no room."""
         for i in points:
-            place = self.best_place(self.points[i], self.size_of(i), radii)
+            place = self.best_place(i, radii)
             if place is not None:
-                box, leader = self.found[i] = place
-                self.taken += [(box[0] - 3, box[1], box[2] + 3, box[3]), *leader]
+                (left, bottom, right, top), leader = self.found[i] = place
+                self.taken = np.vstack([self.taken, (left - 3, bottom, right + 3, top), *leader])
         return [i for i in points if i not in self.found]
 
     @functools.cache  # noqa: B019  the placer lives no longer than its figure is drawn
@@ -137,69 +139,66 @@ class LabelPlacer:
 
     def draw(self, i: int, place: Place) -> None:
         """Writes the label of a point at its place, and draws a line to it where it is far away."""
-        (box, leader), point = place, self.points[i]
-        self.text_of(i).set_position(self.offset(point, (box[0], box[1])))
+        box, leader = place
+        self.text_of(i).set_position(self.offset(i, box[:2]))
         if leader:
-            self.draw_leader(point, box)
+            self.draw_leader(i, box)
 
-    def best_place(self, point: Point, size: tuple[float, float], radii: Sequence[int]) -> Place | None:
-        """The place of its label with the least penalty; None where nothing is free."""
-        places = sorted(self.places(point, size, radii))
-        boxes, taken = np.array([box for _, box, _ in places]), np.array(self.taken)
-        usable = self.inside(boxes) & ~overlaps(boxes, taken)
+    def best_place(self, i: int, radii: Sequence[int]) -> Place | None:
+        """The place of a point's label with the least penalty; None where nothing is free."""
+        penalty, boxes, far = self.places(i, radii)
         on_line = overlaps(boxes, self.line)
-        if not point.on_front:
-            usable &= ~on_line
-        best, least = None, math.inf
-        for i in np.flatnonzero(usable):
-            penalty, box, radius = places[i]
-            if penalty >= least:
-                break
-            leader = self.leader(point, box) if radius >= LEADER_FROM else []
-            if overlaps(leader, taken).any() or (not leader and self.is_nearer_to_another(point, box)):
-                continue
-            if penalty + ON_THE_LINE * on_line[i] < least:
-                best, least = (box, leader), penalty + ON_THE_LINE * on_line[i]
-        return best
+        usable = self.inside(boxes) & ~overlaps(boxes, self.taken) & (self.points[i].on_front | ~on_line)
+        penalty, boxes, far = penalty[usable] + ON_THE_LINE * on_line[usable], boxes[usable], far[usable]
+        centre, low, high = self.centres[i], boxes[:, :2], boxes[:, 2:]
+        apart = self.centres - np.clip(self.centres, low[:, None], high[:, None])
+        apart = np.linalg.norm(apart, axis=2)  # (places, points), from a label to each point
+        misread = (apart < apart[:, [i]] - 1e-6).any(axis=1)  # without a line to its own point
+        others = np.delete(self.taken, [2 * i, 2 * i + 1], axis=0)  # a leader may run along its point's bar
+        wrong = np.where(far, crosses(*self.shortened(centre, np.clip(centre, low, high)), others), misread)
+        if wrong.all():
+            return None
+        best = int(np.where(wrong, math.inf, penalty).argmin())
+        left, bottom, right, top = boxes[best].tolist()
+        box = (left, bottom, right, top)
+        return box, self.leader(i, box) if far[best] else []
 
-    def places(
-        self, point: Point, size: tuple[float, float], radii: Sequence[int]
-    ) -> Iterator[tuple[float, Box, int]]:
-        """Every place that is tried: its penalty, the box of the label, and how far away that is."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        preferred = OFF_THE_FRONT if point.on_front else BEHIND_THE_FRONT
-        for radius, (angle, hangs) in itertools.product(radii, DIRECTIONS):
-            reach, up = radius * self.per_point, math.sin(math.radians(angle))
-            left = x + reach * math.cos(math.radians(angle)) - size[0] * hangs
-            bottom = y + reach * up - size[1] * (1 - up) / 2
-            turned = abs(math.remainder(angle - preferred, 360))
-            yield radius + 0.07 * turned, (left, bottom, left + size[0], bottom + size[1]), radius
+    def places(self, i: int, radii: Sequence[int]) -> tuple[Boxes, Boxes, NDArray[np.bool_]]:
+        """Every place that is tried: its penalty, the box of the label (places, 4), and whether it is so far
+        away that a line leads to it.
+        """
+        width, height = self.size_of(i)
+        tried = [(radius, *direction) for radius in radii for direction in DIRECTIONS]
+        radius, degrees, hangs = np.array(tried).T
+        reach, across, up = radius * self.per_point, np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        left = self.centres[i, 0] + reach * across - width * hangs
+        bottom = self.centres[i, 1] + reach * up - height * (1 - up) / 2
+        preferred = OFF_THE_FRONT if self.points[i].on_front else BEHIND_THE_FRONT
+        turned = np.abs((degrees - preferred + 180) % 360 - 180)
+        boxes = np.column_stack([left, bottom, left + width, bottom + height])
+        return radius + 0.07 * turned, boxes, radius >= LEADER_FROM
 
-    def is_nearer_to_another(self, point: Point, box: Box) -> bool:
-        """Whether a label that no line ties to its point would be taken for that of another."""
-        low, high = np.array(box[:2]), np.array(box[2:])
-        apart = np.linalg.norm(self.centres - np.clip(self.centres, low, high), axis=1)
-        x, y = self.pixels(point.cost, point.accuracy)
-        own = math.dist((x, y), nearest(box, (x, y)))
-        return bool((apart < own - 1e-6).any())
-
-    def inside(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def inside(self, boxes: Boxes) -> NDArray[np.bool_]:
         """Which of the boxes (n, 4) stay in the panel; a few pixels to the right and above do not matter."""
         left, bottom, right, top = self.limits.extents
         low, high = boxes[:, :2] >= (left + 2, bottom + 2), boxes[:, 2:] <= (right + 12, top + 4)
         return np.all(low & high, axis=1)
 
-    def leader(self, point: Point, box: Box) -> list[Box]:
-        """Small boxes along the line from the marker's edge to the label."""
-        x, y = self.pixels(point.cost, point.accuracy)
-        across, up = nearest(box, (x, y))
-        length = math.hypot(across - x, up - y)
-        parts = np.arange(6.5 * self.per_point, length - 3, 2.0) / max(length, 1.0)
-        return [square(x + (across - x) * part, y + (up - y) * part, 1.5) for part in parts]
+    def shortened(self, centre: Boxes, ends: Boxes) -> tuple[Boxes, Boxes]:
+        """Both ends (n, 2) of lines from a marker's edge to just before `ends`."""
+        way = ends - centre
+        length = np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1.0)
+        return centre + way * (6.5 * self.per_point / length), ends - way * (3 / length)
 
-    def draw_leader(self, point: Point, box: Box) -> None:
+    def leader(self, i: int, box: Box) -> list[Box]:
+        """Small boxes along the line from a point's marker to its label."""
+        (start,), (end,) = self.shortened(self.centres[i], np.array([nearest(box, self.centres[i])]))
+        parts = np.linspace(0, 1, max(int(math.dist(start, end) / 2), 2))[:, None]
+        return [square(x, y, LEADER_WIDTH) for x, y in (start + (end - start) * parts).tolist()]
+
+    def draw_leader(self, i: int, box: Box) -> None:
         """Draws a line from a label to its point."""
-        end = self.offset(point, nearest(box, self.pixels(point.cost, point.accuracy)))
+        point, end = self.points[i], self.offset(i, nearest(box, self.centres[i]))
         self.axes.annotate(
             "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
@@ -209,18 +208,18 @@ class LabelPlacer:
         x, y = self.axes.transData.transform((cost, accuracy))
         return float(x), float(y)
 
-    def offset(self, point: Point, place: tuple[float, float]) -> tuple[float, float]:
-        """From the marker to a place in pixels, in points: the same at every resolution."""
-        x, y = self.pixels(point.cost, point.accuracy)
+    def offset(self, i: int, place: Pixel) -> Pixel:
+        """From a marker to a place in pixels, in points: the same at every resolution."""
+        x, y = self.centres[i].tolist()
         return (place[0] - x) / self.per_point, (place[1] - y) / self.per_point
 
-    def markers(self) -> list[Box]:
-        """What is taken before anything has a label."""
-        return [box for point in self.points for box in self.boxes_of(point)]
+    def markers(self) -> Boxes:
+        """What is taken before anything has a label: of each point the marker, then the bar."""
+        return np.reshape([self.boxes_of(i) for i in range(len(self.points))], (-1, 4))
 
-    def boxes_of(self, point: Point) -> list[Box]:
+    def boxes_of(self, i: int) -> list[Box]:
         """The marker and the bar of a point."""
-        x, y = self.pixels(point.cost, point.accuracy)
+        point, (x, y) = self.points[i], self.centres[i].tolist()
         low, high = self.pixels(point.cost, point.low)[1], self.pixels(point.cost, point.high)[1]
         return [square(x, y, 4 * self.per_point), (x - 1.5, low - 1, x + 1.5, high + 1)]
 
@@ -230,17 +229,29 @@ class LabelPlacer:
         return [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
 
 
-def overlaps(boxes: ArrayLike, others: ArrayLike) -> NDArray[np.bool_]:
+def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:
     """Which of the boxes (n, 4) overlap any of the others (m, 4)."""
-    a, b = np.reshape(boxes, (-1, 1, 4)), np.reshape(others, (1, -1, 4))
-    apart = (a[..., :2] >= b[..., 2:]) | (b[..., :2] >= a[..., 2:])
-    return np.any(~np.any(apart, axis=2), axis=1)
+    left, bottom, right, top = (boxes[:, [side]] for side in range(4))
+    over = (left < others[:, 2]) & (right > others[:, 0]) & (bottom < others[:, 3]) & (top > others[:, 1])
+    return np.any(over, axis=1)
+
+
+def crosses(starts: Boxes, ends: Boxes, boxes: Boxes) -> NDArray[np.bool_]:
+    """Which of the lines from `starts` to `ends` (n, 2) come within `LEADER_WIDTH` of any of the boxes
+    (m, 4): those with a part that is between a box's sides and between its ends at once.
+    """
+    way = (ends - starts)[:, None]
+    way = np.where(way == 0, 1e-9, way)
+    to_low = (boxes[:, :2] - LEADER_WIDTH - starts[:, None]) / way  # (n, m, 2), in parts of the line
+    to_high = (boxes[:, 2:] + LEADER_WIDTH - starts[:, None]) / way
+    begins, ends_at = np.minimum(to_low, to_high).max(axis=2), np.maximum(to_low, to_high).min(axis=2)
+    return np.any((begins < ends_at) & (begins < 1) & (ends_at > 0), axis=1)
 
 
 def square(x: float, y: float, half: float) -> Box:
     return x - half, y - half, x + half, y + half
 
 
-def nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
+def nearest(box: Box, point: Sequence[float]) -> Pixel:
     """The point of the box that is nearest to `point`."""
     return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
