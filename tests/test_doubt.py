@@ -80,6 +80,26 @@ def test_intervals_of_settings_and_of_differences_cover_the_truth_at_their_state
     assert 0.92 <= np.mean(of_two) <= 0.98
 
 
+@pytest.mark.parametrize(("examples", "truth"), [(20, 0.9), (100, 0.9), (100, 0.97), (400, 0.97)])
+def test_of_few_examples_and_of_settings_that_err_on_the_same_ones_intervals_cover_too(examples, truth):
+    """Two equal settings, one seed each, whose answers are the same on four of five examples."""
+    chance, of_one, of_two = np.random.default_rng(0), [], []
+    for _ in range(200):
+        first, other = chance.random((2, examples)), chance.random(examples) < 0.2
+        right = np.stack([first[0], np.where(other, first[1], first[0])])[:, None] < truth
+        draws = drawn(right, chance, 200)
+        of_one.append(share_within(draws, np.full(2, truth)))
+        of_two.append(share_within(draws[1:] - draws[:-1], np.zeros(1)))
+    assert np.mean(of_one) > 0.92 and np.mean(of_two) > 0.93
+
+
+def test_settings_that_are_right_on_the_same_examples_are_not_known_to_be_equal():
+    right = np.tile(np.arange(100) < 90, (2, 1, 1)).swapaxes(0, 1).reshape(2, 1, 100)
+    draws = drawn(right, np.random.default_rng(0), 2000)
+    low, high = np.quantile(draws[1] - draws[0], [0.025, 0.975])
+    assert -0.05 < low < -0.01 and 0.01 < high < 0.05, "about three examples: the rule of three"
+
+
 @pytest.mark.slow
 def test_a_bootstrap_of_the_seeds_alone_would_cover_less():
     """Why seeds are not resampled: means of three drawn with replacement from three lie too near."""
@@ -127,9 +147,11 @@ def test_the_variance_of_few_seeds_is_drawn_towards_that_of_all_by_what_it_is_wo
     assert common == pytest.approx(1, abs=0.1) and dof == pytest.approx(8, rel=0.35)
 
 
-def test_seeds_of_two_settings_alone_stand_for_themselves():
-    own = spread.moderated(np.array([4.0, 1.0, 0.0]), np.array([2, 2, 0]))
-    assert own.variance.tolist() == [4.0, 1.0, 0.0] and own.dof.tolist() == [2.0, 2.0, 0.0]
+def test_seeds_of_two_settings_alone_stand_for_themselves_and_for_those_with_one():
+    own = spread.moderated(np.array([4.0, 1.0, 0.0]), np.array([2, 4, 0]))
+    assert own.variance.tolist() == [4.0, 1.0, 2.0] and own.dof.tolist() == [2.0, 4.0, 6.0]
+    alone = spread.moderated(np.zeros(2), np.zeros(2))
+    assert alone.variance.tolist() == alone.dof.tolist() == [0, 0]
 
 
 @pytest.mark.slow
@@ -233,6 +255,19 @@ def test_costs_that_are_not_well_known_are_drawn_and_one_measurement_is_drawn_on
     same = pd.DataFrame([row(1, 0, better, lr=0.1, **ends), row(1, 0, worse, lr=0.2, **ends)])
     assert chances.on_front(doubt.doubt(same), "latency_ms_p50").tolist() == [1, 0]
     assert (chances.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
+
+
+def test_a_latency_whose_interval_has_no_end_is_not_exact():
+    """As of too few calls; in a row that is done an endless end is null."""
+    sure = doubt.Doubt(pd.DataFrame(), "test_acc", np.zeros((3, 2000)))
+    exact, endless = np.full(3, math.nan), np.array([math.nan, 0.0, 0.0])
+    for high in (math.nan, math.inf):
+        drawn_costs = chances.drawn_costs(np.ones(3), endless, np.array([math.nan, high, 1.0]), sure)
+        low, high = np.quantile(drawn_costs, [0.025, 0.975], axis=1)
+        assert low[0] == high[0] == 1
+        assert low[1] == pytest.approx(0.1, rel=0.2) and high[1] == pytest.approx(10, rel=0.2)
+        assert 0.2 < low[2] < 0.5
+    assert (chances.drawn_costs(np.ones(3), exact, exact, sure) == 1).all()
 
 
 def test_what_lacks_the_cost_has_no_probability():

@@ -236,6 +236,18 @@ def test_what_seeds_took_on_different_devices_has_no_median_and_shares_no_front(
         pareto.front(pareto.over_seeds(frame), "train_s")
 
 
+def test_measures_that_no_row_of_ours_has_are_unknown():
+    frame = pd.DataFrame([
+        trial(depth=1, params=-1), trial(depth=2, latency_ms_p50=-1.0), trial(depth=3, params=0),
+        trial(depth=4, val_acc=0.4, params=7),
+    ])  # fmt: skip
+    rows = selection.done(frame)
+    assert pareto.front(frame, "params")["depth"].tolist() == [3]
+    assert pareto.pick(frame, params=10)["depth"].tolist() == [3, 4]
+    assert rows["params"].isna().tolist() == [True, False, False, False]
+    assert rows["latency_ms_p50"].isna().tolist() == [False, True, False, False]
+
+
 def test_measures_that_are_no_finite_number_are_unknown():
     frame = pd.DataFrame([trial(depth=2, latency_ms_p50=np.inf), trial(depth=4, val_acc=np.inf)])
     found = pareto.over_seeds(frame)

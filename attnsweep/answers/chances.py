@@ -11,6 +11,7 @@ from scipy import special
 from attnsweep.answers import selection
 from attnsweep.answers.doubt import AT_ONCE, LEVEL, Doubt
 
+ENDLESS = 10.0
 LATENCY_ENDS = ("latency_ms_low", "latency_ms_high")
 Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and the upper ones, (settings,) each
 
@@ -44,13 +45,14 @@ def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:
 
 
 def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doubt) -> np.ndarray:
-    """Draws of costs, (n, draws), whose logarithm is normal with 95 % between `low` and `high` (n,). Settings
-    that share a measurement, as those that differ only in `lr`, share its draws. Without any interval, the
-    costs (n,).
+    """Draws of costs, (n, draws), whose logarithm is normal with 95 % between `low` and `high` (n,); an end
+    that is none, as of too few calls, is `ENDLESS` times away. Settings that share a measurement, as those
+    that differ only in `lr`, share its draws. Without any interval, the costs (n,).
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = np.log(high / low) / (2 * special.ndtri((1 + LEVEL) / 2))
-    deviation = np.where(np.isfinite(deviation) & (deviation > 0), deviation, 0.0)
+    has_none = np.isnan(low) & np.isnan(high)
+    low = np.clip(np.nan_to_num(low), costs / ENDLESS, costs)
+    high = np.clip(np.nan_to_num(high, nan=np.inf), costs, costs * ENDLESS)
+    deviation = np.where(has_none, 0.0, np.log(high / low)) / (2 * special.ndtri((1 + LEVEL) / 2))
     if not deviation.any():
         return costs
     one, of = np.unique(np.column_stack([costs, deviation]), axis=0, return_inverse=True)

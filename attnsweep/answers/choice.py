@@ -87,6 +87,8 @@ def cheapest(settings: pd.DataFrame, among: set[int], cost: str, *, than: float)
 
 def gain(settings: pd.DataFrame, cheap: int, best: int, cost: str) -> str:
     """How much cheaper one setting is than another: `4 times as fast`."""
+    if not settings.loc[cheap, cost]:
+        return f"takes no {NOUNS.get(cost, 'time')}"
     times = settings.loc[best, cost] / settings.loc[cheap, cost]
     many = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     if cost == "latency_ms_p50":

@@ -164,7 +164,9 @@ def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int,
                 noise[i] = pair.by_example.var(axis=0, ddof=1).mean()
     spread = moderated(variance, seeds - 1)
     chance = np.random.default_rng(0)
-    moved = doubt.changes(shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO)
+    moved = doubt.changes(
+        shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO, alike=True
+    )
     means = np.array([pair.by_seed.mean() for pair in pairs])
     drawn = doubt.bounded(means[:, None] + moved, quality, least=-1.0)
     found = tuple(

@@ -27,7 +27,8 @@ LEVEL = 0.95
 DRAWS = 2000
 AT_ONCE = 200  # draws of test sets in one matrix product
 PER_EXAMPLE = "test_acc"  # the quality that is a mean over examples
-# one right and one wrong example for all settings: so one without an error has an uncertainty, too
+# Of each setting one right and one wrong example besides those that there are: so one without an error has an
+# uncertainty, too, and so has the difference of two that are right on the same ones.
 PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
 LEAST = 0.5  # of the variance of seeds that differ by chance alone: three may be close by luck
 BOTH, TEST_SET, SEEDS, NOTHING = "seeds and test set", "test set alone", "seeds alone", "nothing"
@@ -92,14 +93,17 @@ def changes(
     chance: np.random.Generator,
     *,
     pseudo: np.ndarray = PSEUDO,
+    alike: bool = False,
 ) -> np.ndarray:
     """Draws of how the quality of each setting changes with other test sets and other seeds, (settings,
-    draws). `right` is from `per_example`, `noise` from `on_example`, `seeds` (settings,) is their number.
+    draws). `right` is from `per_example`, `noise` from `on_example`, `seeds` (settings,) is their number;
+    `pseudo` and `alike` as in `of_examples`.
     """
     kept = np.where(spread.dof > 0, share_of_examples(right, seeds, noise), 1.0)
     least = np.nan_to_num(LEAST * noise / max(right.shape[1], 1))
     spread = Spread(np.maximum(spread.variance, least), spread.dof)
-    return of_examples(right, draws, chance, pseudo) * kept[:, None] + of_seeds(spread, seeds, draws, chance)
+    moved = of_examples(right, draws, chance, pseudo, alike=alike)
+    return moved * kept[:, None] + of_seeds(spread, seeds, draws, chance)
 
 
 def setting_of(rows: pd.DataFrame) -> np.ndarray:
@@ -140,21 +144,32 @@ def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
     return flags if len(flags) and abs(flags.mean() - accuracy) < 1e-6 else None
 
 
-def of_examples(right: np.ndarray, draws: int, chance: np.random.Generator, pseudo: np.ndarray) -> np.ndarray:
+def of_examples(
+    right: np.ndarray, draws: int, chance: np.random.Generator, pseudo: np.ndarray, *, alike: bool = False
+) -> np.ndarray:
     """Draws of how the quality of each setting changes with other test sets, (settings, draws): a bootstrap
     over examples, shared by all settings. 0 where it is not known which examples were right.
+
+    The `pseudo` examples, which are added to those of each setting, are drawn for each by itself, unless they
+    are to be drawn `alike`. They draw the quality towards their own mean, without which intervals of few
+    examples would cover too little: Agresti and Caffo, The American Statistician 54 (2000); for differences
+    of pairs Bonett and Price, J. Educ. Behav. Stat. 37 (2012).
     """
     known = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
     moved = np.zeros((len(right), draws))
     if not known.any():
         return moved
-    shares = np.concatenate([right[known], np.tile(pseudo, (int(known.sum()), 1))], axis=1)
-    shares -= shares.mean(axis=1, keepdims=True)
-    examples = shares.shape[1]
+    shares, examples = right[known], right.shape[1] + len(pseudo)
+    means = (shares.sum(axis=1, keepdims=True) + pseudo.sum()) / examples
+    apart, drawn = shares - means, pseudo - means
     for begin in range(0, draws, AT_ONCE):
         many = min(AT_ONCE, draws - begin)
-        weights = chance.multinomial(examples, np.full(examples, 1 / examples), size=many)
-        moved[known, begin : begin + many] = shares @ (weights.T.astype(np.float32) / examples)
+        times = chance.multinomial(examples, np.full(examples, 1 / examples), size=many).astype(np.float32)
+        found = apart @ times[:, : right.shape[1]].T
+        for j in range(len(pseudo)):
+            found += drawn[:, [j]] * chance.poisson(1, (1 if alike else len(found), many))
+        moved[known, begin : begin + many] = found
+    moved[known] = moved[known] / examples + means - shares.mean(axis=1, keepdims=True)
     return moved
 
 

@@ -232,7 +232,7 @@ def of_runtimes(
     """
     if latency.empty or "arch_id" not in settings:
         return []
-    known = latency[latency["latency_ms_p50"].notna()].sort_values("measured_at")
+    known = latency[latency["latency_ms_p50"] > 0].sort_values("measured_at")
     found = []
     for (runtime, device, batch), rows in known.groupby(["runtime", "measured_on", "batch"], sort=False):
         last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])

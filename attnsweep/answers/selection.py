@@ -4,8 +4,9 @@ compared.
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_float_dtype
+from pandas.api.types import is_numeric_dtype
 
+from attnsweep.core.columns import Column
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import shown
 from attnsweep.results import latencies
@@ -16,15 +17,21 @@ STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: part of wh
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The done rows (all, without a column `status`), made `plain`, with null for measures that are not
-    finite.
+    """The done rows (all, without a column `status`), made `plain`, with null for measures that cannot be:
+    what is not finite, and costs below 0.
     """
     frame = plain(frame)
     frame = frame[frame["status"] == "done"] if "status" in frame else frame
-    measured = [name for name in frame if name in MEASURES and name not in SETTING]
-    floats = [name for name in measured if is_float_dtype(frame[name])]
-    endless = [name for name in floats if np.isinf(numbers(frame, name)).any()]
-    return frame.assign(**{name: frame[name].where(np.isfinite(numbers(frame, name))) for name in endless})
+    measured = [MEASURES[name] for name in frame if name in MEASURES and name not in SETTING]
+    of_numbers = [column for column in measured if is_numeric_dtype(frame[column.name])]
+    wrong = {column.name: is_impossible(column, numbers(frame, column.name)) for column in of_numbers}
+    return frame.assign(**{name: frame[name].mask(flags) for name, flags in wrong.items() if flags.any()})
+
+
+def is_impossible(column: Column, values: np.ndarray) -> np.ndarray:
+    """Which values, (n,), no row of ours has: of somebody else, or edited. Nulls are possible."""
+    is_cost = column.better == "lower" and column.over_seeds in ("median", "first")
+    return np.isinf(values) | (is_cost & (values < 0))
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:

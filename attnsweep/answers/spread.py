@@ -31,16 +31,17 @@ def moderated(variance: np.ndarray, dof: np.ndarray) -> Spread:
 
     `variance` (s,) is the sample variance of a setting's seeds, `dof` (s,) their number less one: 0 where
     there is one seed, whose variance is then the common one. Where fewer than three settings have several
-    seeds each stands for itself.
+    seeds each of these stands for itself.
     """
     several = dof > 0
-    own = Spread(np.where(several, variance, 0.0), dof.astype(float))
+    own, most = Spread(np.where(several, variance, 0.0), dof.astype(float)), float(dof.sum())
+    if not several.any():
+        return own
     if several.sum() < FEWEST or not (variance[several] > 0).any():
-        return own
+        common = np.average(variance[several], weights=dof[several])
+        return Spread(np.where(several, variance, common), np.where(several, own.dof, most))
     common, weight = prior(variance[several], dof[several])
-    if weight == 0:
-        return own
-    total, most = weight + own.dof, own.dof.sum()  # no more is known than all seeds together say
+    total = weight + own.dof  # but no more is known than all seeds together say
     if math.isinf(weight):
         return Spread(np.full(len(dof), common), np.full(len(dof), most))
     return Spread((weight * common + own.dof * own.variance) / total, np.minimum(total, most))
