@@ -1,6 +1,7 @@
 """The command line without Ray: plans, looking into results, and what it says to nonsense."""
 
 import json
+import math
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -239,6 +240,23 @@ def test_show_needs_no_data(name: str, capsys: pytest.CaptureFixture[str], tmp_p
     assert line.startswith("run it again: python -c") and "epochs=2" in line
     if name == "folder:images":
         assert "image_size=40" in line and "num_classes=2" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"task": None}, "task=nan, model='cnn', dataset='digits'"),
+        ({"model_args": "[" * 5000}, "is not JSON"),
+    ],
+)
+def test_show_shows_rows_of_somebody_else_and_says_why_they_cannot_be_run(
+    changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = finish_trial(model="cnn")
+    Store("results").update_trials({str(row["trial_id"]): {**changes, "train_s": math.inf}})
+    status, out, err = said(capsys, "show", str(row["trial_id"]))
+    assert (status, err) == (0, "") and "train_s              inf s" in out
+    assert "it cannot be run again from here: " in out and reason in out.splitlines()[-1]
 
 
 def fill(root: Path) -> Path:

@@ -79,7 +79,7 @@ def test_intervals_of_effects_cover_their_size():
     }
     for _ in range(200):
         y = np.array([0.03 * heads + 0.01 * chance.standard_normal() for heads, *_ in points])
-        axes, _ = effects.by_variance(levels, y)
+        axes, *_ = effects.by_variance(levels, y)
         heads = next(one for one in axes if one.name == "heads")
         hits += heads.low <= 0.03 <= heads.high
     assert 0.91 < hits / 200 < 0.985
@@ -134,7 +134,18 @@ def test_another_version_of_the_code_is_no_seed_of_the_same_setting():
         effects.effects(frame.assign(model="vit", dataset="digits", depth=1, attnsweep="1", seed=0))
 
 
+def test_equal_means_have_no_best_level_and_an_effect_names_what_it_is_held_against():
+    found = effects.effects(grid(lambda *_: 0.1 + 0.2, depth=[1, 2, 4]))
+    (depth,) = found.axes
+    assert (depth.size, depth.low, depth.high, depth.best) == (0, 0, 0, "")
+    assert "against the spread of seeds" in effects.in_words(found)
+    alone = grid(lambda at, _: at["depth"] * at["heads"], seeds=1, depth=[1, 2], heads=[1, 2])
+    assert "as there is one seed of each setting" in effects.in_words(effects.effects(alone))
+
+
 def test_what_cannot_be_said_is_said():
+    with pytest.raises(UserError, match="no done trial has val_acc"):
+        effects.effects(grid(lambda *_: 0.8, depth=[2, 4]).assign(status="failed", test_acc=None), "val_acc")
     with pytest.raises(UserError, match="no axis differs"):
         effects.effects(grid(lambda *_: 0.8, depth=[2]))
     with pytest.raises(UserError, match="run several seeds"):
@@ -199,6 +210,12 @@ def test_what_cannot_be_compared_is_answered_in_a_sentence():
         compare.of_folders(frame, frame.assign(lr=0.5))
     with pytest.raises(UserError, match="are seeds of one setting"):
         compare.of_settings(frame, "2-0", "2-1")
+    with pytest.raises(UserError, match="no done trial of the second has test_acc"):
+        compare.of_folders(frame, frame.assign(status="failed"))
+    with pytest.raises(UserError, match="trial 2-0 has no test_acc"):
+        compare.of_settings(
+            frame.assign(test_acc=frame["test_acc"].where(frame["depth"].ne(2))), "1-0", "2-0"
+        )
     with pytest.raises(UserError, match=r"there is no trial .* that is done"):
         compare.of_settings(frame, "zzz", "1-0")
     assert "one seed alone: 1 of 1" in compare.of_settings(frame, "1-0", "2-0").remarks[0]

@@ -1,5 +1,6 @@
 """Results for other tools, read again by those tools."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_report import write_results
 import attnsweep
 from attnsweep.__main__ import main
 from attnsweep.answers import pareto
+from attnsweep.answers.exports import places
 from attnsweep.answers.exports.forms import export
 
 
@@ -140,5 +142,27 @@ def test_a_place_that_is_none_is_answered_in_a_sentence(results, tmp_path, capsy
     failed = pd.DataFrame(sweep().assign(status="failed"))
     with pytest.raises(attnsweep.UserError, match="no trial is done"):
         export("latex", failed, pd.DataFrame(), Path(tmp_path / "t.tex"))
-    with pytest.raises(attnsweep.UserError, match="no trial is done"):
+    with pytest.raises(attnsweep.UserError, match="no done trial has both a cost and a quality"):
         export("optuna", failed, pd.DataFrame(), Path(tmp_path / "t.db"))
+
+
+def test_a_folder_that_does_not_become_whole_is_not_left(tmp_path, monkeypatch):
+    """As on a full disk."""
+    copied = []
+
+    def until_full(source, target):
+        if copied:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copied.append(target.write_bytes(source.read_bytes()))
+
+    monkeypatch.setattr(places.shutil, "copyfile", until_full)
+    with pytest.raises(OSError, match="No space left"), places.folder(tmp_path / "out") as scratch:
+        for name in ("a", "b"):
+            (scratch / name).mkdir()
+            (scratch / name / "events").write_text("x")
+    assert copied and not (tmp_path / "out").exists()
+
+
+def test_a_row_without_a_data_set_is_exported_too(tmp_path):
+    said = export("latex", sweep().assign(dataset=None), pd.DataFrame(), tmp_path / "t.tex")
+    assert said == "4 settings" and "? & vit depth=4" in (tmp_path / "t.tex").read_text()

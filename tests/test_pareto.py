@@ -335,6 +335,19 @@ def test_pick_says_how_to_come_by_a_latency():
         pareto.pick(frame, latency_ms=1.0)
 
 
+@pytest.mark.parametrize(
+    ("lacking", "sentence"),
+    [
+        ({"status": "failed"}, "no trial is done; run a sweep"),
+        ({"val_acc": None}, "no done trial has val_acc; run a sweep"),
+        ({"macs": None}, "no done trial has macs; run a sweep"),
+    ],
+)
+def test_pick_says_what_there_is_none_of(lacking, sentence):
+    with pytest.raises(UserError, match=sentence):
+        pareto.pick(pd.DataFrame([trial(**{"macs": 5, **lacking})]), macs=1e6)
+
+
 @pytest.mark.slow
 def test_labels_name_the_fewest_axes_that_tell_the_rows_apart():
     sizes = [(6, 128, 4, 256), (12, 768, 12, 3072), (6, 768, 12, 3072)]

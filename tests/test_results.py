@@ -21,6 +21,7 @@ from pyarrow import fs
 
 from attnsweep.core import columns
 from attnsweep.core.errors import UserError
+from attnsweep.results import parquet
 from attnsweep.results.loading import load
 from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
 from attnsweep.results.store import Row, Store
@@ -252,6 +253,14 @@ def test_any_way_of_tearing_a_file_is_noticed(store: Store, caplog: pytest.LogCa
         caplog.clear()
         assert column(store, "status") == {"a": "done"}
         assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 201])
+def test_an_id_that_may_name_another_folder_is_none(name: str) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="trial_id holds something that is no id"):
+        parquet.conform(pa.table({"trial_id": ["a", name]}), SCHEMAS["trials"], KEYS["trials"])
+    fine = pa.table({"trial_id": ["...", ".a", "..a", "a.b", "-"]})
+    assert len(parquet.conform(fine, SCHEMAS["trials"], KEYS["trials"])) == 5
 
 
 def test_unreadable_files_are_set_aside_where_they_stop_no_reader(

@@ -52,7 +52,7 @@ def said(folder: Path, *words: str) -> tuple[int, str]:
 @pytest.mark.slow
 def test_looking_at_results_runs_nothing_that_lies_beside_them(planted: Path) -> None:
     status, output = said(planted, "-m", "attnsweep", "pick")
-    assert status == 2 and "there is no done row to pick from" in output
+    assert status == 2 and "no done trial has val_acc" in output
     assert said(planted, "-m", "attnsweep", "table", "results") == (
         2, "attnsweep: results has no done trial with a test accuracy or score; run a sweep first\n"
     )  # fmt: skip

@@ -50,9 +50,11 @@ def drawn_costs(costs: np.ndarray, low: np.ndarray, high: np.ndarray, sure: Doub
     that differ only in `lr`, share its draws. Without any interval, the costs (n,).
     """
     has_none = np.isnan(low) & np.isnan(high)
-    low = np.clip(np.nan_to_num(low), costs / ENDLESS, costs)
-    high = np.clip(np.nan_to_num(high, nan=np.inf), costs, costs * ENDLESS)
-    deviation = np.where(has_none, 0.0, np.log(high / low)) / (2 * special.ndtri((1 + LEVEL) / 2))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a cost of 0
+        low = np.clip(np.nan_to_num(low) / costs, 1 / ENDLESS, 1)
+        high = np.clip(np.nan_to_num(high, nan=np.inf) / costs, 1, ENDLESS)
+    known = ~has_none & (costs > 0)
+    deviation = np.where(known, np.log(high / low), 0.0) / (2 * special.ndtri((1 + LEVEL) / 2))
     if not deviation.any():
         return costs
     one, of = np.unique(np.column_stack([costs, deviation]), axis=0, return_inverse=True)

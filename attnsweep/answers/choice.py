@@ -67,7 +67,7 @@ def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
     names, row = naming.labels(settings, short=False), sure.settings.loc[best]
     parts = [f"{names[best]}: {phrases.written(row, sure.quality)}{at(row, cost)}"]
     inside = {position(sure, one) for one in fits["trial_id"]} & set(chances.within_noise_of(sure, best))
-    if cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER):
+    if row[cost] > 0 and (cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER)):
         parts.append(f"{names[cheap[0]]} is within noise of it and {gain(settings, cheap[0], best, cost)}")
     parts += more(sure, best, names, cost)
     return "; ".join(parts)

@@ -67,6 +67,9 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
     selection.refuse_other_data(both, OTHER_DATA)
     quality = quality or pareto.judged_by(both)
     ours, theirs = (by_setting(one, quality) for one in (a, b))
+    for name, parts in (("first", ours), ("second", theirs)):
+        if not parts:
+            raise UserError(f"no done trial of the {name} has {quality}; run a sweep first")
     common = [key for key in ours if key in theirs]
     if not common:
         raise UserError("the two have no setting in common; name two trials of one folder instead")
@@ -97,7 +100,8 @@ def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None)
     selection.refuse_other_data(named, OTHER_DATA)
     quality = quality or pareto.judged_by(named)
     keys = [*selection.SETTING, *selection.STATE]
-    one, other = (part_with(by_setting(rows, quality, keys), trial_id) for trial_id in ids)
+    parts = by_setting(rows, quality, keys)
+    one, other = (part_with(parts, trial_id, quality) for trial_id in ids)
     if one.equals(other):
         raise UserError(f"{a} and {b} are seeds of one setting; name trials of two")
     names = naming.labels(pd.concat([one.head(1), other.head(1)]), short=False).tolist()
@@ -116,12 +120,12 @@ def by_setting(
     return {doubt.key_of(key): part for key, part in rows.groupby(names, dropna=False, sort=False)}
 
 
-def part_with(parts: Mapping[tuple[object, ...], pd.DataFrame], trial_id: str) -> pd.DataFrame:
+def part_with(parts: Mapping[tuple[object, ...], pd.DataFrame], trial_id: str, quality: str) -> pd.DataFrame:
     """The setting that has this trial. Raises UserError where the trial lacks the quality."""
     for part in parts.values():
         if part["trial_id"].eq(trial_id).any():
             return part
-    raise UserError(f"trial {trial_id} lacks the quality that the other one has")
+    raise UserError(f"trial {trial_id} has no {quality}; name another one, or another --quality")
 
 
 def paired_differences(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> PairedDifferences:

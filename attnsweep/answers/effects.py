@@ -23,11 +23,12 @@ ERROR_RATE = 0.05
 MOST_LEVELS = 8  # of an axis of a grid
 MOST_TERMS = 200  # columns of an analysis of variance
 FEWEST_TRIALS = 20  # that a forest learns from
+ROUNDING = 12  # decimals that are more than rounding: equal means differ in the last ones
 TREES, FOLDS, SHUFFLES, NULLS = 100, 5, 4, 39
 FOREST, GRID = "forest", "grid"
 NONE = "none"  # the level of trials without an axis that others of their model have
 MEANINGS = {  # of a size
-    GRID: "best level less worst, the other axes being equal, against the spread of seeds",
+    GRID: "best level less worst, the other axes being equal",
     FOREST: "how much worse a forest predicts once the axis is shuffled, relative to the variance",
 }
 SIZES = {GRID: "best level less worst", FOREST: "rise of the squared error, of the variance"}
@@ -64,6 +65,12 @@ class Effects:
     trials: int
     axes: tuple[Effect, ...]
     pairs: tuple[Effect, ...]
+    noise: str = ""  # what the effects of a grid are held against
+
+    @property
+    def meaning(self) -> str:
+        """What a size is, in words."""
+        return MEANINGS[self.how] + (f", against {self.noise}" if self.noise else "")
 
 
 def effects(
@@ -82,6 +89,8 @@ def effects(
     quality = quality or pareto.selecting(rows)
     selection.require(rows, quality, "model", "dataset", "seed")
     rows = rows.dropna(subset=[quality]).reset_index(drop=True)
+    if rows.empty:
+        raise UserError(f"no done trial has {quality}; run a sweep first")
     selection.refuse_other_data(rows)
     pareto.refuse_twice(rows, selection.setting_columns(rows))
     axes = differing(rows)
@@ -92,12 +101,12 @@ def effects(
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, seed, nulls), ())
-    axes_found, pairs = by_variance(levels, y)
+    axes_found, pairs, noise = by_variance(levels, y)
     ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, least=-1.0)
     bounded = (
         replace(one, low=low, high=high) for one, (low, high) in zip(axes_found, ends.tolist(), strict=True)
     )
-    return Effects(GRID, quality, len(y), tuple(bounded), pairs)
+    return Effects(GRID, quality, len(y), tuple(bounded), pairs, noise)
 
 
 def differing(rows: pd.DataFrame) -> list[str]:
@@ -190,17 +199,19 @@ def f_test(
 
 def by_variance(
     levels: Mapping[str, pd.Categorical], y: np.ndarray
-) -> tuple[tuple[Effect, ...], tuple[Effect, ...]]:
-    """The effects of axes and of pairs by an analysis of variance. Raises UserError where there is nothing to
-    hold them against: one seed of each setting of a full grid.
+) -> tuple[tuple[Effect, ...], tuple[Effect, ...], str]:
+    """The effects of axes and of pairs by an analysis of variance, and what they are held against. Raises
+    UserError where there is nothing: one seed of each setting of a full grid.
     """
     codes = {name: coded(factor) for name, factor in levels.items()}
     pairs = {(a, b): together(codes[a], codes[b]) for a, b in itertools.combinations(codes, 2)}
     mains, full = list(codes.values()), [*codes.values(), *pairs.values()]
     error = at_least(residual(full, y), y)
     pairs = {key: columns for key, columns in pairs.items() if adds(mains, columns, y)}
-    if error[1] <= 0:  # without replicates the pairs are what there is of noise
+    noise = "the spread of seeds"
+    if error[1] <= 0:
         error, pairs = at_least(residual(mains, y), y), {}
+        noise = "what axes do together, as there is one seed of each setting"
     if error[1] <= 0:
         raise UserError("there are as many axes as trials; run several seeds: seed=0,1,2")
     p_axes = holm(
@@ -211,7 +222,7 @@ def by_variance(
     joint = [
         pair_effect(f"{a} x {b}", mains, pairs[a, b], y, p) for (a, b), p in zip(pairs, p_pairs, strict=True)
     ]
-    return sort(axes), sort(joint)
+    return sort(axes), sort(joint), noise
 
 
 def adds(mains: Sequence[np.ndarray], columns: np.ndarray, y: np.ndarray) -> bool:
@@ -242,10 +253,9 @@ def main_effect(
     deviation = np.sqrt(contrast @ inverse @ contrast * error[0] / error[1])
     count = len(factor.categories)
     reach = stats.t.ppf(1 - ERROR_RATE / (count * (count - 1)), error[1]) * deviation
-    size = float(means[best] - means[worst])
-    return Effect(
-        name, size, size - float(reach), size + float(reach), float(p), shown(factor.categories[best])
-    )
+    size = means[best] - means[worst]
+    size, low, high = (np.array([size, size - reach, size + reach]).round(ROUNDING) + 0.0).tolist()
+    return Effect(name, size, low, high, float(p), shown(factor.categories[best]) if size else "")
 
 
 def pair_effect(
@@ -279,7 +289,10 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple
     where there are too few trials.
     """
     if len(y) < FEWEST_TRIALS:
-        raise UserError(f"{len(y)} trials are too few for a forest; run {FEWEST_TRIALS} or more")
+        raise UserError(
+            f"{len(y)} trials are too few for a forest, which wants {FEWEST_TRIALS}; of a grid run several "
+            "seeds: seed=0,1,2"
+        )
     features = np.column_stack([as_numbers(axes[name]) for name in axes])
     chance = np.random.default_rng(seed)
     found = importances(features, y, chance)  # (folds x shuffles, axes)
@@ -351,6 +364,6 @@ def in_words(found: Effects) -> str:
         verdict = "real" if one.is_real else "not told from chance"
         return f"{one.name:<24} {scale * one.size:7.3g}{unit}{ends}{best}; p = {one.p:.2g}: {verdict}"
 
-    head = f"{found.quality} of {found.trials} trials, {MEANINGS[found.how]}; p is adjusted for all axes"
+    head = f"{found.quality} of {found.trials} trials, {found.meaning}; p is adjusted for all axes"
     pairs = ["", "pairs of axes, beyond what each does (root mean square):", *map(line, found.pairs)]
     return "\n".join([head, *map(line, found.axes), *(pairs if found.pairs else [])])

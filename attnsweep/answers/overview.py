@@ -119,7 +119,7 @@ def importance(rows: pd.DataFrame) -> Page | None:
         return None
     scale = 100 if found.how == effects.GRID and doubt.is_fraction(found.quality) else 1
     of = f"{counted(found.trials, 'trial')}{f' drawn from {len(done):,}' if len(some) < len(done) else ''}"
-    head = f"{found.quality} of {of}: {effects.MEANINGS[found.how]}."
+    head = f"{found.quality} of {of}: {found.meaning}."
     held = "Grey: not told from chance." if found.how == effects.GRID else "Not held against chance here."
     return {
         "names": [one.name for one in found.axes],

@@ -6,7 +6,7 @@ several data sets, or with costs that were measured on several devices.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,10 +212,10 @@ def pick(
             refuse_mixture(known, "dataset", hint="choose one with --dataset (of the function: dataset=)")
         refuse_mixtures(known, name)
     if frame[quality].isna().all():
-        raise UserError(nothing_to_pick(budget))
+        raise UserError(nothing_to_pick(frame, [quality]))
     rows = over_seeds(frame).dropna(subset=[quality, *budget])
     if rows.empty:
-        raise UserError(nothing_to_pick(budget))
+        raise UserError(nothing_to_pick(frame, [quality, *budget]))
     fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
     if fits.empty:
         raise UserError(nothing_fits(rows, budget))
@@ -224,13 +224,15 @@ def pick(
     return fits.sort_values([quality, *ties], ascending=ascending).reset_index(drop=True)
 
 
-def nothing_to_pick(budget: Mapping[str, float]) -> str:
-    """The error where no row has all costs of the budget."""
-    if "latency_ms_p50" in budget:
-        return "no done row has a latency; measure first: python -m attnsweep measure"
-    return (
-        "there is no done row to pick from; run a sweep first: python -m attnsweep new quickstart writes one"
-    )
+def nothing_to_pick(frame: pd.DataFrame, needed: Sequence[str]) -> str:
+    """The error where no done row has all columns that are needed."""
+    run = "run a sweep first: python -m attnsweep new quickstart writes one"
+    if frame.empty:
+        return f"no trial is done; {run}"
+    lacking = [name for name in needed if frame[name].isna().all()] or needed
+    if lacking[0] == "latency_ms_p50":
+        return "no done trial has a latency; measure first: python -m attnsweep measure"
+    return f"no done trial has {' and '.join(lacking)}; {run}"
 
 
 def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:

@@ -35,11 +35,12 @@ def is_impossible(column: Column, values: np.ndarray) -> np.ndarray:
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with plain types instead of categories, which after filtering may be empty. A missing model,
-    which no row of ours has, becomes `?`.
+    """The rows with plain types instead of categories, which after filtering may be empty. A missing model or
+    data set, which every row of ours has, becomes `?`.
     """
-    if "model" in frame and frame["model"].isna().any():
-        frame = frame.assign(model=frame["model"].astype(object).fillna("?"))
+    for name in ("model", "dataset"):
+        if name in frame and frame[name].isna().any():
+            frame = frame.assign(**{name: frame[name].astype(object).fillna("?")})
     kinds = {
         name: kind.categories.dtype
         for name, kind in frame.dtypes.items()

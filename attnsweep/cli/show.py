@@ -10,6 +10,7 @@ from attnsweep.cli.options import add_results
 from attnsweep.core import terminal
 from attnsweep.core.clean import clean
 from attnsweep.core.columns import BITS
+from attnsweep.core.errors import UserError
 from attnsweep.results.loading import load
 from attnsweep.results.schema import EPOCHS, MEASURES
 from attnsweep.space.rerun import find_trial, rerun_line
@@ -42,7 +43,11 @@ def show(results: str, trial_id: str) -> int:
     if not curve.empty:
         shown = curve[list(CURVE)].dropna(axis="columns", how="all")
         screen.print("\n" + shown.to_string(index=False, float_format="{:.4g}".format), highlight=False)
-    screen.print(f"\nrun it again: {rerun_line(row)}", highlight=False, markup=False)
+    try:
+        last = f"run it again: {rerun_line(row)}"
+    except UserError as error:  # of another version, or of somebody else: the rest is worth seeing
+        last = f"it cannot be run again from here: {error}"
+    screen.print(f"\n{last}", highlight=False, markup=False)
     return 0
 
 
@@ -50,4 +55,4 @@ def written(value: Any) -> str:
     """A value of a row as people write it."""
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return f"{value:.5g}" if isinstance(value, float) and value != int(value) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) and not value.is_integer() else str(value)

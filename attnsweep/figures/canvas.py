@@ -35,6 +35,7 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text, to be searched and copied, and not its outlines
 }  # fmt: skip
 UNDATED = {"Date": None}  # so that equal figures are equal files
+MOST_OF_LINE = 120  # characters of a name that has a line for itself
 EDGE = 0.3  # inches that no text goes into on the right
 
 

@@ -21,7 +21,8 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
-from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of, widest
+from attnsweep.figures.canvas import MOST_OF_LINE, STYLE, Layout, canvas, save, style_of, widest
+from attnsweep.figures.placement import cut
 from attnsweep.results.loading import load
 
 LAYOUT = Layout(panel=(6.2, 3.6), gap=(0, 0), left=0.75, right=2.2, above=0.75, below=0.75)
@@ -51,8 +52,13 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     names = naming.labels(settings, short=False)
     scale = 100 if doubt.is_fraction(quality) else 1
     chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
-    title = f"{clean(rows['dataset'].iloc[0])}: {chosen}{counted(len(settings), 'setting')}"
-    said = [f"{names[i]} (one seed)" if row["seeds"] == 1 else names[i] for i, row in best.iterrows()]
+    title = (
+        f"{cut(clean(rows['dataset'].iloc[0]), MOST_OF_LINE)}: {chosen}{counted(len(settings), 'setting')}"
+    )
+    said = [
+        cut(names[i], MOST_OF_LINE) + (" (one seed)" if row["seeds"] == 1 else "")
+        for i, row in best.iterrows()
+    ]
     layout = replace(LAYOUT, right=max(LAYOUT.right, widest(said, 8) + BESIDE))
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(

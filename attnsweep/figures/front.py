@@ -27,9 +27,9 @@ from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import fonts
 from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, folder_of
-from attnsweep.figures.canvas import STYLE, Layout, canvas, save, style_of
+from attnsweep.figures.canvas import MOST_OF_LINE, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.panels import Panel, Point, Summary, panels, panels_by_runtime, summary
-from attnsweep.figures.placement import GREY, LabelPlacer
+from attnsweep.figures.placement import GREY, MOST_SHOWN, LabelPlacer, cut
 from attnsweep.results.loading import load
 
 QUALITIES = {column: f"Test {name}" for column, name in pareto.JUDGED_BY.items()}
@@ -67,8 +67,7 @@ def draw(shown: Sequence[Panel], about: Summary) -> Figure:
 
 def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     """One panel: its frame, points and labels."""
-    name = one.dataset if len(one.dataset) <= 40 else f"\u2026{one.dataset[-39:]}"
-    name += f", {one.runtime}" if one.runtime else ""
+    name = cut(one.dataset, MOST_SHOWN) + (f", {one.runtime}" if one.runtime else "")
     axes.set_title(name, loc="left", weight="bold", size=10, pad=8)
     axes.set_xlabel(COSTS[one.cost][1])
     if not one.points:
@@ -203,7 +202,8 @@ def subtitle(about: Summary) -> str:
     """Trials, seeds and epochs; the device, where latency was measured."""
     settings = f"{counted(about.settings, 'setting')}, {spread(about.seeds, 'seed')} each"
     counts = f"{counted(about.trials, 'trial')}: {settings}, {spread(about.epochs, 'epoch')}"
-    measured = f"of batch {about.batch} on {about.measured_on}" if about.measured_on else "not measured"
+    device = cut(about.measured_on or "", MOST_OF_LINE)
+    measured = f"of batch {about.batch} on {device}" if device else "not measured"
     measured += f" under {about.runtime}" if about.runtime not in (None, "eager") else ""
     return f"{counts}. Latency {measured}"
 

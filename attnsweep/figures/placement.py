@@ -49,6 +49,7 @@ DIRECTIONS = [  # in degrees, each with the part of the label's width that lies 
 ]
 OFF_THE_FRONT, BEHIND_THE_FRONT = 120.0, -45.0  # degrees; where labels look best
 ORDERS = 5  # in which the front is labelled at most, until all of it finds room
+MOST_SHOWN = 40  # characters of a label
 ON_THE_LINE = 25.0  # the penalty of a label of the front that meets its line
 LEADER_WIDTH = 1.5  # pixels to either side of a line to a label that nothing else may be in
 
@@ -130,9 +131,9 @@ class LabelPlacer:
         point = self.points[i]
         colour, size = (self.colour(point.model), 8.5) if point.on_front else (GREY, 7)
         text = self.axes.annotate(
-            point.label, (point.cost, point.accuracy), xytext=(0, 0), textcoords="offset points",
-            color=colour, size=size, ha="left", va="bottom", zorder=9, annotation_clip=False,
-            path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
+            cut(point.label, MOST_SHOWN), (point.cost, point.accuracy), xytext=(0, 0),
+            textcoords="offset points", color=colour, size=size, ha="left", va="bottom", zorder=9,
+            annotation_clip=False, path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
         fonts.add_fonts(text)
         return text
@@ -246,6 +247,11 @@ def crosses(starts: Boxes, ends: Boxes, boxes: Boxes) -> NDArray[np.bool_]:
     to_high = (boxes[:, 2:] + LEADER_WIDTH - starts[:, None]) / way
     begins, ends_at = np.minimum(to_low, to_high).max(axis=2), np.maximum(to_low, to_high).min(axis=2)
     return np.any((begins < ends_at) & (begins < 1) & (ends_at > 0), axis=1)
+
+
+def cut(text: str, most: int) -> str:
+    """The beginning and the end of a text of more characters than there is room for."""
+    return text if len(text) <= most else f"{text[: most // 2]}\u2026{text[most // 2 + 1 - most :]}"
 
 
 def square(x: float, y: float, half: float) -> Box:

@@ -21,6 +21,7 @@ from attnsweep.core import files
 from attnsweep.results.schema import BEFORE, KEYS, MOVED, SCHEMA_VERSION, SCHEMAS
 
 ID = r"^[^/\\\x00-\x1f\x7f-\x{9f}]{1,200}$"
+NO_FOLDER = r"[^.]|^\.{3}"  # neither this one nor the one above
 FIRST_US, LAST_US = -62_135_596_800_000_001, 253_402_300_800_000_000  # of the years 1 to 9999
 FEW_ROWS = 20
 MOST_COLUMNS = 5_000
@@ -199,7 +200,9 @@ def check_values(part: pa.Table, keys: Iterable[str]) -> None:
     for name in keys:
         if part[name].null_count:
             raise pa.ArrowInvalid(f"a row without {name}: not a file of this table")
-        if name.endswith("_id") and not all_true(pc.match_substring_regex(part[name], ID)):  # it names files
+        if name.endswith("_id") and not all(  # it names files
+            all_true(pc.match_substring_regex(part[name], one)) for one in (ID, NO_FOLDER)
+        ):
             raise pa.ArrowInvalid(f"{name} holds something that is no id: not a file of this table")
     for field in part.schema:
         if pa.types.is_timestamp(field.type):

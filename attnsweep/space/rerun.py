@@ -45,9 +45,14 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
 
 
 def rerun_line(row: Mapping[str, Any]) -> str:
-    """The shell command that runs the trial of a row again, with results in `rerun`. Reads no data."""
+    """The shell command that runs the trial of a row again, with results in `rerun`. Reads no data. Raises
+    UserError where the row does not say enough.
+    """
     import pandas as pd
 
+    if row["task"] not in TASKS or pd.isna(row["model"]) or pd.isna(row["dataset"]):
+        said = ", ".join(f"{name}={row[name]!r}" for name in ("task", "model", "dataset"))
+        raise UserError(f"{said}: the row is not one of ours")
     task = TASKS[row["task"]]
     # a user's own folder may be on another machine, and is not read for this
     dataset = find_dataset(row["dataset"]) if row["dataset"] in task.dataset_names else None
@@ -76,7 +81,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     """
     try:
         known = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"model_args={text!r} is not JSON; the row is not one of ours") from error
     if not isinstance(known, dict) or not all(key.isidentifier() for key in known):
         raise UserError(f"model_args={text!r} are no arguments; the row is not one of ours")

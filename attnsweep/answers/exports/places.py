@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,24 @@ def database(place: Path) -> Iterator[str]:
         scratch = Path(folder, "made.db")
         yield f"sqlite:///{scratch}"
         files.replace(place, scratch.read_bytes())
+
+
+@contextlib.contextmanager
+def folder(place: Path) -> Iterator[Path]:
+    """A folder that is made elsewhere, and stands at `place` once it is whole. Raises UserError where
+    something stands there: of two curves of a trial TensorBoard would draw one.
+    """
+    refuse_existing(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+        try:
+            for file in (path for path in Path(scratch).rglob("*") if path.is_file()):
+                copy = place / file.relative_to(scratch)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        except OSError:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
 
 def refuse_existing(place: Path) -> None:

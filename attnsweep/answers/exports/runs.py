@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from attnsweep.answers import pareto, selection
-from attnsweep.answers.exports.places import database, plain, refuse_existing
+from attnsweep.answers.exports.places import database, folder, plain
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
@@ -59,14 +59,14 @@ def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> s
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("this needs tensorboardX; install it: pip install tensorboardX") from error
-    refuse_existing(place)  # TensorBoard would draw both curves of a trial as one
     runs = runs_of(selection.done(trials), epochs)
-    for run in runs:
-        with SummaryWriter(str(place / run.row["trial_id"])) as writer:
-            for epoch in run.curve:
-                for name in epoch.keys() - {"epoch"}:
-                    writer.add_scalar(name, epoch[name], epoch["epoch"])
-            writer.add_hparams(run.given, run.found, name=".")
+    with folder(place) as scratch:
+        for run in runs:
+            with SummaryWriter(str(scratch / run.row["trial_id"])) as writer:
+                for epoch in run.curve:
+                    for name in epoch.keys() - {"epoch"}:
+                        writer.add_scalar(name, epoch[name], epoch["epoch"])
+                writer.add_hparams(run.given, run.found, name=".")
     return counted(len(runs), "run")
 
 
@@ -85,7 +85,7 @@ def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     artifacts = place.absolute().with_name("mlartifacts").as_uri()  # a folder that nothing is put into
     with database(place) as url:
         client = MlflowClient(url)
-        for dataset, rows in trials.groupby("dataset", sort=False):
+        for dataset, rows in selection.plain(trials).groupby("dataset", sort=False):
             experiment = client.create_experiment(clean(dataset), artifact_location=artifacts)
             for run in runs_of(rows, epochs):
                 log_run(client, experiment, run)

@@ -34,22 +34,20 @@ def to_optuna(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
                     study.set_metric_names([cost, selects])
                 study.add_trials(frozen(known, cost, selects))
                 written.append(name)
+        if not written:
+            raise UserError("no done trial has both a cost and a quality, so there is nothing to export")
     studies = "1 study" if len(written) == 1 else f"{len(written)} studies"
     return "; ".join([f"{studies}: {', '.join(written)}", *remarks])
 
 
 def by_dataset(trials: pd.DataFrame, remarks: list[str]) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """For each data set its settings and the quality that selects; remarks on latencies that are left out.
-    Raises UserError where nothing is done.
-    """
+    """For each data set its settings and the quality that selects; remarks on latencies that are left out."""
     done = selection.done(trials)
     for dataset, rows in done.groupby("dataset", sort=False):
         rows, left_out = selection.comparable(rows)
         remarks += [f"{clean(dataset)}: {one}" for one in left_out]
         selects = pareto.selecting(rows)
         yield str(dataset), pareto.over_seeds(rows.dropna(subset=[selects])), selects
-    if done.empty:
-        raise UserError("no trial is done, so there is nothing to export")
 
 
 def frozen(settings: pd.DataFrame, cost: str, selects: str) -> list[Any]:

@@ -14,6 +14,7 @@ from attnsweep.core.text import counted
 LATEX = {  # what LaTeX would read more into
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 HIDDEN = ("test_right",)  # bits, which no other tool reads
 
@@ -27,7 +28,7 @@ def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
 
 def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     """The settings of each data set as a table for `booktabs`: quality on test with its interval, costs."""
-    rows, remarks = [], list[str]()
+    trials, rows, remarks = selection.plain(trials), [], list[str]()
     for dataset in selection.done(trials)["dataset"].unique():
         here, left_out = selection.comparable(trials[trials["dataset"] == dataset])
         remarks += [f"{dataset}: {one}" for one in left_out]

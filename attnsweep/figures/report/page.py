@@ -76,7 +76,7 @@ def rerun(row: Any) -> str | None:
     """The line that runs a trial again; None where the row does not say enough."""
     try:
         return clean(rerun_line(row))
-    except (UserError, KeyError, TypeError, ValueError):  # of another version, or of somebody else
+    except UserError:  # of another version, or of somebody else
         return None
 
 
