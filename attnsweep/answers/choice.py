@@ -66,7 +66,8 @@ def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
     settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
     names, row = naming.labels(settings, short=False), sure.settings.loc[best]
     parts = [f"{names[best]}: {phrases.written(row, sure.quality)}{at(row, cost)}"]
-    inside = {position(sure, one) for one in fits["trial_id"]} & set(chances.within_noise_of(sure, best))
+    fit = settings.index[settings["trial_id"].isin(fits["trial_id"])]
+    inside = {*fit} & {*chances.within_noise_of(sure, best)}
     if row[cost] > 0 and (cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER)):
         parts.append(f"{names[cheap[0]]} is within noise of it and {gain(settings, cheap[0], best, cost)}")
     parts += more(sure, best, names, cost)

@@ -117,6 +117,8 @@ def by_setting(
     rows = selection.done(frame).dropna(subset=[quality])
     names = [name for name in keys if name in rows]
     pareto.refuse_twice(rows, names)
+    needed = dict.fromkeys([*names, "seed", "trial_id", "params", quality, *doubt.BITS])
+    rows = rows[[name for name in needed if name in rows]].copy()  # in one piece: it is cut into many
     return {doubt.key_of(key): part for key, part in rows.groupby(names, dropna=False, sort=False)}
 
 
@@ -130,7 +132,8 @@ def part_with(parts: Mapping[tuple[object, ...], pd.DataFrame], trial_id: str, q
 
 def paired_differences(label: str, a: pd.DataFrame, b: pd.DataFrame, quality: str) -> PairedDifferences:
     """The differences on the seeds that both settings have. Raises UserError where they share none."""
-    a, b = (rows.set_index("seed") for rows in (a, b))
+    needed = [name for name in dict.fromkeys([quality, *doubt.BITS]) if name in a and name in b]
+    a, b = (rows.set_index("seed")[needed] for rows in (a, b))
     seeds = [seed for seed in a.index if seed in b.index]
     if not seeds:
         raise UserError(f"{label}: the two share no seed; run both with the same ones: seed=0,1,2")

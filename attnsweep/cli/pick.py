@@ -66,7 +66,7 @@ def pick(
         print(in_json(choice, remarks))
         return 0
     print(f"{clean(choice.sentence)}\n")
-    shown = cleaned(to_show(choice.settings)).dropna(axis="columns", how="all").head(MOST)
+    shown = cleaned(to_show(choice.settings)).dropna(axis="columns", how="all")
     print(shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
     if len(choice.settings) > MOST:
         print(f"and {len(choice.settings) - MOST:,} more within the budget")
@@ -78,8 +78,9 @@ def pick(
 
 
 def to_show(best: pd.DataFrame) -> pd.DataFrame:
-    """What tells the settings apart, and the measures that are to be seen beside them."""
+    """Of the first settings what tells all apart, and the measures that are to be seen beside them."""
     axes, models = naming.distinguishing(best), naming.model_names(best)
+    best = best.head(MOST)
     measures = [column.name for column in MEASURES.values() if "pick" in column.shown]
     added: dict[str, Any] = {"model": best["model"].map(models)}
     if "low" in best:
