@@ -306,6 +306,7 @@ def test_limits_filter_hover_and_table_answer(shown, results):
     best = attnsweep.pick(attnsweep.load(results), latency_ms=2.5)["trial_id"].iloc[0]
     assert shown.get_attribute("#pick", "data-pick") == best == f"{6:012x}"
     assert "vit depth=2 is within noise of it" in shown.inner_text("#pick")
+    assert "3 times as fast" in shown.inner_text("#pick")
     shown.fill("#filter", "depth=2")
     assert front_in(shown) == [f"{3:012x}"]
     shown.fill("#filter", "")
@@ -334,4 +335,8 @@ def test_it_follows_dark_and_narrow(browser, path):
     page.wait_for_selector("html[data-ready]")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 30)"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing runs over the edge"
+    page.locator("#curves").scroll_into_view_if_needed()
+    page.wait_for_selector("#curves .legend")
+    title, legend = (page.locator(f"#curves .{name}").bounding_box() for name in ("xtitle", "legend"))
+    assert title["y"] + title["height"] <= legend["y"] + 1, "no text covers another"
     page.close()

@@ -16,7 +16,8 @@ def model_name(model: object) -> str:
 
 def shown(value: object) -> str:
     """A value of a configuration as text: 6 and not 6.0."""
-    return f"{value:.12g}" if isinstance(value, int | float) else clean(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.12g}" if is_number else clean(value)
 
 
 def fewest(

@@ -18,6 +18,10 @@ const state = Object.assign(
 const known = (value) => value !== null && value !== undefined;
 // plotly reads some HTML in texts; names are somebody else's
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const cut = (text, most = 40) => { // the beginning and the end of what is too long for a figure
+  const all = [...String(text)];
+  return all.length <= most ? String(text) : all.slice(0, most / 2).join("") + "\u2026" + all.slice(1 - most / 2).join("");
+};
 const short = (value) => {
   if (!known(value)) return "\u2013";
   if (typeof value !== "number") return String(value);
@@ -112,7 +116,9 @@ function sentence() {
   if (s.noise && known(value)) {
     const cheap = s.noise[best].filter((i) => found.includes(i) && known(now.values[i]) && now.values[i] * 1.25 <= value);
     cheap.sort((a, b) => now.values[a] - now.values[b]);
-    if (cheap.length) parts.push(`${s.label[cheap[0]]} is within noise of it and takes 1/${short(value / now.values[cheap[0]])} of that`);
+    const times = cheap.length && Number((value / now.values[cheap[0]]).toPrecision(2));
+    const less = now.name.startsWith("latency") ? `${times} times as fast` : `takes 1/${times} of that`;
+    if (cheap.length) parts.push(`${s.label[cheap[0]]} is within noise of it and ${less}`);
   }
   parts.push(`trial ${s.trials[best][0]}`);
   return parts.join("; ");

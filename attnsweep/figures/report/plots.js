@@ -51,7 +51,7 @@ function traces() {
     const parts = all.length <= MANY ? [all] : [all.filter((i) => !onFront.has(i)), all.filter((i) => onFront.has(i))];
     const barred = (i) => s.doubt_of[i] !== "nothing";
     for (const of of parts.filter((part) => part.length)) found.push({
-      type: there.length > 1000 ? "scattergl" : "scatter", mode: "markers", name: plain(model), customdata: of,
+      type: there.length > 1000 ? "scattergl" : "scatter", mode: "markers", name: plain(cut(model)), customdata: of,
       x: of.map((i) => now.values[i]), y: of.map((i) => scale * s.test[i]),
       showlegend: of === parts[0], legendgroup: model,
       error_y: {
@@ -108,7 +108,7 @@ function drawFront() {
   const shapes = at < Infinity ? [{ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { dash: "dot", color: css("--accent") } }] : [];
   const ends = span(now.values);
   Plotly.react("front", traces(), layout({
-    xaxis: axis({ ...(ends ? tickTexts(ends[0] / 1.2, ends[1] * 1.2) : {}), type: "log", automargin: false, title: { text: plain(now.label + (now.where ? ` (${now.where})` : "")) } }),
+    xaxis: axis({ ...(ends ? tickTexts(ends[0] / 1.2, ends[1] * 1.2) : {}), type: "log", automargin: false, title: { text: plain(cut(now.label, 80) + (now.where ? ` (${cut(now.where, 60)})` : "")) } }),
     yaxis: axis({ automargin: false, title: { text: `${set().quality.name} on test${set().quality.fraction ? " (%)" : ""}` } }),
     legend: { orientation: "h", y: 1.08 }, shapes, margin: { l: 70, r: 20, t: 50, b: 60 }, // a margin that fits itself draws twice
   }), CONFIG);
@@ -131,7 +131,7 @@ function drawCurves() {
     (chosen.length > CURVES ? `The ${CURVES} best of ${chosen.length} settings within the limits above.` : "");
   shown.forEach((i, k) => {
     const one = set().curves[i], [colour] = look(s.model[i]), turns = shown.slice(0, k).filter((j) => s.model[j] === s.model[i]).length;
-    const y = (name) => one[name].map((v) => scale * v), name = plain(s.label[i]) + (s.seeds[i] === 1 ? " (one seed)" : "");
+    const y = (name) => one[name].map((v) => scale * v), name = plain(cut(s.label[i])) + (s.seeds[i] === 1 ? " (one seed)" : "");
     if (s.seeds[i] > 1) {
       const edge = { x: one.epoch, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: String(i) };
       found.push({ ...edge, y: y("min") }, { ...edge, y: y("max"), fill: "tonexty", fillcolor: colour + "2e" });
@@ -143,7 +143,7 @@ function drawCurves() {
   Plotly.react("curves", found, layout({
     xaxis: axis({ title: { text: "epoch" }, tick0: 0, dtick: Math.max(1, Math.ceil(last / 10)) }),
     yaxis: axis({ title: { text: set().quality.selects + (set().quality.fraction ? " (%)" : "") } }),
-    legend: innerWidth < 700 ? { orientation: "h", y: -0.35 } : {},
+    legend: innerWidth < 900 ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : {},
   }), CONFIG);
 }
 
@@ -152,7 +152,7 @@ function dimension(name, values) {
   if (there.every((v) => typeof v === "number") && there.length === values.length && there.length) return { label: plain(name), values };
   const kinds = [...new Set(values.map((v) => (known(v) ? String(v) : "\u2013")))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
   return { label: plain(name), values: values.map((v) => kinds.indexOf(known(v) ? String(v) : "\u2013")),
-    tickvals: kinds.map((_, k) => k), ticktext: kinds.map((kind) => plain(kind.slice(-18))) };
+    tickvals: kinds.map((_, k) => k), ticktext: kinds.map((kind) => kind.slice(-18)) }; // unlike other texts, plotly reads no HTML in it
 }
 function drawParallel() {
   const s = set().settings, scale = set().quality.fraction ? 100 : 1, shown = matching().filter((i) => known(s.test[i]));
