@@ -14,6 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from attnsweep.answers import selection
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--where", help="a pandas query")
     options = parser.parse_args()
     frame = load(options.results, all_columns=True)
-    frame = frame.query(options.where) if options.where else frame
+    frame = selection.where(frame, options.where) if options.where else frame
     shown = curves(frame)
     one = frame.iloc[0]
     seeds = counted(int(shown["trials"].max()), "seed")

@@ -18,10 +18,12 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from attnsweep.answers.pareto import Reference
+from attnsweep.core.errors import UserError
 from attnsweep.figures import front, panels, placement
 from attnsweep.results.schema import CONFIGURATION
 from attnsweep.results.store import Store
@@ -516,6 +518,13 @@ def test_of_sixty_settings_those_without_a_label_or_a_cost_are_counted(tmp_path)
     labels = [text for text in texts if text.startswith("vit ")]
     missing = len(first.points) - len(labels)
     assert missing > 0 and f"{missing} settings without a label; 1 setting not drawn: cost unknown" in texts
+
+
+@pytest.mark.parametrize("rows", [[], [trial("vit", "mnist", 0) | {"status": "failed"}]])
+def test_a_figure_of_nothing_is_a_sentence(rows):
+    columns = list(trial("vit", "mnist", 0))
+    with pytest.raises(UserError, match="this frame has no done trial"):
+        front.pareto_figure(pd.DataFrame(rows, columns=columns))
 
 
 def test_a_crowded_panel_has_the_intervals_of_its_front_alone():

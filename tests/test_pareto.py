@@ -169,6 +169,28 @@ def test_a_misspelt_column_is_answered_with_the_right_one():
         pareto.front(rows_of([(1, 0.5)]), cost="latency_p50")
 
 
+@pytest.mark.parametrize("column", ["model", "trial_id", "finished_at"])
+def test_columns_without_numbers_are_refused(column):
+    frame = pd.DataFrame([trial(trial_id="a", finished_at=pd.Timestamp(0))])
+    with pytest.raises(UserError, match=f"column '{column}' holds no numbers"):
+        pareto.front(frame, quality=column)
+
+
+@pytest.mark.parametrize("frame", ["results", None, {"test_acc": [0.5]}])
+def test_what_is_no_frame_is_answered_in_a_sentence(frame):
+    with pytest.raises(UserError, match=f"a DataFrame is wanted.* not {type(frame).__name__}"):
+        pareto.front(frame)
+
+
+def test_a_condition_is_one_that_is_true_or_false_of_each_row():
+    frame = pd.DataFrame([trial(depth=2, git_dirty=True), trial(depth=4, git_dirty=False), trial(depth=None)])
+    for condition in ("depth == 2", "git_dirty", "model == 'vit' and depth < 3", "depth.eq(2)"):
+        assert selection.where(frame, condition)["depth"].tolist() == [2]
+    for condition in ("1", "depth", "model", "depth + 1", "depth = 2", "True", "@depth", "depth ="):
+        with pytest.raises(UserError, match="cannot be evaluated"):
+            selection.where(frame, condition)
+
+
 def test_columns_that_point_the_other_way_are_refused():
     with pytest.raises(UserError, match="'val_loss' is better when lower"):
         pareto.front(pd.DataFrame([trial(val_loss=0.1)]), quality="val_loss")

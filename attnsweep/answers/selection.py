@@ -4,7 +4,7 @@ compared.
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from attnsweep.core.columns import Column
 from attnsweep.core.errors import UserError, did_you_mean
@@ -36,8 +36,12 @@ def is_impossible(column: Column, values: np.ndarray) -> np.ndarray:
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with plain types instead of categories, which after filtering may be empty. A missing model or
-    data set, which every row of ours has, becomes `?`.
+    data set, which every row of ours has, becomes `?`. Raises UserError for what is no DataFrame.
     """
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(
+            f"a DataFrame is wanted, as attnsweep.load returns it, and not {type(frame).__name__}"
+        )
     for name in ("model", "dataset"):
         if name in frame and frame[name].isna().any():
             frame = frame.assign(**{name: frame[name].astype(object).fillna("?")})
@@ -56,8 +60,13 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """A column as floats (n,), with NaN for null."""
-    return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
+    """A column as floats (n,), with NaN for null. Raises UserError where it holds no numbers."""
+    try:
+        if is_datetime64_any_dtype(frame[column]):
+            raise TypeError
+        return np.asarray(frame[column].to_numpy(dtype=float, na_value=np.nan))
+    except (TypeError, ValueError):  # a column that a user names
+        raise UserError(f"column {column!r} holds no numbers; name another one") from None
 
 
 def positive(values: np.ndarray, column: str) -> np.ndarray:
@@ -126,7 +135,10 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The rows that satisfy a pandas query. Raises UserError where it is malformed, or no row does."""
     try:
-        rows = plain(frame).query(condition)
+        flags = plain(frame).eval(condition)
+        if not isinstance(flags, pd.Series):
+            raise TypeError("it is no condition")
+        rows = plain(frame)[flags.astype("boolean").fillna(False)]
     except Exception as error:  # a user's text: pandas raises nearly anything
         example = "model == 'vit' and depth == 6"
         raise UserError(f"{condition!r} cannot be evaluated ({error}); write it like {example!r}") from error

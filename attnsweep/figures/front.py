@@ -259,10 +259,18 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
     quality against cost with the fronts, a panel per data set and cost. Raises UserError where the rows
     cannot be compared.
     """
+    frame = selection.plain(frame)
     rows = selection.of_device(cleaned(frame.assign(**absent(frame))))
+    require_done(rows, "this frame")
     figure = draw(panels(rows), summary(rows))
     fonts.fit(figure)
     return figure
+
+
+def require_done(frame: pd.DataFrame, name: str) -> None:
+    """Raises UserError where no trial is done and has a quality on the test."""
+    if selection.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
+        raise UserError(f"{name} has no done trial with a test accuracy or score; run a sweep first")
 
 
 def absent(frame: pd.DataFrame) -> dict[str, None]:
@@ -302,10 +310,7 @@ def rows_to_draw(options: argparse.Namespace, runtime: str | None) -> pd.DataFra
     first that each sweep measured). Raises UserError where none is done and has a quality on the test.
     """
     frame = cleaned(load(options.results, status=None, all_columns=True, runtime=runtime))
-    if selection.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
-        raise UserError(
-            f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
-        )
+    require_done(frame, options.results)
     frame = selection.where(frame, options.where) if options.where else frame
     if options.dataset:
         frame = pd.concat([selection.choose(frame, "dataset", one) for one in dict.fromkeys(options.dataset)])

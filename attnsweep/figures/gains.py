@@ -5,7 +5,6 @@ whether the order of the models changes; a table and a figure.
 import argparse
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from attnsweep.answers import pareto, selection
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
+from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY
@@ -60,7 +60,7 @@ def gains(frame: pd.DataFrame, axis: str, value: str, over: str) -> list[Gain]:
         raise UserError(f"there is no axis {axis!r}; `attnsweep columns` lists them")
     rows, quality = selection.done(frame), pareto.judged_by(frame)
     selection.require(rows, axis, quality, *PAIRED_BY)
-    keys = list(PAIRED_BY)
+    keys = [name for name in (*PAIRED_BY, "data_sha256") if name in rows]
     sides = [rows.loc[rows[axis].astype(str) == one, [*keys, "model", quality]] for one in (value, over)]
     for side, one in zip(sides, (value, over), strict=True):
         if side.duplicated(keys).any():
@@ -181,17 +181,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--where", help="only rows for which this holds, such as 'epochs == 25'")
     parser.add_argument("--out", type=Path, default=Path(), help="folder of gains.svg and gains.png")
     options = parser.parse_args(argv)
-    try:
-        frame = pd.concat([load(one) for one in options.results])
-        frame = selection.where(frame, options.where) if options.where else frame
-        found = gains(frame, options.axis, options.value, options.over)
-        print(markdown(found, options.value, options.over))
-        seeds = sorted({gain.seeds for gain in found})
-        subtitle = f"{counted(len(found), 'model')}, {' or '.join(map(str, seeds))} seeds each; "
-        subtitle += order_in_words(found)
-        figure = draw(found, options.axis, options.value, options.over, subtitle=subtitle)
-        print(*save(figure, options.out, "gains"), sep="\n")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints and draws what the options ask for."""
+    frame = pd.concat([load(one) for one in options.results])
+    frame = selection.where(frame, options.where) if options.where else frame
+    found = gains(frame, options.axis, options.value, options.over)
+    print(markdown(found, options.value, options.over))
+    seeds = sorted({gain.seeds for gain in found})
+    subtitle = f"{counted(len(found), 'model')}, {' or '.join(map(str, seeds))} seeds each; "
+    subtitle += order_in_words(found)
+    figure = draw(found, options.axis, options.value, options.over, subtitle=subtitle)
+    print(*save(figure, options.out, "gains"), sep="\n")
