@@ -520,6 +520,21 @@ def test_of_sixty_settings_those_without_a_label_or_a_cost_are_counted(tmp_path)
     assert missing > 0 and f"{missing} settings without a label; 1 setting not drawn: cost unknown" in texts
 
 
+@pytest.mark.parametrize(("sets", "shape"), [(1, (1, 2)), (3, (2, 3)), (4, (4, 2)), (14, (12, 2))])
+def test_many_data_sets_stand_below_each_other(sets, shape):
+    made = [
+        panels.Panel(f"set{i}", "test_acc", cost, (), Reference(100.0), 0.5)
+        for cost in ("latency_ms_p50", "params") for i in range(sets)
+    ]  # fmt: skip
+    figure = front.draw(made, panels.Summary(1, 1, (1, 1), (1, 1), None, None))
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    titles = [(axes.get_title("left"), axes.get_xlabel()[:6]) for axes in figure.axes]
+    by_cost = [(one.dataset, front.COSTS[one.cost][1][:6]) for one in made if one.dataset in dict(titles)]
+    assert sorted(titles) == sorted(by_cost) and (titles == by_cost) == (shape[0] <= 2)
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert ("The first 12 of 14 data sets" in said) == (sets == 14)
+
+
 @pytest.mark.parametrize("rows", [[], [trial("vit", "mnist", 0) | {"status": "failed"}]])
 def test_a_figure_of_nothing_is_a_sentence(rows):
     columns = list(trial("vit", "mnist", 0))

@@ -144,6 +144,12 @@ def test_rows_of_several_data_sets_share_no_front():
     assert """frame[frame['dataset'] == 'cifar10']""" in str(refusal.value)
 
 
+def test_of_many_groups_a_sentence_names_some():
+    frame = pd.DataFrame([trial(dataset=f"set{i:02}") for i in range(14)])
+    with pytest.raises(UserError, match=r"set09 \(1 row\), 4 more; select one"):
+        pareto.front(frame)
+
+
 def test_latencies_of_several_devices_share_no_front_but_parameters_do():
     better = trial(measured_on="Xeon, 1 thread", val_acc=0.6, test_acc=0.6)
     frame = pd.DataFrame([trial(measured_on="A100"), better])

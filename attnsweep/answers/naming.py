@@ -90,6 +90,8 @@ def recipe_differences(frame: pd.DataFrame) -> list[str]:
 
 def differs(frame: pd.DataFrame, axis: str) -> bool:
     """Whether the values of an axis on one data set depend on the model; models without it do not count."""
+    if frame[axis].nunique() < 2:
+        return False
     known = frame.dropna(subset=[axis])
     values = known.groupby(["dataset", "model"], dropna=False)[axis].agg(frozenset)
     return bool((values.groupby("dataset", dropna=False).nunique() > 1).any())

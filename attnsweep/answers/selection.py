@@ -9,10 +9,12 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from attnsweep.core.columns import Column
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.labels import shown
+from attnsweep.core.text import counted
 from attnsweep.results import latencies
 from attnsweep.results.schema import CONFIGURATION, MEASURES
 
 SETTING = tuple(column.name for column in CONFIGURATION if column.name != "seed")
+MOST_NAMED = 10  # groups in a sentence
 STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: part of what a setting is
 
 
@@ -50,6 +52,8 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
         for name, kind in frame.dtypes.items()
         if isinstance(kind, pd.CategoricalDtype)
     }
+    if not kinds:
+        return frame
     whole = {name for name, kind in kinds.items() if kind.kind in "iub" and frame[name].isna().any()}
     return frame.astype({name: float if name in whole else kind for name, kind in kinds.items()})
 
@@ -114,7 +118,8 @@ def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) ->
     groups = frame[column].value_counts(dropna=False).sort_index()
     if len(groups) < 2:
         return
-    listed = ", ".join(f"{shown(value)} ({count} row{'s' * (count > 1)})" for value, count in groups.items())
+    named = [f"{shown(value)} ({counted(count, 'row')})" for value, count in groups.head(MOST_NAMED).items()]
+    listed = ", ".join([*named, *([f"{len(groups) - len(named)} more"] if len(groups) > len(named) else [])])
     first = groups.index[0]
     value = repr(first) if isinstance(first, str) else shown(first)
     choice = hint or f'select one: frame[frame[{column!r}] == {value}], or --where "{column} == {value}"'

@@ -39,24 +39,31 @@ COSTS = {
     "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
 }
 LAYOUT = Layout(panel=(4.4, 3.3), gap=(0.6, 0.95), left=0.75, right=0.3, above=0.85, below=0.70)
+MOST_ACROSS, MOST_SETS = 3, 12  # data sets
 MOST_BARS = 60  # settings of a panel, up to which those off the front have their intervals drawn
 # leading digits of the ticks of a log axis whose ends have less than that ratio
 COST_TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (200.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
 
 
 def draw(shown: Sequence[Panel], about: Summary) -> Figure:
-    """A row of panels for each cost, a column for each data set; a single data set's panels side by side."""
-    shown = [uncrowded(one) for one in shown]
+    """A row of panels for each cost, a column for each data set; of one data set, or of too many to stand
+    side by side, a row for each. The first `MOST_SETS` are drawn.
+    """
     costs, datasets = (
         list(dict.fromkeys(getattr(one, name) for one in shown)) for name in ("measured", "dataset")
     )
-    shape = (len(costs), len(datasets)) if len(datasets) > 1 else (1, len(costs))
+    drawn = datasets[:MOST_SETS]
+    shown = [uncrowded(one) for one in shown if one.dataset in drawn]
+    shape = (len(costs), len(drawn))
+    if not 1 < len(drawn) <= MOST_ACROSS:
+        shape, shown = shape[::-1], sorted(shown, key=lambda one: drawn.index(one.dataset))
+    first = f". The first {MOST_SETS} of {len(datasets)} data sets" if len(datasets) > MOST_SETS else ""
     with matplotlib.rc_context(STYLE):
         qualities = list(dict.fromkeys(QUALITIES[one.quality] for one in shown))
         what = " and ".join([qualities[0], *(name.lower() for name in qualities[1:])])
         title = f"{what} against {' and '.join(dict.fromkeys(COSTS[cost][0] for cost, _ in costs))}"
         figure, grid = canvas(
-            shape, LAYOUT, title=title, subtitle=subtitle(about), footnote=footnote(shown, about)
+            shape, LAYOUT, title=title, subtitle=subtitle(about) + first, footnote=footnote(shown, about)
         )
         for one, axes in zip(shown, grid.flat, strict=True):
             draw_panel(axes, one, shown)

@@ -73,8 +73,13 @@ def panels(frame: pd.DataFrame, costs: Sequence[str] = ()) -> list[Panel]:
     """
     settings = pareto.over_seeds(frame)
     groups = dict(list(frame[frame["dataset"].isin(settings["dataset"])].groupby("dataset")))
-    doubts = {str(name): doubt.doubt(group) for name, group in groups.items()}
+    doubts = {str(name): named(doubt.doubt(group)) for name, group in groups.items()}
     return [panel(sure, name, cost) for cost in costs or costs_of(settings) for name, sure in doubts.items()]
+
+
+def named(sure: Doubt) -> Doubt:
+    """The same with a `label` of each setting."""
+    return replace(sure, settings=sure.settings.assign(label=naming.labels(sure.settings)))
 
 
 def panels_by_runtime(frames: Mapping[str, pd.DataFrame]) -> list[Panel]:
@@ -92,13 +97,13 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
 
 
 def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
-    """The panel of one data set's settings, those without the cost left out."""
+    """The panel of one data set's settings, which are `named`, those without the cost left out."""
     settings, quality, remarks = sure.settings, sure.quality, tuple(phrases.remarks(sure))
-    named = settings.assign(label=naming.labels(settings), p_front=chances.on_front(sure, cost))
-    known = named.dropna(subset=[cost]).sort_values([cost, quality])
+    settings = settings.assign(p_front=chances.on_front(sure, cost))
+    known = settings.dropna(subset=[cost]).sort_values([cost, quality])
     known = known[known[cost] > 0]  # a rule without parameters has no place on a log axis
     if known.empty:
-        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0, remarks, len(named))
+        return Panel(dataset, quality, cost, (), pareto.Reference(math.nan), 0.0, remarks, len(settings))
     best, corner = pareto.front(known, cost), pareto.reference(known, cost)
     columns = ["label", "model", cost, quality, "low", "high", "seeds"]
     points = tuple(
@@ -106,7 +111,7 @@ def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
         for i, row in known.iterrows()
     )
     area = pareto.hypervolume(best, corner, cost=cost, quality=quality)
-    return Panel(dataset, quality, cost, points, corner, area, remarks, len(named) - len(known))
+    return Panel(dataset, quality, cost, points, corner, area, remarks, len(settings) - len(known))
 
 
 def unsure(row: pd.Series, cost: str) -> tuple[float, float] | None:
