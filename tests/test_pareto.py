@@ -336,6 +336,18 @@ def test_the_budget_that_pick_asks_for_is_enough(costs):
     assert len(pareto.pick(frame, **budget)) >= 1
 
 
+def test_a_budget_is_written_as_short_as_it_can_be():
+    asked = [1e-300, 0.0012341, 1.5, 999.9999, 1000.2, 2**50, 1e300]
+    assert [pareto.rounded_up(one) for one in asked] == [
+        "0.001", "0.002", "1.5", "1000", "1001", "1125899906842624.0", "1e+300",
+    ]  # fmt: skip
+
+
+def test_rows_without_a_seed_are_said_to_have_none():
+    with pytest.raises(UserError, match="has several rows of no seed"):
+        pareto.over_seeds(pd.DataFrame([trial(seed=None), trial(seed=None)]))
+
+
 @pytest.mark.slow
 def test_where_nothing_fits_pick_names_the_nearest_setting():
     frame = pd.DataFrame([trial(depth=2, latency_ms_p50=1.2344), trial(depth=4, latency_ms_p50=3.0)])

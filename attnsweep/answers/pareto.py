@@ -80,11 +80,12 @@ def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:
     if twice.empty:
         return
     row = twice.iloc[0]
+    seed = "no seed" if pd.isna(row["seed"]) else f"seed {shown(row['seed'])}"
     name = " ".join(
         [str(row.get("model", "a setting")), *words(row, varying(frame) if "model" in frame else [])]
     )
     raise UserError(
-        f"{clean(name)} has several rows of seed {shown(row['seed'])}; a setting has one row for each seed: "
+        f"{clean(name)} has several rows of {seed}; a setting has one row for each seed: "
         "were results put together that hold the same trials?"
     )
 
@@ -246,5 +247,7 @@ def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:
 
 
 def rounded_up(value: float) -> str:
-    """`value` rounded up to three decimals, or to a whole number from 1,000 on."""
+    """`value` rounded up to three decimals, or to a whole number from 1,000 on; all of it from 1e15 on."""
+    if value >= 1e15:
+        return f"{float(value)!r}"
     return f"{math.ceil(value)}" if value >= 1000 else f"{math.ceil(value * 1000) / 1000:g}"
