@@ -2,7 +2,9 @@
 
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,14 @@ from commands import gone, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 WORKER = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
+
+def terminated(*_):
+    time.sleep(0.2)
+    sys.exit(5)
+
+signal.signal(signal.SIGTERM, terminated)
+atexit.register(print, "at exit")
 print(json.dumps({
     "words": sys.argv[1:], "folder": os.getcwd(), "has": "colorsys" in sys.modules, "named": __name__,
     "group": os.getpgrp(), "parent": os.getppid(), "pid": os.getpid(), "word": os.environ["WORD"],
@@ -66,7 +75,9 @@ def test_a_worker_is_what_the_process_that_asked_for_it_would_be(
     for name, address in (("forked", server), ("own", str(tmp_path / "nowhere"))):
         process = asked({**environment, ADDRESS: address}, tmp_path)
         said, _ = process.communicate(timeout=60)
-        found[name] = {**json.loads(said), "status": process.returncode, "asked": process.pid}
+        line, *later = said.splitlines()
+        assert later == [b"at exit"], "what was registered for its end is done"
+        found[name] = {**json.loads(line), "status": process.returncode, "asked": process.pid}
     for one in found.values():
         assert one["words"] == ["0", "--node-id=a b"] and one["folder"] == str(tmp_path)
         assert (one["word"], one["named"], one["status"]) == ("é \udcff", "__main__", 7)
@@ -99,6 +110,41 @@ def test_worker_and_who_stands_for_it_end_together(
         process.stdout.close()
 
 
+def test_a_worker_that_its_group_is_told_to_end_ends_in_order(
+    environment: dict[str, str], server: str, tmp_path: Path
+) -> None:
+    process = asked({**environment, ADDRESS: server}, tmp_path, seconds=60)
+    assert process.stdout
+    process.stdout.readline()
+    wait_for(lambda: ignores(process.pid, signal.SIGTERM))
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert (said, process.returncode) == (b"at exit\n", 5)
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal."""
+    status = Path(f"/proc/{pid}/status").read_text().split()
+    return bool(int(status[status.index("SigIgn:") + 1], 16) >> (number - 1) & 1)
+
+
+def test_a_descriptor_that_has_gone_to_another_child_ends_none() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, selectors.DefaultSelector() as selector:
+        another = fork_server.Child(process.pid, ours.fileno(), theirs)
+        selector.register(ours.fileno(), selectors.EVENT_READ, another)
+        fork_server.end(fork_server.Child(process.pid, ours.fileno(), theirs), selector)
+        assert ours.fileno() in selector.get_map()
+
+
+def test_where_processes_cannot_be_watched_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(AttributeError):
+        fork_server.main(-1, ["a_module_that_is_not"])
+
+
 def test_a_server_that_cannot_import_leaves_workers_to_ray(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +152,7 @@ def test_a_server_that_cannot_import_leaves_workers_to_ray(
     with fork_server.fork_server(["a_module_that_is_not"]):
         process = asked({**environment, ADDRESS: os.environ[ADDRESS]}, tmp_path)
         said, _ = process.communicate(timeout=60)
-    assert json.loads(said)["pid"] == process.pid and process.returncode == 7
+    assert json.loads(said.splitlines()[0])["pid"] == process.pid and process.returncode == 7
 
 
 def test_there_is_one_server_and_none_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

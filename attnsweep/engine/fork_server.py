@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from attnsweep.core.child_process import environment_with_package
 from attnsweep.engine.forked_worker import ADDRESS
@@ -82,6 +82,7 @@ class Child:
 
 def main(descriptor: int, modules: Sequence[str]) -> None:
     """Imports the modules, then forks a child for each request until standard input ends."""
+    os.close(os.pidfd_open(os.getpid()))  # where the system or this Python has none, there is no server
     for module in modules:
         importlib.import_module(module)
     gc.collect()
@@ -128,9 +129,8 @@ def fork(
     client.sendall(b".")
 
 
-def become(streams: Sequence[int], request: Mapping[str, Any], opened: Sequence[Any]) -> None:
-    """In the child: runs what was asked for as the process that asked would. Never returns."""
-    status = 1
+def become(streams: Sequence[int], request: Mapping[str, Any], opened: Sequence[Any]) -> NoReturn:
+    """In the child: runs what was asked for as the process that asked would, and ends as that does."""
     try:
         for one in opened:
             os.close(one) if isinstance(one, int) else one.close()
@@ -138,30 +138,25 @@ def become(streams: Sequence[int], request: Mapping[str, Any], opened: Sequence[
             os.dup2(stream, number)
             os.close(stream)
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
             os.setpgid(0, request["group"])
+            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
         signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
         sys.argv[:] = request["words"]
         runpy.run_path(sys.argv[0], run_name="__main__")
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
+    except Exception:
         traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status & 255)
+        sys.exit(1)
+    sys.exit()
 
 
 def end(child: Child, selector: selectors.BaseSelector) -> None:
     """Ends a child whose client is gone, or that has ended, and tells its status."""
-    if child.ended not in selector.get_map():
-        return  # both came at once
+    key = selector.get_map().get(child.ended)
+    if key is None or key.data is not child:
+        return  # both came at once; by now the descriptor may be that of another
     with contextlib.suppress(ProcessLookupError):
         os.kill(child.pid, signal.SIGKILL)
     _, status = os.waitpid(child.pid, 0)

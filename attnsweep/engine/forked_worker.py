@@ -29,6 +29,7 @@ def main() -> None:
         server = asked(words)
     except OSError:
         os.execv(sys.executable, [sys.executable, *words])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes to the group: the worker ends in order
     sys.exit(int(server.recv(8) or b"1"))
 
 
