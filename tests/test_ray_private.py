@@ -225,14 +225,30 @@ def test_an_error_of_the_start_is_raised() -> None:
     assert ray_constants.ENABLE_RAY_CLUSTER == before
 
 
-def test_where_ray_gives_up_waiting_for_itself_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            Exception("The current node timed out during startup. This could happen because ..."),
+            "Ray did not start within half a minute: .* or run with --serial",
+        ),
+        (
+            UnicodeEncodeError("ascii", "/tmp/é", 5, 6, "ordinal not in range(128)"),
+            "TMPDIR='/tmp/é' has letters that Ray does not take; set another, as TMPDIR=/tmp",
+        ),
+    ],
+)
+def test_where_ray_cannot_start_a_sentence_says_so(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def init(**options: Any) -> None:
-        raise Exception("The current node timed out during startup. This could happen because ...")
+        raise error
 
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/é")
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.tokens, "keep_private", lambda **options: None)
     monkeypatch.setattr(cluster, "fork_server", contextlib.nullcontext)
-    with pytest.raises(UserError, match=r"Ray did not start within half a minute: .* or run with --serial"):
+    with pytest.raises(UserError, match=sentence):
         cluster.start_here({}, contextlib.ExitStack())
 
 

@@ -177,7 +177,7 @@ def connect(address: str | None, servers: contextlib.ExitStack) -> bool:
 
 def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> None:
     """Starts a cluster of this machine alone, whose workers are forked where they can be. Raises UserError
-    where its sockets' names would be too long, or where Ray gives up waiting for its own processes.
+    where Ray cannot use the temporary folder, or gives up waiting for its own processes.
     """
     tokens.keep_private(create=True)
     servers.enter_context(fork_server())
@@ -187,9 +187,13 @@ def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> Non
             {**options, **ray_private.without_working_directory()},
             worker=forked_worker.__file__ if forked_worker.ADDRESS in os.environ else None,
         )
-    except Exception as error:  # Ray has no name of its own for the second
+    except Exception as error:  # Ray has no name of its own for the last
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        if isinstance(error, UnicodeEncodeError) and not folder.isascii():
+            raise UserError(
+                f"TMPDIR={folder!r} has letters that Ray does not take; set another, as TMPDIR=/tmp"
+            ) from error
         if "AF_UNIX" in str(error):
-            folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
             raise UserError(
                 f"TMPDIR={folder!r} is too long for the sockets of Ray below it; "
                 "set a shorter one, as TMPDIR=/tmp"
