@@ -1,7 +1,7 @@
 """Which positions carry over to sequences longer than any in training?  On four exact problems.
 
 20 trials: five ways to say where a token stands, on reversing, sorting, adding and closing brackets at up to
-10 symbols; each row has the accuracy at 10, 20 and 40. About 20 min on two cores; docs/transformer.md shows
+10 symbols; each row has the accuracy at 10, 20 and 40. About 10 min of one core; docs/transformer.md shows
 what comes out.
 """
 

@@ -155,6 +155,25 @@ def test_a_server_that_cannot_import_leaves_workers_to_ray(
     assert json.loads(said.splitlines()[0])["pid"] == process.pid and process.returncode == 7
 
 
+KILLED = """
+import os, signal
+from attnsweep.engine import fork_server
+fork_server.GPUS = ()
+with fork_server.fork_server(["colorsys"]):
+    print(os.environ[fork_server.ADDRESS], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_driver_that_is_killed_leaves_no_server_and_no_folder() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != ADDRESS}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    folder = Path(killed.stdout.strip()).parent
+    assert folder.name.startswith("attnsweep-")
+    wait_for(lambda: not folder.exists())
+
+
 def test_there_is_one_server_and_none_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS, "that of another")
     with fork_server.fork_server():

@@ -93,7 +93,8 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
         selector.register(0, selectors.EVENT_READ)
         while ready := [key for key, _ in selector.select()]:
             for key in ready:
-                if key.fileobj == 0:
+                if key.fileobj == 0:  # whoever started it is gone
+                    shutil.rmtree(os.path.dirname(listening.getsockname()), ignore_errors=True)
                     return
                 if key.data:
                     end(key.data, selector)
