@@ -18,7 +18,7 @@ from attnsweep.engine.fork_server import ADDRESS
 
 from commands import gone, wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="elsewhere nothing is forked")
 WORKER = """
 import atexit, json, os, signal, sys, time
 
