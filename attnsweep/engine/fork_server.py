@@ -2,8 +2,8 @@
 forked for each of them.
 
 By itself a worker imports torch when its first trial begins, which takes seconds, on all cores at once, and
-has its own copy. Ray cannot be imported before the fork, as it could not connect after it. Where there is a
-GPU, workers are Ray's own: its driver has not been tried in forks.
+has its own copy. Ray cannot be imported before the fork: its core crashes as such a worker begins. Where
+there is a GPU, workers are Ray's own: its driver has not been tried in forks.
 """
 
 import contextlib
@@ -140,6 +140,7 @@ def become(streams: Sequence[int], request: Mapping[str, Any], opened: Sequence[
             os.close(stream)
         with contextlib.suppress(OSError):
             os.setpgid(0, request["group"])
+        with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
         signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
         os.environ.clear()
