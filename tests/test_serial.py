@@ -338,12 +338,12 @@ def trial_of_digits() -> Any:
 
 @pytest.mark.slow
 def test_a_sweep_whose_hours_are_up_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    sweep = Sweep(model="cnn", dim=8, epochs=40, seed=SEEDS)
+    sweep = Sweep(model="cnn", dim=8, epochs=30, seed=SEEDS)
     whole = run(tmp_path / "whole", sweep).sort_values("seed")
     cut, calls = pd.DataFrame(), 0
     while len(cut) < 2 and calls < 60:
         calls += 1
-        cut = run(tmp_path / "cut", sweep, hours=1.5 / 3_600)
+        cut = run(tmp_path / "cut", sweep, hours=1.2 / 3_600)
     assert calls > 1 and (cut.status == "done").all() and cut.attempts.max() > 1
     for column in ("test_acc", "train_loss"):
         assert cut.sort_values("seed")[column].tolist() == whole[column].tolist()

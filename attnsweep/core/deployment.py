@@ -130,12 +130,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for one measurement: of a subject, in alternation with the reference, which takes
-    `reference_ms` on that device; or, without a subject, of the reference itself. A deployment that changes
-    the answers (int8) is judged anew, with `weights`.
+    """A request for one measurement: of a subject, in units of the reference; or, without a subject, of the
+    reference itself, in ms. A deployment that changes the answers (int8) is judged anew, with `weights`.
     """
 
     deployment: Deployment
     subject: Subject | None = None
-    reference_ms: float | None = None
     weights: Weights | None = None

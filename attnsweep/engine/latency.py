@@ -136,10 +136,8 @@ class Phase:
         self.tally.left += len(asks)
         if not asks or self.until.is_over:
             return []
-        own_ms = self.references(asks, bench)
-        asks = [replace(ask, reference_ms=own_ms.get(reference_key(ask.deployment))) for ask in asks]
         disturbed, rows = "", []
-        for number, measured in enumerate(bench.measure(asks), 1):
+        for number, measured in enumerate(self.answers(asks, bench), 1):
             self.progress(number, len(asks))
             before = self.tally.unstable
             self.record(measured)
@@ -152,27 +150,43 @@ class Phase:
             log.warning("latency is known less well than it could be: %s", disturbed)
         return rows
 
-    def references(self, asks: Sequence[Ask], bench: Bench) -> Mapping[tuple[str, int], float]:
-        """The references' own times on that device, in ms, by name and threads, measured where they are not
-        known yet. Raises UserError where that fails.
+    def answers(self, asks: Sequence[Ask], bench: Bench) -> Iterator[Measured]:
+        """The answers in ms, as they come. References whose own time on that device is not known are measured
+        by the same processes, first of all. Raises UserError where that fails.
         """
-        here, rows = bench.machine, self.store.read("references").to_pylist()
-        known = {tuple(row[key] for key in KEYS["references"]): row["ms"] for row in rows}
-        wanted = {
-            reference_key(ask.deployment): Ask(replace(ask.deployment, runtime="eager")) for ask in asks
+        own_ms, early = self.references(bench), list[Measured]()
+        wanted = {reference_key(ask.deployment): replace(ask.deployment, runtime="eager") for ask in asks}
+        missing = [Ask(deployment) for key, deployment in wanted.items() if key not in own_ms]
+        for measured in bench.measure([*missing, *asks]):
+            if measured.ask.subject is None:
+                own_ms[reference_key(measured.ask.deployment)] = self.record_reference(measured)
+            else:
+                early.append(measured)
+            for one in [one for one in early if reference_key(one.ask.deployment) in own_ms]:
+                early.remove(one)
+                ms = own_ms[reference_key(one.ask.deployment)]
+                yield replace(one, row=one.row and latencies.in_ms(one.row, ms))
+        for one in early:  # the node of their reference was lost
+            yield replace(one, row=None, error="its reference was not")
+
+    def references(self, bench: Bench) -> dict[tuple[str, int], float]:
+        """The references' own times on that device, in ms, by name and threads, as far as they are known."""
+        here = bench.machine
+        threads = {name: number for number, name in here.measured_on.items()}
+        return {
+            (row["reference"], threads[row["measured_on"]]): row["ms"]
+            for row in self.store.read("references").to_pylist()
+            if row["measured_on"] in threads and row["versions"] == here.versions["eager"]
         }
-        found = {
-            (name, threads): known.get((name, here.measured_on[threads], here.versions["eager"]))
-            for name, threads in wanted
-        }
-        missing = [ask for key, ask in wanted.items() if found[key] is None]
-        for measured in bench.measure(missing) if missing else ():
-            if measured.row is None:
-                raise UserError(f"latency cannot be measured on this machine: {measured.error}")
-            with writing(self.store.root):
-                self.store.write("references", [measured.row], name_of("references", measured.row))
-            found[reference_key(measured.ask.deployment)] = measured.row["ms"]
-        return {key: ms for key, ms in found.items() if ms is not None}
+
+    def record_reference(self, measured: Measured) -> float:
+        """Writes a reference's row; returns its time in ms. Raises UserError where it has none."""
+        if measured.row is None:
+            raise UserError(f"latency cannot be measured on this machine: {measured.error}")
+        with writing(self.store.root):
+            self.store.write("references", [measured.row], name_of("references", measured.row))
+        ms: float = measured.row["ms"]
+        return ms
 
     def record(self, measured: Measured) -> None:
         """Writes a measurement's row; warns where it has none, so that it is tried again next time."""

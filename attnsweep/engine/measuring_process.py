@@ -9,7 +9,7 @@ it, and ends at SIGTERM or when that process is gone, with all that its forks ha
 
 `python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, the longest that a pass may take and
 the least time between two, in seconds) from standard input, and answers each ask on standard output with its
-index and its row, pickled, as they come.
+index and its row, its times in units of its reference, pickled, as they come.
 """
 
 import contextlib
@@ -205,8 +205,8 @@ def serve(ask: Ask, connection: Connection) -> None:
 
 
 def passes(ask: Ask, gpus: float = 0) -> Iterator[tuple[Row, bool]]:
-    """The row after each pass and whether it is the last; then, where that is to be judged, the columns of
-    its accuracy. Whatever fails is in the row.
+    """The row after each pass, its times in units of the reference, and whether it is the last; then, where
+    that is to be judged, the columns of its accuracy. Whatever fails is in the row.
     """
     device, deployment = pick_device(gpus), ask.deployment
     if ask.subject is None:
@@ -215,7 +215,7 @@ def passes(ask: Ask, gpus: float = 0) -> Iterator[tuple[Row, bool]]:
     row: Row = {}
     try:
         for row, is_last in measure.architecture_passes(
-            ask.subject, deployment, device=device, reference_ms=ask.reference_ms
+            ask.subject, deployment, device=device, reference_ms=1.0
         ):
             yield row, is_last
     except (Exception, SystemExit) as error:

@@ -153,8 +153,10 @@ class Kind:
         not that of the others is named and left out.
         """
         nodes, left = list(self.nodes), list(asks)
-        if len(nodes) > 1 and len(left) > len(nodes) and left[0].subject:
-            nodes = yield from self.agreeing(nodes, left.pop(0))
+        first = next((ask for ask in left if ask.subject), None)
+        if first and len(nodes) > 1 and len(left) > len(nodes):
+            left.remove(first)
+            nodes = yield from self.agreeing(nodes, first)
         while left and nodes:
             shares = [left[i :: len(nodes)] for i in range(len(nodes))]
             lost = yield from self.in_shares(list(zip(nodes, shares, strict=True)))

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attnsweep.core.deployment import Deployments
-from attnsweep.results.schema import LATENCY_OF_TRIAL
+from attnsweep.results.schema import LATENCY, LATENCY_OF_TRIAL
 
 Row = Mapping[str, Any]
 NAMES = tuple(column.name for column in LATENCY_OF_TRIAL)
+TIMES = ("reference_ms", *(column.name for column in LATENCY if column.name.startswith("latency_ms_")))
+RATES = ("throughput_per_s",)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -89,6 +91,14 @@ def ms_of(row: Row) -> float:
         return math.nan
     low, high = row.get("latency_ms_low"), row.get("latency_ms_high")
     return Unstable(ms, low, high) if row.get("unstable") and low is not None and high is not None else ms
+
+
+def in_ms(row: Row, own_ms: float) -> dict[str, Any]:
+    """A row of `latency` whose times are in units of its reference, which takes `own_ms`."""
+    known = {name: value for name, value in row.items() if value is not None}
+    times = {name: known[name] * own_ms for name in TIMES if name in known}
+    rates = {name: known[name] / own_ms for name in RATES if name in known}
+    return {**row, **times, **rates}
 
 
 def on_one_device(
