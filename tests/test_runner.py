@@ -41,8 +41,8 @@ BESIDE_OTHERS = "latency is known less well"  # where tests run side by side
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a sweep of two trials has run, with its latency phase."""
     folder = tmp_path_factory.mktemp("finished")
-    measured = "latency={'batch': [1, 2]}"
-    sweep = write_sweep(folder, f"model=tune.grid_search(['vit', 'cnn']), epochs=2, {measured}, {TINY}")
+    space = "model='vit', seed=tune.grid_search([0, 1]), epochs=2, latency={'batch': [1, 2]}"
+    sweep = write_sweep(folder, f"{space}, {TINY}")
     command = [sys.executable, "-m", "attnsweep", str(sweep), "--address", "local"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_sweep_leaves_one_full_row_per_trial_that_pandas_alone_can_read(finished: Path) -> None:
     rows = pd.read_parquet(finished / "results/trials")
-    assert sorted(rows["model"]) == ["cnn", "vit"]
+    assert sorted(rows["seed"]) == [0, 1]
     assert set(rows["status"]) == {"done"}
     measured = [
         "val_acc",
@@ -76,7 +76,7 @@ def test_each_epoch_leaves_a_row(finished: Path) -> None:
 
 def test_latency_is_measured_once_per_architecture_and_batch(finished: Path) -> None:
     latency = pd.read_parquet(finished / "results/latency")
-    assert len(latency) == 4 and latency["arch_id"].nunique() == 2
+    assert len(latency) == 2 and latency["arch_id"].nunique() == 1
     assert (latency["latency_ms_p50"] > 0).all() and set(latency["batch"]) == {1, 2}
     assert (latency["latency_ms_p50"] <= latency["latency_ms_p99"]).all()
 
@@ -116,7 +116,7 @@ def test_running_a_finished_sweep_again_runs_nothing_and_widening_its_grid_the_n
     before = starts.read_text()
     assert here(finished, monkeypatch) == 0
     assert "2 trials (0 new, 2 done)" in capsys.readouterr().out and starts.read_text() == before
-    assert here(finished, monkeypatch, "--serial", "seed=0,1") == 0
+    assert here(finished, monkeypatch, "--serial", "seed=0,1,2,3") == 0
     assert "4 trials (2 new, 2 done)" in capsys.readouterr().out and len(starts.read_text().split()) == 4
 
 
@@ -149,7 +149,7 @@ def test_two_drivers_do_not_write_to_the_same_results(
 ) -> None:
     process = start(write_sweep(tmp_path, f"model='vit', epochs=100_000, {TINY}"), "--serial")
     wait_for(lambda: (tmp_path / "runs/starts.log").exists() or process.poll() is not None)
-    assert here(tmp_path, monkeypatch) == 2
+    assert here(tmp_path, monkeypatch, "--serial") == 2
     assert "another sweep is writing" in capsys.readouterr().err
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 130
