@@ -21,7 +21,7 @@ from attnsweep.measuring import measure
 from attnsweep.results.schema import ARCHITECTURE
 from attnsweep.results.store import Row
 
-LIMIT_S = 5.0
+LIMIT_S = 60.0
 
 
 def ask(name: str, passes: int = 2) -> Ask:
