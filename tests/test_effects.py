@@ -95,8 +95,7 @@ def test_axes_that_follow_from_the_model_are_not_counted_besides_it():
 
 
 @pytest.mark.slow
-def test_a_forest_finds_what_was_planted_in_a_random_space(monkeypatch):
-    monkeypatch.setattr(effects, "TREES", 20)
+def test_a_forest_finds_what_was_planted_in_a_random_space():
     chance, rows = np.random.default_rng(0), []
     for _ in range(60):
         lr, depth = float(10 ** chance.uniform(-5, -2)), int(chance.integers(1, 12))
@@ -105,6 +104,33 @@ def test_a_forest_finds_what_was_planted_in_a_random_space(monkeypatch):
     found = effects.effects(pd.DataFrame(rows), nulls=19)
     assert found.how == "forest" and found.axes[0].name == "lr" and found.axes[0].is_real
     assert [one.is_real for one in found.axes] == [True, False, False]
+
+
+def test_a_forest_is_held_against_chance_so_that_something_is_called_real_in_5_of_100_sweeps(monkeypatch):
+    """A thousand sweeps of pure noise; correlations in place of the forest, which takes minutes for them."""
+
+    def correlations(features, y, chance):
+        return np.tile(np.abs(np.corrcoef(features.T, y)[-1, :-1]), (2, 1))
+
+    monkeypatch.setattr(effects, "importances", correlations)
+    chance, wrong = np.random.default_rng(0), 0
+    for i in range(1000):
+        axes = pd.DataFrame(chance.random((effects.FEWEST_TRIALS, 3)), columns=list("abc"))
+        found = effects.by_forest(axes, chance.standard_normal(len(axes)), i, 19)
+        wrong += any(one.is_real for one in found)
+    assert 30 < wrong < 70
+
+
+def test_a_forest_treats_qualities_and_their_shuffles_alike_and_says_how_long_it_takes(monkeypatch, caplog):
+    monkeypatch.setattr(effects, "LONG_S", 0.0)
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(
+        effects, "importances", lambda features, y, chance: asked.append(y) or np.ones((2, features.shape[1]))
+    )
+    y = np.arange(20.0)
+    (found,) = effects.by_forest(pd.DataFrame({"lr": y}), y, 0, 39)
+    assert len(asked) == 40 and all(sorted(one) == y.tolist() for one in asked) and found.p == 1
+    assert "holding the forest against 39 of shuffled qualities" in caplog.text
 
 
 @pytest.mark.slow

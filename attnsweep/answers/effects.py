@@ -4,11 +4,14 @@ Of a grid: an analysis of variance with each axis as a factor and all pairs of a
 seeds (type II sums of squares: each axis beyond the others). Of a random or searched space, whose values
 hardly repeat: a forest that predicts the quality, and by how much worse it does on trials that it has not
 seen once an axis is shuffled (Breiman, "Random Forests", Machine Learning 45, 2001, section 10), against
-forests of shuffled qualities. Either way the chance of calling any axis real where none is, is 5 %.
+forests of shuffled qualities, which are grown and asked in the same way. Either way the chance of calling any
+axis real where none is, is 5 %.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +27,16 @@ MOST_LEVELS = 8  # of an axis of a grid
 MOST_TERMS = 200  # columns of an analysis of variance
 FEWEST_TRIALS = 20  # that a forest learns from
 ROUNDING = 12  # decimals that are more than rounding: equal means differ in the last ones
-TREES, FOLDS, SHUFFLES, NULLS = 100, 5, 4, 39
+TREES, FOLDS, SHUFFLES, NULLS = 20, 5, 2, 39  # trees of each fold: a trial is seen by 80, and judged by 20
+MOST_LEAVES = 50  # of a tree; with more a forest of 1,000 trials is slower and finds less
+LONG_S = 3.0  # from there on it is said how long something takes
 FOREST, GRID = "forest", "grid"
 NONE = "none"  # the level of trials without an axis that others of their model have
 MEANINGS = {  # of a size
     GRID: "best level less worst, the other axes being equal",
     FOREST: "how much worse a forest predicts once the axis is shuffled, relative to the variance",
 }
+log = logging.getLogger("attnsweep")
 SIZES = {GRID: "best level less worst", FOREST: "rise of the squared error, of the variance"}
 
 
@@ -285,7 +291,7 @@ def sort(found: Sequence[Effect]) -> tuple[Effect, ...]:
 
 
 def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple[Effect, ...]:
-    """The importance of each axis for a forest, with the interval over folds and shuffles. Raises UserError
+    """The importance of each axis for a forest, with the interval over folds. Raises UserError
     where there are too few trials.
     """
     if len(y) < FEWEST_TRIALS:
@@ -295,11 +301,8 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple
         )
     features = np.column_stack([as_numbers(axes[name]) for name in axes])
     chance = np.random.default_rng(seed)
-    found = importances(features, y, chance)  # (folds x shuffles, axes)
-    largest = [
-        importances(features, chance.permutation(y), chance, shuffles=1).mean(axis=0).max()
-        for _ in range(nulls)
-    ]
+    found = importances(features, y, chance)  # (folds, axes)
+    largest = by_chance(features, y, chance, nulls)
     sizes, spread = found.mean(axis=0), found.std(axis=0, ddof=1)
     reach = stats.t.ppf(1 - ERROR_RATE / 2, FOLDS - 1) * spread / np.sqrt(FOLDS)
     effects = []
@@ -307,6 +310,18 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple
         p = (1 + sum(one >= size for one in largest)) / (nulls + 1) if nulls else float("nan")
         effects.append(Effect(name, size, size - r, size + r, p))
     return sort(effects)
+
+
+def by_chance(features: np.ndarray, y: np.ndarray, chance: np.random.Generator, nulls: int) -> list[float]:
+    """The importance of the most important axis for shuffled qualities, `nulls` times. Says so where it takes
+    long.
+    """
+    found, begun = list[float](), time.monotonic()
+    for _ in range(nulls):
+        found.append(float(importances(features, chance.permutation(y), chance).mean(axis=0).max()))
+        if len(found) == 1 and (expected := (nulls - 1) * (time.monotonic() - begun)) > LONG_S:
+            log.warning("holding the forest against %d of shuffled qualities, about %.0f s", nulls, expected)
+    return found
 
 
 def as_numbers(values: pd.Series) -> np.ndarray:
@@ -320,34 +335,30 @@ def as_numbers(values: pd.Series) -> np.ndarray:
     return values.map(ranks).fillna(-1).to_numpy(dtype=float)
 
 
-def importances(
-    features: np.ndarray, y: np.ndarray, chance: np.random.Generator, *, shuffles: int = SHUFFLES
-) -> np.ndarray:
+def importances(features: np.ndarray, y: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """By how much the mean squared error of a forest on unseen trials rises with an axis shuffled, relative
-    to the variance, (folds x shuffles, axes).
+    to the variance, (folds, axes).
     """
-    from sklearn.ensemble import RandomForestRegressor  # here: it takes a second to import
+    from sklearn.ensemble import ExtraTreesRegressor  # here: it takes a second to import
 
     folds, found = chance.permutation(len(y)) % FOLDS, []
+    least = max(2, len(y) // MOST_LEAVES)
     for fold in range(FOLDS):
         held = folds == fold
-        forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=int(chance.integers(2**31)))
+        forest = ExtraTreesRegressor(TREES, min_samples_leaf=least, random_state=int(chance.integers(2**31)))
         forest.fit(features[~held], y[~held])
-        error = ((forest.predict(features[held]) - y[held]) ** 2).mean()
-        for _ in range(shuffles):
-            found.append([
-                (((forest.predict(shuffled(features[held], i, chance)) - y[held]) ** 2).mean() - error)
-                / max(y.var(), 1e-12)
-                for i in range(features.shape[1])
-            ])  # fmt: skip
+        asked = np.concatenate([features[held], *shuffled(features[held], chance)])
+        errors = ((forest.predict(asked).reshape(-1, held.sum()) - y[held]) ** 2).mean(axis=1)
+        found.append((errors[1:] - errors[0]).reshape(SHUFFLES, -1).mean(axis=0) / max(y.var(), 1e-12))
     return np.array(found)
 
 
-def shuffled(features: np.ndarray, axis: int, chance: np.random.Generator) -> np.ndarray:
-    """The features with one axis shuffled."""
-    copy = features.copy()
-    copy[:, axis] = chance.permutation(copy[:, axis])
-    return copy
+def shuffled(features: np.ndarray, chance: np.random.Generator) -> Iterator[np.ndarray]:
+    """The features with each axis shuffled in turn, `SHUFFLES` times."""
+    for _, axis in itertools.product(range(SHUFFLES), range(features.shape[1])):
+        copy = features.copy()
+        copy[:, axis] = chance.permutation(copy[:, axis])
+        yield copy
 
 
 # --- In words ---

@@ -109,7 +109,7 @@ def of_dataset(
 
 def importance(rows: pd.DataFrame) -> Page | None:
     """What each axis does, the largest effect first, with its interval; None where that cannot be said. A
-    forest is not held against chance here, which would take minutes.
+    forest is not held against chance here: that takes 40 times as long, and the page may be live.
     """
     done = selection.done(rows)
     some = done.sample(MOST_FOR_EFFECTS, random_state=0) if len(done) > MOST_FOR_EFFECTS else done
