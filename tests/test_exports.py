@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,23 @@ def test_mlflow_reads_every_trial_with_its_curve_and_its_end(tmp_path):
 
 
 @pytest.mark.slow
+def test_mlflow_takes_odd_names_long_texts_and_leaves_out_what_is_no_number(tmp_path, caplog):
+    pytest.importorskip("mlflow", reason="MLflow is not installed: pip install attnsweep[mlflow]")
+    from mlflow import MlflowClient
+
+    names = ["Default", "", "d" * 600]  # the first is there already, of the last 500 are taken
+    frame = sweep().assign(dataset=np.repeat(names, 4), optimizer=["o" * 9000, None] * 6, val_acc=np.inf)
+    assert export("mlflow", frame, pd.DataFrame(), tmp_path / "m.db") == "12 runs"
+    client = MlflowClient(f"sqlite:///{tmp_path / 'm.db'}")
+    found = {one.name: one.experiment_id for one in client.search_experiments()}
+    assert found.keys() == {"Default", "?", "d" * 500}
+    for run in client.search_runs([found["Default"]]):
+        assert run.data.metrics.keys() == {"result/test_acc", "result/params", "result/latency_ms_p50"}
+        assert len(run.data.params.get("optimizer", "")) in (0, 6000)
+    assert not caplog.records
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["optuna", "tensorboard", "mlflow"])
 def test_what_others_may_have_written_into_is_left_alone(results, tmp_path, capsys, form):
     pytest.importorskip({"tensorboard": "tensorboardX"}.get(form, form))
@@ -139,11 +157,38 @@ def test_a_device_is_no_place_for_an_export(results, capsys):
 def test_a_place_that_is_none_is_answered_in_a_sentence(results, tmp_path, capsys):
     assert main(["export-results", "csv", str(tmp_path / "no" / "r.csv"), "--results", results]) == 2
     assert "lies in no folder" in capsys.readouterr().err
+    assert main(["export-results", "csv", str(tmp_path / ("r" * 300)), "--results", results]) == 2
+    assert "File name too long" in capsys.readouterr().err
     failed = pd.DataFrame(sweep().assign(status="failed"))
     with pytest.raises(attnsweep.UserError, match="no trial is done"):
         export("latex", failed, pd.DataFrame(), Path(tmp_path / "t.tex"))
     with pytest.raises(attnsweep.UserError, match="no done trial has both a cost and a quality"):
         export("optuna", failed, pd.DataFrame(), Path(tmp_path / "t.db"))
+
+
+@pytest.mark.parametrize("form", ["csv", "tensorboard"])
+def test_a_folder_is_no_file_and_a_link_to_one_is_followed_on_the_way_alone(results, tmp_path, capsys, form):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    for place in (folder, link):
+        assert main(["export-results", form, str(place), "--results", results]) == 2
+        assert {"csv": "is a folder; name a file in it"}.get(form, "is there") in capsys.readouterr().err
+    assert link.is_symlink()
+    assert main(["export-results", form, str(link / "out"), "--results", results]) == 0
+    assert (folder / "out").exists()
+
+
+def test_a_scratch_disk_that_is_full_is_said_whatever_error_a_library_makes_of_it(tmp_path):
+    with pytest.raises(attnsweep.UserError, match=r"no database .* \(database or disk is full\); set TMPDIR"):
+        with places.database(tmp_path / "m.db"):
+            try:
+                raise sqlite3.OperationalError("database or disk is full")
+            except sqlite3.OperationalError as error:
+                raise RuntimeError("a library's own") from error
+    with pytest.raises(KeyError), places.database(tmp_path / "m.db"):
+        raise KeyError
+    assert not (tmp_path / "m.db").exists()
 
 
 def test_a_folder_that_does_not_become_whole_is_not_left(tmp_path, monkeypatch):

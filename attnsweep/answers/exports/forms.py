@@ -1,5 +1,6 @@
 """The forms of export, by name."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 from attnsweep.answers.exports.runs import to_mlflow, to_tensorboard
 from attnsweep.answers.exports.studies import to_optuna
 from attnsweep.answers.exports.tables import to_csv, to_latex
+from attnsweep.core import files
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError
 
@@ -21,10 +23,13 @@ def export(form: str, trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -
     """Writes results in one of the forms of `EXPORTS`; returns in words what was written. Raises UserError
     where that cannot be.
     """
-    if form != "tensorboard" and not place.absolute().parent.is_dir():
+    above = place.absolute().parent
+    if form != "tensorboard" and not os.path.isdir(above):
         raise UserError(f"{place} lies in no folder that is there; make it, or name another place")
+    if form != "tensorboard" and os.path.isdir(place):
+        raise UserError(f"{place} is a folder; name a file in it")
     try:
-        return EXPORTS[form](cleaned(trials), epochs, place)
+        return EXPORTS[form](cleaned(trials), epochs, files.make_folder(above) / place.absolute().name)
     except OSError as error:
         raise UserError(
             f"{place} cannot be written ({error.strerror or error}); name another place"

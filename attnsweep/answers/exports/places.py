@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,26 @@ from attnsweep.core.errors import UserError
 @contextlib.contextmanager
 def database(place: Path) -> Iterator[str]:
     """The URL of an SQLite file that is made elsewhere, and stands at `place` once it is whole. Raises
-    UserError where something stands there: others may have written into it.
+    UserError where something stands there: others may have written into it; also where there is no room.
     """
     refuse_existing(place)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder, "made.db")
-        yield f"sqlite:///{scratch}"
+        try:
+            yield f"sqlite:///{scratch}"
+        except Exception as error:  # each library has its own around SQLite's
+            if (cause := cause_in_sqlite(error)) is None:
+                raise
+            where = Path(folder).parent
+            raise UserError(f"no database can be made in {where} ({cause}); set TMPDIR to another") from error
         files.replace(place, scratch.read_bytes())
+
+
+def cause_in_sqlite(error: BaseException | None) -> sqlite3.OperationalError | None:
+    """What SQLite could not do, such as write on a full disk, where that is behind an error."""
+    while error is not None and not isinstance(error, sqlite3.OperationalError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,10 @@ from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
 
+MANY = 200  # runs, from which on MLflow takes longer than a moment
+LONGEST_NAME = 500  # of MLflow's experiments
+log = logging.getLogger("attnsweep")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -32,7 +36,11 @@ class Run:
 def runs_of(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Run]:
     """A run for each of the trials."""
     curves = dict(list(epochs.groupby("trial_id"))) if len(epochs) else {}
-    axes = [name for name in (*selection.SETTING, "seed") if name in trials and trials[name].nunique() > 1]
+    axes = [
+        name
+        for name in (*selection.SETTING, "seed")
+        if name in trials and trials[name].nunique(dropna=False) > 1
+    ]
     judged = {name.replace("test_", part, 1) for name in pareto.JUDGED_BY for part in ("test_", "val_")}
     results = [name for name in trials if name in judged or name in ("latency_ms_p50", "params", "macs")]
     return [
@@ -40,17 +48,21 @@ def runs_of(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[Run]:
             row,
             [measures(epoch) for epoch in curves.get(row["trial_id"], pd.DataFrame()).to_dict("records")],
             {name: plain(row[name]) for name in axes if not pd.isna(row[name])},
-            {f"result/{name}": float(row[name]) for name in results if not pd.isna(row[name])},
+            {f"result/{name}": float(row[name]) for name in results if is_known(row[name])},
         )
         for row in trials.to_dict("records")
     ]
 
 
+def is_known(value: Any) -> bool:
+    """Whether a measure is a number: neither null nor infinite."""
+    return not pd.isna(value) and math.isfinite(value)
+
+
 def measures(epoch: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured in an epoch, and its number."""
-    floats = {name: value for name, value in epoch.items() if isinstance(value, float)}
-    known = {name: value for name, value in floats.items() if math.isfinite(value)}
-    return {**known, "epoch": int(epoch["epoch"])}
+    floats = {name: value for name, value in epoch.items() if isinstance(value, float) and is_known(value)}
+    return {**floats, "epoch": int(epoch["epoch"])}
 
 
 def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
@@ -73,6 +85,7 @@ def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> s
 def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     """An experiment for each data set in the SQLite file `place` (`mlflow ui --backend-store-uri` opens it),
     with a run for each trial of any status: its learning curve, parameters, results, and why it failed.
+    MLflow cuts texts of thousands of characters.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # it asks the network when it is imported
     try:
@@ -80,16 +93,24 @@ def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
         from mlflow import MlflowClient
     except ImportError as error:
         raise UserError("this needs MLflow; install it: pip install 'attnsweep[mlflow]'") from error
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of each text that it cuts
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if len(trials) >= MANY:
+        log.warning("writing %s; MLflow takes some 30 ms for each", counted(len(trials), "run"))
     artifacts = place.absolute().with_name("mlartifacts").as_uri()  # a folder that nothing is put into
     with database(place) as url:
         client = MlflowClient(url)
         for dataset, rows in selection.plain(trials).groupby("dataset", sort=False):
-            experiment = client.create_experiment(clean(dataset), artifact_location=artifacts)
+            experiment = experiment_of(client, clean(dataset)[:LONGEST_NAME] or "?", artifacts)
             for run in runs_of(rows, epochs):
                 log_run(client, experiment, run)
     return counted(len(trials), "run")
+
+
+def experiment_of(client: Any, name: str, artifacts: str) -> str:
+    """The id of the experiment of a name, which is made where there is none; MLflow makes one itself."""
+    there = client.get_experiment_by_name(name)
+    return str(there.experiment_id if there else client.create_experiment(name, artifact_location=artifacts))
 
 
 ENDED = {"done": "FINISHED", "stopped": "KILLED"}  # the rest is FAILED
@@ -121,5 +142,5 @@ def log_run(client: Any, experiment: str, run: Run) -> None:
 
 
 def milliseconds(time: Any) -> int:
-    """A time since 1970 as MLflow has it; 0 where it is not known."""
+    """A time since 1970 as MLflow has it; 0, for which it takes now, where it is not known."""
     return 0 if time is None or pd.isna(time) else int(pd.Timestamp(time).timestamp() * 1000)
