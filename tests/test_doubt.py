@@ -257,6 +257,29 @@ def test_costs_that_are_not_well_known_are_drawn_and_one_measurement_is_drawn_on
     assert (chances.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
 
 
+@pytest.mark.parametrize(("seeds", "of_trials"), [(1, True), (3, False)])
+def test_a_probability_of_being_on_the_front_is_right_for_what_it_is_said_of(seeds, of_trials):
+    """Simulated sweeps of six settings on 100 examples; seeds lie 6 points apart. With one seed it is right
+    of the trials that ran, and says too much of new seeds; with three it is right of these.
+    """
+    chance, costs, found = np.random.default_rng(0), np.arange(6.0), []
+    for _ in range(150):
+        truth = chance.uniform(0.75, 0.95, 6)
+        ran = truth[:, None] + 0.06 * chance.standard_normal((6, seeds))
+        alike, apart = chance.random(100), chance.random((2, 6, seeds, 100))
+        right = np.where(apart[0] < 0.6, alike, apart[1]) < ran[:, :, None]
+        said = chances.nondominated(costs, drawn(right, chance, 200)).mean(axis=1)
+        there = [chances.nondominated(costs, one[:, None])[:, 0] for one in (ran.mean(axis=1), truth)]
+        found.append(np.stack([said, *there])[:, 1:])  # the cheapest is always on it
+    all_of_them = np.concatenate(found, axis=1)
+    said, of_those, of_new = all_of_them[:, all_of_them[0] > 0.8].mean(axis=1)
+    assert said > 0.9 and abs(said - (of_those if of_trials else of_new)) < 0.05
+    assert (said - of_new > 0.15) == of_trials
+    frame = simulated(chance, seeds, of_seed=0.03)
+    assert doubt.doubt(frame).of_trials == of_trials
+    assert ("p_front are of the trials that ran" in str(phrases.remarks(doubt.doubt(frame)))) == of_trials
+
+
 def test_a_latency_whose_interval_has_no_end_is_not_exact():
     """As of too few calls; in a row that is done an endless end is null."""
     sure = doubt.Doubt(pd.DataFrame(), "test_acc", np.zeros((3, 2000)))
@@ -343,6 +366,7 @@ def test_results_without_such_columns_at_all_are_read():
     sure = doubt.doubt(old)
     assert sure.settings["doubt_of"].tolist() == [doubt.NOTHING] * 2
     assert (sure.settings["low"] == sure.settings["high"]).all(), "nothing is known; the remarks say so"
+    assert chances.on_front(sure, "params").isna().all()
 
 
 def test_nothing_done_is_a_sentence():

@@ -169,6 +169,7 @@ def test_whatever_stands_in_the_rows_there_is_a_page_that_says_what_it_leaves_ou
     attnsweep.report(write_results(tmp_path / "results", pd.DataFrame(frames[kind])), page)
     found = data_of(page)
     assert len(found["datasets"]) == {"all failed": 0, "two data sets": 2}.get(kind, 1)
+    assert all(part["of_trials"] == (kind != "devices of seeds") for part in found["datasets"])
     said = {
         "all failed": "no done trial has test_acc",
         "two devices": "latency_ms_p50 is left out: rows that differ",

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import special
 
 from attnsweep.answers import selection
-from attnsweep.answers.doubt import AT_ONCE, LEVEL, Doubt
+from attnsweep.answers.doubt import AT_ONCE, LEVEL, NOTHING, Doubt
 
 ENDLESS = 10.0
 LATENCY_ENDS = ("latency_ms_low", "latency_ms_high")
@@ -18,7 +18,11 @@ Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and th
 
 def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
     """The probability of each setting to be on the front: the share of draws in which no other setting
-    dominates it. NaN where it lacks the cost. Raises UserError as `pareto.front` does.
+    dominates it. NaN where it lacks the cost, or nothing is known of its uncertainty. Raises UserError as
+    `pareto.front` does.
+
+    Where no setting has several seeds (`sure.of_trials`) it is a probability for the trials that ran: of
+    settings that it puts on the front at 0.9, other seeds may leave 0.75 there.
 
     Costs are drawn, too, from intervals with these `ends`, by default those of the median latency. A cost
     without an interval is exact.
@@ -33,7 +37,7 @@ def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
     shares = np.full(len(costs), np.nan)
     drawn = costs[known] if ends is None else drawn_costs(costs[known], ends[0][known], ends[1][known], sure)
     shares[known] = nondominated(drawn, sure.draws[known]).mean(axis=1)
-    return pd.Series(shares, index=settings.index)
+    return pd.Series(shares, index=settings.index).mask(settings["doubt_of"].eq(NOTHING))
 
 
 def ends_of(settings: pd.DataFrame, cost: str) -> Ends | None:

@@ -20,8 +20,8 @@ NOUNS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": 
 @dataclass(frozen=True)
 class Choice:
     """The answer of `pick`: the settings within the budget, best first, with the interval of their quality on
-    test (`low`, `high`) and the probability of being on the front (`p_front`); a sentence on the best;
-    remarks.
+    test (`low`, `high`) and the probability of being on the front (`p_front`, of the trials that ran where no
+    setting has several seeds); a sentence on the best; remarks.
     """
 
     settings: pd.DataFrame

@@ -54,6 +54,13 @@ class Doubt:
         """Whether a setting has a single seed."""
         return self.settings["seeds"].eq(1)
 
+    @property
+    def of_trials(self) -> bool:
+        """Whether all draws are of the trials that ran: no setting has several seeds, so that nothing is
+        known of others.
+        """
+        return not self.settings["doubt_of"].isin([BOTH, SEEDS]).any()
+
 
 def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS, seed: int = 0) -> Doubt:
     """The settings of `frame`, trials of any status on one data set, with the uncertainty of their quality.

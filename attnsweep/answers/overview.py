@@ -98,6 +98,7 @@ def of_dataset(
             "trials": trials_of(done, position, len(settings)),
             "noise": noise(sure),
         },
+        "of_trials": sure.of_trials,
         "axes": {name: values_of(settings[name]) for name in ("model", *axes)},
         "common": common(settings, axes),
         "costs": costs_of(sure, latency, remarks),

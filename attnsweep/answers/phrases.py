@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attnsweep.answers.doubt import BOTH, NOTHING, PER_EXAMPLE, SEEDS, Doubt, is_fraction
+from attnsweep.answers.doubt import NOTHING, PER_EXAMPLE, SEEDS, Doubt, is_fraction
 from attnsweep.core.text import counted
 
 
@@ -37,10 +37,9 @@ def remarks(sure: Doubt) -> list[str]:
     settings, found = sure.settings, []
     alone = settings[sure.one_seed]
     if len(alone):
-        borrowed = alone["doubt_of"].isin([BOTH, SEEDS]).all()
         what = (
-            "their seeds' spread is that of the others" if borrowed
-            else "their intervals do not know how another seed would do"
+            "intervals and p_front are of the trials that ran, and do not know how another seed would do"
+            if sure.of_trials else "their seeds' spread is that of the others"
         )  # fmt: skip
         found.append(f"one seed alone: {len(alone)} of {len(settings)} settings; {what}")
     lost = settings[settings["seeds_begun"] > settings["seeds"]]

@@ -255,10 +255,11 @@ def table(one: Panel) -> str:
         [(p.label, cost.format(p.cost), p.accuracy, p.low, p.high, p.seeds, p.p_front) for p in one.front],
         columns=["setting", one.cost, one.quality, "low", "high", "seeds", "p_front"],
     )
+    rows[["low", "high"]] = rows[["low", "high"]].mask(rows["low"] == rows["high"])  # they are not known
     corner = f"{one.cost} {short_number(one.corner.cost)} and {one.quality} {one.corner.quality:g}"
     head += f"; {counted(one.left_out, 'setting')} left out, for want of {one.cost}" if one.left_out else ""
     area = f"hypervolume {one.hypervolume:.4f} {one.quality} x decades, from the reference point {corner}"
-    return f"{head}\n{rows.to_string(index=False, float_format='{:.4f}'.format)}\n{area}\n"
+    return f"{head}\n{rows.to_string(index=False, na_rep='-', float_format='{:.4f}'.format)}\n{area}\n"
 
 
 def pareto_figure(frame: pd.DataFrame) -> Figure:

@@ -42,6 +42,8 @@ const seeds = (i) => {
   const s = set().settings, done = s.seeds[i], begun = s.begun[i];
   return begun > done ? `${done} of ${begun} seeds done` : done === 1 ? "one seed" : `${done} seeds`;
 };
+const chance = (i) => `${(100 * cost().p_front[i]).toFixed(0)} %`; // to be on the front
+const ofWhat = () => (set().of_trials ? " of the trials that ran" : "");
 const said = (i) => {
   const s = set().settings, test = s.test[i];
   const ends = s.doubt_of[i] === "nothing" ? "" : `${quality(s.low[i], test)} to ${quality(s.high[i], test)}, `;

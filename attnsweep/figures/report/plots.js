@@ -23,7 +23,7 @@ function hover(i) {
   if (s.doubt_of[i] !== "seeds and test set") lines.push(`the interval allows for: ${s.doubt_of[i]}`);
   for (const one of set().costs) // their labels have the unit
     if (known(one.values[i]) && (one === cost() || !one.name.includes(" "))) lines.push(plain(`${one.label}: ${priced(one, i, "")}`));
-  if (cost() && known(cost().p_front[i])) lines.push(`on the front in ${(100 * cost().p_front[i]).toFixed(0)} % of draws`);
+  if (cost() && known(cost().p_front[i])) lines.push(`on the front in ${chance(i)} of draws${ofWhat()}`);
   const axes = Object.entries(set().axes).filter(([, values]) => known(values[i])).map(([name, values]) => `${name}=${values[i]}`);
   const rest = Object.entries(set().common).map(([name, value]) => `${name}=${value}`);
   const all = [...axes, ...rest];

@@ -30,13 +30,12 @@ function head(names, sorted, pressed) {
 function drawSettings() {
   if (!$("settings-details").open) return;
   const s = set().settings, table = $("settings"), best = new Set(front()), shown = choose().slice(0, ROWS);
-  table.replaceChildren(head(["setting", "test", "validation", ...set().costs.map((one) => one.label), "on front", "trial"]));
+  table.replaceChildren(head(["setting", "test", "validation", ...set().costs.map((one) => one.label), "on front" + ofWhat(), "trial"]));
   const body = document.createElement("tbody");
   for (const i of shown) {
     const row = document.createElement("tr");
-    const p = cost() ? cost().p_front[i] : null;
     row.append(cell(s.label[i]), cell(said(i)), cell(quality(s.val[i])), ...set().costs.map((one) => cell(short(one.values[i]), { number: true })));
-    row.append(cell((best.has(i) ? "yes" : "no") + (known(p) ? `, ${(100 * p).toFixed(0)} %` : "")), cell(s.trials[i][0]));
+    row.append(cell((best.has(i) ? "yes" : "no") + (cost() && known(cost().p_front[i]) ? `, ${chance(i)}` : "")), cell(s.trials[i][0]));
     body.append(row);
   }
   table.append(body);
