@@ -56,6 +56,13 @@ def test_one_seed_and_seeds_that_failed_are_said():
     assert any("8 seeds of 4 settings not done" in remark for remark in found.remarks)
 
 
+def test_a_setting_of_which_one_seed_lacks_its_quality_on_test_is_judged_by_the_others():
+    frame = sweep()
+    frame.loc[9, ["test_acc", "test_right"]] = np.nan, None  # the first seed of the best
+    found = choice.choose(frame, {})
+    assert found.sentence.startswith("vit depth=4: 98.0 % (") and found.settings["p_front"].notna().all()
+
+
 def test_without_a_test_or_the_name_of_a_model_there_is_a_choice_still():
     found = choice.choose(sweep().assign(test_acc=None, test_right=None, model=None), {})
     assert found.sentence == "? depth=4" and found.settings["depth"].tolist() == [4, 3, 2, 1]

@@ -353,7 +353,7 @@ def test_rows_of_several_data_sets_are_refused():
 )  # fmt: skip
 def test_a_row_that_does_not_say_which_examples_were_right_has_a_doubt_of_its_seeds_alone(lacking):
     right = np.arange(EXAMPLES) < 300
-    rows = [row(1, 0, right, **lacking), row(1, 1, right), row(2, 0, right), row(2, 1, ~right)]
+    rows = [row(1, 0, right, **lacking), row(1, 1, ~right), row(2, 0, right), row(2, 1, ~right)]
     sure = doubt.doubt(pd.DataFrame(rows))
     assert sure.settings["doubt_of"].tolist() == [doubt.SEEDS, doubt.BOTH]
     assert any("1 of 2 settings do not say which test examples" in remark for remark in phrases.remarks(sure))
@@ -367,6 +367,22 @@ def test_results_without_such_columns_at_all_are_read():
     assert sure.settings["doubt_of"].tolist() == [doubt.NOTHING] * 2
     assert (sure.settings["low"] == sure.settings["high"]).all(), "nothing is known; the remarks say so"
     assert chances.on_front(sure, "params").isna().all()
+
+
+def test_seeds_that_are_equal_say_nothing_alone():
+    rows = [row(1, seed, np.ones(8, bool), test_right=None) for seed in range(3)]
+    sure = doubt.doubt(pd.DataFrame(rows))
+    assert sure.settings["doubt_of"].tolist() == [doubt.NOTHING]
+    assert phrases.written(sure.settings.iloc[0], "test_acc") == "100.00 % (3 seeds)"
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.5])
+def test_a_share_that_is_below_none_or_above_all_lies_in_its_interval(value):
+    """A model of text may need more than eight bits for a byte."""
+    right = np.ones(EXAMPLES, bool)
+    text = [row(1, seed, right, test_acc=None, test_saved=value * (seed + 1)) for seed in range(3)]
+    (found,) = doubt.doubt(pd.DataFrame(text), "test_saved").settings.to_dict("records")
+    assert found["low"] <= found["test_saved"] <= found["high"]
 
 
 def test_nothing_done_is_a_sentence():

@@ -217,6 +217,12 @@ def test_two_trials_stand_for_their_settings():
     assert pair.difference.mean == pytest.approx(0.05) and pair.difference.low > 0
 
 
+def test_where_nothing_is_known_of_a_difference_it_is_no_certainty():
+    rows = [row(depth, 0, BASE < 300 + depth, test_right=None) for depth in (1, 2)]
+    said = compare.in_words(compare.of_settings(pd.DataFrame(rows), "1-0", "2-0"))
+    assert "+0.25 points: how sure that is, is not known; A" in said and "better" not in said
+
+
 def test_no_interval_of_a_fraction_reaches_beyond_all_of_it():
     """Two seeds that disagree widely: their t interval alone would reach from -900 to 900 points."""
     rows = [row(depth, seed, BASE < (20, 380)[(depth + seed) % 2]) for depth in (1, 2) for seed in range(2)]

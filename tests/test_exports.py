@@ -208,6 +208,13 @@ def test_a_folder_that_does_not_become_whole_is_not_left(tmp_path, monkeypatch):
     assert copied and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["latex", "optuna"])
+def test_rows_of_other_data_are_refused_where_they_would_be_compared(tmp_path, form):
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    with pytest.raises(attnsweep.UserError, match="differ in data_sha256"):
+        export(form, sweep().assign(data_sha256=["d", "e"] * 6), pd.DataFrame(), tmp_path / "out")
+
+
 def test_a_row_without_a_data_set_is_exported_too(tmp_path):
     said = export("latex", sweep().assign(dataset=None), pd.DataFrame(), tmp_path / "t.tex")
     assert said == "4 settings" and "? & vit depth=4" in (tmp_path / "t.tex").read_text()

@@ -2,7 +2,7 @@
 and what a better one would cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from attnsweep.core.text import amount, counted
 
 CHEAPER = 1.25  # times cheaper: from there on it is worth mentioning
 HALF_POINT = 0.005
+JUDGED = ("low", "high", "doubt_of", "seeds_begun", "p_front", "position")
 NOUNS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "memory"}
 
 
@@ -42,14 +43,15 @@ def choose(frame: pd.DataFrame, budget: Mapping[str, float], dataset: str | None
     if quality not in fits or fits[quality].isna().all():
         return Choice(fits, name_of(fits, 0), unmeasured(rows, budget))
     sure = doubt.doubt(rows, quality)
-    judged = sure.settings.assign(p_front=chances.on_front(sure, cost) if cost in sure.settings else np.nan)
-    known = judged.set_index("trial_id")[["low", "high", "doubt_of", "seeds_begun", "p_front"]]
-    settings = fits.join(known, on="trial_id")
-    if pd.isna(settings["seeds_begun"].iloc[0]):  # it has no quality on test
-        return Choice(settings, name_of(fits, 0), unmeasured(rows, budget))
-    return Choice(
-        settings, sentence(sure, settings, cost), (*phrases.remarks(sure), *unmeasured(rows, budget))
-    )
+    p_front = chances.on_front(sure, cost) if cost in sure.settings else np.nan
+    keys = selection.setting_columns(fits)  # not the trial: seeds without a quality on test are not judged
+    known = sure.settings.assign(p_front=p_front, position=sure.settings.index)[[*keys, *JUDGED]]
+    judged = fits.merge(known, on=keys, how="left")
+    settings, remarks = judged.drop(columns="position"), unmeasured(rows, budget)
+    if pd.isna(judged["position"].iloc[0]):  # it has no quality on test
+        return Choice(settings, name_of(fits, 0), remarks)
+    inside = judged["position"].dropna().astype(int).tolist()
+    return Choice(settings, sentence(sure, inside, cost), (*phrases.remarks(sure), *remarks))
 
 
 def cost_of(budget: Mapping[str, float], fits: pd.DataFrame) -> str:
@@ -59,24 +61,18 @@ def cost_of(budget: Mapping[str, float], fits: pd.DataFrame) -> str:
     return "latency_ms_p50" if fits["latency_ms_p50"].notna().all() else "params"
 
 
-def sentence(sure: Doubt, fits: pd.DataFrame, cost: str) -> str:
-    """The best of `fits` with its uncertainty and cost, the cheapest within noise of it, and the cost of half
-    a point more.
+def sentence(sure: Doubt, fits: Sequence[int], cost: str) -> str:
+    """The best setting with its uncertainty and cost, the cheapest within noise of it, and the cost of half a
+    point more; `fits` are the positions of those within the budget, best first.
     """
-    settings, best = sure.settings, position(sure, fits["trial_id"].iloc[0])
+    settings, best = sure.settings, fits[0]
     names, row = naming.labels(settings, short=False), sure.settings.loc[best]
     parts = [f"{names[best]}: {phrases.written(row, sure.quality)}{at(row, cost)}"]
-    fit = settings.index[settings["trial_id"].isin(fits["trial_id"])]
-    inside = {*fit} & {*chances.within_noise_of(sure, best)}
+    inside = {*fits} & {*chances.within_noise_of(sure, best)}
     if row[cost] > 0 and (cheap := cheapest(settings, inside, cost, than=row[cost] / CHEAPER)):
         parts.append(f"{names[cheap[0]]} is within noise of it and {gain(settings, cheap[0], best, cost)}")
     parts += more(sure, best, names, cost)
     return "; ".join(parts)
-
-
-def position(sure: Doubt, trial_id: str) -> int:
-    """The position of the setting that has this trial."""
-    return int(sure.settings.index[sure.settings["trial_id"] == trial_id][0])
 
 
 def cheapest(settings: pd.DataFrame, among: set[int], cost: str, *, than: float) -> list[int]:

@@ -175,7 +175,7 @@ def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int,
         shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO, alike=True
     )
     means = np.array([pair.by_seed.mean() for pair in pairs])
-    drawn = doubt.bounded(means[:, None] + moved, quality, least=-1.0)
+    drawn = doubt.bounded(means[:, None] + moved, quality, -1.0, 1.0)
     found = tuple(
         Pair(pair.label, pair.one, pair.other, len(pair.by_seed), Difference.of(mean, draws))
         for pair, mean, draws in zip(pairs, means, drawn, strict=True)
@@ -200,6 +200,8 @@ def in_words(found: Comparison) -> str:
     scale, unit, sign = (100, " points", " %") if fraction else (1, "", "")
 
     def line(name: str, one: Difference) -> str:
+        if one.low == one.high:  # neither seeds that differ nor test examples
+            return f"{name:<36} {scale * one.mean:+.3g}{unit}: how sure that is, is not known"
         ends = f"({scale * one.low:+.3g} to {scale * one.high:+.3g})"
         verdict = "within noise" if one.is_noise else "better" if one.mean > 0 else "worse"
         return f"{name:<36} {scale * one.mean:+.3g}{unit} {ends}: {verdict}"

@@ -56,8 +56,8 @@ class Doubt:
 
     @property
     def of_trials(self) -> bool:
-        """Whether all draws are of the trials that ran: no setting has several seeds, so that nothing is
-        known of others.
+        """Whether all draws are of the trials that ran: nothing is known of other seeds, as where no setting
+        has several.
         """
         return not self.settings["doubt_of"].isin([BOTH, SEEDS]).any()
 
@@ -81,11 +81,13 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     spread = spread_of_seeds(rows, settings, quality)
     seeds = settings["seeds"].to_numpy(dtype=float)
     moved = changes(right, on_example(right, seeds), spread, seeds, draws, chance)
-    drawn = selection.numbers(settings, quality)[:, None] + moved
+    means = selection.numbers(settings, quality)
+    drawn = means[:, None] + moved
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     begun, lost = seeds_begun(frame, settings)
+    ends = np.minimum(means, 0.0), np.maximum(means, 1.0)  # a model of text may save less than no bits
     settings = settings.assign(
-        low=bounded(low, quality), high=bounded(high, quality),
+        low=bounded(low, quality, *ends), high=bounded(high, quality, *ends),
         doubt_of=sources(right, spread), seeds_begun=begun,
     )  # fmt: skip
     return Doubt(settings, quality, drawn, lost)
@@ -221,9 +223,12 @@ def of_seeds(spread: Spread, seeds: np.ndarray, draws: int, chance: np.random.Ge
     return moved
 
 
-def bounded(values: np.ndarray, quality: str, *, least: float = 0.0) -> np.ndarray:
-    """The values, or differences with a `least` of -1, within `least`..1 where the quality is a fraction."""
-    return np.clip(values, least, 1.0) if is_fraction(quality) else values
+End = float | np.ndarray
+
+
+def bounded(values: np.ndarray, quality: str, least: End, most: End) -> np.ndarray:
+    """Qualities, or differences of them, within `least`..`most` where the quality is a fraction."""
+    return np.clip(values, least, most) if is_fraction(quality) else values
 
 
 def is_fraction(quality: str) -> bool:
@@ -233,10 +238,11 @@ def is_fraction(quality: str) -> bool:
 
 
 def sources(right: np.ndarray, spread: Spread) -> list[str]:
-    """The sources of uncertainty in each setting's interval."""
+    """The sources of uncertainty in each setting's interval. Seeds that are equal say nothing alone."""
     examples = ~np.isnan(right).any(axis=1) & (right.shape[1] > 0)
+    seeds = (spread.dof > 0) & (examples | (spread.variance > 0))
     named = {(True, True): BOTH, (False, True): TEST_SET, (True, False): SEEDS, (False, False): NOTHING}
-    return [named[bool(dof > 0), bool(known)] for dof, known in zip(spread.dof, examples, strict=True)]
+    return [named[pair] for pair in zip(seeds.tolist(), examples.tolist(), strict=True)]
 
 
 def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int], int]:

@@ -108,7 +108,7 @@ def effects(
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, seed, nulls), ())
     axes_found, pairs, noise = by_variance(levels, y)
-    ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, least=-1.0)
+    ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, -1.0, 1.0)
     bounded = (
         replace(one, low=low, high=high) for one, (low, high) in zip(axes_found, ends.tolist(), strict=True)
     )

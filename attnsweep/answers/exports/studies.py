@@ -44,6 +44,7 @@ def by_dataset(trials: pd.DataFrame, remarks: list[str]) -> Iterator[tuple[str, 
     """For each data set its settings and the quality that selects; remarks on latencies that are left out."""
     done = selection.done(trials)
     for dataset, rows in done.groupby("dataset", sort=False):
+        selection.refuse_other_data(rows)
         rows, left_out = selection.comparable(rows)
         remarks += [f"{clean(dataset)}: {one}" for one in left_out]
         selects = pareto.selecting(rows)
