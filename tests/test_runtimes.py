@@ -76,7 +76,7 @@ def test_a_compiled_model_computes_what_eager_computes_and_leaves_no_files(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(inductor, "cpp_cache_precompile_headers", False)  # for one kernel they take longest
-    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)  # else a program is compiled for each kind of vector
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)  # else a program is compiled for each kind
     small = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 10), nn.GELU()).eval()
     found = prepared("compile", VIT, model=small)
     assert found.max_abs_diff is not None and found.max_abs_diff < 1e-4

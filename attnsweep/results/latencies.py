@@ -1,5 +1,5 @@
 """Which row of `latency` belongs to a trial: that of its architecture and precision, under one runtime, on
-one device. Rows of several are never mixed.
+one device, rows of several never mixed; and what a row's times are in ms.
 """
 
 import math
