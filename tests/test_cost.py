@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from attnsweep.space.trials import cost_of
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.images.cost import CLOSED_FORMS
 from attnsweep.tasks.images.space import feature_side
-from attnsweep.tasks.registry import build, resolve
+from attnsweep.tasks.registry import build, procedure, resolve
 
 MODELS = ("cnn", "vit", "deepvit", "hybrid")
 
@@ -94,6 +95,16 @@ def test_the_published_geometry_costs_parameters_and_no_arithmetic() -> None:
     image, published = (cost_of(resolve({**point, "geometry": g})) for g in ("image", "published"))
     assert published.macs == image.macs
     assert published.params - image.params == (3_137 - 5) * 128
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [{}, {"stages": "id10"}, {"bev_attention": "global"}, {"model": "ego_mlp"}])
+@pytest.mark.parametrize("depth", [6, 7])
+def test_a_deep_planner_has_the_cost_that_two_shallow_ones_tell(depth: int, point: dict[str, Any]) -> None:
+    sizes = {"dataset": "driving:small", "dim": 16, "heads": 2, "mlp_dim": 16}
+    config = resolve({"model": "planning", **sizes, **point, "depth": depth})
+    with torch.device("meta"):
+        assert cost_of(config) == count(build(config), *procedure("driving").example(config, 1))
 
 
 def test_costs_add_and_multiply() -> None:

@@ -5,6 +5,7 @@ share; those of one task are in `tasks/NAME/axes.py`.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from attnsweep.core.errors import UserError, one_of
@@ -142,6 +143,11 @@ def by_name(*groups: Iterable[Axis]) -> dict[str, Axis]:
 SHARED = by_name(IDENTITY, SIZES, RECIPE)
 # for a task without variants
 KERNEL = {"attention": replace(SHARED["attention"], choices=("explicit", "fused"))}
+
+
+def built_in(value: Any) -> Any:
+    """The text or number that a member of an enumeration of such is; any other value as it is."""
+    return value.value if isinstance(value, str | int | float) and isinstance(value, Enum) else value
 
 
 def filled(

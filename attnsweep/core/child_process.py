@@ -138,14 +138,19 @@ def received(process: Process, seconds: tuple[float, float]) -> Generator[Any, N
 
 
 def begin(call: Call) -> Process:
-    """Begins a call; returns the process that runs it, a new one where the last one has ended."""
+    """Begins a call; returns the process that runs it, a new one where the last one has ended. Raises
+    ChildProcessError where that ends, too, as on what it cannot unpickle.
+    """
     if RUNNING:
         with contextlib.suppress(OSError, EOFError):
             RUNNING[0].begin(call)
             return RUNNING[0]
         end()
     RUNNING.append(Process())
-    RUNNING[0].begin(call)
+    try:
+        RUNNING[0].begin(call)
+    except EOFError:
+        raise ChildProcessError(f"its process ended with {name_of(end())}") from None
     return RUNNING[0]
 
 

@@ -182,6 +182,8 @@ def settings_of_python() -> tuple[Setting, ...]:
     return (
         (lambda: dict(os.environ), set_environment),
         (folder, os.chdir),
+        (umask, os.umask),
+        attribute(sys, "excepthook"),
         (lambda: [*sys.path], lambda paths: sys.path.__setitem__(slice(None), paths)),
         (lambda: (sys.stdout, sys.stderr), set_streams),
     )
@@ -221,6 +223,13 @@ def folder() -> str:
         return os.getcwd()
     except FileNotFoundError:
         return "/"
+
+
+def umask() -> int:
+    """The permissions that new files do not get, which can only be read by setting them."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def set_environment(wanted: dict[str, str]) -> None:

@@ -1,24 +1,34 @@
-"""What a user's file may replace in torch for all models: functions and methods of `torch.nn`, and the hooks
-that every module runs.
+"""What a user's file may replace for all that runs in the process: functions and classes of torch, numpy and
+Python, and the hooks that every module runs.
 
 Read as a whole and put back as a whole; what a file adds under a name of its own harms nobody, and stays.
 """
 
+import builtins
 import functools
+import json
+import os
+import ssl
+import time
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
 Namespaces = list[dict[str, Any]]
 HOOKS = "_global_"  # as the module that has nn.Module calls all of them
+OF_PYTHON = (builtins, json, os, os.path, ssl, time, warnings)  # `print` of one process among many, say
 
 
 @functools.cache
 def owners() -> tuple[Any, ...]:
-    """The modules and classes whose functions are called by models of all kinds."""
-    from torch import nn
+    """The modules and classes whose functions are called by models of all kinds, and by this package."""
+    import numpy as np
+    import torch
+    from torch import nn, optim
 
     kinds = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
-    return (nn, nn.functional, nn.init, *dict.fromkeys(kinds))
+    of_torch = (torch, torch.Tensor, optim, nn, nn.functional, nn.init, *dict.fromkeys(kinds))
+    return (*OF_PYTHON, np, np.random, *of_torch)
 
 
 def functions() -> Namespaces:

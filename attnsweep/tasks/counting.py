@@ -115,6 +115,8 @@ def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
     Raises UserError where it cannot be built or fails the rehearsal.
     """
     sizes, task = architecture(config), TASKS[config["task"]]
+    if source is None and task.layers_repeat and (config["depth"] or 0) >= 3 * task.layers_repeat:
+        return counted_by_layers(config, task.layers_repeat)
     rehearsal = None
     if task.rehearsal and config["model"] not in task.models:
         rehearsal = task.rehearsal(dict(config))
@@ -122,6 +124,15 @@ def counted(config: Mapping[str, Any], source: Source | None = None) -> Cost:
         return counted_once(Architecture(tuple(sizes.items()), rehearsal, buildable(sizes), None))
     taken = {key: config[key] for key in own.signature(config["model"], source) if key in config}
     return counted_once(Architecture(tuple((sizes | taken).items()), rehearsal, config, source))
+
+
+def counted_by_layers(config: Mapping[str, Any], period: int) -> Cost:
+    """The cost of a deep architecture whose layers repeat with a period, from two shallow ones: on the meta
+    device a layer takes a tenth of a second.
+    """
+    depth = period + config["depth"] % period
+    shallow, deeper = (counted({**config, "depth": layers}) for layers in (depth, depth + period))
+    return shallow + (deeper + shallow * -1) * ((config["depth"] - depth) // period)
 
 
 @functools.cache
@@ -225,7 +236,7 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
     config, meta = architecture.config, device == "meta"
     with plain_operators() if meta else contextlib.nullcontext():  # on the CPU it is tried as it is trained
         seed_all(0)
-        with torch.device("meta") if meta else contextlib.nullcontext():
+        with unvalued() if meta else contextlib.nullcontext():
             model = build(config, source)
         warm_up()
         uncounted = Cost(sum(one.numel() for one in model.parameters() if one.requires_grad), None)
@@ -238,6 +249,19 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
             if meta or not architecture.rehearsal:
                 raise
             yield uncounted  # it trains, but wants more than one example at a time
+
+
+@contextlib.contextmanager
+def unvalued() -> Iterator[None]:
+    """A context in which tensors are made on the meta device, until a file that is run in it sets another.
+    What is set within `with torch.device("meta")` would be taken away in its place, and it would stay.
+    """
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        if torch.get_default_device().type == "meta":
+            torch.set_default_device(None)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnsweep.core import files, importing
-from attnsweep.core.axes import Axis, Config, Value, filled
+from attnsweep.core.axes import Axis, Config, Value, built_in, filled
 from attnsweep.core.containment import Contained, begin_anew, ensured, seeded
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.source import Source
@@ -82,7 +82,7 @@ def complete(
     meant = {key: value for key, value in point.items() if is_meant(key, value, parameters, axes, recipe)}
     data = of_data(meant)
     columns = [name for name in bearing if stands_in_column(name, point, parameters, axes=axes, data=data)]
-    of_class = {name: parameters[name].default for name in columns if has_default(parameters[name])}
+    of_class = {name: scalar(parameters[name].default) for name in columns if has_default(parameters[name])}
     defaults = {**task_defaults(meant), **of_class}
     known = {**axes, **(later or {})}
     config = filled(known, (*recipe, *columns), meant, defaults) | {"model_sha256": source.sha256} | data
@@ -160,7 +160,7 @@ def argument(point: Point, model: str, parameter: inspect.Parameter, axes: Axes)
 
 def plain(value: Any) -> Any:
     """A value as JSON, tuples as lists and all keys as text; MISSING if JSON cannot hold it."""
-    value = value.item() if isinstance(value, np.generic) else value  # numpy's, as domains draw them
+    value = scalar(value)
     if isinstance(value, list | tuple):
         items = [plain(item) for item in value]
         return MISSING if any(item is MISSING for item in items) else items
@@ -169,6 +169,13 @@ def plain(value: Any) -> Any:
         return MISSING if any(item is MISSING for item in named.values()) else named
     finite = not isinstance(value, float) or math.isfinite(value)
     return value if isinstance(value, PLAIN) and finite else MISSING
+
+
+def scalar(value: Any) -> Any:
+    """The number or text that a scalar of numpy, as domains draw them, or a member of an enumeration is; any
+    other value as it is.
+    """
+    return value.item() if isinstance(value, np.generic) else built_in(value)
 
 
 def wanting(model: str, name: str) -> UserError:
@@ -203,12 +210,13 @@ def load_class(model: str, source: Source) -> type:
     """
     file, name = split(model)
     names = run_file(source)
-    if name not in names:
+    outer, *inner = name.split(".")
+    found = functools.reduce(lambda owner, part: getattr(owner, part, None), inner, names.get(outer))
+    if found is None:
         hint = did_you_mean(name, [key for key, value in names.items() if isinstance(value, type)])
         raise UserError(f"{file} has no class {name!r}{hint}")
     from torch import nn
 
-    found = names[name]
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         raise UserError(f"{model} is not a class of torch.nn.Module; derive it from nn.Module")
     return found

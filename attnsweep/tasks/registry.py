@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.core.axes import SHARED, Config, by_name
+from attnsweep.core.axes import SHARED, Config, built_in, by_name
 from attnsweep.core.columns import Column
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.source import Source
@@ -37,6 +37,7 @@ def resolve(point: Point) -> Config:
 
     Raises UserError where a value is unknown, of the wrong type, out of range, or does not fit the others.
     """
+    point = {key: built_in(value) for key, value in point.items()}
     model = known_model(point)
     task = task_for(point, model)
     if (name := point.get("task")) not in (None, task.name):

@@ -184,6 +184,7 @@ class Task:
     cost: Callable[[Config], Cost | None]  # in closed form; None where there is none
     build: "Callable[[Config, Source | None], nn.Module]"  # with the code of a user's own model
     procedure: Callable[[], Procedure]
+    layers_repeat: int = 0  # number of layers of `depth` after which they repeat, for all models; 0: unknown
     of_data: Sequence[str] = ()  # the axes that the data set determines
     own_models: bool = False  # whether it trains FILE.py:CLASS
     family: Family | None = None  # models of libraries, which it trains too

@@ -62,6 +62,7 @@ TASK = Task(
     cost=cost,
     build=build,
     procedure=procedure,
+    layers_repeat=2,  # attention in windows goes by turns, and the planner has a layer for two of the others
     own_models=True,
     rehearsal=rehearsal,
     own_recipe=space.OWN_RECIPE,
