@@ -99,10 +99,11 @@ def test_functions_are_drawn_in_the_order_in_which_they_read_one_another() -> No
         mlp_dim=tune.sample_from(lambda config: 2 * config["dim"]),
         dim=tune.sample_from(lambda config: config.heads * config.get("dim_head", 0)),
         dim_head=tune.sample_from(lambda spec: 4 * spec.config.depth),
+        patch_size=tune.sample_from(lambda spec: spec["config"]["depth"] - 1),
         depth=tune.choice([3]),
         heads=2,
     )
-    assert values == {"heads": 2, "depth": 3, "dim_head": 12, "dim": 24, "mlp_dim": 48}
+    assert values == {"heads": 2, "depth": 3, "dim_head": 12, "dim": 24, "mlp_dim": 48, "patch_size": 2}
 
 
 def test_functions_in_a_circle_are_named() -> None:

@@ -342,6 +342,12 @@ def test_sixteen_bits_are_scaled_to_eight(format: str) -> None:
     assert np.array_equal(bits, np.repeat((values // 256)[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_whose_range_nobody_knows_are_refused(kind: type) -> None:
+    with pytest.raises(ValueError, match="neither 8 nor 16 bits"):
+        shown(Image.fromarray(np.full((6, 8), 200, dtype=kind)), format="TIFF")
+
+
 def test_a_pgm_of_sixteen_bits_is_scaled_too() -> None:
     values = np.arange(0, 48_000, 1_000, dtype=np.uint16).reshape(6, 8)
     content = b"P5 8 6 65535\n" + values.astype(">u2").tobytes()

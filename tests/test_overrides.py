@@ -15,6 +15,7 @@ from attnsweep.space.files import literal, parse_overrides
 from attnsweep.space.plan import make_plan
 from attnsweep.space.search import expand_sweep
 from attnsweep.space.trials import expand
+from attnsweep.tasks.registry import resolve
 
 NOWHERE = Path("nowhere")
 DEPTHS = Sweep(model="vit", dataset="digits", depth=tune.grid_search([1, 2]))
@@ -52,6 +53,17 @@ def test_an_option_that_is_given_several_values_is_refused() -> None:
 def test_an_option_of_the_wrong_type_is_a_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sweep(model="vit", **options)
+
+
+def test_numbers_of_numpy_are_numbers_in_options() -> None:
+    two, three = np.int64(2), np.int32(3)
+    sweep = Sweep(model="vit", num_samples=two, trial_timeout=three, resources={"cpu": two})
+    assert (sweep.num_samples, sweep.trial_timeout, sweep.resources) == (2, 3.0, {"cpu": 2})
+
+
+def test_a_class_in_place_of_its_name_is_a_sentence_that_writes_it() -> None:
+    with pytest.raises(UserError, match=r"model=Sweep is a class; name its file, too: 'FILE.py:Sweep'"):
+        resolve({"model": Sweep})
 
 
 @pytest.mark.parametrize("value", [np.zeros(2), np.zeros((2, 2)), np.zeros(0)])

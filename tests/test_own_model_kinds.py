@@ -643,6 +643,8 @@ CHANGES: dict[str, str] = {
     "recursion": "sys.setrecursionlimit(5_000)",
     "output": "sys.stdout = sys.stderr = io.StringIO()",
     "signals": "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "permissions": "os.umask(0o777)",
+    "uncaught errors": "sys.excepthook = print",
 }
 IMPORTS = "\nimport io, logging, os, signal, sys, warnings\n"
 
@@ -673,6 +675,10 @@ REPLACED: dict[str, str] = {
     "hooks of all modules": "nn.modules.module.register_module_forward_hook(lambda *args: 2 * args[-1])",
     "hooks backwards": "nn.modules.module.register_module_full_backward_hook(lambda *args: None)",
     "how processes start": "multiprocessing.set_start_method('spawn')",
+    "printing": "import builtins; builtins.print = lambda *args: None",
+    "warning": "import warnings; warnings.warn = lambda *args, **named: None",
+    "trust": "import ssl; ssl._create_default_https_context = ssl._create_unverified_context",
+    "loading": "import functools; torch.load = functools.partial(torch.load, weights_only=False)",
     "kernels": "torch.backends.mkldnn.enabled = False; torch.backends.cudnn.benchmark = True",
     "the root logger": "logging.root.handlers.clear(); logging.basicConfig(level=logging.DEBUG)",
     "threads between operators": "torch.set_num_interop_threads(1)",
@@ -746,6 +752,50 @@ def test_a_file_may_parse_arguments_that_nobody_gave(tmp_path: Path) -> None:
         last(trial(written(PLAIN.format("", "WIDTH", "return logits"), tmp_path, head=head)))["status"]
         == "done"
     )
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_default_device_of_one_file_is_not_that_of_the_next(device: str, tmp_path: Path) -> None:
+    body = PLAIN.format("", 10, "return logits")
+    sets = written(body, tmp_path, head=f"{HEAD}torch.set_default_device('{device}')\n")
+    if device == "meta":
+        assert "cannot be built" in refusal(sets)
+    else:
+        assert trial(sets).params == 650
+    assert trial(written(body, tmp_path)).params == 650
+    assert torch.ones(1).device.type == "cpu"
+
+
+ENUMERATIONS = """
+import enum
+class Depth(enum.IntEnum):
+    TWO = 2
+class Kernel(str, enum.Enum):
+    FUSED = "fused"
+"""
+
+
+def test_a_member_of_an_enumeration_is_the_value_that_it_has(tmp_path: Path) -> None:
+    arguments = ", depth=Depth.TWO, attention=Kernel.FUSED, width=np.int64(3), kernel=Kernel.FUSED"
+    one = trial(written(PLAIN.format(arguments, 10, "return logits"), tmp_path, head=HEAD + ENUMERATIONS))
+    assert (one.config["depth"], str(one.config["attention"])) == (2, "fused")
+    assert one.config["model_args"] == '{"kernel": "fused", "width": 3}' and one.params == 650
+
+
+def test_a_class_within_another_is_a_model(tmp_path: Path) -> None:
+    own_file = Path(written(PLAIN.format("", 10, "return logits"), tmp_path).removesuffix(":Net"))
+    own_file.write_text(f"{own_file.read_text()}\nclass Outer:\n    Inner = Net\n")
+    assert trial(f"{own_file}:Outer.Inner").params == 650
+
+
+def test_a_trial_begins_with_torch_as_in_a_new_process() -> None:
+    """Workers know nothing of what a sweep's file, or a notebook, has set in its own process."""
+    first = timeless(last(trial("vit", depth=1, epochs=1))["row"])
+    with Contained():
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+        assert timeless(last(trial("vit", depth=1, epochs=1))["row"]) == first
 
 
 @pytest.mark.parametrize("end", ["import sys; sys.exit(0)", "raise SystemExit", "exit()"])

@@ -75,6 +75,21 @@ def begin_anew() -> None:
     set_start_method(None)  # whatever this process has set: a file may do it where nobody has
 
 
+def as_torch_begins() -> None:
+    """Sets by what torch computes as it is in a new process, such as a worker, whatever a sweep's file or a
+    notebook has set in this one. To be called within `Contained`.
+    """
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(False)
+    torch.autograd.set_detect_anomaly(False)
+    torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+
+
 def seed_all(seed: int) -> None:
     """Seeds the global generators of torch, numpy and Python."""
     import numpy as np

@@ -10,6 +10,7 @@ import json
 import os
 import ssl
 import time
+import types
 import warnings
 from collections.abc import MutableMapping
 from typing import Any
@@ -32,8 +33,11 @@ def owners() -> tuple[Any, ...]:
 
 
 def functions() -> Namespaces:
-    """What stands in each of `owners`, by its name."""
-    return [vars(owner).copy() for owner in owners()]
+    """What stands in each of `owners`, by its name; without modules, which are added as they are imported."""
+    return [
+        {name: value for name, value in vars(owner).items() if type(value) is not types.ModuleType}
+        for owner in owners()
+    ]
 
 
 def set_functions(wanted: Namespaces) -> None:

@@ -50,6 +50,8 @@ class Draws(dict[str, Any]):
         return self
 
     def __missing__(self, key: str) -> Any:
+        if key == "config":  # of `lambda spec: spec["config"]["depth"]`, as in Tune's older tutorials
+            return self
         if key not in self._functions:
             raise KeyError(key)
         if key in self._under_way:
@@ -69,8 +71,6 @@ class Draws(dict[str, Any]):
         return super().__contains__(key) or key in self._functions
 
     def __getattr__(self, name: str) -> Any:
-        if name == "config":  # of `lambda spec: spec.config.depth`, as Ray Tune's older tutorials have it
-            return self
         try:
             return self[name]
         except KeyError:

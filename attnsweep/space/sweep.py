@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
@@ -102,7 +104,7 @@ class Sweep:
         )
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
-        self.num_samples = num_samples
+        self.num_samples = number(num_samples)
         self.scheduler = scheduler
         self.keep_weights = keep_weights
         check_space(self.parts)
@@ -245,10 +247,16 @@ def check_search(sweep: Sweep) -> None:
         )
 
 
+def number(value: Any) -> Any:
+    """A scalar of numpy as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def checked_timeout(seconds: float | None) -> float | None:
     """The most seconds that a trial may take, None for no limit. Raises UserError for anything but a positive
     number.
     """
+    seconds = number(seconds)
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
@@ -265,6 +273,7 @@ def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float]
         return None
     if not isinstance(resources, Mapping):
         raise UserError(f"resources={resources!r} is not a dict; write resources={{'cpu': 1, 'gpu': 0.25}}")
+    resources = {key: number(amount) for key, amount in resources.items()}
     for key, amount in resources.items():
         if not isinstance(key, str):
             raise UserError(f"resources: {key!r} is no name of a resource; write resources={{'cpu': 1}}")

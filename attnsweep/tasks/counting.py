@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnsweep.core import child_process
-from attnsweep.core.containment import contained, seed_all, seeded
+from attnsweep.core.containment import Contained, as_torch_begins, contained, seed_all, seeded
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.source import Source
@@ -141,7 +141,8 @@ def counted_once(architecture: Architecture) -> Cost:
     if architecture.source:
         return counted_in_child(architecture, architecture.source)
     config = architecture.config
-    with refusals(architecture):
+    with refusals(architecture), Contained():
+        as_torch_begins()
         if architecture.rehearsal:  # first: where a model fails, it says why
             rehearse(architecture.rehearsal, config)
         return count(built_on_meta(config), *procedure(config["task"]).example(config, 1))

@@ -56,6 +56,8 @@ def known_model(point: Point) -> str:
     model = point.get("model")
     if model is None:
         raise UserError(f"no model; add model= one of {', '.join(TASK_OF)}")
+    if isinstance(model, type):
+        raise UserError(f"model={model.__name__} is a class; name its file, too: 'FILE.py:{model.__name__}'")
     if not isinstance(model, str) or not (has_task(model) or own.is_own(model)):
         hint = did_you_mean(model, TASK_OF)
         raise UserError(

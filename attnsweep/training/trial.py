@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from attnsweep.core.containment import contained
+from attnsweep.core.containment import as_torch_begins, contained
 from attnsweep.core.errors import reason
 from attnsweep.core.trial import Trial
 from attnsweep.results import provenance, storage
@@ -35,7 +35,8 @@ log = logging.getLogger("attnsweep")
 def run(trial: Trial, options: Options) -> Iterator[Event]:
     """Trains and judges one trial; see the module. Resumes from its checkpoint if there is one.
 
-    State that a user's own model changes in the process, such as torch's default dtype, is restored.
+    It begins with torch as in a new process. What a user's own model changes, such as the default dtype, is
+    restored.
     """
     return contained(events(trial, options))
 
@@ -43,6 +44,7 @@ def run(trial: Trial, options: Options) -> Iterator[Event]:
 def events(trial: Trial, options: Options) -> Generator[Event]:
     """See `run`."""
     setup, history = None, History(trial.config["task"])
+    as_torch_begins()
     try:
         setup, history = begin(trial, options, history)
         yield from epochs(setup, history)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112  # EXIF's tag
 DEEP = ("I", "F")  # what Pillow's modes of more than 8 bits begin with
+UNKNOWN_RANGE = "its pixels have neither 8 nor 16 bits; save it with 8"
 DRAWINGS = ("EPS", "WMF")  # Pillow has Ghostscript, or Windows, draw them
 GREY = ("1", "L", "LA", "La", *DEEP)  # and those without colours
 
@@ -99,6 +100,8 @@ def decoded(image: "Image.Image") -> "Image.Image":
     """The first frame of an image in RGB, as a viewer shows it. Raises what Pillow raises."""
     from PIL import Image, ImageOps
 
+    if image.mode == "I" and image.format == "TIFF":  # of other formats these are 16 bits
+        raise ValueError(UNKNOWN_RANGE)
     upright = ImageOps.exif_transpose(image) if orientation(image) != 1 else image
     if upright.mode.startswith(DEEP):
         return eight_bits(upright).convert("RGB")
@@ -119,5 +122,5 @@ def eight_bits(image: "Image.Image") -> "Image.Image":
 
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError("its pixels have neither 8 nor 16 bits; save it with 8")
+        raise ValueError(UNKNOWN_RANGE)
     return Image.fromarray((values >> 8).astype(np.uint8))
