@@ -15,6 +15,7 @@ from attnsweep import Sweep
 from attnsweep.__main__ import main
 from attnsweep.cli.commands import COMMANDS
 from attnsweep.cli.doctor import store_findings
+from attnsweep.core import terminal
 from attnsweep.core.errors import did_you_mean
 from attnsweep.results.schema import TABLES
 from attnsweep.results.store import Store
@@ -106,7 +107,7 @@ def test_a_missing_sweep_file_is_named_with_the_one_that_was_meant(
 ) -> None:
     Path("depth.py").touch()
     status, _, err = said(capsys, "dept.py")
-    assert (status, err) == (2, "attnsweep: there is no sweep file dept.py, did you mean 'depth'?\n")
+    assert (status, err) == (2, "attnsweep: there is no sweep file dept.py, did you mean 'depth.py'?\n")
 
 
 @pytest.mark.parametrize("override", ["depth", "depth=", "depht=3", "depth=abc", "channels=3"])
@@ -354,10 +355,46 @@ def test_the_bare_command_lists_the_commands(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("word", ["pik", "tabel", "shwo", "colums", "docter", "measur", "Pick"])
 def test_a_misspelt_command_is_told_from_a_sweep_file(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word, "--params", "2e6"]) == 2
-    assert f"there is no command {word!r}, did you mean" in capsys.readouterr().err
+    assert f"there is no command or sweep file {word!r}, did you mean" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("word", "meant"), [("hed", "heads"), ("dpeth", "depth"), ("patch", "patch_size")])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run"], "no command or sweep file 'run'; --help lists the commands"),
+        (["small"], "no command or sweep file 'small', did you mean 'small.py'?"),
+        (["x" * 300], "no command or sweep file 'xxx"),
+        (["small.py", "--epochs=2"], "--epochs=2 is no option; write epochs=VALUE"),
+        (["small.py", "--epochs", "2"], "--epochs is no option; write epochs=VALUE"),
+        (["small.py", "seed=[0,1]"], "is Python; on the command line write a grid as seed=1,2,3"),
+        (["small.py", "--results", ""], "results='' names no folder"),
+        (["small.py", "--results", "s3:/bucket/x"], "results='s3:/bucket/x' names no folder"),
+        (["small.py", "--results", "small.py", "--serial"], "small.py cannot be written (Not a directory)"),
+    ],
+)
+def test_what_newcomers_write_is_a_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("small.py").write_text(
+        "from attnsweep import Sweep\nsweep = Sweep(model='cnn', dataset='digits', epochs=1)\n"
+    )
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["0", "10"])
+def test_a_terminal_without_room_shows_a_plan_all_the_same(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    terminal.screen().print("a plan of so many words")
+    assert "a plan of so many words" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("hed", "heads"), ("dpeth", "depth"), ("patch", "patch_size"), ("LR", "lr"), ("EPOCHS", "epochs")],
+)
 def test_a_near_word_is_suggested(word: str, meant: str) -> None:
     assert did_you_mean(word, AXES) == f", did you mean {meant!r}?"
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 from PIL import Image
 
-from attnsweep.core import replaced
+from attnsweep.core import replaced, waiting
 from attnsweep.core.containment import Contained, values
 from attnsweep.core.errors import UserError
 from attnsweep.core.source import Source
@@ -752,6 +752,29 @@ def test_a_file_may_parse_arguments_that_nobody_gave(tmp_path: Path) -> None:
         last(trial(written(PLAIN.format("", "WIDTH", "return logits"), tmp_path, head=head)))["status"]
         == "done"
     )
+
+
+def test_the_plan_names_the_files_that_a_model_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sizes.json").write_text("10")
+    (tmp_path / "log.txt").write_text("")
+    head = f"{HEAD}import json, os\nHERE = os.path.dirname(__file__)\nopen(HERE + '/log.txt', 'a').close()\n"
+    reads = "json.load(open(HERE + '/sizes.json'))"
+    assert trial(written(PLAIN.format("", reads, "return logits"), tmp_path, head=head)).params == 650
+    assert "net.py reads sizes.json, which its trials' ids do not cover" in capsys.readouterr().err
+    trial(written(PLAIN.format("", 10, "return logits"), tmp_path))
+    assert "ids do not cover" not in capsys.readouterr().err
+
+
+def test_an_import_that_takes_long_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.02)
+    slow = f"{HEAD}import time; time.sleep(0.2)\n"
+    model = written(PLAIN.format("", 10, "return logits"), tmp_path, head=slow)
+    own.signature(model, own.read(model))
+    assert "still waiting for the import of" in caplog.text and "net.py; Ctrl-C ends it" in caplog.text
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         parser_of_sweeps().print_help()
         return 0
     refuse_misspelt(arguments[0])
+    refuse_dashes(arguments)
     options = parser_of_sweeps().parse_intermixed_args(arguments)
     if options.json and not options.dry_run:
         raise UserError("--json goes with --dry-run")
@@ -103,10 +104,22 @@ def workers_ahead(options: argparse.Namespace) -> contextlib.AbstractContextMana
 
 
 def refuse_misspelt(word: str) -> None:
-    """Raises UserError for a word that is neither a file nor an option, but nearly a command."""
-    if not word.startswith("-") and not word.endswith(".py") and not Path(word).exists():
-        if hint := did_you_mean(word, COMMANDS):
-            raise UserError(f"there is no command {word!r}{hint}")
+    """Raises UserError for a word that is no file, no option and no command."""
+    if word.startswith("-") or word.endswith(".py") or os.path.exists(word):
+        return
+    here = [str(one) for one in Path(word).parent.glob("*.py")] if word.isprintable() else []
+    hint = did_you_mean(word, COMMANDS) or did_you_mean(f"{word}.py", here)
+    hint = hint or "; --help lists the commands, and a sweep is run by naming its file"
+    raise UserError(f"there is no command or sweep file {word!r}{hint}")
+
+
+def refuse_dashes(arguments: Sequence[str]) -> None:
+    """Raises UserError for an override that is written as an option, `--epochs=2`."""
+    from attnsweep.tasks.registry import AXES  # here: --help and --version do without
+
+    for word in arguments:
+        if word.startswith("--") and (key := word[2:].partition("=")[0]) in AXES:
+            raise UserError(f"{word} is no option; write {key}=VALUE, without dashes")
 
 
 def sweep_of(options: argparse.Namespace) -> "Sweep":

@@ -6,6 +6,7 @@ or with this process.
 
 import atexit
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -179,6 +180,7 @@ def name_of(status: int) -> str:
 def serve(descriptor: int) -> None:
     """Answers calls until there has been none for a while."""
     os.environ["OMP_NUM_THREADS"] = "1"  # beside its parent, more threads would only wait for each other
+    logging.basicConfig(format="attnsweep: %(message)s", level=logging.WARNING)  # as in its parent
     connection = Connection(descriptor)
     while connection.poll(IDLE_S):
         try:

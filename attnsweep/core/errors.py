@@ -49,6 +49,8 @@ NEAR = 0.65  # of `difflib`: `hed` is near `heads`, `augment` is not near `agent
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """A hint such as `, did you mean 'depth'?`, or nothing."""
     words = [*dict.fromkeys(known)]
+    if same := next((one for one in words if one.lower() == str(word).lower() and one != word), None):
+        return f", did you mean {same!r}?"
     longer = [one for one in words if len(str(word)) > 2 and one.startswith(f"{word}_")]
     near = difflib.get_close_matches(str(word), words, n=1, cutoff=NEAR) or longer
     return f", did you mean {near[0]!r}?" if near else ""

@@ -16,6 +16,7 @@ from attnsweep.core.clean import lines
 from attnsweep.core.errors import UserError
 
 OUTPUT, ERRORS = 1, 2  # their descriptors
+LEAST_WIDTH = 60  # columns
 
 
 class Screen(Console):
@@ -30,7 +31,10 @@ class Screen(Console):
 
 def screen() -> Screen:
     """Standard output: bars and colours on a terminal, plain lines elsewhere."""
-    return Screen(soft_wrap=True, force_jupyter=False, force_terminal=is_terminal(), emoji=False)
+    shown = Screen(soft_wrap=True, force_jupyter=False, force_terminal=is_terminal(), emoji=False)
+    if shown.width < LEAST_WIDTH:  # as with COLUMNS=0, where nothing would show
+        shown.width = LEAST_WIDTH
+    return shown
 
 
 def is_terminal() -> bool:

@@ -5,6 +5,7 @@ All of it goes to standard output, warnings to standard error.
 """
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -251,7 +252,8 @@ def show_closing(
     if counts["done"]:
         commands = dict.fromkeys(TASKS[task].draws for task in tasks)
         for command in commands:
-            console.print(f"  next: python -m attnsweep {command} {escape(results)}", highlight=False)
+            line = f"  next: python -m attnsweep {command} {shlex.quote(results)}"
+            console.print(escape(line), highlight=False)
 
 
 def show_tally(console: Console, tally: "Tally") -> None:

@@ -24,10 +24,10 @@ def sole_writer(store: Store, runs: Path) -> Iterator[lock.Lock | None]:
     """
     with contextlib.ExitStack() as locks:
         try:
-            runs, held = files.make_folder(runs), None
-            files.refuse_link_of_others(store.base if store.is_local else runs)
             if store.is_local:
                 files.refuse_unwritable(store.base)
+            runs, held = files.make_folder(runs), None
+            files.refuse_link_of_others(store.base if store.is_local else runs)
             locks.enter_context(lock.held_here(runs / "lock"))
             if not store.is_local:
                 held = locks.enter_context(

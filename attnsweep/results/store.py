@@ -9,6 +9,7 @@ rows into one file, because a thousand files take seconds to read and one takes 
 import contextlib
 import hashlib
 import logging
+import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from attnsweep.results.schema import (
 )  # fmt: skip
 
 T = TypeVar("T")
+MISSPELT_URI = re.compile(r"[a-z][a-z0-9]+:/(?!/)")
 READS = 10  # attempts at reading a table while another process compacts it
 Row = dict[str, Any]
 log = logging.getLogger("attnsweep")
@@ -48,6 +50,8 @@ class Store:
         self.root = str(root)
         self.files: fs.FileSystem
         self.base: str
+        if not self.root.strip() or MISSPELT_URI.match(self.root):
+            raise UserError(f"results={self.root!r} names no folder; write a path, or a URI as s3://bucket/x")
         try:
             self.files, self.base = storage.opened(self.root)
         except (pa.ArrowInvalid, OSError) as error:

@@ -28,6 +28,8 @@ def parse_override(text: str) -> tuple[str, list[Any]]:
     key, sign, values = text.partition("=")
     if not sign or not values:
         raise UserError(f"{text!r} is not an override; write key=value, such as epochs=2 or seed=0,1,2")
+    if values[0] in "[({" or values.startswith("tune."):
+        raise UserError(f"{text!r} is Python; on the command line write a grid as {key}=1,2,3")
     words = AXES[key].choices if key in AXES else ()
     return key, [value if value in words else literal(value) for value in values.split(",")]
 
@@ -62,7 +64,7 @@ def read_sweep(path: str | Path) -> Sweep:
         inside = ", ".join(sorted(str(one) for one in path.glob("*.py"))[:MOST_NAMED])
         raise UserError(f"{path} is a folder; name a sweep file{f', such as {inside}' if inside else ''}")
     if not path.is_file():
-        near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.py")])
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
         raise UserError(f"there is no sweep file {path}{near}")
     import pandas  # noqa: F401  looks for packages that it can do without: not beside the sweep file
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import logging
+import os
 import sys
 import warnings
 from collections import deque
@@ -19,6 +20,7 @@ from attnsweep.core import child_process
 from attnsweep.core.containment import Contained, as_torch_begins, contained, seed_all, seeded
 from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
+from attnsweep.core.files_read import files_read
 from attnsweep.core.source import Source
 from attnsweep.nn.torch_private import without_modules
 from attnsweep.tasks import own
@@ -237,8 +239,9 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
     config, meta = architecture.config, device == "meta"
     with plain_operators() if meta else contextlib.nullcontext():  # on the CPU it is tried as it is trained
         seed_all(0)
-        with unvalued() if meta else contextlib.nullcontext():
+        with unvalued() if meta else contextlib.nullcontext(), files_read(folder_of(source)) as read:
             model = build(config, source)
+        tell_files(source, frozenset(read))
         warm_up()
         uncounted = Cost(sum(one.numel() for one in model.parameters() if one.requires_grad), None)
         yield uncounted
@@ -250,6 +253,21 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
             if meta or not architecture.rehearsal:
                 raise
             yield uncounted  # it trains, but wants more than one example at a time
+
+
+def folder_of(source: Source) -> str:
+    """The folder of a user's own model."""
+    return os.path.dirname(os.path.abspath(source.file))
+
+
+@functools.cache
+def tell_files(source: Source, names: frozenset[str]) -> None:
+    """Says once that a model reads files of these names, which are no part of its trials' ids."""
+    if names:
+        log.warning(
+            "%s reads %s, which its trials' ids do not cover: give an edited one another name",
+            source.file, ", ".join(sorted(names)),
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

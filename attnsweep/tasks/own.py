@@ -15,6 +15,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from attnsweep.core.containment import Contained, begin_anew, ensured, seeded
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.source import Source
 from attnsweep.core.source import read as read_source
+from attnsweep.core.waiting import awaited
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +191,7 @@ def signature(model: str, source: Source) -> Parameters:
     """The constructor's parameters by name, without `*args` and `**kwargs`, which get nothing: a row records
     what has a name. Raises UserError where one that has no default cannot be given by name.
     """
-    with contextlib.redirect_stdout(sys.stderr), Contained():  # standard output is for what was asked for
+    with awaited(f"the import of {split(model)[0]}"), redirect_stdout(sys.stderr), Contained():
         found = load_class(model, source)
     from torch import nn
 
