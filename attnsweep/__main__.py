@@ -1,5 +1,6 @@
 """The command line: the first word chooses the command. Errors and signals become exit statuses here."""
 
+import errno
 import functools
 import logging
 import os
@@ -12,6 +13,7 @@ from attnsweep.cli.commands import COMMANDS, SWEEP
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.terminal import leave_pipe, print_anything
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 UNREAD = "cut off: nobody reads its output; finished rows are intact, the same command goes on"
 
 
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     command, rest = (COMMANDS[arguments[0]], arguments[1:]) if named else (SWEEP, arguments)
     try:
         try:
+            refuse_deleted_folder()
             status = command.main(rest)
         finally:  # --help raises SystemExit
             sys.stdout.flush()
@@ -44,9 +47,24 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as error:
         print(f"attnsweep: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = error.filename or "the output"
+        print(f"attnsweep: {what} cannot be written ({error.strerror})", file=sys.stderr)
+        leave_pipe()
+        return 1
     except KeyboardInterrupt:
         print("attnsweep: cut off", file=sys.stderr)
         return 128 + (signal.SIGHUP if hung_up else signal.SIGINT)
+
+
+def refuse_deleted_folder() -> None:
+    """Raises UserError where somebody has deleted the working directory."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the folder that you are in has been deleted; go to another one: cd") from None
 
 
 def stop(number: int, frame: Any) -> None:

@@ -382,6 +382,30 @@ def test_what_newcomers_write_is_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_deleted_working_directory_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["columns"]) == 2
+    assert "the folder that you are in has been deleted" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_a_sentence() -> None:
+    command = [sys.executable, "-m", "attnsweep", "columns"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "attnsweep: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["columns"]) == 0
+
+
 @pytest.mark.parametrize("columns", ["0", "10"])
 def test_a_terminal_without_room_shows_a_plan_all_the_same(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

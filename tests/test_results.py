@@ -21,7 +21,7 @@ from pyarrow import fs
 
 from attnsweep.core import columns
 from attnsweep.core.errors import UserError
-from attnsweep.results import parquet
+from attnsweep.results import parquet, storage
 from attnsweep.results.loading import load
 from attnsweep.results.schema import FINAL, KEYS, SCHEMA_VERSION, SCHEMAS, TABLES
 from attnsweep.results.store import Row, Store
@@ -639,6 +639,16 @@ def test_loading_an_unknown_table_names_those_there_are(store: Store) -> None:
 def test_an_unknown_file_system_is_refused() -> None:
     with pytest.raises(UserError, match="results='nosuch://bucket' cannot be opened"):
         Store("nosuch://bucket")
+
+
+def test_whatever_a_store_refuses_with_is_a_sentence() -> None:
+    """Azure's client has errors of no kind, as where nobody has told it who asks."""
+
+    def ask() -> None:
+        raise pa.ArrowException("Unknown error: failed to get a token\nsee there")
+
+    with pytest.raises(UserError, match=r"the store refuses \(Unknown error: failed to get a token\)$"):
+        storage.patiently(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), ask)
 
 
 # Results behind a URI

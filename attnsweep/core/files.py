@@ -300,7 +300,7 @@ def refuse_link_of_others(path: str | Path) -> None:
 
 def refuse_unwritable(path: str | Path) -> None:
     """Raises OSError where a folder is there and nothing can be written into it, or it is none."""
-    if os.path.exists(path) and not os.path.isdir(path):
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if os.path.isdir(path) and not os.access(path, os.W_OK):
         number = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES

@@ -46,8 +46,11 @@ def is_terminal() -> bool:
 
 def print_anything() -> None:
     """Makes standard output and error escape characters that their encoding lacks (`\\xf6`), instead of
-    failing.
+    failing; where they are closed, nobody reads what is printed.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -58,6 +58,10 @@ def patiently(files: fs.FileSystem, call: Callable[[], T]) -> T:
             return call()
         except FileNotFoundError:
             raise
+        except pa.ArrowException as error:  # its subclasses are about what a file holds
+            if type(error) is not pa.ArrowException:
+                raise
+            raise Unreachable(f"the store refuses ({short(error)})") from error
         except OSError as error:
             if is_local(files):
                 raise

@@ -54,7 +54,7 @@ class Store:
             raise UserError(f"results={self.root!r} names no folder; write a path, or a URI as s3://bucket/x")
         try:
             self.files, self.base = storage.opened(self.root)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"results={self.root!r} cannot be opened: {error}") from None  # it has the key
 
     @property
