@@ -805,6 +805,18 @@ def test_a_member_of_an_enumeration_is_the_value_that_it_has(tmp_path: Path) -> 
     assert one.config["model_args"] == '{"kernel": "fused", "width": 3}' and one.params == 650
 
 
+def test_a_file_of_the_name_of_torch_does_not_hide_it(tmp_path: Path) -> None:
+    for name in ("torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("")
+    assert trial(written(PLAIN.format("", 10, "return logits"), tmp_path)).params == 650
+
+
+def test_a_file_that_python_cannot_nest_is_a_sentence(tmp_path: Path) -> None:
+    head = f"{HEAD}ALL = {'+'.join(['1'] * 20_000)}\n"
+    sentence = refusal(written(PLAIN.format("", 10, "return logits"), tmp_path, head=head))
+    assert "cannot be imported (RecursionError: " in sentence
+
+
 def test_a_class_within_another_is_a_model(tmp_path: Path) -> None:
     own_file = Path(written(PLAIN.format("", 10, "return logits"), tmp_path).removesuffix(":Net"))
     own_file.write_text(f"{own_file.read_text()}\nclass Outer:\n    Inner = Net\n")

@@ -40,7 +40,7 @@ def added(text: str, file: str) -> tuple[str, ...]:
         return ()
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError):
         return ()
     names: dict[str, Any] = {**KNOWN, "__file__": os.path.abspath(file)}
     return tuple(dict.fromkeys(folder for node in ordered(tree) for folder in folders_of(node, names)))

@@ -25,7 +25,7 @@ from attnsweep.core.path_edits import added
 
 ANY = ".*"  # after the name of a package: any of its modules
 FOLDER = "attnsweep_folder"  # the package that a file is in, where its folder is none: for relative imports
-LIBRARIES = {*sys.stdlib_module_names, "attnsweep"}
+LIBRARIES = {*sys.stdlib_module_names, "attnsweep", "numpy", "torch"}  # in use before any model is
 Reader = Callable[[str | Path], bytes]
 STANDARD = sysconfig.get_paths()["stdlib"]
 
@@ -210,7 +210,7 @@ def imports(text: str, package: str) -> tuple[str, ...]:
     """
     try:
         nodes = [*ast.walk(ast.parse(text))]
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError):
         return ()
     named = {name for node in nodes for name in named_by(node, package)}
     return tuple(sorted({one for name in named for one in (*parents(name), name)}))

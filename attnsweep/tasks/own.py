@@ -12,6 +12,7 @@ import inspect
 import json
 import linecache
 import math
+import os
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -300,9 +301,16 @@ def read(model: str, *, trusted: bool = False) -> Source:
     except (SyntaxError, UnicodeError) as error:
         raise UserError(f"{file} or a module that it imports is no text ({error}); mend it") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(
-            f"model={model!r}: there is no file {file}; name it from here, or from the sweep file"
-        ) from error
+        hint = did_you_mean(file, near(file)) or "; name it from here, or from the sweep file"
+        raise UserError(f"model={model!r}: there is no file {file}{hint}") from error
+
+
+def near(file: str) -> list[str]:
+    """The Python files in the folder of a file."""
+    folder = os.path.dirname(file)
+    with contextlib.suppress(OSError, ValueError):
+        return [os.path.join(folder, one) for one in os.listdir(folder or ".") if one.endswith(".py")]
+    return []
 
 
 def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | None:
