@@ -90,8 +90,8 @@ def test_what_is_published_of_a_data_set_fits_its_channels(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["minst", "CIFAR10", "", None, 3, "folder"])
 def test_an_unknown_data_set_is_answered_with_all_there_are(name: object) -> None:
-    hints = {"minst": ", did you mean 'mnist'?", "folder": ", did you mean 'folder:PATH'?"}
-    hint = hints.get(str(name), "")
+    meant = {"minst": "mnist", "CIFAR10": "cifar10", "folder": "folder:PATH"}.get(str(name))
+    hint = f", did you mean {meant!r}?" if meant else ""
     wanted = f"dataset={name!r} is unknown{hint}; use one of these: for images digits, mnist"
     with pytest.raises(UserError, match=re.escape(wanted)):
         find_dataset(name)

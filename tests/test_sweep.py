@@ -742,7 +742,7 @@ def test_a_sweep_keeps_the_name_it_has(tmp_path: Path) -> None:
 
 def test_a_file_that_is_missing_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
     write(tmp_path / "depth.py", "")
-    assert refused(tmp_path / "detph.py").endswith("detph.py, did you mean 'depth'?")
+    assert refused(tmp_path / "detph.py").endswith("detph.py, did you mean 'depth.py'?")
     assert refused(tmp_path / "xyz.py") == f"there is no sweep file {tmp_path / 'xyz.py'}"
     assert refused(tmp_path) == f"{tmp_path} is a folder; name a sweep file, such as {tmp_path}/depth.py"
     (tmp_path / "empty").mkdir()

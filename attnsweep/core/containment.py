@@ -85,7 +85,8 @@ def as_torch_begins() -> None:
     torch.set_default_device(None)
     torch.set_grad_enabled(True)
     torch.set_float32_matmul_precision("highest")
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # or the call would import the compiler for nothing
+        torch.use_deterministic_algorithms(False)
     torch.autograd.set_detect_anomaly(False)
     torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
 

@@ -33,19 +33,16 @@ def owners() -> tuple[Any, ...]:
 
 
 def functions() -> Namespaces:
-    """What stands in each of `owners`, by its name; without modules, which are added as they are imported."""
-    return [
-        {name: value for name, value in vars(owner).items() if type(value) is not types.ModuleType}
-        for owner in owners()
-    ]
+    """What stands in each of `owners`, by its name: copied as a whole, for each step of a trial asks twice."""
+    return [vars(owner).copy() for owner in owners()]
 
 
 def set_functions(wanted: Namespaces) -> None:
-    """Puts back what `functions` returned."""
+    """Puts back what `functions` returned, except for modules, which are added as they are imported."""
     for owner, names in zip(owners(), wanted, strict=True):
         now = vars(owner)
         for name, value in names.items():
-            if now.get(name) is not value:
+            if now.get(name) is not value and type(value) is not types.ModuleType:
                 setattr(owner, name, value)
 
 
