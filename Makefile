@@ -33,7 +33,7 @@ test-cluster: $(VENV)/installed-test
 	$(RUN) -m pytest -m cluster -rs
 
 test-faults: $(VENV)/installed-test
-	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m 'faults or not faults' tests/test_faults.py tests/test_storage.py
+	ATTNSWEEP_FAULTS_TABLE=docs/faults.md $(RUN) -m pytest -m faults
 
 runtimes: $(VENV)/installed-test
 	$(RUN) benchmarks/runtimes.py --write docs/runtimes.md

@@ -15,6 +15,7 @@ import attnsweep
 import naps
 
 PATIENCE_S = 600  # with what is certain to happen, however busy the machine is
+PLANTED = ("pandas", "numpy", "torch", "ray", "random", "typing", "rich", "yaml", "numexpr", "attnsweep_zoo")
 TINY = "depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16"
 UNDISTURBED = ["trial_id", "val_acc", "test_acc", "test_acc_best", "best_epoch", "val_loss", "train_loss"]
 
@@ -25,6 +26,14 @@ def write_sweep(folder: Path, body: str) -> Path:
     path = folder / "sweep_file.py"
     path.write_text(f"from ray import tune\nfrom attnsweep import Sweep\nsweep = Sweep({body})\n")
     return path
+
+
+def plant(folder: Path) -> None:
+    """Writes files into a folder that have the names of packages, and leave a mark when they are run."""
+    (folder / "marks").mkdir()
+    for name in PLANTED:
+        mark = folder / "marks" / name
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w'); raise SystemExit({name!r})\n")
 
 
 def start(

@@ -122,7 +122,7 @@ def test_asha_stops_trials_early_and_a_sweep_without_it_finishes_them(
 ) -> None:
     """At the lowest rates nothing is learnt: 0.1 of the digits are right, of the first trial's 0.8."""
     rates = {"grid_search": [3e-3, 1e-7, 1e-8, 1e-9]}
-    common: dict[str, Any] = dict(model="cnn", lr=rates, epochs=4, lr_gamma=1)
+    common: dict[str, Any] = dict(model="cnn", dim=16, lr=rates, epochs=4, lr_gamma=1)
     run = functools.partial(attnsweep.run, results=tmp_path / "results", latency=False)
     rows = run(Sweep(**common, scheduler="asha"))
     assert set(rows["status"]) == {"done", "stopped"}
@@ -137,13 +137,13 @@ def test_asha_stops_trials_early_and_a_sweep_without_it_finishes_them(
 def test_a_real_search_trains_its_number_and_goes_on_where_it_is_lengthened(tmp_path: Path) -> None:
     space: dict[str, Any] = {**TINY, "depth": tune.randint(1, 4), "lr": tune.loguniform(1e-4, 1e-2)}
 
-    def ran(samples: int) -> list[str]:
+    def ran(samples: int, **where: bool) -> list[str]:
         sweep = Sweep(**space, model="vit", epochs=1, search="optuna", num_samples=samples)
-        rows = attnsweep.run(sweep, tmp_path / "results", latency=False)
+        rows = attnsweep.run(sweep, tmp_path / "results", latency=False, **where)
         assert set(rows["status"]) == {"done"} and set(rows["attempts"]) == {1}
         return list(rows["trial_id"])
 
-    first, again, more = ran(4), ran(4), ran(6)
+    first, again, more = ran(4), ran(4), ran(6, serial=True)
     assert len(first) == 4 and sorted(again) == sorted(first)
     assert len(set(more)) == 6 and set(first) < set(more)
     assert len((tmp_path / "runs/starts.log").read_text().split()) == 6

@@ -23,6 +23,7 @@ from commands import (
     finish,
     gone,
     metrics,
+    plant,
     raw_ids,
     start,
     training,
@@ -41,11 +42,15 @@ BESIDE_OTHERS = "latency is known less well"  # where tests run side by side
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a sweep of two trials has run, with its latency phase."""
     folder = tmp_path_factory.mktemp("finished")
-    space = "model='vit', seed=tune.grid_search([0, 1]), epochs=2, latency={'batch': [1, 2]}"
+    plant(folder)
+    (folder / "beside.py").write_text("SEEDS = [0, 1]\n")
+    space = "model='vit', seed=tune.grid_search(SEEDS), epochs=2, latency={'batch': [1, 2]}"
     sweep = write_sweep(folder, f"{space}, {TINY}")
+    sweep.write_text(f"from beside import SEEDS\n{sweep.read_text()}")
     command = [sys.executable, "-m", "attnsweep", str(sweep), "--address", "local"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
+    (folder / "run.txt").write_text(" ".join(path.name for path in (folder / "marks").iterdir()))
     (folder / "out.txt").write_text(done.stdout)
     (folder / "err.txt").write_text(done.stderr)
     yield folder
@@ -96,6 +101,11 @@ def test_what_is_next_goes_by_what_was_swept(
     counts = Counter({"done": 2})
     console.show_closing(terminal.screen(), counts, "results", 3.0, tasks={task}, interrupted=False)
     assert f"python -m attnsweep {command} results" in capsys.readouterr().out
+
+
+def test_a_sweep_finds_the_module_beside_it_and_nothing_in_place_of_a_package(finished: Path) -> None:
+    """Neither the driver, nor workers of Ray, nor the process that measures."""
+    assert (finished / "run.txt").read_text() == ""
 
 
 def test_nothing_but_parquet_lies_in_the_results(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""What lies in the working directory is not run in place of what is installed."""
+"""What lies in the working directory is not run in place of what is installed; of sweeps see test_runner."""
 
 import os
 import subprocess
@@ -9,28 +9,16 @@ import pytest
 
 from attnsweep.results.store import Store
 
-from commands import PATIENCE_S, TINY
+from commands import PATIENCE_S, plant
 
 ROOT = Path(__file__).parent.parent
-PLANTED = ("pandas", "numpy", "torch", "ray", "random", "typing", "rich", "yaml", "numexpr", "attnsweep_zoo")
-SWEEP = f"""
-from ray import tune
-from attnsweep import Sweep
-from beside import SEEDS
-sweep = Sweep({TINY}, model="vit", epochs=1, seed=SEEDS, latency={{"batch": 1}})
-"""
 
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
     """A folder of results with files that have the names of packages, and leave a mark when they are run."""
     Store(tmp_path / "results").write("trials", [{"trial_id": "a", "status": "done"}], "a")
-    for name in PLANTED:
-        mark = tmp_path / "marks" / name
-        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w'); raise SystemExit({name!r})\n")
-    (tmp_path / "marks").mkdir()
-    (tmp_path / "beside.py").write_text("SEEDS = 1\n")
-    (tmp_path / "s.py").write_text(SWEEP)
+    plant(tmp_path)
     return tmp_path
 
 
@@ -56,14 +44,6 @@ def test_looking_at_results_runs_nothing_that_lies_beside_them(planted: Path) ->
     assert said(planted, "-m", "attnsweep", "table", "results") == (
         2, "attnsweep: results has no done trial with a test accuracy or score; run a sweep first\n"
     )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_a_sweep_finds_the_module_beside_it_and_nothing_in_place_of_a_package(planted: Path) -> None:
-    """Neither the driver, nor workers of Ray, nor the process that measures."""
-    status, output = said(planted, "-m", "attnsweep", "s.py", "--address", "local")
-    assert (status, "1 done in" in output) == (0, True), output
 
 
 @pytest.mark.slow
