@@ -33,7 +33,7 @@ def owners() -> tuple[Any, ...]:
 
 
 def functions() -> Namespaces:
-    """What stands in each of `owners`, by its name; copied as a whole, for a trial's every step asks twice."""
+    """What stands in each of `owners`, by its name; copied as a whole: each step of a trial asks twice."""
     return [vars(owner).copy() for owner in owners()]
 
 
