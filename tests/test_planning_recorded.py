@@ -209,6 +209,9 @@ def test_stop_lines_show_red_as_the_cycle_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(log.stop_lines[0], [[60, 1.75], [60, -1.75]])
     assert log.red[:, 0].tolist() == [(step - 5) % 80 >= 30 for step in range(81)]
     assert samples_of(log)["bev"][:, 5].any()
+    for word in ("0", "false"):
+        text = text.replace("</cycle>", f"</cycle><active>{word}</active>")
+        assert not only_log(write(tmp_path, text)).red.any()
 
 
 def test_only_marked_bounds_are_painted_where_some_are_marked(tmp_path: Path) -> None:
@@ -224,6 +227,7 @@ def without_state(text: str, step: int) -> str:
 
 
 CAR_5 = obstacle(5, along_x(81))
+REVERSED = f"{bound('rightBound', straight(-1.75)[::-1])}</lanelet>"
 
 
 @pytest.mark.parametrize(
@@ -243,6 +247,8 @@ CAR_5 = obstacle(5, along_x(81))
         (scenario(lanelet(1, straight(0, 0, 10)).replace(">10.0<", ">0.0<"), CAR_5), "has no lanelet"),
         (scenario(re.sub("<point>.*?</point>", "", ROAD), CAR_5), "left bound has 0 points"),
         (scenario(CAR_5), "has no lanelet"),
+        (scenario(ROAD[: ROAD.index("<rightBound>")] + REVERSED, CAR_5), "lanelet that leads anywhere"),
+        ('<?xml version="1.0" encoding="GB2312"?>' + scenario(ROAD, CAR_5), "multi-byte encodings"),
         (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
         (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
         (scenario(ROAD, "<obstacle id='4'><initialState/></obstacle>"), "obstacle 4 has no role"),
@@ -361,6 +367,7 @@ def test_what_is_legal_and_odd_changes_nothing(tmp_path: Path) -> None:
     """Elements of the format that say nothing of who drives where, and roads that cover nothing."""
     plain = only_log(write(tmp_path, scenario(ROAD, CAR_5)))
     point = bound("leftBound", np.full((2, 2), 9.0)) + bound("rightBound", np.full((2, 2), 9.0))
+    against = bound("leftBound", straight(9.0)) + bound("rightBound", straight(7.0)[::-1])
     corner = bound("leftBound", np.full((2, 2), 9.0)) + bound("rightBound", np.array([[5, 9], [15, 9.0]]))
     lights = "<trafficLight id='8'><position/></trafficLight>"
     signals = "<signalSeries><signalState><time><exact>1</exact></time></signalState></signalSeries>"
@@ -370,6 +377,7 @@ def test_what_is_legal_and_odd_changes_nothing(tmp_path: Path) -> None:
     for head, text in (
         ("", scenario(ROAD, f'<lanelet id="9">{point}</lanelet>', CAR_5)),
         ("", scenario(ROAD, f'<lanelet id="9">{corner}</lanelet>', CAR_5)),
+        ("", scenario(ROAD, f'<lanelet id="9">{against}</lanelet>', CAR_5)),
         ("", scenario(ROAD, lights, phantom, building, CAR_5.replace("</dyn", f"{signals}</dyn"))),
         ("", scenario(ROAD, CAR_5).replace("</y>", "</y><z>3</z>")),
         ("", scenario(ROAD, CAR_5).replace("><", ">\r\n <").replace("<x>", "<x> ")),
@@ -424,12 +432,16 @@ def test_lanes_that_name_one_another_from_one_side_only_are_joined(tmp_path: Pat
     assert log.route[-1, 0] > 130
 
 
-def test_a_divider_of_opposite_lanes_is_there_once(tmp_path: Path) -> None:
-    there = lanelet(1, straight(0.0), more='<adjacentLeft ref="2" drivingDir="opposite"/>')
-    back = lanelet(2, straight(3.5)[::-1], more='<adjacentLeft ref="1" drivingDir="opposite"/>')
-    log = only_log(write(tmp_path, scenario(there, back, obstacle(5, along_x(81)))))
+@pytest.mark.parametrize(
+    ("side", "y"), [("Left", 3.5), ("Right", -3.5)]
+)  # driving on the right, and on the left
+@pytest.mark.parametrize("both", [True, False])
+def test_a_divider_of_opposite_lanes_is_there_once(tmp_path: Path, side: str, y: float, both: bool) -> None:
+    there, back = (f'<adjacent{side} ref="{ref}" drivingDir="opposite"/>' for ref in (2, 1))
+    road = lanelet(1, straight(0.0), more=there) + lanelet(2, straight(y)[::-1], more=back if both else "")
+    log = only_log(write(tmp_path, scenario(road, obstacle(5, along_x(81)))))
     assert len(log.dividers) == 1
-    np.testing.assert_allclose(log.dividers[0][:, 1], 1.75)
+    np.testing.assert_allclose(log.dividers[0][:, 1], y / 2)
 
 
 @pytest.mark.parametrize(
@@ -1062,13 +1074,21 @@ def test_bad_files_are_skipped_all_at_once_each_with_its_reason(tmp_path: Path) 
         write(folder, scenario(ROAD, obstacle(5, along_x(70))), f"good{k}.xml")
     write(folder, "<commonRoad", "broken.xml")
     write(folder, scenario(ROAD), "empty.xml")
+    write(
+        folder,
+        scenario(ROAD, CAR_5)
+        .replace("<rectangle>", "<shape>" * 5000 + "<rectangle>")
+        .replace("</rectangle>", "</rectangle>" + "</shape>" * 5000),
+        "deep.xml",
+    )
     (folder / "gone.xml").symlink_to("/nowhere")
     os.mkfifo(folder / "pipe.xml")
     source = recorded.find(f"commonroad:{folder}")
     scenes.ensure(source, tmp_path, processes=1)
     skipped = scenes.skipped_of(source, tmp_path)
-    assert skipped.startswith("4 of 7 skipped: ") and "\n" not in skipped
+    assert skipped.startswith("5 of 8 skipped: ") and "\n" not in skipped
     assert "broken.xml is not well-formed XML" in skipped and "empty.xml: nobody drives" in skipped
+    assert "deep.xml cannot be read: RecursionError" in skipped
     assert "gone.xml cannot be read" in skipped and "pipe.xml cannot be read" in skipped
     for part in ("train", "val", "test"):  # a file each, of those that are good
         assert len(set(scenes.load(source, tmp_path, part)["scene"].tolist())) == 1

@@ -40,7 +40,9 @@ def parse(path: Path, content: bytes) -> Element:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that Python does not know
+    except UserError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # of an encoding that is not known, or wide
         raise UserError(f"{path} is not well-formed XML: {error}") from None
     root = builder.close()
     version = root.get("commonRoadVersion")

@@ -8,8 +8,8 @@ open:
 - References to lanelets that are not in the file, as in cut-outs of maps, lead nowhere.
 - Sidewalks, bicycle lanes and crosswalks are not drivable, nor are lanelets that are open to no motor
   vehicle, unless a file has no others; the bounds of crosswalks are painted.
-- A bound whose points all coincide is one point: its lanelet is a triangle. Lanelets of which both bounds are
-  such cover nothing and are left out.
+- A bound whose points all coincide is one point: its lanelet is a triangle. Lanelets whose centre line is a
+  point, because both bounds are, or because they run against each other, lead nowhere and are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +46,8 @@ SAME = 1e-9  # of a bound's length; breakpoints that are closer are one
 class Lanelet:
     """A lanelet: its types; its bounds (n, 2) in the direction of travel, with breakpoints at the same shares
     of their lengths, and their markings ("": none); the lanelets that follow it and that it follows; its
-    neighbours on the left and on the right that are driven the same way, and any neighbour on the left; where
-    one stops on it for which lights.
+    neighbours on the left and on the right, and those of them that are driven the same way; where one stops
+    on it for which lights.
     """
 
     types: frozenset[str]
@@ -58,8 +58,7 @@ class Lanelet:
     successors: tuple[str, ...]
     predecessors: tuple[str, ...]
     neighbours: tuple[str, ...]
-    left_neighbour: str | None
-    same_direction: bool
+    beside: tuple[str | None, str | None]
     stop_line: Floats | None
     lights: tuple[str, ...]
 
@@ -100,7 +99,7 @@ class Network:
         if isinstance(within, str):
             return within
         area = drivable_area(polygons, within=within)
-        dividers = dividers_of(self.driven, place)
+        dividers = dividers_of(self.driven)
         stops = [(one.stop_line, one.lights) for one in lanes if one.stop_line is not None]
         lines = tuple(line for line, _ in stops)
         return Surroundings(
@@ -122,7 +121,7 @@ def network_of(root: Element, path: Path, step: float) -> Network:
     lanelets = {name: one for name, one in read.items() if one is not None}
     driven = {name: one for name, one in lanelets.items() if one.drivable} or lanelets
     if not driven:
-        raise UserError(f"{path} has no lanelet, and so no road")
+        raise UserError(f"{path} has no lanelet that leads anywhere, and so no road")
     return Network(lanelets, driven, lights_of(root, path, step))
 
 
@@ -137,23 +136,24 @@ def successors_of(driven: Mapping[str, Lanelet], place: Mapping[str, int]) -> tu
     return tuple(tuple(lanes) for lanes in ahead.values())
 
 
-def dividers_of(driven: Mapping[str, Lanelet], place: Mapping[str, int]) -> tuple[Floats, ...]:
-    """The lines between lanes: left bounds with a lane beyond, once where that one is driven the other way
-    and has its own left bound there.
+def dividers_of(driven: Mapping[str, Lanelet]) -> tuple[Floats, ...]:
+    """The lines between lanes, each once, whichever of the two names the other: the left bound of one, or
+    else its right bound, as between opposite lanes where one drives on the left.
     """
-    return tuple(
-        one.left
-        for name, one in driven.items()
-        if one.left_neighbour in driven
-        and (one.same_direction or place[name] < place[str(one.left_neighbour)])
-    )
+    lines: dict[frozenset[str], Floats] = {}
+    for side in range(2):
+        for name, one in driven.items():
+            beside = one.beside[side]
+            if beside in driven and beside != name:
+                lines.setdefault(frozenset((name, str(beside))), (one.left, one.right)[side])
+    return tuple(lines.values())
 
 
 # --- Lanelets ---
 
 
 def lanelet_of(element: Element, path: Path) -> Lanelet | None:
-    """A lanelet, or None where it covers nothing.
+    """A lanelet, or None where its centre line is a point.
 
     Raises UserError where a bound has fewer than two points.
     """
@@ -162,12 +162,12 @@ def lanelet_of(element: Element, path: Path) -> Lanelet | None:
     sides = [
         bound_points(bound, f"{where}, {side}") for bound, side in zip(bounds, ("left", "right"), strict=True)
     ]
-    if all(len(side) == 1 for side in sides):
-        return None
     repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
     left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
+    if len(distinct((left + right) / 2)) == 1:
+        return None
     neighbours = [element.find(tag) for tag in ("adjacentLeft", "adjacentRight")]
-    same = [one is not None and one.get("drivingDir") == "same" for one in neighbours]
+    beside = [None if one is None else one.get("ref") for one in neighbours]
     marked = ["" if bound is None else bound.findtext("lineMarking", "").strip() for bound in bounds]
     lights, stop_line = stop_of(element, left, right, where)
     return Lanelet(
@@ -179,10 +179,9 @@ def lanelet_of(element: Element, path: Path) -> Lanelet | None:
         successors=references(element, "successor"),
         predecessors=references(element, "predecessor"),
         neighbours=tuple(
-            str(one.get("ref")) for one, ok in zip(neighbours, same, strict=True) if one is not None and ok
+            str(one.get("ref")) for one in neighbours if one is not None and one.get("drivingDir") == "same"
         ),
-        left_neighbour=None if neighbours[0] is None else neighbours[0].get("ref"),
-        same_direction=same[0],
+        beside=(beside[0], beside[1]),
         stop_line=stop_line,
         lights=lights,
     )
@@ -266,7 +265,7 @@ def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats,
     for light in root.findall("trafficLight"):
         where = f"{path}: trafficLight {light.get('id')}"
         phases = light.findall("cycle/cycleElement")
-        if not phases or light.findtext("active", "true").strip() == "false":
+        if not phases or light.findtext("active", "true").strip().lower() in ("false", "0"):
             continue
         lasts = [number_in(phase.findtext("duration"), f"{where}, duration") for phase in phases]
         if min(lasts) < 0 or sum(lasts) <= 0:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnsweep.core import files
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
 from attnsweep.core.files import is_ignored
 from attnsweep.tasks.driving.records import commonroad, nuscenes, nuscenes_tables
 from attnsweep.tasks.driving.records.commonroad_xml import read
@@ -26,7 +26,7 @@ from attnsweep.tasks.driving.records.samples import SceneLog
 from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording
 
-READER = 5  # version of what is made of files; raise it when that changes
+READER = 6  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST = 3  # recordings, to be split, or else scenes
@@ -158,14 +158,18 @@ def content_of(path: Path) -> bytes | str:
 
 
 def record_file(path: Path, content: bytes | str, number: int) -> list[Recording]:
-    """The recordings of a CommonRoad file; where it cannot be read, one that says why."""
+    """The recordings of a CommonRoad file; where it cannot be read, one that says why, whatever it is: other
+    files of the folder may be good.
+    """
     if isinstance(content, str):
         return [Recording(number, {}, content, str(path))]
     try:
         logs = commonroad.logs_of(path, number=number, content=content)
+        return [recording_of(name, log, number + k, str(path)) for k, (name, log) in enumerate(logs)]
     except UserError as error:
         return [Recording(number, {}, str(error), str(path))]
-    return [recording_of(name, log, number + k, str(path)) for k, (name, log) in enumerate(logs)]
+    except Exception as error:
+        return [Recording(number, {}, f"{path} cannot be read: {reason(error)}", str(path))]
 
 
 def record_log(name: str, log: SceneLog | str, number: int, drive: str) -> list[Recording]:
