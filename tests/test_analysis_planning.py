@@ -87,6 +87,10 @@ def test_results_without_drives_are_a_mistake(
     Store(tmp_path / "results").write("trials", [{**trial.row(), "status": "done"}], "one")
     assert called(monkeypatch, tmp_path / "results") == 2
     assert "has no done trial that drove; run sweeps/planning_quick.py" in capsys.readouterr().err
+    there = row("planning", drives(0.5)) | {"dataset": "commonroad:/a"}
+    Store(tmp_path / "results").write_trial(there)
+    assert called(monkeypatch, tmp_path / "results", "--episode", there["trial_id"]) == 2
+    assert "nobody can drive in recorded traffic" in capsys.readouterr().err
 
 
 def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(

@@ -112,7 +112,8 @@ def test_the_interval_of_one_seed_is_the_bootstraps_over_maps(tmp_path: Path) ->
     reach = 1.96 * values.std() / len(values) ** 0.5
     assert amota.mean == 0.5  # not that of the maps, whose spread alone counts
     assert (amota.low, amota.high) == pytest.approx((0.5 - reach, 0.5 + reach), abs=reach / 5)
-    assert ids == table2.Cell(30.0, 30.0, 30.0)
+    assert ids == table2.Cell(30.0)  # equal everywhere, so nothing is known of how it varies
+    assert table2.of_seeds(np.full(3, 0.5)) == table2.Cell(0.5)
 
 
 @pytest.mark.slow
@@ -143,6 +144,17 @@ def test_the_command_writes_the_table_and_names_who_drove_nothing(
     assert "drove no maps: id1: track; id2: map; id3: track, map; id4: detect, motion;" in said
     assert "| id9: no plan |" in (tmp_path / "planning_table2.md").read_text()
     assert "1 epoch;" in (tmp_path / "planning_table2.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_not_there_yet_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = frame_of(tmp_path / "results", [trial_row(stages="id10")])
+    figure = planning.draw(planning.lines_of(frame, "id12"), "", "id12")
+    assert "nothing to compare with id12" in [text.get_text() for text in figure.axes[1].texts]
+    assert "60 unseen maps with reactive" in planning.subtitle(frame, 60)
+    assert "traffic, which does not react" in planning.subtitle(frame.assign(dataset="commonroad:a"), 0)
+    assert planning.main([str(tmp_path / "results"), "--against", "id99"]) == 2
+    assert "--against='id99' is unknown" in capsys.readouterr().err
 
 
 def overlaps(texts: list[Text]) -> list[tuple[str, str]]:

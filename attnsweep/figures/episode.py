@@ -80,6 +80,10 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     row = find_trial(results, trial_id)
     if row["task"] != "driving" or row["plan"] == "off" or row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
+    if not str(row["dataset"]).startswith("driving:"):
+        raise UserError(
+            f"trial {row['trial_id']} is of {row['dataset']}: nobody can drive in recorded traffic"
+        )
     one = trial_of(row, place.data)
     preset = presets.find(one.config["dataset"])
     if not 0 <= number < preset.test:

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 
 from attnsweep.answers import naming, selection
 from attnsweep.core.clean import cleaned
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, one_of
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
@@ -223,6 +223,8 @@ def draw_gains(axes: Axes, lines: Sequence[Line], places: np.ndarray, against: s
         if one.gain:
             axes.plot([one.gain.low, one.gain.high], [y, y], color=colour(one), linewidth=1.6, zorder=2)
             axes.plot(one.gain.mean, y, "o", color=colour(one), markersize=5, zorder=3)
+    if not any(one.gain for one in lines):
+        axes.text(0, places.mean(), f"nothing to compare with {against}", size=8, color=INK, ha="center")
     finish(axes, f"Gain over {against} (points)")
     reach = max([0.05, *(abs(x) for x in axes.get_xlim())])
     axes.set_xlim(-reach, reach)
@@ -269,6 +271,8 @@ def subtitle(frame: pd.DataFrame, maps: int) -> str:
     seeds, epochs = learns["seed"].nunique(), sorted({int(n) for n in learns["epochs"]})
     data = ", ".join(sorted(frame["dataset"].unique()))
     world = f", {counted(maps, 'unseen map')} with reactive traffic" if maps else ""
+    if not data.startswith("driving:"):
+        world = ", recorded traffic, which does not react to plans of 4 s"
     taught = f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}" if epochs else "nothing learnt"
     devices = ", ".join(sorted(frame["device"].dropna().unique()))
     return f"{counted(len(frame), 'trial')} on {data}{world}, {counted(seeds, 'seed')}; {taught}; {devices}"
@@ -330,7 +334,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
 
 def run(options: argparse.Namespace) -> None:
     """Writes what the options ask for, and prints the paths. Raises UserError where no row can be drawn."""
-    folder = folder_of(options)
+    folder, _ = folder_of(options), one_of("--against", options.against, SETS)
     if options.episode:
         from attnsweep.figures.episode import render
 

@@ -144,17 +144,21 @@ def within(one: Cell, measure: Measure) -> Cell:
 
 
 def of_seeds(values: np.ndarray) -> Cell:
-    """The mean of values (n,) of seeds, with the interval of Student's t."""
+    """The mean of values (n,) of seeds, with the interval of Student's t; equal ones tell of none."""
     from scipy.stats import t
 
-    reach = t.ppf(MOST, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Cell(mean)
+    reach = t.ppf(MOST, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return Cell(mean, mean - float(reach), mean + float(reach))
 
 
 def of_maps(value: float, maps: np.ndarray) -> Cell:
-    """A value with the percentile interval by bootstrap over the maps' own values (n,)."""
-    if len(maps) < 2:
+    """A value with the percentile interval by bootstrap over the maps' own values (n,); equal ones, such as
+    of what never happened, tell of none.
+    """
+    if len(maps) < 2 or np.ptp(maps) == 0:
         return Cell(value)
     low, high = interval(maps - maps.mean())
     return Cell(value, value + low, value + high)
@@ -222,9 +226,10 @@ LABEL, MODULE, NUMBER, LINE = 2.3, 0.5, 0.78, 0.34  # inches, of columns (names:
 NAME_SIZE = 8.5  # of the names of settings
 LAYOUT_EDGES = {"left": 0.25, "right": 0.25, "above": 0.75, "below": 0.3}
 FOOTNOTE = (
-    "Brackets: 95 % intervals, of several seeds by Student's t, of one by bootstrap over test maps. Bold: "
-    "the best stack. Track: agents are followed; without it they are detected, where a later module needs "
-    "them. IDS: identity switches on all test maps. Averages over 1, 2 and 3 s. -: no such task."
+    "Brackets: 95 % intervals, of several seeds by Student's t, of one by bootstrap over test maps; none "
+    "where all are equal. Bold: the best stack. Track: agents are followed; without it they are detected, "
+    "where a later module needs them. IDS: identity switches on all test maps. Averages over 1, 2 and 3 s. "
+    "-: no such task."
 )
 
 
