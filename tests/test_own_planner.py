@@ -83,6 +83,10 @@ class Undefined(Planner):
     def forward(self, sample):
         return super().forward(sample).log()
 
+class Complex(Planner):
+    def forward(self, sample):
+        return super().forward(sample) + 0j
+
 class Needs(Planner):
     def forward(self, sample):
         return sample["lidar"]
@@ -137,7 +141,12 @@ def test_its_cost_is_that_of_the_class_itself(nets: str) -> None:
         ("Flat", {}, "Flat returns a tensor (1, 24); let forward return plans (1, t, 2) or (1, t, 3)"),
         ("Planner", {"columns": 4}, "returns a tensor (1, 8, 4); let forward return plans"),
         ("Listed", {}, "Listed returns a list; let forward return plans"),
-        ("Needs", {}, "Needs cannot be built (KeyError: 'lidar') with "),
+        (
+            "Needs",
+            {},
+            "Needs fails on 1 scene (KeyError: 'lidar'); a sample holds bev, route, command, ego_st",
+        ),
+        ("Complex", {}, "Complex returns plans of torch.complex64; let forward return float32"),
         ("Planner", {"widht": 3}, "takes no widht, did you mean 'width'?"),
         ("Planner", {"epochs": 0}, "epochs=0 is out of range"),
         ("Planner", {"dataset": "driving:smal"}, "did you mean 'driving:small'"),

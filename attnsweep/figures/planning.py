@@ -273,9 +273,11 @@ def subtitle(frame: pd.DataFrame, maps: int) -> str:
     world = f", {counted(maps, 'unseen map')} with reactive traffic" if maps else ""
     if not data.startswith("driving:"):
         world = ", recorded traffic, which does not react to plans of 4 s"
-    taught = f"{' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}" if epochs else "nothing learnt"
+    taught = "nothing learnt"
+    if epochs:
+        taught = f"{counted(seeds, 'seed')}; {' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}"
     devices = ", ".join(sorted(frame["device"].dropna().unique()))
-    return f"{counted(len(frame), 'trial')} on {data}{world}, {counted(seeds, 'seed')}; {taught}; {devices}"
+    return f"{counted(len(frame), 'trial')} on {data}{world}; {taught}; {devices}"
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -45,13 +45,15 @@ class OwnPlanner(nn.Module):
         return Prediction(plan=whole(plan.float()))
 
     def check(self, plan: object, *, examples: int) -> None:
-        """Raises UserError where `plan` is not (b, t, 2) or (b, t, 3)."""
+        """Raises UserError where `plan` is not (b, t, 2) or (b, t, 3) of floats."""
         wanted = f"plans ({examples}, t, 2) or ({examples}, t, 3), t = 8 for 4 s"
         if not isinstance(plan, Tensor):
             raise UserError(f"{self.name} returns a {type(plan).__name__}; let forward return {wanted}")
         shape = tuple(plan.shape)
         if len(shape) != 3 or shape[0] != examples or shape[1] < 1 or shape[2] not in (2, 3):
             raise UserError(f"{self.name} returns a tensor {shape}; let forward return {wanted}")
+        if not plan.is_floating_point():
+            raise UserError(f"{self.name} returns plans of {plan.dtype}; let forward return float32")
 
 
 def whole(plan: Tensor) -> Tensor:

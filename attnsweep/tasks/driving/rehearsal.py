@@ -4,13 +4,17 @@ What a plan passes is to train: a planner that looks up a command where its tabl
 has no gradient or is NaN, is refused before anything starts.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from attnsweep.core.axes import Config
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
+from attnsweep.core.text import counted
+from attnsweep.tasks.driving.records.batches import inputs_of
 from attnsweep.tasks.driving.training import example
 
 TRIED = 3  # scenes, one for each command
@@ -29,18 +33,27 @@ class Rehearsal:
     def __call__(self, model: nn.Module, device: str) -> None:
         """See `tasks.task.Rehearsal`. The step is tried where there are values."""
         model.eval()
-        with torch.no_grad():
+        with self.refusals(1), torch.no_grad():
             model(*(one.to(device) for one in self.scenes(1)))
         if device == "meta" or not any(parameter.requires_grad for parameter in model.parameters()):
             return
-        try:
+        with self.refusals(self.batch):
             for _ in range(STEPS):
                 self.step(model)
+
+    @contextlib.contextmanager
+    def refusals(self, number: int) -> Iterator[None]:
+        """Raises UserError for whatever a planner raises on so many scenes."""
+        try:
+            yield
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's own class raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError(f"{self.model} fails on {self.batch} scenes ({reason}); mend it") from error
+            advice = "mend it"
+            if isinstance(error, KeyError):
+                advice = f"a sample holds {', '.join(inputs_of({'sensor': self.sensor}))}"
+            scenes = counted(number, "scene")
+            raise UserError(f"{self.model} fails on {scenes} ({reason(error)}); {advice}") from error
 
     def step(self, model: nn.Module) -> None:
         """A forward and a backward pass in training mode."""
