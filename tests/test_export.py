@@ -194,6 +194,39 @@ def test_a_model_that_no_exporter_can_follow_is_refused(
     assert capfd.readouterr() == ("", ""), "torch prints what it has of a graph"
 
 
+ENDLESS = """
+import os, time, torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes: int, dies: bool = False):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+        self.dies = dies
+
+    def forward(self, x):
+        if torch.compiler.is_exporting():
+            os._exit(3) if self.dies else time.sleep(99)
+        return super().forward(x)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seconds", "dies", "sentence"),
+    [(1.0, False, "torch.export took longer than 1 s"), (99.0, True, "its process ended with status 3")],
+    ids=["hangs", "dies"],
+)
+def test_an_exporter_that_comes_to_no_end_or_dies_is_a_sentence(
+    seconds: float, dies: bool, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnsweep.training.deployed.EXPORT_S", seconds)
+    (file := tmp_path / "mine.py").write_text(ENDLESS)
+    row = finish(tmp_path, model=f"{file}:Net", dies=dies, dataset="digits", epochs=1)
+    with pytest.raises(UserError, match=f"cannot be exported: {sentence}"):
+        exported(tmp_path, row["trial_id"], tmp_path / "model.pt2")
+    assert not (tmp_path / "model.pt2").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_model_that_takes_one_example_is_a_file_for_one(suffix: str) -> None:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from attnsweep.training.deployed import Deployed
 
 SUFFIXES = (".onnx", ".pt2")
-NUMPY = {"torch.uint8": "uint8", "torch.int8": "int8", "torch.float32": "float32"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -94,14 +94,18 @@ def unwritable(path: Path, error: OSError) -> UserError:
 
 def made_file(row: "pd.Series[Any]", place: plan.Folders, *, suffix: str) -> "Deployed":
     """The trial of a row as a file."""
-    from attnsweep.training.deployed import deployed, raw_of, refuse_others
+    from attnsweep.training import checkpoint
+    from attnsweep.training.deployed import deployed_apart, refuse_others
     from attnsweep.training.trained import trained
 
     one = trial_of(row, place.data)
     refuse_others(one.config)
     model = trained(row, one, runs=place.checkpoints, data=place.data)
-    raw = raw_of(model, one.config, place.data, one.data_sha256)
-    return deployed(raw, suffix=suffix, metadata=metadata_of(row, one.config))
+    metadata = metadata_of(row, one.config)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = checkpoint.weights_path(folder, one.trial_id)
+        checkpoint.write(model.state_dict(), weights)
+        return deployed_apart(one, weights, place.data, suffix=suffix, metadata=metadata)
 
 
 def metadata_of(row: "pd.Series[Any]", config: Mapping[str, Any]) -> dict[str, str]:
@@ -161,8 +165,7 @@ def pt2_lines(path: Path, made: "Deployed") -> list[str]:
 def input_lines(made: "Deployed", zeros: str) -> list[str]:
     """An input each, of one example, to be replaced by what is real."""
     lines = [
-        f"{name} = {zeros.format(shape=tuple(tensor.shape), dtype=NUMPY[str(tensor.dtype)])}"
-        for name, tensor in made.inputs.items()
+        f"{name} = {zeros.format(shape=shape, dtype=dtype)}" for name, (shape, dtype) in made.inputs.items()
     ]
     batch = "any number at once" if made.any_batch else "one at a time"
     what = "raw images, 0 to 255" if "images" in made.inputs else "what the sensors give"

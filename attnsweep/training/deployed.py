@@ -13,17 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnsweep.core import child_process
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import Unavailable
+from attnsweep.core.trial import Trial
 from attnsweep.measuring.runtimes import explained
 from attnsweep.measuring.runtimes.graph import exported, program_of
 from attnsweep.measuring.runtimes.onnx_sessions import opened
 from attnsweep.measuring.runtimes.outputs import answered, apart_from, named_tensors_of
-from attnsweep.tasks.registry import procedure
+from attnsweep.tasks.registry import build, procedure
+from attnsweep.training.trained import fill
 
 ANY, ONE = (2, 5), (1,)  # lengths of a batch with which a file is made and tried; exporters take 1 as fixed
 Inputs = dict[str, Tensor]
 METADATA = "metadata.json"  # in a file of torch.export
+EXPORT_S = 900.0  # that exporting may take, both tries and what is held against the model
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,42 @@ class Raw:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The bytes of a file, the shapes and types of its inputs for one example, and whether it takes any
-    number of those at once.
+    """The bytes of a file, the shapes and types of its inputs for one example by their names, and whether it
+    takes any number of those at once.
     """
 
     content: bytes
-    inputs: Inputs
+    inputs: Mapping[str, tuple[tuple[int, ...], str]]
     any_batch: bool
+
+
+def deployed_apart(
+    one: Trial, weights: str, data_dir: Path, *, suffix: str, metadata: Mapping[str, str]
+) -> Deployed:
+    """A trial's model with the weights in a file, see `deployed`; in a child process, since an exporter may
+    crash, or come to no end. Raises UserError where it does, too.
+    """
+    try:
+        [made] = child_process.results(
+            made_of, one, weights, data_dir, suffix, dict(metadata), seconds=(EXPORT_S, EXPORT_S)
+        )
+    except TimeoutError:
+        raise UserError(
+            f"the model cannot be exported: {EXPORTERS[suffix]} took longer than {EXPORT_S:g} s"
+        ) from None
+    except ChildProcessError as error:
+        raise UserError(f"the model cannot be exported: {error}") from error
+    return made
+
+
+def made_of(
+    one: Trial, weights: str, data_dir: Path, suffix: str, metadata: Mapping[str, str]
+) -> Iterator[Deployed]:
+    """See `deployed_apart`."""
+    model = build(one.config, one.source).eval()
+    fill(model, weights)
+    raw = raw_of(model, one.config, data_dir, one.data_sha256)
+    yield deployed(raw, suffix=suffix, metadata=metadata)
 
 
 def deployed(raw: Raw, *, suffix: str, metadata: Mapping[str, str]) -> Deployed:
@@ -59,10 +92,15 @@ def deployed(raw: Raw, *, suffix: str, metadata: Mapping[str, str]) -> Deployed:
                 content = WRITE[suffix](raw, batches[0], metadata)
                 for batch in batches:
                     check(RUN[suffix](content), raw, batch)
-                return Deployed(content, raw.examples(1), batches is ANY)
+                return Deployed(content, shapes_of(raw.examples(1)), batches is ANY)
         except (Unavailable, MemoryError) as error:
             refusals.append(str(error))
     raise UserError(f"the model cannot be exported: {refusals[-1]}")
+
+
+def shapes_of(inputs: Inputs) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each input, such as `uint8`."""
+    return {name: (tuple(one.shape), str(one.dtype).removeprefix("torch.")) for name, one in inputs.items()}
 
 
 def check(run: Callable[[Inputs], list[Tensor]], raw: Raw, batch: int) -> None:
