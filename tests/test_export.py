@@ -134,6 +134,9 @@ def test_bad_input_is_a_sentence(done: tuple[Path, dict[str, Row]], tmp_path: Pa
     assert "there.onnx is there already; give another name, or --overwrite" in refused(done, there)
     assert "link.onnx is there already" in refused(done, link)
     assert "is no folder; make it first" in refused(done, tmp_path / "none" / "model.onnx")
+    assert "~nobody_ is no folder; make it first" in refused(done, Path("~nobody_/model.onnx"))
+    assert "cannot be written (File name too long)" in refused(done, tmp_path / f"{'a' * 300}.onnx")
+    assert "/proc/model.onnx cannot be written" in refused(done, Path("/proc/model.onnx"))
     assert there.read_text() == "mine" and not (tmp_path / "elsewhere").exists()
 
 

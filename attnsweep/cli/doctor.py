@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attnsweep.cli.options import add_address, add_data, add_results
 from attnsweep.core import terminal
+from attnsweep.core.files import expanded
 from attnsweep.core.text import counted
 from attnsweep.results import storage
 from attnsweep.space.plan import Folders, folders_of
@@ -88,7 +89,7 @@ def store_findings(where: Folders) -> Iterator[tuple[bool, str]]:
             storage.write(probe, b"attnsweep doctor")
             storage.drop(probe.replace("/probe.txt", ""), "probe")
         else:
-            write_into(Path(where.results).expanduser().absolute())
+            write_into(expanded(where.results).absolute())
             write_into(where.runs)
         yield True, f"{where.results} can be written"
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """`attnsweep export`: the trained model as a file that runs without this package."""
 
 import argparse
-import errno
+import contextlib
 import json
 import os
 import tempfile
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def export(trial_id: str, file: str, *, results: str, data: str | None, overwrite: bool) -> None:
     """See `main`. Raises UserError where it cannot be done, before anything is trained where possible."""
-    path = checked(Path(file).expanduser(), overwrite=overwrite)
+    path = checked(files.expanded(file), overwrite=overwrite)
     row, place = find_trial(results, trial_id), plan.folders_of(results, data)
     if row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
@@ -73,12 +73,17 @@ def checked(path: Path, *, overwrite: bool) -> Path:
         raise UserError(f"{path} ends neither in .onnx nor in .pt2; name it {path.stem or 'model'}.onnx")
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{path} is there already; give another name, or --overwrite")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give another name")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UserError(f"{path.parent} is no folder; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise unwritable(path, PermissionError(errno.EACCES, "Permission denied"))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # may be too long a name
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass  # as what has a mode that lets one write need not
+    except OSError as error:
+        raise unwritable(path, error) from error
     if path.suffix == ".onnx":
         try:
             versions_of("onnxruntime")

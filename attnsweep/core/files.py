@@ -36,6 +36,13 @@ class Unsafe(PermissionError):
     """Somebody else can have written a file; the message says how, and what to do."""
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with the home that `~` or `~name` stands for; as it is where nobody has that name, as shells
+    have it, and not Python's RuntimeError.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is hidden, or left by an archive or a file system."""
     return name.startswith(".") or name.casefold() in SYSTEM

@@ -33,7 +33,7 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
     if "://" in root:
         files, path = fs.FileSystem.from_uri(root)
         return files, path
-    return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+    return fs.LocalFileSystem(), str(on_disk.expanded(root).absolute())
 
 
 def below(root: str | Path, name: str) -> str:

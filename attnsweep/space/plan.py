@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
+from attnsweep.core.files import expanded
 from attnsweep.core.trial import Invalid, Trial
 from attnsweep.results import latencies
 from attnsweep.results.schema import FINAL
@@ -54,11 +55,11 @@ def folders_of(results: str | Path = "results", data: str | Path | None = None) 
     if "://" in str(results):
         parent, name = Path.cwd(), str(results).partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
     else:
-        place = Path(results).expanduser().absolute()
+        place = expanded(results).absolute()
         place = place.resolve() if place.name == ".." else place  # what its own name is
         parent, name = place.parent, place.name
     folder = data or os.environ.get("ATTNSWEEP_DATA") or default_data(parent)
-    return Folders(str(results), parent / runs_name(name), Path(folder).expanduser().absolute())
+    return Folders(str(results), parent / runs_name(name), expanded(folder).absolute())
 
 
 def default_data(parent: Path) -> Path:
