@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, Variant, str]] = {  # the kind of attention, the 
     "kv_heads=1": ("fused", Variant(kv_heads=1), "flash"),
     "qk_norm": ("fused", Variant(qk_norm="rms"), "flash"),
     "rope": ("fused", Variant(positions="rope"), "flash"),
-    "alibi": ("fused", Variant(positions="alibi"), "masked"),
+    "alibi": ("fused", Variant(positions="alibi"), "masked; from 512 tokens on flash"),
     "window=64": ("fused", Variant(window=64, sinks=4), "masked"),
     "gated": ("gated", PLAIN, "flash"),
     "differential": ("differential", PLAIN, "flash, two maps"),

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from attnsweep.__main__ import main
 from attnsweep.core.errors import UserError
+from attnsweep.nn.cost import FOLD_FROM
 from attnsweep.space.trials import cost_of, make_trial
 from attnsweep.tasks.counting import count
 from attnsweep.tasks.registry import TASKS, build, dataset_of, resolve
-from attnsweep.tasks.text import baselines, corpus, sampling, training
+from attnsweep.tasks.text import baselines, corpus, sampling, space, training
 from attnsweep.tasks.text.baselines import KneserNey, bits_per_byte
 from attnsweep.tasks.text.encoding import Bytes, encoding_of
 from attnsweep.training.trial import Options, run
@@ -315,6 +316,18 @@ def test_the_closed_form_is_what_is_counted_at_every_length(design: str, tmp_pat
     model = build(config)
     model(training.example(config, 1)[0], caches)
     assert sum(cache.bytes for cache in caches) == row["cache_bytes"]
+
+
+def test_only_trials_whose_biases_are_folded_in_run_again() -> None:
+    config = {**resolve({**POINT, "positions": "alibi"}), "attention": "fused"}
+    revisions = [
+        space.revision({**config, "context": context}) for context in (256, FOLD_FROM - 1, FOLD_FROM)
+    ]
+    assert revisions == [0, 0, 1]
+    assert not any(
+        space.revision({**config, "context": FOLD_FROM, **other})
+        for other in (dict(attention="explicit"), dict(positions="rope"))
+    )
 
 
 def test_the_rate_rises_and_falls_to_a_tenth() -> None:

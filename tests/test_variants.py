@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from attnsweep.core.errors import UserError
 from attnsweep.nn.attention import Cache, MultiHeadAttention, attention_maps
 from attnsweep.nn.blocks import BlockDesign, EncoderBlock, FeedForward, norm_of
-from attnsweep.nn.cost import cache_bytes, multi_head
+from attnsweep.nn.cost import FOLD_FROM, cache_bytes, multi_head
 from attnsweep.nn.design import ATTENTIONS, Variant
 from attnsweep.nn.kernels import causal_mask, explicit, fused, padding_mask
-from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope
+from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope, fold_alibi
 from attnsweep.nn.variants import Differential, linear_attention, sigmoid
 from attnsweep.nn.windows import window_mask
 from attnsweep.space.trials import cost_of, make_trial
@@ -193,6 +193,33 @@ def test_in_blocks_a_window_reads_what_it_reads_at_once(
     )
     close(*gradients, rtol=1e-6, atol=1e-6)
     close(torch.cat(steps, dim=1), layer(x, causal=True))
+
+
+@pytest.mark.parametrize(("attention", "heads"), [("fused", 1), ("gated", 4)])
+def test_a_linear_bias_that_is_folded_in_is_the_one_that_is_added(attention: str, heads: int) -> None:
+    n = FOLD_FROM + 2
+    layer, x, cache = (
+        made(attention=attention, positions="alibi", kv_heads=heads),
+        noise(1, n, D).requires_grad_(),
+        Cache(),
+    )
+    read, begun = layer(x, causal=True), layer(x[:, : n - 2], causal=True, cache=cache)
+    steps = [begun, *(layer(token, causal=True, cache=cache) for token in x[:, n - 2 :].split(1, dim=1))]
+    added = layer(x, causal=True, mask=torch.ones(n, n, dtype=torch.bool))
+    close(read, added)
+    close(torch.cat(steps, dim=1), added)
+    close(*(torch.autograd.grad(one.square().sum(), x)[0] for one in (read, added)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_linear_bias_loses_no_digits_as_it_is_folded_in(dtype: torch.dtype) -> None:
+    """Its heads' slopes go up to 1/2, so that the line is 512 high."""
+    q, k, v = (noise(1, 8, 1024, W, seed=seed).to(dtype) for seed in range(3))
+    bias = alibi_bias(torch.arange(1024), torch.arange(1024), 8, like=noise(1))
+    exact = explicit(q.double(), k.double(), v.double(), bias=bias, causal=True)
+    folded = fused(*fold_alibi(q, k, v), causal=True, scale=W**-0.5)[..., :W]
+    errors = [(read - exact).abs().max() for read in (folded, fused(q, k, v, bias=bias, causal=True))]
+    assert errors[0] < 2 * errors[1]
 
 
 def test_sigmoid_weighs_each_key_by_itself() -> None:
@@ -437,6 +464,25 @@ def test_multiply_accumulates_under_a_window_go_with_the_length(attention: str) 
     short, long = (multi_head(D, n, n, **sizes) for n in (512, 2048))
     assert count(layer, noise(1, 512, D)) == short
     assert long.macs == 4 * short.macs
+
+
+@pytest.mark.parametrize(("mask", "heads"), [(None, H), (torch.ones(1, 1, FOLD_FROM).bool(), 1)])
+def test_columns_of_a_folded_bias_are_counted_where_there_are_some(mask: Tensor | None, heads: int) -> None:
+    layer, x = made(positions="alibi", kv_heads=heads), noise(1, FOLD_FROM, D)
+    closed = multi_head(
+        D, FOLD_FROM, FOLD_FROM, heads=H, dim_head=W, variant=layer.variant, causal=True,
+        padded=mask is not None,
+    )  # fmt: skip
+
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x, causal=True, mask=mask)
+
+    assert count(Causal(), x) == closed
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnsweep.nn import variants
-from attnsweep.nn.cost import blockwise_pairs
+from attnsweep.nn.cost import FOLDED, blockwise_pairs, fold_from
 from attnsweep.nn.design import PLAIN, Variant, check, parts_of, width_of_head
 from attnsweep.nn.kernels import Mask, fused
 from attnsweep.nn.norms import RMSNorm
-from attnsweep.nn.positions import alibi_bias, apply_rope
+from attnsweep.nn.positions import alibi_bias, apply_rope, fold_alibi
 from attnsweep.nn.windows import blockwise_attention, window_mask
 
 FLEX_FROM = 128  # tokens: a block of FlexAttention's
@@ -114,7 +114,7 @@ class MultiHeadAttention(nn.Module):
         )
         self.to_output = linear(inner, dim, bias=bias)
         self.kernel, self.weigh = variants.kernel_of(attention, dim_head, block)
-        self.is_linear = attention == "linear"
+        self.is_linear, self.fold_from = attention == "linear", fold_from(attention, variant)
         self.parts = parts_of(attention)
         self.to_gate = linear(dim, inner, bias=bias) if attention == "gated" else None
         self.norm_queries, self.norm_keys = (
@@ -138,13 +138,17 @@ class MultiHeadAttention(nn.Module):
         `kernels` defines the mask. Raises as `expand_mask` does where it does not fit.
         """
         n, dropout = queries.shape[1], self.dropout if self.training else 0.0
+        whole = keys is None and not (cache and cache.tokens)
         if self.is_linear:
             read = self.linear_attention(queries, keys, mask=mask, causal=causal, cache=cache)
         elif self.uses_flex(queries, alone=keys is None and mask is None and cache is None):
             read = self.flex_attention(queries, causal=causal)
-        elif (
-            keys is None and not (cache and cache.tokens) and blockwise_pairs(n, self.variant, causal=causal)
-        ):
+        elif whole and mask is None and causal and n >= self.fold_from:
+            q, k, v = self.project(queries)
+            options: dict[str, Any] = dict(causal=True, dropout=dropout, scale=self.dim_head**-0.5)
+            read = fused(*fold_alibi(q, k, v), **options)[..., :-FOLDED]
+            self.extend_cache(k, v, cache)
+        elif whole and blockwise_pairs(n, self.variant, causal=causal):
             q, k, v = self.project(queries)
             read = blockwise_attention(
                 self.kernel, q, k, v, variant=self.variant, mask=mask, causal=causal, dropout=dropout

@@ -5,11 +5,15 @@ Each task's `cost` module adds them up to its models. The tests hold every formu
 parameters to the unit, MACs against torch's FLOP counter, bytes against what a cache holds.
 """
 
+import math
+
 from attnsweep.core.cost import Cost
 from attnsweep.nn.design import PLAIN, Variant
 
 CHUNK = 64  # tokens between which linear attention computes weights; between chunks it goes by sums
 BLOCK = 128  # queries that read under a window together
+FOLD_FROM = 512  # tokens from which on linear biases are folded into queries and keys
+FOLDED = 4  # columns that queries, keys and values get more then: three, and one to align them
 FLOAT = 4  # bytes
 
 
@@ -51,12 +55,15 @@ def multi_head(
     variant: Variant = PLAIN,
     crosses: bool = False,
     causal: bool = False,
+    padded: bool = False,
 ) -> Cost:
     """Attention of `queries` tokens to `keys` tokens, all projections with bias. Masked pairs count too, as
     kernels that are given a mask compute them, under a window those of its blocks; and so do the zeros in the
-    place of the other half of `differential`.
+    place of the other half of `differential`, and the columns of biases that are folded in, as they are
+    unless a mask of padding closes keys (`padded`).
     """
     inner, kv_inner = heads * dim_head, (variant.kv_heads or heads) * dim_head
+    folded = heads * FOLDED if causal and not padded and queries >= fold_from(attention, variant) else 0
     to_keys_and_values = linear(dim, kv_inner, tokens=keys) * 2
     to_queries, to_output = linear(dim, inner, tokens=queries), linear(inner, dim, tokens=queries)
     own = Cost(2 * dim_head if variant.qk_norm else 0, 0)
@@ -69,9 +76,17 @@ def multi_head(
         0,
         sums(queries, keys, heads=heads, kv_heads=variant.kv_heads or heads, dim_head=dim_head, causal=causal,
              turned=turned) if attention == "linear"
-        else (4 if attention == "differential" else 2) * inner
+        else (4 if attention == "differential" else 2) * (inner + folded)
         * (queries * keys if crosses else pairs(queries, variant, causal=causal)),
     )  # fmt: skip
+
+
+def fold_from(attention: str, variant: Variant) -> float:
+    """From how many tokens on linear biases are folded into queries and keys, where all that closes keys is a
+    causal mask (`positions.fold_alibi`); infinite where there is no kernel of torch's for the rest.
+    """
+    folds = variant.positions == "alibi" and variant.window is None and attention in ("fused", "gated")
+    return FOLD_FROM if folds else math.inf
 
 
 def pairs(tokens: int, variant: Variant, *, causal: bool) -> int:

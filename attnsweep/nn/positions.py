@@ -3,7 +3,8 @@
     sinusoidal   "Attention Is All You Need" (https://arxiv.org/abs/1706.03762), section 3.5  `sinusoids`
     learned      a vector per position, also added to the tokens                       `PositionalEncoding`
     rope         RoFormer (https://arxiv.org/abs/2104.09864): rotates queries and keys  `apply_rope`
-    alibi        subtracts slope times distance (https://arxiv.org/abs/2108.12409)      `alibi_bias`
+    alibi        subtracts slope times distance (https://arxiv.org/abs/2108.12409)      `alibi_bias`,
+                 `fold_alibi`
     none         the causal mask alone tells positions (https://arxiv.org/abs/2305.19466)
 
 The first two are absolute, the next two relative: those act in self-attention and not in cross-attention.
@@ -11,17 +12,21 @@ Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a 
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from attnsweep.core.errors import UserError, one_of
+from attnsweep.nn.cost import FOLDED
 from attnsweep.nn.design import POSITIONS
 
 BASE = 10_000  # of the frequencies, in both papers
+DIGIT = 256  # to the base of which bfloat16 holds both digits of a place exactly
 
 
 def frequencies(dim: int, *, device: torch.device | None = None) -> Float[Tensor, " i"]:
@@ -124,3 +129,43 @@ def alibi_bias(
 ) -> Float[Tensor, "h n m"]:
     """-slope |position of the query - position of the key|, (h, n, m), in the dtype of `like`."""
     return negative_slopes(like, heads) * (queries[:, None] - keys).abs().to(like.dtype)
+
+
+def fold_alibi(
+    queries: Float[Tensor, "b h n d"], keys: Float[Tensor, "b g n d"], values: Float[Tensor, "b g n d"]
+) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "b g n e"], Float[Tensor, "b g n e"]]:
+    """Queries, keys and values of one sequence under a causal mask with FOLDED more columns, the last ones of
+    the values 0, so that scores Q K^T / sqrt(d) have ALiBi's bias in them: no kernel of torch's that goes
+    over the keys in blocks takes a bias.
+
+    Below the diagonal -slope |i - j| is slope j - slope i. The latter is the same for all keys of a query, so
+    that softmax does not see how it is rounded; it keeps the scores small, whose digits would be lost.
+    """
+    n, d = queries.shape[2:]
+    rows, columns = folded_slopes(queries, queries.shape[1], d, n), folded_places(keys, n)
+    return (
+        torch.cat([rows.expand(len(queries), -1, -1, -1), queries], dim=-1),
+        torch.cat([columns.expand(*keys.shape[:2], -1, -1), keys], dim=-1),
+        F.pad(values, (0, FOLDED)),
+    )
+
+
+@cached_table
+def folded_slopes(
+    heads: int, dim_head: int, longest: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "h n FOLDED"]:
+    """What `fold_alibi` puts before queries, (h, longest, FOLDED)."""
+    with torch.inference_mode(False):
+        slope = (alibi_slopes(heads) * math.sqrt(dim_head)).to(device, dtype)[:, None].expand(-1, longest)
+        place = torch.arange(longest, device=device)
+        return torch.stack([-slope * place, DIGIT * slope, slope, torch.zeros_like(slope)], dim=-1)
+
+
+@cached_table
+def folded_places(longest: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n FOLDED"]:
+    """What `fold_alibi` puts before keys, (longest, FOLDED)."""
+    with torch.inference_mode(False):
+        place = torch.arange(longest, device=device)
+        return torch.stack([torch.ones_like(place), place // DIGIT, place % DIGIT, 0 * place], dim=-1).to(
+            dtype
+        )

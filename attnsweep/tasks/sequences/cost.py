@@ -22,7 +22,9 @@ def encoder_decoder(config: Mapping[str, Any]) -> Cost:
     )
     source, target, ends = length, length + 1, kind != "post"
     encoder = multi_head(dim, source, source, **sizes) + norm(dim, kind) + further(source)
-    decoder = multi_head(dim, target, target, causal=True, **sizes) + norm(dim, kind) + further(target)
+    decoder = (
+        multi_head(dim, target, target, causal=True, padded=True, **sizes) + norm(dim, kind) + further(target)
+    )
     decoder += multi_head(dim, target, source, crosses=True, **sizes) + norm(dim, kind)
     learned = positions_for(length) * dim if config["positions"] == "learned" else 0
     logits = linear(dim, vocabulary, tokens=target, bias=False)  # its weights are the embedding

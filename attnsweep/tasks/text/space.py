@@ -52,11 +52,13 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 
 def revision(config: Config) -> int:
-    """See `tasks.task`. Rotary positions of differential attention changed, and what is read under windows of
-    long contexts.
+    """See `tasks.task`. Rotary positions of differential attention changed, and what is read under windows
+    and linear biases of long contexts.
     """
+    variant, context = variant_of(config), config["context"]
     turned = config["attention"] == "differential" and config["positions"] == "rope"
-    return int(turned or cost.blockwise_pairs(config["context"], variant_of(config), causal=True) is not None)
+    in_blocks = cost.blockwise_pairs(context, variant, causal=True) is not None
+    return int(turned or in_blocks or context >= cost.fold_from(config["attention"], variant))
 
 
 def vocabulary(encoding: str, size: int | None) -> int | None:
