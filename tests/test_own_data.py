@@ -252,29 +252,33 @@ def digests(count: int, seed: int = 0) -> list[bytes]:
     return [noise.bytes(32) for _ in range(count)]
 
 
+def parts_of(entries: Sequence[Entry], contents: Sequence[bytes]) -> list[str]:
+    return split.split(entries, contents).parts
+
+
 def test_adding_an_image_moves_no_other_one_between_parts() -> None:
     """Of every class that has an image in each part by itself."""
     contents = digests(400)
     entries = [Entry(f"{i}", f"{i % 3}") for i in range(400)]
-    whole = split.split(entries, contents)
+    whole = parts_of(entries, contents)
     for count in range(150, 400, 7):
-        assert split.split(entries[:count], contents[:count]) == whole[:count]
+        assert parts_of(entries[:count], contents[:count]) == whole[:count]
     order = np.random.RandomState(1).permutation(400)
-    shuffled = split.split([entries[i] for i in order], [contents[i] for i in order])
+    shuffled = parts_of([entries[i] for i in order], [contents[i] for i in order])
     assert shuffled == [whole[i] for i in order]
 
 
 def test_parts_are_shares_of_each_class_on_average() -> None:
     entries, contents = [Entry(f"{i}", f"{i % 2}") for i in range(4_000)], digests(4_000)
-    parts = np.array(split.split(entries, contents))
+    parts = np.array(parts_of(entries, contents))
     for label in (0, 1):
         own = parts[label::2]
         assert np.mean(own == "test") == pytest.approx(0.2, abs=0.036)
         assert np.mean(own == "val") == pytest.approx(0.08, abs=0.025)
-    given = split.split([Entry(one.name, one.label, "train") for one in entries], contents)
+    given = parts_of([Entry(one.name, one.label, "train") for one in entries], contents)
     assert set(given) == {"train", "val", "test"} and np.mean(np.array(given) == "test") > 0.1
     said = [Entry(one.name, one.label, ("train", "test")[i % 4 == 0]) for i, one in enumerate(entries)]
-    drawn = split.split(said, contents)
+    drawn = parts_of(said, contents)
     assert [part == "test" for part in drawn] == [one.part == "test" for one in said]
     assert np.mean(np.array(drawn) == "val") == pytest.approx(0.075, abs=0.025)
 
@@ -283,14 +287,18 @@ def test_parts_are_shares_of_each_class_on_average() -> None:
 def test_each_part_has_an_image_of_each_class_however_small_it_is(count: int) -> None:
     for seed in range(50):
         entries = [Entry(f"{i}", "one") for i in range(count)]
-        assert set(split.split(entries, digests(count, seed))) == {"train", "val", "test"}
+        assert set(parts_of(entries, digests(count, seed))) == {"train", "val", "test"}
 
 
 def test_copies_of_an_image_are_in_one_part() -> None:
     contents = digests(300)
     entries = [Entry(f"{i}", "one") for i in range(600)]
-    parts = split.split(entries, contents * 2)
+    parts = parts_of(entries, contents * 2)
     assert parts[:300] == parts[300:]
+    for seed in range(50):  # of five images often none is in a part by itself
+        parts, copies = split.split(entries[:10], digests(5, seed) * 2)
+        assert parts[:5] == parts[5:] and {"train", "val", "test"} == {*parts}
+        assert copies <= {*range(5, 10)} and parts == parts_of(entries[:5], digests(5, seed)) * 2
 
 
 def test_images_that_stand_in_train_and_in_test_are_counted_and_named(tmp_path: Path) -> None:
@@ -308,10 +316,11 @@ def test_images_that_stand_in_train_and_in_test_are_counted_and_named(tmp_path: 
 
 
 def test_an_image_under_two_classes_is_named_and_so_are_classes_spelt_alike(tmp_path: Path) -> None:
-    some = [(pixels, ("1", "01")[i % 2]) for i, (pixels, _) in enumerate(rows(20))]
+    some = [(pixels, ("1", "01", "1.0", "NaN")[i % 4]) for i, (pixels, _) in enumerate(rows(40))]
     said = warnings(found(f"csv:{written_csv(tmp_path, [*some, (some[0][0], '01')])}"))
-    assert "  of one class and, byte for byte, of another too: 1 image, 20.png = 0.png" in said
-    assert "  classes that may be the same: 01, 1" in said
+    assert "  of one class and, byte for byte, of another too: 1 image, 40.png = 0.png" in said
+    assert "  classes that may be the same: 01, 1, 1.0" in said
+    assert "  classes that may be missing labels: NaN" in said
 
 
 # What is refused
@@ -326,13 +335,17 @@ def csv_with(text: str | bytes) -> Callable[[Path], str]:
     return write
 
 
-def parquet_of(**columns: Any) -> Callable[[Path], str]:
+def parquet_table(columns: Sequence[Any], names: Sequence[str]) -> Callable[[Path], str]:
     def write(folder: Path) -> str:
         folder.mkdir()
-        pq.write_table(pa.table(columns), folder / "set.parquet")
+        pq.write_table(pa.table(columns, names=names), folder / "set.parquet")
         return f"parquet:{folder / 'set.parquet'}"
 
     return write
+
+
+def parquet_of(**columns: Any) -> Callable[[Path], str]:
+    return parquet_table([*columns.values()], [*columns])
 
 
 def parquet_files(*names: str) -> Callable[[Path], str]:
@@ -380,6 +393,7 @@ REFUSED = {
     ),
     "csv: no header": (csv_with("0.png,a\n1.png,b\n"), "(0.png, a) names no column path and no label"),
     "csv: no label": (csv_with("path,text\n0.png,a\n"), "names no column label"),
+    "csv: two labels": (csv_with("path,label,Label\n0.png,a,b\n"), "2 columns are called label; keep one"),
     "csv: empty label": (csv_with("path,label\n0.png,a\n1.png,\n"), "row 3 (1.png, ) has no label"),
     "csv: short row": (csv_with("path,label\n0.png\n"), "row 2 (0.png) has no label"),
     "csv: long row": (
@@ -395,6 +409,26 @@ REFUSED = {
     "csv: train alone": (csv_with("path,label,split\n0.png,a,train\n"), "split train without a part 'test'"),
     "csv: one class": (csv_with("path,label\n0.png,a\n1.png,a\n"), "1 class (a); it wants two or more"),
     "csv: none": (lambda folder: f"csv:{folder / 'x.csv'}", "it cannot be read (No such file or directory)"),
+    "parquet: two images": (
+        parquet_table([*[pa.array(IMAGES)] * 2, pa.array([0, 1] * 2)], ["image", "image", "label"]),
+        "set.parquet: 2 columns are called image; keep one",
+    ),
+    "parquet: two labels": (
+        parquet_table([pa.array(IMAGES), *[pa.array([0, 1] * 2)] * 2], ["image", "label", "label"]),
+        "set.parquet: 2 columns are called label; keep one",
+    ),
+    "parquet: classes of one name": (
+        lambda at: f"parquet:{written_parquet(at / 'x.parquet', rows(9), names=('cat', 'dog', 'cat'))}",
+        "x.parquet: its metadata calls several classes 'cat'; give each a name of its own",
+    ),
+    "parquet: parts by other names": (
+        parquet_files("cats_test", "cats_train"),
+        "cats_test.parquet, cats_train.parquet could be parts or one set; begin their names with train-",
+    ),
+    "parquet: parts of a partition": (
+        parquet_files("split=test/0", "split=train/0"),
+        "split=test/0.parquet, split=train/0.parquet could be parts or one set",
+    ),
     "parquet: no label": (
         parquet_of(image=IMAGES, text=list("abab")),
         "set.parquet: no label among the columns image, text; name one label",

@@ -1,5 +1,6 @@
 """What a plan says of a data set of images, and what it warns of."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from attnsweep.tasks.images.own_data.split import TEST_SHARE, VALIDATION_SHARE
 
 MOST_CLASSES = 20  # named in a plan
 MOST_LEFT_OUT = 5
+MISSING = {"nan", "na", "n/a", "null", "none"}  # what programs write where a label is missing
 FEW = 100  # images that validate: with fewer the accuracy moves in steps of more than a point
 
 
@@ -127,6 +129,8 @@ def warnings(dataset: ImageSet) -> list[str]:
     same = Counter(map(spelt, dataset.classes))
     if twins := [name for name in dataset.classes if same[spelt(name)] > 1]:
         found.append(f"  classes that may be the same: {', '.join(map(clean, twins))}")
+    if dataset.own and (missing := [name for name in dataset.classes if spelt(name) in MISSING]):
+        found.append(f"  classes that may be missing labels: {', '.join(map(clean, missing))}")
     return found
 
 
@@ -137,7 +141,8 @@ def paired(names: Sequence[tuple[str, str]]) -> str:
 
 def spelt(name: str) -> str:
     """A class's name without what people may spell either way: capitals, accents as signs of their own, and
-    zeros before a number.
+    zeros before a number or behind its point.
     """
     word = unicodedata.normalize("NFKC", name).strip().casefold()
-    return str(int(word)) if word.isascii() and word.isdigit() else word
+    number = re.fullmatch(r"0*(\d+?)(\.0*)?", word, re.ASCII)
+    return number[1] if number else word

@@ -116,7 +116,7 @@ def collect(listing: Listing, *, skip_unreadable: bool = False, kept_in: Path | 
     entries, images = [listing.entries[i] for i in kept], [found[i] for i in kept]
     digests = [one.digest for one in images]
     check_sizes(listing.dataset, entries, {entry.label for entry in listing.entries})
-    parts = split.split(entries, digests)
+    parts, copies = split.split(entries, digests)
     check_parts(listing.dataset, entries, parts)
     sides = [one.side for one in images if one.side]
     trained = {entry.label for entry, part in zip(entries, parts, strict=True) if part == "train"}
@@ -126,7 +126,7 @@ def collect(listing: Listing, *, skip_unreadable: bool = False, kept_in: Path | 
         digests,
         parts,
         classes=tuple(label for label in listing.classes or sorted(trained) if label in trained),
-        sha256=checksum(entries, images),
+        sha256=checksum(entries, images, copies),
         sides=(min(sides), max(sides)) if sides else None,
         channels=1 if sides and all(one.is_grey for one in images if one.side) else 3,
         skipped={
@@ -195,15 +195,14 @@ def looked_at(content: bytes) -> Seen:
     )
 
 
-def checksum(entries: Sequence[Entry], images: Sequence[Seen]) -> str:
-    """SHA-256 over all images: name, part, class, the SHA-256 of the bytes, and whether the pixels are those
-    that are stored.
+def checksum(entries: Sequence[Entry], images: Sequence[Seen], copies: set[int]) -> str:
+    """SHA-256 over all images: name, part, class, the SHA-256 of the bytes, whether the pixels are those that
+    are stored, and whether an image is where it is as a copy of another.
     """
     digest = hashlib.sha256()
-    for entry, image in zip(entries, images, strict=True):
-        words = "\0".join(
-            (entry.name, entry.part or "", entry.label, "" if image.is_as_stored else "as shown")
-        )
+    for i, (entry, image) in enumerate(zip(entries, images, strict=True)):
+        stored = "" if image.is_as_stored else "as shown"
+        words = "\0".join((entry.name, entry.part or "", entry.label, stored + "as its copy" * (i in copies)))
         digest.update(words.encode(errors="surrogateescape") + b"\0" + image.digest)
     return digest.hexdigest()
 

@@ -88,6 +88,9 @@ def columns_of(file: Path, head: Sequence[str]) -> dict[str, int]:
             f"its first row ({shown}) names no column {' and no '.join(lacking)}; write path,label there "
             "(and split, where the parts are given)",
         )
+    for place in found.values():
+        if (count := there.count(there[place])) > 1:
+            raise refusal(file, f"{count} columns are called {there[place]}; keep one of them")
     return found
 
 

@@ -8,6 +8,7 @@ https://huggingface.co/docs/hub/datasets-image
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ def listed(root: Path) -> Listing:
     words = {word_of(root, file): PARTS.get(word_of(root, file).casefold()) for file in files}
     has_parts = any(words.values()) and set(words.values()) != {"train"}
     check_files(root, files)
+    if not has_parts:
+        refuse_hidden_parts(root, files)
     parts = parts_or_refusal(dataset, words, "part") if has_parts else {}
     tables = sorted(
         (table_of(dataset, file, word_of(root, file) if has_parts else "") for file in files),
@@ -106,6 +109,18 @@ def check_files(root: Path, files: Sequence[Path]) -> None:
             )
 
 
+def refuse_hidden_parts(root: Path, files: Sequence[Path]) -> None:
+    """Raises UserError where files are rather parts by other names, such as `cats_test.parquet`."""
+    names = [below(root, file) for file in files]
+    meant = {name: part for name in names if (part := folder.part_in(name))}
+    if len({*meant.values()}) > 1:
+        raise listing.refusal(
+            f"parquet:{root}",
+            f"{listing.first_of(list(meant))} could be parts or one set; begin their names with train-, "
+            "test- or val-",
+        )
+
+
 def word_of(root: Path, file: Path) -> str:
     """What says which part a file is: what its name begins with, else the folder that it lies in."""
     first = WORD.match(file.stem)[0]  # type: ignore[index]  # it matches nothing, too
@@ -132,11 +147,16 @@ def table_of(dataset: str, file: Path, part: str) -> Table:
         if not isinstance(label, str):
             lacking = f"{' and '.join(label)} could each be the label; keep one" if label else "no label"
             raise refuse(f"{lacking} among the columns {', '.join(schema.names)}; name one label")
+        for name in (image, label):
+            if (count := schema.names.count(name)) > 1:
+                raise refuse(f"{count} columns are called {name}; keep one, or give the others another name")
         values = [whole(value) for value in pq.read_table(file, columns=[label])[label].to_pylist()]
     except TORN as error:
         raise refuse(f"it is no Parquet file ({str(error).splitlines()[0]})") from error
     known = features.get(label, {}).get("names")
     names = tuple(map(str, known)) if isinstance(known, list) else ()
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise refuse(f"its metadata calls several classes {twice[0]!r}; give each a name of its own")
     for i, value in enumerate(values):
         if not is_label(value, names):
             raise refuse(f"row {i} has the label {value!r}, which is no class; give it one, or leave it out")
@@ -160,8 +180,8 @@ def features_of(schema: pa.Schema) -> Mapping[str, Any]:
 
 def image_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
     """The column of images; None where there is none."""
-    for name in schema.names:
-        kind = schema.field(name).type
+    for i, name in enumerate(schema.names):
+        kind = schema.field(i).type
         if pa.types.is_struct(kind) and is_image({one.name: one.type for one in kind}):
             return str(name)
         if is_of(kind, "binary"):

@@ -3,10 +3,11 @@
 An image's part follows from the content of its file, class by class: whichever others are there, it stays
 where it is, and copies of one image are in one part. A share of a class is a share of what SHA-256 may give,
 so the parts are as large as asked for on average. Where none of a class would be in a part, the nearest image
-is; that alone may move when images are added.
+is, with its copies; that alone may move when images are added.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from attnsweep.tasks.images.own_data.listing import Entry
 
@@ -15,19 +16,26 @@ VALIDATION_SHARE = 0.1  # of what is left to train on, without a part `val`
 LEAST = 3  # images of a class that is to be in all parts
 
 
-def split(entries: Sequence[Entry], digests: Sequence[bytes]) -> list[str]:
+class Split(NamedTuple):
+    """The part of each image, and which of them are in theirs as a copy of the nearest one is."""
+
+    parts: list[str]
+    copies: set[int]
+
+
+def split(entries: Sequence[Entry], digests: Sequence[bytes]) -> Split:
     """The part of each image: what its source says; else one drawn from the SHA-256 of its content."""
-    parts = [entry.part or "train" for entry in entries]
+    found = Split([entry.part or "train" for entry in entries], set())
     given = {entry.part for entry in entries}
-    if "test" not in given:
-        for indices in by_class(entries, parts):
-            for i in drawn(indices, digests, at=0, share=TEST_SHARE, most=len(indices) - 2):
-                parts[i] = "test"
-    if "val" not in given:
-        for indices in by_class(entries, parts):
-            for i in drawn(indices, digests, at=8, share=VALIDATION_SHARE, most=len(indices) - 1):
-                parts[i] = "val"
-    return parts
+    for part, at, share, least in (("test", 0, TEST_SHARE, 2), ("val", 8, VALIDATION_SHARE, 1)):
+        if part in given:
+            continue
+        for indices in by_class(entries, found.parts):
+            chosen, copies = drawn(indices, digests, at=at, share=share, most=len(indices) - least)
+            found.copies.update(copies)
+            for i in [*chosen, *copies]:
+                found.parts[i] = part
+    return found
 
 
 def by_class(entries: Sequence[Entry], parts: Sequence[str]) -> list[list[int]]:
@@ -39,10 +47,14 @@ def by_class(entries: Sequence[Entry], parts: Sequence[str]) -> list[list[int]]:
     return list(found.values())
 
 
-def drawn(indices: Sequence[int], digests: Sequence[bytes], *, at: int, share: float, most: int) -> list[int]:
-    """Those of a class whose digest, read from byte `at` on as a fraction of 1, is below `share`: one at
-    least, and `most` at most.
+def drawn(
+    indices: Sequence[int], digests: Sequence[bytes], *, at: int, share: float, most: int
+) -> tuple[list[int], list[int]]:
+    """Those of a class whose digest, read from byte `at` on as a fraction of 1, is below `share`, `most` at
+    most. Where there is none the nearest, and its copies.
     """
     fractions = {i: int.from_bytes(digests[i][at : at + 8], "big") / 2**64 for i in indices}
     below = sum(fraction < share for fraction in fractions.values())
-    return sorted(indices, key=lambda i: (fractions[i], i))[: min(max(below, 1), max(most, 0))]
+    nearest = sorted(indices, key=lambda i: (fractions[i], i))[: max(most, 0)]
+    copies = [] if below else [i for i in nearest[1:] if digests[i] == digests[nearest[0]]]
+    return nearest[: max(below, 1)], copies
