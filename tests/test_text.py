@@ -345,6 +345,7 @@ def test_what_is_no_text_is_named_by_file_and_byte(tmp_path: Path) -> None:
     bad = {
         "empty.txt": (b" \n", "is empty; delete it, or leave it out"),
         "binary.bin": (b"text\0more", "is binary (byte 4 is 0); leave it out, text is UTF-8"),
+        "wide.txt": ("text".encode("utf-16"), "is UTF-16; convert it, as by iconv -f utf-16 -t utf-8"),
         "latin.txt": ("naïve ".encode("latin-1") * 99, "UTF-8: byte 2 is 0xef (invalid continuation byte)"),
         "cut.txt": (("x" * 999 + "é").encode()[:-1], "byte 999 is 0xc3 (unexpected end of data)"),
     }  # fmt: skip
@@ -406,11 +407,15 @@ def test_a_text_shorter_than_its_blocks_need_is_refused(tmp_path: Path) -> None:
     ("point", "sentence"),
     [
         (dict(window=12), "window=12 closes nothing, as context=12 has 12 tokens; use 1 to 11"),
+        (
+            dict(window=4, sinks=8),
+            "4 with sinks=8 closes nothing, as context=12 has 12 tokens; use sinks of 7",
+        ),
         (dict(vocabulary=500), "vocabulary=500 is for encoding='bpe'; of bytes there are 256, leave it out"),
         (dict(kv_heads=3), "kv_heads=3 does not divide heads=4; use 1, 2, 4"),
         (dict(heads=3), "heads=3 does not divide dim=16; use 1, 2, 4, 8"),
         (dict(dim_head=5), "dim_head=5 is no multiple of 2, as positions='rope' turns its pairs; use 4, 6"),
-        (dict(context=5000), "context=5000 is longer than a block of text:python"),
+        (dict(context=5000), "bytes are cut into blocks of 4,096; use 4096 or less"),
         (dict(encoding="bpee"), "encoding='bpee' is unknown, did you mean 'bpe'?"),
         (dict(dataset="mnist"), "dataset='mnist' is for images and model='decoder' for text; use "),
         (dict(dataset="txt:python"), "dataset='txt:python' is unknown, did you mean 'text:python'?"),

@@ -595,6 +595,7 @@ def build_like(model: nn.Module, **point: Any) -> nn.Module:
         (dict(kv_heads=3), "kv_heads=3 does not divide heads=4; use 1, 2, 4"),
         (dict(kv_heads=8), "kv_heads=8 does not divide heads=4; use 1, 2, 4"),
         (dict(window=7), "window=7 closes nothing, as length=6 has 7 tokens; use 1 to 6, or leave it out"),
+        (dict(window=2, sinks=7), "sinks=7 closes nothing, as length=6 has 7 tokens; use sinks of 6 or less"),
         (dict(sinks=2), "sinks=2 means something beside a window only; add window=, or leave it out"),
         (dict(attention="linear", positions="alibi"), "positions= one of sinusoidal, learned, rope, none"),
         (dict(attention="linear", window=3), "window=3 needs scores for each pair"),

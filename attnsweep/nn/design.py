@@ -88,14 +88,21 @@ def check_width(dim: int, norm: str) -> None:
         raise UserError(f"dim=1 is too small for norm={norm!r}, which leaves nothing of it; use 2 or more")
 
 
-def check_window(window: int | None, *, longest: int, what: str) -> None:
-    """Raises UserError for a window that closes nothing; `what` names what makes sequences `longest`
-    tokens.
+def check_window(variant: Variant, *, longest: int, what: str, causal: bool) -> None:
+    """Raises UserError for a window that closes nothing, by itself or with its sinks; `what` names what makes
+    sequences `longest` tokens.
     """
+    window, sinks = variant.window, variant.sinks
     if window is not None and window >= longest:
         raise UserError(
             f"window={window} closes nothing, as {what} has {longest} tokens; use 1 to {longest - 1}, or "
             "leave it out"
+        )
+    most = longest - 1 - (window or 0) if causal else longest - 1
+    if window is not None and sinks > most:
+        raise UserError(
+            f"window={window} with sinks={sinks} closes nothing, as {what} has {longest} tokens; use sinks "
+            f"of {most} or less"
         )
 
 

@@ -4,6 +4,7 @@ A block lies in one part alone, and no block overlaps another. Every tenth block
 for the test, so that both have something of every part of the text, and how it is encoded changes neither.
 """
 
+import codecs
 import functools
 import hashlib
 import os
@@ -22,6 +23,7 @@ BLOCK = 4096  # bytes; of a short text less, so that it has LEAST_BLOCKS
 LEAST_BLOCKS = 40
 SHORTEST = 400  # bytes of a text that can be trained on and judged
 OF_TEN = {4: "val", 9: "test"}  # by the last digit of a block's number; all others are trained on
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CHARACTER = 4  # bytes that UTF-8 takes at most for a character
 BYTES_PER_TOKEN = 3  # of byte pairs, roughly: what a plan reckons with before they are learnt
 
@@ -141,6 +143,8 @@ def content_of(path: Path) -> bytes:
         content = file.read()
     if not content.strip():
         raise UserError(f"{clean(path)} is empty; delete it, or leave it out")
+    if content.startswith(UTF_16):
+        raise UserError(f"{clean(path)} is UTF-16; convert it, as by iconv -f utf-16 -t utf-8")
     if b"\0" in content:
         raise UserError(
             f"{clean(path)} is binary (byte {content.index(0):,} is 0); leave it out, text is UTF-8"
@@ -210,7 +214,7 @@ def check_context(name: str, context: int) -> None:
     if context > size:
         raise UserError(
             f"context={context} is longer than a block of {clean(name)}: its {total(name):,} bytes are cut "
-            f"into blocks of {size:,}; use {size} or less, or more text"
+            f"into blocks of {size:,}; use {size} or less{', or more text' if size < BLOCK else ''}"
         )
 
 

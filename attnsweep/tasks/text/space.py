@@ -47,7 +47,9 @@ def complete(point: Mapping[str, object], model: str) -> Config:
     )  # fmt: skip
     check_width(config["dim"], config["norm"])
     corpus.check_context(text.name, config["context"])
-    check_window(config["window"], longest=config["context"], what=f"context={config['context']}")
+    check_window(
+        variant_of(config), longest=config["context"], what=f"context={config['context']}", causal=True
+    )
     return config
 
 
