@@ -181,6 +181,8 @@ def test_arguments_that_a_class_passes_on_are_its_own(tmp_path: Path) -> None:
         ({"model": "timm:resnet18", "drop_rat": 0.1}, "takes no drop_rat, did you mean 'drop_rate'?"),
         ({"model": "timm:resnet18", "heads": 3, "hed": 3}, "takes no hed; its arguments are aa_layer"),
         ({"model": "timm:vit_tiny_patch16_224"}, "timm:vit_tiny_patch16_224 fails on 2 images (Runtime"),
+        ({**TINY, "image_size": 14, "patch_size": 8},
+         "sees 8 of 14 pixels each way, in patches of 8; use image_size=8 or 16, or patches that divide 14"),
         ({"model": "timm:resnet18", "img_size": 32, "image_size": 16}, "are one thing; give one"),
         ({"model": "timm:resnet18", "layers": object}, "cannot be recorded"),
         ({"model": "timm:resnet18", "drop_path": 0.1}, "drop_path=0.1 is nothing that timm:resnet18 has"),

@@ -5,7 +5,8 @@ up a pixel where a table has no place, or that keeps gradients from step to step
 starts, and the sentence says what it returned.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,9 +18,10 @@ from attnsweep.core.axes import Config
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
 from attnsweep.tasks import own
-from attnsweep.tasks.images import datasets, space
+from attnsweep.tasks.images import datasets, libraries, space
 from attnsweep.tasks.images.training import JUDGE_BATCH, normalisation, statistics
 
+MOST_UNSEEN = 1 / 8  # of the side of an image that a library's model may leave out
 TRIED = 2  # images: as few as batch normalisation can do with
 STEPS = 2  # with each number of images: the second fails where a model keeps the gradients of the first
 
@@ -80,8 +82,10 @@ class Rehearsal:
     def judge(self, model: nn.Module, number: int, device: str) -> None:
         """A forward pass in evaluation mode."""
         model.eval()
-        with torch.no_grad(), self.autocast(device):
+        with torch.no_grad(), self.autocast(device), convolved(model) as sides:
             self.check_logits(model(self.images(number, device)), number, "")
+        if sides and libraries.has(self.model):
+            self.check_patches(*sides[0])
 
     def step(self, model: nn.Module, number: int, device: str) -> None:
         """A forward and a backward pass in training mode."""
@@ -116,6 +120,19 @@ class Rehearsal:
         factor, offset = normalisation(torch.tensor(self.mean), torch.tensor(self.std))
         return torch.addcmul(offset, pixels.float(), factor).to(device)
 
+    def check_patches(self, layer: nn.Conv2d, side: int) -> None:
+        """Raises UserError where the first convolution cuts images into patches, and leaves out much at their
+        margin: libraries round down.
+        """
+        size, padding = layer.kernel_size[0], layer.padding
+        if layer.stride != layer.kernel_size or padding not in (0, (0, 0), "valid"):
+            return
+        if (lost := side % size) > MOST_UNSEEN * side:
+            raise UserError(
+                f"{self.model} sees {side - lost} of {side} pixels each way, in patches of {size}; use "
+                f"image_size={side - lost} or {side - lost + size}, or patches that divide {side}"
+            )
+
     def check_logits(self, answer: object, number: int, when: str) -> None:
         """Raises UserError where a model's answer is no tensor of logits (number, num_classes)."""
         wanted = (number, self.num_classes)
@@ -126,6 +143,23 @@ class Rehearsal:
             f"{self.num_classes} classes; wanted is one tensor of logits of the shape {wanted}, of floating "
             "point"
         )
+
+
+@contextlib.contextmanager
+def convolved(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, int]]]:
+    """A list that a forward pass fills with convolutions in their order, and the sides of what each reads."""
+    found: list[tuple[nn.Conv2d, int]] = []
+
+    def note(layer: nn.Module, read: tuple[Tensor, ...]) -> None:
+        if isinstance(layer, nn.Conv2d):
+            found.append((layer, read[0].shape[-1]))
+
+    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if isinstance(part, nn.Conv2d)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def rehearsal_of(config: Config) -> Rehearsal:
