@@ -13,7 +13,7 @@ from attnsweep.tasks.driving.records.batches import tensors
 from attnsweep.tasks.driving.records.presets import Preset, record
 from attnsweep.tasks.driving.records.scenes import joined
 from attnsweep.tasks.driving.stack.boxes import penetration
-from attnsweep.tasks.driving.stack.design import CHOICES, DEFAULTS, STAGES, TOGGLES, complete
+from attnsweep.tasks.driving.stack.design import ALL, CHOICES, DEFAULTS, STAGES, complete
 from attnsweep.tasks.driving.stack.losses import losses, total
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.stack.refine import descended
@@ -165,7 +165,7 @@ def test_without_tracking_there_is_no_offset_and_ego_state_adds_its_layers_alone
 def test_every_stage_set_is_complete_and_stays_as_it_is():
     for stages, toggles in STAGES.items():
         config = complete({"stages": stages})
-        assert {key: config[key] for key in TOGGLES} == toggles, stages
+        assert {key: config[key] for key in ALL} == toggles, stages
         assert set(config) == set(CHOICES) | set(DEFAULTS)
         assert complete(config) == config
 
@@ -175,7 +175,7 @@ def test_a_named_toggle_overrides_the_set_and_takes_what_hangs_on_it_along():
     assert config["lines"] == "none" and config["agent_map"] == config["plan_map"] == "off"
     assert config["agent_agent"] == "on" and config["post"] == "none"
     parallel = complete({"stages": "id12", "topology": "parallel"})
-    assert {key: parallel[key] for key in TOGGLES} == STAGES["id13"]
+    assert {key: parallel[key] for key in ALL} == STAGES["id13"]
 
 
 def test_the_axes_are_known_without_torch():

@@ -130,6 +130,8 @@ def test_the_best_is_bold_whichever_way_is_better(tmp_path: Path) -> None:
     _, _, five, six = text.splitlines()
     assert "| **0.50** |" in five and "| 0.60 |" in six  # minADE
     assert five.count("**") == 2 and "| **0.60** |" in six  # AMOTA
+    alike = [trial_row(stages=stages) for stages in ("id1", "id3")]
+    assert "**" not in table2.markdown(rows_of(frame_of(tmp_path / "alike", alike)))  # nobody is the best
 
 
 @pytest.mark.slow

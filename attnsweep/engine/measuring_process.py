@@ -196,7 +196,7 @@ def serve(ask: Ask, connection: Connection) -> None:
             signal.setitimer(signal.ITIMER_REAL, connection.recv() + GRACE_S)
             connection.send(next(answers))
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         pass
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

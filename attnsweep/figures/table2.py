@@ -180,9 +180,10 @@ def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
 
 
 def best(rows: Sequence[Row], k: int) -> str:
-    """The best that any stack has in measure `k`, as it is written; nothing where fewer than two have it."""
+    """The best that any stack has in measure `k`, as it is written; nothing where none is worse."""
     known = [one.mean for row in rows if row.modules and (one := row.cells[k]) is not None]
-    if len(known) < 2:
+    written = {MEASURES[k].written(mean) for mean in known}
+    if len(written) < 2:
         return ""
     return MEASURES[k].written(min(known) if MEASURES[k].better == "lower" else max(known))
 

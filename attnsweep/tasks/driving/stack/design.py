@@ -64,7 +64,6 @@ ALL: dict[str, str] = {
     "ego_state": "none",
     "post": "none",
 }
-TOGGLES = tuple(ALL)
 NO_TRACK = {"track": "none", "motion": "none", "occ": "none"}
 NO_MAP = {"lines": "none", "agent_map": "off", "plan_map": "off"}
 NO_MOTION = {
