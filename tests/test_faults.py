@@ -376,10 +376,10 @@ def test_a_store_that_fails_for_20_s_delays_the_sweep_and_nothing_else(
     process = start(write_sweep(tmp_path, SLOW), "--results", results)
     began = begun(process, tmp_path)
     wait_for(lambda: Store(results).paths("trials"))
-    moment = Moment(results, began)
-    objects.line.is_cut = True
+    objects.line.is_cut = True  # at once: a trial is left, whose row finds no store
     time.sleep(20)
     objects.line.is_cut = False
+    moment = Moment(results, began)
     err = ends_well(process)
     assert "the store does not answer" in err and "Traceback" not in err
     fault = moment.judge("s3:// fails for 20 s", undisturbed, commands=1)
