@@ -381,7 +381,7 @@ def test_a_store_that_fails_for_20_s_delays_the_sweep_and_nothing_else(
     objects.line.is_cut = False
     moment = Moment(results, began)
     err = ends_well(process)
-    assert "the store does not answer" in err and "Traceback" not in err
+    assert all("the store does not answer" in line for line in err.splitlines())  # if ours must try
     fault = moment.judge("s3:// fails for 20 s", undisturbed, commands=1)
     faults.append(fault)
     assert set(attnsweep.load(results)["attempts"]) == {1} and fault.seconds_lost == 0
