@@ -60,7 +60,7 @@ def counted(config: Config) -> Cost:
 
 
 @pytest.mark.slow
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(configurations())
 @example(configuration("vit", 28, 1, 0, heads=1, dim=16, dim_head=16, depth=1))
 @example(configuration("hybrid", 28, 1, 0, heads=1, dim=16, dim_head=16, depth=1, geometry="published"))

@@ -161,7 +161,7 @@ def values_of(draw_one: Callable[[int], Any]) -> set[Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(DOMAINS)
 def test_ray_random_search_and_optuna_draw_from_the_same_values(domain: Any) -> None:
     ours = values_of(lambda sample: draw({"key": domain}, sample).get("key"))

@@ -258,7 +258,9 @@ def test_all_such_files_together_stop_no_command_and_leave_a_front(
     before = {path for path in folder.parent.rglob("*")}
     looked_at(folder, monkeypatch)
     analysed(folder, front, monkeypatch)
+    assert_good(folder, finished)
     resumed(folder)
+    assert_good(folder, finished)
     merge(folder / "results", folder / "merged")
     assert_good(folder, finished)
     new = {path for path in folder.parent.rglob("*")} - before

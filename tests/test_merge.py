@@ -146,7 +146,7 @@ ROWS = st.dictionaries(NAMES, st.tuples(st.sampled_from(STATUSES), st.integers(0
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(ours=ROWS, theirs=ROWS, compacted=st.booleans())
 def test_no_final_row_is_lost_and_none_comes_twice_whatever_is_merged(
     ours: dict[str, tuple[str, int]], theirs: dict[str, tuple[str, int]], compacted: bool,

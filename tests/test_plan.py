@@ -400,7 +400,7 @@ def test_a_notebook_gets_few_plain_lines_and_keeps_its_own(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("columns",), ("s.py", "--dry-run"), ("--help",)])
+@pytest.mark.parametrize("words", [("columns",), ("doctor",), ("s.py", "--dry-run"), ("--help",)])
 def test_colours_that_somebody_forces_are_not_for_pipes(tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "s.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='cnn')\n")
     environment = {**os.environ, "FORCE_COLOR": "1", "PYTHONPATH": str(Path(attnsweep.__file__).parents[1])}

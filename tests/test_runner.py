@@ -159,7 +159,7 @@ def test_two_drivers_do_not_write_to_the_same_results(
 ) -> None:
     process = start(write_sweep(tmp_path, f"model='vit', epochs=100_000, {TINY}"), "--serial")
     wait_for(lambda: (tmp_path / "runs/starts.log").exists() or process.poll() is not None)
-    assert here(tmp_path, monkeypatch, "--serial") == 2
+    assert here(tmp_path, monkeypatch) == 2
     assert "another sweep is writing" in capsys.readouterr().err
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 130

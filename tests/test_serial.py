@@ -106,8 +106,7 @@ def test_a_debugger_stops_in_a_models_forward(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) -> None:
-    point = {**TINY, "epochs": 1, "latency": {"batch": 1}}
-    words = ", ".join(f"{key}={value!r}" for key, value in point.items())
+    words = ", ".join(f"{key}={value!r}" for key, value in {**TINY, "epochs": 1}.items())
     lines = [
         "from ray import tune",
         "from attnsweep import Sweep",
@@ -117,7 +116,8 @@ def test_a_sweep_runs_where_ray_cannot_be_imported_with_latency(tmp_path: Path) 
     done = without_ray(tmp_path, "s.py", "--serial")
     assert (done.returncode, "1 done in" in done.stdout) == (0, True), done.stderr
     row = pd.read_parquet(tmp_path / "results/trials").iloc[0]
-    assert row["status"] == "done" and row["latency_ms_p50"] > 0
+    assert row["status"] == "done" and row["latency_ms_p50"] > 0 and row["throughput_per_s"] > 0
+    assert set(pd.read_parquet(tmp_path / "results/latency")["batch"]) == {1, 256}
 
 
 @pytest.mark.slow

@@ -43,10 +43,11 @@ def run(script: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.ray
 def test_an_example_is_written_run_and_answered_without_a_checkout(script: Path, tmp_path: Path) -> None:
     assert "Does depth buy accuracy" in run(script, tmp_path, "new")
     assert "wrote" in run(script, tmp_path, "new", "quickstart")
-    small = ("depth=1", "epochs=1", "model=vit", "--no-latency", "--serial")
+    small = ("depth=1", "epochs=1", "model=vit", "--no-latency", "--address", "local")
     out = run(script, tmp_path, "quickstart.py", *small)
     assert "1 done" in out
     (following,) = re.findall(r"next: python -m attnsweep (.*)", out)
