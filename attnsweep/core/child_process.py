@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, TypeVar
 
+from attnsweep.core import collection
 from attnsweep.core.containment import set_environment
 
 Item = TypeVar("Item")
@@ -184,7 +185,8 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     while connection.poll(IDLE_S):
         try:
-            call = connection.recv()
+            with collection.paused():  # to read a call is to import what it calls
+                call = connection.recv()
         except EOFError:
             return
         answer(connection, call)

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from rich.console import Console
 
+from attnsweep.core import collection
 from attnsweep.core.deployment import Deployments, Subject
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
@@ -108,6 +109,7 @@ class Command:
                 return
         with opened(self.screen, self.where, in_process=in_process, address=address) as (backend, waits):
             asked = backend.request(self.sweep.resources)
+            collection.go_on()
             if to_train:
                 self.train_within_budget(backend, waits, asked, latency=latency)
             if latency:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from attnsweep.core import collection
 from attnsweep.core.child_process import environment_with_package
 from attnsweep.engine.forked_worker import ADDRESS
 
@@ -83,8 +84,9 @@ class Child:
 def main(descriptor: int, modules: Sequence[str]) -> None:
     """Imports the modules, then forks a child for each request until standard input ends."""
     os.close(os.pidfd_open(os.getpid()))  # where the system or this Python has none, there is no server
-    for module in modules:
-        importlib.import_module(module)
+    with collection.paused():
+        for module in modules:
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()  # so that no child copies what it only looks through
     with selectors.DefaultSelector() as selector:

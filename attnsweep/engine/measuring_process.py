@@ -7,7 +7,7 @@ some seconds apart. On a GPU nothing is forked: a driver's context does not surv
 A terminal's Ctrl-C reaches this process and not its forks, so that it leaves that to the process that started
 it, and ends at SIGTERM or when that process is gone, with all that its forks have started.
 
-`python -m attnsweep.engine.measuring_process` reads pickled (asks, GPUs, the longest that a pass may take and
+It reads pickled (asks, GPUs, the longest that a pass may take and
 the least time between two, in seconds) from standard input, and answers each ask on standard output with its
 index and its row, its times in units of its reference, pickled, as they come.
 """
@@ -265,7 +265,3 @@ def judged(weights: Weights, threads: int) -> Row:
         with torch.inference_mode():
             return {"trial_id": trial.trial_id, **accuracy(model, data, threads=threads)}
     return {}
-
-
-if __name__ == "__main__":
-    main()

@@ -24,6 +24,10 @@ PATIENCE_S = 10.0  # for other sweeps on the machine to end, and for the workers
 LIMIT_S, COMPILE_LIMIT_S = 120.0, 600.0  # of one pass of a measurement; of one that calls a compiler
 END_S = 5.0  # that a process that is told to end has for it
 TURNS, COMPILED_TURNS = 12, 2  # how many are measured in turns, so that the passes of each lie apart
+MEASURING = """from attnsweep.core import collection
+with collection.paused():
+    from attnsweep.engine import measuring_process
+measuring_process.main()"""
 APART_S = 4.0  # at least, as long as some neighbours last
 
 
@@ -63,7 +67,7 @@ class Meter:
     def started(self) -> "subprocess.Popen[bytes]":
         """The process; it ends when its input does."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "attnsweep.engine.measuring_process"],
+            [sys.executable, "-P", "-c", MEASURING],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages,
             env=environment_with_package(),
         )  # fmt: skip

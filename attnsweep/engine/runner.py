@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep.core import terminal, tested
+from attnsweep.core import collection, terminal, tested
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import Interrupted, Unreachable, UserError
 from attnsweep.core.trial import Trial
@@ -181,6 +181,7 @@ def measure(
             subjects = at_lengths(subjects, lengths)
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
             gpus = backend.request(None)["gpu"] > 0
+            collection.go_on()
             tally = measure_latency(store, backend, waits, subjects, asked, folders, gpus=gpus, again=again)
         tidy(store)
     if tally.measured or tally.known:

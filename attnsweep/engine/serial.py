@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from attnsweep.core import collection
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
@@ -113,7 +114,8 @@ class SerialEngine:
                 presence.close()
 
     def _run(self, trial: Trial) -> Iterator[Event]:
-        from attnsweep.training.trial import Options, run
+        with collection.paused():
+            from attnsweep.training.trial import Options, run
 
         yield Started(trial)
         limit = Limit(self.settings.trial_timeout)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnsweep.core import collection
 from attnsweep.core.containment import ensured
 from attnsweep.core.deployment import Deployment, Reference, Subject
 from attnsweep.core.errors import reason
@@ -47,19 +48,6 @@ def event_ms(call: Call, *, calls: int, cuda: Any = torch.cuda) -> float:
     return float(start.elapsed_time(end)) / calls
 
 
-@contextlib.contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Python does not stop to collect garbage."""
-    before = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
 def time_model(call: Call, reference: Reference, *, device: str) -> Pairs:
     """One pass over a call that computes on the device, where its model and inputs lie already, beside a
     reference: in inference mode, or for a model that differentiates as it answers, and so raises there,
@@ -83,13 +71,15 @@ def timed_in(
         call()
         synchronise()
 
-    with mode, no_garbage_collection():
+    gc.collect()
+    with mode, collection.paused():
         return time_pairs(answered, reference_call(reference, device, synchronise))
 
 
 def measure_reference(reference: Reference, *, device: str, threads: int) -> Row:
     """The row of `references` for a reference: its own time on this device. Takes two seconds."""
-    with cpu_threads(threads), torch.inference_mode(), no_garbage_collection():
+    gc.collect()
+    with cpu_threads(threads), torch.inference_mode(), collection.paused():
         ms = time_reference(reference_call(reference, device, synchronise_of(device)))
     return {
         "reference": reference.name,
