@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -277,5 +277,46 @@ def test_times_are_in_ms_once_their_reference_is_known_and_never_without(tmp_pat
     assert once.asked == 5, "the reference is asked for with the architectures, of one process"
     (row, *_) = store.read("latency").to_pylist()
     assert [row[name] for name in times] == [1.0, 0.75, 0.5, 1000.0] and row["latency_ms_p99"] is None
-    Phase(store, Deployments(batch=(1,)), lambda *now: None, again=True).measure(FOUR, [once])
-    assert once.asked == 9, "it is known"
+    phase.measure({**FOUR, ("e" * 12, "fp32"): Subject("e" * 12, {})}, [once])
+    assert once.asked == 6, "it is known"
+
+
+class Faster(Answering):
+    """A machine whose reference takes 2 ms at first, as beside other work, then 1 ms."""
+
+    ms = 2.0
+
+    def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
+        times = {"latency_ms_p50": 3.0, "latency_rel": 3.0, "reference_ms": 1.0, "raw_ms_p50": 3.0}
+        for measured in super().measure(asks):
+            row = {**(measured.row or {}), "reference": DISPATCH.name}
+            yield replace(measured, row=row | (times if measured.ask.subject else {"ms": self.ms}))
+
+
+def test_a_reference_that_is_measured_again_changes_all_rows_that_go_by_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, machine = Store(tmp_path), Faster()
+    for (arch_id, precision), _ in FOUR.items():
+        store.write("trials", [{"trial_id": arch_id, "arch_id": arch_id, "precision": precision}], arch_id)
+    elsewhere = {"arch_id": "a" * 12, "measured_on": "GPU", "versions": "torch 2", "reference_ms": 2.0}
+    elsewhere["reference"] = DISPATCH.name
+    store.write("latency", [{**asdict(ASK.deployment), **elsewhere, "latency_ms_p50": 6.0}], "elsewhere")
+    phase = Phase(store, Deployments(batch=(1,)), lambda *now: None)
+    phase.measure(FOUR, [machine])
+    assert {*store.read("trials")["latency_ms_p50"].to_pylist()} == {6.0}
+    assert caplog.messages == [
+        "beside these models the reference took 0.5 times what it took when it was measured by itself: "
+        "milliseconds may be off by as much, ratios (latency_rel) are not; `measure --again` measures both "
+        "anew"
+    ]
+    machine.ms = 1.0
+    only = dict([next(iter(FOUR.items()))])
+    replace(phase, again=True, tally=Tally()).measure(only, [machine])
+    assert {*store.read("trials")["latency_ms_p50"].to_pylist()} == {3.0}, (
+        "also of what is not measured again"
+    )
+    here = [row for row in store.read("latency").to_pylist() if row["measured_on"] != "GPU"]
+    assert {(row["latency_ms_p50"], row["reference_ms"], row["latency_rel"]) for row in here} == {(3, 1, 3)}
+    assert [row["latency_ms_p50"] for row in store.read("latency").to_pylist() if row not in here] == [6.0]
+    assert store.read("references")["ms"].to_pylist() == [1.0] and len(caplog.messages) == 1

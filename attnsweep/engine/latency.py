@@ -31,6 +31,7 @@ from attnsweep.tasks.registry import TASKS, architecture, buildable
 
 Progress = Callable[[int, int], None]  # how many are measured, of how many
 LONGEST = 65_536  # tokens that latency is measured of
+DRIFT = 1.5  # of a reference's time since it was measured, from which on it is said
 log = logging.getLogger("attnsweep")
 
 
@@ -148,18 +149,27 @@ class Phase:
                 break
         if disturbed:
             log.warning("latency is known less well than it could be: %s", disturbed)
+        if not 1 / DRIFT < (drift := latencies.drift_of(rows)) < DRIFT:
+            log.warning(
+                "beside these models the reference took %.2g times what it took when it was measured by "
+                "itself: milliseconds may be off by as much, ratios (latency_rel) are not; `measure --again` "
+                "measures both anew",
+                drift,
+            )
         return rows
 
     def answers(self, asks: Sequence[Ask], bench: Bench) -> Iterator[Measured]:
-        """The answers in ms, as they come. References whose own time on that device is not known are measured
-        by the same processes, first of all. Raises UserError where that fails.
+        """The answers in ms, as they come. References whose own time on that device is not known, and with
+        `again` all of them, are measured by the same processes, first of all. Raises UserError where that
+        fails.
         """
-        own_ms, early = self.references(bench), list[Measured]()
+        own_ms, early = {} if self.again else self.references(bench), list[Measured]()
         wanted = {reference_key(ask.deployment): replace(ask.deployment, runtime="eager") for ask in asks}
         missing = [Ask(deployment) for key, deployment in wanted.items() if key not in own_ms]
         for measured in bench.measure([*missing, *asks]):
             if measured.ask.subject is None:
-                own_ms[reference_key(measured.ask.deployment)] = self.record_reference(measured)
+                key = reference_key(measured.ask.deployment)
+                own_ms[key] = self.record_reference(measured, self.references(bench).get(key))
             else:
                 early.append(measured)
             for one in [one for one in early if reference_key(one.ask.deployment) in own_ms]:
@@ -179,14 +189,34 @@ class Phase:
             if row["measured_on"] in threads and row["versions"] == here.versions["eager"]
         }
 
-    def record_reference(self, measured: Measured) -> float:
-        """Writes a reference's row; returns its time in ms. Raises UserError where it has none."""
-        if measured.row is None:
+    def record_reference(self, measured: Measured, before: float | None) -> float:
+        """Writes a reference's row, and the rows that go by what it took `before` in its new time, so that
+        those of one device can be compared; returns that in ms. Raises UserError where it has none.
+        """
+        if (row := measured.row) is None:
             raise UserError(f"latency cannot be measured on this machine: {measured.error}")
+        ms: float = row["ms"]
         with writing(self.store.root):
-            self.store.write("references", [measured.row], name_of("references", measured.row))
-        ms: float = measured.row["ms"]
+            if before is not None:
+                self.rescale(row["reference"], row["measured_on"], before, ms)
+            self.store.write("references", [row], name_of("references", row))
         return ms
+
+    def rescale(self, reference: str, measured_on: str, before: float, ms: float) -> None:
+        """Writes the rows of a device that go by what the reference took `before` in its new time, and the
+        latency of their trials.
+        """
+        known = (reference, measured_on, before)
+        rows = [
+            latencies.in_ms(row, ms / before)
+            for row in self.store.read("latency").to_pylist()
+            if (row["reference"], row["measured_on"], row["reference_ms"]) == known
+        ]
+        if rows:
+            self.store.write("latency", rows, short_hash({"reference": reference, "on": measured_on}))
+        trials = [row for row in self.store.read("trials").to_pylist() if row["measured_on"] == measured_on]
+        for runtime in {row["runtime"] for row in trials}:
+            self.update([row for row in trials if row["runtime"] == runtime], runtime)
 
     def record(self, measured: Measured) -> None:
         """Writes a measurement's row; warns where it has none, so that it is tried again next time."""
@@ -216,13 +246,22 @@ class Phase:
             for row in self.store.read("trials").to_pylist()
             if (row["arch_id"], row["precision"]) in subjects
         ]
-        where, versions = here.measured_on[self.asked.threads[0]], here.versions[runtime]
+        self.update(trials, runtime, here.measured_on[self.asked.threads[0]], here.versions[runtime])
+
+    def update(
+        self,
+        trials: Sequence[Row],
+        runtime: str,
+        measured_on: str | None = None,
+        versions: str | None = None,
+    ) -> None:
+        """Writes latency into these rows of trials as `latencies.of_trials` says, where it has changed."""
         measured = self.store.read("latency").to_pylist()
         before = {row["trial_id"]: row for row in trials}
         changes = {
             trial_id: change
             for trial_id, change in latencies.of_trials(
-                trials, measured, runtime=runtime, measured_on=where, versions=versions
+                trials, measured, runtime=runtime, measured_on=measured_on, versions=versions
             )
             if any(before[trial_id][name] != value for name, value in change.items())
         }

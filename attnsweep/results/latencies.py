@@ -3,6 +3,7 @@ one device, rows of several never mixed; and what a row's times are in ms.
 """
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -99,6 +100,15 @@ def in_ms(row: Row, own_ms: float) -> dict[str, Any]:
     times = {name: known[name] * own_ms for name in TIMES if name in known}
     rates = {name: known[name] / own_ms for name in RATES if name in known}
     return {**row, **times, **rates}
+
+
+def drift_of(rows: Iterable[Row]) -> float:
+    """What references took beside models over what they took when they were measured by themselves, the
+    median over rows of `latency`; 1 where nothing is known.
+    """
+    raw = [row for row in rows if row.get("raw_ms_p50") and row["latency_rel"]]
+    beside = [row["raw_ms_p50"] / row["latency_rel"] / row["reference_ms"] for row in raw]
+    return statistics.median(beside) if beside else 1.0
 
 
 def on_one_device(
