@@ -97,7 +97,7 @@ def usual_ms(call: Callable[[], object]) -> float:
 
 def ratio(call: Callable[[], object]) -> float:
     """The median ratio to the reference."""
-    return measure.time_model(call, DISPATCH, device="cpu").median
+    return measure.time_model(call, DISPATCH, device="cpu").ratio
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def print_truth(shown: Sequence[Case], count: int) -> None:
             timed = measure.time_model(case.call, DISPATCH, device="cpu")
             theirs = timer.blocked_autorange(min_run_time=0.5).median * 1e3
             raw.append(quantile(timed.ns, 0.5) / 1e6 / theirs)
-            scaled.append(timed.median * own_ms / theirs)
+            scaled.append(timed.ratio * own_ms / theirs)
         print(f"{case.name:<16}{statistics.median(raw):>18.3f}{statistics.median(scaled):>18.3f}")
 
 

@@ -24,7 +24,7 @@ from attnsweep.core.deployment import Deployment, Reference, Subject
 from attnsweep.core.errors import reason
 from attnsweep.measuring.device import cpu_threads, placed, synchronise_of
 from attnsweep.measuring.memory import PeakMemory, explained_out_of_memory, ran_out_of_memory
-from attnsweep.measuring.pairs import MOST_PASSES, Call, Pairs, joined, quantile, settled, time_pairs
+from attnsweep.measuring.pairs import Call, Pairs, are_enough, joined, quantile, time_pairs
 from attnsweep.measuring.reference import reference_call
 from attnsweep.measuring.reference import reference_ms as time_reference
 from attnsweep.measuring.runtimes import Inference, Unavailable, prepare, versions_of
@@ -226,7 +226,7 @@ def timed_columns(
     is_last = False
     while not is_last:
         done.append(time_model(prepared.call, deployment.reference, device=device))
-        known, is_last = joined(done), settled(done) or len(done) == MOST_PASSES
+        known, is_last = joined(done), are_enough(done)
         columns = {
             **latency_columns(known, own_ms, batch=deployment.batch, tokens=tokens),
             "reference": deployment.reference.name,
@@ -241,13 +241,13 @@ def timed_columns(
 def latency_columns(known: Pairs, own_ms: float, *, batch: int, tokens: int | None) -> Row:
     """Latency as it is known by pairs with a reference that takes `own_ms`."""
     low, high = known.interval
-    ms = {50: own_ms * known.median, **{p: own_ms * known.quantile(p / 100) for p in PERCENTILES}}
+    ms = {50: own_ms * known.ratio, **{p: own_ms * known.quantile(p / 100) for p in PERCENTILES}}
     return {
         **{f"latency_ms_p{p}": value for p, value in ms.items()},
         "latency_ms_low": own_ms * low,
         "latency_ms_high": own_ms * high,
         "latency_ms_iqr": own_ms * (known.quantile(0.75) - known.quantile(0.25)),
-        "latency_rel": known.median,
+        "latency_rel": known.ratio,
         "unstable": known.unstable,
         "reference_ms": own_ms,
         **{f"raw_ms_p{p}": quantile(known.ns, p / 100) / 1e6 for p in ms},

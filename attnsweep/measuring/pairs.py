@@ -3,11 +3,13 @@
 The speed of a virtual core changes by a factor of two with what its neighbours do, so a median in
 milliseconds taken now and one taken a minute later differ by as much. What a model takes *relative to a
 reference that runs just before and just after it* does not: both meet the same machine. So a latency is the
-median of these ratios, and its interval says how far it is known.
+middle of these ratios, the mean of the logarithms of their middle half, which one that goes astray moves no
+more than a median, and chance by less; and its interval says how far it is known.
 
-They take turns in short bursts, of which the first calls do not count: after the other's, caches and branch
-predictors are cold. Where single calls alternate, the reference takes 1.4 to 1.7 times what it takes by
-itself, more beside a larger model, and every ratio comes out too low by another factor.
+They take turns in short bursts, of which the first call does not count: after the other's, caches and branch
+predictors are cold. Where single calls alternate, the reference takes up to 1.7 times what it takes by
+itself, more beside a larger model, and every ratio comes out too low by another factor. The longer the bursts
+are, the less do both meet the same machine.
 
 A call that the scheduler cuts in two would take as long as its neighbour's slice. Where a call computes in
 the calling thread alone, its time is therefore that thread's processor time, which stands still meanwhile;
@@ -15,7 +17,7 @@ elsewhere calls in which the process was preempted are left out.
 
 For some seconds a neighbour may take from a model what it leaves to the reference, or the other way round:
 then every ratio is off by as much as a fifth, and steady. So a latency is measured in passes some time apart,
-until most of them agree, and those that do not are left out.
+until by the spread of passes, too, it is known.
 """
 
 import itertools
@@ -31,14 +33,15 @@ from typing import NamedTuple
 Call = Callable[[], object]
 
 WARM_NS, WARM_CALLS, WARM_MOST_NS = 50_000_000, 3, 2_000_000_000
-REFERENCE_CALLS, REFERENCE_COLD = 5, 2  # of a burst of the reference, and those of them that do not count
-CALLS, COLD = 4, 1  # the same of the model;
+CALLS, COLD = 3, 1  # of a burst, and those of them that do not count
 LONG = 4  # times the reference: a call that takes longer warms itself, and stands alone
 LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 6, 125_000_000, 300_000_000, 3_000_000_000  # of a pass
-MOST_PASSES = 5
+MOST_PASSES, MOST_LONG_PASSES, LONG_NS = 12, 5, 1_000_000_000  # passes that take longer than that are long
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
-UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable, and passes disagree
+UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
 BLOCKS = 10  # of pairs, or as many as there are pairs
+FEW_PASSES = 4  # fewer have no spread that says much: then they are as far apart as they are
+EXTREME = 0.2  # of values on either side, whose distance does not count
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # its 97.5 % quantiles
 OTHERS = 0.05  # of the processor time of calls, that other threads may take where calls compute by themselves
 
@@ -80,13 +83,13 @@ class Timed(NamedTuple):
 @dataclass(frozen=True)
 class Pairs:
     """Bursts of a model's calls in ns, none empty, and for each of them the mean of the reference's medians
-    just before and just after it; of passes that were joined, how far their medians (log) lie apart.
+    just before and just after it; of passes that were joined, half the interval (log) by their spread.
     """
 
     bursts: tuple[tuple[int, ...], ...]
     reference_ns: tuple[float, ...]
     warmup_calls: int = 0
-    apart: float = 0.0
+    by_passes: float = 0.0
 
     @cached_property
     def ns(self) -> list[int]:
@@ -111,54 +114,69 @@ class Pairs:
         """The p-quantile of single calls over the reference, 0 < p < 1."""
         return quantile(self.of_calls, p)
 
+    @cached_property
+    def ratio(self) -> float:
+        """The middle ratio."""
+        return math.exp(midmean(self.logs))
+
     @property
-    def median(self) -> float:
-        """The median ratio."""
-        return statistics.median(self.ratios)
+    def logs(self) -> list[float]:
+        """The logarithms of the ratios."""
+        return [math.log(ratio) for ratio in self.ratios]
 
     @cached_property
     def half_width(self) -> float:
-        """Half the 95 % interval of the median's logarithm, by the spread of the medians of ten blocks in
-        succession (batch means), so that slow changes count; no less than passes are apart, and infinite for
-        a single pair.
+        """Half the 95 % interval of the ratio's logarithm, by the spread of ten blocks in succession (batch
+        means), so that slow changes count; no less than by the spread of passes, and infinite for a single
+        pair.
         """
-        logs = [math.log(statistics.median(block)) for block in blocks(self.ratios)]
-        if len(logs) < 2:
-            return math.inf
-        return max(self.apart, STUDENT_T[len(logs) - 2] * statistics.stdev(logs) / math.sqrt(len(logs)))
+        return max(self.by_passes, half_interval([midmean(block) for block in blocks(self.logs)]))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the median."""
-        return self.median * math.exp(-self.half_width), self.median * math.exp(self.half_width)
+        """The 95 % interval of the ratio."""
+        return self.ratio * math.exp(-self.half_width), self.ratio * math.exp(self.half_width)
 
     @property
     def unstable(self) -> bool:
-        """Whether the median is known to no better than 3 %."""
+        """Whether the ratio is known to no better than 3 %."""
         return not self.half_width <= UNSTABLE
 
 
-def agreeing(passes: Sequence[Pairs]) -> list[Pairs]:
-    """Those of one or more passes whose medians are within 3 % of the one in the middle."""
-    middle = statistics.median_low(one.median for one in passes)
-    return [one for one in passes if abs(math.log(one.median / middle)) <= UNSTABLE]
-
-
-def settled(passes: Sequence[Pairs]) -> bool:
-    """Whether no further pass is needed: most of them agree, and two do."""
-    return 2 * len(agreeing(passes)) > max(len(passes), 2)
-
-
 def joined(passes: Sequence[Pairs]) -> Pairs:
-    """The passes that agree as one; all of them where no more than half do."""
-    used = agreeing(passes) if settled(passes) else passes
-    logs = [math.log(one.median) for one in used]
+    """One or more passes as one."""
+    logs = [math.log(one.ratio) for one in passes]
+    few = len(passes) < FEW_PASSES
     return Pairs(
-        bursts=tuple(itertools.chain.from_iterable(one.bursts for one in used)),
-        reference_ns=tuple(itertools.chain.from_iterable(one.reference_ns for one in used)),
-        warmup_calls=sum(one.warmup_calls for one in used),
-        apart=max(logs) - min(logs),
+        bursts=tuple(itertools.chain.from_iterable(one.bursts for one in passes)),
+        reference_ns=tuple(itertools.chain.from_iterable(one.reference_ns for one in passes)),
+        warmup_calls=sum(one.warmup_calls for one in passes),
+        by_passes=max(logs) - min(logs) if few else half_interval(logs),
     )
+
+
+def are_enough(passes: Sequence[Pairs]) -> bool:
+    """Whether no further pass is needed, as two or more say what is to be known, or allowed."""
+    most = MOST_LONG_PASSES if sum(passes[0].ns) > LONG_NS else MOST_PASSES
+    return len(passes) == most or (len(passes) > 1 and not joined(passes).unstable)
+
+
+def midmean(values: Sequence[float]) -> float:
+    """The mean of the middle half (interquartile mean) of one or more values."""
+    cut = len(values) // 4
+    return statistics.fmean(sorted(values)[cut : len(values) - cut])
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of independent values without the most extreme fifth on either side,
+    by their winsorised variance (Tukey and McLaughlin 1963); infinite for a single one.
+    """
+    cut, ordered = int(EXTREME * len(values)), sorted(values)
+    used = ordered[cut : len(values) - cut]
+    if len(used) < 2:
+        return math.inf
+    spread = statistics.stdev([used[0]] * cut + used + [used[-1]] * cut)
+    return STUDENT_T[len(used) - 2] * spread * math.sqrt(len(values)) / len(used)
 
 
 def blocks(values: Sequence[float]) -> list[Sequence[float]]:
@@ -187,7 +205,7 @@ class Alternation:
         self.bursts, self.spent = list[tuple[int, ...]](), 0
         self.references = [self.reference_burst()]
         fastest = min(map(self.ns, self.warmup))
-        self.size = (1, 0) if fastest > LONG * self.references[0] else (CALLS, COLD)
+        self.is_long = fastest > LONG * self.references[0]
 
     def ns(self, one: Timed) -> int:
         """What a call took: processor time, or by the wall clock where others compute for it."""
@@ -195,11 +213,11 @@ class Alternation:
 
     def turn(self) -> None:
         """A burst of the model, and one of the reference."""
-        burst = self.burst(self.call, *self.size)
+        burst = self.burst(self.call, 1, 0) if self.is_long else self.burst(self.call)
         self.references.append(self.reference_burst())
         self.bursts.append(burst)
 
-    def burst(self, call: Call, calls: int, cold: int) -> tuple[int, ...]:
+    def burst(self, call: Call, calls: int = CALLS, cold: int = COLD) -> tuple[int, ...]:
         """What the calls of a burst took that count: not the first ones, and by the wall clock none that was
         cut, unless all were.
         """
@@ -211,7 +229,7 @@ class Alternation:
 
     def reference_burst(self) -> float:
         """The median of a burst of the reference."""
-        return statistics.median(self.burst(self.reference, REFERENCE_CALLS, REFERENCE_COLD))
+        return statistics.median(self.burst(self.reference))
 
     def pairs(self) -> Pairs:
         """What is known now."""
