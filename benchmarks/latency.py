@@ -96,7 +96,7 @@ def usual_ms(call: Callable[[], object]) -> float:
 
 
 def ratio(call: Callable[[], object]) -> float:
-    """The median ratio to the reference."""
+    """The ratio to the reference."""
     return measure.time_model(call, DISPATCH, device="cpu").ratio
 
 

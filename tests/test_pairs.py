@@ -177,8 +177,8 @@ def steady(ratio: float, count: int = 20) -> Pairs:
         ([1.15, 1.0, 1.01, 1.0, 1.01], True, 1.01, False),  # a neighbour was there, and went
         ([1.15, 1.0, 1.3, 1.0], False, 1.07, True),
         ([0.9, 1.0, 1.1, 1.2, 1.3], False, 1.1, True),
-        ([0.9, 1.0, 1.1] * 4, True, 1.0, True),  # there is an end
-        ([1.15, 1.0, 1.0, 1.0, 1.0, 1.3] * 2, True, 1.02, True),
+        ([0.9, 1.0, 1.1, 1.0] * 2, True, 1.0, True),  # there is an end
+        ([1.15, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.3], True, 1.0, True),
     ],
 )
 def test_passes_are_enough_when_they_agree(
@@ -193,12 +193,12 @@ def test_passes_are_enough_when_they_agree(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spread", "astray"), [(0.02, 0), (0.02, 2), (0.1, 0)])
+@pytest.mark.parametrize(("spread", "astray"), [(0.02, 0), (0.02, 1), (0.1, 0)])
 def test_an_interval_of_passes_holds_the_truth(spread: float, astray: int) -> None:
-    """Twelve passes, of which some meet a neighbour; what is within a pass is known."""
+    """Eight passes, of which some meet a neighbour; what is within a pass is known."""
     chance, holds = random.Random(0), 0
     for _ in range(400):
-        ratios = [math.exp(chance.gauss(0, spread)) for _ in range(12)]
+        ratios = [math.exp(chance.gauss(0, spread)) for _ in range(8)]
         low, high = pairs.joined([steady(1.15 * one) for one in ratios[:astray]] +
                                  [steady(one) for one in ratios[astray:]]).interval  # fmt: skip
         holds += low <= 1 <= high
@@ -207,7 +207,7 @@ def test_an_interval_of_passes_holds_the_truth(spread: float, astray: int) -> No
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0])
 def test_long_passes_are_not_repeated_as_often(seconds: float) -> None:
-    """Two seconds each, a dozen of which nobody would wait for."""
+    """Two seconds each, eight of which nobody would wait for."""
     passes = [Pairs(((round(seconds * 1e9 * ratio),),), (MS,)) for ratio in (1.0, 0.5, 2.0, 4.0, 8.0)]
     assert pairs.are_enough(passes) is (seconds > 1) and pairs.joined(passes).unstable
 

@@ -226,7 +226,7 @@ LATENCY = (
     Column("latency_ms_per_token", FLOAT, "ms", "latency_ms_p50 over the tokens decoded in it"),
     Column(
         "latency_rel", FLOAT, "",
-        "median of the ratios of a call's time to that of the reference just before and after it",
+        "middle of the ratios of a call's time to that of the reference just before and after it",
     ),
     Column("unstable", BOOL, "", "whether half the interval of latency_ms_p50 exceeds 3 % of it"),
     Column("reference", STR, "", "the small model that it was measured in alternation with"),
