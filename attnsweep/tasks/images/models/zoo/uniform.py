@@ -6,18 +6,8 @@ from torch import nn
 
 from attnsweep.tasks.images.models.drop_path import with_drop_path
 from attnsweep.tasks.images.models.vit_pytorch_private import replace
+from attnsweep.tasks.images.models.zoo import parts
 from attnsweep.tasks.images.models.zoo.arguments import Config, flat, load, sizes
-from attnsweep.tasks.images.models.zoo.parts import (
-    ChannelNorm,
-    ClassQueries,
-    FusedAttention,
-    LinearTransformer,
-    OneSize,
-    RMSNorm,
-    SinglePrecision,
-    SlotsOnly,
-    TokenSampling,
-)
 from attnsweep.tasks.images.models.zoo.rules import exact, finer
 
 
@@ -27,7 +17,7 @@ def ats_vit(config: Config) -> nn.Module:
     keep = tuple(tokens - tokens * (block + 1) // (2 * depth) for block in range(depth))
     net = flat("ats_vit.ViT", {"max_tokens_per_depth": keep})(config)
     for attention, _ in net.transformer.layers:
-        replace(attention, "ats", TokenSampling(attention.output_num_tokens))
+        replace(attention, "ats", parts.TokenSampling(attention.output_num_tokens))
     return net
 
 
@@ -37,7 +27,7 @@ def attn_residual_with_dca_simple_vit(config: Config) -> nn.Module:
     for module in [*net.modules()]:
         for name, norm in module.named_children():
             if isinstance(norm, nn.RMSNorm):
-                setattr(module, name, RMSNorm([*norm.normalized_shape], norm.eps))
+                setattr(module, name, parts.RMSNorm([*norm.normalized_shape], norm.eps))
     return net
 
 
@@ -45,7 +35,7 @@ def efficient(config: Config) -> nn.Module:
     """A ViT with linear attention (https://arxiv.org/abs/2006.16236), which is ours."""
     keys = ("dim", "depth", "heads", "dim_head", "mlp_dim", "dropout")
     return load("efficient.ViT")(
-        transformer=LinearTransformer(**{key: config[key] for key in keys}),
+        transformer=parts.LinearTransformer(**{key: config[key] for key in keys}),
         **{key: config[key] for key in ("image_size", "channels", "num_classes", "patch_size", "dim")},
     )
 
@@ -93,7 +83,7 @@ def local_vit(config: Config) -> nn.Module:
     net = flat("local_vit.LocalViT")(config)
     for module in list(net.modules()):
         if isinstance(module, load("local_vit.FeedForward")):
-            module.net[0] = ChannelNorm(config["dim"])
+            module.net[0] = parts.ChannelNorm(config["dim"])
     net.transformer.layers[-1][1] = nn.Identity()
     return net
 
@@ -125,7 +115,7 @@ def normalized_vit(config: Config) -> nn.Module:
     """nViT (https://arxiv.org/abs/2410.01131), whose residuals vit-pytorch cannot mix under autocast."""
     net = flat("normalized_vit.nViT")(config)
     for block in net.layers:
-        block[0], block[1] = (nn.Sequential(part, SinglePrecision()) for part in block)
+        block[0], block[1] = (nn.Sequential(part, parts.SinglePrecision()) for part in block)
     return net
 
 
@@ -135,7 +125,7 @@ def simple_flash_attn_vit(config: Config) -> nn.Module:
     """
     net = flat("simple_flash_attn_vit.SimpleViT")(config)
     for attention, _ in net.transformer.layers:
-        replace(attention, "attend", FusedAttention())
+        replace(attention, "attend", parts.FusedAttention())
     return net
 
 
@@ -162,7 +152,7 @@ def rvt(config: Config) -> nn.Module:
     """
     net = flat("rvt.RvT")(config)
     last, _ = net.transformer.layers[-1]
-    last.to_q = ClassQueries(last.to_q.cls_proj)
+    last.to_q = parts.ClassQueries(last.to_q.cls_proj)
     return net
 
 
@@ -195,7 +185,7 @@ def wwt(config: Config) -> nn.Module:
     an eighth of the parameters, is left out.
     """
     net = flat("wwt.WWT", {"num_slots": 8})(config)
-    net.layers[-1] = SlotsOnly(net.layers[-1])
+    net.layers[-1] = parts.SlotsOnly(net.layers[-1])
     return net
 
 
@@ -211,4 +201,4 @@ def simple_vit_with_fft(config: Config) -> nn.Module:
 
 def na_vit(config: Config) -> nn.Module:
     """NaViT (https://arxiv.org/abs/2307.06304): positions by row and column, pooling by attention."""
-    return OneSize(flat("na_vit.NaViT")(config))
+    return parts.OneSize(flat("na_vit.NaViT")(config))
