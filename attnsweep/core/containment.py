@@ -20,6 +20,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from attnsweep.core import importing, replaced
 
 Item = TypeVar("Item")
@@ -93,7 +95,6 @@ def as_torch_begins() -> None:
 
 def seed_all(seed: int) -> None:
     """Seeds the global generators of torch, numpy and Python."""
-    import numpy as np
     import torch
 
     torch.manual_seed(seed)
@@ -114,7 +115,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 def generators() -> dict[str, Any]:
     """The states of the global generators of torch (on the CPU), numpy and Python."""
-    import numpy as np
     import torch
 
     return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
@@ -122,7 +122,6 @@ def generators() -> dict[str, Any]:
 
 def set_generators(states: dict[str, Any]) -> None:
     """Sets the global generators to states that `generators` returned."""
-    import numpy as np
     import torch
 
     torch.set_rng_state(states["torch"])
@@ -153,7 +152,6 @@ def same(one: Any, other: Any) -> bool:
 @functools.cache
 def settings() -> tuple[Setting, ...]:
     """Everything that is contained."""
-    import numpy as np
     import torch
 
     return (

@@ -15,6 +15,8 @@ import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
+import numpy as np
+
 Namespaces = list[dict[str, Any]]
 HOOKS = "_global_"  # as the module that has nn.Module calls all of them
 OF_PYTHON = (builtins, json, os, os.path, ssl, time, warnings)  # `print` of one process among many, say
@@ -23,7 +25,6 @@ OF_PYTHON = (builtins, json, os, os.path, ssl, time, warnings)  # `print` of one
 @functools.cache
 def owners() -> tuple[Any, ...]:
     """The modules and classes whose functions are called by models of all kinds, and by this package."""
-    import numpy as np
     import torch
     from torch import nn, optim
 

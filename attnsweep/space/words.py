@@ -12,12 +12,12 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.random import RandomState
+import numpy as np
+from numpy.random import RandomState
 
-Draw = Callable[["RandomState"], Any]
+Draw = Callable[[RandomState], Any]
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,9 @@ class Domain:
 
     draw: Draw
 
-    def sample(self, config: Any = None, size: int = 1, random_state: "RandomState | None" = None) -> Any:
+    def sample(self, config: Any = None, size: int = 1, random_state: RandomState | None = None) -> Any:
         """One value."""
-        import numpy as np
-
-        return self.draw(random_state or np.random.RandomState())
+        return self.draw(random_state or RandomState())
 
 
 class Function:
@@ -114,15 +112,11 @@ def qrandn(mean: float, sd: float, q: float) -> Domain:
 
 def log_uniform(lower: float, upper: float) -> Draw:
     """Draws numbers whose logarithm is uniform."""
-    import numpy as np
-
     return lambda random: float(np.exp(random.uniform(np.log(lower), np.log(upper), size=1))[0])
 
 
 def rounded(domain: Domain, q: float) -> Draw:
     """Draws from a domain, rounded to multiples of q."""
-    import numpy as np
-
     return lambda random: float(np.round(np.divide(domain.draw(random), q)) * q)
 
 
