@@ -48,9 +48,11 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
-def read(path: str | Path) -> bytes:
-    """The content of a file. Raises OSError where there is none, or it is a link, a pipe, a folder."""
-    with reading(path) as file:
+def read(path: str | Path, *, follow: bool = False) -> bytes:
+    """The content of a file; of a link, what it leads to, only with `follow`. Raises OSError where there is
+    none, or it is a link, a pipe, a folder.
+    """
+    with reading(path, follow=follow) as file:
         return file.read()
 
 
@@ -64,13 +66,13 @@ def words(path: str | Path) -> list[str]:
 
 @contextlib.contextmanager
 def reading(path: str | Path, *, follow: bool = False) -> Iterator[BinaryIO]:
-    """A file to read from; of a link, what it leads to, only with `follow`. Raises OSError as `read` does."""
+    """A file to read from. Links and errors as with `read`."""
     with opened(path, os.O_RDONLY, follow=follow) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
         yield file
 
 
 def sha256_of(path: str | Path, *, follow: bool = False) -> str:
-    """The SHA-256 of a file, which is read in pieces. Links and errors as with `reading`."""
+    """The SHA-256 of a file, which is read in pieces. Links and errors as with `read`."""
     with reading(path, follow=follow) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 

@@ -60,7 +60,7 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
     Raises OSError, which is `files.Unsafe` where somebody else can, and SyntaxError or UnicodeError where the
     bytes of one of them are no text.
     """
-    bytes_of = files.read_trusted if trusted else bytes_in
+    bytes_of = files.read_trusted if trusted else functools.partial(files.read, follow=True)
     text, package = decode(bytes_of(file)), package_of(file)
     places = [*added(text, str(file)), *roots(file)]
     here = os.path.dirname(os.path.abspath(file))
@@ -86,12 +86,6 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
     modules = sorted([*without_init(known), *known.values()], key=lambda module: module.name)
     modules = [replace(one, is_open=True) if one.name in opened else one for one in modules]
     return Source(str(file), text, package, tuple(modules))
-
-
-def bytes_in(file: str | Path) -> bytes:
-    """What a file holds, or the one that it is a link to. Raises OSError where it is none."""
-    with files.reading(file, follow=True) as opened:
-        return opened.read()
 
 
 decode = importlib.util.decode_source  # the text of a Python file, by the encoding that it declares

@@ -87,8 +87,8 @@ def unwritten(place: Path, error: OSError) -> str:
 def opened(place: Path, sha256: str) -> Pixels | None:
     """The set at a place, mapped read-only; None where there is none, or not what was written."""
     try:
-        manifest = read_manifest(place, sha256)
-        if not is_whole(place, manifest["files"]):
+        manifest = json.loads(files.read(place / MANIFEST))
+        if manifest["sha256"] != sha256 or not is_whole(place, manifest["files"]):
             return None
         arrays = {name: mapped(place / name) for name in manifest["files"]}
         parts = {
@@ -97,14 +97,6 @@ def opened(place: Path, sha256: str) -> Pixels | None:
         return Pixels(parts, tuple(manifest["mean"]), tuple(manifest["std"]))
     except DAMAGED:
         return None
-
-
-def read_manifest(place: Path, sha256: str) -> dict[str, Any]:
-    """What a set says of itself. Raises one of DAMAGED where there is none of this checksum."""
-    found: dict[str, Any] = json.loads(files.read(place / MANIFEST))
-    if found["sha256"] != sha256:
-        raise ValueError("it is another set")
-    return found
 
 
 def is_whole(place: Path, digests: Mapping[str, str]) -> bool:
@@ -176,7 +168,7 @@ def build(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
     made = [folder for folder in (place.parent, place.parent.parent) if not folder.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files.locked(lock_of(place), place.name, wait=True, leave=False):
+        with files.locked(place.with_suffix(".lock"), place.name, wait=True, leave=False):
             if opened(place, sha256):
                 return
             clear_drafts(place)
@@ -196,11 +188,6 @@ def build(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
         raise
 
 
-def lock_of(place: Path) -> Path:
-    """The file whose lock who decodes a set holds."""
-    return place.with_suffix(".lock")
-
-
 def clear_drafts(place: Path) -> None:
     """Deletes what processes that were killed have left of this set, and of others in its folder."""
     for draft in place.parent.glob(".*px-v*-*"):
@@ -208,7 +195,7 @@ def clear_drafts(place: Path) -> None:
         with contextlib.ExitStack() as others:
             try:
                 if of != place:
-                    others.enter_context(files.locked(lock_of(of), of.name, leave=False))
+                    others.enter_context(files.locked(of.with_suffix(".lock"), of.name, leave=False))
             except OSError:  # it is being made
                 continue
             shutil.rmtree(draft, ignore_errors=True)
@@ -272,13 +259,9 @@ def write(draft: Path, sha256: str, undecoded: Undecoded) -> None:
     arrays = sorted(draft.glob("*.npy"))
     marks = {path.name: mark_of(path) for path in arrays}
     said = {
-        "dataset": undecoded.name,
-        "sha256": sha256,
-        "parts": list(undecoded.sizes),
-        "mean": mean,
-        "std": std,
+        "dataset": undecoded.name, "sha256": sha256, "parts": list(undecoded.sizes), "mean": mean, "std": std,
         "files": {path.name: files.sha256_of(path) for path in arrays},
-    }
+    }  # fmt: skip
     note_whole(draft, marks)
     with synced(draft / MANIFEST) as file:
         file.write((json.dumps(said, indent=1) + "\n").encode(errors="surrogateescape"))

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from attnsweep.tasks.images import official, own_data
+import numpy as np
+
+from attnsweep.tasks.images import cache, official, own_data
+from attnsweep.tasks.images.cache import Pixels, Undecoded
 from attnsweep.tasks.images.own_data import collection
 from attnsweep.tasks.images.own_data.collection import Collection
+from attnsweep.tasks.images.own_data.pixels import fitted
 from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from attnsweep.tasks.images.cache import Pixels, Undecoded
 
 SIDE = 64  # pixels; the default side to which one's own images are resized, if they are larger
 LEAST_SIDE = 6  # of a default
@@ -191,10 +189,8 @@ def sized(dataset: ImageSet, image_size: int) -> ImageSet:
 
 
 @functools.cache
-def sample(name: str, image_size: int, skip_unreadable: bool) -> "np.ndarray":
+def sample(name: str, image_size: int, skip_unreadable: bool) -> np.ndarray:
     """A few training images of one's own, to estimate the range of their pixels; see `forget`."""
-    from attnsweep.tasks.images.own_data import collection
-
     found = own_set(name, skip_unreadable).own
     assert found is not None
     return collection.sample(found, image_size)
@@ -210,12 +206,10 @@ def forget(data_dir: Path | None = None) -> None:
         remembered.cache_clear()
 
 
-def drawn_for_validation(count: int) -> "tuple[np.ndarray, np.ndarray]":
+def drawn_for_validation(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The indices, of `count` training images of a built-in set, of those to train on (ascending) and those
     that validate.
     """
-    import numpy as np  # here, as a plan has no need of it
-
     order = np.random.RandomState(VALIDATION_SEED).permutation(count)
     held_out = validation_size(count)
     return np.sort(order[held_out:]), order[:held_out]
@@ -231,18 +225,16 @@ def validation_size(count: int) -> int:
 
 def pixels(
     name: str, image_size: int, data_dir: Path, *, sha256: str | None, skip_unreadable: bool = False
-) -> "Pixels":
+) -> Pixels:
     """The parts `train`, `val` and `test` of the set of that name, and the range of its pixels.
 
     Raises UserError where files are missing, cannot be read, or have another checksum than `sha256` (None:
     any).
     """
-    from attnsweep.tasks.images import cache
-
     if name == "digits" and image_size == DATASETS[name].image_size:
         return cache.in_memory(of_built_in(DATASETS[name], data_dir))  # quicker than any file
 
-    def undecoded() -> "Undecoded":
+    def undecoded() -> Undecoded:
         if own_data.is_own(name):
             found = own_data.collect(name, skip_unreadable=skip_unreadable, kept_in=data_dir)
             return of_own(found, image_size, known)
@@ -265,14 +257,12 @@ def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
 
     Raises UserError where one's own cannot be.
     """
-    from attnsweep.tasks.images import cache
-
     if dataset == DATASETS["digits"]:
         return
     known = dataset.checksum(data_dir)
     place, advance = cache.place_of(data_dir, known, dataset.image_size), when_slow(progress)
 
-    def undecoded() -> "Undecoded":
+    def undecoded() -> Undecoded:
         if dataset.own:
             return of_own(dataset.own, dataset.image_size, known, progress=advance)
         return of_built_in(dataset, data_dir, sha256=known, progress=advance)
@@ -290,10 +280,8 @@ def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
 
 
 @functools.cache
-def held(place: Path, sha256: str) -> "Pixels | None":
+def held(place: Path, sha256: str) -> Pixels | None:
     """A decoded set, mapped for as long as its trials may run, so that nobody deletes it; see `forget`."""
-    from attnsweep.tasks.images import cache
-
     return cache.opened(place, sha256)
 
 
@@ -304,10 +292,8 @@ def when_slow(progress: Progress) -> Progress:
 
 def of_own(
     found: Collection, side: int, sha256: str | None, progress: Progress = lambda done, total: None
-) -> "Undecoded":
+) -> Undecoded:
     """One's own images, to be decoded. Raises UserError where they have another checksum (None: any)."""
-    from attnsweep.tasks.images.cache import Undecoded
-
     if sha256 not in (None, found.sha256):
         raise collection.changed(found.listing.dataset)
     return Undecoded(
@@ -324,13 +310,11 @@ def of_built_in(
     *,
     sha256: str | None = None,
     progress: Progress = lambda done, total: None,
-) -> "Undecoded":
+) -> Undecoded:
     """A built-in set, read, to be resized where it is wanted at another size.
 
     Raises UserError as `official.read` does.
     """
-    from attnsweep.tasks.images.cache import Undecoded
-
     parts = official.read(dataset, data_dir, sha256=sha256)
     images, labels = parts["train"]
     train, val = drawn_for_validation(len(labels))
@@ -344,11 +328,9 @@ def of_built_in(
 
 
 def resized(
-    parts: "Mapping[str, tuple[np.ndarray, np.ndarray]]", side: int, progress: Progress
-) -> "Iterator[tuple[str, int, np.ndarray]]":
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]], side: int, progress: Progress
+) -> Iterator[tuple[str, int, np.ndarray]]:
     """The part, the label and the pixels (channels, side, side) of each image."""
-    from attnsweep.tasks.images.own_data.pixels import fitted
-
     done, total = 0, sum(len(labels) for _, labels in parts.values())
     for part, (images, labels) in parts.items():
         native = images.shape[-1] == side

@@ -9,13 +9,14 @@ import pickle
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from attnsweep.core import files
 from attnsweep.core.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
+from attnsweep.tasks.images import decoding
+from attnsweep.tasks.images.decoding import Part
 
 
 class BuiltIn(Protocol):
@@ -71,7 +72,7 @@ def checksum_of_files(dataset: BuiltIn, data_dir: Path) -> str:
     files = paths(dataset, data_dir)
     if not all(path.is_file() for path in files):
         raise UserError(f"{missing_files(dataset, data_dir)}; its checksum is part of every trial's id")
-    found = digest_of(zip(map(named, files), (path.read_bytes() for path in files), strict=True))
+    found = digest_of(files, (path.read_bytes() for path in files))
     if dataset.sha256 and found != dataset.sha256:
         raise UserError(not_official(dataset, files))
     return found
@@ -115,27 +116,21 @@ def download(dataset: BuiltIn, data_dir: Path) -> None:
             files.move(Path(scratch) / file, data_dir / file)
 
 
-def read(
-    dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None
-) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+def read(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> dict[str, Part]:
     """The parts `train` and `test` of a named data set, each as images (n, channels, height, width) of uint8
     and labels (n,) of int64.
 
     Raises UserError where the files have another checksum than the official one, or than `sha256` (None: that
     of the files as they are).
     """
-    return (
-        read_digits(dataset) if dataset.name == "digits" else read_official(dataset, data_dir, sha256=sha256)
-    )
+    return read_digits(dataset) if dataset.name == "digits" else read_official(dataset, data_dir, sha256)
 
 
-def read_digits(dataset: BuiltIn) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+def read_digits(dataset: BuiltIn) -> dict[str, Part]:
     """scikit-learn's 1,797 handwritten digits; every fifth one is for the test.
 
     Grey values 0..16 become 0..240.
     """
-    import numpy as np
-
     (packed,) = hashed(dataset, Path())  # read here: importing scikit-learn takes half a second
     text = io.BytesIO(gzip.decompress(packed))
     table = np.loadtxt(text, delimiter=",", dtype=np.int64)  # 64 grey values and a label in each row
@@ -144,15 +139,11 @@ def read_digits(dataset: BuiltIn) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
 
 
-def read_official(
-    dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None
-) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+def read_official(dataset: BuiltIn, data_dir: Path, sha256: str | None) -> dict[str, Part]:
     """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100, decoded from the very bytes that have its checksum.
 
     Raises UserError where the files have another, or are none of the data set's.
     """
-    from attnsweep.tasks.images import decoding  # here: it needs numpy
-
     contents = hashed(dataset, data_dir, sha256=sha256)
     decode = decoding.cifar if dataset.torchvision_class.startswith("CIFAR") else decoding.mnist
     try:
@@ -167,17 +158,13 @@ def hashed(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> li
     if not all(path.is_file() for path in files):
         raise UserError(missing_files(dataset, data_dir))
     contents = [path.read_bytes() for path in files]
-    if digest_of(zip(map(named, files), contents, strict=True)) != expected:
-        raise UserError(not_official(dataset, files) if dataset.sha256 else changed(dataset, files))
+    if digest_of(files, contents) != expected:
+        raise UserError(
+            not_official(dataset, files) if dataset.sha256
+            else f"dataset={dataset.name!r}: the files in {files[0].parent} have changed since the plan was "
+            "made; run the sweep again"
+        )  # fmt: skip
     return contents
-
-
-def changed(dataset: BuiltIn, files: Sequence[Path]) -> str:
-    """The sentence for files that were replaced after the plan had been made."""
-    return (
-        f"dataset={dataset.name!r}: the files in {files[0].parent} have changed since the plan was made; "
-        "run the sweep again"
-    )
 
 
 def not_official(dataset: BuiltIn, files: Sequence[Path]) -> str:
@@ -185,15 +172,10 @@ def not_official(dataset: BuiltIn, files: Sequence[Path]) -> str:
     return f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
 
 
-def named(path: Path) -> str:
-    """The name of an official file in the checksum."""
-    return f"{path.parent.name}/{path.name}"
-
-
-def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over the names, sizes and contents of files."""
+def digest_of(files: Sequence[Path], contents: Iterable[bytes]) -> str:
+    """SHA-256 over the names, each with that of its folder, the sizes and the contents of files."""
     digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(f"{name}\0{len(content)}\0".encode())
+    for path, content in zip(files, contents, strict=True):
+        digest.update(f"{path.parent.name}/{path.name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()

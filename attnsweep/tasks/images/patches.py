@@ -1,6 +1,6 @@
 """Which patches cut an image, which of them a model sees, and which one it takes by default."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attnsweep.core.errors import UserError
 
@@ -41,9 +41,4 @@ def unseen(model: str, size: int, fit: Sequence[int]) -> UserError:
 
 def nearest(fit: Sequence[int], asked: int) -> str:
     """Of the patches that fit the four nearest to the one that was asked for."""
-    return listed(sorted(sorted(fit, key=lambda size: abs(size - asked))[:4]))
-
-
-def listed(values: Iterable[object]) -> str:
-    """The values with commas between them."""
-    return ", ".join(map(str, values))
+    return ", ".join(map(str, sorted(sorted(fit, key=lambda size: abs(size - asked))[:4])))

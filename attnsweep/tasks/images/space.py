@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from attnsweep.core.axes import KERNEL, SHARED, Config, filled
+from attnsweep.core.axes import KERNEL, SHARED, Config, Value, filled
 from attnsweep.core.errors import UserError
 from attnsweep.nn.design import RELATIVE, check, variant_of
 from attnsweep.tasks import own
@@ -33,13 +33,8 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_DATASET = "digits"
 OF_DATA = ("image_size", "channels", "num_classes")
-LATER = {  # newer than users' own models, whose arguments of these names stay in `model_args`
-    "pooling",
-    "drop_path",
-    *VARIANTS,
-    *recipe.AXES,
-    *TUNING,
-}
+# newer than users' own models, whose arguments of these names stay in `model_args`
+LATER = {"pooling", "drop_path", *VARIANTS, *recipe.AXES, *TUNING}
 OF_MODELS = {
     name: KNOWN[name] for name in (*OF_DATA, *RECIPE, *itertools.chain(*MODELS.values())) if name not in LATER
 }
@@ -113,14 +108,9 @@ def is_varied(config: Mapping[str, Any]) -> bool:
 def of_own_model(point: Mapping[str, object], model: str) -> Config:
     """The configuration of a user's own model. Raises UserError as `own.complete` and `recipe` do."""
     config = own.complete(
-        point,
-        model,
-        axes=OF_MODELS,
-        recipe=RECIPE,
-        of_data=of_images,
+        point, model, axes=OF_MODELS, recipe=RECIPE, of_data=of_images, task_defaults=recipe.defaults,
         later={name: KNOWN[name] for name in (*recipe.AXES, *TUNING)},
-        task_defaults=recipe.defaults,
-    )
+    )  # fmt: skip
     return recipe.completed(config)
 
 
@@ -143,15 +133,18 @@ def refuse_drop_path(point: Mapping[str, object], model: str) -> None:
 
 
 def of_images(point: Mapping[str, object]) -> Config:
-    """The axes that the data set determines."""
+    """The axes that the data set determines: its images are resized, and the head has more outputs than it
+    has classes, where the point says so. Raises UserError where these are too few.
+    """
     dataset = image_set(point)
-    return {
-        "dataset": dataset.name,
-        "channels": dataset.channels,
-        "image_size": image_size(point.get("image_size"), dataset),
-        "num_classes": num_classes(point.get("num_classes"), dataset),
-        "unreadable": point.get("unreadable") if dataset.is_folder else None,
-    }
+    sizes: dict[str, Value] = {"image_size": dataset.image_size, "num_classes": dataset.num_classes}
+    config = filled(KNOWN, sizes, point, sizes)
+    if (wanted := config["num_classes"]) < dataset.num_classes:
+        raise UserError(
+            f"num_classes={wanted} is too few for {dataset.name}; use {dataset.num_classes} or more"
+        )
+    unreadable = point.get("unreadable") if dataset.is_folder else None
+    return config | {"dataset": dataset.name, "channels": dataset.channels, "unreadable": unreadable}
 
 
 def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
@@ -166,26 +159,6 @@ def image_set(point: Mapping[str, object]) -> datasets.ImageSet:
 def image_set_of_trial(config: Config) -> datasets.ImageSet:
     """The data set of a configuration, at its size of images."""
     return datasets.sized(image_set(config), config["image_size"])
-
-
-def image_size(value: object, dataset: datasets.ImageSet) -> int:
-    """The side of the input image in pixels, to which the data set's images are resized where it differs."""
-    if value is None:
-        return dataset.image_size
-    size: int = KNOWN["image_size"].check(value)
-    return size
-
-
-def num_classes(value: object, dataset: datasets.ImageSet) -> int:
-    """The outputs of the head: the data set's classes, or more if the point says so."""
-    if value is None:
-        return dataset.num_classes
-    wanted: int = KNOWN["num_classes"].check(value)
-    if wanted < dataset.num_classes:
-        raise UserError(
-            f"num_classes={wanted} is too few for {dataset.name}; use {dataset.num_classes} or more"
-        )
-    return wanted
 
 
 def feature_side(config: Mapping[str, Any]) -> int:

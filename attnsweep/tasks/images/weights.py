@@ -154,15 +154,12 @@ def shapes(path: Path, sha256: str) -> "State":
 def read(path: Path, sha256: str) -> "State":
     """The weights in a file of this checksum. Raises UserError where they cannot be read."""
     try:
-        with files.reading(path, follow=True) as file:
-            content = file.read()
+        content = files.read(path, follow=True)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise UserError(
                 f"weights={str(path)!r} have changed since the plan was made; run the sweep again"
             )
-        if path.suffix == ".safetensors":
-            return of_safetensors(content)
-        return unwrapped(of_torch(content))
+        return unwrapped((of_safetensors if path.suffix == ".safetensors" else of_torch)(content))
     except UserError:
         raise
     except Exception as error:  # torn, foreign or hostile
@@ -181,13 +178,13 @@ def of_torch(content: bytes) -> Any:
         raise ValueError("it is no file of tensors alone: save model.state_dict() there") from error
 
 
-def of_safetensors(content: bytes) -> "State":
+def of_safetensors(content: bytes) -> Any:
     """The tensors in a file of safetensors. Raises UserError where that package is missing."""
     try:
         import safetensors.torch
     except ModuleNotFoundError as error:
         raise UserError("safetensors is not installed; pip install 'attnsweep[timm]'") from error
-    return unwrapped(safetensors.torch.load(content))
+    return safetensors.torch.load(content)
 
 
 def unwrapped(found: Any) -> "State":

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.patches import default, divisors, is_seen, listed, nearest, unseen
+from attnsweep.tasks.images.patches import default, divisors, is_seen, nearest, unseen
 
 PLAIN = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size")
 BARE = (*PLAIN, "dropout")
@@ -180,10 +180,8 @@ def check_multiple(config: Mapping[str, Any], key: str, of: int | str) -> None:
     if value % step:
         name = f"{of}={step}" if isinstance(of, str) else str(of)
         least = LEAST.get(config["model"], {}).get(key, 1)
-        multiples = (n * step for n in (value // step, value // step + 1) if n * step >= least)
-        raise UserError(
-            f"{key}={value} is no multiple of {name}, as {config['model']} needs; use {listed(multiples)}"
-        )
+        near = ", ".join(str(n * step) for n in (value // step, value // step + 1) if n * step >= least)
+        raise UserError(f"{key}={value} is no multiple of {name}, as {config['model']} needs; use {near}")
 
 
 def check_patch(config: Mapping[str, Any]) -> None:

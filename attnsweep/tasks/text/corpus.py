@@ -139,8 +139,7 @@ def paths_below(root: Path) -> Iterator[Path]:
 
 def content_of(path: Path) -> bytes:
     """The bytes of a file. Raises UserError where they are no text."""
-    with files.reading(path, follow=True) as file:
-        content = file.read()
+    content = files.read(path, follow=True)
     if not content.strip():
         raise UserError(f"{clean(path)} is empty; delete it, or leave it out")
     if content.startswith(UTF_16):

@@ -6,31 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.own_data import csv_file, folder
+from attnsweep.tasks.images.own_data import csv_file, folder, npz_file, parquet_file
 from attnsweep.tasks.images.own_data.collection import Collection
 from attnsweep.tasks.images.own_data.collection import collect as collect_listing
 from attnsweep.tasks.images.own_data.listing import Listing
 
-
-def npz(file: Path) -> Listing:
-    """See `npz_file.listed`."""
-    from attnsweep.tasks.images.own_data import npz_file  # here: numpy takes time to import
-
-    return npz_file.listed(file)
-
-
-def parquet(root: Path) -> Listing:
-    """See `parquet_file.listed`."""
-    from attnsweep.tasks.images.own_data import parquet_file  # here: so does pyarrow
-
-    return parquet_file.listed(root)
-
-
 KINDS: dict[str, Callable[[Path], Listing]] = {
     "folder": folder.listed,
     "csv": csv_file.listed,
-    "parquet": parquet,
-    "npz": npz,
+    "parquet": parquet_file.listed,
+    "npz": npz_file.listed,
 }
 NAMES = ("folder:PATH", "csv:PATH", "parquet:PATH", "npz:PATH")  # as people write them
 

@@ -2,12 +2,14 @@
 tests.
 """
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
@@ -15,9 +17,6 @@ from attnsweep.tasks.images.own_data import listing as listings
 from attnsweep.tasks.images.own_data import pixels, split, unreadable
 from attnsweep.tasks.images.own_data.listing import Entry, Listing, Reader
 from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MOST_NAMED = 100  # images in one sentence
 SAMPLED = 8  # images that stand for a set's range of pixels
@@ -152,46 +151,28 @@ def tried(listing: Listing, found: Sequence[Seen], kept_in: Path | None) -> list
     faults = unreadable.known(kept_in, digests) if kept_in else None
     if faults is not None:
         return [replace(one, fault=faults.get(i)) for i, one in enumerate(found)]
-    again = list(in_parallel(seen_and_tried, every(listing)))
+    again = list(in_parallel(functools.partial(seen, tries=True), every(listing)))
     if kept_in and [one.digest for one in again] == digests:
         unreadable.keep(kept_in, digests, {i: one.fault for i, one in enumerate(again) if one.fault})
     return again
 
 
-def seen(read: Reader) -> Seen:
-    """See `Seen`."""
-    return looked_at(content_or_nothing(read))
-
-
-def seen_and_tried(read: Reader) -> Seen:
-    """The same of an image that is decoded, too."""
-    content = content_or_nothing(read)
-    one = looked_at(content)
+def seen(read: Reader, *, tries: bool = False) -> Seen:
+    """See `Seen`; a file that cannot be read counts as empty. With `tries`, the image is decoded, too."""
+    content, fault = b"", None
     try:
-        if not content:
-            read()  # raises why, if it is not there
-        pixels.decoded(pixels.opened(content))
+        content = read()
+        if tries:
+            pixels.decoded(pixels.opened(content))
     except Exception as error:  # Pillow raises nearly anything on a torn or hostile file
-        return Seen(one.digest, one.side, one.is_grey, one.is_as_stored, pixels.why(error))
-    return one
-
-
-def content_or_nothing(read: Reader) -> bytes:
-    """The bytes of a file, none where it cannot be read."""
-    try:
-        return read()
-    except OSError:
-        return b""
-
-
-def looked_at(content: bytes) -> Seen:
-    """What is seen of an image in a file's bytes."""
+        fault = pixels.why(error) if tries else None
     image = pixels.header(content)
     return Seen(
         hashlib.sha256(content).digest(),
         side=min(image.size) if image else None,
         is_grey=image is not None and image.mode.startswith(pixels.GREY) and image.mode != "LAB",
         is_as_stored=image is None or pixels.is_as_stored(image),
+        fault=fault,
     )
 
 
@@ -209,7 +190,7 @@ def checksum(entries: Sequence[Entry], images: Sequence[Seen], copies: set[int])
 
 def decoded(
     collection: Collection, side: int, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> "Iterator[tuple[str, int, np.ndarray]]":
+) -> Iterator[tuple[str, int, np.ndarray]]:
     """The part, the label and the pixels (channels, side, side) of each image whose bytes are those that were
     seen.
 
@@ -219,14 +200,14 @@ def decoded(
     number = {label: i for i, label in enumerate(collection.classes)}
     faults: dict[str, str] = {}
 
-    def attempt(job: tuple[Reader, bytes]) -> "np.ndarray | str | None":
+    def attempt(job: tuple[Reader, bytes]) -> np.ndarray | str | None:
         read, digest = job
         try:
             content = read()
             if hashlib.sha256(content).digest() != digest:
                 return None
             return pixels.square(content, side, collection.channels)
-        except Exception as error:  # as in `seen_and_tried`
+        except Exception as error:  # as in `seen`
             return pixels.why(error)
 
     entries, total = collection.entries, len(collection.kept)
@@ -245,16 +226,14 @@ def decoded(
         raise cannot_be_read(collection.listing.dataset, faults, total)
 
 
-def sample(collection: Collection, side: int) -> "np.ndarray":
+def sample(collection: Collection, side: int) -> np.ndarray:
     """Up to `SAMPLED` training images (n, channels, side, side) from all over the set, grey where one cannot
     be read.
     """
-    import numpy as np
-
     train = [i for i, part in zip(collection.kept, collection.part_of, strict=True) if part == "train"]
     chosen = train[:: -(-len(train) // SAMPLED)]
 
-    def attempt(read: Reader) -> "np.ndarray":
+    def attempt(read: Reader) -> np.ndarray:
         try:
             return pixels.square(read(), side, collection.channels)
         except Exception:  # `decoded` names them all

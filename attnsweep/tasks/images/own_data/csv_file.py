@@ -25,7 +25,10 @@ def listed(file: Path) -> Listing:
     Raises UserError where it is no such table, or names files that are not there.
     """
     rows = list(rows_of(file))
-    paths = [file.parent / (path if is_there(file.parent / path) else posix(path)) for _, path, _, _ in rows]
+    paths = [
+        file.parent / (path if is_there(file.parent / path) else path.replace("\\", "/"))  # of Windows
+        for _, path, _, _ in rows
+    ]
     missing = [row for row, path in zip(rows, paths, strict=True) if not is_there(path)]
     if missing:
         raise refusal(
@@ -41,11 +44,6 @@ def listed(file: Path) -> Listing:
         classes=in_order({label for _, _, label, _ in rows}),
         named={part: name for name, part in parts.items() if part},
     )
-
-
-def posix(path: str) -> str:
-    """A path that Windows wrote."""
-    return path.replace("\\", "/")
 
 
 def is_there(path: Path) -> bool:

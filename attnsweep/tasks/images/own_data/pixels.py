@@ -8,8 +8,9 @@ import functools
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -19,28 +20,28 @@ DRAWINGS = ("EPS", "WMF")  # Pillow has Ghostscript, or Windows, draw them
 GREY = ("1", "L", "LA", "La", *DEEP)  # and those without colours
 
 
-def square(content: bytes, side: int, channels: int) -> "np.ndarray":
+def square(content: bytes, side: int, channels: int) -> np.ndarray:
     """The image in a file's bytes (channels, side, side) of uint8: its shorter side is resized to `side`,
     then its centre is cut out. Raises what Pillow raises.
     """
-    import numpy as np
+    return cut(decoded(opened(content)).convert("L" if channels == 1 else "RGB"), side)
+
+
+def fitted(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A decoded image (channels, h, w) of uint8, resized as `square` does."""
+    from PIL import Image
+
+    return cut(
+        Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))),
+        side,
+    )
+
+
+def cut(image: "Image.Image", side: int) -> np.ndarray:
+    """See `square`."""
     from PIL import ImageOps
 
-    image = decoded(opened(content)).convert("L" if channels == 1 else "RGB")
-    return np.asarray(ImageOps.fit(image, (side, side))).reshape(side, side, channels).transpose(2, 0, 1)
-
-
-def fitted(pixels: "np.ndarray", side: int) -> "np.ndarray":
-    """A decoded image (channels, h, w) of uint8, resized as `square` does."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    if pixels.shape[1:] == (side, side):
-        return pixels
-    image = Image.fromarray(
-        pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    )
-    return np.asarray(ImageOps.fit(image, (side, side))).reshape(side, side, len(pixels)).transpose(2, 0, 1)
+    return np.asarray(ImageOps.fit(image, (side, side))).reshape(side, side, -1).transpose(2, 0, 1)
 
 
 def why(error: Exception) -> str:
@@ -117,7 +118,6 @@ def eight_bits(image: "Image.Image") -> "Image.Image":
 
     Raises ValueError where its pixels are floats, or have more than 16 bits: their range is not known.
     """
-    import numpy as np
     from PIL import Image
 
     values = np.asarray(image)

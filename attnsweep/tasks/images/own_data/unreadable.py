@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attnsweep.core import files
-
-# what reading what is not whole raises
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
+from attnsweep.tasks.images.cache import DAMAGED
 
 
 def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
