@@ -8,8 +8,8 @@ a token, or of a head after an axis h or g. `kernels` defines masks.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -25,6 +25,8 @@ from attnsweep.nn.positions import alibi_bias, apply_rope, fold_alibi
 from attnsweep.nn.windows import blockwise_attention, window_mask
 
 FLEX_FROM = 128  # tokens: a block of FlexAttention's
+# the arguments of a kernel: queries (b, h, n, d), keys and values (b, g, m, d); mask, bias and `causal`
+KernelInputs = tuple[Tensor, Tensor, Tensor, dict[str, Any]]
 
 
 class Cache:
@@ -71,17 +73,6 @@ class Cache:
         """Selects rows of the batch, in this order, as beam search does."""
         if self.held:
             self.held = tuple(part[rows] for part in self.held)
-
-
-class KernelInputs(NamedTuple):
-    """The arguments of a kernel: queries (b, h, n, d), keys and values (b, g, m, d), mask, bias and
-    `causal`.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    masking: dict[str, Any]
 
 
 class MultiHeadAttention(nn.Module):
@@ -186,10 +177,10 @@ class MultiHeadAttention(nn.Module):
         """Queries, and all keys and values, those in the cache included."""
         if keys is not None:
             q = self.norm_queries(self.split(self.to_queries(queries)))
-            return KernelInputs(q, *self.cross_keys_values(keys, cache), {"mask": mask, "causal": causal})
+            return q, *self.cross_keys_values(keys, cache), {"mask": mask, "causal": causal}
         q, k, v = self.project(queries, start=cache.tokens if cache is not None else 0)
         masking = self.masking(mask, q, cache, causal=causal)
-        return KernelInputs(q, *self.extend_cache(k, v, cache), masking)
+        return q, *self.extend_cache(k, v, cache), masking
 
     def extend_cache(self, keys: Tensor, values: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """All keys and values, those in the cache included; the cache keeps what later tokens can attend
@@ -253,9 +244,7 @@ class MultiHeadAttention(nn.Module):
             bias = alibi_bias(here, there, self.heads, like=queries)
         if mask is not None and variant.window is not None and cache is not None:
             mask = mask[..., there] if mask.shape[-1] == cache.tokens + n else mask
-        if variant.window is not None and not (
-            cache is not None and n == 1
-        ):  # it holds no more than the window
+        if variant.window is not None and (cache is None or n > 1):  # a cache holds no more than the window
             near = window_mask(here, there, variant.window, variant.sinks)
             mask = near if mask is None else near & mask
         return {"mask": mask, "bias": bias, "causal": causal}
@@ -309,15 +298,11 @@ def attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    attentions = [
-        (name, part) for name, part in model.named_modules() if isinstance(part, MultiHeadAttention)
-    ]
-    hooks = [part.register_forward_hook(record(name), with_kwargs=True) for name, part in attentions]
-    try:
+    with ExitStack() as hooks:
+        for name, part in model.named_modules():
+            if isinstance(part, MultiHeadAttention):
+                hooks.enter_context(part.register_forward_hook(record(name), with_kwargs=True))
         yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # --- What the pieces are made of ---

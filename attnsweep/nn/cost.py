@@ -77,7 +77,7 @@ def multi_head(
         sums(queries, keys, heads=heads, kv_heads=variant.kv_heads or heads, dim_head=dim_head, causal=causal,
              turned=turned) if attention == "linear"
         else (4 if attention == "differential" else 2) * (inner + folded)
-        * (queries * keys if crosses else pairs(queries, variant, causal=causal)),
+        * (queries * keys if crosses else blockwise_pairs(queries, variant, causal=causal) or queries**2),
     )  # fmt: skip
 
 
@@ -89,14 +89,10 @@ def fold_from(attention: str, variant: Variant) -> float:
     return FOLD_FROM if folds else math.inf
 
 
-def pairs(tokens: int, variant: Variant, *, causal: bool) -> int:
-    """The pairs of a query and a key that are computed where tokens attend to one another."""
-    return blockwise_pairs(tokens, variant, causal=causal) or tokens**2
-
-
 def blockwise_pairs(tokens: int, variant: Variant, *, causal: bool) -> int | None:
-    """The pairs where queries read under a window in blocks, each block from the keys around it and the
-    sinks; None where all pairs are computed, as they are less than twice as many, or there is no window.
+    """The pairs of a query and a key where queries read under a window in blocks, each block from the keys
+    around it and the sinks; None where all are computed, as they are less than twice as many, or there is no
+    window.
     """
     if variant.window is None:
         return None

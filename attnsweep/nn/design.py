@@ -49,7 +49,10 @@ def check(attention: str, variant: Variant, *, heads: int, dim_head: int, dropou
     that of the weights.
     """
     one_of("attention", attention, ATTENTIONS)
-    check_heads(heads, variant.kv_heads)
+    kv_heads = variant.kv_heads
+    if kv_heads is not None and (kv_heads > heads or heads % kv_heads):
+        fitting = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
+        raise UserError(f"kv_heads={kv_heads} does not divide heads={heads}; use {fitting}")
     check_widths(attention, variant.positions, dim_head)
     if variant.sinks and variant.window is None:
         raise UserError(
@@ -104,13 +107,6 @@ def check_window(variant: Variant, *, longest: int, what: str, causal: bool) -> 
             f"window={window} with sinks={sinks} closes nothing, as {what} has {longest} tokens; use sinks "
             f"of {most} or less"
         )
-
-
-def check_heads(heads: int, kv_heads: int | None) -> None:
-    """Raises UserError where heads of keys and values cannot be shared out evenly."""
-    if kv_heads is not None and (kv_heads > heads or heads % kv_heads):
-        fitting = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
-        raise UserError(f"kv_heads={kv_heads} does not divide heads={heads}; use {fitting}")
 
 
 def parts_of(attention: str) -> int:

@@ -15,6 +15,7 @@ keys. A query that may attend to nothing has zero weights, output and gradients,
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -47,19 +48,9 @@ class Kernel(Protocol):
         """
 
 
-class Weights(Protocol):
-    """How much each query attends to each key (b, h, n, m): the first half of a `Kernel`."""
-
-    def __call__(
-        self,
-        queries: Float[Tensor, "b h n d"],
-        keys: Float[Tensor, "b g m d"],
-        *,
-        mask: Mask | None = None,
-        bias: Bias | None = None,
-        causal: bool = False,
-    ) -> Float[Tensor, "b h n m"]:
-        """Raises as `expand_mask` does where the mask does not fit."""
+# how much each query attends to each key (b, h, n, m): the first half of a `Kernel`, such as
+# `attention_weights`
+Weights = Callable[..., Float[Tensor, "b h n m"]]
 
 
 def attention_weights(
@@ -95,11 +86,8 @@ def repeat_kv(keys: Float[Tensor, "b g m d"], queries: Float[Tensor, "b h n d"])
     """The keys or values of each query head: h / g consecutive heads share one (grouped-query attention,
     https://arxiv.org/abs/2305.13245, section 2.2).
     """
-    return (
-        keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
-        if is_grouped(queries, keys)
-        else keys
-    )
+    shared = queries.shape[1] // keys.shape[1]
+    return keys.repeat_interleave(shared, dim=1) if is_grouped(queries, keys) else keys
 
 
 def is_grouped(queries: Tensor, keys: Tensor) -> bool:

@@ -14,6 +14,7 @@ Shapes: b examples, h heads, n queries, m keys, d the width of a token, or of a 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,11 +87,16 @@ def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Caches the table that `make(*sizes, dtype, device)` gives for tensors like the first argument. While
     torch traces it is made anew: tensors of a trace mean nothing after it.
     """
-    known = functools.lru_cache(maxsize=64)(make)
+
+    def made(*arguments: Any) -> Tensor:
+        with torch.inference_mode(False):  # training may use it later
+            return make(*arguments)
+
+    known = functools.lru_cache(maxsize=64)(made)
 
     def table(like: Tensor, *sizes: int) -> Tensor:
         traced = torch.compiler.is_compiling() or type(like) is not Tensor
-        return (make if traced else known)(*sizes, like.dtype, like.device)
+        return (made if traced else known)(*sizes, like.dtype, like.device)
 
     return table
 
@@ -100,10 +106,9 @@ def rotations(
     longest: int, dim: int, parts: int, dtype: torch.dtype, device: torch.device
 ) -> Shaped[Tensor, "n i"]:
     """exp(i position frequency) for positions below `longest`, (longest, parts dim / 2), complex."""
-    with torch.inference_mode(False):  # training may use them later
-        places = torch.arange(longest, dtype=torch.float64, device=device)
-        angles = torch.outer(places, frequencies(dim, device=device)).repeat(1, parts)
-        return torch.complex(*(part.to(dtype.to_real()) for part in (angles.cos(), angles.sin())))
+    places = torch.arange(longest, dtype=torch.float64, device=device)
+    angles = torch.outer(places, frequencies(dim, device=device)).repeat(1, parts)
+    return torch.complex(*(part.to(dtype.to_real()) for part in (angles.cos(), angles.sin())))
 
 
 def alibi_slopes(heads: int) -> Float[Tensor, " h"]:
@@ -120,8 +125,7 @@ def alibi_slopes(heads: int) -> Float[Tensor, " h"]:
 @cached_table
 def negative_slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "h 1 1"]:
     """Minus the slopes."""
-    with torch.inference_mode(False):
-        return -alibi_slopes(heads).to(device, dtype)[:, None, None]
+    return -alibi_slopes(heads).to(device, dtype)[:, None, None]
 
 
 def alibi_bias(
@@ -155,17 +159,13 @@ def folded_slopes(
     heads: int, dim_head: int, longest: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "h n FOLDED"]:
     """What `fold_alibi` puts before queries, (h, longest, FOLDED)."""
-    with torch.inference_mode(False):
-        slope = (alibi_slopes(heads) * math.sqrt(dim_head)).to(device, dtype)[:, None].expand(-1, longest)
-        place = torch.arange(longest, device=device)
-        return torch.stack([-slope * place, DIGIT * slope, slope, torch.zeros_like(slope)], dim=-1)
+    slope = (alibi_slopes(heads) * math.sqrt(dim_head)).to(device, dtype)[:, None].expand(-1, longest)
+    place = torch.arange(longest, device=device)
+    return torch.stack([-slope * place, DIGIT * slope, slope, torch.zeros_like(slope)], dim=-1)
 
 
 @cached_table
 def folded_places(longest: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n FOLDED"]:
     """What `fold_alibi` puts before keys, (longest, FOLDED)."""
-    with torch.inference_mode(False):
-        place = torch.arange(longest, device=device)
-        return torch.stack([torch.ones_like(place), place // DIGIT, place % DIGIT, 0 * place], dim=-1).to(
-            dtype
-        )
+    place = torch.arange(longest, device=device)
+    return torch.stack([torch.ones_like(place), place // DIGIT, place % DIGIT, 0 * place], dim=-1).to(dtype)

@@ -154,18 +154,19 @@ def convolved(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, int]]]:
         if isinstance(layer, nn.Conv2d):
             found.append((layer, read[0].shape[-1]))
 
-    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if isinstance(part, nn.Conv2d)]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for part in model.modules():
+            hooks.enter_context(part.register_forward_pre_hook(note))
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def rehearsal_of(config: Config) -> Rehearsal:
     """The rehearsal of a configuration of one's own model, or of another library's."""
     dataset, side = space.image_set(config), config["image_size"]
-    mean, std = pixel_statistics(config)
+    mean, std = dataset.mean, dataset.std
+    if mean is None or std is None:  # of one's own: by a few images
+        few = datasets.sample(dataset.name, side, config["unreadable"] == "skip")
+        mean, std = (tuple(one.tolist()) for one in statistics(few))
     trained = sizes(dataset.trained_size, config["batch_size"])
     judged = sizes(dataset.val_size, JUDGE_BATCH) | sizes(dataset.test_size, JUDGE_BATCH)
     return Rehearsal(
@@ -192,18 +193,6 @@ def tried(occurring: Iterable[int]) -> tuple[int, ...]:
     with which a model can do otherwise.
     """
     return tuple(sorted({min(TRIED, size) for size in occurring}, reverse=True))
-
-
-def pixel_statistics(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel by which a data set is normalised; of one's own those of
-    a few of its images.
-    """
-    dataset = space.image_set(config)
-    if dataset.mean and dataset.std:
-        return dataset.mean, dataset.std
-    few = datasets.sample(dataset.name, config["image_size"], config["unreadable"] == "skip")
-    mean, std = statistics(few)
-    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def described(answer: object) -> str:

@@ -10,7 +10,7 @@ Shapes: b examples, h heads, n tokens: the class token, then the patches, row by
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,10 @@ def patch_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    hooks = [
-        module.register_forward_pre_hook(record(name)) for name, module in softmax_outputs(model).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in softmax_outputs(model).items():
+            hooks.enter_context(module.register_forward_pre_hook(record(name)))
         yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def rollout(maps: Iterable[Float[Tensor, "b h n n"]]) -> Float[Tensor, "b n n"]:
