@@ -9,7 +9,7 @@ keys in URIs are left out.
 import logging
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,18 +66,13 @@ def in_markdown(text: str) -> str:
 
 def cleaned(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Rows with all text sanitised."""
-    texts = [name for name in frame.select_dtypes(["object", "string", "category"]) if has_text(frame[name])]
-    return frame.assign(**{name: frame[name].astype(object).map(as_text) for name in texts})
 
+    def sanitised(value: object) -> object:
+        return printable(value) if isinstance(value, str) else value
 
-def has_text(column: "pd.Series[Any]") -> bool:
-    """Whether a column holds any text."""
-    return any(isinstance(value, str) for value in column)
-
-
-def as_text(value: object) -> object:
-    """A value of a row, sanitised if it is text."""
-    return printable(value) if isinstance(value, str) else value
+    columns = {name: frame[name] for name in frame.select_dtypes(["object", "string", "category"])}
+    texts = {name: one for name, one in columns.items() if any(isinstance(value, str) for value in one)}
+    return frame.assign(**{name: one.astype(object).map(sanitised) for name, one in texts.items()})
 
 
 class CleanRecords(logging.Filter):

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gc
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from functools import partial
+from multiprocessing import get_start_method, set_start_method
 from typing import Any, TypeVar
 
 import numpy as np
@@ -74,7 +74,7 @@ def begin_anew() -> None:
     outside = outermost.get() or values()
     once = (replaced.set_functions, replaced.set_hooks)
     restore({i: outside[i] for i, (_, put) in enumerate(settings()) if put in once})
-    set_start_method(None)  # whatever this process has set: a file may do it where nobody has
+    set_start_method(None, force=True)  # whatever this process has set: a file may do it where nobody has
 
 
 def as_torch_begins() -> None:
@@ -169,10 +169,10 @@ def settings() -> tuple[Setting, ...]:
         *settings_of_python(),
         (lambda: [*sys.argv], lambda words: sys.argv.__setitem__(slice(None), words)),
         (importing.active, importing.activate),
-        (lambda: [*warnings.filters], set_filters),
+        (lambda: [*warnings.filters], lambda known: warnings.filters.__setitem__(slice(None), known)),  # type: ignore[index]
         (lambda: logging.root.manager.disable, logging.disable),
         (lambda: (logging.root.level, [*logging.root.handlers]), set_root_logger),
-        (start_method, set_start_method),
+        (partial(get_start_method, allow_none=True), partial(set_start_method, force=True)),
         (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         (sys.getrecursionlimit, sys.setrecursionlimit),
         *((partial(signal.getsignal, one), partial(signal.signal, one)) for one in SIGNALS),
@@ -197,25 +197,14 @@ def settings_of_python() -> tuple[Setting, ...]:
         (lambda: dict(os.environ), set_environment),
         (folder, os.chdir),
         (umask, os.umask),
-        attribute(sys, "excepthook"),
+        *(attribute(sys, name) for name in ("excepthook", "stdout", "stderr")),
         (lambda: [*sys.path], lambda paths: sys.path.__setitem__(slice(None), paths)),
-        (lambda: (sys.stdout, sys.stderr), set_streams),
     )
 
 
 def attribute(owner: Any, name: str) -> Setting:
     """An attribute as a setting."""
     return partial(getattr, owner, name), partial(setattr, owner, name)
-
-
-def start_method() -> str | None:
-    """How processes are started, None where nobody has said it."""
-    return multiprocessing.get_start_method(allow_none=True)
-
-
-def set_start_method(method: str | None) -> None:
-    """Sets how processes are started, also where that was set before."""
-    multiprocessing.set_start_method(method, force=True)
 
 
 def set_root_logger(state: tuple[int, list[logging.Handler]]) -> None:
@@ -251,13 +240,3 @@ def set_environment(wanted: dict[str, str]) -> None:
     for key in os.environ.keys() - wanted.keys():
         del os.environ[key]
     os.environ.update(wanted)
-
-
-def set_filters(known: list[Any]) -> None:
-    """Sets which warnings are shown."""
-    warnings.filters[:] = known  # type: ignore[index]
-
-
-def set_streams(streams: tuple[Any, Any]) -> None:
-    """Sets where standard output and standard error go."""
-    sys.stdout, sys.stderr = streams

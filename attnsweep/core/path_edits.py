@@ -8,21 +8,15 @@ are installed, nothing is the user's.
 import ast
 import contextlib
 import functools
+import operator
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 SETTERS = ("insert", "append", "extend")
-FUNCTIONS = (
-    "abspath",
-    "dirname",
-    "expanduser",
-    "getcwd",
-    "join",
-    "normpath",
-    "realpath",
-)  # of os and os.path
+# of os and os.path
+FUNCTIONS = ("abspath", "dirname", "expanduser", "getcwd", "join", "normpath", "realpath")
 METHODS = ("absolute", "as_posix", "cwd", "expanduser", "joinpath", "resolve", "with_name")  # of a path
 INSTALLED = {"site-packages", "dist-packages"}
 PARTS = ("curdir", "pardir", "parent", "parents", "path", "Path")
@@ -92,11 +86,10 @@ def value_of(node: ast.AST, names: Mapping[str, Any]) -> Any:
         case ast.Attribute(value=owner, attr=attr) if attr in (*PARTS, *FUNCTIONS, *METHODS):
             return computed(getattr, value_of(owner, names), attr)
         case ast.Subscript(value=owner, slice=index):
-            return computed(lambda one, at: one[at], value_of(owner, names), value_of(index, names))
-        case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return computed(lambda one, other: one / other, value_of(left, names), value_of(right, names))
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return computed(lambda one, other: one + other, value_of(left, names), value_of(right, names))
+            return computed(operator.getitem, value_of(owner, names), value_of(index, names))
+        case ast.BinOp(left=left, op=(ast.Div() | ast.Add()) as sign, right=right):
+            function = operator.truediv if isinstance(sign, ast.Div) else operator.add
+            return computed(function, value_of(left, names), value_of(right, names))
         case ast.JoinedStr(values=parts):
             return "".join(str(value_of(part, names)) for part in parts)
         case ast.FormattedValue(value=value, format_spec=None):

@@ -145,14 +145,9 @@ def modules_of(package: str, places: Sequence[str]) -> list[str]:
         name.removesuffix(".py")
         for folder in folders[:1]
         for name in os.listdir(folder)
-        if is_module(folder, name)
+        if name.endswith(".py") or os.path.isfile(os.path.join(folder, name, "__init__.py"))
     }
     return [f"{package}.{name}" for name in sorted(names - {"__init__"})]
-
-
-def is_module(folder: str, name: str) -> bool:
-    """Whether a file of a folder is a module, or a folder of it a package."""
-    return name.endswith(".py") or os.path.isfile(os.path.join(folder, name, "__init__.py"))
 
 
 def module_at(name: str, path: str, bytes_of: Reader) -> Module | None:
@@ -222,14 +217,12 @@ def named_by(node: ast.AST, package: str) -> Iterator[str]:
             )
         case ast.Call(
             func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
-            args=[ast.Constant(value=str(name)), *_],
+            args=[named, *_],
         ):
-            yield from [name] if (name := absolute(name, package)) else []
-        case ast.Call(
-            func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
-            args=[made, *_],
-        ):  # a name that is made as the file runs
-            yield from named_below(made, package)
+            if isinstance(named, ast.Constant) and isinstance(named.value, str):
+                yield from filter(None, [absolute(named.value, package)])
+            else:  # a name that is made as the file runs
+                yield from named_below(named, package)
         case ast.Attribute(attr="iter_modules" | "walk_packages") if package != FOLDER:
             yield f"{package}{ANY}"
 

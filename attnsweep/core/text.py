@@ -14,9 +14,7 @@ UNITS = {  # of limits that are not counts
     "memory_mb": {"": 1, "mb": 1, "gb": 1e3},
 }
 EXAMPLES = {"latency_ms": "2 or '500us'", "memory_mb": "800 or '2GB'"}
-GROUPED = re.compile(
-    r"\d{1,3}(,\d{3})+"
-)  # 1,000,000; only for counts: elsewhere a comma may be a decimal one
+GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000,000; of counts: elsewhere a comma may be a decimal one
 
 
 def amount(value: float | None) -> str:

@@ -39,9 +39,9 @@ class Trial:
 
     def row(self) -> dict[str, Any]:
         """The columns of `trials` that are known before it has run."""
-        ids = {"trial_id": self.trial_id, "arch_id": self.arch_id}
         return {
-            **ids,
+            "trial_id": self.trial_id,
+            "arch_id": self.arch_id,
             **self.config,
             "params": self.params,
             "macs": self.macs,

@@ -239,7 +239,8 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
     config, meta = architecture.config, device == "meta"
     with plain_operators() if meta else contextlib.nullcontext():  # on the CPU it is tried as it is trained
         seed_all(0)
-        with unvalued() if meta else contextlib.nullcontext(), files_read(folder_of(source)) as read:
+        folder = os.path.dirname(os.path.abspath(source.file))
+        with unvalued() if meta else contextlib.nullcontext(), files_read(folder) as read:
             model = build(config, source)
         tell_files(source, frozenset(read))
         warm_up()
@@ -253,11 +254,6 @@ def steps_on(device: str, architecture: Architecture, source: Source) -> Generat
             if meta or not architecture.rehearsal:
                 raise
             yield uncounted  # it trains, but wants more than one example at a time
-
-
-def folder_of(source: Source) -> str:
-    """The folder of a user's own model."""
-    return os.path.dirname(os.path.abspath(source.file))
 
 
 @functools.cache

@@ -16,7 +16,6 @@ import os
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +191,7 @@ def signature(model: str, source: Source) -> Parameters:
     """The constructor's parameters by name, without `*args` and `**kwargs`, which get nothing: a row records
     what has a name. Raises UserError where one that has no default cannot be given by name.
     """
-    with awaited(f"the import of {split(model)[0]}"), redirect_stdout(sys.stderr), Contained():
+    with awaited(f"the import of {split(model)[0]}"), contextlib.redirect_stdout(sys.stderr), Contained():
         found = load_class(model, source)
     from torch import nn
 
