@@ -131,11 +131,7 @@ def examine(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[s
     """What the model of the selected epoch makes of two and four times the length of its training (0..1)."""
     _, long, _ = judge_part(model, data.held_out["long"], config)
     longer, longer_tokens, _ = judge_part(model, data.held_out["longer"], config)
-    return {
-        "test_token_acc_long": long,
-        "test_acc_longer": longer,
-        "test_token_acc_longer": longer_tokens,
-    }
+    return {"test_token_acc_long": long, "test_acc_longer": longer, "test_token_acc_longer": longer_tokens}
 
 
 def judge_part(

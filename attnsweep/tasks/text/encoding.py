@@ -2,31 +2,17 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.text import corpus
 from attnsweep.tasks.text.space import BYTES
 
 
-class Encoding(Protocol):
-    """Text to token ids and back, without loss. `begin` is the id of what stands before the first token; the
-    ids below `known` mean something.
-    """
-
-    @property
-    def begin(self) -> int: ...
-
-    @property
-    def known(self) -> int: ...
-
-    def encode(self, text: bytes) -> list[int]: ...
-
-    def decode(self, tokens: Sequence[int]) -> bytes: ...
-
-
 class Bytes:
-    """A token is a byte."""
+    """Text to token ids and back, without loss: a token is a byte. `begin` is the id of what stands before
+    the first token; the ids below `known` mean something.
+    """
 
     begin = known = BYTES
 
@@ -38,7 +24,9 @@ class Bytes:
 
 
 class Pairs:
-    """Byte-pair encoding (https://arxiv.org/abs/1508.07909) over bytes, by the package tokenizers."""
+    """The same by byte-pair encoding (https://arxiv.org/abs/1508.07909) over bytes, by the package
+    tokenizers.
+    """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer, self.begin = tokenizer, size
@@ -50,6 +38,9 @@ class Pairs:
     def decode(self, tokens: Sequence[int]) -> bytes:
         text: str = self.tokenizer.decode([token for token in tokens if token != self.begin])
         return text.encode()
+
+
+Encoding = Bytes | Pairs
 
 
 def encoding_of(encoding: str, dataset: str, vocabulary: int | None) -> Encoding:

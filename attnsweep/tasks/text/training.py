@@ -67,17 +67,12 @@ def load(name: str, context: int, encoding: str, vocabulary: int | None, device:
         places += [(begin, max(first, end - context), end) for begin in range(first, end, context)]
         first = end
     flat = [token for block in blocks for token in block]
-    held_out = {
-        part: (windows([coded.encode(block) for block in parts[part]], context).to(device), size(parts[part]))
-        for part in ("val", "test")
-    }
+    held_out = {}
+    for part in ("val", "test"):
+        cut = windows([coded.encode(block) for block in parts[part]], context)
+        held_out[part] = cut.to(device), sum(map(len, parts[part]))
     begins, latest, ends = torch.tensor(places, device=device).T
     return Data(coded, context, torch.tensor(flat, device=device), begins, latest, ends, held_out)
-
-
-def size(blocks: Any) -> int:
-    """The bytes of blocks."""
-    return sum(map(len, blocks))
 
 
 def windows(blocks: list[list[int]], context: int) -> Tensor:

@@ -109,11 +109,7 @@ def wants(model: str) -> Wants:
 
 
 def complete(
-    point: Point,
-    model: str,
-    *,
-    recipe: Sequence[str],
-    of_data: Callable[[Point], Config],
+    point: Point, model: str, *, recipe: Sequence[str], of_data: Callable[[Point], Config]
 ) -> Config:
     """The configuration of a library's model; see `own.complete`. Raises UserError."""
     sized = with_image_size(point, model)
