@@ -11,9 +11,8 @@ from attnsweep.core.text import amount, limit
 from attnsweep.core.trial import Trial
 from attnsweep.results.latencies import Unstable
 
-LatencyOf = Callable[
-    [Trial], float | None
-]  # in ms; NaN where it cannot be measured, None where it is not known
+# in ms; NaN where it cannot be measured, None where it is not known
+LatencyOf = Callable[[Trial], float | None]
 MANY = 10  # times a limit: from there on the excess is not stated in per cent
 
 
@@ -87,11 +86,8 @@ class Budget:
         called if another cost exceeds its limit.
         """
         limits, costs = self.limits, {"params": trial.params, "macs": trial.macs}
-        found = [
-            Excess(key, cost, limits[key])
-            for key, cost in costs.items()
-            if key in limits and cost is not None
-        ]
+        known = [(key, cost) for key, cost in costs.items() if key in limits and cost is not None]
+        found = [Excess(key, cost, limits[key]) for key, cost in known]
         if "latency_ms" in limits and not worst(found):
             ms = latency_of(trial)
             if ms is not None and not math.isnan(ms):

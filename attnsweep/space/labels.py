@@ -55,15 +55,8 @@ def recipe_differences(trials: Sequence[Trial]) -> set[str]:
 
 def label(trial: Trial, keys: Sequence[str]) -> str:
     """A short name of a trial: its model, then those of `keys` that it has, such as `vit depth=4 seed=1`."""
-    known = [key for key in keys if key != "model" and trial.config[key] is not None]
-    return clean(
-        " ".join(
-            [
-                value_text("model", trial.config["model"]),
-                *(value_text(key, trial.config[key]) for key in known),
-            ]
-        )
-    )
+    known = ["model", *(key for key in keys if key != "model" and trial.config[key] is not None)]
+    return clean(" ".join(value_text(key, trial.config[key]) for key in known))
 
 
 def value_text(key: str, value: Any) -> str:

@@ -16,7 +16,6 @@ from attnsweep.space.grid import Point, is_domain
 if TYPE_CHECKING:
     import optuna
 
-
 AVOIDED = ("invalid", "diverged", "over budget")  # points like these are better avoided
 EXCESS = "excess"  # where Optuna 4 finds the constraints of a trial
 
@@ -157,12 +156,9 @@ def contains(space: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
 
 
 def ended_trial(
-    space: Mapping[str, Any],
-    params: Point,
-    values: Sequence[float] | None,
-    row: Row,
+    space: Mapping[str, Any], params: Point, values: Sequence[float] | None, row: Row,
     constraints: Mapping[str, float],
-) -> "optuna.trial.FrozenTrial":
+) -> "optuna.trial.FrozenTrial":  # fmt: skip
     """A trial of the results for `Study.add_trial`."""
     create_trial = imported().trial.create_trial
     if has_constraints():

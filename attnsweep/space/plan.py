@@ -102,11 +102,6 @@ class Plan:
         return [trial for trial in self.trials if self.state[trial.trial_id] == "new"]
 
     @property
-    def meets_no_budget(self) -> bool:
-        """Whether every trial exceeds the budget."""
-        return bool(self.trials) and set(self.state.values()) == {OVER}
-
-    @property
     def typical(self) -> tuple[Trial, ...]:
         """The plan's trials; for a search, samples of what it may suggest."""
         return self.samples or self.trials
@@ -186,7 +181,7 @@ def undecided(sweep: Sweep, trials: Sequence[Trial], latency_of: LatencyOf) -> i
 
 def refuse_unmet(plan: Plan) -> None:
     """Raises UserError, naming the nearest trial, where none is within the budget."""
-    if plan.meets_no_budget:
+    if plan.trials and set(plan.state.values()) == {OVER}:
         trial = min(plan.trials, key=lambda one: plan.over[one.trial_id].share)
         raise UserError(unmet(trial, plan.over[trial.trial_id], plan.trials))
 

@@ -129,11 +129,9 @@ class Domains:
         """The values that Optuna chose, or would have chosen, for the trial of a row."""
         values = {**row, **json.loads(row.get("model_args") or "{}")}
         found = {key: plausible(kind, values.get(key)) for key, kind in self.space.items()}
+        steps = {key: getattr(kind, "step", None) for key, kind in self.space.items()}
         return {
-            key: multiple(value, getattr(self.space[key], "step", None))
-            if isinstance(value, float)
-            else value
-            for key, value in found.items()
+            key: multiple(one, steps[key]) if isinstance(one, float) else one for key, one in found.items()
         }
 
     def trial_at(self, params: Mapping[str, Any]) -> Trial | None:
@@ -158,13 +156,9 @@ class Cell:
     """The search in one cell: an Optuna study over its domains."""
 
     def __init__(
-        self,
-        cell: Point,
-        sweep: Sweep,
-        known: Mapping[str, Row | None],
-        data_dir: Path,
-        latency_of: LatencyOf = unknown,
-    ) -> None:
+        self, cell: Point, sweep: Sweep, known: Mapping[str, Row | None], data_dir: Path,
+        latency_of: LatencyOf,
+    ) -> None:  # fmt: skip
         self.domains = Domains.of(cell, data_dir)
         self.objectives, self.budget, self.known = sweep.objectives, sweep.budget, known
         self.latency_of = latency_of

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
@@ -27,6 +25,7 @@ from attnsweep.space.grid import (
     with_listed_grids,
     with_shared,
 )
+from attnsweep.tasks.own import scalar
 from attnsweep.tasks.registry import AXES, BEFORE, is_open, takes
 
 OPTIONS = (
@@ -104,7 +103,7 @@ class Sweep:
         )
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
-        self.num_samples = number(num_samples)
+        self.num_samples = scalar(num_samples)
         self.scheduler = scheduler
         self.keep_weights = keep_weights
         check_space(self.parts)
@@ -193,9 +192,13 @@ def check_space(parts: Sequence[Point]) -> None:
     if not any(is_open(model) for part in parts for model in grid(part.get("model"))):
         for key in dict.fromkeys(itertools.chain(*parts)):
             check_key(key)
-    for part in parts:
-        for key, value in part.items():
-            check_value(key, value)
+    for key, value in itertools.chain.from_iterable(part.items() for part in parts):
+        if is_grid(value) and not list(grid(value)):
+            raise UserError(f"{key}: the grid is empty; name at least one value")
+        if isinstance(value, list | tuple | set | range):
+            raise UserError(
+                f"{key}={value!r} is a {type(value).__name__}; write tune.grid_search({list(value)!r})"
+            )
 
 
 def check_options(sweep: Sweep) -> None:
@@ -218,16 +221,6 @@ def check_key(key: str) -> None:
         raise UserError(f"{key!r} is not a key of a sweep{hint}")
 
 
-def check_value(key: str, value: object) -> None:
-    """Raises UserError for an empty grid, or a plain list where a grid was meant."""
-    if is_grid(value) and not list(grid(value)):
-        raise UserError(f"{key}: the grid is empty; name at least one value")
-    if isinstance(value, list | tuple | set | range):
-        raise UserError(
-            f"{key}={value!r} is a {type(value).__name__}; write tune.grid_search({list(value)!r})"
-        )
-
-
 def check_search(sweep: Sweep) -> None:
     """Raises UserError where the options of a search are unknown or contradict others."""
     if sweep.search not in (None, "optuna"):
@@ -247,16 +240,11 @@ def check_search(sweep: Sweep) -> None:
         )
 
 
-def number(value: Any) -> Any:
-    """A scalar of numpy as Python's; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def checked_timeout(seconds: float | None) -> float | None:
     """The most seconds that a trial may take, None for no limit. Raises UserError for anything but a positive
     number.
     """
-    seconds = number(seconds)
+    seconds = scalar(seconds)
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
@@ -273,7 +261,7 @@ def checked_resources(resources: Mapping[str, float] | None) -> dict[str, float]
         return None
     if not isinstance(resources, Mapping):
         raise UserError(f"resources={resources!r} is not a dict; write resources={{'cpu': 1, 'gpu': 0.25}}")
-    resources = {key: number(amount) for key, amount in resources.items()}
+    resources = {key: scalar(amount) for key, amount in resources.items()}
     for key, amount in resources.items():
         if not isinstance(key, str):
             raise UserError(f"resources: {key!r} is no name of a resource; write resources={{'cpu': 1}}")
