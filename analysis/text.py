@@ -8,7 +8,6 @@ A point is a trial; grey lines are what counting and compressing reach on the sa
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -20,6 +19,7 @@ from attnsweep.answers import pareto
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save
+from attnsweep.figures.panels import Point
 from attnsweep.figures.placement import LabelPlacer
 from attnsweep.results.loading import load
 from attnsweep.tasks.text.baselines import bits_per_byte
@@ -94,28 +94,11 @@ def panel(axes: "matplotlib.axes.Axes", shown: pd.DataFrame, cost: str, baseline
     axes.set_xlabel(COSTS[cost])
     axes.margins(y=0.1)
     points = [
-        Dot(f"{one['depth']:.0f}/{one['kv_heads']:.0f}", one["positions"], one[cost], one["test_bpb"],
-            i in best.index)
+        Point(f"{one['depth']:.0f}/{one['kv_heads']:.0f}", one["positions"], one[cost],
+              *[one["test_bpb"]] * 3, seeds=1, on_front=i in best.index)
         for i, one in shown.iterrows()
     ]  # fmt: skip
     LabelPlacer(axes, points, [], colour=lambda name: LOOKS.get(name, OTHER)[0]).place()
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A point as `LabelPlacer` takes it; `accuracy` is how high it stands."""
-
-    label: str
-    model: str
-    cost: float
-    accuracy: float
-    on_front: bool
-
-    @property
-    def low(self) -> float:
-        return self.accuracy
-
-    high = low
 
 
 def short(value: float) -> str:

@@ -50,11 +50,6 @@ class Doubt:
     lost: int = 0
 
     @property
-    def one_seed(self) -> pd.Series:
-        """Whether a setting has a single seed."""
-        return self.settings["seeds"].eq(1)
-
-    @property
     def of_trials(self) -> bool:
         """Whether all draws are of the trials that ran: nothing is known of other seeds, as where no setting
         has several.
@@ -62,7 +57,7 @@ class Doubt:
         return not self.settings["doubt_of"].isin([BOTH, SEEDS]).any()
 
 
-def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS, seed: int = 0) -> Doubt:
+def doubt(frame: pd.DataFrame, quality: str | None = None) -> Doubt:
     """The settings of `frame`, trials of any status on one data set, with the uncertainty of their quality.
 
     `quality` defaults to the task's on its test split. Equal arguments give equal draws. Raises UserError
@@ -76,11 +71,11 @@ def doubt(frame: pd.DataFrame, quality: str | None = None, *, draws: int = DRAWS
     if rows.empty:
         raise UserError(f"no done trial has {quality}; run a sweep first")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     right = per_example(rows, settings, quality)
     spread = spread_of_seeds(rows, settings, quality)
     seeds = settings["seeds"].to_numpy(dtype=float)
-    moved = changes(right, on_example(right, seeds), spread, seeds, draws, chance)
+    moved = changes(right, on_example(right, seeds), spread, seeds, DRAWS, chance)
     means = selection.numbers(settings, quality)
     drawn = means[:, None] + moved
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)

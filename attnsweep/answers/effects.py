@@ -80,12 +80,7 @@ class Effects:
 
 
 def effects(
-    frame: pd.DataFrame,
-    quality: str | None = None,
-    *,
-    how: str | None = None,
-    seed: int = 0,
-    nulls: int = NULLS,
+    frame: pd.DataFrame, quality: str | None = None, *, how: str | None = None, nulls: int = NULLS
 ) -> Effects:
     """The effects in `frame`, trials on one data set, on a quality on validation by default: many axes are
     looked at, and the test is not for choosing. A forest is held against `nulls` of shuffled
@@ -106,7 +101,7 @@ def effects(
     y = selection.numbers(rows, quality)
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
-        return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, seed, nulls), ())
+        return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, nulls), ())
     axes_found, pairs, noise = by_variance(levels, y)
     ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, -1.0, 1.0)
     bounded = (
@@ -213,7 +208,8 @@ def by_variance(
     pairs = {(a, b): together(codes[a], codes[b]) for a, b in itertools.combinations(codes, 2)}
     mains, full = list(codes.values()), [*codes.values(), *pairs.values()]
     error = at_least(residual(full, y), y)
-    pairs = {key: columns for key, columns in pairs.items() if adds(mains, columns, y)}
+    left = residual(mains, y)[1]  # only of axes that were crossed can it be seen what they do together
+    pairs = {key: columns for key, columns in pairs.items() if residual([*mains, columns], y)[1] < left}
     noise = "the spread of seeds"
     if error[1] <= 0:
         error, pairs = at_least(residual(mains, y), y), {}
@@ -229,11 +225,6 @@ def by_variance(
         pair_effect(f"{a} x {b}", mains, pairs[a, b], y, p) for (a, b), p in zip(pairs, p_pairs, strict=True)
     ]
     return sort(axes), sort(joint), noise
-
-
-def adds(mains: Sequence[np.ndarray], columns: np.ndarray, y: np.ndarray) -> bool:
-    """Whether two axes were crossed, so that it can be seen what they do together."""
-    return residual([*mains, columns], y)[1] < residual(mains, y)[1]
 
 
 def main_effect(
@@ -290,7 +281,7 @@ def sort(found: Sequence[Effect]) -> tuple[Effect, ...]:
 # --- Random and searched spaces ---
 
 
-def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple[Effect, ...]:
+def by_forest(axes: pd.DataFrame, y: np.ndarray, nulls: int) -> tuple[Effect, ...]:
     """The importance of each axis for a forest, with the interval over folds. Raises UserError
     where there are too few trials.
     """
@@ -300,7 +291,7 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple
             "seeds: seed=0,1,2"
         )
     features = np.column_stack([as_numbers(axes[name]) for name in axes])
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     found = importances(features, y, chance)  # (folds, axes)
     largest = by_chance(features, y, chance, nulls)
     sizes, spread = found.mean(axis=0), found.std(axis=0, ddof=1)

@@ -31,6 +31,8 @@ PROVENANCE = (
     "attnsweep", "numerics", "schema_version", "data_sha256", "torch", "cuda", "ray", "python", "device",
     "cpu", "host", "git_sha", "git_dirty", "code_hash", "measured_on",
 )  # fmt: skip
+VALIDATED = {name.replace("test_", "val_", 1) for name in pareto.JUDGED_BY}
+REASONS = {"stopped": "a scheduler gave its time to others"}
 Page = dict[str, Any]
 
 
@@ -41,7 +43,7 @@ def overview(trials: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame) 
     trials = selection.plain(trials)
     remarks: list[str] = []
     parts = [
-        part_of(str(name), rows, epochs, latency, remarks)
+        of_dataset(str(name), rows, epochs, latency, remarks)
         for name, rows in trials.groupby("dataset", sort=False, dropna=False)
     ]
     shown = cleaned(trials.drop(columns=[name for name in ("test_right",) if name in trials]))
@@ -55,7 +57,7 @@ def overview(trials: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame) 
     }
 
 
-def part_of(
+def of_dataset(
     dataset: str, rows: pd.DataFrame, epochs: pd.DataFrame, latency: pd.DataFrame, remarks: list[str]
 ) -> Page | None:
     """One data set's settings; None, with a remark, where there is nothing to compare."""
@@ -66,20 +68,9 @@ def part_of(
     except UserError as error:
         remarks.append(f"{clean(dataset)} is left out: {clean(error)}")
         return None
-    return of_dataset(dataset, rows, sure, epochs, latency, remarks)
-
-
-def of_dataset(
-    dataset: str,
-    rows: pd.DataFrame,
-    sure: Doubt,
-    epochs: pd.DataFrame,
-    latency: pd.DataFrame,
-    remarks: list[str],
-) -> Page:
-    """See `overview`."""
     settings, done = sure.settings, selection.done(rows).dropna(subset=[sure.quality])
-    position = doubt.setting_of(done)
+    position, count = doubt.setting_of(done), len(settings)
+    noise = [chances.within_noise_of(sure, i) for i in range(count)] if count <= MOST_PAIRS else None
     selecting = pareto.selecting(settings)
     axes = naming.varying(settings.assign(dataset=dataset)) if len(settings) > 1 else []
     return {
@@ -95,14 +86,14 @@ def of_dataset(
             "seeds": settings["seeds"].tolist(),
             "begun": settings["seeds_begun"].tolist(),
             "doubt_of": settings["doubt_of"].tolist(),
-            "trials": trials_of(done, position, len(settings)),
-            "noise": noise(sure),
+            "trials": trials_of(done, position, count),
+            "noise": noise,
         },
         "of_trials": sure.of_trials,
         "axes": {name: values_of(settings[name]) for name in ("model", *axes)},
         "common": common(settings, axes),
         "costs": costs_of(sure, latency, remarks),
-        "curves": curves(done, position, epochs, selecting, len(settings)),
+        "curves": curves(done, position, epochs, selecting, count),
         "importance": importance(rows),
         "remarks": phrases.remarks(sure),
     }
@@ -169,12 +160,6 @@ def trials_of(done: pd.DataFrame, position: np.ndarray, count: int) -> list[list
     for i, trial_id in zip(position, done["trial_id"], strict=True):
         found[i].append(clean(trial_id))
     return found
-
-
-def noise(sure: Doubt) -> list[list[int]] | None:
-    """For each setting those within noise of it; None where there are too many pairs."""
-    count = len(sure.settings)
-    return [chances.within_noise_of(sure, i) for i in range(count)] if count <= MOST_PAIRS else None
 
 
 def costs_of(sure: Doubt, latency: pd.DataFrame, remarks: list[str]) -> list[Page]:
@@ -278,19 +263,12 @@ def of_trials(trials: pd.DataFrame) -> Page:
     page: Page = {"trial_id": trials["trial_id"].tolist(), "trial": labels}
     page |= {name: values_of(trials[name]) for name in ("dataset", "seed", "status")}
     for name in names:
-        page[name] = times(trials[name]) if name.endswith("_at") else numbers(trials[name])
+        page[name] = (
+            [None if pd.isna(value) else f"{value:%Y-%m-%d %H:%M}" for value in trials[name]]  # in UTC
+            if name.endswith("_at")
+            else numbers(trials[name])
+        )
     return page
-
-
-def times(values: "pd.Series[Any]") -> list[str | None]:
-    """Times in UTC to the minute."""
-    return [None if pd.isna(value) else f"{value:%Y-%m-%d %H:%M}" for value in values]
-
-
-VALIDATED = {name.replace("test_", "val_", 1) for name in pareto.JUDGED_BY}
-
-
-REASONS = {"stopped": "a scheduler gave its time to others"}
 
 
 def failures(trials: pd.DataFrame) -> list[Page]:

@@ -35,7 +35,7 @@ def seeds_in_words(seeds: int, begun: int | None = None) -> str:
 def remarks(sure: Doubt) -> list[str]:
     """What a reader has to know of intervals: of how many settings they say less than they seem to."""
     settings, found = sure.settings, []
-    alone = settings[sure.one_seed]
+    alone = settings[settings["seeds"].eq(1)]
     if len(alone):
         what = (
             "intervals and p_front are of the trials that ran, and do not know how another seed would do"

@@ -34,12 +34,8 @@ def runtimes(text: str) -> list[str]:
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Adds the argument that says where results are."""
-    parser.add_argument(
-        "results",
-        nargs="?",
-        default="results",
-        help="the folder of trials/, or a URI of it; default results/",
-    )
+    text = "the folder of trials/, or a URI of it; default results/"
+    parser.add_argument("results", nargs="?", default="results", help=text)
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +52,8 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Adds the option that says where figures go."""
-    parser.add_argument(
-        "--out", type=Path, help="folder for the figure; default: figures/ beside the results"
-    )
+    text = "folder for the figure; default: figures/ beside the results"
+    parser.add_argument("--out", type=Path, help=text)
 
 
 def folder_of(options: argparse.Namespace) -> Path:

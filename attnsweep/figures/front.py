@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from attnsweep.answers import naming, pareto, selection
+from attnsweep.answers.chances import LATENCY_ENDS
 from attnsweep.core.clean import cleaned
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
@@ -241,9 +242,8 @@ def footnote(shown: Sequence[Panel], about: Summary) -> str:
 
 def spread(bounds: tuple[int, int], noun: str) -> str:
     """`3 seeds`, or `1 to 3 seeds`."""
-    return (
-        counted(bounds[1], noun) if bounds[0] == bounds[1] else f"{bounds[0]} to {counted(bounds[1], noun)}"
-    )
+    low, high = bounds
+    return counted(high, noun) if low == high else f"{low} to {counted(high, noun)}"
 
 
 def table(one: Panel) -> str:
@@ -283,15 +283,7 @@ def require_done(frame: pd.DataFrame, name: str) -> None:
 
 def absent(frame: pd.DataFrame) -> dict[str, None]:
     """The columns that the figure reads and that `load` has left out because they are null."""
-    needed = (
-        *QUALITIES,
-        *COSTS,
-        "measured_on",
-        "latency_batch",
-        "epochs",
-        "latency_ms_low",
-        "latency_ms_high",
-    )
+    needed = (*QUALITIES, *COSTS, *LATENCY_ENDS, "measured_on", "latency_batch", "epochs")
     return dict.fromkeys(name for name in needed if name not in frame)
 
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from matplotlib import patheffects
@@ -13,29 +12,9 @@ from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from attnsweep.figures import fonts
+from attnsweep.figures.panels import Point
 
 GREY, PALE = "#777777", "#D4D4D4"
-
-
-class Point(Protocol):
-    """What is labelled: its place in data coordinates, and the range of its seeds."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def cost(self) -> float: ...
-    @property
-    def accuracy(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-    @property
-    def on_front(self) -> bool: ...
-
-
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 Pixel = tuple[float, float]
 Boxes = NDArray[np.float64]  # (n, 4), or of points (n, 2)

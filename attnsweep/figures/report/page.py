@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def html(page: Page, *, live_s: float | None = None) -> str:
     """The page as one file. `live_s`: it loads itself anew after so many seconds."""
     data = json.dumps(page | {"live_s": live_s}, allow_nan=False, separators=(",", ":"))
     parts = {
-        "TITLE": escaped(f"attnsweep: {page['results']}"),
+        "TITLE": escape(f"attnsweep: {page['results']}", quote=False),
         "STYLE": text_of("report.css"),
         "DATA": data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
         "PLOTLY": plotly_js(),
@@ -92,11 +93,6 @@ def html(page: Page, *, live_s: float | None = None) -> str:
     }
     before, *rest = text_of("report.html").split("{{")
     return before + "".join(parts[name] + after for name, after in (one.split("}}", 1) for one in rest))
-
-
-def escaped(text: str) -> str:
-    """Text within HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def text_of(name: str) -> str:
