@@ -99,9 +99,7 @@ def fronts_of(costs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one setting is better than another: the mean, its 95 % interval, and the share of draws in
-    which it is better.
-    """
+    """By how much one setting is better: the mean, its 95 % interval, and the share of draws that say so."""
 
     mean: float
     low: float
@@ -130,9 +128,7 @@ def difference(sure: Doubt, one: int, other: int) -> Difference:
 
 
 def within_noise_of(sure: Doubt, one: int) -> list[int]:
-    """The positions of other settings whose difference from the one at `one` is within noise, pair by
-    pair, at 95 %.
-    """
+    """The positions of other settings whose difference from the one at `one` is within noise at 95 %."""
     beyond, least = sure.draws[one], (1 - LEVEL) / 2 * sure.draws.shape[1]  # draws that either tail holds
     worse, better = (sure.draws <= beyond).sum(axis=1), (sure.draws >= beyond).sum(axis=1)
     return [i for i in np.flatnonzero((worse > least) & (better > least)).tolist() if i != one]

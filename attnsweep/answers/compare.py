@@ -21,9 +21,7 @@ PSEUDO = np.array([1.0, -1.0], dtype=np.float32)  # an example for either side: 
 
 @dataclass(frozen=True)
 class Pair:
-    """A setting of A and one of B, by the name of the pair: their qualities, over how many seeds that both
-    have, and B less A.
-    """
+    """A setting of A and one of B: their qualities over as many seeds as both have, and B less A."""
 
     label: str
     one: float
@@ -34,9 +32,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The pairs, what they amount to on average, how many settings only A or only B has, and what a reader
-    has to know.
-    """
+    """The pairs, their mean, how many settings only A or only B has, and what a reader has to know."""
 
     quality: str
     pairs: tuple[Pair, ...]

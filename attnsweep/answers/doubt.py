@@ -51,9 +51,7 @@ class Doubt:
 
     @property
     def of_trials(self) -> bool:
-        """Whether all draws are of the trials that ran: nothing is known of other seeds, as where no setting
-        has several.
-        """
+        """Whether all draws are of the trials that ran, as where no setting has several seeds."""
         return not self.settings["doubt_of"].isin([BOTH, SEEDS]).any()
 
 
@@ -136,9 +134,7 @@ BITS = ("test_right", "test_examples", PER_EXAMPLE)
 
 
 def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:
-    """Which examples were right according to a row, (examples,); None if it does not record that, or
-    contradicts its own accuracy.
-    """
+    """Which examples were right, (examples,); None if a row does not say, or contradicts its accuracy."""
     if not isinstance(bits, bytes) or pd.isna(count):
         return None
     try:
@@ -241,9 +237,7 @@ def sources(right: np.ndarray, spread: Spread) -> list[str]:
 
 
 def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int], int]:
-    """The number of seeds of each setting with a row of any status, and the number of other settings with
-    rows.
-    """
+    """Of each setting how many seeds have a row of any status; and how many other settings have rows."""
     keys = selection.setting_columns(settings)
     counts = frame.groupby(keys, dropna=False, sort=False)["seed"].nunique()
     found = {key_of(index): int(count) for index, count in counts.items()}

@@ -282,9 +282,7 @@ def sort(found: Sequence[Effect]) -> tuple[Effect, ...]:
 
 
 def by_forest(axes: pd.DataFrame, y: np.ndarray, nulls: int) -> tuple[Effect, ...]:
-    """The importance of each axis for a forest, with the interval over folds. Raises UserError
-    where there are too few trials.
-    """
+    """Each axis's importance for a forest, with its interval over folds. Raises UserError for few trials."""
     if len(y) < FEWEST_TRIALS:
         raise UserError(
             f"{len(y)} trials are too few for a forest, which wants {FEWEST_TRIALS}; of a grid run several "
@@ -304,9 +302,7 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, nulls: int) -> tuple[Effect, ..
 
 
 def by_chance(features: np.ndarray, y: np.ndarray, chance: np.random.Generator, nulls: int) -> list[float]:
-    """The importance of the most important axis for shuffled qualities, `nulls` times. Says so where it takes
-    long.
-    """
+    """The greatest importance for shuffled qualities, `nulls` times. Says so where it takes long."""
     found, begun = list[float](), time.monotonic()
     for _ in range(nulls):
         found.append(float(importances(features, chance.permutation(y), chance).mean(axis=0).max()))
@@ -316,9 +312,7 @@ def by_chance(features: np.ndarray, y: np.ndarray, chance: np.random.Generator, 
 
 
 def as_numbers(values: pd.Series) -> np.ndarray:
-    """An axis as a feature (n,): numbers as they are, lr and the like by their order, text by its rank; -1
-    where a model has none.
-    """
+    """An axis as a feature (n,): numbers by their order, text by its rank; -1 where a model has none."""
     known = values.dropna()
     if all(isinstance(value, int | float) for value in known):
         return values.rank(method="dense").fillna(-1).to_numpy(dtype=float)
@@ -327,9 +321,7 @@ def as_numbers(values: pd.Series) -> np.ndarray:
 
 
 def importances(features: np.ndarray, y: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """By how much the mean squared error of a forest on unseen trials rises with an axis shuffled, relative
-    to the variance, (folds, axes).
-    """
+    """The rise of a forest's mean squared error with an axis shuffled, by the variance, (folds, axes)."""
     from sklearn.ensemble import ExtraTreesRegressor  # here: it takes a second to import
 
     folds, found = chance.permutation(len(y)) % FOLDS, []

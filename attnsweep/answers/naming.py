@@ -37,9 +37,7 @@ def labels(frame: pd.DataFrame, *, short: bool = True) -> pd.Series:
 
 
 def model_names(frame: pd.DataFrame) -> dict[str, str]:
-    """The short names of the rows' models: for `FILE.py:CLASS` the class, with as much of the path as makes
-    it unique.
-    """
+    """Short names of models: of `FILE.py:CLASS` the class, with as much of the path as makes it unique."""
     models = [str(model) for model in plain(frame)["model"].unique()]
     return {model: clean(short_name(model, models)) for model in models}
 

@@ -180,9 +180,7 @@ def costs_of(sure: Doubt, latency: pd.DataFrame, remarks: list[str]) -> list[Pag
 
 
 def cost(sure: Doubt, name: str, label: str, *, where: str, ends: Ends | None = None) -> Page:
-    """One cost, with the ends of its intervals where it has some. Raises UserError where its values cannot be
-    compared.
-    """
+    """One cost, with its intervals where it has some. Raises UserError where its values do not compare."""
     values, ends = sure.settings[name], ends or chances.ends_of(sure.settings, name)
     if name in MEASURES:
         selection.refuse_mixtures(sure.settings[values.notna()], name)

@@ -18,9 +18,7 @@ def written(row: Any, quality: str) -> str:
 
 
 def value_of(value: float, quality: str, *, like: float | None = None) -> str:
-    """A fraction in percent, with one decimal, or two where it, or what it stands beside, is 99 % or more;
-    any other quality as a number.
-    """
+    """A fraction in percent, one decimal; two where it or `like` is 99 % or more. Else as a number."""
     decimals = 2 if (value if like is None else like) >= 0.99 else 1
     return f"{100 * value:.{decimals}f}" if is_fraction(quality) else f"{value:.4g}"
 

@@ -19,9 +19,7 @@ STATE = ("data_sha256", "numerics", "attnsweep")  # of data and code: part of wh
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The done rows (all, without a column `status`), made `plain`, with null for measures that cannot be:
-    what is not finite, and costs below 0.
-    """
+    """The done rows (all, without `status`), `plain`, with null for measures not finite and costs below 0."""
     frame = plain(frame)
     frame = frame[frame["status"] == "done"] if "status" in frame else frame
     measured = [MEASURES[name] for name in frame if name in MEASURES and name not in SETTING]
@@ -173,9 +171,7 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
 
 
 def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows, without latency if it cannot be compared, and a remark on that: for answers that can do
-    without.
-    """
+    """The rows, without latency if it cannot be compared, and a remark on that."""
     if "measured_on" not in frame:
         return frame, []
     try:

@@ -18,9 +18,7 @@ FLOOR = 1e-5  # of the median variance: seeds that are equal by chance have no l
 
 @dataclass(frozen=True)
 class Spread:
-    """For each setting the variance between its seeds, (s,), and its degrees of freedom, (s,): 0 where
-    nothing is known of it.
-    """
+    """For each setting (s,) the variance between its seeds, and its degrees of freedom: 0 where unknown."""
 
     variance: np.ndarray
     dof: np.ndarray

@@ -119,9 +119,7 @@ def results(
 
 
 def received(process: Process, seconds: tuple[float, float]) -> Generator[Any, None, Exception | None]:
-    """Yields the results of the call that has begun; returns what it raised. A call that does not come to its
-    end ends the process; see `results`.
-    """
+    """Yields a call's results; returns what it raised. One that does not end ends the process (`results`)."""
     patience = seconds[0]
     try:
         while not isinstance(message := process.receive(patience), Over):
@@ -193,9 +191,7 @@ def serve(descriptor: int) -> None:
 
 
 def answer(connection: Connection, call: Call) -> None:
-    """Sends the results of a call, and how it ended. If they take too long the process ends itself: its
-    parent may be gone.
-    """
+    """Sends a call's results, and how it ended; ends itself if they take too long: its parent may be gone."""
     sys.stdout.flush()
     connection.send(os.lseek(1, 0, os.SEEK_CUR))  # where what it prints will begin
     os.chdir(call.folder)

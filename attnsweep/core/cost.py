@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-accumulates of a forward pass of one example; None where a user's
-    own model does not let them be counted.
-    """
+    """Trainable parameters; multiply-accumulates of a forward pass of an example, None if not countable."""
 
     params: int
     macs: int | None

@@ -109,9 +109,7 @@ def checked(key: str, value: Any, where: str) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Subject:
-    """The architecture to measure; `source` is the code of a user's own model, `cost` is counted if it is
-    None.
-    """
+    """The architecture to measure; `source`: the code of a user's model; `cost`: counted if it is None."""
 
     arch_id: str
     config: Mapping[str, Any]

@@ -37,9 +37,7 @@ class Unsafe(PermissionError):
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with the home that `~` or `~name` stands for; as it is where nobody has that name, as shells
-    have it, and not Python's RuntimeError.
-    """
+    """The path with the home for `~` or `~name`; as it is where nobody has that name, as in shells."""
     return Path(os.path.expanduser(path))
 
 
@@ -201,9 +199,7 @@ def append(path: str | Path, text: str) -> None:
 
 
 def log(path: str | Path) -> BinaryIO:
-    """A log to add to, which is made where there is none. Raises OSError; also where it is a link, or has a
-    second name elsewhere.
-    """
+    """A log to add to, made where there is none. Raises OSError; also for a link, or one of two names."""
     with opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, alone=True) as descriptor:
         return os.fdopen(os.dup(descriptor), "ab")
 

@@ -172,9 +172,7 @@ def search_path(path: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]
 
 @functools.cache
 def is_installed(package: str) -> bool:
-    """Whether a package of that name is installed, with an `__init__.py`: that one is imported rather than a
-    folder without.
-    """
+    """Whether a package of that name is installed, with an `__init__.py`: it goes before a folder without."""
     spec = importlib.machinery.PathFinder.find_spec(package, search_path(tuple(sys.path))[1])
     return spec is not None and spec.origin is not None
 

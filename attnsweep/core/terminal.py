@@ -83,9 +83,7 @@ def leave_pipe() -> int:
 
 
 def exit_status(script: Callable[[], None]) -> int:
-    """Runs a script; returns its exit status: 0, 2 after a UserError, which is printed to standard error, or
-    141 for a closed pipe, as after `| head`.
-    """
+    """Runs a script; returns its exit status: 0; 2 for a UserError, which is said; 141 for a closed pipe."""
     print_anything()
     try:
         try:

@@ -28,9 +28,7 @@ def amount(value: float | None) -> str:
 
 
 def limit(key: str, value: Any) -> float:
-    """A limit of a cost such as `params`: a number above 0, or text such as `2M`, `1,000,000`, `2 ms` or `1.5
-    GB`. Raises UserError for anything else.
-    """
+    """A cost's limit: a number above 0, or text such as `2M`, `1,000,000` or `2 ms`. Raises UserError."""
     found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     units = UNITS.get(key, COUNTS)
     if isinstance(value, str) and (parts := re.fullmatch(r"(.*?\d\.?)\s*([^\W\d_]*)", value.strip().lower())):

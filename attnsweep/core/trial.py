@@ -61,8 +61,6 @@ class Invalid:
 
 
 def short_hash(content: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of the SHA-256 of canonical JSON, without nulls, so that a new column
-    changes no id.
-    """
+    """The first 12 hex digits of the SHA-256 of canonical JSON, without nulls: a new column changes no id."""
     known = {key: value for key, value in content.items() if value is not None}
     return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_runtime(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Adds the option that chooses what ran the models as their latency was measured; with `several`, a list
-    of them between commas.
-    """
+    """Adds the option of the runtime of latencies; with `several`, of a list of them between commas."""
     text = "latency under this runtime; default: the first that each sweep measured"
     if several:
         text += "; of several, such as eager,onnxruntime, each has a front of its own beside the others"
@@ -64,9 +62,7 @@ def folder_of(options: argparse.Namespace) -> Path:
 
 
 def rows_of(options: argparse.Namespace) -> "pd.DataFrame":
-    """The trials, of any status, that the options of `add_rows` ask for. Raises UserError where there are
-    none.
-    """
+    """The trials, of any status, that the options of `add_rows` ask for. Raises UserError where none are."""
     from attnsweep.answers import selection
     from attnsweep.results.loading import load
 

@@ -112,9 +112,7 @@ def pictures(
 
 
 def of_all_classes(labels: Tensor, count: int) -> Tensor:
-    """The indices, ascending, of `count` of the labels (n,): the first of each class, then the second of
-    each, and so on.
-    """
+    """The indices, ascending, of `count` labels (n,): the first of each class, the second of each ..."""
     rank = torch.zeros_like(labels)  # of an example in its class
     for label in labels.unique():
         rank[labels == label] = torch.arange(int((labels == label).sum()))

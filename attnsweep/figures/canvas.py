@@ -41,9 +41,7 @@ EDGE = 0.3  # inches that no text goes into on the right
 
 @dataclass(frozen=True)
 class Layout:
-    """Inches: the size of a panel's axes and the gaps between panels (x, y), and what lies around them all,
-    above and below without the texts' lines.
-    """
+    """Inches: a panel's axes, the gaps between panels (x, y), and what lies around all, without the texts."""
 
     panel: tuple[float, float]
     gap: tuple[float, float]

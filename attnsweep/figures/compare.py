@@ -32,7 +32,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def narrowed(frame: "compare.pd.DataFrame", options: argparse.Namespace) -> "compare.pd.DataFrame":
-    """The rows that the options ask for."""
     frame = selection.where(frame, options.where) if options.where else frame
     return selection.choose(frame, "dataset", options.dataset) if options.dataset else frame
 

@@ -84,9 +84,7 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
 def draw_curve(
     axes: Axes, curve: Mapping[str, Sequence[float]], row: "pd.Series[Any]", *, scale: int, turn: int
 ) -> None:
-    """One setting's curve with its band; hollow points and no band where it has one seed. `turn` tells those
-    of one colour apart.
-    """
+    """A setting's curve with its band; hollow, without one, for one seed. `turn`: of those of its colour."""
     colour, alone = style_of(row["model"])[0], row["seeds"] == 1
     mean, low, high = ([scale * value for value in curve[key]] for key in ("mean", "min", "max"))
     style: Any = {"linestyle": DASHES[turn % len(DASHES)], "marker": "o" if alone else None}

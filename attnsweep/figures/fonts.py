@@ -22,9 +22,7 @@ log = logging.getLogger("attnsweep")
 
 
 def fit(figure: Artist) -> None:
-    """Gives every text of a finished figure the fonts that it takes. What none of them has is drawn as
-    U+FFFD, and a warning says so.
-    """
+    """Gives every text of a figure the fonts that it takes. What none has becomes U+FFFD, with a warning."""
     lacking = set[str]()
     for text in figure.findobj(Text):
         if isinstance(text, Text) and (none := add_fonts(text)):
@@ -66,9 +64,7 @@ def is_drawn(char: str) -> bool:
 
 @cache
 def stand_ins(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names of installed fonts that together have as many of the characters as can be had, and those that
-    none has.
-    """
+    """The installed fonts that have as many of the characters as can be had, and those that none has."""
     names: list[str] = []
     fonts = [font for font in fontManager.ttflist if not font.name.startswith(LAST_RESORT)]
     for font in sorted(fonts, key=lambda one: ("Sans" not in one.name, one.name, one.fname)):

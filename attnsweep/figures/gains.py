@@ -83,9 +83,7 @@ def gain_of(model: str, after: pd.Series, before: pd.Series) -> Gain:
 
 
 def swapped(found: Sequence[Gain]) -> list[tuple[str, str]]:
-    """The pairs of models whose order by their means is another one under the other value, the better one of
-    before first.
-    """
+    """The pairs of models whose order by their means changes, the better one of before first."""
     return [
         (one.model, other.model)
         for one, other in itertools.permutations(found, 2)

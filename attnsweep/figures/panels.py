@@ -68,9 +68,7 @@ class Summary:
 
 
 def panels(frame: pd.DataFrame, costs: Sequence[str] = ()) -> list[Panel]:
-    """A panel for each cost (none given: `costs_of`) and each data set, row by row. `frame`: trials of any
-    status, measured on one device.
-    """
+    """A panel for each cost (by default `costs_of`) and data set, of trials measured on one device."""
     settings = pareto.over_seeds(frame)
     groups = dict(list(frame[frame["dataset"].isin(settings["dataset"])].groupby("dataset")))
     doubts = {str(name): named(doubt.doubt(group)) for name, group in groups.items()}

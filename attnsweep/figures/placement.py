@@ -144,9 +144,7 @@ class LabelPlacer:
         return box, self.leader(i, box) if far[best] else []
 
     def places(self, i: int, radii: Sequence[int]) -> tuple[Boxes, Boxes, NDArray[np.bool_]]:
-        """Every place that is tried: its penalty, the box of the label (places, 4), and whether it is so far
-        away that a line leads to it.
-        """
+        """Every place that is tried: penalty, the label's box (places, 4), whether a line leads to it."""
         width, height = self.size_of(i)
         tried = [(radius, *direction) for radius in radii for direction in DIRECTIONS]
         radius, degrees, hangs = np.array(tried).T

@@ -183,9 +183,7 @@ class MultiHeadAttention(nn.Module):
         return q, *self.extend_cache(k, v, cache), masking
 
     def extend_cache(self, keys: Tensor, values: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """All keys and values, those in the cache included; the cache keeps what later tokens can attend
-        to.
-        """
+        """All keys and values; the cache holds them, too, and keeps what later tokens can attend to."""
         if cache is None:
             return keys, values
         keys, values = cache.append(keys, values)
@@ -252,9 +250,7 @@ class MultiHeadAttention(nn.Module):
     def linear_attention(
         self, queries: Tensor, keys: Tensor | None, *, mask: Mask | None, causal: bool, cache: Cache | None
     ) -> Tensor:
-        """The output of linear attention, (b, h, n, d); the cache holds its sums. A mask can only close
-        keys.
-        """
+        """The output of linear attention, (b, h, n, d); the cache has its sums. Masks can only close keys."""
         own, n = keys is None, queries.shape[1]
         start = cache.tokens if cache is not None and own else 0
         if cache is not None and cache.held and not own:

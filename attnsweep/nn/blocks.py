@@ -30,7 +30,6 @@ class SwiGLU(nn.Module):
         self.gate, self.up = (linear(dim, mlp_dim, bias=False) for _ in range(2))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n hidden"]:
-        """(b, n, d) to (b, n, hidden)."""
         return nn.functional.silu(self.gate(x)) * self.up(x)
 
 
@@ -54,9 +53,7 @@ def norm_of(dim: int, kind: str) -> nn.Module:
 
 
 def last_norm(dim: int, kind: str) -> nn.Module:
-    """The norm after the last block: a stack of pre-norm blocks needs one, a stack of post-norm blocks does
-    not.
-    """
+    """The norm after the last block, which stacks of pre-norm blocks need, and those of post-norm do not."""
     return nn.Identity() if kind == "post" else norm_of(dim, kind)
 
 
@@ -76,7 +73,6 @@ class Residual(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], sublayer: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "b n d"]:
-        """(b, n, d) to (b, n, d)."""
         if self.pre:
             return x + self.dropout(sublayer(self.norm(x)))
         return self.norm(x + self.dropout(sublayer(x)))
@@ -84,9 +80,7 @@ class Residual(nn.Module):
 
 @dataclass(frozen=True)
 class BlockDesign:
-    """What distinguishes a block besides its sizes: arguments of `MultiHeadAttention`, and the kind of the
-    feed-forward layer.
-    """
+    """A block besides its sizes: arguments of `MultiHeadAttention`, and the kind of feed-forward layer."""
 
     variant: Variant = PLAIN
     attention_dropout: float = 0.0

@@ -35,9 +35,7 @@ def feed_forward(dim: int, mlp_dim: int, tokens: int, *, kind: str = "relu", nor
 
 
 def attention(dim: int, heads: int, dim_head: int, tokens: int, *, project: bool = True) -> Cost:
-    """Norm, queries, keys and values without bias, the two products of softmax(QK^T)V, and the projection
-    back.
-    """
+    """Norm; queries, keys and values without bias; the two products of softmax(QK^T)V; projection back."""
     inner = heads * dim_head
     products = Cost(0, 2 * tokens * tokens * inner)
     back = linear(inner, dim, tokens=tokens) if project else Cost(0, 0)

@@ -45,9 +45,7 @@ def variant_of(config: Mapping[str, Any]) -> Variant:
 
 
 def check(attention: str, variant: Variant, *, heads: int, dim_head: int, dropout: float = 0.0) -> None:
-    """Raises UserError for an unknown word, and for what does not go together, with what does; `dropout` is
-    that of the weights.
-    """
+    """Raises UserError for an unknown word, and what does not go together; `dropout`: that of the weights."""
     one_of("attention", attention, ATTENTIONS)
     kv_heads = variant.kv_heads
     if kv_heads is not None and (kv_heads > heads or heads % kv_heads):
@@ -92,9 +90,7 @@ def check_width(dim: int, norm: str) -> None:
 
 
 def check_window(variant: Variant, *, longest: int, what: str, causal: bool) -> None:
-    """Raises UserError for a window that closes nothing, by itself or with its sinks; `what` names what makes
-    sequences `longest` tokens.
-    """
+    """Raises UserError for a window that closes nothing; `what` makes sequences `longest` tokens."""
     window, sinks = variant.window, variant.sinks
     if window is not None and window >= longest:
         raise UserError(

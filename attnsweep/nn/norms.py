@@ -16,5 +16,4 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(width, eps=eps)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """(..., d) to (..., d)."""
         return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight, self.eps)

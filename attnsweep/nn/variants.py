@@ -159,9 +159,7 @@ def of_halves(x: Tensor, *, dim: int) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """Linear attention's state: the sums of phi(k) v^T (b, g, d, e) and of phi(k) (b, g, d) over earlier
-    tokens.
-    """
+    """Linear attention's state: sums of phi(k) v^T (b, g, d, e), of phi(k) (b, g, d) over earlier tokens."""
 
     products: Tensor
     features: Tensor

@@ -21,9 +21,7 @@ from attnsweep.nn.positions import alibi_bias
 def window_mask(
     queries: Int[Tensor, "*c n"], keys: Int[Tensor, "*c m"], window: int, sinks: int = 0
 ) -> Bool[Tensor, "*c n m"]:
-    """A query may attend to keys less than `window` positions away and to the first `sinks` tokens: (n, m),
-    of the positions of queries and keys.
-    """
+    """Keys less than `window` positions away, and the first `sinks`, are open: (n, m), of the positions."""
     queries, keys = queries[..., :, None], keys[..., None, :]
     return ((queries - keys).abs() < window) | (keys < sinks)
 

@@ -30,9 +30,7 @@ def draw(cell: Point, sample: int) -> Point:
 
 
 class Draws(dict[str, Any]):
-    """The values of a point, as a function reads them: by key or by attribute. The value of another function
-    is drawn when it is read.
-    """
+    """A point's values, read by key or attribute; the value of a function is drawn when it is read."""
 
     def __init__(self, known: Point, domains: Mapping[str, Any], sample: int) -> None:
         super().__init__(known)

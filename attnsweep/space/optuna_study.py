@@ -58,9 +58,7 @@ def excess_of(trial: "optuna.trial.FrozenTrial") -> list[float]:
 
 
 def constrain(asked: "optuna.Trial", constraints: Mapping[str, float]) -> None:
-    """Tells Optuna how a suggestion compares with its constraints: above 0 is what exceeds one, by which it
-    ranks points that it would better avoid.
-    """
+    """Tells Optuna a suggestion's constraints: what is above 0 exceeds one, and is better avoided."""
     if not has_constraints():
         asked.set_user_attr(EXCESS, list(constraints.values()))
         return

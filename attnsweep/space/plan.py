@@ -139,9 +139,7 @@ def known_latency(store: Store, sweep: Sweep) -> LatencyOf:
 def make_plan(
     sweep: Sweep, expanded: Expansion, rows: Sequence[Row], latency_of: LatencyOf = unknown
 ) -> Plan:
-    """The plan, from the sweep's trials and invalid points, the rows of `trials` so far, and known
-    latency.
-    """
+    """The plan, from a sweep's trials and invalid points, the rows of `trials` so far, and known latency."""
     trials, invalid = expanded
     state = state_of(trials, rows, scheduler=sweep.scheduler)
     new = [trial for trial in trials if state[trial.trial_id] == "new"]

@@ -76,9 +76,7 @@ def as_code(value: Any) -> str:
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of a user's own model. Raises UserError if the text is not ours, because its names
-    become code.
-    """
+    """The arguments of a user's model. Raises UserError for text not ours, as its names become code."""
     try:
         known = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -89,7 +87,5 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 
 def quoted(code: str) -> str:
-    """Code as one shell word: in double quotes, as it contains single ones, unless the shell would expand
-    it.
-    """
+    """Code as one shell word: in double quotes, as it has single ones, unless the shell would expand it."""
     return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'

@@ -174,9 +174,7 @@ class Cell:
         return 0 if self.exhausted else max(0, self.samples - len(self.counted))
 
     def recall(self, rows: Sequence[Row]) -> dict[str, Trial]:
-        """Gives Optuna the trials in the results; returns the finished ones within the budget. Failed trials
-        are the first to be suggested again.
-        """
+        """Gives Optuna the results; returns the finished trials within the budget. Failed ones come first."""
         found = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
         final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
         margins = {key: self._margins(trial) for key, trial in final.items()}
@@ -297,9 +295,7 @@ def expand_sweep(sweep: Sweep, data_dir: Path) -> Expansion:
 def plan_and_search(
     sweep: Sweep, expansion: Expansion, rows: Sequence[Row], data_dir: Path, latency_of: LatencyOf = unknown
 ) -> tuple[Plan, Search | None]:
-    """The plan, from an expansion, the rows of `trials` so far and known latency; and the search, if
-    there is one.
-    """
+    """The plan, from an expansion, the rows of `trials` so far and known latency; and the search, if any."""
     if sweep.search is None:
         return make_plan(sweep, expansion, rows, latency_of), None
     search = Search(sweep, rows, data_dir, latency_of)

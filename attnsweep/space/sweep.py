@@ -241,9 +241,7 @@ def check_search(sweep: Sweep) -> None:
 
 
 def checked_timeout(seconds: float | None) -> float | None:
-    """The most seconds that a trial may take, None for no limit. Raises UserError for anything but a positive
-    number.
-    """
+    """The most seconds of a trial; None: no limit. Raises UserError for anything but a positive number."""
     seconds = scalar(seconds)
     if seconds is None:
         return None

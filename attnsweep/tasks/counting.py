@@ -68,9 +68,7 @@ def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
 
 @contextlib.contextmanager
 def plain_operators() -> Iterator[None]:
-    """Runs attention, recurrent layers and compiled models operator by operator, as the counter does not see
-    into fused kernels; without warnings.
-    """
+    """Runs attention, recurrent layers and compiled models by operators, which are counted; no warnings."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     eager = torch.compiler.set_stance("force_eager")
@@ -151,9 +149,7 @@ def counted_once(architecture: Architecture) -> Cost:
 
 
 def rehearse(rehearsal: Rehearsal, config: Mapping[str, Any]) -> None:
-    """Tries a library's model on the meta device, or if that fails on the CPU. Raises UserError where it
-    fails.
-    """
+    """Tries a library's model on the meta device, or else on the CPU. Raises UserError where it fails."""
     with seeded(0):
         try:
             with plain_operators():

@@ -97,9 +97,7 @@ def complete(
 
 
 def bearers(parameters: Parameters, axes: Axes) -> list[str]:
-    """The parameters that stand for the axes of their names: those without a default, or with one that
-    the axis admits.
-    """
+    """The parameters that stand for axes of their names: without a default, or with one that is admitted."""
     return [
         name
         for name, parameter in parameters.items()
@@ -174,9 +172,7 @@ def plain(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """The number or text that a scalar of numpy, as domains draw them, or a member of an enumeration is; any
-    other value as it is.
-    """
+    """A scalar of numpy or a member of an enumeration as the number or text that it is; else as it is."""
     return value.item() if isinstance(value, np.generic) else built_in(value)
 
 
@@ -329,9 +325,7 @@ def source_of(config: Mapping[str, Any], *, trusted: bool = False) -> Source | N
 def build(
     config: Mapping[str, Any], source: Source | None, *, axes: Axes, example: Callable[[], tuple[Any, ...]]
 ) -> "nn.Module":
-    """The model of a configuration, ready to be trained on inputs like `example`; `source` defaults to that
-    of its file now. Raises UserError.
-    """
+    """The model of a configuration for inputs like `example`; `source` or its file's. Raises UserError."""
     source = source or source_of(config)
     assert source, "every model of one's own has a text"
     import torch
@@ -356,9 +350,7 @@ def construct(config: Mapping[str, Any], source: Source, axes: Axes) -> "nn.Modu
 
 
 def is_default(value: Any, parameter: inspect.Parameter) -> bool:
-    """Whether a recorded value is the default, which is then left to the class, as its type may not exist
-    in JSON.
-    """
+    """Whether a recorded value is the default, which the class has: its type may not exist in JSON."""
     default = MISSING if parameter.default is MISSING else plain(parameter.default)
     return default is not MISSING and json.dumps(value) == json.dumps(default)
 
@@ -369,9 +361,7 @@ def as_tuple(value: Any) -> Any:
 
 
 def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "nn.Module":
-    """The model, with lazy layers initialised by an example, and with inputs cast to its own
-    floating-point type.
-    """
+    """The model, its lazy layers initialised by an example, inputs cast to its own floating-point type."""
     import torch
     from torch.nn.parameter import is_lazy
 

@@ -84,9 +84,7 @@ def is_open(model: object) -> bool:
 
 
 def refuse_unknown_keys(point: Point, model: str, task: Task) -> None:
-    """Raises UserError for a key that is neither an axis nor a constructor argument of the model, which is a
-    user's own or a library's.
-    """
+    """Raises UserError for a key that is neither an axis nor an argument of a user's or a library's model."""
     family = None if own.is_own(model) else task.family
     arguments = sorted(family.takes(model)) if family else [*own.signature(model, own.read(model))]
     for key in point:

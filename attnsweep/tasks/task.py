@@ -44,9 +44,7 @@ class DataSet(Protocol):
         """Whether a trial could read it now."""
 
     def ensure(self, data_dir: Path, progress: Callable[[int, int], None] = ...) -> None:
-        """Downloads missing files, and decodes them on this machine where need be. Raises UserError where
-        that fails.
-        """
+        """Downloads missing files; decodes them where need be. Raises UserError where that fails."""
 
     def __hash__(self) -> int:
         """Equal data sets are read in the same way."""
@@ -74,9 +72,7 @@ class Procedure(Protocol):
 
     @property
     def examine(self) -> Callable[..., dict[str, Any]] | None:
-        """Like `judge`, but run once, on the model of the selected epoch; None where there is nothing to
-        add.
-        """
+        """Like `judge`, but once, on the model of the selected epoch; None where nothing is to be added."""
 
     @property
     def tune(self) -> "Callable[[nn.Module, Mapping[str, Any], Source | None], Tuning] | None":
@@ -88,9 +84,7 @@ class Procedure(Protocol):
     def load_for(
         self, config: Mapping[str, Any], data_dir: str, device: str, *, sha256: str | None = None
     ) -> Any:
-        """The data of a trial, with an attribute `train_size`. Raises UserError where their checksum is not
-        `sha256` (None: any).
-        """
+        """A trial's data, with `train_size`. Raises UserError where `sha256` (None: any) is not theirs."""
 
     def batches(
         self, data: Any, config: Mapping[str, Any], *, epoch: int, order: "torch.Generator"
@@ -107,9 +101,7 @@ class Procedure(Protocol):
         """The norm to which gradients are clipped; None: they are not."""
 
     def averaging(self, config: Mapping[str, Any]) -> float | None:
-        """The decay of the running average of the weights, which is judged instead of them; None: no
-        average.
-        """
+        """The decay of the weights' running average, which is judged in their place; None: no average."""
 
     def judge(self, model: Any, data: Any, config: Mapping[str, Any]) -> dict[str, float]:
         """The columns of quality after an epoch. The model is in evaluation mode."""
@@ -146,9 +138,7 @@ class Family(Protocol):
         """Whether a name has the form of one of them."""
 
     def takes(self, model: str) -> Collection[str]:
-        """The keys of a sweep that are arguments of a model. Raises UserError where there is no such
-        model.
-        """
+        """The keys of a sweep that are a model's arguments. Raises UserError where there is no such model."""
 
 
 @dataclass(frozen=True)

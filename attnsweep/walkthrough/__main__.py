@@ -25,7 +25,6 @@ def walk(names: Sequence[str] = (), say: Reader | None = None) -> None:
 
 
 def main() -> None:
-    """See `attnsweep.walkthrough`."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep.walkthrough", description=walk.__doc__)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"some of {', '.join(STATIONS)}")
     parser.add_argument("--list", action="store_true", help="name them")

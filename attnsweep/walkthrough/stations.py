@@ -52,7 +52,6 @@ def same(layer: MultiHeadAttention, x: Tensor, read: Tensor) -> None:
 
 
 def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """Rotary positions."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
     turned = apply_rope(q), apply_rope(k)
     say.step("Each pair (x_2i, x_2i+1) turned by place times 10000^(-2i/d) radians", "section 3.2.2")
@@ -69,7 +68,6 @@ def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def alibi(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """A line of the distance taken off the scores."""
     (q, k, v), places = heads_of(layer, x), torch.arange(N)
     say.step(f"Slopes 2^(-8i/h) of the {H} heads", "section 3")
     say.line(f"  {', '.join(f'{slope:.4f}' for slope in alibi_slopes(H).tolist())}")
@@ -80,7 +78,6 @@ def alibi(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def shared_keys(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """Grouped and multi-query attention."""
     q, k, v = heads_of(layer, x)
     say.step(f"{H} heads of queries share {k.shape[1]} of keys and values", "section 2.2")
     say.tensor("K", k, "b g m d")
@@ -89,7 +86,6 @@ def shared_keys(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def window(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """A sliding window with a sink."""
     (q, k, v), places, variant = heads_of(layer, x), torch.arange(N), layer.variant
     assert variant.window is not None
     near = windows.window_mask(places, places, variant.window, variant.sinks)
@@ -101,7 +97,6 @@ def window(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def qk_norm(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """Queries and keys normed."""
     q, k, v = heads_of(layer, x)
     q, k = layer.norm_queries(q), layer.norm_keys(k)
     say.step(
@@ -115,7 +110,6 @@ def qk_norm(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def linear(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """Sums in the place of weights, token by token."""
     q, k, v = heads_of(layer, x)
     q, k = variants.feature_map(q), variants.feature_map(k)
     say.step("phi(x) = elu(x) + 1 of queries and keys, above 0", "section 3.2")
@@ -135,7 +129,6 @@ def linear(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def differential(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """One softmax less another one."""
     (q, k, v), kernel = heads_of(layer, x), layer.kernel
     assert isinstance(kernel, variants.Differential)
     one, other = (
@@ -157,7 +150,6 @@ def differential(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def gated(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """A gate on what was read."""
     q, k, v = heads_of(layer, x)
     assert layer.to_gate is not None
     gate = layer.split(layer.to_gate(x)).sigmoid()
@@ -167,7 +159,6 @@ def gated(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 def sigmoid(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
-    """Each weight by itself."""
     q, k, v = heads_of(layer, x)
     count = torch.arange(1, N + 1)[:, None]
     weights = (q @ k.mT / math.sqrt(WIDTH) - count.log()).sigmoid().tril()

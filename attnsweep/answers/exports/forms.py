@@ -20,9 +20,7 @@ EXPORTS: Mapping[str, Export] = {
 
 
 def export(form: str, trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
-    """Writes results in one of the forms of `EXPORTS`; returns in words what was written. Raises UserError
-    where that cannot be.
-    """
+    """Writes results in a form of `EXPORTS`; returns what was written, in words. Raises UserError."""
     above = place.absolute().parent
     if form != "tensorboard" and not os.path.isdir(above):
         raise UserError(f"{place} lies in no folder that is there; make it, or name another place")

@@ -30,7 +30,6 @@ def check(trial: Trial) -> None:
 
 
 def procedure() -> Procedure:
-    """See `tasks.task`."""
     from attnsweep.tasks.images import training
 
     return training

@@ -33,9 +33,7 @@ def augmented(pixels: Pixels, config: Mapping[str, Any], order: Generator) -> Pi
 
 
 def crop_flip(pixels: Pixels, order: Generator) -> Pixels:
-    """Each image shifted by up to an eighth of its side each way, with black where it has left, and mirrored
-    in half of the cases.
-    """
+    """Each image shifted by up to an eighth of its side, black where it has left; half of them mirrored."""
     b, side = len(pixels), pixels.shape[-1]
     most = max(1, round(side * SHIFT))
     down, right = torch.randint(-most, most + 1, (2, b, 1), generator=order, device="cpu").to(pixels.device)
@@ -118,9 +116,7 @@ def pasted(side: int, share: Float[Tensor, " b"], centre: Float[Tensor, "2 b"]) 
 
 
 def beta(alpha: float, quantile: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Draws from the beta distribution with both parameters `alpha`, by its inverse, from even ones in 0..1;
-    1 for an alpha of 0.
-    """
+    """Draws from Beta(`alpha`, `alpha`), by its inverse, from even ones in 0..1; 1 for an alpha of 0."""
     if not alpha:
         return torch.ones_like(quantile)
     if alpha == 1:

@@ -20,9 +20,7 @@ def convolutions(channels: int, side: int, dim: int = CNN_DIM) -> Cost:
 
 
 def reattention(heads: int, tokens: int) -> Cost:
-    """DeepViT's mixing of the attention maps across heads, with its norm (https://arxiv.org/abs/2103.11886,
-    eq. 3).
-    """
+    """DeepViT's mixing of maps across heads, with its norm (https://arxiv.org/abs/2103.11886, eq. 3)."""
     mixing = (heads * tokens) ** 2 if heads > 1 else 0  # of one head a scale, element by element
     return Cost(heads * heads, mixing) + norm(heads)
 

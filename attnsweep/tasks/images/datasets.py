@@ -70,15 +70,11 @@ class ImageSet:
 
     @property
     def skipped(self) -> int | None:
-        """How many of one's own images were left out because they cannot be read; None where that was not
-        asked, and of other sets.
-        """
+        """How many of one's own cannot be read and are left out; None where not asked, and of other sets."""
         return None if self.own is None or self.own.skipped is None else len(self.own.skipped)
 
     def chance(self, part: str) -> float:
-        """The accuracy of always predicting a part's most frequent class; the classes of a built-in set are
-        about equally frequent.
-        """
+        """The accuracy of always saying a part's most frequent class; a built-in set's are about equal."""
         if self.own is None:
             return 1 / self.num_classes
         return max(self.own.counts(part).values()) / self.own.size(part)
@@ -176,9 +172,7 @@ def own_set(name: str, skip_unreadable: bool) -> ImageSet:
 
 
 def default_side(sides: tuple[int, int] | None) -> int:
-    """To what images are resized by default: what they are where all are of one small size, so that none is
-    blown up.
-    """
+    """To what images are resized by default: their own side where all have one small one, lest they blur."""
     low, high = sides or (SIDE, SIDE)
     return low if low == high and LEAST_SIDE <= low < SIDE else SIDE
 
@@ -207,9 +201,7 @@ def forget(data_dir: Path | None = None) -> None:
 
 
 def drawn_for_validation(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices, of `count` training images of a built-in set, of those to train on (ascending) and those
-    that validate.
-    """
+    """Of `count` training images of a built-in set, the indices that train (ascending), and that validate."""
     order = np.random.RandomState(VALIDATION_SEED).permutation(count)
     held_out = validation_size(count)
     return np.sort(order[held_out:]), order[:held_out]

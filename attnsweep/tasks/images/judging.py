@@ -55,9 +55,7 @@ def balanced_accuracy(given: Int64[Tensor, " n"], right: Int64[Tensor, " n"]) ->
 
 
 def macro_f1(given: Int64[Tensor, " n"], right: Int64[Tensor, " n"]) -> float:
-    """The mean over the classes that occur, or that are given, of the harmonic mean of precision and recall:
-    2 tp / (2 tp + fp + fn).
-    """
+    """The mean over classes that occur, or are given, of 2 tp / (2 tp + fp + fn)."""
     there, recognised, claimed = counts(given, right)
     occurs = there + claimed > 0
     return (2 * recognised[occurs] / (there + claimed)[occurs]).mean().item()

@@ -121,9 +121,7 @@ class Rehearsal:
         return torch.addcmul(offset, pixels.float(), factor).to(device)
 
     def check_patches(self, layer: nn.Conv2d, side: int) -> None:
-        """Raises UserError where the first convolution cuts images into patches, and leaves out much at their
-        margin: libraries round down.
-        """
+        """Raises UserError where patches leave out much at the margin: libraries round down."""
         size, padding = layer.kernel_size[0], layer.padding
         if layer.stride != layer.kernel_size or padding not in (0, (0, 0), "valid"):
             return
@@ -196,9 +194,7 @@ def tried(occurring: Iterable[int]) -> tuple[int, ...]:
 
 
 def described(answer: object) -> str:
-    """What a forward pass returned, in words: `a tuple of a tensor (2, 10) of float32 and a tensor (2, 64) of
-    float32`.
-    """
+    """What a forward pass returned, in words: `a tuple of a tensor (2, 10) of float32 and nothing`."""
     if isinstance(answer, Tensor):
         return f"a tensor {tuple(answer.shape)} of {str(answer.dtype).removeprefix('torch.')}"
     if isinstance(answer, Mapping):

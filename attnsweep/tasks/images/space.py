@@ -81,9 +81,7 @@ def of_listed(point: Mapping[str, object], model: str) -> Config:
 
 
 def as_published(config: Config) -> Config:
-    """The axes of a ViT's variants, null where the value is the published one. Raises UserError where one
-    does not fit a ViT, or the others.
-    """
+    """The axes of a ViT's variants, null where as published. Raises UserError where one does not fit."""
     if config["norm"] == "post":
         raise UserError("norm='post' is for transformer and decoder; a vit norms before: use pre or rms")
     if config["positions"] in RELATIVE:
@@ -162,9 +160,7 @@ def image_set_of_trial(config: Config) -> datasets.ImageSet:
 
 
 def feature_side(config: Mapping[str, Any]) -> int:
-    """The side of what is cut into patches: the image, or the feature map after two 3x3 convolutions and
-    a pooling.
-    """
+    """The side of what is cut: the image, or the feature map after two 3x3 convolutions and a pooling."""
     side = int(config["image_size"])
     return (side - 4) // 2 if config["model"] in CONVOLUTIONAL else side
 

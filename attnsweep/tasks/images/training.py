@@ -198,7 +198,6 @@ def quality(epoch: Mapping[str, Any]) -> float:
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
-    """One forward pass."""
     return functools.partial(model, *inputs)
 
 

@@ -91,9 +91,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_published(model: str) -> str:
-    """The SHA-256 of where a library's weights are published. Raises UserError where it has none, or where
-    they cannot be had.
-    """
+    """The SHA-256 of where a library's weights are published. Raises UserError where none can be had."""
     if not libraries.has(model):
         raise UserError(
             f"weights={PRETRAINED!r}: nobody publishes weights of {model}; use a model timm:NAME or "
@@ -167,9 +165,7 @@ def read(path: Path, sha256: str) -> "State":
 
 
 def of_torch(content: bytes) -> Any:
-    """What is in a file that torch wrote. Raises ValueError where that is more than tensors and plain values,
-    or no such file.
-    """
+    """What torch wrote into a file. Raises ValueError for more than tensors and plain values."""
     import torch
 
     try:
@@ -284,9 +280,7 @@ def tensors_of(model: "nn.Module") -> "State":
 
 
 def state_of(build: "Callable[[Config], nn.Module]", config: Config) -> "State":
-    """A model's weights, without values where its constructor looks at none. Raises UserError where it cannot
-    be built.
-    """
+    """A model's weights, without values where its constructor looks at none. Raises UserError."""
     import torch
 
     try:
@@ -316,9 +310,7 @@ def check(build: "Callable[[Config], nn.Module]", config: Config) -> None:
 
 
 def frozen_parts(model: "nn.Module", head: Sequence[str]) -> list["nn.Module"]:
-    """The largest parts of a model that have parameters, and none of the head: where the rest is frozen they
-    stay in evaluation mode.
-    """
+    """The largest parts with parameters, none of the head: frozen, they stay in evaluation mode."""
     found: list[nn.Module] = []
 
     def look(part: "nn.Module", prefix: str) -> None:

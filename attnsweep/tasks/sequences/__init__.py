@@ -23,7 +23,6 @@ def build(config: Config, source: Source | None) -> "nn.Module":
 
 
 def procedure() -> Procedure:
-    """See `tasks.task`."""
     from attnsweep.tasks.sequences import training
 
     return training

@@ -32,9 +32,7 @@ UNCHANGED_FROM = 16  # below this length, the examples changed when those that j
 
 
 def revision(config: Config) -> int:
-    """See `tasks.task`. How differential attention decodes, and what is read under windows of long sequences,
-    changed too.
-    """
+    """See `tasks.task`. How differential attention decodes changed too, and windows of long sequences."""
     longest, variant = positions_for(config["length"]), variant_of(config)
     in_blocks = any(cost.blockwise_pairs(longest, variant, causal=causal) for causal in (False, True))
     return int(config["length"] < UNCHANGED_FROM) + (config["attention"] == "differential" or in_blocks)

@@ -24,7 +24,6 @@ def build(config: Config, source: Source | None) -> "nn.Module":
 
 
 def procedure() -> Procedure:
-    """See `tasks.task`."""
     from attnsweep.tasks.text import training
 
     return training

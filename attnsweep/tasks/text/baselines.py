@@ -113,9 +113,7 @@ class Order:
 
 
 def codes(block: bytes, n: int) -> np.ndarray:
-    """The n-grams of a block, each as the number whose digits to the base 256 are its bytes, (len - n +
-    1,).
-    """
+    """A block's n-grams (len - n + 1,), each as the number whose digits to the base 256 are its bytes."""
     digits = np.frombuffer(block, np.uint8).astype(np.int64)
     count = max(0, len(digits) - n + 1)
     return sum((digits[i : i + count] * BYTE ** (n - 1 - i) for i in range(n)), np.zeros(count, np.int64))

@@ -36,9 +36,7 @@ class Decoder(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b n"], caches: Sequence[Cache] | None = None
     ) -> Float[Tensor, "b n v"]:
-        """Logits (b, n, v). With caches the tokens go on where those in them end, and are held from then
-        on.
-        """
+        """Logits (b, n, v). With caches the tokens follow those in them, and are held from then on."""
         start = caches[0].tokens if caches else 0
         x = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
         x = self.dropout(self.positions(x, start=start))

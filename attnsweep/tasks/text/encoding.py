@@ -24,9 +24,7 @@ class Bytes:
 
 
 class Pairs:
-    """The same by byte-pair encoding (https://arxiv.org/abs/1508.07909) over bytes, by the package
-    tokenizers.
-    """
+    """The same by byte pairs (https://arxiv.org/abs/1508.07909) over bytes, by the package tokenizers."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer, self.begin = tokenizer, size

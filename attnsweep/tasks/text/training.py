@@ -87,9 +87,7 @@ def begun(answers: Tensor, begin: int) -> Tensor:
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
-    """The windows of one epoch, shifted within their blocks by a draw from `order`, and in an order from
-    it.
-    """
+    """The windows of one epoch, shifted within their blocks and put in order by draws from `order`."""
     device, count = data.tokens.device, data.train_size
     shift = torch.randint(data.context, (count,), generator=order).to(device)
     index = torch.randperm(count, generator=order).to(device)
@@ -108,9 +106,7 @@ def loss(model: Decoder, batch: Batch, config: Mapping[str, Any]) -> Tensor:
 
 
 def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
-    """Rises to `lr` over `warmup_steps`, then falls along a cosine to a tenth of it in the last step
-    (https://arxiv.org/abs/1608.03983).
-    """
+    """Rises to `lr` over `warmup_steps`, then a cosine to a tenth (https://arxiv.org/abs/1608.03983)."""
     warmup, steps = config["warmup_steps"], config["epochs"] * steps_per_epoch
     if step < warmup:
         return float(config["lr"] * (step + 1) / warmup)

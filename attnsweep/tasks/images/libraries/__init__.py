@@ -145,9 +145,7 @@ def check_range(key: str, value: object) -> None:
 
 
 def with_image_size(point: Point, model: str) -> dict[str, object]:
-    """The point with `image_size` where it says that by the library's own word. Raises UserError where it
-    says both.
-    """
+    """The point with `image_size` for the library's own word. Raises UserError where it says both."""
     theirs, ours = point.get("img_size"), point.get("image_size")
     if theirs is not None and ours not in (None, theirs):
         raise UserError(f"img_size={theirs!r} and image_size={ours!r} of {model} are one thing; give one")

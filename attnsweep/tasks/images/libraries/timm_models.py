@@ -23,13 +23,11 @@ def names() -> list[str]:
 
 
 def class_of(name: str) -> type:
-    """See `Library`."""
     with torch.device("meta"):
         return type(timm.create_model(name))
 
 
 def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes: int) -> nn.Module:
-    """See `Library`."""
     model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=channels, **arguments)
     return model
 
@@ -43,13 +41,11 @@ def told_of(name: str) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def wants(name: str) -> Wants:
-    """See `Library`."""
     told = told_of(name)
     return Wants(told.input_size[1], tuple(told.mean), tuple(told.std))
 
 
 def origin(name: str) -> str:
-    """See `Library`."""
     told = told_of(name)
     if not (told.hf_hub_id or told.url):
         raise UserError(f"timm has no weights of {name}")

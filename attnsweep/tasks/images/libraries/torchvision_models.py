@@ -17,21 +17,17 @@ AUXILIARY = ("googlenet", "inception_v3")  # they have heads that only train
 
 @functools.cache
 def names() -> list[str]:
-    """See `Library`."""
     found: list[str] = models.list_models(module=models)
     return found
 
 
 def class_of(name: str) -> type:
-    """See `Library`."""
     with torch.device("meta"):
         return type(models.get_model(name, **quiet(name)))
 
 
 def quiet(name: str) -> dict[str, Any]:
-    """What spares some of them seconds, or a warning, as they are initialised, and outputs beside the logits
-    as they are trained.
-    """
+    """What spares some seconds, or a warning, at first, and outputs beside the logits in training."""
     return {"init_weights": False, "aux_logits": False} if name in AUXILIARY else {}
 
 
@@ -62,13 +58,11 @@ def widened(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 
 def wants(name: str) -> Wants:
-    """See `Library`."""
     told = models.get_model_weights(name).DEFAULT.transforms()
     return Wants(told.crop_size[0], tuple(told.mean), tuple(told.std))
 
 
 def origin(name: str) -> str:
-    """See `Library`."""
     weights = list(models.get_model_weights(name))
     if not weights:
         raise UserError(f"torchvision has no weights of {name}")
@@ -77,7 +71,6 @@ def origin(name: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def published(name: str) -> dict[str, torch.Tensor]:
-    """See `Library`."""
     weights = models.get_model_weights(name).DEFAULT
     found: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     heads = ("aux1.", "aux2.", "AuxLogits.") if name in AUXILIARY else ()

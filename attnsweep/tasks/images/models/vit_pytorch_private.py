@@ -41,12 +41,9 @@ def residual_branches(model: nn.Module) -> list[list[nn.Module]]:
 
 
 class FusedAttention(vit.Attention):
-    """vit-pytorch's attention with product, softmax, dropout and sum in one kernel; its parameters are the
-    same.
-    """
+    """vit-pytorch's attention, with the same parameters, from product to sum in one kernel."""
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Tokens (b, n, d) to tokens (b, n, d)."""
         qkv = self.to_qkv(self.norm(x))
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p if self.training else 0.0)

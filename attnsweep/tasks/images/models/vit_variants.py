@@ -16,16 +16,13 @@ from attnsweep.tasks.images.models.vit_pytorch_private import replace
 
 
 class Branch(nn.Module):
-    """A sub-layer behind its norm, with dropout on its output: Dropout(Sublayer(Norm(x))), to which the ViT
-    adds x.
-    """
+    """A sub-layer behind its norm: Dropout(Sublayer(Norm(x))), to which the ViT adds x."""
 
     def __init__(self, sublayer: nn.Module, dim: int, *, norm: str, dropout: float) -> None:
         super().__init__()
         self.norm, self.sublayer, self.dropout = norm_of(dim, norm), sublayer, nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, d)."""
         out: Tensor = self.dropout(self.sublayer(self.norm(x)))
         return out
 

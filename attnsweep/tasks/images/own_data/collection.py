@@ -72,9 +72,7 @@ class Collection:
         return sum(own == part for own in self.part_of)
 
     def leaked(self) -> list[tuple[str, str]]:
-        """The test images whose files are, byte by byte, those of others to train on or to validate: the
-        names of both.
-        """
+        """The test images that are, byte by byte, others to train on or to validate: both names."""
         seen: dict[bytes, str] = {}
         images = list(zip(self.entries, self.digests, self.part_of, strict=True))
         for entry, digest, part in images:
@@ -85,9 +83,7 @@ class Collection:
         ]
 
     def contradictory(self) -> list[tuple[str, str]]:
-        """The images whose files are, byte by byte, those of an earlier image of another class: the names of
-        both.
-        """
+        """The images that are, byte by byte, an earlier one of another class: both names."""
         seen: dict[bytes, Entry] = {}
         pairs = (
             (entry, seen.setdefault(digest, entry))
@@ -144,9 +140,7 @@ def every(listing: Listing) -> Iterator[Reader]:
 
 
 def tried(listing: Listing, found: Sequence[Seen], kept_in: Path | None) -> list[Seen]:
-    """What was seen of images with why some cannot be decoded: as it is known of these contents, else by
-    decoding them.
-    """
+    """What was seen, and why some cannot be decoded: as is known of these contents, else by decoding them."""
     digests = [one.digest for one in found]
     faults = unreadable.known(kept_in, digests) if kept_in else None
     if faults is not None:
@@ -227,9 +221,7 @@ def decoded(
 
 
 def sample(collection: Collection, side: int) -> np.ndarray:
-    """Up to `SAMPLED` training images (n, channels, side, side) from all over the set, grey where one cannot
-    be read.
-    """
+    """Up to SAMPLED training images (n, channels, side, side), from all over; grey where unreadable."""
     train = [i for i, part in zip(collection.kept, collection.part_of, strict=True) if part == "train"]
     chosen = train[:: -(-len(train) // SAMPLED)]
 

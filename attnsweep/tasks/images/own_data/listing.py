@@ -56,9 +56,7 @@ def first_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
 
 
 def check(listing: Listing) -> None:
-    """Raises UserError where there are fewer than two classes, or where the training or the test part lacks
-    one that another part has.
-    """
+    """Raises UserError for fewer than two classes, or where training or test lacks one of another part."""
     if not listing.entries:
         raise refusal(listing.dataset, "it has no image; add images")
     parts = {entry.part for entry in listing.entries}

@@ -94,9 +94,7 @@ def labels_of(file: Path, archive: zipfile.ZipFile, part: str) -> np.ndarray:
 
 
 def header_of(archive: zipfile.ZipFile, name: str) -> Header:
-    """The shape and type of an array, which is not read. Raises ValueError where its values are fewer or more
-    than that.
-    """
+    """An array's shape and type. Raises ValueError where its values, not read here, are fewer or more."""
     with archive.open(f"{name}.npy") as content:
         shape, dtype = header(content)
         there = archive.getinfo(f"{name}.npy").file_size - content.tell()
@@ -106,9 +104,7 @@ def header_of(archive: zipfile.ZipFile, name: str) -> Header:
 
 
 def readers(file: Path, parts: Sequence[str], indices: Sequence[int]) -> Iterator[Reader]:
-    """What gives the images of these indices, of the parts one after the other, as files of the formats PGM
-    and PPM.
-    """
+    """What gives the images of these indices, counted over the parts, as files of the formats PGM and PPM."""
     wanted, at = set(indices), 0
     try:
         with zipfile.ZipFile(file) as archive:

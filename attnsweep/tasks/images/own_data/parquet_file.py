@@ -204,9 +204,7 @@ def is_of(kind: pa.DataType, what: str) -> bool:
 
 
 def label_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | list[str]:
-    """The column of labels: the one that the features say, else the one of a usual name; where there are
-    several or none, these.
-    """
+    """The column of labels, by the features, else by a usual name; of several or none, these."""
     said = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     usual = [name for name in LABELS if name in (said or schema.names)]
     found = said if len(said) == 1 else usual[:1] or said

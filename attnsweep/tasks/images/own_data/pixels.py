@@ -72,9 +72,7 @@ def opened(content: bytes) -> "Image.Image":
 
 @functools.cache
 def formats() -> list[str]:
-    """What Pillow may take a file for, whatever its name ends in: all but drawings, which another program
-    would run.
-    """
+    """What Pillow may take a file for: all but drawings, which another program would run."""
     from PIL import Image
 
     Image.init()

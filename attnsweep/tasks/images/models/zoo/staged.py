@@ -52,9 +52,7 @@ def cross_vit(config: Config) -> nn.Module:
 
 
 def crossformer(config: Config) -> nn.Module:
-    """CrossFormer (https://arxiv.org/abs/2108.00154); per unit of depth, a block of near and one of far
-    attention, whose heads are 32 wide.
-    """
+    """CrossFormer (https://arxiv.org/abs/2108.00154): of near and far attention a block each per depth."""
     strides, sides = pyramid(config["image_size"])
     windows = tuple(map(part, sides))
     scales = tuple(strides[0] * 2**scale for scale in range(4))
@@ -150,9 +148,7 @@ def nest(config: Config) -> nn.Module:
 
 
 def pit(config: Config) -> nn.Module:
-    """PiT (https://arxiv.org/abs/2103.16302), of three stages; patches overlap by half, `mlp_dim` is the same
-    in all.
-    """
+    """PiT (https://arxiv.org/abs/2103.16302), of three stages; patches overlap by half, `mlp_dim` stays."""
     stages = {"depth": spread(config["depth"], 3), "heads": doubling(config["heads"], 3)}
     return load("pit.PiT")(**{**sizes(config), **stages}, channels=config["channels"])
 
