@@ -18,8 +18,7 @@ Ends = tuple[np.ndarray, np.ndarray]  # of 95 % intervals: the lower ones and th
 
 def on_front(sure: Doubt, cost: str, ends: Ends | None = None) -> pd.Series:
     """The probability of each setting to be on the front: the share of draws in which no other setting
-    dominates it. NaN where it lacks the cost, or nothing is known of its uncertainty. Raises UserError as
-    `pareto.front` does.
+    dominates it. NaN without the cost, or any known uncertainty. Raises UserError as `pareto.front` does.
 
     Where no setting has several seeds (`sure.of_trials`) it is a probability for the trials that ran: of
     settings that it puts on the front at 0.9, other seeds may leave 0.75 there.

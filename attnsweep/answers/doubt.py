@@ -40,8 +40,7 @@ class Doubt:
 
     `settings` are rows of `over_seeds` with further columns: the interval of the quality (`low`, `high`), the
     number of seeds that were begun (`seeds_begun`), and the sources of uncertainty in the interval
-    (`doubt_of`). `draws` is (settings, draws). `lost` counts settings without a finished seed, which are left
-    out.
+    (`doubt_of`). `draws` is (settings, draws). `lost` counts settings left out, without a finished seed.
     """
 
     settings: pd.DataFrame

@@ -117,8 +117,7 @@ def selecting(frame: pd.DataFrame) -> str:
 
 
 def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str | None = None) -> pd.DataFrame:
-    """The Pareto front: the rows that no other row dominates, cheapest first. Less cost and more quality are
-    better.
+    """The Pareto front, cheapest first: the rows that no other dominates, by less cost and more quality.
 
     A row dominates another if it is at least as good on both and better on one; rows with equal cost and
     quality all stay. Rows that are not done, or lack cost or quality, are left out. Every seed is a row of

@@ -48,11 +48,9 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Deployments:
-    """The deployments to measure, every combination. Without `precision` a model is run in that of its
-    training.
+    """The deployments to measure, every combination; without `precision` in that of a model's training.
 
-    The rows of trials show the first runtime, the first number of threads and the smallest batch; throughput
-    is of the largest batch.
+    Rows of trials show the first runtime and threads, and the smallest batch; throughput is of the largest.
     """
 
     runtime: tuple[str, ...] = ("eager",)

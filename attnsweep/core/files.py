@@ -79,8 +79,7 @@ def read_trusted(path: str | Path) -> bytes:
     """The content of a file that only this user or root can have written: it is code.
 
     Raises Unsafe where somebody else owns the file, or a folder that it lies in, or may write to one of them;
-    OSError where there is no such file. Links on the way are resolved once: what is checked is what they lead
-    to.
+    OSError where there is no such file. Links on the way are resolved once, and what they lead to is checked.
     """
     try:
         return read_checked(Path(os.path.realpath(path)))
@@ -206,9 +205,8 @@ def log(path: str | Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def locked(path: str | Path, note: str, *, wait: bool = False, leave: bool = True) -> Iterator[None]:
-    """Holds the lock that is a file of this machine, in which `note` stands meanwhile; waits for it, or
-    raises BlockingIOError, whose message is the note of its holder, where somebody else has it. The file is
-    left there, or deleted.
+    """Holds the lock that is a file of this machine, in which `note` stands meanwhile and which stays there,
+    or goes; waits for it, or raises BlockingIOError, whose message is the note of who has it.
 
     Raises OSError as `append` does.
     """

@@ -23,8 +23,7 @@ class Unavailable(Sentence, RuntimeError):
 
 
 def versions_of(runtime: str) -> str:
-    """The versions that latency under a runtime depends on: `torch 2.14.1, onnxscript 0.7.2, onnxruntime
-    1.32.0`.
+    """The versions that latency under a runtime depends on, such as `torch 2.14.1, onnxruntime 1.32.0`.
 
     Raises Unavailable where a package is not installed, UserError for an unknown runtime.
     """

@@ -263,9 +263,8 @@ def table(one: Panel) -> str:
 
 
 def pareto_figure(frame: pd.DataFrame) -> Figure:
-    """A matplotlib figure of the trials in `frame` (see `attnsweep.load`), which a notebook shows: test
-    quality against cost with the fronts, a panel per data set and cost. Raises UserError where the rows
-    cannot be compared.
+    """A matplotlib figure of the trials in `frame` (see `attnsweep.load`), as for a notebook: test quality
+    against cost with fronts, a panel per data set and cost. Raises UserError where rows do not compare.
     """
     frame = selection.plain(frame)
     rows = selection.of_device(cleaned(frame.assign(**absent(frame))))

@@ -121,8 +121,7 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Attention of the tokens `queries` (b, n, d) to the tokens `keys` (b, m, d), or to themselves:
-        (b, n, d).
+        """Attention of tokens `queries` (b, n, d) to tokens `keys` (b, m, d), or to themselves: (b, n, d).
 
         With a cache, self-attention also attends to the tokens of earlier calls, which are the first of the m
         keys; cross-attention computes keys and values in the first call and reuses them in later ones.

@@ -58,8 +58,7 @@ def last_norm(dim: int, kind: str) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """The residual connection and the norm around a sub-layer (section 3.1), dropout on its output
-    (section 5.4).
+    """The residual connection and norm around a sub-layer (section 3.1), and dropout (section 5.4).
 
     norm="post", the paper's: Norm(x + Dropout(Sublayer(x))). norm="pre": x + Dropout(Sublayer(Norm(x))).
     norm="rms" is "pre" with RMSNorm.

@@ -61,8 +61,7 @@ def attention_weights(
     bias: Bias | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """softmax(Q K^T / sqrt(d) + bias): how much each query attends to each key, (b, h, n, m); rows sum to
-    one.
+    """softmax(Q K^T / sqrt(d) + bias): how much a query attends to a key, (b, h, n, m); rows sum to one.
 
     Raises as `expand_mask` does where the mask does not fit.
     """
@@ -121,11 +120,9 @@ def fused(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 by torch's own kernels, which go over the keys in blocks and never hold all weights; `scale`
-    replaces 1 / sqrt(d).
+    """Eq. 1 by torch's own kernels, block by block of keys, never all weights; `scale` for 1 / sqrt(d).
 
-    On a CPU torch has such a kernel for zero dropout only; with dropout it holds the weights, like
-    `explicit`.
+    On a CPU torch has such a kernel without dropout only; with it, the weights are held as by `explicit`.
     """
     n, m = queries.shape[2], keys.shape[2]
     if bias is not None:  # its kernels take masks of four axes

@@ -45,8 +45,7 @@ def sinusoids(longest: int, dim: int) -> Float[Tensor, "n d"]:
 
 
 class PositionalEncoding(nn.Module):
-    """Adds `sinusoidal` or `learned` positions to up to `longest` tokens; the other kinds add nothing, to any
-    number of tokens.
+    """Adds `sinusoidal` or `learned` positions to up to `longest` tokens; other kinds nothing to any number.
 
     Raises UserError for an unknown kind.
     """

@@ -17,8 +17,7 @@ COMPILER = "torch._dynamo"
 def transforms_are_active() -> bool:
     """Whether a transform of torch.func (vmap, grad, jvp) is active, as torch.autograd.Function asks it.
 
-    Relies on `torch._C._are_functorch_transforms_active` (2.0); without it the answer is yes, so that layers
-    run torch's own code.
+    Relies on `torch._C._are_functorch_transforms_active` (2.0); without it yes: layers run torch's own code.
     """
     ask = getattr(torch._C, "_are_functorch_transforms_active", None)
     return ask is None or bool(ask())
@@ -35,8 +34,7 @@ def one_dnn(
     bias: Float32[Tensor, " m"] | None = None,
 ) -> Float32[Tensor, "*batch m"]:
     """`inputs @ weight.T + bias` by oneDNN; torch has no public name for it. Only `inputs` is copied where it
-    is not contiguous. Like that of `nn.functional.linear` the result is no view: a layer may change it in
-    place.
+    is not contiguous. As of `nn.functional.linear` the result is no view, to be changed in place.
     """
     product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.flatten(0, -2), weight, bias, "none", [], "")
     return cast(Tensor, torch.ops.aten._unsafe_view(product, [*inputs.shape[:-1], weight.shape[0]]))

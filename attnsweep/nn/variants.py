@@ -88,8 +88,7 @@ def sigmoid(
 
 class Differential(nn.Module):
     """(softmax(Q1 K1^T / sqrt(d)) - lambda softmax(Q2 K2^T / sqrt(d))) V (section 2.1), where Q1 and Q2 are
-    the halves of the queries and d is the width of a half; then a norm per head, times 1 - lambda_init
-    (section 2.2).
+    the halves of the queries, d wide; then a norm per head, times 1 - lambda_init (section 2.2).
 
     lambda = exp(l_q1 . l_k1) - exp(l_q2 . l_k2) + lambda_init, lambda_init = 0.8 - 0.6 exp(-0.3 (l - 1)) in
     block l. A head is 2 d wide, like the values of the paper's heads.
@@ -171,8 +170,7 @@ def feature_map(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
 
 
 def key_mask(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> Tensor | None:
-    """Which of the keys (b, g, m, d) the mask of all keys, `seen` earlier ones included, admits: (b, 1, m,
-    1).
+    """Which keys (b, g, m, d) the mask of all, `seen` earlier ones included, admits: (b, 1, m, 1).
 
     Raises as `expand_mask` does, and ValueError where the mask depends on queries, which sums cannot.
     """

@@ -17,8 +17,7 @@ Point = dict[str, Any]  # a key of a sweep to its value
 
 
 def with_listed_grids(part: Mapping[str, Any]) -> Point:
-    """The part with its grids as lists: `tune.grid_search` also takes an iterator, which can be read only
-    once.
+    """The part with its grids as lists: `tune.grid_search` also takes iterators, which are read but once.
 
     Raises UserError where a grid has more than MOST_TRIALS values, or is no collection.
     """

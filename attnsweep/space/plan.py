@@ -77,8 +77,7 @@ def runs_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct trials of a sweep, the state of each (`new`, `done` or `over budget`), and its invalid
-    points.
+    """A sweep's distinct trials, the state of each (`new`, `done`, `over budget`), and its invalid points.
 
     For a search: `trials` are the finished ones, `open` has the constants of each trial that is still to be
     suggested, and `samples` are trials that might be suggested.

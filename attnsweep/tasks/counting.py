@@ -34,8 +34,7 @@ log = logging.getLogger("attnsweep")
 
 
 def count(model: nn.Module, *inputs: torch.Tensor) -> Cost:
-    """Trainable parameters, and multiply-accumulates of a forward pass of the first example of `inputs` (b,
-    ...).
+    """Trainable parameters; multiply-accumulates of a forward pass of the first of `inputs` (b, ...).
 
     Counts a copy on the meta device, where nothing is computed, or if that fails the model itself, in
     evaluation mode. MACs are None if the model works but cannot be counted. Matrix products, convolutions and

@@ -285,8 +285,7 @@ def threads_set_again() -> Iterator[None]:
 def read(model: str, *, trusted: bool = False) -> Source:
     """The source of a model: its file, and the user's modules that it imports.
 
-    Raises UserError where the file is missing; with `trusted`, also where somebody else may have written any
-    of them.
+    Raises UserError where the file is missing; with `trusted`, also where others may have written any.
     """
     file = split(model)[0]
     try:

@@ -187,8 +187,7 @@ def buildable(sizes: Mapping[str, Any]) -> Config:
 
 
 def build(config: Mapping[str, object], source: Source | None = None) -> "nn.Module":
-    """The freshly initialised model of a configuration (see `resolve`); `Procedure.example` gives inputs for
-    it.
+    """A configuration's model, freshly initialised (see `resolve`, and `Procedure.example` for inputs).
 
     `source` is the code of a user's own model, by default that of its file now. Raises UserError where the
     file is gone or has changed.

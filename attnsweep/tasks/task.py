@@ -77,8 +77,7 @@ class Procedure(Protocol):
     @property
     def tune(self) -> "Callable[[nn.Module, Mapping[str, Any], Source | None], Tuning] | None":
         """Loads weights into a freshly initialised model and says which of it is trained; None where every
-        model is trained as it is initialised. `source` is the code of a user's own model. Raises UserError
-        where weights do not fit.
+        model is trained as initialised. `source`: a user's code. Raises UserError where weights do not fit.
         """
 
     def load_for(

@@ -36,11 +36,9 @@ Page = dict[str, Any]
 def report(
     results: str | Path = "results", path: str | Path = "report.html", *, where: str | None = None
 ) -> Path:
-    """Writes `results` as one HTML page to `path`, and returns that; `where` is a pandas query that selects
-    trials.
+    """Writes `results` as one HTML page to `path`; returns that. `where`: a pandas query that selects trials.
 
-    Raises UserError where there are no results, `where` holds for no row, plotly is missing, or the file
-    cannot be written.
+    Raises UserError for no results, `where` that holds for no row, no plotly, or a file not to be written.
     """
     return write(page_of(results, where=where), Path(path))
 

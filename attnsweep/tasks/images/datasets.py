@@ -220,8 +220,7 @@ def pixels(
 ) -> Pixels:
     """The parts `train`, `val` and `test` of the set of that name, and the range of its pixels.
 
-    Raises UserError where files are missing, cannot be read, or have another checksum than `sha256` (None:
-    any).
+    Raises UserError where files are missing, unreadable, or of another checksum than `sha256` (None: any).
     """
     if name == "digits" and image_size == DATASETS[name].image_size:
         return cache.in_memory(of_built_in(DATASETS[name], data_dir))  # quicker than any file

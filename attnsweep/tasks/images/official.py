@@ -58,8 +58,7 @@ def digits_file() -> Path:
 def checksum(dataset: BuiltIn, data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
-    Raises UserError where files are missing and no official checksum is known, or where they differ from the
-    official ones.
+    Raises UserError where files are missing without a known checksum, or differ from the official ones.
     """
     if dataset.sha256 and not all(path.is_file() for path in paths(dataset, data_dir)):
         return dataset.sha256
@@ -117,8 +116,7 @@ def download(dataset: BuiltIn, data_dir: Path) -> None:
 
 
 def read(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> dict[str, Part]:
-    """The parts `train` and `test` of a named data set, each as images (n, channels, height, width) of uint8
-    and labels (n,) of int64.
+    """The parts `train` and `test` of a set: images (n, channels, h, w) of uint8, labels (n,) of int64.
 
     Raises UserError where the files have another checksum than the official one, or than `sha256` (None: that
     of the files as they are).

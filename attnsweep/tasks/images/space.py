@@ -178,11 +178,9 @@ def check_width(config: Mapping[str, Any]) -> None:
 
 
 def patch_size(config: Mapping[str, Any]) -> int:
-    """The side of a patch: the point's, else the largest that cuts the side into four or more (published:
-    two).
+    """The side of a patch: the point's, else the largest that cuts the side into 4 or more (published: 2).
 
-    Raises UserError where it does not divide the side, where layer norm would erase it, or where there is no
-    default.
+    Raises UserError where it does not divide the side, layer norm would erase it, or there is no default.
     """
     side, hybrid = feature_side(config), config["model"] == "hybrid"
     sizes = patches.divisors(side)

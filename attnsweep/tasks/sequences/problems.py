@@ -218,8 +218,7 @@ def keys(problem: Problem, length: int, part: str) -> frozenset[bytes]:
 
 
 def held_out(problem: Problem, length: int, part: str) -> Pair:
-    """The examples that judge: `val` and `test` of `length` symbols, `long` of twice as many, `longer`
-    of four times as many.
+    """The examples that judge: `val` and `test` of `length` symbols, `long` of twice, `longer` of four times.
 
     No question is in a part twice, nor in both `val` and `test`. A part is smaller than the problem says
     where its length has few questions. Raises UserError as `check_length` does.

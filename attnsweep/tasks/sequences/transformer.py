@@ -30,8 +30,7 @@ class Transformer(nn.Module):
     positions are the same for source and target; `design` is what every block has otherwise than the paper's.
     The weights begin as the paper leaves open: projections by Xavier, biases 0, embeddings N(0, 1/d), which
     sqrt(d) times are N(0, 1), as are the logits. `dim_head` is dim // heads if not given, and the depths of
-    encoder and decoder are `depth`. Raises UserError where a word is unknown, or sizes do not fit one
-    another.
+    encoder and decoder are `depth`. Raises UserError for an unknown word, or sizes that do not fit.
     """
 
     def __init__(

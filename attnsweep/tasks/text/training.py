@@ -31,8 +31,7 @@ Batch = tuple[Tensor, Tensor]  # what the model sees (b, n), what it is to predi
 @dataclass(frozen=True)
 class Data:
     """A text as tokens on the device: the training part's blocks one after another, and what judges, in
-    windows (w, context), padded with NOTHING, with its bytes. A window of an epoch may begin from `begins` to
-    `latest`.
+    windows (w, context), padded with NOTHING, with its bytes. An epoch's begin in `begins`..`latest`.
     """
 
     encoding: Encoding

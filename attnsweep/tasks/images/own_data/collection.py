@@ -185,11 +185,9 @@ def checksum(entries: Sequence[Entry], images: Sequence[Seen], copies: set[int])
 def decoded(
     collection: Collection, side: int, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[tuple[str, int, np.ndarray]]:
-    """The part, the label and the pixels (channels, side, side) of each image whose bytes are those that were
-    seen.
+    """Part, label and pixels (channels, side, side) of each image whose bytes are those that were seen.
 
-    Raises UserError at the first that has changed, and in the end where any cannot be read: it names them
-    all.
+    Raises UserError at the first that has changed, and at the end, naming all that cannot be read.
     """
     number = {label: i for i, label in enumerate(collection.classes)}
     faults: dict[str, str] = {}

@@ -86,8 +86,7 @@ def check(listing: Listing) -> None:
 
 def parts_or_refusal(dataset: str, given: Mapping[str, str | None], what: str) -> dict[str, str | None]:
     """The names of parts as their owner writes them, each with the part that it means; `given` are those that
-    there are, as they are written and as `PARTS` has them. Without a part `test`, `val` is it, as in
-    ImageNet.
+    there are, as written and as `PARTS` has them. Without a part `test`, `val` is it, as in ImageNet.
 
     Raises UserError where one means nothing, or where train or test is missing.
     """

@@ -36,8 +36,7 @@ def cct(config: Config) -> nn.Module:
 def cross_vit(config: Config) -> nn.Module:
     """CrossViT (https://arxiv.org/abs/2103.14899); per unit of depth, a block in each branch and an exchange.
 
-    `dim`, `mlp_dim` and `patch_size` are those of the branch of large patches; the other is half as wide, on
-    the next smaller patch.
+    `dim`, `mlp_dim` and `patch_size`: of large patches; the other branch is half as wide, on smaller ones.
     """
     dim, mlp_dim, heads, dim_head = (config[key] for key in ("dim", "mlp_dim", "heads", "dim_head"))
     return load("cross_vit.CrossViT")(
