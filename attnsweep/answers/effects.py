@@ -221,9 +221,11 @@ def by_variance(
     )
     p_pairs = holm(np.array([f_test([*mains, columns], mains, error, y) for columns in pairs.values()]))
     axes = [main_effect(name, levels, codes, y, error, p) for name, p in zip(codes, p_axes, strict=True)]
-    joint = [
-        pair_effect(f"{a} x {b}", mains, pairs[a, b], y, p) for (a, b), p in zip(pairs, p_pairs, strict=True)
-    ]
+    joint = []
+    for ((a, b), columns), p in zip(pairs.items(), p_pairs, strict=True):
+        gained = residual(mains, y)[0] - residual([*mains, columns], y)[0]
+        size = float(np.sqrt(max(gained, 0) / len(y)))  # the root mean square over trials
+        joint.append(Effect(f"{a} x {b}", size, np.nan, np.nan, float(p)))
     return sort(axes), sort(joint), noise
 
 
@@ -253,14 +255,6 @@ def main_effect(
     size = means[best] - means[worst]
     size, low, high = (np.array([size, size - reach, size + reach]).round(ROUNDING) + 0.0).tolist()
     return Effect(name, size, low, high, float(p), shown(factor.categories[best]) if size else "")
-
-
-def pair_effect(
-    name: str, mains: Sequence[np.ndarray], columns: np.ndarray, y: np.ndarray, p: float
-) -> Effect:
-    """What two axes do together: the root mean square over trials."""
-    gained = residual(mains, y)[0] - residual([*mains, columns], y)[0]
-    return Effect(name, float(np.sqrt(max(gained, 0) / len(y))), float("nan"), float("nan"), float(p))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

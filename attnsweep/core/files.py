@@ -97,13 +97,8 @@ def read_checked(real: Path) -> bytes:
             check_owner(at, Path(*real.parts[:i]))
         descriptor = above.enter_context(opened(real.name, os.O_RDONLY, inside=at))
         check_owner(descriptor, real)
-        return content_of(descriptor)
-
-
-def content_of(descriptor: int) -> bytes:
-    """All that can be read from a file that is open."""
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        return file.read()
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read()
 
 
 def check_owner(descriptor: int, path: Path) -> None:

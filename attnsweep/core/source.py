@@ -61,7 +61,8 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
     bytes of one of them are no text.
     """
     bytes_of = files.read_trusted if trusted else functools.partial(files.read, follow=True)
-    text, package = decode(bytes_of(file)), package_of(file)
+    text, above = decode(bytes_of(file)), [os.path.basename(folder) for folder in packages_above(file)]
+    package = ".".join(reversed(above)) or FOLDER  # such as `models.vision`
     places = [*added(text, str(file)), *roots(file)]
     here = os.path.dirname(os.path.abspath(file))
     there = functools.cache(functools.partial(places_of, places=places, here=here))
@@ -89,11 +90,6 @@ def read(file: str | Path, *, trusted: bool = False) -> Source:
 
 
 decode = importlib.util.decode_source  # the text of a Python file, by the encoding that it declares
-
-
-def package_of(file: str | Path) -> str:
-    """The name of the package that a file lies in, such as `models.vision`; FOLDER where it lies in none."""
-    return ".".join(os.path.basename(folder) for folder in reversed(packages_above(file))) or FOLDER
 
 
 def packages_above(file: str | Path) -> list[str]:

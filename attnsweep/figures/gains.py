@@ -126,23 +126,16 @@ def draw(found: Sequence[Gain], axis: str, value: str, over: str, *, subtitle: s
 
 def draw_slopes(axes: Axes, found: Sequence[Gain], value: str, over: str) -> None:
     """A line per model from one value to the other, with its name at its end."""
-    heights = spread_out([100 * gain.after for gain in found], least=least_gap(found))
+    ends = [100 * one for gain in found for one in (gain.before, gain.after)]
+    heights = spread_out([100 * gain.after for gain in found], least=0.07 * (max(ends) - min(ends)))
     for gain, height in zip(found, heights, strict=True):
         colour, marker = style_of(gain.model)
-        ends = (100 * gain.before, 100 * gain.after)
-        axes.plot((0, 1), ends, color=colour, marker=marker, linewidth=1.4, markersize=5)
-        axes.annotate(
-            gain.model, (1, ends[1]), (1.08, height), color=colour, va="center", annotation_clip=False
-        )
+        before, after, name = 100 * gain.before, 100 * gain.after, gain.model
+        axes.plot((0, 1), (before, after), color=colour, marker=marker, linewidth=1.4, markersize=5)
+        axes.annotate(name, (1, after), (1.08, height), color=colour, va="center", annotation_clip=False)
     axes.set_xticks((0, 1), (over, value))
     axes.set_xlim(-0.12, 1.1)
     axes.set_ylabel("test accuracy (%)")
-
-
-def least_gap(found: Sequence[Gain]) -> float:
-    """The least distance of two names, in points of the left panel's height."""
-    ends = [100 * one for gain in found for one in (gain.before, gain.after)]
-    return 0.07 * (max(ends) - min(ends))
 
 
 def spread_out(heights: Sequence[float], *, least: float) -> list[float]:

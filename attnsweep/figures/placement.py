@@ -16,7 +16,7 @@ from attnsweep.figures.panels import Point
 
 GREY, PALE = "#777777", "#D4D4D4"
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
-Pixel = tuple[float, float]
+Pixel = tuple[float, float]  # or a point in data coordinates
 Boxes = NDArray[np.float64]  # (n, 4), or of points (n, 2)
 Place = tuple[Box, list[Box]]  # of a label, and the small boxes along the line that leads to it
 RADII = (6, 9, 13, 18, 25, 34, 45, 58, 74, 92)  # points from a marker's centre to its label
@@ -40,19 +40,16 @@ class LabelPlacer:
     """
 
     def __init__(
-        self,
-        axes: Axes,
-        points: Sequence[Point],
-        line: Sequence[tuple[float, float]],
-        *,
-        colour: Callable[[str], str],
+        self, axes: Axes, points: Sequence[Point], line: Sequence[Pixel], *, colour: Callable[[str], str]
     ) -> None:
         self.axes, self.points, self.colour = axes, points, colour
         self.per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
         self.limits = axes.get_window_extent()
         self.centres = np.array([self.pixels(point.cost, point.accuracy) for point in points]).reshape(-1, 2)
         self.taken, self.found = self.markers(), dict[int, Place]()  # by the index of the point
-        self.line = np.reshape(self.boxes_of_line(line), (-1, 4))
+        corners = [self.pixels(x, y) for x, y in line]  # of the staircase
+        pieces = [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
+        self.line = np.reshape(pieces, (-1, 4))
 
     def place(self) -> int:
         """Labels the front; then of each model that has no label yet the best setting that finds room; then
@@ -91,8 +88,7 @@ class LabelPlacer:
     def find_places(self, points: Sequence[int], radii: Sequence[int]) -> list[int]:
         """Finds places for the labels of these points in turn; returns those that found no room."""
         for i in points:
-            place = self.best_place(i, radii)
-            if place is not None:
+            if (place := self.best_place(i, radii)) is not None:
                 (left, bottom, right, top), leader = self.found[i] = place
                 self.taken = np.vstack([self.taken, (left - 3, bottom, right + 3, top), *leader])
         return [i for i in points if i not in self.found]
@@ -122,7 +118,12 @@ class LabelPlacer:
         box, leader = place
         self.text_of(i).set_position(self.offset(i, box[:2]))
         if leader:
-            self.draw_leader(i, box)
+            point, end = self.points[i], self.offset(i, nearest(box, self.centres[i]))
+            self.axes.annotate(
+                "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", zorder=2.5,
+                arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4},
+                annotation_clip=False,
+            )  # fmt: skip
 
     def best_place(self, i: int, radii: Sequence[int]) -> Place | None:
         """The place of a point's label with the least penalty; None where nothing is free."""
@@ -174,14 +175,6 @@ class LabelPlacer:
         parts = np.linspace(0, 1, max(int(math.dist(start, end) / 2), 2))[:, None]
         return [square(x, y, LEADER_WIDTH) for x, y in (start + (end - start) * parts).tolist()]
 
-    def draw_leader(self, i: int, box: Box) -> None:
-        """Draws a line from a label to its point."""
-        point, end = self.points[i], self.offset(i, nearest(box, self.centres[i]))
-        self.axes.annotate(
-            "", (point.cost, point.accuracy), xytext=end, textcoords="offset points", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}, zorder=2.5,
-        )  # fmt: skip
-
     def pixels(self, cost: float, accuracy: float) -> tuple[float, float]:
         x, y = self.axes.transData.transform((cost, accuracy))
         return float(x), float(y)
@@ -200,11 +193,6 @@ class LabelPlacer:
         point, (x, y) = self.points[i], self.centres[i].tolist()
         low, high = self.pixels(point.cost, point.low)[1], self.pixels(point.cost, point.high)[1]
         return [square(x, y, 4 * self.per_point), (x - 1.5, low - 1, x + 1.5, high + 1)]
-
-    def boxes_of_line(self, line: Sequence[tuple[float, float]]) -> list[Box]:
-        """The pieces of the staircase."""
-        corners = [self.pixels(x, y) for x, y in line]
-        return [(a[0] - 1, a[1] - 1, b[0] + 1, b[1] + 1) for a, b in itertools.pairwise(corners)]
 
 
 def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:

@@ -190,8 +190,12 @@ def refuse_unmeasured(sweep: Sweep, *, latency: bool) -> None:
 def check_space(parts: Sequence[Point]) -> None:
     """Raises UserError for an unknown key, an empty grid, or a plain list where a grid was meant."""
     if not any(is_open(model) for part in parts for model in grid(part.get("model"))):
-        for key in dict.fromkeys(itertools.chain(*parts)):
-            check_key(key)
+        settable = {axis.name for axis in AXES.values() if axis.settable}
+        for key in itertools.chain(*parts):
+            if key not in settable:
+                known = sorted({*settable, *OPTIONS} - {key})
+                hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
+                raise UserError(f"{key!r} is not a key of a sweep{hint}")
     for key, value in itertools.chain.from_iterable(part.items() for part in parts):
         if is_grid(value) and not list(grid(value)):
             raise UserError(f"{key}: the grid is empty; name at least one value")
@@ -210,15 +214,6 @@ def check_options(sweep: Sweep) -> None:
         raise UserError(f"keep_weights={sweep.keep_weights!r} is neither True nor False")
     if sweep.scheduler not in (None, "asha"):
         raise UserError(f"scheduler={sweep.scheduler!r} is unknown; use 'asha' or leave it out")
-
-
-def check_key(key: str) -> None:
-    """Raises UserError for a key that is no axis and no option."""
-    settable = {axis.name for axis in AXES.values() if axis.settable}
-    if key not in settable:
-        known = sorted({*settable, *OPTIONS} - {key})
-        hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
-        raise UserError(f"{key!r} is not a key of a sweep{hint}")
 
 
 def check_search(sweep: Sweep) -> None:

@@ -159,9 +159,10 @@ def find(name: str, *, skip_unreadable: bool = False) -> ImageSet | None:
 def own_set(name: str, skip_unreadable: bool) -> ImageSet:
     """What images of one's own are, for which every file is read; see `forget`. Raises UserError."""
     found = own_data.collect(name, skip_unreadable=skip_unreadable, kept_in=FOLDER.get())
+    low, high = found.sides or (SIDE, SIDE)
     return ImageSet(
         found.listing.dataset,
-        image_size=default_side(found.sides),
+        image_size=low if low == high and LEAST_SIDE <= low < SIDE else SIDE,  # none is blown up
         channels=found.channels,
         num_classes=len(found.classes),
         train_size=found.size("train"),
@@ -169,12 +170,6 @@ def own_set(name: str, skip_unreadable: bool) -> ImageSet:
         classes=found.classes,
         own=found,
     )
-
-
-def default_side(sides: tuple[int, int] | None) -> int:
-    """To what images are resized by default: their own side where all have one small one, lest they blur."""
-    low, high = sides or (SIDE, SIDE)
-    return low if low == high and LEAST_SIDE <= low < SIDE else SIDE
 
 
 def sized(dataset: ImageSet, image_size: int) -> ImageSet:

@@ -215,7 +215,12 @@ def decoded(
             yield part, number[entry.label], image
         progress(done, total)
     if faults:
-        raise cannot_be_read(collection.listing.dataset, faults, total)
+        named = listings.first_of([f"{name} ({why})" for name, why in faults.items()], MOST_NAMED)
+        raise listings.refusal(
+            collection.listing.dataset,
+            f"{len(faults):,} of {counted(total, 'image')} cannot be read: {named}; delete or replace them, "
+            "or leave them out: --skip-unreadable",
+        )
 
 
 def sample(collection: Collection, side: int) -> np.ndarray:
@@ -273,15 +278,4 @@ def changed(dataset: str, name: str = "") -> UserError:
     what = f"{name} has" if name else "the images have"
     return listings.refusal(
         dataset, f"{what} changed since the plan was made; the same command makes it anew"
-    )
-
-
-def cannot_be_read(dataset: str, faults: Mapping[str, str], total: int) -> UserError:
-    """The error that names images that cannot be read."""
-    named = listings.first_of([f"{name} ({why})" for name, why in faults.items()], MOST_NAMED)
-    return listings.refusal(
-        dataset,
-        f"{len(faults):,} of {counted(total, 'image')} cannot be read: "
-        f"{named}; delete or replace them, or leave them out: "
-        "--skip-unreadable",
     )

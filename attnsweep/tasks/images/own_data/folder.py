@@ -26,7 +26,8 @@ def listed(root: Path) -> Listing:
             raise refusal(root, f"{root} is not a folder; it wants one folder of images per class")
         above = part_folders(root)
         files = {part: by_class(root, folder) for part, folder in (above or {"train": root}).items()}
-        loose = sorted(path for folder in {root, *above.values()} for path in images_in(folder))
+        lying = (path for folder in {root, *above.values()} for path in folder.iterdir() if is_image(path))
+        loose = sorted(path for path in lying if not is_ignored(path.name) and not path.is_dir())
     except OSError as error:
         raise refusal(root, f"{error.filename} cannot be read ({error.strerror})") from error
     found = {
@@ -132,15 +133,6 @@ def subfolders(folder: Path) -> list[Path]:
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its name."""
     return path.suffix.lower() in SUFFIXES
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images that lie in a folder itself."""
-    return [
-        path
-        for path in folder.iterdir()
-        if is_image(path) and not is_ignored(path.name) and not path.is_dir()
-    ]
 
 
 def by_class(root: Path, part: Path) -> dict[str, list[Path]]:

@@ -167,15 +167,10 @@ def table_of(dataset: str, file: Path, part: str) -> Table:
 def features_of(schema: pa.Schema) -> Mapping[str, Any]:
     """What Hugging Face says of the columns, in the metadata of a schema; nothing where it does not."""
     try:
-        said = json.loads((schema.metadata or {})[b"huggingface"])
-        features = said["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: one for name, one in features.items() if isinstance(one, dict)}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return {}
-    return (
-        {name: one for name, one in features.items() if isinstance(one, dict)}
-        if isinstance(features, dict)
-        else {}
-    )
 
 
 def image_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
@@ -184,9 +179,8 @@ def image_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
         kind = schema.field(i).type
         if pa.types.is_struct(kind) and is_image({one.name: one.type for one in kind}):
             return str(name)
-        if is_of(kind, "binary"):
-            if features.get(name, {}).get("_type") in (None, "Image"):
-                return str(name)
+        if is_of(kind, "binary") and features.get(name, {}).get("_type") in (None, "Image"):
+            return str(name)
     return None
 
 
