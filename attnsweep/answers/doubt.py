@@ -113,9 +113,7 @@ def setting_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.ndarray:
-    """The share of each setting's seeds that are right on each test example, (settings, examples); NaN for
-    settings with a row that does not record it.
-    """
+    """The share of a setting's seeds right on each test example, (settings, examples); NaN where unknown."""
     if quality != PER_EXAMPLE or "test_right" not in rows:
         return np.full((len(settings), 0), np.nan)
     flags = [flags_of(*row) for row in zip(*(rows.get(name) for name in BITS), strict=True)]

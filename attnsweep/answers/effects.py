@@ -101,7 +101,7 @@ def effects(
     y = selection.numbers(rows, quality)
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
-        return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, nulls), ())
+        return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, 0, nulls), ())
     axes_found, pairs, noise = by_variance(levels, y)
     ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, -1.0, 1.0)
     bounded = (
@@ -151,9 +151,7 @@ def is_grid(levels: Mapping[str, pd.Categorical], trials: int) -> bool:
 
 
 def coded(factor: pd.Categorical) -> np.ndarray:
-    """The factor's columns (n, levels - 1), each level against the last; they sum to zero over the levels,
-    and are zero for models without the axis.
-    """
+    """The factor's columns (n, levels - 1), each level less the last: they sum to 0; 0 without the axis."""
     count = len(factor.categories)
     code = np.vstack([np.eye(count - 1), -np.ones(count - 1), np.zeros(count - 1)])
     return code[factor.codes]  # -1 is the last one: no value
@@ -275,7 +273,7 @@ def sort(found: Sequence[Effect]) -> tuple[Effect, ...]:
 # --- Random and searched spaces ---
 
 
-def by_forest(axes: pd.DataFrame, y: np.ndarray, nulls: int) -> tuple[Effect, ...]:
+def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple[Effect, ...]:
     """Each axis's importance for a forest, with its interval over folds. Raises UserError for few trials."""
     if len(y) < FEWEST_TRIALS:
         raise UserError(
@@ -283,7 +281,7 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, nulls: int) -> tuple[Effect, ..
             "seeds: seed=0,1,2"
         )
     features = np.column_stack([as_numbers(axes[name]) for name in axes])
-    chance = np.random.default_rng(0)
+    chance = np.random.default_rng(seed)
     found = importances(features, y, chance)  # (folds, axes)
     largest = by_chance(features, y, chance, nulls)
     sizes, spread = found.mean(axis=0), found.std(axis=0, ddof=1)

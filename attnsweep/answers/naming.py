@@ -69,9 +69,7 @@ def distinguishing(frame: pd.DataFrame) -> list[str]:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The axes, and the columns of the state of data and code, that have several values within one model on
-    one data set, in the configuration's order.
-    """
+    """The axes, and the state of data and code, that vary within a model on a data set, in their order."""
     require(frame, "model", "dataset")
     axes = [name for name in setting_columns(frame) if name not in ("model", "dataset")]
     values = plain(frame).groupby(["model", "dataset"], dropna=False)[axes].nunique(dropna=False)

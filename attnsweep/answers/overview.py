@@ -211,9 +211,7 @@ def where_of(settings: pd.DataFrame, name: str) -> str:
 def of_runtimes(
     settings: pd.DataFrame, latency: pd.DataFrame
 ) -> list[tuple[str, str, np.ndarray, Ends | None]]:
-    """Name, label and values of each latency that was measured, by runtime, device, batch and percentile; of
-    medians the ends of their intervals.
-    """
+    """Each latency by runtime, device, batch and percentile: name, label, values; of medians intervals."""
     if latency.empty or "arch_id" not in settings:
         return []
     known = latency[latency["latency_ms_p50"] > 0].sort_values("measured_at")
@@ -235,9 +233,7 @@ def of_runtimes(
 def curves(
     done: pd.DataFrame, position: np.ndarray, epochs: pd.DataFrame, quality: str, count: int
 ) -> list[Page | None]:
-    """For each setting its learning curve: by epoch the mean quality on validation over its seeds, the lowest
-    and the highest; None where none was kept.
-    """
+    """Each setting's curve: mean, lowest and highest validation quality of its seeds by epoch; or None."""
     found: list[Page | None] = [None] * count
     if epochs.empty or quality not in epochs:
         return found

@@ -32,9 +32,7 @@ LOCK = threading.Lock()  # one call at a time
 
 @dataclass(frozen=True)
 class Call:
-    """A generator function with its arguments, which can be pickled; `seconds` as in `results`; and the state
-    that decides what it imports and reads.
-    """
+    """A generator function with arguments, to be pickled; `seconds` as in `results`; what it depends on."""
 
     function: Callable[..., Iterator[Any]]
     arguments: tuple[Any, ...]

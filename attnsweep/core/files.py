@@ -47,9 +47,7 @@ def is_ignored(name: str) -> bool:
 
 
 def read(path: str | Path, *, follow: bool = False) -> bytes:
-    """The content of a file; of a link, what it leads to, only with `follow`. Raises OSError where there is
-    none, or it is a link, a pipe, a folder.
-    """
+    """A file's content; a link's only with `follow`. Raises OSError where it is none: a pipe, a folder."""
     with reading(path, follow=follow) as file:
         return file.read()
 

@@ -113,9 +113,7 @@ def roots(file: str | Path) -> list[str]:
 
 
 def places_of(top: str, places: Sequence[str], here: str) -> list[str]:
-    """Those of the folders in which a module or package of a name without dots may lie, without its `.py`;
-    `here` is that of the file.
-    """
+    """The folders in which a module without dots may lie, without its `.py`; `here` is that of the file."""
     if top == FOLDER:
         return [here]
     paths = [os.path.join(place, top) for place in places if top not in LIBRARIES]

@@ -70,9 +70,7 @@ class LabelPlacer:
         return len(self.points) - len(self.found)
 
     def place_front(self, front: Sequence[int]) -> None:
-        """Finds places for the front in the order in which most of it finds room: who found none comes first
-        in the next one that is tried.
-        """
+        """Places the front in the order that leaves fewest out: who found no place comes first next time."""
         order, least = list(front), math.inf
         best = self.taken, self.found
         for _ in range(min(ORDERS, len(front))):

@@ -282,9 +282,7 @@ class MultiHeadAttention(nn.Module):
 
 @contextmanager
 def attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that a forward pass without caches fills with the weights (b, h, n, m) of every
-    `MultiHeadAttention` in the model, by module name.
-    """
+    """A dictionary that a forward pass without caches fills with each attention's weights (b, h, n, m)."""
     maps: dict[str, Tensor] = {}
 
     def record(name: str) -> Callable[..., None]:

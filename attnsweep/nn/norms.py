@@ -8,9 +8,7 @@ EPS = 1e-6  # below the root
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2)) times a scale, along the last axis, in the precision of the scale: under
-    autocast in float32, as torch's layer norm is.
-    """
+    """x / sqrt(mean(x^2)) times a scale, along the last axis, in its precision: float32 under autocast."""
 
     def __init__(self, width: int, *, eps: float = EPS) -> None:
         super().__init__(width, eps=eps)

@@ -67,9 +67,7 @@ def constrain(asked: "optuna.Trial", constraints: Mapping[str, float]) -> None:
 
 
 def state(values: Sequence[float] | None, row: Row) -> Any:
-    """Optuna's state for a trial: complete where it has values, pruned where points like it are better
-    avoided, else failed, of which it learns nothing.
-    """
+    """Optuna's state: complete with values, pruned where points like it are better avoided, else failed."""
     states = imported().trial.TrialState
     if values is not None:
         return states.COMPLETE

@@ -23,9 +23,7 @@ log = logging.getLogger("attnsweep")
 
 @dataclass(frozen=True)
 class Run:
-    """A trial as trackers of experiments have it: `curve` is a row of measures per epoch, `given` the axes
-    that differ between trials, `found` its results.
-    """
+    """A trial for trackers: measures by epoch (`curve`), axes that differ (`given`), results (`found`)."""
 
     row: Mapping[str, Any]
     curve: Sequence[Mapping[str, Any]]

@@ -138,9 +138,7 @@ def known_whole(place: Path) -> dict[str, list[int]] | None:
 
 
 def mapped(path: Path) -> np.ndarray:
-    """The array in a file, mapped read-only. The file is locked for as long as the array is there, which says
-    that it is used. Raises one of DAMAGED.
-    """
+    """A file's array, mapped read-only, and locked while it is there, as used. Raises one of DAMAGED."""
     with files.reading(path) as file:
         with contextlib.suppress(OSError):  # where a file system has no locks
             fcntl.flock(file, fcntl.LOCK_SH)  # also of the mapping, which has a duplicate of the descriptor

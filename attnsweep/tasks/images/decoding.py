@@ -43,9 +43,7 @@ def mnist(files: Sequence[bytes]) -> dict[str, Part]:
 
 
 def cifar(files: Sequence[bytes]) -> dict[str, Part]:
-    """The parts of CIFAR-10 or CIFAR-100 from its files, of which the last is the test part. Images
-    (n, 3, 32, 32) of uint8, labels (n,) of int64.
-    """
+    """CIFAR's parts from its files, the test last: images (n, 3, 32, 32) of uint8, labels (n,) of int64."""
     *train, test = map(cifar_batch, files)
     images, labels = zip(*train, strict=True)
     return {"train": (np.concatenate(images), np.concatenate(labels)), "test": test}

@@ -140,9 +140,7 @@ def paired(names: Sequence[tuple[str, str]]) -> str:
 
 
 def spelt(name: str) -> str:
-    """A class's name without what people may spell either way: capitals, accents as signs of their own, and
-    zeros before a number or behind its point.
-    """
+    """A class's name without what may be spelt either way: capitals, accents, zeros around a number."""
     word = unicodedata.normalize("NFKC", name).strip().casefold()
     number = re.fullmatch(r"0*(\d+?)(\.0*)?", word, re.ASCII)
     return number[1] if number else word

@@ -8,6 +8,7 @@ starts, and the sentence says what it returned.
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +47,7 @@ class Rehearsal:
     whole: tuple[tuple[int, ...], tuple[int, ...]] = field(compare=False)  # batches as they will be
 
     def __call__(self, model: nn.Module, device: str) -> None:
-        """See `tasks.task.Rehearsal`. A model that fails on few images may want more at a time, and is tried
-        on as many as it will get.
-        """
+        """See `tasks.task.Rehearsal`. A model that fails on few images is tried on as many as it will get."""
         try:
             self.attempt(model, device, self.trained, self.judged)
         except Failed as failure:
@@ -148,13 +147,13 @@ def convolved(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, int]]]:
     """A list that a forward pass fills with convolutions in their order, and the sides of what each reads."""
     found: list[tuple[nn.Conv2d, int]] = []
 
-    def note(layer: nn.Module, read: tuple[Tensor, ...]) -> None:
-        if isinstance(layer, nn.Conv2d):
-            found.append((layer, read[0].shape[-1]))
+    def note(layer: Any, read: tuple[Tensor, ...]) -> None:
+        found.append((layer, read[0].shape[-1]))
 
     with contextlib.ExitStack() as hooks:
         for part in model.modules():
-            hooks.enter_context(part.register_forward_pre_hook(note))
+            if isinstance(part, nn.Conv2d):  # a scripted module takes no hook
+                hooks.enter_context(part.register_forward_pre_hook(note))
         yield found
 
 
@@ -187,9 +186,7 @@ def sizes(images: int, batch_size: int) -> set[int]:
 
 
 def tried(occurring: Iterable[int]) -> tuple[int, ...]:
-    """The sizes of batches that are tried where these occur: two images, and one where a batch of one occurs,
-    with which a model can do otherwise.
-    """
+    """The sizes of batches to try where these occur: two images; and one, where a batch of one occurs."""
     return tuple(sorted({min(TRIED, size) for size in occurring}, reverse=True))
 
 

@@ -166,9 +166,7 @@ def feature_side(config: Mapping[str, Any]) -> int:
 
 
 def check_width(config: Mapping[str, Any]) -> None:
-    """Raises UserError where a CNN's width is no multiple of 4, or a transformer's is so small that layer
-    norm leaves only a token's sign, or nothing.
-    """
+    """Raises UserError for a CNN's width that is no multiple of 4, and tokens that a layer norm erases."""
     model, dim = config["model"], config.get("dim")
     if model == "cnn" and dim is not None and dim % 4:
         near = ", ".join(str(4 * n) for n in (dim // 4, dim // 4 + 1) if n)

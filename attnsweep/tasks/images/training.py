@@ -142,9 +142,7 @@ def inputs(data: Data, images: UInt8[Tensor, "b c s s"]) -> Float[Tensor, "b c s
 
 
 def batches(data: Data, config: Mapping[str, Any], *, epoch: int, order: torch.Generator) -> Iterator[Batch]:
-    """One epoch of normalised images and labels, augmented and mixed as the recipe says, in an order drawn
-    from `order`; the last batch may be smaller.
-    """
+    """An epoch of normalised images and labels, augmented and mixed by the recipe, shuffled by `order`."""
     index = torch.randperm(len(data.train), generator=order, device="cpu").to(data.train.labels.device)
     for chosen in index.split(config["batch_size"]):
         pixels = augment.augmented(data.train.images[chosen], config, order)

@@ -54,9 +54,7 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 
 def revision(config: Config) -> int:
-    """See `tasks.task`. Rotary positions of differential attention changed, and what is read under windows
-    and linear biases of long contexts.
-    """
+    """See `tasks.task`. Differential attention's rotary positions changed, windows, long linear biases."""
     variant, context = variant_of(config), config["context"]
     turned = config["attention"] == "differential" and config["positions"] == "rope"
     in_blocks = cost.blockwise_pairs(context, variant, causal=True) is not None

@@ -11,9 +11,7 @@ NAME = "vit_pytorch"
 
 
 class PartByPart(ModuleType):
-    """A package whose modules can be imported by their names, and which executes its own file only when
-    something that stands in that is asked for.
-    """
+    """A package whose modules are imported by name; its own file is executed only when asked for."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:

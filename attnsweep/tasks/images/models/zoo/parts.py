@@ -33,9 +33,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's, computed in the type of its weight and returned in that of the tokens: under autocast they
-    differ, and torch's kernel takes one type.
-    """
+    """torch's, in the type of its weight, returned in that of the tokens: torch's kernel takes one type."""
 
     def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)

@@ -41,9 +41,7 @@ def efficient(config: Config) -> nn.Module:
 
 
 def jet_vit(config: Config) -> nn.Module:
-    """JetViT (https://arxiv.org/abs/2605.26636): blocks of linear and of full attention in turn, instead of
-    those that its search would choose.
-    """
+    """JetViT (https://arxiv.org/abs/2605.26636): linear and full attention in turn, without its search."""
     kinds = [("LA", "FA")[block % 2] for block in range(config["depth"])]
     net = flat("jet_vit.JetViT", {"attn_layers": kinds})(config)
     for kind, (attention, _) in zip(kinds, net.transformer.layers, strict=True):
