@@ -12,97 +12,66 @@ BARE = (*PLAIN, "dropout")
 FULL = (*PLAIN, "dropout", "emb_dropout")
 
 # Which axes change the mechanism; what is missing its constructor cannot express.
-TAKES: dict[str, tuple[str, ...]] = {
-    "ats_vit": FULL,
-    "attn_residual_with_dca_simple_vit": PLAIN,
-    "cait": FULL,
+ALIKE: dict[tuple[str, ...], tuple[str, ...]] = {
+    PLAIN: (
+        "attn_residual_with_dca_simple_vit", "jumbo_vit", "simple_flash_attn_vit", "simple_uvit",
+        "simple_vit_attn_residual", "simple_vit_orthog_residual_update", "simple_vit_with_fft",
+        "simple_vit_with_hyper_connections", "simple_vit_with_patch_dropout", "simple_vit_with_qk_norm",
+        "simple_vit_with_register_tokens", "simple_vit_with_relative_proj_pos_bias",
+        "simple_vit_with_sparse_gating", "simple_vit_with_specialized_cls", "simple_vit_with_value_residual",
+    ),
+    BARE: ("efficient", "look_vit", "normalized_vit", "rvt", "wwt"),
+    FULL: (
+        "ats_vit", "cait", "cross_vit", "jet_vit", "learnable_memory_vit", "local_vit", "looped_vit",
+        "na_vit", "parallel_vit", "pit", "vat", "vit_5", "vit_for_small_dataset", "vit_with_keel_post_ln",
+        "vit_with_patch_dropout", "vit_with_patch_merger", "xcit",
+    ),
+}  # fmt: skip
+TAKES: dict[str, tuple[str, ...]] = dict(sorted({
+    **{model: axes for axes, models in ALIKE.items() for model in models},
     "cct": ("depth", "heads", "dim", "mlp_dim", "dropout", "drop_path"),
-    "cross_vit": FULL,
     "crossformer": ("depth", "dim", "dropout"),
     "cvt": ("depth", "heads", "dim", "mlp_dim", "dropout"),
-    "efficient": BARE,
-    "jet_vit": FULL,
-    "jumbo_vit": PLAIN,
-    "learnable_memory_vit": FULL,
     "levit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
-    "local_vit": FULL,
-    "look_vit": BARE,
-    "looped_vit": FULL,
     "max_vit": ("depth", "dim", "dim_head", "dropout"),
     "max_vit_with_registers": ("depth", "dim", "dim_head", "dropout"),
     "mobile_vit": ("depth", "dim"),
-    "na_vit": FULL,
     "nest": ("depth", "heads", "dim", "mlp_dim", "patch_size", "dropout"),
-    "normalized_vit": BARE,
-    "parallel_vit": FULL,
-    "pit": FULL,
     "regionvit": ("depth", "dim", "dropout"),
-    "rvt": BARE,
     "scalable_vit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
     "sep_vit": ("depth", "heads", "dim", "mlp_dim", "dropout"),
-    "simple_flash_attn_vit": PLAIN,
-    "simple_uvit": PLAIN,
     "simple_vit": (*PLAIN, "drop_path"),
-    "simple_vit_attn_residual": PLAIN,
-    "simple_vit_orthog_residual_update": PLAIN,
-    "simple_vit_with_fft": PLAIN,
-    "simple_vit_with_hyper_connections": PLAIN,
-    "simple_vit_with_patch_dropout": PLAIN,
-    "simple_vit_with_qk_norm": PLAIN,
-    "simple_vit_with_register_tokens": PLAIN,
-    "simple_vit_with_relative_proj_pos_bias": PLAIN,
-    "simple_vit_with_sparse_gating": PLAIN,
-    "simple_vit_with_specialized_cls": PLAIN,
-    "simple_vit_with_value_residual": PLAIN,
     "t2t": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout", "emb_dropout"),
     "twins_svt": ("depth", "dim", "dropout"),
-    "vat": FULL,
-    "vit_5": FULL,
-    "vit_for_small_dataset": FULL,
-    "vit_with_keel_post_ln": FULL,
-    "vit_with_patch_dropout": FULL,
-    "vit_with_patch_merger": FULL,
-    "wwt": BARE,
-    "xcit": FULL,
-}
+}.items()))  # fmt: skip
 
 # The other modules of vit-pytorch, each with the reason why no model here is built from it. `vit` and
 # `deepvit` have files of their own.
 VIDEO = "takes video or volumes, not images"
 PRETRAINING = "trains another model without labels and classifies nothing itself"
-NOT_CARRIED: dict[str, str] = {
-    "accept_video_wrapper": VIDEO,
-    "cct_3d": VIDEO,
-    "dino": PRETRAINING,
+NOT_CARRIED: dict[str, str] = dict(sorted({
+    **dict.fromkeys((
+        "accept_video_wrapper", "cct_3d", "na_vit_nested_tensor_3d", "simple_flash_attn_vit_3d",
+        "simple_vit_3d", "vit_3d", "vivit", "vivit_with_moss",
+    ), VIDEO),
+    **dict.fromkeys(
+        ("dino", "es_vit", "lejepa", "levjepa", "levjepa_nd", "mae", "mp3", "mpp", "simmim"), PRETRAINING
+    ),
     "distill": "trains a model on the answers of another that has been trained before",
-    "es_vit": PRETRAINING,
     "extractor": "reads out the embeddings inside another model",
-    "lejepa": PRETRAINING,
-    "levjepa": PRETRAINING,
-    "levjepa_nd": PRETRAINING,
-    "mae": PRETRAINING,
-    "mp3": PRETRAINING,
-    "mpp": PRETRAINING,
     "na_vit_nested_tensor": "is na_vit for images of many sizes in a batch; a data set here has one size",
-    "na_vit_nested_tensor_3d": VIDEO,
     "recorder": "reads out the attention maps inside another model",
-    "simmim": PRETRAINING,
-    "simple_flash_attn_vit_3d": VIDEO,
     "simple_vit_1d": "takes series, not images",
-    "simple_vit_3d": VIDEO,
     "vaat": "takes video and sound and gives actions of a robot",
     "vat_siglip": "takes views and joint angles of a robot and gives its actions",
     "vit_1d": "takes series, not images",
-    "vit_3d": VIDEO,
     "vit_detpool": "attends and pools within a mask of the object; without one it is a ViT with mean pooling",
     "vit_nd": "is vit for arrays of any number of axes",
     "vit_nd_masking": "has the causal masks of the modules for any number of axes, and no model",
     "vit_nd_pope": "is vit_nd with polar instead of rotary positions",
     "vit_nd_rotary": "is vit_nd with rotary positions; for images rvt has them",
     "vit_with_decorr": "is the ViT with a second loss, on correlated features; a model here has one loss",
-    "vivit": VIDEO,
-    "vivit_with_moss": VIDEO,
-}
+}.items()))  # fmt: skip
 
 SINES = [  # positions are sines and cosines of two coordinates
     "attn_residual_with_dca_simple_vit",
