@@ -11,7 +11,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.measuring import measure
 from attnsweep.space.trials import cost_of, make_trial
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.registry import build, resolve
+from attnsweep.tasks.registry import TASKS, build, resolve
 from attnsweep.tasks.sequences import training as sequences
 from attnsweep.tasks.sequences.decoding import Writer
 from attnsweep.tasks.sequences.problems import BEGIN, END, FIRST, PAD
@@ -183,7 +183,7 @@ def test_what_is_timed_decodes_every_token_of_a_longest_answer(monkeypatch: pyte
     monkeypatch.setattr(Writer, "write", noted)
     model: Any = build(CONFIG).eval()
     sequences.answer(model, sequences.example(CONFIG, 2), {**CONFIG, "beam": 3})()
-    assert steps == [(6,)] * 7 and sequences.tokens(CONFIG) == 7
+    assert steps == [(6,)] * 7 and TASKS["sequences"].decoded(CONFIG) == 7
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class Halving:
                 continue
             rung = self.rungs[(*group, milestone)]
             if trial.trial_id not in rung[configuration]:
-                rung[configuration][trial.trial_id] = quality(trial, epoch)
+                rung[configuration][trial.trial_id] = TASKS[trial.config["task"]].selecting(epoch)
                 return self._is_below(rung, configuration)
         return False
 
@@ -81,9 +81,3 @@ class Halving:
 def mean(seeds: Mapping[str, float]) -> float:
     """The mean over the seeds of a configuration."""
     return math.fsum(seeds.values()) / len(seeds)
-
-
-def quality(trial: Trial, epoch: Mapping[str, Any]) -> float:
-    """What trials are compared by: their task's quality on validation; where there is none, a low loss."""
-    value = epoch.get(f"val_{TASKS[trial.config['task']].quality}")
-    return float(value if value is not None else -epoch["val_loss"])

@@ -32,7 +32,7 @@ from attnsweep.results import provenance
 from attnsweep.results.schema import ARCHITECTURE, LATENCY, PERCENTILES
 from attnsweep.results.store import Row
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.registry import build, procedure
+from attnsweep.tasks.registry import TASKS, build, procedure
 
 LONGEST = 300  # characters of an error in a row
 
@@ -222,7 +222,8 @@ def timed_columns(
     asked = Inference(ready, inputs, config, device, deployment.precision, deployment.threads)
     with torch.inference_mode():
         prepared = prepare(deployment.runtime, asked)
-    prepare_s, done, tokens = time.perf_counter() - began, list[Pairs](), task.tokens(config)
+    prepare_s, done = time.perf_counter() - began, list[Pairs]()
+    tokens = TASKS[config["task"]].decoded(config)
     is_last = False
     while not is_last:
         done.append(time_model(prepared.call, deployment.reference, device=device))

@@ -96,17 +96,8 @@ class Procedure(Protocol):
     def learning_rate(self, config: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
 
-    def clip_norm(self, config: Mapping[str, Any]) -> float | None:
-        """The norm to which gradients are clipped; None: they are not."""
-
-    def averaging(self, config: Mapping[str, Any]) -> float | None:
-        """The decay of the weights' running average, which is judged in their place; None: no average."""
-
     def judge(self, model: Any, data: Any, config: Mapping[str, Any]) -> dict[str, float]:
         """The columns of quality after an epoch. The model is in evaluation mode."""
-
-    def quality(self, epoch: Mapping[str, Any]) -> float:
-        """The quality that selects the epoch, from its columns: more is better. Raises KeyError."""
 
     def example(self, config: Mapping[str, Any], batch: int) -> "tuple[Tensor, ...]":
         """Fixed inputs for a forward pass of `batch` examples."""
@@ -115,9 +106,6 @@ class Procedure(Protocol):
         self, model: Any, inputs: "tuple[Any, ...]", config: Mapping[str, Any]
     ) -> Callable[[], object]:
         """The call whose latency is measured: it runs the model on `inputs` as its users would."""
-
-    def tokens(self, config: Mapping[str, Any]) -> int | None:
-        """The number of tokens that one call of `answer` decodes; None where it is one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +186,14 @@ class Task:
     at_length: Callable[[Config, int], Config] | None = None  # the architecture for another number of tokens
     continued: "Callable[..., str] | None" = None  # the text that a trained model writes after a prompt
     tie_breaker: str = ""  # the column whose least value decides between equal epochs; empty: the first wins
+    # the norm to which gradients are clipped; None: they are not
+    clip_norm: Callable[[Mapping[str, Any]], float | None] = lambda config: None
+    # the decay of the weights' running average, which is judged in their place; None: no average
+    averaging: Callable[[Mapping[str, Any]], float | None] = lambda config: None
+    # the tokens that one call of `Procedure.answer` decodes; None where it is one forward pass
+    decoded: Callable[[Mapping[str, Any]], int | None] = lambda config: None
+
+    def selecting(self, epoch: Mapping[str, Any]) -> float:
+        """What selects the epoch, more being better: the quality on validation, or a low loss without any."""
+        value = epoch.get(f"val_{self.quality}")
+        return float(-epoch["val_loss"] if value is None else value)

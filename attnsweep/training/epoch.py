@@ -10,6 +10,7 @@ from torch import nn
 
 from attnsweep.nn import torch_private
 from attnsweep.results.store import Row
+from attnsweep.tasks.registry import TASKS
 from attnsweep.training.history import now
 from attnsweep.training.setup import Setup
 
@@ -57,7 +58,7 @@ def step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> torch.Te
         loss.backward()
     for group in optimizer.param_groups:
         densify(group["params"])
-    if norm := setup.task.clip_norm(setup.config):
+    if norm := TASKS[setup.config["task"]].clip_norm(setup.config):
         nn.utils.clip_grad_norm_(setup.model.parameters(), norm)
     torch_private.step(optimizer)
     if setup.average:

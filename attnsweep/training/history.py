@@ -12,7 +12,7 @@ from torch import nn
 
 from attnsweep.results.schema import OF_SELECTED
 from attnsweep.results.store import Row
-from attnsweep.tasks.registry import TASKS, procedure
+from attnsweep.tasks.registry import TASKS
 
 Weights = dict[str, Any]  # a state_dict
 
@@ -46,8 +46,8 @@ class History:
         """The epoch of the highest quality on validation; of several the one with the least of the task's tie
         breaker, else the first.
         """
-        quality, tie_breaker = procedure(self.task).quality, TASKS[self.task].tie_breaker
-        return max(self.curve, key=lambda epoch: (quality(epoch), -epoch.get(tie_breaker, 0.0)))
+        task = TASKS[self.task]
+        return max(self.curve, key=lambda one: (task.selecting(one), -one.get(task.tie_breaker, 0.0)))
 
     def add(self, epoch: Row) -> None:
         """Adds an epoch, with all its columns."""

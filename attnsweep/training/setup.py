@@ -15,7 +15,7 @@ from attnsweep.measuring.device import pick_device, placed, precision_of
 from attnsweep.measuring.memory import PeakMemory
 from attnsweep.nn.torch_private import spare_the_compiler
 from attnsweep.tasks import own
-from attnsweep.tasks.registry import build, procedure
+from attnsweep.tasks.registry import TASKS, build, procedure
 from attnsweep.tasks.task import Procedure, Tuning
 from attnsweep.training import extra_state, kernels
 from attnsweep.training.average import Average
@@ -108,6 +108,7 @@ def prepare(trial: Trial, options: Options) -> Setup:
     assert params == trial.params or trial.source, (  # a user's own model may draw its shape
         f"the model has {params} parameters, its closed form {trial.params}"
     )
+    decay = TASKS[config["task"]].averaging(config)
     tuning = (
         task.tune(model, config, trial.source) if task.tune else Tuning([(list(model.parameters()), 1.0)])
     )
@@ -123,7 +124,7 @@ def prepare(trial: Trial, options: Options) -> Setup:
         initial=extra_state.attributes(model),
         params=params,
         optimizer=optimizer(tuning.groups, config, adam=task.ADAM) if params else None,
-        average=Average(model, decay) if params and (decay := task.averaging(config)) else None,
+        average=Average(model, decay) if params and decay else None,
         frozen=tuning.frozen,
     )
 

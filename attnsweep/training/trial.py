@@ -22,6 +22,7 @@ from attnsweep.core.trial import Trial
 from attnsweep.results import provenance, storage
 from attnsweep.results.schema import JUDGED
 from attnsweep.results.store import Row
+from attnsweep.tasks.registry import TASKS
 from attnsweep.training import checkpoint
 from attnsweep.training.checkpoint import checkpoint_path, weights_path
 from attnsweep.training.epoch import Diverged, Event, judge, train
@@ -107,7 +108,7 @@ def epoch_event(setup: Setup, history: History) -> Event:
     """The event of the last epoch."""
     return {
         "epoch": len(history.curve),
-        "quality": setup.task.quality(history.curve[-1]),
+        "quality": TASKS[history.task].selecting(history.curve[-1]),
         "row": row_of(setup, history),
         "curve": history.unreported(),
     }

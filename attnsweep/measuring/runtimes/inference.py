@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnsweep.tasks.registry import procedure
+from attnsweep.tasks.registry import TASKS, procedure
 
 Call = Callable[[], object]
 
@@ -32,7 +32,7 @@ class Inference:
     @property
     def tokens(self) -> int | None:
         """The tokens that the answer is decoded into; None where it is one forward pass."""
-        return procedure(self.config["task"]).tokens(self.config)
+        return TASKS[self.config["task"]].decoded(self.config)
 
     def answer(self, model: nn.Module | None = None) -> Call:
         """What is timed: a call that has the model, or another one in its place, answer the inputs."""

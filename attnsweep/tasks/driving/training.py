@@ -111,15 +111,6 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     return float(config["lr"] * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2)
 
 
-def clip_norm(config: Mapping[str, Any]) -> float:
-    """1, whatever the stack: losses of several stages add up."""
-    return 1.0
-
-
-def averaging(config: Mapping[str, Any]) -> None:
-    """None: the weights of the last step are judged."""
-
-
 # --- Judging ---
 
 
@@ -169,11 +160,6 @@ def mean_loss(model: nn.Module, data: Data, config: Mapping[str, Any]) -> float:
         batch = {name: array.to(data.device) for name, array in rows(part, chosen).items()}
         summed += loss(model, (batch, chosen), config).item() * len(chosen)
     return summed / len(part["plan"])
-
-
-def quality(epoch: Mapping[str, Any]) -> float:
-    """What selects: the score on validation, or a low loss where nothing plans."""
-    return float(epoch["val_score"] if "val_score" in epoch else -epoch["val_loss"])
 
 
 def examine(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +266,3 @@ def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
     """One forward pass: from the sensor to all that the stack predicts."""
     return functools.partial(model, *inputs)
-
-
-def tokens(config: Mapping[str, Any]) -> None:
-    """A plan comes at once."""

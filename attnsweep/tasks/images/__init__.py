@@ -65,4 +65,6 @@ TASK = Task(
     forget=datasets.forget,
     about_data=description.about_data,
     chance=description.chance,
+    clip_norm=lambda config: config["clip_norm"],
+    averaging=lambda config: config["ema"] or None,
 )

@@ -156,17 +156,6 @@ def loss(model: nn.Module, batch: Batch, config: Mapping[str, Any]) -> Float[Ten
     return F.cross_entropy(model(images), labels, label_smoothing=config.get("label_smoothing") or 0.0)
 
 
-def clip_norm(config: Mapping[str, Any]) -> float | None:
-    """That of the axis; None where it is null."""
-    norm: float | None = config["clip_norm"]
-    return norm
-
-
-def averaging(config: Mapping[str, Any]) -> float | None:
-    """The axis `ema`; None where it is 0."""
-    return config["ema"] or None
-
-
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy, balanced accuracy, macro F1 and top-5 accuracy (0..1) of a model in evaluation mode, on
     validation and test; its mean cross-entropy (nats) on validation, and which test images it gets right.
@@ -190,14 +179,5 @@ def answers(model: nn.Module, data: Data, split: Split) -> Answers:
     )
 
 
-def quality(epoch: Mapping[str, Any]) -> float:
-    """The accuracy on validation, which selects the epoch."""
-    return float(epoch["val_acc"])
-
-
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
     return functools.partial(model, *inputs)
-
-
-def tokens(config: Mapping[str, Any]) -> None:
-    """None: a class is not decoded token by token."""

@@ -47,4 +47,5 @@ TASK = Task(
     at_length=lambda config, tokens: {**config, "length": tokens},
     build=build,
     procedure=procedure,
+    decoded=lambda config: config["length"] + 1,  # of a longest answer, its end included
 )

@@ -100,14 +100,6 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     return float(config["lr"] * min(share, share**-0.5))
 
 
-def clip_norm(config: Mapping[str, Any]) -> None:
-    """None: gradients are taken as they are."""
-
-
-def averaging(config: Mapping[str, Any]) -> None:
-    """None: the weights of the last step are judged."""
-
-
 def judge(model: Transformer, data: Data, config: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy of whole answers and of their tokens (0..1), the loss per token (nats) without smoothing, and
     which test questions are answered right as a whole.
@@ -166,11 +158,6 @@ def mean_loss(model: Transformer, examples: Examples, config: Mapping[str, Any])
     return total / known
 
 
-def quality(epoch: Mapping[str, Any]) -> float:
-    """The share of answers on validation that are right as a whole, which selects the epoch."""
-    return float(epoch["val_acc"])
-
-
 def example(config: Mapping[str, Any], batch: int) -> Examples:
     """A question of `length` random symbols and what the decoder sees of an answer with one token more."""
     generator = torch.Generator().manual_seed(0)
@@ -191,8 +178,3 @@ def answer(model: Transformer, inputs: tuple[Tensor, ...], config: Mapping[str, 
             writer.write(token)
 
     return decode_all
-
-
-def tokens(config: Mapping[str, Any]) -> int:
-    """The tokens of a longest answer, its end included."""
-    return int(config["length"]) + 1

@@ -59,4 +59,6 @@ TASK = Task(
     forget=lambda data_dir: corpus.forget(),
     about_data=corpus.about,
     continued=continued,
+    clip_norm=lambda config: 1.0,  # as language models are trained
+    decoded=lambda config: config["context"],
 )

@@ -113,15 +113,6 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     return float(config["lr"] * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * min(1.0, share))) / 2))
 
 
-def clip_norm(config: Mapping[str, Any]) -> float:
-    """1, as language models are trained."""
-    return 1.0
-
-
-def averaging(config: Mapping[str, Any]) -> None:
-    """None: the weights of the last step are judged."""
-
-
 def judge(model: Decoder, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
     """Bits per byte, the share of the bits that is saved (0..1), and nats per token on validation."""
     nats = {part: total_nats(model, answers, data) for part, (answers, _) in data.held_out.items()}
@@ -143,11 +134,6 @@ def total_nats(model: Decoder, answers: Tensor, data: Data) -> float:
     return total
 
 
-def quality(epoch: Mapping[str, Any]) -> float:
-    """The share of the bits that is saved on validation, which selects the epoch."""
-    return float(epoch["val_saved"])
-
-
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor]:
     """Windows of random tokens, (batch, context)."""
     generator = torch.Generator().manual_seed(0)
@@ -164,8 +150,3 @@ def answer(model: Decoder, inputs: tuple[Tensor, ...], config: Mapping[str, Any]
             model(token, caches)[:, -1].argmax(dim=-1)
 
     return write_all
-
-
-def tokens(config: Mapping[str, Any]) -> int:
-    """The tokens of a window."""
-    return int(config["context"])

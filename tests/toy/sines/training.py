@@ -51,21 +51,11 @@ def learning_rate(config: Mapping[str, Any], step: int, steps_per_epoch: int) ->
     return float(config["lr"])
 
 
-def clip_norm(config: Mapping[str, Any]) -> None: ...
-
-
-def averaging(config: Mapping[str, Any]) -> None: ...
-
-
 def judge(model: nn.Module, data: Data, config: Mapping[str, Any]) -> dict[str, float]:
     def r2(batch: Batch) -> float:
         return 1 - (F.mse_loss(model(batch[0]), batch[1]) / batch[1].var(unbiased=False)).item()
 
     return {"val_r2": r2(data.val), "test_r2": r2(data.test)}
-
-
-def quality(epoch: Mapping[str, Any]) -> float:
-    return float(epoch["val_r2"])
 
 
 def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
@@ -74,7 +64,3 @@ def example(config: Mapping[str, Any], batch: int) -> tuple[Tensor, ...]:
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:
     return functools.partial(model, *inputs)
-
-
-def tokens(config: Mapping[str, Any]) -> None:
-    return None
