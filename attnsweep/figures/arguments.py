@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def command_parser(name: str, about: str | None) -> argparse.ArgumentParser:
+    """The parser of a command, which the first line of its module describes."""
+    about = (about or "").splitlines()[0]
+    return argparse.ArgumentParser(prog=f"python -m attnsweep {name}", description=about)
+
+
 def add_runtime(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Adds the option of the runtime of latencies; with `several`, of a list of them between commas."""
     text = "latency under this runtime; default: the first that each sweep measured"

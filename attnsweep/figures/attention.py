@@ -36,6 +36,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.core.trial import Trial
+from attnsweep.figures.arguments import command_parser
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.nn.attention import attention_maps
@@ -325,9 +326,7 @@ def footnote_of_readings(config: Mapping[str, Any]) -> str:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of `given`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep attention", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = command_parser("attention", __doc__)
     add = parser.add_argument
     add("trial_id", help="the trial, or the first digits of its id")
     add("--results", default="results", help="the folder that holds trials/, or a URI of it")

@@ -11,7 +11,7 @@ from attnsweep.answers import compare, selection
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
-from attnsweep.figures.arguments import add_where
+from attnsweep.figures.arguments import add_where, command_parser
 from attnsweep.results.loading import load
 
 
@@ -38,10 +38,7 @@ def narrowed(frame: "compare.pd.DataFrame", options: argparse.Namespace) -> "com
 
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep compare",
-        description="Two settings or two folders of results, paired example by example.",
-    )
+    parser = command_parser("compare", __doc__)
     parser.add_argument(
         "what", nargs="+", metavar="A B", help="two folders; or a folder and the ids of two trials"
     )

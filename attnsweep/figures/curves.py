@@ -20,7 +20,7 @@ from attnsweep.core.clean import clean, cleaned
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
-from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
+from attnsweep.figures.arguments import add_out, add_rows, command_parser, folder_of, rows_of
 from attnsweep.figures.canvas import MOST_OF_LINE, STYLE, Layout, canvas, save, style_of, widest
 from attnsweep.figures.placement import cut
 from attnsweep.results.loading import load
@@ -36,9 +36,7 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     lowest to the highest of them. Raises UserError where none was kept.
     """
     rows, _ = selection.comparable(selection.done(frame))
-    for column in ("dataset", "data_sha256"):
-        if column in rows:
-            selection.refuse_mixture(rows, column)
+    selection.refuse_other_data(rows)
     quality = pareto.selecting(rows)
     selection.require(rows, quality)
     rows = rows.dropna(subset=[quality])
@@ -111,9 +109,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep curves", description="Learning curves with bands over seeds."
-    )
+    parser = command_parser("curves", __doc__)
     add_rows(parser)
     parser.add_argument(
         "--most", type=int, default=MOST, help=f"settings that are drawn, the best; default {MOST}"

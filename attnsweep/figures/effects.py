@@ -16,7 +16,7 @@ from attnsweep.answers import doubt
 from attnsweep.answers.effects import FOREST, GRID, SIZES, Effects, effects, in_words
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.terminal import exit_status
-from attnsweep.figures.arguments import add_out, add_rows, folder_of, rows_of
+from attnsweep.figures.arguments import add_out, add_rows, command_parser, folder_of, rows_of
 from attnsweep.figures.canvas import STYLE, Layout, canvas, save, widest
 from attnsweep.figures.placement import GREY
 
@@ -61,9 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep effects", description="Which axis matters, and whether that is real."
-    )
+    parser = command_parser("effects", __doc__)
     add_rows(parser)
     parser.add_argument("--quality", help="the column that is explained; default: that which selects")
     parser.add_argument("--how", choices=(GRID, FOREST), help="default: what the values of the axes allow")

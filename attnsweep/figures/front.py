@@ -27,7 +27,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import fonts
-from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, folder_of
+from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, command_parser, folder_of
 from attnsweep.figures.canvas import MOST_OF_LINE, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.panels import Panel, Point, Summary, panels, panels_by_runtime, summary
 from attnsweep.figures.placement import GREY, MOST_SHOWN, LabelPlacer, cut
@@ -291,9 +291,7 @@ def absent(frame: pd.DataFrame) -> dict[str, None]:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of `given`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep plot", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = command_parser("plot", __doc__)
     add = parser.add_argument
     add_place(parser)
     add_out(parser)

@@ -19,7 +19,7 @@ from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import words
-from attnsweep.figures.arguments import add_place, add_runtime, add_where
+from attnsweep.figures.arguments import add_place, add_runtime, add_where, command_parser
 from attnsweep.results.loading import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
@@ -315,9 +315,7 @@ def published_notes(table: Table, published: pd.DataFrame) -> list[str]:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of `given`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnsweep table", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = command_parser("table", __doc__)
     add = parser.add_argument
     add_place(parser)
     add("--by", default="", help="the axes to set side by side, such as depth,heads; default: all that vary")

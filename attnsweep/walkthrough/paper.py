@@ -105,12 +105,19 @@ def decode(model: Transformer, target: Tensor, memory: Tensor, source: Tensor, s
     return logits
 
 
+def heads_of(
+    layer: MultiHeadAttention, x: Tensor, others: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of x, keys and values of the others, or of x itself, by head."""
+    others = x if others is None else others
+    pairs = ((layer.to_queries, x), (layer.to_keys, others), (layer.to_values, others))
+    q, k, v = (layer.split(project(tokens)) for project, tokens in pairs)
+    return q, k, v
+
+
 def attend(layer: MultiHeadAttention, x: Tensor, others: Tensor, mask: Tensor, say: Reader) -> Tensor:
     """Multi-head attention of x (b, n, d) to others (b, m, d), piece by piece."""
-    q, k, v = (
-        layer.split(project(tokens))
-        for project, tokens in ((layer.to_queries, x), (layer.to_keys, others), (layer.to_values, others))
-    )
+    q, k, v = heads_of(layer, x, others)
     say.step(
         f"Q, K, V: three projections, in {H} heads of width {WIDTH}; here the first head", "section 3.2.2"
     )

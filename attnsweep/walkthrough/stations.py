@@ -17,7 +17,7 @@ from attnsweep.nn.cost import cache_bytes, feed_forward, multi_head
 from attnsweep.nn.design import Variant
 from attnsweep.nn.kernels import attention_weights, causal_mask, explicit
 from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope
-from attnsweep.walkthrough.paper import HIDDEN, WIDTH, D, H
+from attnsweep.walkthrough.paper import HIDDEN, WIDTH, D, H, heads_of
 from attnsweep.walkthrough.reader import Reader
 
 N = 5  # tokens
@@ -34,21 +34,10 @@ class Station:
     variant: Variant = field(default_factory=Variant)
 
 
-def heads_of(layer: MultiHeadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of x, by head."""
-    q, k, v = (layer.split(project(x)) for project in (layer.to_queries, layer.to_keys, layer.to_values))
-    return q, k, v
-
-
-def output(layer: MultiHeadAttention, read: Tensor) -> Tensor:
-    """Heads side by side, times W^O."""
-    projected: Tensor = layer.to_output(rearrange(read, "b h n d -> b n (h d)"))
-    return projected
-
-
 def same(layer: MultiHeadAttention, x: Tensor, read: Tensor) -> None:
-    """Asserts that the layer reads what was computed piece by piece."""
-    torch.testing.assert_close(layer(x, causal=True), output(layer, read))
+    """Asserts that the layer reads what was computed piece by piece, by head."""
+    side_by_side = rearrange(read, "b h n d -> b n (h d)")
+    torch.testing.assert_close(layer(x, causal=True), layer.to_output(side_by_side))
 
 
 def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:

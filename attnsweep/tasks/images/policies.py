@@ -78,8 +78,8 @@ def operate(policy: Policy, pixels: Pixels, operation: Draws, sign: Draws, bin: 
     """Changes each image by the operation of its number in OPERATIONS, at the strength of one of the policy's
     bins, which is negative where `sign` is 1 and the operation has one. The draws are on the CPU.
     """
-    known = tables(policy, pixels.shape[-1], str(pixels.device))
-    for names, table, change in ((MOVES, known.moves, gathered), (VALUES, known.values, revalued)):
+    moves, values = tables(policy, pixels.shape[-1], str(pixels.device))
+    for names, table, change in ((MOVES, moves, gathered), (VALUES, values, revalued)):
         first = OPERATIONS.index(names[0])
         drew = (operation >= first) & (operation < first + len(names))
         if len(chosen := drew.nonzero()[:, 0]):
@@ -117,17 +117,11 @@ def revalued(pixels: Pixels, values: UInt8[Tensor, "b 256"]) -> Pixels:
 # --- By torchvision ---
 
 
-@dataclass(frozen=True)
-class Tables:
-    """By operation, sign and bin: where pixels come from, and what values become."""
-
-    moves: Int32[Tensor, "5 2 bins s*s"]
-    values: UInt8[Tensor, "3 2 bins 256"]
-
-
 @functools.lru_cache(maxsize=2)
-def tables(policy: Policy, side: int, device: str) -> Tables:
-    """The tables of a policy for images of that side, on the device."""
+def tables(
+    policy: Policy, side: int, device: str
+) -> tuple[Int32[Tensor, "5 2 bins s*s"], UInt8[Tensor, "3 2 bins 256"]]:
+    """By operation, sign and bin, for images of that side: where pixels come from, and what values become."""
     numbers = torch.arange(1.0, side * side + 1, device="cpu").view(1, side, side)  # outside of them is 0
     values = torch.arange(256, dtype=torch.uint8, device="cpu").view(1, 1, 256)
 
@@ -142,7 +136,7 @@ def tables(policy: Policy, side: int, device: str) -> Tables:
 
     moved = table(MOVES, numbers).int()
     moves = torch.where(moved > 0, moved - 1, side * side)
-    return Tables(moves.to(device), table(VALUES, values).to(device))
+    return moves.to(device), table(VALUES, values).to(device)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ is, with its copies; that alone may move when images are added.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from attnsweep.tasks.images.own_data.listing import Entry
 
@@ -16,26 +15,21 @@ VALIDATION_SHARE = 0.1  # of what is left to train on, without a part `val`
 LEAST = 3  # images of a class that is to be in all parts
 
 
-class Split(NamedTuple):
-    """The part of each image, and which of them are in theirs as a copy of the nearest one is."""
-
-    parts: list[str]
-    copies: set[int]
-
-
-def split(entries: Sequence[Entry], digests: Sequence[bytes]) -> Split:
-    """The part of each image: what its source says; else one drawn from the SHA-256 of its content."""
-    found = Split([entry.part or "train" for entry in entries], set())
+def split(entries: Sequence[Entry], digests: Sequence[bytes]) -> tuple[list[str], set[int]]:
+    """The part of each image: what its source says; else one drawn from the SHA-256 of its content. And which
+    of them are in theirs as a copy of the nearest one is.
+    """
+    parts, nearby = [entry.part or "train" for entry in entries], set[int]()
     given = {entry.part for entry in entries}
     for part, at, share, least in (("test", 0, TEST_SHARE, 2), ("val", 8, VALIDATION_SHARE, 1)):
         if part in given:
             continue
-        for indices in by_class(entries, found.parts):
+        for indices in by_class(entries, parts):
             chosen, copies = drawn(indices, digests, at=at, share=share, most=len(indices) - least)
-            found.copies.update(copies)
+            nearby.update(copies)
             for i in [*chosen, *copies]:
-                found.parts[i] = part
-    return found
+                parts[i] = part
+    return parts, nearby
 
 
 def by_class(entries: Sequence[Entry], parts: Sequence[str]) -> list[list[int]]:
