@@ -12,18 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from attnsweep.answers import selection
 from attnsweep.answers.naming import labels, varying, words
-from attnsweep.answers.selection import (
-    check_direction,
-    choose,
-    done,
-    numbers,
-    positive,
-    refuse_mixture,
-    refuse_mixtures,
-    require,
-    setting_columns,
-)
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import shown
@@ -51,9 +41,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises UserError where a column is missing, or where a setting's latency was measured on several devices.
     """
-    frame = done(frame)
-    require(frame, "seed")
-    keys = setting_columns(frame)
+    frame = selection.done(frame)
+    selection.require(frame, "seed")
+    keys = selection.setting_columns(frame)
     floats = [
         name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
     ]
@@ -61,7 +51,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     refuse_twice(frame, keys)
     for name in ("measured_on", "runtime"):
         if name in frame and (groups[name].nunique() > 1).any():
-            refuse_mixture(frame.dropna(subset=[name]), name)
+            selection.refuse_mixture(frame.dropna(subset=[name]), name)
     wanted, parts = aggregations(frame), []
     for way in dict.fromkeys(way for _, way in wanted.values()):  # by column it takes seconds
         names = {source: name for name, (source, its) in wanted.items() if its == way}
@@ -129,14 +119,14 @@ def front(frame: pd.DataFrame, cost: str = "latency_ms_p50", quality: str | None
     Raises UserError where a column is missing, where more of the cost or less of the quality is better, or
     where rows of several data sets or devices are mixed.
     """
-    frame = done(frame)
+    frame = selection.done(frame)
     quality = quality or selecting(frame)
-    check_direction(cost, quality)
-    require(frame, cost, quality)
-    points = np.column_stack([numbers(frame, cost), -numbers(frame, quality)])
+    selection.check_direction(cost, quality)
+    selection.require(frame, cost, quality)
+    points = np.column_stack([selection.numbers(frame, cost), -selection.numbers(frame, quality)])
     known = np.isfinite(points).all(axis=1)
     rows = frame[known]
-    refuse_mixtures(rows, cost)
+    selection.refuse_mixtures(rows, cost)
     distinct, rank = np.unique(points[known], axis=0, return_inverse=True)  # by cost, then best quality first
     best_before = np.minimum.accumulate(np.r_[np.inf, distinct[:, 1]])[:-1]
     order = np.argsort(rank, kind="stable")
@@ -157,8 +147,8 @@ def reference(frame: pd.DataFrame, cost: str = "latency_ms_p50") -> Reference:
 
     Raises UserError where no row has the cost, or where one is not positive.
     """
-    require(frame, cost)
-    worst = positive(numbers(frame, cost), cost).max(initial=0.0)
+    selection.require(frame, cost)
+    worst = selection.positive(selection.numbers(frame, cost), cost).max(initial=0.0)
     if not worst:
         raise UserError(f"no row has {cost}, so there is no reference point; choose another cost")
     return Reference(cost=10.0 ** (math.floor(math.log10(worst)) + 1))
@@ -174,8 +164,8 @@ def hypervolume(
     Raises UserError as `front` does, and where a cost is not positive.
     """
     best = front(frame, cost, quality)
-    decades = math.log10(corner.cost) - np.log10(positive(numbers(best, cost), cost))
-    qualities = np.maximum(numbers(best, quality), corner.quality)
+    decades = math.log10(corner.cost) - np.log10(selection.positive(selection.numbers(best, cost), cost))
+    qualities = np.maximum(selection.numbers(best, quality), corner.quality)
     return float(np.sum(np.maximum(decades, 0.0) * np.diff(qualities, prepend=corner.quality)))
 
 
@@ -199,18 +189,20 @@ def pick(
     Raises UserError where nothing fits, naming the nearest setting and the budget that it needs, or where
     data sets or devices are mixed.
     """
-    frame = done(frame) if dataset is None else choose(done(frame), "dataset", dataset)
+    frame = selection.done(frame)
+    frame = frame if dataset is None else selection.choose(frame, "dataset", dataset)
     if "model" in frame:
         frame = frame[~frame["model"].isin(PRIVILEGED)]
     asked = dict(zip(BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
     budget = {BUDGETS[name]: limit(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
-    require(frame, quality, *budget)
+    selection.require(frame, quality, *budget)
     for name in budget or [name for name in ("params",) if name in frame]:
         known = frame.dropna(subset=[name])
         if "dataset" in known:
-            refuse_mixture(known, "dataset", hint="choose one with --dataset (of the function: dataset=)")
-        refuse_mixtures(known, name)
+            hint = "choose one with --dataset (of the function: dataset=)"
+            selection.refuse_mixture(known, "dataset", hint=hint)
+        selection.refuse_mixtures(known, name)
     if frame[quality].isna().all():
         raise UserError(nothing_to_pick(frame, [quality]))
     rows = over_seeds(frame).dropna(subset=[quality, *budget])

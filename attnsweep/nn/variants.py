@@ -17,20 +17,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from attnsweep.nn import kernels
 from attnsweep.nn.cost import CHUNK
-from attnsweep.nn.kernels import (
-    KERNELS,
-    Bias,
-    Kernel,
-    Mask,
-    Weights,
-    attention_weights,
-    combined_mask,
-    expand_mask,
-    fused,
-    repeat_kv,
-    scores_of,
-)
+from attnsweep.nn.kernels import Bias, Kernel, Mask, Weights, fused, repeat_kv
 from attnsweep.nn.norms import RMSNorm
 
 Pair = tuple[Tensor, Tensor]  # features without and with rope
@@ -43,7 +32,7 @@ def kernel_of(attention: str, dim_head: int, block: int) -> tuple[Kernel, Weight
         return difference, difference.weights
     if attention == "sigmoid":
         return sigmoid, sigmoid_weights
-    return KERNELS.get(attention, fused), attention_weights
+    return kernels.KERNELS.get(attention, fused), kernels.attention_weights
 
 
 # --- Sigmoid attention ---
@@ -60,10 +49,10 @@ def sigmoid_weights(
     """sigmoid(Q K^T / sqrt(d) - log n) (section 2, with the bias that its authors recommend), where n is the
     number of keys that the query may attend to, so that later tokens change nothing: (b, h, n, m).
     """
-    mask = combined_mask(mask, queries, keys, causal=causal)
+    mask = kernels.combined_mask(mask, queries, keys, causal=causal)
     if mask is None:
-        return (scores_of(queries, keys, bias) - math.log(max(1, keys.shape[2]))).sigmoid()
-    scores = scores_of(queries, keys, bias)
+        return (kernels.scores_of(queries, keys, bias) - math.log(max(1, keys.shape[2]))).sigmoid()
+    scores = kernels.scores_of(queries, keys, bias)
     count = mask.expand(*mask.shape[:-1], keys.shape[2]).sum(dim=-1, keepdim=True).clamp(min=1)
     return (scores - count.to(scores.dtype).log()).sigmoid().masked_fill(~mask, 0)
 
@@ -127,7 +116,7 @@ class Differential(nn.Module):
         if queries.shape[2] == 1:  # the last query sees every key: the halves are two such
             read = fused(both.flatten(2, 3), keys, values, mask=mask, bias=bias, **options)[:, :, :, None]
         else:
-            mask = None if mask is None else of_halves(expand_mask(mask, queries, keys), dim=1)
+            mask = None if mask is None else of_halves(kernels.expand_mask(mask, queries, keys), dim=1)
             bias = None if bias is None else of_halves(bias, dim=-3)
             read = fused(both.flatten(1, 2), keys, values, mask=mask, bias=bias, causal=causal, **options)
             read = read.unflatten(1, (-1, 2))
@@ -145,7 +134,7 @@ class Differential(nn.Module):
     ) -> Float[Tensor, "b h n m"]:
         """The factors of V: rows sum to 1 - lambda, and entries may be negative."""
         pairs = zip(queries.chunk(2, dim=-1), keys.chunk(2, dim=-1), strict=True)
-        one, other = (attention_weights(q, k, mask=mask, bias=bias, causal=causal) for q, k in pairs)
+        one, other = (kernels.attention_weights(q, k, mask=mask, bias=bias, causal=causal) for q, k in pairs)
         return one - self.factor * other
 
 
@@ -182,7 +171,7 @@ def key_mask(mask: Mask | None, queries: Tensor, keys: Tensor, *, seen: int) -> 
             f"the mask is {shape}, but linear attention sums over keys whoever asks; make it (b, 1, m), and "
             "say causal=True for what comes later"
         )
-    whole = expand_mask(mask, queries, keys.new_empty(1, 1, seen + m, 0))
+    whole = kernels.expand_mask(mask, queries, keys.new_empty(1, 1, seen + m, 0))
     return rearrange(whole[..., -m:], "b 1 1 m -> b 1 m 1")
 
 
@@ -250,7 +239,7 @@ def linear_weights(
     queries: Pair, keys: Pair, *, mask: Mask | None = None, causal: bool = False
 ) -> Float[Tensor, "b h n m"]:
     """The weights (b, h, n, m), which `linear_attention` never computes: similarities over their sum."""
-    mask = combined_mask(mask, queries[0], keys[0], causal=causal)
+    mask = kernels.combined_mask(mask, queries[0], keys[0], causal=causal)
     plain, turned = (q @ repeat_kv(k, q).mT for q, k in zip(queries, keys, strict=True))
     if mask is not None:
         turned, plain = turned.masked_fill(~mask, 0), plain.masked_fill(~mask, 0)

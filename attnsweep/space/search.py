@@ -20,21 +20,10 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.trial import Trial
 from attnsweep.results.schema import FINAL
 from attnsweep.results.store import Row
+from attnsweep.space import optuna_study
 from attnsweep.space.budget import Excess, LatencyOf, unknown, worst
 from attnsweep.space.draws import draw, seed_of
 from attnsweep.space.grid import Point, is_domain, is_function
-from attnsweep.space.optuna_study import (
-    as_drawn,
-    constrain,
-    contains,
-    distribution,
-    ended_trial,
-    imported,
-    multiple,
-    plausible,
-    samplers,
-    state,
-)  # fmt: skip
 from attnsweep.space.plan import Expansion, Plan, make_plan, over_budget, unmet
 from attnsweep.space.sweep import LATENCY, OBJECTIVES, Sweep
 from attnsweep.space.trials import expand, trial_at
@@ -121,22 +110,21 @@ class Domains:
             constants={key: value for key, value in cell.items() if not is_domain(value)},
             domains=domains,
             functions={key: value for key, value in cell.items() if key not in domains},
-            space={key: distribution(key, domain) for key, domain in domains.items()},
+            space={key: optuna_study.distribution(key, domain) for key, domain in domains.items()},
             data_dir=data_dir,
         )
 
     def params_of(self, row: Row) -> Point:
         """The values that Optuna chose, or would have chosen, for the trial of a row."""
         values = {**row, **json.loads(row.get("model_args") or "{}")}
-        found = {key: plausible(kind, values.get(key)) for key, kind in self.space.items()}
+        found = {key: optuna_study.plausible(kind, values.get(key)) for key, kind in self.space.items()}
         steps = {key: getattr(kind, "step", None) for key, kind in self.space.items()}
-        return {
-            key: multiple(one, steps[key]) if isinstance(one, float) else one for key, one in found.items()
-        }
+        floats = {key: one for key, one in found.items() if isinstance(one, float)}
+        return found | {key: optuna_study.multiple(one, steps[key]) for key, one in floats.items()}
 
     def trial_at(self, params: Mapping[str, Any]) -> Trial | None:
         """The trial at chosen values, with functions drawn anew; None where the point is invalid."""
-        point = {key: as_drawn(self.domains[key], value) for key, value in params.items()}
+        point = {key: optuna_study.as_drawn(self.domains[key], value) for key, value in params.items()}
         sample = seed_of(repr(sorted(point.items())))
         try:
             return trial_at(draw({**self.functions, **point}, sample), self.data_dir)
@@ -146,9 +134,8 @@ class Domains:
     def trial_of(self, row: Row) -> Trial | None:
         """The trial of a row; None where it is not in the cell."""
         params = self.params_of(row)
-        if row["model"] != self.constants.get("model", row["model"]) or not contains(self.space, params):
-            return None
-        trial = self.trial_at(params)
+        is_here = row["model"] == self.constants.get("model", row["model"])
+        trial = self.trial_at(params) if is_here and optuna_study.contains(self.space, params) else None
         return trial if trial and trial.trial_id == row["trial_id"] else None
 
 
@@ -179,14 +166,16 @@ class Cell:
         final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
         margins = {key: self._margins(trial) for key, trial in final.items()}
         done = {key: trial for key, trial in final.items() if not worst(margins[key])}
-        self.samplers = samplers(seed=len(done), constrained=bool(self.budget.limits))
-        self.study = imported().create_study(directions=[OBJECTIVES[key] for key in self.objectives])
+        self.samplers = optuna_study.samplers(seed=len(done), constrained=bool(self.budget.limits))
+        directions = [OBJECTIVES[key] for key in self.objectives]
+        self.study = optuna_study.imported().create_study(directions=directions)
         self.counted |= done.keys()
         for key, (trial, row) in found.items():
             params = self.domains.params_of(row)
             if key in final:
                 values, space = self._values(trial, row), self.domains.space
-                self.study.add_trial(ended_trial(space, params, values, row, constraints(margins[key])))
+                limits = constraints(margins[key])
+                self.study.add_trial(optuna_study.ended_trial(space, params, values, row, limits))
             elif row["status"] == "failed":
                 self.study.enqueue_trial(params)
         return done
@@ -233,7 +222,7 @@ class Cell:
     def _constrain(self, asked: "optuna.Trial", trial: Trial) -> list[Excess]:
         """Tells Optuna the costs of a suggestion relative to the budget; returns them."""
         margins = self._margins(trial)
-        constrain(asked, constraints(margins))
+        optuna_study.constrain(asked, constraints(margins))
         return margins
 
     def _aims_in_vain(self, trial: Trial) -> bool:
@@ -250,7 +239,7 @@ class Cell:
 
     def _tell(self, asked: "optuna.Trial", values: list[float] | None, status: str) -> None:
         self.study.sampler = self.samplers[0]  # Optuna 4 has it note constraints, whichever has suggested
-        self.study.tell(asked, values, state=state(values, {"status": status}))
+        self.study.tell(asked, values, state=optuna_study.state(values, {"status": status}))
 
     def _values(self, trial: Trial, row: Row) -> list[float] | None:
         """The objectives of a trial; None where it failed or diverged, or lacks one. Latency is that of the
