@@ -21,7 +21,7 @@ from attnsweep.measuring.device import precision_of
 from attnsweep.space.files import read_sweep
 from attnsweep.space.trials import cost_of, expand
 from attnsweep.tasks.counting import count
-from attnsweep.tasks.images.models.zoo import MECHANISMS, UNTRAINED, parts, rules
+from attnsweep.tasks.images.models.zoo import MECHANISMS, parts, rules
 from attnsweep.tasks.images.models.zoo.arguments import flat
 from attnsweep.tasks.images.space import patch_size
 from attnsweep.tasks.images.zoo_sizes import (
@@ -50,6 +50,20 @@ AXES = (*SMALL, "patch_size")
 ONLY_FLOAT32 = ("crossformer", "normalized_vit")
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-10}  # of a gradient, by the largest of the model
 
+# Parameters that are counted though no logit depends on them, at some size or at all, by their names in
+# the mechanism. Nearly all are biases that a batch norm or a softmax cancels; they stay, as published.
+# What nothing reads is left out by the builders.
+UNTRAINED = {
+    "cct": r"classifier\.attention_pool\.bias",
+    "crossformer": r".*\.dpb\.[79]\.bias",
+    "levit": r".*\.(to_k\.1|to_out\.1|net\.3)\.bias",
+    "max_vit": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.net\.4)\.bias",
+    "max_vit_with_registers": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.1\.4)\.bias",
+    "mobile_vit": r".*(\.conv\.7|\.net\.4)\.bias",
+    "nest": r"layers\.1\.0\.pos_emb",  # one number per place, which the norm over channels cancels
+    "regionvit": r".*\.local_rel_pos_bias\.weight",  # of windows of one place; of the last block
+    "xcit": r".*\.net\.2\.bias",
+}
 every_mechanism = pytest.mark.parametrize("model", MECHANISMS)
 every_input = pytest.mark.parametrize("dataset", INPUTS)
 

@@ -49,10 +49,10 @@ def sigmoid_weights(
     """sigmoid(Q K^T / sqrt(d) - log n) (section 2, with the bias that its authors recommend), where n is the
     number of keys that the query may attend to, so that later tokens change nothing: (b, h, n, m).
     """
+    scores = kernels.scores_of(queries, keys, bias)
     mask = kernels.combined_mask(mask, queries, keys, causal=causal)
     if mask is None:
-        return (kernels.scores_of(queries, keys, bias) - math.log(max(1, keys.shape[2]))).sigmoid()
-    scores = kernels.scores_of(queries, keys, bias)
+        return (scores - math.log(max(1, keys.shape[2]))).sigmoid()
     count = mask.expand(*mask.shape[:-1], keys.shape[2]).sum(dim=-1, keepdim=True).clamp(min=1)
     return (scores - count.to(scores.dtype).log()).sigmoid().masked_fill(~mask, 0)
 

@@ -9,22 +9,10 @@ from typing import Any
 from attnsweep.core.deployment import Deployments
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.results.schema import MEASURES
+from attnsweep.space import grid as grids
 from attnsweep.space.budget import Budget
 from attnsweep.space.draws import draw
-from attnsweep.space.grid import (
-    MOST_TRIALS,
-    Point,
-    cells_of,
-    count_cells,
-    grid,
-    is_domain,
-    is_function,
-    is_grid,
-    models_of,
-    narrow,
-    with_listed_grids,
-    with_shared,
-)
+from attnsweep.space.grid import MOST_TRIALS, Point, grid, is_domain, is_function, is_grid
 from attnsweep.tasks.own import scalar
 from attnsweep.tasks.registry import AXES, BEFORE, is_open, takes
 
@@ -99,7 +87,9 @@ class Sweep:
                 "the space of a Sweep is a dict, or a list of dicts: Sweep([dict(model='vit', depth=6), ...])"
             )
         self.parts: tuple[Point, ...] = tuple(
-            with_shared(with_listed_grids(shared), [with_listed_grids(part) for part in parts or [{}]])
+            grids.with_shared(
+                grids.with_listed_grids(shared), [grids.with_listed_grids(part) for part in parts or [{}]]
+            )
         )
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
@@ -118,7 +108,7 @@ class Sweep:
     @property
     def size(self) -> int:
         """The number of points; several points may be the same trial."""
-        return sum(count_cells(part) for part in self.parts) * self.num_samples
+        return sum(grids.count_cells(part) for part in self.parts) * self.num_samples
 
     def points(self) -> Iterator[Point]:
         """Every cell of every part's grid, with its domains drawn, `num_samples` times."""
@@ -126,12 +116,12 @@ class Sweep:
             raise UserError(f"the sweep has {self.size:,} points; {MOST_TRIALS:,} is the most. Narrow a grid")
         for part in self.parts:
             for sample in range(self.num_samples):
-                for cell in cells_of(part):
+                for cell in grids.cells_of(part):
                     yield draw(cell, sample)
 
     def cells(self) -> Iterator[Point]:
         """Every cell of every part's grid, with its domains undrawn."""
-        return itertools.chain.from_iterable(map(cells_of, self.parts))
+        return itertools.chain.from_iterable(map(grids.cells_of, self.parts))
 
     def unused(self) -> dict[str, list[str]]:
         """For each model the keys that its parts set and that it does not have: a CNN has no depth."""
@@ -147,7 +137,7 @@ class Sweep:
 
     def _of_others(self, model: str, part: Point) -> list[str]:
         """The axes that a later version gave the model, where this part sets them for other models only."""
-        others = [other for other in self.parts if models_of(other) != {model}]
+        others = [other for other in self.parts if grids.models_of(other) != {model}]
         later = [key for key in BEFORE.get(model, {}) if any(key in other for other in others)]
         return later if part in others else [key for key in later if key not in part]
 
@@ -165,7 +155,7 @@ class Sweep:
         parts = list(self.parts)
         for key, values in changes.items():
             if key not in OPTIONS:
-                parts = narrow(parts, key, values)
+                parts = grids.narrow(parts, key, values)
         options: dict[str, Any] = {option: getattr(self, option) for option in OPTIONS}
         return Sweep(parts, **{**options, **shared})
 

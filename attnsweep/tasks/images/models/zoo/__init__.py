@@ -52,18 +52,3 @@ MECHANISMS: dict[str, Builder] = {
     "vit_with_patch_dropout": flat("vit_with_patch_dropout.ViT"),  # arXiv:2208.07220
     "xcit": rgb("xcit.XCiT", {"cls_depth": 2}),  # arXiv:2106.09681
 }
-
-# Parameters that are counted though no logit depends on them, at some size or at all, by their names in
-# the mechanism. Nearly all are biases that a batch norm or a softmax cancels; they stay, as published.
-# What nothing reads is left out by the builders.
-UNTRAINED = {
-    "cct": r"classifier\.attention_pool\.bias",
-    "crossformer": r".*\.dpb\.[79]\.bias",
-    "levit": r".*\.(to_k\.1|to_out\.1|net\.3)\.bias",
-    "max_vit": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.net\.4)\.bias",
-    "max_vit_with_registers": r".*(conv_stem\.1|\.0(\.fn)?\.[037]|\.1\.4)\.bias",
-    "mobile_vit": r".*(\.conv\.7|\.net\.4)\.bias",
-    "nest": r"layers\.1\.0\.pos_emb",  # one number per place, which the norm over channels cancels
-    "regionvit": r".*\.local_rel_pos_bias\.weight",  # of windows of one place; of the last block
-    "xcit": r".*\.net\.2\.bias",
-}
