@@ -155,7 +155,7 @@ def flags_of(rows: pd.DataFrame, quality: str) -> np.ndarray:
 
 def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int, int]) -> Comparison:
     """The pairs with the intervals of their differences, drawn together."""
-    seeds = np.array([len(pair.by_seed) for pair in pairs])
+    seeds = np.array([len(pair.by_seed) for pair in pairs], dtype=float)
     variance = np.array([pair.by_seed.var(ddof=1) if len(pair.by_seed) > 1 else 0.0 for pair in pairs])
     examples = max(pair.by_example.shape[1] for pair in pairs)
     shares = np.full((len(pairs), examples), np.nan, np.float32)
@@ -167,9 +167,7 @@ def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int,
                 noise[i] = pair.by_example.var(axis=0, ddof=1).mean()
     spread = moderated(variance, seeds - 1)
     chance = np.random.default_rng(0)
-    moved = doubt.changes(
-        shares, noise, spread, seeds.astype(float), DRAWS, chance, pseudo=PSEUDO, alike=True
-    )
+    moved = doubt.changes(shares, noise, spread, seeds, DRAWS, chance, pseudo=PSEUDO, alike=True)
     means = np.array([pair.by_seed.mean() for pair in pairs])
     drawn = doubt.bounded(means[:, None] + moved, quality, -1.0, 1.0)
     found = tuple(

@@ -245,6 +245,5 @@ def seeds_begun(frame: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[int],
 
 def key_of(values: object) -> tuple[object, ...]:
     """Values of axes as a key, in which null equals null."""
-    return tuple(
-        None if pd.isna(value) else value for value in (values if isinstance(values, tuple) else (values,))
-    )
+    several = values if isinstance(values, tuple) else (values,)
+    return tuple(None if pd.isna(value) else value for value in several)

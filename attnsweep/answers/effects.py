@@ -102,11 +102,9 @@ def effects(
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, 0, nulls), ())
-    axes_found, pairs, noise = by_variance(levels, y)
-    ends = doubt.bounded(np.array([[one.low, one.high] for one in axes_found]), quality, -1.0, 1.0)
-    bounded = (
-        replace(one, low=low, high=high) for one, (low, high) in zip(axes_found, ends.tolist(), strict=True)
-    )
+    found, pairs, noise = by_variance(levels, y)
+    ends = doubt.bounded(np.array([[one.low, one.high] for one in found]), quality, -1.0, 1.0).tolist()
+    bounded = (replace(one, low=low, high=high) for one, (low, high) in zip(found, ends, strict=True))
     return Effects(GRID, quality, len(y), tuple(bounded), pairs, noise)
 
 

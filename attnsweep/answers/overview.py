@@ -113,12 +113,11 @@ def importance(rows: pd.DataFrame) -> Page | None:
     of = f"{counted(found.trials, 'trial')}{f' drawn from {len(done):,}' if len(some) < len(done) else ''}"
     head = f"{found.quality} of {of}: {found.meaning}."
     held = "Grey: not told from chance." if found.how == effects.GRID else "Not held against chance here."
+    axes = found.axes
     return {
-        "names": [one.name for one in found.axes],
-        "real": [one.is_real or math.isnan(one.p) for one in found.axes],
-        **{
-            end: numbers([scale * getattr(one, end) for one in found.axes]) for end in ("size", "low", "high")
-        },
+        "names": [one.name for one in axes],
+        "real": [one.is_real or math.isnan(one.p) for one in axes],
+        **{end: numbers([scale * getattr(one, end) for one in axes]) for end in ("size", "low", "high")},
         "unit": effects.SIZES[found.how] + (" (points)" if scale == 100 else ""),
         "note": f"{head} Lines: 95 % intervals. {held} python -m attnsweep effects says more.",
     }
@@ -134,9 +133,7 @@ def numbers(values: "pd.Series[Any] | np.ndarray | list[float]") -> list[float |
 
 def values_of(values: "pd.Series[Any]") -> list[Any]:
     """The values of an axis as they are shown: numbers, or text; null where a model has no such axis."""
-    return [
-        None if pd.isna(value) else value if is_finite(value) else clean(value) for value in values.tolist()
-    ]
+    return [None if pd.isna(one) else one if is_finite(one) else clean(one) for one in values.tolist()]
 
 
 def is_finite(value: Any) -> bool:

@@ -44,9 +44,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     frame = selection.done(frame)
     selection.require(frame, "seed")
     keys = selection.setting_columns(frame)
-    floats = [
-        name for name, column in MEASURES.items() if column.over_seeds in ("mean", "median") and name in frame
-    ]
+    here = [column for name, column in MEASURES.items() if name in frame]
+    floats = [column.name for column in here if column.over_seeds in ("mean", "median")]
     groups = frame.astype(dict.fromkeys(floats, float)).groupby(keys, dropna=False, sort=False)
     refuse_twice(frame, keys)
     for name in ("measured_on", "runtime"):
@@ -71,9 +70,8 @@ def refuse_twice(frame: pd.DataFrame, keys: list[str]) -> None:
         return
     row = twice.iloc[0]
     seed = "no seed" if pd.isna(row["seed"]) else f"seed {shown(row['seed'])}"
-    name = " ".join(
-        [str(row.get("model", "a setting")), *words(row, varying(frame) if "model" in frame else [])]
-    )
+    axes = varying(frame) if "model" in frame else []
+    name = " ".join([str(row.get("model", "a setting")), *words(row, axes)])
     raise UserError(
         f"{clean(name)} has several rows of {seed}; a setting has one row for each seed: "
         "were results put together that hold the same trials?"

@@ -203,10 +203,8 @@ def named_by(node: ast.AST, package: str) -> Iterator[str]:
         case ast.Import(names=names):
             yield from (alias.name for alias in names)
         case ast.ImportFrom(module=module, names=names, level=level):
-            base = absolute("." * level + (module or ""), package)
-            yield from (
-                [base, *(f"{base}.{alias.name}" for alias in names if alias.name != "*")] if base else ()
-            )
+            if base := absolute("." * level + (module or ""), package):
+                yield from (base, *(f"{base}.{alias.name}" for alias in names if alias.name != "*"))
         case ast.Call(
             func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
             args=[named, *_],

@@ -130,9 +130,8 @@ def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]
         model(questions, sequences.begun(written))
     crossed = [maps[f"decoder.{i}.cross_attention"].mean(dim=1) for i in range(len(model.decoder))]
     weights = rearrange(crossed, "blocks b m n -> b blocks m n").numpy()
-    return [
-        reading(data.problem, *example) for example in zip(questions, answers, written, weights, strict=True)
-    ]
+    examples = zip(questions, answers, written, weights, strict=True)
+    return [reading(data.problem, *example) for example in examples]
 
 
 def reading(problem: Problem, question: Tensor, answer: Tensor, written: Tensor, maps: np.ndarray) -> Reading:
@@ -175,21 +174,16 @@ def draw_picture(
     axes: Axes, picture: Picture, names: Sequence[str], tiles: Tiling, colours: ScalarMappable
 ) -> None:
     """One image with its map beside it, and the names of its class and of the predicted one."""
-    side, right = len(picture.image), picture.truth == picture.predicted
+    side, verdict = len(picture.image), GREY if picture.truth == picture.predicted else WRONG
     halves = (
         (plain(picture.image), f"class {names[picture.truth]}", INK),
-        (
-            overlaid(picture, tiles, colours),
-            f"predicted {names[picture.predicted]}",
-            GREY if right else WRONG,
-        ),
+        (overlaid(picture, tiles, colours), f"predicted {names[picture.predicted]}", verdict),
     )
     for at, (pixels, words, colour) in enumerate(halves):
         left = at * side * (1 + BETWEEN)
         axes.imshow(pixels, extent=(left, left + side, side, 0), interpolation="nearest")
-        axes.add_patch(
-            Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7, clip_on=False)
-        )
+        frame = Rectangle((left, 0), side, side, fill=False, edgecolor=PALE, linewidth=0.7, clip_on=False)
+        axes.add_patch(frame)
         axes.text(left, -0.03 * side, words, size=9, va="bottom", color=colour)
     axes.set_xlim(0, side * (2 + BETWEEN))
     axes.set_ylim(side, 0)
@@ -212,10 +206,8 @@ def overlaid(picture: Picture, tiles: Tiling, colours: ScalarMappable) -> np.nda
     """The map in colours (s, s, 3), white where there is no patch, with the image printed on it in grey."""
     paper = np.ones((*picture.image.shape[:2], 3))
     painted = colours.to_rgba(picture.rollout)[..., :3]
-    inside = slice(tiles.start, tiles.end)
-    paper[inside, inside] = repeat(
-        painted, "r c rgb -> (r high) (c wide) rgb", high=tiles.step, wide=tiles.step
-    )
+    inside, step = slice(tiles.start, tiles.end), tiles.step
+    paper[inside, inside] = repeat(painted, "r c rgb -> (r high) (c wide) rgb", high=step, wide=step)
     light = plain(picture.image).mean(axis=2, keepdims=True)
     return paper * (0.4 + 0.6 * light)
 

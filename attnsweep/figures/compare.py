@@ -39,9 +39,8 @@ def narrowed(frame: "compare.pd.DataFrame", options: argparse.Namespace) -> "com
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = command_parser("compare", __doc__)
-    parser.add_argument(
-        "what", nargs="+", metavar="A B", help="two folders; or a folder and the ids of two trials"
-    )
+    text = "two folders; or a folder and the ids of two trials"
+    parser.add_argument("what", nargs="+", metavar="A B", help=text)
     parser.add_argument("--quality", help="the column that is compared; default: that of the test")
     parser.add_argument("--dataset", help="the data set; needed where the folders have several")
     add_where(parser)

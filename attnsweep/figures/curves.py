@@ -50,9 +50,8 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     names = naming.labels(settings, short=False)
     scale = 100 if doubt.is_fraction(quality) else 1
     chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
-    title = (
-        f"{cut(clean(rows['dataset'].iloc[0]), MOST_OF_LINE)}: {chosen}{counted(len(settings), 'setting')}"
-    )
+    data = cut(clean(rows["dataset"].iloc[0]), MOST_OF_LINE)
+    title = f"{data}: {chosen}{counted(len(settings), 'setting')}"
     said = [
         cut(names[i], MOST_OF_LINE) + (" (one seed)" if row["seeds"] == 1 else "")
         for i, row in best.iterrows()
@@ -111,9 +110,8 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = command_parser("curves", __doc__)
     add_rows(parser)
-    parser.add_argument(
-        "--most", type=int, default=MOST, help=f"settings that are drawn, the best; default {MOST}"
-    )
+    text = f"settings that are drawn, the best; default {MOST}"
+    parser.add_argument("--most", type=int, default=MOST, help=text)
     add_out(parser)
     options = parser.parse_args(given)
     if options.most < 1:

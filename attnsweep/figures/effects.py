@@ -30,9 +30,8 @@ def draw(found: Effects) -> Figure:
     unit = " (points)" if scale == 100 else ""
     axes_of = found.axes[::-1]
     left = max(1.7, 0.3 + widest([one.name for one in axes_of], STYLE["font.size"]))
-    layout = Layout(
-        panel=(5.0, 0.4 + 0.28 * len(axes_of)), gap=(0, 0), left=left, right=0.3, above=0.75, below=0.75
-    )
+    panel = (5.0, 0.4 + 0.28 * len(axes_of))
+    layout = Layout(panel, gap=(0, 0), left=left, right=0.3, above=0.75, below=0.75)
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 1), layout, title=TITLE[found.how], subtitle=f"{found.quality} of {found.trials:,} trials",

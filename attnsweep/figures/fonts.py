@@ -42,10 +42,8 @@ def add_fonts(text: Text) -> frozenset[str]:
     wanted = frozenset(char for char in text.get_text() if is_drawn(char)) - characters(path)
     if not wanted:
         return wanted
-    names, none = stand_ins(wanted)
-    text.set_fontfamily(
-        [*text.get_fontfamily(), *(name for name in names if name not in text.get_fontfamily())]
-    )
+    (names, none), own = stand_ins(wanted), text.get_fontfamily()
+    text.set_fontfamily([*own, *(name for name in names if name not in own)])
     return none
 
 

@@ -50,9 +50,8 @@ def draw(shown: Sequence[Panel], about: Summary) -> Figure:
     """A row of panels for each cost, a column for each data set; of one data set, or of too many to stand
     side by side, a row for each. The first `MOST_SETS` are drawn.
     """
-    costs, datasets = (
-        list(dict.fromkeys(getattr(one, name) for one in shown)) for name in ("measured", "dataset")
-    )
+    costs = list(dict.fromkeys(one.measured for one in shown))
+    datasets = list(dict.fromkeys(one.dataset for one in shown))
     drawn = datasets[:MOST_SETS]
     shown = [uncrowded(one) for one in shown if one.dataset in drawn]
     shape = (len(costs), len(drawn))

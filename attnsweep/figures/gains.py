@@ -163,14 +163,13 @@ def draw_gains(axes: Axes, found: Sequence[Gain]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table and writes the figure; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").replace("\n", " "))
-    parser.add_argument("results", nargs="+", help="folders or URIs with results")
-    parser.add_argument("--axis", default="recipe", help="the axis; default: recipe")
-    parser.add_argument("--value", default="modern", help="the value that gains; default: modern")
-    parser.add_argument(
-        "--over", default="published", help="the value that it gains over; default: published"
-    )
-    parser.add_argument("--where", help="only rows for which this holds, such as 'epochs == 25'")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder of gains.svg and gains.png")
+    add = parser.add_argument
+    add("results", nargs="+", help="folders or URIs with results")
+    add("--axis", default="recipe", help="the axis; default: recipe")
+    add("--value", default="modern", help="the value that gains; default: modern")
+    add("--over", default="published", help="the value that it gains over; default: published")
+    add("--where", help="only rows for which this holds, such as 'epochs == 25'")
+    add("--out", type=Path, default=Path(), help="folder of gains.svg and gains.png")
     options = parser.parse_args(argv)
     return exit_status(lambda: run(options))
 

@@ -70,9 +70,8 @@ def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
         for model, dataset, group in groups(rows)
     )
     typed = naming.as_typed(pd.DataFrame(settings), axes)
-    return Table(
-        tuple(" ".join(naming.words(setting, axes)) for _, setting in typed.iterrows()), tuple(lines)
-    )
+    names = (" ".join(naming.words(setting, axes)) for _, setting in typed.iterrows())
+    return Table(tuple(names), tuple(lines))
 
 
 def long_table(rows: pd.DataFrame) -> Table:
@@ -88,9 +87,7 @@ def long_table(rows: pd.DataFrame) -> Table:
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Model, data set and rows of each line, in the order of the published table."""
-    parts = [
-        (str(model), str(dataset), part) for (model, dataset), part in rows.groupby(["model", "dataset"])
-    ]
+    parts = [(str(model), str(data), part) for (model, data), part in rows.groupby(["model", "dataset"])]
     return iter(sorted(parts, key=lambda part: (rank(part[0], MODELS), rank(part[1], DATASETS))))
 
 
@@ -253,9 +250,8 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 def settings_line(table: Table) -> str:
     """What a, b and c are in a cell `a -> b -> c`; nothing where there is one setting."""
-    return (
-        f"Each cell: {' -> '.join(map(in_markdown, table.settings))}\n\n" if len(table.settings) > 1 else ""
-    )
+    settings = " -> ".join(map(in_markdown, table.settings))
+    return f"Each cell: {settings}\n\n" if len(table.settings) > 1 else ""
 
 
 def notes(table: Table) -> list[str]:

@@ -69,9 +69,7 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     name = model_name(model) if own.is_own(model) else model
     identity = {**config, "model": name, "revision": REVISED_MODELS.get(model)}
     known = before(config)
-    return {
-        key: value for key, value in identity.items() if known.get(key) != value and key not in NOT_IN_IDS
-    }
+    return {key: one for key, one in identity.items() if known.get(key) != one and key not in NOT_IN_IDS}
 
 
 def arch_id_of(config: Mapping[str, Any]) -> str:

@@ -178,12 +178,9 @@ def counted_in_child(architecture: Architecture, source: Source) -> Cost:
     A slow step is not waited for: training will show whether it works. Raises UserError as `counted` does.
     """
     model, known = architecture.config["model"], deque[Cost](maxlen=1)
+    steps, limits = source.sha256 not in SLOW, (BUILD_S, STEP_S)
     try:
-        known.extend(
-            child_process.results(
-                tried, architecture, source, source.sha256 not in SLOW, seconds=(BUILD_S, STEP_S)
-            )
-        )
+        known.extend(child_process.results(tried, architecture, source, steps, seconds=limits))
     except TimeoutError:
         if not known:
             raise UserError(

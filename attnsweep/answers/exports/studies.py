@@ -57,9 +57,8 @@ def frozen(settings: pd.DataFrame, cost: str, selects: str) -> list[Any]:
 
     axes = ["model", *naming.varying(settings)]
     kinds = {name: sorted({plain(value) for value in settings[name].dropna()}, key=str) for name in axes}
-    spread = {
-        name: optuna.distributions.CategoricalDistribution(values) for name, values in kinds.items() if values
-    }
+    choices = optuna.distributions.CategoricalDistribution
+    spread = {name: choices(values) for name, values in kinds.items() if values}
     found = []
     for _, row in settings.iterrows():
         params = {name: plain(row[name]) for name in spread if not pd.isna(row[name])}

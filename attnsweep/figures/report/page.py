@@ -46,9 +46,8 @@ def report(
 def write(page: Page, path: Path, *, live_s: float | None = None) -> Path:
     """Writes a page whole or not at all. Raises UserError where it cannot be written."""
     try:
-        files.replace(
-            files.make_folder(path.absolute().parent) / path.name, html(page, live_s=live_s).encode()
-        )
+        folder = files.make_folder(path.absolute().parent)
+        files.replace(folder / path.name, html(page, live_s=live_s).encode())
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path} cannot be written ({reason}); name another file with -o") from error

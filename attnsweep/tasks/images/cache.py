@@ -91,9 +91,8 @@ def opened(place: Path, sha256: str) -> Pixels | None:
         if manifest["sha256"] != sha256 or not is_whole(place, manifest["files"]):
             return None
         arrays = {name: mapped(place / name) for name in manifest["files"]}
-        parts = {
-            part: (arrays[f"{part}-images.npy"], arrays[f"{part}-labels.npy"]) for part in manifest["parts"]
-        }
+        names = manifest["parts"]
+        parts = {name: (arrays[f"{name}-images.npy"], arrays[f"{name}-labels.npy"]) for name in names}
         return Pixels(parts, tuple(manifest["mean"]), tuple(manifest["std"]))
     except DAMAGED:
         return None

@@ -40,9 +40,8 @@ def transformer(config: Mapping[str, Any], channels: int) -> Cost:
     if is_varied(config):
         return embedding + varied(config, tokens)
     block = attention(dim, heads, dim_head, tokens, project=deep or not (heads == 1 and dim_head == dim))
-    block += feed_forward(dim, config["mlp_dim"], tokens) + (
-        reattention(heads, tokens) if deep else Cost(0, 0)
-    )
+    block += feed_forward(dim, config["mlp_dim"], tokens)
+    block += reattention(heads, tokens) if deep else Cost(0, 0)
     return embedding + block * config["depth"] + norm(dim) + linear(dim, config["num_classes"])
 
 

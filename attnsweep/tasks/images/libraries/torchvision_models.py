@@ -35,9 +35,7 @@ def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes
     """See `Library`. The first convolution is made anew where images are not of three channels."""
     model: nn.Module = models.get_model(name, num_classes=num_classes, **{**quiet(name), **arguments})
     if channels != COLOURS:
-        path, first = next(
-            (path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d)
-        )
+        path, first = next((path, one) for path, one in model.named_modules() if isinstance(one, nn.Conv2d))
         above, _, last = path.rpartition(".")
         setattr(model.get_submodule(above), last, widened(first, channels))
     return model

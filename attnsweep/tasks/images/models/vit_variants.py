@@ -2,6 +2,7 @@
 attention, shared keys, other norms, positions and feed-forward layers.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,5 @@ def branches(config: Mapping[str, Any], norm: str, block: int) -> tuple[Branch, 
         variant=variant_of(config), block=block,
     )  # fmt: skip
     further = FeedForward(dim, config["mlp_dim"], kind=config["mlp"] or "gelu")
-    return Branch(attention, dim, norm=norm, dropout=dropout), Branch(
-        further, dim, norm=norm, dropout=dropout
-    )
+    around = functools.partial(Branch, dim=dim, norm=norm, dropout=dropout)
+    return around(attention), around(further)

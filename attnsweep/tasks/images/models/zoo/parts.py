@@ -59,9 +59,8 @@ class LinearAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        q, k, v = rearrange(
-            self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
-        )
+        qkv = self.to_qkv(self.norm(x))
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
         q, k = F.elu(q) + 1, F.elu(k) + 1
         memory = einsum(k, v, "b h n d, b h n e -> b h d e")
         total = einsum(q, k.sum(dim=2), "b h n d, b h d -> b h n")
