@@ -378,13 +378,11 @@ def made_ready(model: "nn.Module", example: Callable[[], tuple[Any, ...]]) -> "n
 
 def cast_inputs(model: "nn.Module", inputs: tuple[Any, ...], *, dtype: "torch.dtype") -> tuple[Any, ...]:
     """A hook that casts a model's floating-point inputs."""
-    return tuple(
-        changed(one, lambda one: one.to(dtype) if one.is_floating_point() else one) for one in inputs
-    )
+    return tuple(changed(one, lambda x: x.to(dtype) if x.is_floating_point() else x) for one in inputs)
 
 
 def changed(inputs: Any, change: "Callable[[torch.Tensor], torch.Tensor]") -> Any:
     """A tensor, or a dictionary of tensors, each of them changed."""
-    return (
-        {key: change(one) for key, one in inputs.items()} if isinstance(inputs, Mapping) else change(inputs)
-    )
+    if isinstance(inputs, Mapping):
+        return {key: change(one) for key, one in inputs.items()}
+    return change(inputs)

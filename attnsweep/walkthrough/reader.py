@@ -22,9 +22,7 @@ class Reader:
 
     def tensor(self, name: str, values: Tensor, axes: str) -> None:
         """The name, the axes with their lengths, and the values of the first example."""
-        lengths = ", ".join(
-            f"{axis}={length}" for axis, length in zip(axes.split(), values.shape, strict=True)
-        )
+        lengths = ", ".join(f"{axis}={n}" for axis, n in zip(axes.split(), values.shape, strict=True))
         self.line(f"  {name} ({lengths})")
         for row in rows_of(values[0] if axes.startswith("b") else values):
             self.line(f"    {row}")

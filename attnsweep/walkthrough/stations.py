@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from attnsweep.nn import variants, windows
 from attnsweep.nn.attention import Cache, MultiHeadAttention
 from attnsweep.nn.blocks import FeedForward, norm_of
 from attnsweep.nn.cost import cache_bytes, feed_forward, multi_head
-from attnsweep.nn.design import Variant
+from attnsweep.nn.design import PLAIN, Variant
 from attnsweep.nn.kernels import attention_weights, causal_mask, explicit
 from attnsweep.nn.positions import alibi_bias, alibi_slopes, apply_rope
 from attnsweep.walkthrough.paper import HIDDEN, WIDTH, D, H, heads_of
@@ -30,8 +30,8 @@ class Station:
     what: str
     source: str
     show: Callable[[MultiHeadAttention, Tensor, Reader], None]
+    variant: Variant = PLAIN
     attention: str = "explicit"
-    variant: Variant = field(default_factory=Variant)
 
 
 def same(layer: MultiHeadAttention, x: Tensor, read: Tensor) -> None:
@@ -50,9 +50,8 @@ def rope(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
     say.step("Scores hang on the distance alone: 100 places further on they are the same", "section 3.2.2")
     scores = turned[0] @ turned[1].mT
     say.tensor("scores", scores, "b h n m")
-    torch.testing.assert_close(
-        scores, apply_rope(q, start=100) @ apply_rope(k, start=100).mT, atol=1e-4, rtol=0
-    )
+    further = apply_rope(q, start=100) @ apply_rope(k, start=100).mT
+    torch.testing.assert_close(scores, further, atol=1e-4, rtol=0)
     same(layer, x, explicit(*turned, v, causal=True))
 
 
@@ -158,21 +157,17 @@ def sigmoid(layer: MultiHeadAttention, x: Tensor, say: Reader) -> None:
 
 
 STATIONS = {
-    "rope": Station("Rotary positions", "arXiv:2104.09864", rope, variant=Variant(positions="rope")),
-    "alibi": Station(
-        "Attention with linear biases", "arXiv:2108.12409", alibi, variant=Variant(positions="alibi")
+    "rope": Station("Rotary positions", "arXiv:2104.09864", rope, Variant(positions="rope")),
+    "alibi": Station("Attention with linear biases", "arXiv:2108.12409", alibi, Variant(positions="alibi")),
+    "kv_heads": Station("Shared keys and values", "arXiv:2305.13245", shared_keys, Variant(kv_heads=1)),
+    "window": Station("A window with a sink", "arXiv:2309.17453", window, Variant(window=2, sinks=1)),
+    "qk_norm": Station("Normed queries and keys", "arXiv:2302.05442", qk_norm, Variant(qk_norm="rms")),
+    "linear": Station("Linear attention", "arXiv:2006.16236", linear, PLAIN, "linear"),
+    "differential": Station(
+        "Differential attention", "arXiv:2410.05258", differential, PLAIN, "differential"
     ),
-    "kv_heads": Station(
-        "Shared keys and values", "arXiv:2305.13245", shared_keys, variant=Variant(kv_heads=1)
-    ),
-    "window": Station("A window with a sink", "arXiv:2309.17453", window, variant=Variant(window=2, sinks=1)),
-    "qk_norm": Station(
-        "Normed queries and keys", "arXiv:2302.05442", qk_norm, variant=Variant(qk_norm="rms")
-    ),
-    "linear": Station("Linear attention", "arXiv:2006.16236", linear, "linear"),
-    "differential": Station("Differential attention", "arXiv:2410.05258", differential, "differential"),
-    "gated": Station("Gated attention", "arXiv:2505.06708", gated, "gated"),
-    "sigmoid": Station("Sigmoid attention", "arXiv:2409.04431", sigmoid, "sigmoid"),
+    "gated": Station("Gated attention", "arXiv:2505.06708", gated, PLAIN, "gated"),
+    "sigmoid": Station("Sigmoid attention", "arXiv:2409.04431", sigmoid, PLAIN, "sigmoid"),
 }
 
 
@@ -192,18 +187,16 @@ def visit(name: str, say: Reader) -> None:
 
 def told(layer: MultiHeadAttention, station: Station, x: Tensor, say: Reader) -> None:
     """What the layer costs, and that its cache gives the same token by token."""
-    sizes: dict[str, Any] = dict(
-        heads=H, dim_head=WIDTH, attention=station.attention, variant=station.variant
-    )
+    kind, variant = station.attention, station.variant
+    sizes: dict[str, Any] = dict(heads=H, dim_head=WIDTH, attention=kind, variant=variant)
     cost, cache = multi_head(D, N, N, causal=True, **sizes), Cache()
     steps = [layer(token, causal=True, cache=cache) for token in x.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), layer(x, causal=True))
     assert cost.params == sum(weight.numel() for weight in layer.parameters())
     assert cache.bytes == cache_bytes(N, **sizes)
     say.step("Token by token with a cache it is the same")
-    say.line(
-        f"  {cost.params} parameters, {cost.macs} multiply-accumulates, {cache.bytes} bytes in the cache"
-    )
+    counts = f"{cost.params} parameters, {cost.macs} multiply-accumulates"
+    say.line(f"  {counts}, {cache.bytes} bytes in the cache")
 
 
 def around_attention(say: Reader) -> None:

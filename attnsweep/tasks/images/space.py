@@ -55,11 +55,9 @@ def complete(point: Mapping[str, object], model: str) -> Config:
 
 def of_library(point: Mapping[str, object], model: str) -> Config:
     """The configuration of another library's model. Raises UserError as `libraries` and `recipe` do."""
-    defaults = {**recipe.defaults(point), **weights.defaults(point, model)}
-    asked = {key: value for key, value in point.items() if value is not None}
-    return recipe.completed(
-        libraries.complete({**defaults, **asked}, model, recipe=RECIPE, of_data=of_images)
-    )
+    asked: dict[str, Any] = {**recipe.defaults(point), **weights.defaults(point, model)}
+    asked |= {key: value for key, value in point.items() if value is not None}
+    return recipe.completed(libraries.complete(asked, model, recipe=RECIPE, of_data=of_images))
 
 
 def of_listed(point: Mapping[str, object], model: str) -> Config:

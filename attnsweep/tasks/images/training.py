@@ -60,14 +60,9 @@ class Data:
 
 @functools.lru_cache(maxsize=4)
 def load(
-    dataset: str,
-    image_size: int,
-    data_dir: str,
-    device: str,
-    *,
-    sha256: str | None = None,
-    skip_unreadable: bool = False,
-) -> Data:
+    dataset: str, image_size: int, data_dir: str, device: str, *,
+    sha256: str | None = None, skip_unreadable: bool = False,
+) -> Data:  # fmt: skip
     """The data set of that name on the device; its files are read on the first call in a process that names
     their checksum (None: whatever is there).
 
@@ -129,10 +124,8 @@ def load_for(config: Mapping[str, Any], data_dir: str, device: str, *, sha256: s
 def renormalised(data: Data, mean: Sequence[float], std: Sequence[float]) -> Data:
     """The same data with another mean and deviation per channel; grey images take that of all colours."""
     channels = data.factor.shape[1]
-    of_channels = [
-        torch.tensor(one if channels == len(one) else [sum(one) / len(one)]) for one in (mean, std)
-    ]
-    factor, offset = normalisation(*of_channels)
+    both = (torch.tensor(one if channels == len(one) else [sum(one) / len(one)]) for one in (mean, std))
+    factor, offset = normalisation(*both)
     return replace(data, factor=factor.to(data.factor), offset=offset.to(data.offset))
 
 
@@ -173,10 +166,9 @@ def answers(model: nn.Module, data: Data, split: Split) -> Answers:
         given.append(logits.argmax(dim=1))
         top.append(in_top(logits, labels))
         total += F.cross_entropy(logits, labels, reduction="sum")
-    tops = [some for some in top if some is not None]
-    return Answers(
-        total.item() / len(split), torch.cat(given), split.labels, torch.cat(tops) if tops else None
-    )
+    known = [some for some in top if some is not None]
+    tops = torch.cat(known) if known else None
+    return Answers(total.item() / len(split), torch.cat(given), split.labels, tops)
 
 
 def answer(model: nn.Module, inputs: tuple[Tensor, ...], config: Mapping[str, Any]) -> Callable[[], object]:

@@ -136,9 +136,8 @@ def begin(model: "nn.Module", config: Mapping[str, Any], head: Sequence[str]) ->
     weights = config.get("weights")
     if weights is None:
         return
-    state = (
-        published(config["model"]) if weights == PRETRAINED else read(Path(weights), config["weights_sha256"])
-    )
+    path, sha256 = Path(weights), config["weights_sha256"]
+    state = published(config["model"]) if weights == PRETRAINED else read(path, sha256)
     model.load_state_dict(fitting(tensors_of(model), state, head, f"weights={weights!r}"), strict=False)
 
 

@@ -35,9 +35,8 @@ def encoder_decoder(config: Mapping[str, Any]) -> Cost:
 def attention_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the cost of an attention."""
     dim_head = config.get("dim_head") or config["dim"] // config["heads"]
-    return dict(
-        heads=config["heads"], dim_head=dim_head, attention=config["attention"], variant=variant_of(config)
-    )
+    sizes = {key: config[key] for key in ("heads", "attention")}
+    return sizes | {"dim_head": dim_head, "variant": variant_of(config)}
 
 
 def depths(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -51,9 +51,8 @@ def complete(point: Mapping[str, object], model: str) -> Config:
         config["attention"], variant_of(config),
         heads=config["heads"], dim_head=config["dim_head"], dropout=config["attention_dropout"] or 0.0,
     )  # fmt: skip
-    check_window(
-        variant_of(config), longest=config["length"] + 1, what=f"length={config['length']}", causal=False
-    )
+    length = config["length"]
+    check_window(variant_of(config), longest=length + 1, what=f"length={length}", causal=False)
     return config | {name: None for name, value in plain(config).items() if config[name] == value}
 
 

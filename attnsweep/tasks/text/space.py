@@ -46,10 +46,8 @@ def complete(point: Mapping[str, object], model: str) -> Config:
         heads=config["heads"], dim_head=config["dim_head"], dropout=config["attention_dropout"] or 0.0,
     )  # fmt: skip
     check_width(config["dim"], config["norm"])
-    corpus.check_context(text.name, config["context"])
-    check_window(
-        variant_of(config), longest=config["context"], what=f"context={config['context']}", causal=True
-    )
+    corpus.check_context(text.name, context := config["context"])
+    check_window(variant_of(config), longest=context, what=f"context={context}", causal=True)
     return config
 
 

@@ -62,9 +62,7 @@ class Collection:
 
     def counts(self, part: str) -> dict[str, int]:
         """How many images of each class a part has."""
-        found = Counter(
-            entry.label for entry, own in zip(self.entries, self.part_of, strict=True) if own == part
-        )
+        found = Counter(one.label for one, own in zip(self.entries, self.part_of, strict=True) if own == part)
         return {label: found[label] for label in self.classes}
 
     def size(self, part: str) -> int:
@@ -75,20 +73,16 @@ class Collection:
         """The test images that are, byte by byte, others to train on or to validate: both names."""
         seen: dict[bytes, str] = {}
         images = list(zip(self.entries, self.digests, self.part_of, strict=True))
-        for entry, digest, part in images:
+        for one, digest, part in images:
             if part != "test":
-                seen.setdefault(digest, entry.name)
-        return [
-            (entry.name, seen[digest]) for entry, digest, part in images if part == "test" and digest in seen
-        ]
+                seen.setdefault(digest, one.name)
+        return [(one.name, seen[digest]) for one, digest, part in images if part == "test" and digest in seen]
 
     def contradictory(self) -> list[tuple[str, str]]:
         """The images that are, byte by byte, an earlier one of another class: both names."""
         seen: dict[bytes, Entry] = {}
-        pairs = (
-            (entry, seen.setdefault(digest, entry))
-            for entry, digest in zip(self.entries, self.digests, strict=True)
-        )
+        images = zip(self.entries, self.digests, strict=True)
+        pairs = ((entry, seen.setdefault(digest, entry)) for entry, digest in images)
         return [(entry.name, first.name) for entry, first in pairs if entry.label != first.label]
 
     def readers(self) -> Iterator[Reader]:
@@ -275,7 +269,6 @@ def check_parts(dataset: str, entries: Sequence[Entry], parts: Sequence[str]) ->
 
 def changed(dataset: str, name: str = "") -> UserError:
     """The error about images that are not those of the plan."""
-    what = f"{name} has" if name else "the images have"
-    return listings.refusal(
-        dataset, f"{what} changed since the plan was made; the same command makes it anew"
-    )
+    they = f"{name} has" if name else "the images have"
+    again = "changed since the plan was made; the same command makes it anew"
+    return listings.refusal(dataset, f"{they} {again}")

@@ -29,9 +29,7 @@ def listed(file: Path) -> Listing:
     try:
         with zipfile.ZipFile(file) as archive:
             parts = parts_of(file, archive)
-            entries = [
-                entry for name, part in parts.items() for entry in entries_of(file, archive, name, part)
-            ]
+            entries = [one for name, part in parts.items() for one in entries_of(file, archive, name, part)]
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on a torn or hostile file
