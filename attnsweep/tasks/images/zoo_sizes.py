@@ -8,8 +8,6 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.images.patches import default, divisors, is_seen, nearest, unseen
 
 PLAIN = ("depth", "heads", "dim", "dim_head", "mlp_dim", "patch_size")
-BARE = (*PLAIN, "dropout")
-FULL = (*PLAIN, "dropout", "emb_dropout")
 
 # Which axes change the mechanism; what is missing its constructor cannot express.
 ALIKE: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -20,30 +18,23 @@ ALIKE: dict[tuple[str, ...], tuple[str, ...]] = {
         "simple_vit_with_register_tokens", "simple_vit_with_relative_proj_pos_bias",
         "simple_vit_with_sparse_gating", "simple_vit_with_specialized_cls", "simple_vit_with_value_residual",
     ),
-    BARE: ("efficient", "look_vit", "normalized_vit", "rvt", "wwt"),
-    FULL: (
+    (*PLAIN, "dropout"): ("efficient", "look_vit", "normalized_vit", "rvt", "wwt"),
+    (*PLAIN, "dropout", "emb_dropout"): (
         "ats_vit", "cait", "cross_vit", "jet_vit", "learnable_memory_vit", "local_vit", "looped_vit",
         "na_vit", "parallel_vit", "pit", "vat", "vit_5", "vit_for_small_dataset", "vit_with_keel_post_ln",
         "vit_with_patch_dropout", "vit_with_patch_merger", "xcit",
     ),
+    ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout", "emb_dropout"): ("t2t",),
+    ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"): ("levit", "scalable_vit"),
+    ("depth", "heads", "dim", "mlp_dim", "patch_size", "dropout"): ("nest",),
+    ("depth", "heads", "dim", "mlp_dim", "dropout", "drop_path"): ("cct",),
+    ("depth", "heads", "dim", "mlp_dim", "dropout"): ("cvt", "sep_vit"),
+    ("depth", "dim", "dim_head", "dropout"): ("max_vit", "max_vit_with_registers"),
+    ("depth", "dim", "dropout"): ("crossformer", "regionvit", "twins_svt"),
+    ("depth", "dim"): ("mobile_vit",),
+    (*PLAIN, "drop_path"): ("simple_vit",),
 }  # fmt: skip
-TAKES: dict[str, tuple[str, ...]] = dict(sorted({
-    **{model: axes for axes, models in ALIKE.items() for model in models},
-    "cct": ("depth", "heads", "dim", "mlp_dim", "dropout", "drop_path"),
-    "crossformer": ("depth", "dim", "dropout"),
-    "cvt": ("depth", "heads", "dim", "mlp_dim", "dropout"),
-    "levit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
-    "max_vit": ("depth", "dim", "dim_head", "dropout"),
-    "max_vit_with_registers": ("depth", "dim", "dim_head", "dropout"),
-    "mobile_vit": ("depth", "dim"),
-    "nest": ("depth", "heads", "dim", "mlp_dim", "patch_size", "dropout"),
-    "regionvit": ("depth", "dim", "dropout"),
-    "scalable_vit": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout"),
-    "sep_vit": ("depth", "heads", "dim", "mlp_dim", "dropout"),
-    "simple_vit": (*PLAIN, "drop_path"),
-    "t2t": ("depth", "heads", "dim", "dim_head", "mlp_dim", "dropout", "emb_dropout"),
-    "twins_svt": ("depth", "dim", "dropout"),
-}.items()))  # fmt: skip
+TAKES = dict(sorted((model, axes) for axes, models in ALIKE.items() for model in models))
 
 # The other modules of vit-pytorch, each with the reason why no model here is built from it. `vit` and
 # `deepvit` have files of their own.
@@ -74,11 +65,9 @@ NOT_CARRIED: dict[str, str] = dict(sorted({
 }.items()))  # fmt: skip
 
 SINES = [  # positions are sines and cosines of two coordinates
-    "attn_residual_with_dca_simple_vit",
-    "jumbo_vit",
-    "look_vit",
+    "attn_residual_with_dca_simple_vit", "jumbo_vit", "look_vit",
     *(model for model in TAKES if model.startswith("simple_")),
-]
+]  # fmt: skip
 # An axis must be a whole multiple of a number or of another axis.
 MULTIPLES: dict[str, dict[str, int | str]] = {
     **{model: {"dim": 4} for model in SINES},
@@ -116,12 +105,8 @@ STAGES: dict[str, dict[str, int]] = {
 LEAST = {  # of one value a layer norm leaves nothing, of two a sign
     model: {"dim": 8 if model in SINES else 3, **STAGES.get(model, {})} for model in TAKES
 }
-REVISIONS = {  # of mechanisms that are built otherwise than at first: raised, their trials run again
-    model: 2
-    for model in (
-        "rvt", "simple_vit_with_specialized_cls", "vit_with_patch_merger", "wwt",
-    )
-}  # fmt: skip
+# Of mechanisms that are built otherwise than at first: raised, their trials run again.
+REVISIONS = dict.fromkeys(("rvt", "simple_vit_with_specialized_cls", "vit_with_patch_merger", "wwt"), 2)
 UNNORMED = (  # embed the values of a patch as they are, or several patches' together
     "look_vit", "looped_vit", "normalized_vit", "parallel_vit", "pit", "rvt", "simple_vit_with_fft", "vit_5",
     "vit_for_small_dataset", "vit_with_patch_dropout",
