@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.axes import SHARED, Config, built_in, by_name
 from attnsweep.core.columns import Column
-from attnsweep.core.errors import UserError, did_you_mean
+from attnsweep.core.errors import UserError, did_you_mean, one_of
 from attnsweep.core.source import Source
 from attnsweep.tasks import own
 from attnsweep.tasks.task import DataSet, Point, Procedure, Task
@@ -41,9 +41,7 @@ def resolve(point: Point) -> Config:
     model = known_model(point)
     task = task_for(point, model)
     if (name := point.get("task")) not in (None, task.name):
-        known = ", ".join(TASKS)
-        if name not in TASKS:
-            raise UserError(f"task={name!r} is unknown{did_you_mean(name, TASKS)}; use one of {known}")
+        one_of("task", name, TASKS)
         raise UserError(f"task={name!r} has no model {model}; leave task out")
     refuse_other_data(point, model, task)
     if model not in task.models:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Point = Mapping[str, object]  # a sweep's keys and values for one trial
+Progress = Callable[[int, int], None]  # called with how much is done, of how much in all
 
 
 class DataSet(Protocol):
@@ -43,16 +44,28 @@ class DataSet(Protocol):
     def is_here(self, data_dir: Path) -> bool:
         """Whether a trial could read it now."""
 
-    def ensure(self, data_dir: Path, progress: Callable[[int, int], None] = ...) -> None:
+    def ensure(self, data_dir: Path, progress: Progress = ...) -> None:
         """Downloads missing files; decodes them where need be. Raises UserError where that fails."""
 
     def __hash__(self) -> int:
         """Equal data sets are read in the same way."""
 
-    def prepare(
-        self, data_dir: Path, *, workers: Callable[[], Executor], progress: Callable[[int, int], None]
-    ) -> None:
+    def prepare(self, data_dir: Path, *, workers: Callable[[], Executor], progress: Progress) -> None:
         """Computes on `workers` whatever training reads and is missing; calls `progress(done, total)`."""
+
+
+class Ready:
+    """What a data set does that is drawn, or read where it lies: nothing is fetched or prepared."""
+
+    def is_here(self, data_dir: Path) -> bool:
+        """Always."""
+        return True
+
+    def ensure(self, data_dir: Path, progress: Progress = lambda done, total: None) -> None:
+        """There is nothing to download."""
+
+    def prepare(self, data_dir: Path, *, workers: Callable[[], Executor], progress: Progress) -> None:
+        """There is nothing to compute."""
 
 
 class Rehearsal(Protocol):

@@ -7,7 +7,7 @@ that were hashed. What is decoded is kept (`cache`), once per machine.
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,20 +20,20 @@ from attnsweep.tasks.images.own_data import collection
 from attnsweep.tasks.images.own_data.collection import Collection
 from attnsweep.tasks.images.own_data.pixels import fitted
 from attnsweep.tasks.images.own_data.reading import in_parallel, quiet
+from attnsweep.tasks.task import Progress, Ready
 
 SIDE = 64  # pixels; the default side to which one's own images are resized, if they are larger
 LEAST_SIDE = 6  # of a default
 VALIDATION_SHARE = 0.1  # of the training part of a built-in set
 VALIDATION_SEED = 0  # the same split for every trial, whatever its own seed
 SLOW = 1_000  # images that take long enough to decode for a bar
-Progress = Callable[[int, int], None]
 log = logging.getLogger("attnsweep")
 # below which a plan finds what decoding has shown before; None: nowhere
 FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Ready):
     """One data set. `mean` and `std` are per channel, of pixels in 0..1 of the training part; None: computed
     when read. `train_size` of a built-in set counts the images that validate, too.
     """
@@ -92,9 +92,6 @@ class ImageSet:
         if not self.is_folder:
             official.ensure(self, data_dir)
         decode(self, data_dir, progress)
-
-    def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
-        """Does nothing: `ensure` has done it all."""
 
 
 def idx_files(folder: str) -> tuple[str, ...]:

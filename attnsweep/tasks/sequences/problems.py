@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from attnsweep.core.errors import UserError
+from attnsweep.tasks.task import Ready
 
 PAD, BEGIN, END, FIRST = 0, 1, 2, 3
 BRACKETS = 4  # kinds of bracket in `dyck`
@@ -31,7 +32,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Ready):
     """One problem; `draw(lengths, rng)` gives as many questions (n, s) and their answers (n, t), int64.
 
     A question has as many symbols as its length says. Both are padded on the right. An answer ends with END,
@@ -71,16 +72,6 @@ class Problem:
     def checksum(self, data_dir: Path) -> str:
         """`sha256`, wherever data lie: nothing is read."""
         return self.sha256
-
-    def is_here(self, data_dir: Path) -> bool:
-        """Always: it is drawn."""
-        return True
-
-    def ensure(self, data_dir: Path, progress: object = None) -> None:
-        """There are no files."""
-
-    def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None:
-        """Each worker draws its examples by itself."""
 
 
 def padded(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ import codecs
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError, did_you_mean
 from attnsweep.core.text import counted
+from attnsweep.tasks.task import Ready
 
 PREFIX, PYTHON = "text:", "text:python"
 BLOCK = 4096  # bytes; of a short text less, so that it has LEAST_BLOCKS
@@ -29,7 +29,7 @@ BYTES_PER_TOKEN = 3  # of byte pairs, roughly: what a plan reckons with before t
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Ready):
     """A text by its name, `text:python` or `text:PATH`; `context` and `encoding` are those of one trial."""
 
     name: str
@@ -49,18 +49,6 @@ class Text:
     def checksum(self, data_dir: Path) -> str:
         """SHA-256 over the names and contents of its files, whatever they lie in."""
         return checksum(self.name)
-
-    def is_here(self, data_dir: Path) -> bool:
-        """Always: what is not there has been refused."""
-        return True
-
-    def ensure(self, data_dir: Path, progress: object = None) -> None:
-        """There is nothing to download."""
-
-    def prepare(
-        self, data_dir: Path, *, workers: Callable[[], Executor], progress: Callable[[int, int], None]
-    ) -> None:
-        """Each worker reads the text by itself."""
 
 
 def find(name: str) -> Text | None:

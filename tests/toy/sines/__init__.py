@@ -10,7 +10,7 @@ from attnsweep.core.columns import FLOAT, Column
 from attnsweep.core.cost import Cost
 from attnsweep.core.source import Source
 from attnsweep.nn.cost import linear
-from attnsweep.tasks.task import Procedure, Task
+from attnsweep.tasks.task import Procedure, Ready, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ RECIPE = ("optimizer", "lr", "weight_decay", "batch_size", "epochs", "precision"
 
 
 @dataclass(frozen=True)
-class Sines:
+class Sines(Ready):
     """Points of a sine, drawn by each worker."""
 
     name: str
@@ -36,13 +36,6 @@ class Sines:
 
     def checksum(self, data_dir: Path) -> str:
         return f"sines {self.train_size}"
-
-    def is_here(self, data_dir: Path) -> bool:
-        return True
-
-    def ensure(self, data_dir: Path, progress: object = None) -> None: ...
-
-    def prepare(self, data_dir: Path, *, workers: object, progress: object) -> None: ...
 
 
 def complete(point: Mapping[str, object], model: str) -> Config:
