@@ -30,27 +30,7 @@ SIZES = {  # the axes in whose columns arguments may stand
 DROPOUT = KNOWN["dropout"]  # whose range is that of every such rate
 SPECIAL = ("self", "device", "dtype")  # of a constructor, and no matter of a sweep
 Point = Mapping[str, object]
-
-
-def of_timm() -> Library:
-    """Raises UserError where timm is not installed."""
-    try:
-        from attnsweep.tasks.images.libraries import timm_models
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise UserError("timm is not installed; pip install 'attnsweep[timm]'") from error
-    return timm_models
-
-
-def of_torchvision() -> Library:
-    """It is a dependency of this package."""
-    from attnsweep.tasks.images.libraries import torchvision_models  # here: torch takes seconds to import
-
-    return torchvision_models
-
-
-LIBRARIES: dict[str, Callable[[], Library]] = {"timm": of_timm, "torchvision": of_torchvision}
+LIBRARIES = ("timm", "torchvision")
 
 
 def has(model: str) -> bool:
@@ -62,10 +42,7 @@ def has(model: str) -> bool:
 def known(model: str) -> tuple[Library, str]:
     """The library of a model, and its name there. Raises UserError where there is none of that name."""
     prefix, _, name = model.partition(":")
-    try:
-        library = LIBRARIES[prefix]()
-    except UserError as error:
-        raise UserError(f"model={model!r}: {error}") from error
+    library = library_of(model)
     names = library.names()
     if name not in names:
         begin = [one for one in names if name and one.startswith(name)]
@@ -73,6 +50,21 @@ def known(model: str) -> tuple[Library, str]:
         hint = f"; near are {', '.join(near)}" if near else f", which has {len(names):,}"
         raise UserError(f"model={model!r} is no model of {prefix}{hint}")
     return library, name
+
+
+def library_of(model: str) -> Library:
+    """Raises UserError where it is timm, and timm is not installed: torchvision always is."""
+    if model.startswith("torchvision:"):
+        from attnsweep.tasks.images.libraries import torchvision_models  # here: torch takes seconds to import
+
+        return torchvision_models
+    try:
+        from attnsweep.tasks.images.libraries import timm_models
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise UserError(f"model={model!r}: timm is not installed; pip install 'attnsweep[timm]'") from error
+    return timm_models
 
 
 @lru_cache(maxsize=256)
