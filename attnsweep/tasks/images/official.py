@@ -9,7 +9,7 @@ import pickle
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,29 +18,11 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.images import decoding
 from attnsweep.tasks.images.decoding import Part
 
-
-class BuiltIn(Protocol):
-    """What is known of a built-in set; see `datasets.ImageSet`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def files(self) -> tuple[str, ...]: ...
-
-    @property
-    def also(self) -> tuple[str, ...]: ...
-
-    @property
-    def sha256(self) -> str | None: ...
-
-    @property
-    def torchvision_class(self) -> str: ...
-
-    def __hash__(self) -> int: ...
+if TYPE_CHECKING:
+    from attnsweep.tasks.images.datasets import ImageSet
 
 
-def paths(dataset: BuiltIn, data_dir: Path) -> list[Path]:
+def paths(dataset: "ImageSet", data_dir: Path) -> list[Path]:
     """Every file of a named data set, in the order of its checksum."""
     if dataset.name == "digits":
         return [digits_file()]
@@ -55,7 +37,7 @@ def digits_file() -> Path:
     return Path(spec.origin).parent / "datasets/data/digits.csv.gz"
 
 
-def checksum(dataset: BuiltIn, data_dir: Path) -> str:
+def checksum(dataset: "ImageSet", data_dir: Path) -> str:
     """SHA-256 over the names and bytes of the data set's files; the official one where they are not here yet.
 
     Raises UserError where files are missing without a known checksum, or differ from the official ones.
@@ -66,7 +48,7 @@ def checksum(dataset: BuiltIn, data_dir: Path) -> str:
 
 
 @functools.cache
-def checksum_of_files(dataset: BuiltIn, data_dir: Path) -> str:
+def checksum_of_files(dataset: "ImageSet", data_dir: Path) -> str:
     """The checksum of a named data set's files that are here."""
     files = paths(dataset, data_dir)
     if not all(path.is_file() for path in files):
@@ -77,13 +59,13 @@ def checksum_of_files(dataset: BuiltIn, data_dir: Path) -> str:
     return found
 
 
-def missing_files(dataset: BuiltIn, data_dir: Path) -> str:
+def missing_files(dataset: "ImageSet", data_dir: Path) -> str:
     """The sentence that says which files are wanted where."""
     wanted = ", ".join((*dataset.files, *dataset.also))
     return f"dataset={dataset.name!r} is not in {data_dir}: wanted {wanted}"
 
 
-def ensure(dataset: BuiltIn, data_dir: Path) -> None:
+def ensure(dataset: "ImageSet", data_dir: Path) -> None:
     """Downloads what is missing, through torchvision.
 
     Raises UserError, naming folder and files, where that fails.
@@ -101,7 +83,7 @@ def ensure(dataset: BuiltIn, data_dir: Path) -> None:
         ) from error
 
 
-def download(dataset: BuiltIn, data_dir: Path) -> None:
+def download(dataset: "ImageSet", data_dir: Path) -> None:
     """Downloads a data set beside its place, and puts its files there: whatever has their names, torchvision
     would write through it. Raises what torchvision raises.
     """
@@ -115,7 +97,7 @@ def download(dataset: BuiltIn, data_dir: Path) -> None:
             files.move(Path(scratch) / file, data_dir / file)
 
 
-def read(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> dict[str, Part]:
+def read(dataset: "ImageSet", data_dir: Path, *, sha256: str | None = None) -> dict[str, Part]:
     """The parts `train` and `test` of a set: images (n, channels, h, w) of uint8, labels (n,) of int64.
 
     Raises UserError where the files have another checksum than the official one, or than `sha256` (None: that
@@ -124,7 +106,7 @@ def read(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> dict
     return read_digits(dataset) if dataset.name == "digits" else read_official(dataset, data_dir, sha256)
 
 
-def read_digits(dataset: BuiltIn) -> dict[str, Part]:
+def read_digits(dataset: "ImageSet") -> dict[str, Part]:
     """scikit-learn's 1,797 handwritten digits; every fifth one is for the test.
 
     Grey values 0..16 become 0..240.
@@ -137,7 +119,7 @@ def read_digits(dataset: BuiltIn) -> dict[str, Part]:
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
 
 
-def read_official(dataset: BuiltIn, data_dir: Path, sha256: str | None) -> dict[str, Part]:
+def read_official(dataset: "ImageSet", data_dir: Path, sha256: str | None) -> dict[str, Part]:
     """MNIST, FashionMNIST, CIFAR-10 or CIFAR-100, decoded from the very bytes that have its checksum.
 
     Raises UserError where the files have another, or are none of the data set's.
@@ -150,7 +132,7 @@ def read_official(dataset: BuiltIn, data_dir: Path, sha256: str | None) -> dict[
         raise UserError(f"dataset={dataset.name!r}: a file in {data_dir} is none of it ({error})") from error
 
 
-def hashed(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> list[bytes]:
+def hashed(dataset: "ImageSet", data_dir: Path, *, sha256: str | None = None) -> list[bytes]:
     """The content of each file. Raises UserError where together they do not have the checksum."""
     files, expected = paths(dataset, data_dir), dataset.sha256 or sha256 or checksum(dataset, data_dir)
     if not all(path.is_file() for path in files):
@@ -165,7 +147,7 @@ def hashed(dataset: BuiltIn, data_dir: Path, *, sha256: str | None = None) -> li
     return contents
 
 
-def not_official(dataset: BuiltIn, files: Sequence[Path]) -> str:
+def not_official(dataset: "ImageSet", files: Sequence[Path]) -> str:
     """The sentence for files that have another checksum than the official ones."""
     return f"dataset={dataset.name!r}: the files in {files[0].parent} are not the official ones; delete them"
 
