@@ -12,7 +12,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,27 +92,19 @@ class Search:
             cell.ended(trial.trial_id)
 
 
-@dataclass(frozen=True)
 class Domains:
-    """The domains of a cell: they map the values that Optuna chooses to trials, and rows back to values."""
+    """The domains of a cell: they map the values that Optuna chooses to trials, and rows back to values.
 
-    constants: Point  # keys with one value
-    domains: Mapping[str, Any]  # Ray Tune's domains of the keys whose value Optuna chooses
-    functions: Point  # all other keys, some of which may be functions of the chosen values
-    space: Mapping[str, Any]  # the domains as Optuna's distributions
-    data_dir: Path
+    Raises UserError for a domain of a kind that Optuna does not know.
+    """
 
-    @classmethod
-    def of(cls, cell: Point, data_dir: Path) -> "Domains":
-        """Raises UserError for a domain of a kind that Optuna does not know."""
+    def __init__(self, cell: Point, data_dir: Path) -> None:
         domains = {key: value for key, value in cell.items() if is_domain(value) and not is_function(value)}
-        return cls(
-            constants={key: value for key, value in cell.items() if not is_domain(value)},
-            domains=domains,
-            functions={key: value for key, value in cell.items() if key not in domains},
-            space={key: optuna_study.distribution(key, domain) for key, domain in domains.items()},
-            data_dir=data_dir,
-        )
+        self.domains = domains  # Ray Tune's, of the keys whose value Optuna chooses; and as its distributions
+        self.space = {key: optuna_study.distribution(key, domain) for key, domain in domains.items()}
+        self.constants = {key: value for key, value in cell.items() if not is_domain(value)}
+        self.functions = {key: value for key, value in cell.items() if key not in domains}  # some may be so
+        self.data_dir = data_dir
 
     def params_of(self, row: Row) -> Point:
         """The values that Optuna chose, or would have chosen, for the trial of a row."""
@@ -146,7 +138,7 @@ class Cell:
         self, cell: Point, sweep: Sweep, known: Mapping[str, Row | None], data_dir: Path,
         latency_of: LatencyOf,
     ) -> None:  # fmt: skip
-        self.domains = Domains.of(cell, data_dir)
+        self.domains = Domains(cell, data_dir)
         self.objectives, self.budget, self.known = sweep.objectives, sweep.budget, known
         self.latency_of = latency_of
         self.samples = sweep.num_samples if self.domains.space else 1
@@ -164,7 +156,7 @@ class Cell:
         """Gives Optuna the results; returns the finished trials within the budget. Failed ones come first."""
         found = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
         final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
-        margins = {key: self._margins(trial) for key, trial in final.items()}
+        margins = {key: self.budget.margins(trial, self.latency_of) for key, trial in final.items()}
         done = {key: trial for key, trial in final.items() if not worst(margins[key])}
         self.samplers = optuna_study.samplers(seed=len(done), constrained=bool(self.budget.limits))
         directions = [OBJECTIVES[key] for key in self.objectives]
@@ -216,12 +208,9 @@ class Cell:
             row = self.known[trial_id] or {"status": "failed"}
             self._tell(asked, self._values(trial, row), row["status"])
 
-    def _margins(self, trial: Trial) -> list[Excess]:
-        return self.budget.margins(trial, self.latency_of)
-
     def _constrain(self, asked: "optuna.Trial", trial: Trial) -> list[Excess]:
         """Tells Optuna the costs of a suggestion relative to the budget; returns them."""
-        margins = self._margins(trial)
+        margins = self.budget.margins(trial, self.latency_of)
         optuna_study.constrain(asked, constraints(margins))
         return margins
 

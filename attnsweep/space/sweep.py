@@ -26,7 +26,6 @@ OBJECTIVES = {  # in the words of Optuna
     if column.objective and column.better
 }
 LATENCY = "latency_ms_p50"
-
 SKIP_UNREADABLE = {"unreadable": ("skip",)}  # what --skip-unreadable overrides
 
 
@@ -86,11 +85,8 @@ class Sweep:
             raise UserError(
                 "the space of a Sweep is a dict, or a list of dicts: Sweep([dict(model='vit', depth=6), ...])"
             )
-        self.parts: tuple[Point, ...] = tuple(
-            grids.with_shared(
-                grids.with_listed_grids(shared), [grids.with_listed_grids(part) for part in parts or [{}]]
-            )
-        )
+        everywhere, *own = map(grids.with_listed_grids, (shared, *(parts or [{}])))
+        self.parts: tuple[Point, ...] = tuple(grids.with_shared(everywhere, own))
         self.name = "" if name is None else str(name)
         self.resources = checked_resources(resources)
         self.num_samples = scalar(num_samples)
