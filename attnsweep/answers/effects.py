@@ -236,17 +236,16 @@ def main_effect(
     """The mean of the best level of an axis less that of the worst, the other axes being equal; its interval
     allows for the best and the worst having been looked for among all pairs of levels (Bonferroni).
     """
-    factor, levels_of = levels[name], len(levels[name].categories)
-    flags = np.vstack([np.eye(levels_of), np.zeros(levels_of)])[factor.codes]  # (n, levels)
+    factor, count = levels[name], len(levels[name].categories)
+    flags = np.vstack([np.eye(count), np.zeros(count)])[factor.codes]  # (n, levels)
     others = [columns for other, columns in codes.items() if other != name]
     design = np.column_stack([flags, np.ones(len(y)), *others])
     inverse = np.linalg.pinv(design.T @ design)
-    means = (inverse @ design.T @ y)[:levels_of]
+    means = (inverse @ design.T @ y)[:count]
     best, worst = int(means.argmax()), int(means.argmin())
     contrast = np.zeros(design.shape[1])
     contrast[[best, worst]] = 1, -1
     deviation = np.sqrt(contrast @ inverse @ contrast * error[0] / error[1])
-    count = len(factor.categories)
     reach = stats.t.ppf(1 - ERROR_RATE / (count * (count - 1)), error[1]) * deviation
     size = means[best] - means[worst]
     size, low, high = (np.array([size, size - reach, size + reach]).round(ROUNDING) + 0.0).tolist()

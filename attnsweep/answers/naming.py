@@ -19,8 +19,7 @@ RECIPE = [name for name in SETTING if name not in ARCHITECTURE_NAMES and name !=
 # short enough for a plot; the axes that people know best come first
 ABBREVIATIONS = {
     "depth": "d{}", "dim": "dim{}", "heads": "h{}", "mlp_dim": "mlp{}", "dim_head": "dh{}",
-    "patch_size": "p{}", "image_size": "{}px", "epochs": "ep{}", "batch_size": "b{}",
-    "recipe": "{}",
+    "patch_size": "p{}", "image_size": "{}px", "epochs": "ep{}", "batch_size": "b{}", "recipe": "{}",
 }  # fmt: skip
 
 

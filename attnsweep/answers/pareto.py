@@ -197,9 +197,8 @@ def pick(
     selection.require(frame, quality, *budget)
     for name in budget or [name for name in ("params",) if name in frame]:
         known = frame.dropna(subset=[name])
-        if "dataset" in known:
-            hint = "choose one with --dataset (of the function: dataset=)"
-            selection.refuse_mixture(known, "dataset", hint=hint)
+        hint = "choose one with --dataset (of the function: dataset=)"
+        selection.refuse_mixture(known, "dataset", hint=hint)
         selection.refuse_mixtures(known, name)
     if frame[quality].isna().all():
         raise UserError(nothing_to_pick(frame, [quality]))

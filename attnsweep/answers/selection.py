@@ -100,20 +100,18 @@ def refuse_mixtures(frame: pd.DataFrame, cost: str, *, of_data: bool = True) -> 
     if of_data:
         refuse_other_data(frame)
     for column in MEASURES[cost].same if cost in MEASURES else ():
-        if column in frame:
-            refuse_mixture(frame, column)
+        refuse_mixture(frame, column)
 
 
 def refuse_other_data(frame: pd.DataFrame, hint: str | None = None) -> None:
     """Raises UserError where the rows were not judged on the same examples."""
     for column in ("dataset", "data_sha256"):
-        if column in frame:
-            refuse_mixture(frame, column, hint)
+        refuse_mixture(frame, column, hint)
 
 
 def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) -> None:
-    """Raises UserError, naming the groups, where a column has several values."""
-    groups = frame[column].value_counts(dropna=False).sort_index()
+    """Raises UserError, naming the groups, where there is such a column and it has several values."""
+    groups = frame.get(column, pd.Series(dtype=object)).value_counts(dropna=False).sort_index()
     if len(groups) < 2:
         return
     named = [f"{shown(value)} ({counted(count, 'row')})" for value, count in groups.head(MOST_NAMED).items()]
@@ -135,8 +133,12 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
     return frame[frame[column] == value]
 
 
-def where(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The rows that satisfy a pandas query. Raises UserError where it is malformed, or no row does."""
+def where(frame: pd.DataFrame, condition: str | None) -> pd.DataFrame:
+    """The rows that satisfy a pandas query, if there is one. Raises UserError where it is malformed, or no
+    row does.
+    """
+    if not condition:
+        return frame
     try:
         flags = plain(frame).eval(condition)
         if not isinstance(flags, pd.Series):
@@ -163,10 +165,8 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
         frame = frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
     measured = frame.dropna(subset=["measured_on"])
     refuse_mixture(measured, "measured_on", hint="choose one with --measured-on")
-    if "runtime" in frame:
-        refuse_mixture(measured, "runtime", hint="choose one with --runtime")
-    if "latency_batch" in frame:
-        refuse_mixture(measured, "latency_batch")
+    refuse_mixture(measured, "runtime", hint="choose one with --runtime")
+    refuse_mixture(measured, "latency_batch")
     return frame
 
 
