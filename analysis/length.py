@@ -91,8 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--where", help="a pandas query")
     options = parser.parse_args()
-    frame = load(options.results, all_columns=True)
-    frame = selection.where(frame, options.where) if options.where else frame
+    frame = selection.where(load(options.results, all_columns=True), options.where)
     shown = curves(frame)
     one = frame.iloc[0]
     seeds = counted(int(shown["trials"].max()), "seed")

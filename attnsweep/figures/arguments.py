@@ -69,9 +69,14 @@ def folder_of(options: argparse.Namespace) -> Path:
 
 def rows_of(options: argparse.Namespace) -> "pd.DataFrame":
     """The trials, of any status, that the options of `add_rows` ask for. Raises UserError where none are."""
-    from attnsweep.answers import selection
     from attnsweep.results.loading import load
 
-    frame = load(options.results, status=None, all_columns=True)
-    frame = selection.where(frame, options.where) if options.where else frame
+    return narrowed(load(options.results, status=None, all_columns=True), options)
+
+
+def narrowed(frame: "pd.DataFrame", options: argparse.Namespace) -> "pd.DataFrame":
+    """The rows that `--where` and `--dataset` choose. Raises UserError where they choose none."""
+    from attnsweep.answers import selection
+
+    frame = selection.where(frame, options.where)
     return selection.choose(frame, "dataset", options.dataset) if options.dataset else frame

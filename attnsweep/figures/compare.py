@@ -11,7 +11,7 @@ from attnsweep.answers import compare, selection
 from attnsweep.core.clean import cleaned, lines
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
-from attnsweep.figures.arguments import add_where, command_parser
+from attnsweep.figures.arguments import add_where, command_parser, narrowed
 from attnsweep.results.loading import load
 
 
@@ -22,18 +22,13 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("name two folders of results, or one and two trials")
     frames = [load(first, status=None, all_columns=True)]
     if third:
-        frame = selection.where(frames[0], options.where) if options.where else frames[0]
+        frame = selection.where(frames[0], options.where)
         found = compare.of_settings(cleaned(frame), second, third[0], options.quality)
     else:
         frames.append(load(second, status=None, all_columns=True))
         one, other = (cleaned(narrowed(frame, options)) for frame in frames)
         found = compare.of_folders(one, other, options.quality)
     print(lines(compare.in_words(found)))
-
-
-def narrowed(frame: "compare.pd.DataFrame", options: argparse.Namespace) -> "compare.pd.DataFrame":
-    frame = selection.where(frame, options.where) if options.where else frame
-    return selection.choose(frame, "dataset", options.dataset) if options.dataset else frame
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -307,7 +307,7 @@ def rows_to_draw(options: argparse.Namespace, runtime: str | None) -> pd.DataFra
     """
     frame = cleaned(load(options.results, status=None, all_columns=True, runtime=runtime))
     require_done(frame, options.results)
-    frame = selection.where(frame, options.where) if options.where else frame
+    frame = selection.where(frame, options.where)
     if options.dataset:
         frame = pd.concat([selection.choose(frame, "dataset", one) for one in dict.fromkeys(options.dataset)])
     return selection.of_device(frame, options.measured_on)

@@ -176,8 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Prints and draws what the options ask for."""
-    frame = pd.concat([load(one) for one in options.results])
-    frame = selection.where(frame, options.where) if options.where else frame
+    frame = selection.where(pd.concat([load(one) for one in options.results]), options.where)
     found = gains(frame, options.axis, options.value, options.over)
     print(markdown(found, options.value, options.over))
     seeds = sorted({gain.seeds for gain in found})

@@ -71,13 +71,11 @@ def panels(frame: pd.DataFrame, costs: Sequence[str] = ()) -> list[Panel]:
     """A panel for each cost (by default `costs_of`) and data set, of trials measured on one device."""
     settings = pareto.over_seeds(frame)
     groups = dict(list(frame[frame["dataset"].isin(settings["dataset"])].groupby("dataset")))
-    doubts = {str(name): named(doubt.doubt(group)) for name, group in groups.items()}
+    doubts: dict[str, Doubt] = {}
+    for name, group in groups.items():
+        sure = doubt.doubt(group)
+        doubts[str(name)] = replace(sure, settings=sure.settings.assign(label=naming.labels(sure.settings)))
     return [panel(sure, name, cost) for cost in costs or costs_of(settings) for name, sure in doubts.items()]
-
-
-def named(sure: Doubt) -> Doubt:
-    """The same with a `label` of each setting."""
-    return replace(sure, settings=sure.settings.assign(label=naming.labels(sure.settings)))
 
 
 def panels_by_runtime(frames: Mapping[str, pd.DataFrame]) -> list[Panel]:
@@ -95,7 +93,7 @@ def costs_of(settings: pd.DataFrame) -> tuple[str, str]:
 
 
 def panel(sure: Doubt, dataset: str, cost: str) -> Panel:
-    """The panel of one data set's settings, which are `named`, those without the cost left out."""
+    """The panel of one data set's settings, which have a `label`, those without the cost left out."""
     settings, quality, remarks = sure.settings, sure.quality, tuple(phrases.remarks(sure))
     settings = settings.assign(p_front=chances.on_front(sure, cost))
     known = settings.dropna(subset=[cost]).sort_values([cost, quality])

@@ -56,8 +56,7 @@ def write(page: Page, path: Path, *, live_s: float | None = None) -> Path:
 
 def page_of(results: str | Path, *, where: str | None = None) -> Page:
     """What the page shows, as plain values; see `answers.overview`."""
-    trials = load(results, status=None, all_columns=True)
-    trials = selection.where(trials, where) if where else trials
+    trials = selection.where(load(results, status=None, all_columns=True), where)
     page = overview(trials, load(results, "epochs"), load(results, "latency"))
     page["trials"]["rerun"] = [rerun(row) for row in trials.to_dict("records")]
     made = datetime.now(UTC)
