@@ -95,16 +95,17 @@ class Search:
 class Domains:
     """The domains of a cell: they map the values that Optuna chooses to trials, and rows back to values.
 
-    Raises UserError for a domain of a kind that Optuna does not know.
+    `domains` are Ray Tune's, of the keys whose value Optuna chooses, and `space` are these as its own;
+    `constants` have one value, and `functions` are all keys but the chosen ones, some of which may be
+    functions of those. Raises UserError for a domain of a kind that Optuna does not know.
     """
 
     def __init__(self, cell: Point, data_dir: Path) -> None:
         domains = {key: value for key, value in cell.items() if is_domain(value) and not is_function(value)}
-        self.domains = domains  # Ray Tune's, of the keys whose value Optuna chooses; and as its distributions
+        self.domains, self.data_dir = domains, data_dir
         self.space = {key: optuna_study.distribution(key, domain) for key, domain in domains.items()}
         self.constants = {key: value for key, value in cell.items() if not is_domain(value)}
-        self.functions = {key: value for key, value in cell.items() if key not in domains}  # some may be so
-        self.data_dir = data_dir
+        self.functions = {key: value for key, value in cell.items() if key not in domains}
 
     def params_of(self, row: Row) -> Point:
         """The values that Optuna chose, or would have chosen, for the trial of a row."""
