@@ -158,6 +158,7 @@ def test_the_command_as_json_prints_one_object_and_nothing_else(results, capsys)
         (["--latency-ms", "2M"], "latency_ms='2M' is out of range"),
         (["--dataset", "mnits"], "did you mean 'mnist'"),
         (["--where", "depth >"], "cannot be evaluated"),
+        (["--where", ""], "'' cannot be evaluated"),
         (["--where", "depth > 99"], "no row satisfies"),
         (["--runtime", "openvino"], "nothing was measured under"),
     ],

@@ -134,10 +134,10 @@ def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 
 
 def where(frame: pd.DataFrame, condition: str | None) -> pd.DataFrame:
-    """The rows that satisfy a pandas query, if there is one. Raises UserError where it is malformed, or no
+    """The rows that satisfy a pandas query; without one all. Raises UserError where it is malformed, or no
     row does.
     """
-    if not condition:
+    if condition is None:
         return frame
     try:
         flags = plain(frame).eval(condition)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     add_where(parser)
     options = parser.parse_args(arguments)
     trials = load(options.results, status=None, all_columns=True)
-    trials = selection.where(trials, options.where) if options.where else trials
+    trials = selection.where(trials, options.where)
     said = export(options.form, trials, load(options.results, "epochs"), options.place)
     print(f"wrote {options.place}: {said}")
     return 0

@@ -58,7 +58,7 @@ def pick(
     asked = dict(zip(pareto.BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
     budget = {name: limit(name, value) for name, value in asked.items() if value is not None}
     rows = load(results, status=None, all_columns=True, runtime=runtime)
-    rows = selection.where(rows, where) if where else rows
+    rows = selection.where(rows, where)
     needed = latency_ms is not None or measured_on is not None
     rows, remarks = (selection.of_device(rows, measured_on), []) if needed else selection.comparable(rows)
     choice = choose(rows, budget, dataset)

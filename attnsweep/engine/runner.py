@@ -171,7 +171,7 @@ def measure(
     done = load(results, all_columns=True)
     if done.empty:
         raise UserError(f"no finished trial in {results}; run a sweep first")
-    if where:
+    if where is not None:
         from attnsweep.answers import selection  # here: until rows are chosen nothing needs pandas
 
         done = selection.where(done, where)

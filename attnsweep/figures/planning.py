@@ -327,7 +327,7 @@ def rows_to_draw(options: argparse.Namespace) -> pd.DataFrame:
     frame = frame[frame["task"] == "driving"]
     if frame.empty:
         raise UserError(f"{options.results} has no done trial that drove; run sweeps/planning_quick.py first")
-    frame = selection.where(frame, options.where) if options.where else frame
+    frame = selection.where(frame, options.where)
     if options.dataset:
         frame = selection.choose(frame, "dataset", options.dataset)
     selection.refuse_mixture(frame, "dataset", hint="choose one with --dataset")
