@@ -98,22 +98,19 @@ def rank(name: str, known: Sequence[str]) -> tuple[int, str]:
 def distinct_settings(rows: pd.DataFrame, axes: list[str]) -> list[pd.Series]:
     """The combinations of the axes' values; one that lacks an axis only if it fits no complete one."""
     combinations = rows[axes].drop_duplicates().sort_values(axes) if axes else rows[[]].head(1)
-    complete_first = combinations.isna().sum(axis=1).sort_values(kind="stable").index
-    settings: list[pd.Series] = []
-    for _, combination in combinations.loc[complete_first].iterrows():
-        if not any(fits(combination, setting, axes) for setting in settings):
-            settings.append(combination)
-    return settings
-
-
-def fits(row: pd.Series, setting: pd.Series, axes: Sequence[str]) -> bool:
-    """Whether the row has the setting's value on each axis that its model has."""
-    return all(pd.isna(row[axis]) or row[axis] == setting[axis] for axis in axes)
+    lacking = combinations.isna().sum(axis=1).sort_values(kind="stable")
+    settings = combinations[lacking.reindex(combinations.index) == 0]
+    for index in lacking[lacking > 0].index:
+        known = combinations.loc[index].dropna()
+        if not (settings[known.index] == known).all(axis=1).any():
+            settings = pd.concat([settings, combinations.loc[[index]]])
+    return [setting for _, setting in settings.iterrows()]
 
 
 def only_match(group: pd.DataFrame, setting: pd.Series, axes: Sequence[str]) -> pd.Series | None:
     """The row of one model and data set that has the setting. Raises UserError where several have it."""
-    return only(group[[fits(row, setting, axes) for _, row in group.iterrows()]])
+    has = group[[*axes]]  # each axis that its model has
+    return only(group[(has.isna() | (has == setting)).all(axis=1)])
 
 
 def only(found: pd.DataFrame) -> pd.Series | None:
