@@ -51,8 +51,8 @@ def finished(results: Path, **point: Any) -> str:
     return one.trial_id
 
 
-def measured(results: Path) -> int:
-    return main(["measure", "--highway-env", "--results", str(results)])
+def measured(results: Path, *more: str) -> int:
+    return main(["measure", "--highway-env", "--results", str(results), *more])
 
 
 def scores(results: Path) -> dict[str, float]:
@@ -84,7 +84,35 @@ def test_without_weights_there_is_a_sentence(
 ) -> None:
     finished(tmp_path / "results", model="ego_mlp", dim=16)
     assert measured(tmp_path / "results") == 2
-    assert "run their sweep with keep_weights=True" in capsys.readouterr().err and not driven
+    said = capsys.readouterr().err
+    assert "run their sweep with keep_weights=True and another --results" in said and not driven
+
+
+def test_it_drives_what_is_asked_for_and_again_where_that_is_asked_for(
+    tmp_path: Path, driven: list[Policy]
+) -> None:
+    results = tmp_path / "results"
+    stop, steady = finished(results, model="stop"), finished(results, model="steady")
+    assert measured(results, "--where", "model == 'steady'") == 0 and set(scores(results)) == {steady}
+    assert measured(results) == 0 and set(scores(results)) == {steady, stop} and len(driven) == 2
+    assert measured(results, "--again", "--where", "model == 'stop'") == 0 and len(driven) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--batch", "8"], "--highway-env runs here and measures no latency; leave --batch out"),
+        (["--address", "auto"], "leave --address out"),
+        (["--where", "nonsense =="], "'nonsense ==' cannot be evaluated"),
+        (["--where", "model == 'vit'"], "no row satisfies"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(
+    tmp_path: Path, driven: list[Policy], capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
+) -> None:
+    finished(tmp_path / "results", model="stop")
+    assert measured(tmp_path / "results", *more) == 2
+    assert sentence in capsys.readouterr().err and not driven
 
 
 def test_without_highway_env_there_is_a_sentence(

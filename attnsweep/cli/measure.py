@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         from attnsweep.cli import external
 
         task, test = options.external
-        return external.measure(task, test, options.results)
+        refuse_others(options, test)
+        return external.measure(task, test, options.results, where=options.where, again=options.again)
     from attnsweep.engine import runner
 
     return runner.measure(
@@ -60,6 +61,13 @@ def main(arguments: Sequence[str]) -> int:
 def external_tests() -> list[tuple[Task, ExternalTest]]:
     """Those of all tasks."""
     return [(task, test) for task in TASKS.values() for test in task.external]
+
+
+def refuse_others(options: argparse.Namespace, test: ExternalTest) -> None:
+    """Raises UserError where an option is given that means nothing to an external test."""
+    for name in ("runtime", "batch", "threads", "precision", "length", "address"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{test.name} runs here and measures no latency; leave --{name} out")
 
 
 def asked_by(options: argparse.Namespace) -> Deployments:
