@@ -404,6 +404,13 @@ def test_recalls_that_are_not_reached_count_as_nothing() -> None:
     assert found["amotp"] == pytest.approx(2.0 * (40 - reached) / 40)
 
 
+def test_who_finds_nobody_gets_the_worst_and_switches_nobody() -> None:
+    samples = there([[(0.0, 0.0)]] * 3)
+    said = told(np.full((3, 1), 0.8), np.full((3, 1, 2), 30.0), offset=np.zeros((3, 1, 2)))
+    found = measure_tracks(said, samples)
+    assert found == {"amota": 0.0, "amotp": 2.0, "idf1": 0.0, "ids": 0.0}
+
+
 def test_tracks_are_followed_in_the_frame_of_a_moving_ego_and_through_gaps() -> None:
     count, motion = 7, np.array([-3.0, 0.5, -0.3])  # where the ego was, from where it is
     samples = there([[(0.0, 0.0)]] * count)

@@ -24,9 +24,11 @@ def measure_tracks(readout: Readout, samples: Samples) -> dict[str, float]:
 
     AMOTA and AMOTP are those of nuScenes' devkit 1.2 (`eval/tracking/algo.py`, `metrics.py`), of one class
     at 2 m: means over 40 recalls of MOTAR, 1 less false positives per match, and of the mean distance, with
-    the worst value, 0 or 2 m, where a recall is not reached. Its truth is interpolated where a box is
-    missing in the middle of a track, and filtered by range; here it is the agents that could be seen. IDF1
-    and switches are those at the threshold of the highest MOTA.
+    the worst value, 0 or 2 m, where a recall is not reached. It fills in boxes that are missing in the
+    middle of a track, true or predicted, and leaves out what is far away; here truth is the agents that could
+    be seen. IDF1 and switches are those at the threshold of the highest MOTA, which may be below 0; the
+    devkit cuts it there, and so takes the highest recall of trackers that are wrong more often than right.
+    Where no recall is reached both are 0; the devkit then knows of no switches.
     """
     if readout.confidence is None or readout.box is None:
         return {}
