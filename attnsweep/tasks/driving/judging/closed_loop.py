@@ -7,7 +7,7 @@ whatever world it happened.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Drive:
     the start to the goal. Scenes go on until the last has reached its goal; scores look no further than each
     scene's own. `to_stop` (t, b): metres to where an expert would have to stop, inf where it need not; `lost`
     (b,): the share of plans that could not be driven, because they held NaN, infinities or points farther
-    off than 10 km.
+    off than 10 km. Where nothing tells of red lights, of traffic held up or of stops, one value stands for
+    all: false, false and inf.
     """
 
     dt: float
@@ -60,11 +61,11 @@ class Drive:
     placement: Placement
     progress: Floats
     lateral_offset: Floats
-    ran_red: Flags
-    impeding: Flags
     way: Floats
-    to_stop: Floats
     lost: Floats
+    ran_red: Flags = field(default_factory=lambda: np.zeros((), dtype=bool))
+    impeding: Flags = field(default_factory=lambda: np.zeros((), dtype=bool))
+    to_stop: Floats = field(default_factory=lambda: np.array(np.inf))
 
 
 def drive(
@@ -94,8 +95,10 @@ def drive(
             break
     state, active, to_stop, red, impeding = (np.stack(part) for part in zip(*entries, strict=True))
     size = np.stack([world.length, world.width], axis=-1)
-    progress, lateral_offset = along_routes(maps, casts, state[:, :, EGO])
-    front = np.array([cast.s[EGO] for cast in casts]) + progress + size[:, EGO, 0] / 2
+    start = np.array([cast.s[EGO] for cast in casts])
+    routes = [m.paths[cast.route[EGO]].xy for m, cast in zip(maps, casts, strict=True)]
+    progress, lateral_offset = along_routes(state[:, :, EGO], routes, start)
+    front = start + progress + size[:, EGO, 0] / 2
     passed = np.maximum.accumulate(front >= world.tables.light_at[:, EGO], axis=0)
     return Drive(
         dt=DT,
@@ -109,7 +112,7 @@ def drive(
         lateral_offset=lateral_offset,
         ran_red=red & passed & ~np.concatenate([passed[:1], passed[:-1]]),
         impeding=impeding,
-        way=goal - np.array([cast.s[EGO] for cast in casts]),
+        way=goal - start,
         to_stop=to_stop,
         lost=follower.lost_share if follower else np.zeros(len(maps)),
     )
@@ -185,14 +188,11 @@ def drivable_plan(plan: Floats) -> tuple[Floats, Flags]:
     return np.where(lost[:, None, None], 0.0, plan[..., :2]), lost
 
 
-def along_routes(maps: Sequence[RoadMap], casts: Sequence[Cast], ego: Floats) -> tuple[Floats, Floats]:
-    """Metres along each ego's route since its start (t, b), and its distance (t, b) from it, of states (t, b,
-    5).
+def along_routes(ego: Floats, routes: Sequence[Floats], start: Floats) -> tuple[Floats, Floats]:
+    """Metres along each ego's route (n, 2) since arc length `start` (b,), and its distance from it, (t, b)
+    each, of states (t, b, 5).
     """
-    found = [
-        progress_along(ego[:, b, :2], road_map.paths[cast.route[EGO]].xy, start=float(cast.s[EGO]))
-        for b, (road_map, cast) in enumerate(zip(maps, casts, strict=True))
-    ]
+    found = [progress_along(ego[:, b, :2], route, start=start[b]) for b, route in enumerate(routes)]
     progress, lateral_offset = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     return progress, lateral_offset
 

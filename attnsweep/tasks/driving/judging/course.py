@@ -31,36 +31,35 @@ class Course:
 
     maps: tuple[RoadMap, ...]
     casts: tuple[Cast, ...]
-    seconds: float
     expected: Floats
     expert: Scores
     slices: dict[str, Flags]
 
 
 @functools.lru_cache(maxsize=8)
-def course(preset: str, part: str, count: int, *, seconds: float = 15.0) -> Course:
+def course(preset: str, part: str, count: int) -> Course:
     """The first `count` maps of a part of a preset, driven by the expert once per process."""
     how = presets.find(preset)
     seeds = range(presets.FIRST_SEED[part], presets.FIRST_SEED[part] + count)
     maps = tuple(draw_map(seed, kinds=how.kinds, full=how.full) for seed in seeds)
     casts = tuple(draw_cast(road_map, how.crowd, dt=DT) for road_map in maps)
-    return course_of(maps, casts, seconds=seconds)
+    return course_of(maps, casts)
 
 
-def course_of(maps: Sequence[RoadMap], casts: Sequence[Cast], *, seconds: float = 15.0) -> Course:
+def course_of(maps: Sequence[RoadMap], casts: Sequence[Cast]) -> Course:
     """The course over these maps."""
-    driven = drive(maps, casts, None, seconds=seconds)
+    driven = drive(maps, casts, None)
     counts = counted(driven)
     expected = gained(driven, counts)
     scores = score_drive(driven, expected)
-    return Course(tuple(maps), tuple(casts), seconds, expected, scores, slices(driven, counts))
+    return Course(tuple(maps), tuple(casts), expected, scores, slices(driven, counts))
 
 
 def judge(course: Course, policy: Policy | None, rig: Rig | None = None) -> Scores:
     """The scores of a policy, shown the views of a `rig` or none, on a course, against what the expert gains
     there.
     """
-    driven = drive(course.maps, course.casts, policy, seconds=course.seconds, rig=rig)
+    driven = drive(course.maps, course.casts, policy, rig=rig)
     return score_drive(driven, course.expected)
 
 

@@ -3,12 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.tasks.driving.judging.closed_loop import (
-    LOST_BRAKING,
-    Drive,
-    drivable_plan,
-    progress_along,
-)
+from attnsweep.tasks.driving.judging.closed_loop import LOST_BRAKING, Drive, along_routes, drivable_plan
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
 from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples
 from attnsweep.tasks.driving.world import kinematics
@@ -47,11 +42,9 @@ def replay(samples: Samples, plans: Floats) -> Drive:
     count, agents = state.shape[1:3]
     own = samples["size"].astype(float)[:, None]
     size = np.concatenate([own, samples["future_boxes"][..., 3:].astype(float).max(axis=1)], axis=1)
-    routes = [
-        progress_along(ego[:, b, :2], way_of(route), start=0.0) for b, route in enumerate(samples["route"])
-    ]
+    routes = [way_of(route) for route in samples["route"]]
+    progress, lateral_offset = along_routes(ego, routes, np.zeros(count))
     there = np.concatenate([recorded(samples)[..., None], there], axis=2)
-    never = np.zeros(state.shape[:2], dtype=bool)
     return Drive(
         dt=DT,
         state=state,
@@ -60,12 +53,9 @@ def replay(samples: Samples, plans: Floats) -> Drive:
         size=size,
         handover=0,
         placement=placement(samples, ego),
-        progress=np.stack([progress for progress, _ in routes], axis=1),
-        lateral_offset=np.stack([lateral_offset for _, lateral_offset in routes], axis=1),
-        ran_red=never,
-        impeding=never,
+        progress=progress,
+        lateral_offset=lateral_offset,
         way=np.full(count, np.inf),
-        to_stop=np.full(state.shape[:2], np.inf),
         lost=lost.astype(float),
     )
 

@@ -14,22 +14,17 @@ happened. All that is read of highway-env is in `highway_private`.
 import functools
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.judging.closed_loop import (
-    HANDOVER,
-    Drive,
-    PlanFollower,
-    Policy,
-    progress_along,
-    stacked,
-)
+from attnsweep.tasks.driving.judging import closed_loop
+from attnsweep.tasks.driving.judging.closed_loop import Drive, PlanFollower, Policy
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
 from attnsweep.tasks.driving.records.observer import Moment, Observer
-from attnsweep.tasks.driving.world.cast import CAR, EGO
+from attnsweep.tasks.driving.world.cast import EGO
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.kinematics import DT
 
@@ -41,16 +36,15 @@ FIRST_SEED = 70_000  # apart from all map seeds, for the sensor's noise
 NOTHING = np.zeros((0, 2))
 
 
-def score_stock(policy: Policy | None, *, episodes: int = 5, seconds: float = 15.0) -> Scores:
-    """The scores of a policy, `episodes` scenes of each of `STOCK` one after the other, against the progress
-    of highway-env's IDM driver, who drives if there is no policy.
+def score_stock(policy: Policy) -> Scores:
+    """The scores of a policy, five scenes of each of `STOCK` one after the other, against the progress of
+    highway-env's IDM driver.
 
     There are no lights here, and nobody tells when an ego holds up traffic. Raises UserError where
     highway-env is not installed.
     """
-    idm = idm_drive(episodes, seconds)
-    driven = drive_stock(policy, episodes=episodes, seconds=seconds) if policy else idm
-    return score_drive(driven, gained(idm, counted(idm)))
+    idm = idm_drive()
+    return score_drive(drive_stock(policy), gained(idm, counted(idm)))
 
 
 def require_highway_env() -> None:
@@ -61,10 +55,10 @@ def require_highway_env() -> None:
         )
 
 
-@functools.lru_cache(maxsize=4)
-def idm_drive(episodes: int, seconds: float) -> Drive:
+@functools.cache
+def idm_drive() -> Drive:
     """What the IDM driver makes of it, once per process."""
-    return drive_stock(None, episodes=episodes, seconds=seconds)
+    return drive_stock(None)
 
 
 def drive_stock(
@@ -89,22 +83,22 @@ def drive_stock(
     return drive_of(runs, entries, follower.lost_share if follower else np.zeros(len(runs)))
 
 
-def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, Flags]:
-    """The states (b, a, 5) of all agents and who is there (b, a), with as many places as the most need."""
-    places = max(len(run.agents) for run in runs)
-    state, active = np.zeros((len(runs), places, 5)), np.zeros((len(runs), places), dtype=bool)
-    for b, run in enumerate(runs):
-        count = len(run.agents)
-        state[b, :count], active[b, :count] = run.motion()
-    return state, active
+def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, Flags, Floats, Indices]:
+    """States (b, a, 5) of all agents, who is there (b, a), sizes (b, a, 2) and kinds (b, a), with as many
+    places as the most need.
+    """
+    parts = zip(*((*run.motion(), *run.sizes()) for run in runs), strict=True)
+    state, active, size, kind = (padded(part, axis=0) for part in parts)
+    return state, active, size, kind
 
 
-def sizes(runs: "Sequence[Episode]", places: int) -> tuple[Floats, Indices]:
-    """Length and width (b, a, 2) and kinds (b, a) of all agents."""
-    size, kind = np.ones((len(runs), places, 2)), np.full((len(runs), places), CAR)
-    for b, run in enumerate(runs):
-        size[b, : len(run.agents)], kind[b, : len(run.agents)] = run.sizes()
-    return size, kind
+def padded(arrays: Sequence[NDArray[Any]], *, axis: int) -> NDArray[Any]:
+    """Arrays stacked, those that are shorter along an axis than the longest with zeros behind."""
+    most = max(array.shape[axis] for array in arrays)
+    short = [[most - array.shape[axis] if k == axis else 0 for k in range(array.ndim)] for array in arrays]
+    return np.stack(
+        [np.pad(array, [(0, n) for n in behind]) for array, behind in zip(arrays, short, strict=True)]
+    )
 
 
 def bicycles(runs: "Sequence[Episode]") -> tuple[Floats, Floats]:
@@ -117,8 +111,8 @@ def observer_of(runs: "Sequence[Episode]") -> Observer:
     """The egos' senses. There are no lights."""
 
     def moment() -> Moment:
-        state, active = snapshots(runs)
-        before, (size, _) = np.stack([run.before for run in runs]), sizes(runs, state.shape[1])
+        state, active, size, _ = snapshots(runs)
+        before = np.stack([run.before for run in runs])
         return Moment(state, before, size, active, red=[NOTHING] * len(runs))
 
     return Observer(
@@ -129,34 +123,27 @@ def observer_of(runs: "Sequence[Episode]") -> Observer:
     )
 
 
-def drive_of(runs: "Sequence[Episode]", entries: list[tuple[Floats, Flags]], lost: Floats) -> Drive:
+def drive_of(
+    runs: "Sequence[Episode]", entries: list[tuple[Floats, Flags, Floats, Indices]], lost: Floats
+) -> Drive:
     """What happened, from the snapshots of every step, which have ever more places."""
-    places = entries[-1][1].shape[1]
-    state, active = (
-        np.zeros((len(entries), len(runs), places, 5)),
-        np.zeros((len(entries), len(runs), places), bool),
-    )
-    for t, (one, there) in enumerate(entries):
-        state[t, :, : one.shape[1]], active[t, :, : one.shape[1]] = one, there
-    size, kind = sizes(runs, places)
+    states, actives, sizes, kinds = zip(*entries, strict=True)
+    state, size = padded(states, axis=1), sizes[-1]
     ego = state[:, :, EGO]
-    along = [progress_along(ego[:, b, :2], run.route, start=run.start) for b, run in enumerate(runs)]
+    progress, lateral_offset = closed_loop.along_routes(
+        ego, [run.route for run in runs], np.array([run.start for run in runs])
+    )
     places = [run.scenery.ground.placement(ego[:, b], size[b, EGO]) for b, run in enumerate(runs)]
-    progress, lateral_offset = (np.stack(part, axis=1) for part in zip(*along, strict=True))
-    never = np.zeros(active.shape[:2], dtype=bool)
     return Drive(
         dt=DT,
         state=state,
-        active=active,
-        kind=kind,
+        active=padded(actives, axis=1),
+        kind=kinds[-1],
         size=size,
-        handover=HANDOVER,
-        placement=stacked(places),
+        handover=closed_loop.HANDOVER,
+        placement=closed_loop.stacked(places),
         progress=progress,
         lateral_offset=lateral_offset,
-        ran_red=never,
-        impeding=never,
         way=np.array([run.way for run in runs]),
-        to_stop=np.full(active.shape[:2], np.inf),
         lost=lost,
     )

@@ -4,7 +4,7 @@ Detections are joined to tracks by where they say they were a key frame ago (Zho
 points", ECCV 2020). All scenes, and all thresholds of confidence, are gone through side by side.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -55,36 +55,48 @@ def measure_tracks(readout: Readout, samples: Samples) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Clips:
-    """Which clip each sample (s,) belongs to, its place `at` in it, the sample `before` it or -1, and the
-    number of each agent (s, n) in its clip, -1 where there is none.
+    """Which clip each sample (s,) belongs to, the sample `before` it or -1, and the number of each agent
+    (s, n) in its clip, -1 where there is none.
     """
 
     clip: Indices
-    at: Indices
     before: Indices
     agent: Indices
-
-    def moments(self) -> list[Indices]:
-        """The samples of all clips' first key frames, of their second ones, ..."""
-        return [np.flatnonzero(self.at == k) for k in range(int(self.at.max(initial=-1)) + 1)]
 
 
 def clips_of(samples: Samples) -> Clips:
     """The clips of consecutive key frames; `previous` is as in `SAMPLE`, and points back."""
     before = samples["previous"].astype(np.int64)
-    clip, at, started = np.zeros_like(before), np.zeros_like(before), 0
-    for row, last in enumerate(before):
-        clip[row], at[row] = (started, 0) if last < 0 else (clip[last], at[last] + 1)
-        started += last < 0
+    clip = np.cumsum(before < 0) - 1
+    for row in np.flatnonzero(before >= 0):
+        clip[row] = clip[before[row]]
     agent = np.where(samples["mask"].astype(bool), samples["id"].astype(np.int64), -1)
-    for one in range(started):
+    for one in range(int((before < 0).sum())):
         rows = clip == one
         known, number = np.unique(agent[rows], return_inverse=True)
         agent[rows] = number.reshape(agent[rows].shape) - (known[0] < 0)
-    return Clips(clip, at, before, agent)
+    return Clips(clip, before, agent)
 
 
 # --- Joining detections to tracks ---
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Tracks (k,) at a key frame: where (k, 2), how fast (k, 2), which, and for how many key frames lost."""
+
+    xy: Floats
+    velocity: Floats
+    number: Indices
+    lost: Indices
+
+    def moved(self, motion: Floats) -> "Tracks":
+        """The same in the frame of the next key frame, given the pose (3,) of this one in it."""
+        xy, velocity = from_frame(self.xy, motion), from_frame(self.velocity, motion * [0.0, 0.0, 1.0])
+        return replace(self, xy=xy, velocity=velocity)
+
+
+NOBODY = Tracks(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def join(readout: Readout, samples: Samples, clips: Clips) -> Indices:
@@ -95,80 +107,34 @@ def join(readout: Readout, samples: Samples, clips: Clips) -> Indices:
     on at its velocity for two key frames.
     """
     assert readout.confidence is not None and readout.box is not None and readout.velocity is not None
-    xy, velocity = readout.box[..., :2], readout.velocity
-    offset = -KEY_S * velocity if readout.offset is None else readout.offset
+    xy, velocity, motion = readout.box[..., :2], readout.velocity, samples["motion"].astype(np.float64)
+    was = xy + (-KEY_S * velocity if readout.offset is None else readout.offset)
     rank = np.argsort(-readout.confidence, axis=1, kind="stable")
-    count, queries = rank.shape
-    tracks = np.full((count, queries), -1)
-    store = Store.empty(count, (1 + PATIENCE) * queries)
-    begun = np.zeros(count, dtype=np.int64)  # tracks so far
-    for rows in clips.moments():
-        last = clips.before[rows]
-        old = store.at(last).moved(samples["motion"][rows].astype(np.float64)) if clips.at[rows[0]] else None
-        begun[rows] = begun[last] if old else 0
-        free = np.where(old.age <= PATIENCE, 0.0, np.inf) if old else None
-        for query in rank[rows].T:
-            taken = np.full(len(rows), -1)
-            if old is not None and free is not None:
-                was = xy[rows, query] + offset[rows, query]
-                gap = np.hypot(*np.moveaxis(old.xy - was[:, None], -1, 0)) + free
-                nearest = gap.argmin(axis=1)
-                near = np.flatnonzero(gap[np.arange(len(rows)), nearest] < REACH)
-                taken[near] = old.track[near, nearest[near]]
-                free[near, nearest[near]] = np.inf
-            tracks[rows, query] = np.where(taken >= 0, taken, begun[rows])
-            begun[rows] += taken < 0
-        store.put(
-            rows,
-            Store(xy[rows], velocity[rows], tracks[rows], np.zeros((len(rows), queries), dtype=np.int64)),
+    found = np.full(rank.shape, -1)
+    begun = np.zeros(int(clips.clip.max()) + 1, dtype=np.int64)  # tracks of each clip so far
+    tracks: list[Tracks] = []  # as each sample leaves them
+    for row, (before, clip) in enumerate(zip(clips.before, clips.clip, strict=True)):
+        old = tracks[before].moved(motion[row]) if before >= 0 else NOBODY
+        gap = np.hypot(*np.moveaxis(was[row][:, None] - old.xy, -1, 0))
+        gap = np.pad(np.where(gap < REACH, gap, np.inf), ((0, 0), (0, 1)), constant_values=REACH)
+        for query in rank[row]:
+            nearest = int(gap[query].argmin())
+            if nearest == len(old.number):  # beyond the old ones: one that begins
+                found[row, query] = begun[clip]
+                begun[clip] += 1
+            else:
+                found[row, query] = old.number[nearest]
+                gap[:, nearest] = np.inf
+        on = ~np.isin(old.number, found[row]) & (old.lost < PATIENCE)
+        tracks.append(
+            Tracks(
+                np.concatenate([xy[row], old.xy[on] + KEY_S * old.velocity[on]]),
+                np.concatenate([velocity[row], old.velocity[on]]),
+                np.concatenate([found[row], old.number[on]]),
+                np.concatenate([np.zeros_like(found[row]), old.lost[on] + 1]),
+            )
         )
-        if old is not None and free is not None:
-            store.put(rows, old.left(free, PATIENCE * queries), first=queries)
-    return tracks
-
-
-@dataclass(frozen=True)
-class Store:
-    """Tracks (s, k): where, how fast, which, and for how many key frames not detected; beyond 2: none."""
-
-    xy: Floats
-    velocity: Floats
-    track: Indices
-    age: Indices
-
-    @classmethod
-    def empty(cls, count: int, places: int) -> "Store":
-        shape = (count, places)
-        return cls(
-            np.zeros((*shape, 2)), np.zeros((*shape, 2)), np.full(shape, -1), np.full(shape, PATIENCE + 1)
-        )
-
-    def at(self, rows: Indices) -> "Store":
-        return Store(self.xy[rows], self.velocity[rows], self.track[rows], self.age[rows])
-
-    def put(self, rows: Indices, other: "Store", *, first: int = 0) -> None:
-        """Writes other tracks into places from `first` on."""
-        places = slice(first, first + other.age.shape[1])
-        for name in ("xy", "velocity", "track", "age"):
-            getattr(self, name)[rows, places] = getattr(other, name)
-
-    def moved(self, motion: Floats) -> "Store":
-        """The same in the frame of the next key frame, given the pose (s, 3) of this one in it."""
-        turned = motion * np.array([0.0, 0.0, 1.0])
-        return Store(
-            from_frame(self.xy, motion[:, None]),
-            from_frame(self.velocity, turned[:, None]),
-            self.track,
-            self.age,
-        )
-
-    def left(self, free: Floats, places: int) -> "Store":
-        """Those that were not detected, the latest first, moved on by their velocity."""
-        age = np.where(free == 0, self.age + 1, PATIENCE + 1)
-        order = np.argsort(age, axis=1, kind="stable")[:, :places]
-        xy, velocity = (np.take_along_axis(one, order[..., None], axis=1) for one in (self.xy, self.velocity))
-        track, age = (np.take_along_axis(one, order, axis=1) for one in (self.track, age))
-        return Store(xy + KEY_S * velocity, velocity, track, age)
+    return found
 
 
 # --- Counting ---
@@ -238,22 +204,19 @@ def associate(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> tuple
     CLEAR MOT (Bernardin and Stiefelhagen, 2008): an agent stays with its track while that is less than 2 m
     away; of the rest as many as possible are matched, at the least sum of distances.
     """
-    every = np.arange(len(shown))[:, None, None]
     last = np.full((len(shown), int(clips.clip.max()) + 1, max(int(clips.agent.max()) + 1, 1)), -1)
     found, switched = np.full(shown.shape, -1), np.zeros(shown.shape, dtype=bool)
-    for rows in clips.moments():
-        gap = np.where(shown[:, rows, :, None] & (off[rows] < REACH), off[rows], np.inf)  # (k, r, q, n)
-        agent, clip = clips.agent[rows], clips.clip[rows][:, None]
-        before = np.where(agent >= 0, last[every, clip, agent], -1)  # (k, r, n)
-        same = np.isfinite(gap) & (tracks[rows][None, :, :, None] == before[:, :, None, :])
-        same &= np.cumsum(same, axis=3) == 1  # two agents that were of one track
-        rest = ~same.any(axis=3, keepdims=True) & ~same.any(axis=2, keepdims=True)
-        matched = same | assigned(np.where(rest, gap, np.inf))
-        k, r, q, n = np.nonzero(matched)
-        now, was = tracks[rows][r, q], before[k, r, n]
-        last[k, clip[r, 0], agent[r, n]] = now
-        found[k, rows[r], q] = n
-        switched[k, rows[r], q] = (was >= 0) & (was != now)
+    for row, (clip, agent) in enumerate(zip(clips.clip, clips.agent, strict=True)):
+        gap = np.where(shown[:, row, :, None] & (off[row] < REACH), off[row], np.inf)  # (k, q, n)
+        before = np.where(agent >= 0, last[:, clip, agent], -1)  # (k, n)
+        same = np.isfinite(gap) & (tracks[row][:, None] == before[:, None])
+        same &= np.cumsum(same, axis=2) == 1  # two agents that were of one track
+        rest = ~same.any(axis=2, keepdims=True) & ~same.any(axis=1, keepdims=True)
+        k, q, n = np.nonzero(same | assigned(np.where(rest, gap, np.inf)))
+        now, was = tracks[row, q], before[k, n]
+        last[k, clip, agent[n]] = now
+        found[k, row, q] = n
+        switched[k, row, q] = (was >= 0) & (was != now)
     return found, switched
 
 
