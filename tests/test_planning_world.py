@@ -242,7 +242,8 @@ def test_steering_the_ego_as_the_expert_does_changes_nothing() -> None:
 
 
 def test_red_lights_are_obeyed() -> None:
-    seeds = [seed for seed in range(3000, 3040) if draw_map(seed, full=True).light_groups][:6]
+    lit = [seed for seed in range(3000, 3040) if max((-1, *draw_map(seed, full=True).stop_lights)) >= 0]
+    seeds = lit[:6]
     world = world_of(seeds, full=True)
     crossed = 0
     for _ in range(250):

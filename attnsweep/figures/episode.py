@@ -39,7 +39,7 @@ from attnsweep.tasks.driving.world.geometry import Floats, corners
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.maps import draw_map
 from attnsweep.tasks.driving.world.roads import RoadMap
-from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.sensor import GRID
 from attnsweep.tasks.driving.world.traffic import World
 from attnsweep.tasks.registry import build
 from attnsweep.training.trained import trained
@@ -54,7 +54,6 @@ FOOTNOTE = (
     "Squares: returns of the last four sweeps, the older the paler; grey: paint; red: stop lines. "
     "Dashes: the route that it was given. Dotted boxes: where the others really were, which it was not told."
 )
-GRID = Grid()
 BACK, AHEAD, BESIDE = -14.0, 46.0, 24.0  # m, of what is shown
 PLAN, FOUND, TRUTH = "#D55E00", "#0072B2", "#8A8A8A"
 COVERED = LinearSegmentedColormap.from_list("covered", ["#FFFFFF00", "#E69F00C0"])
@@ -114,9 +113,7 @@ def episode(
     *,
     threshold: float,
 ) -> tuple[list[Frame], str]:
-    """The key frames of a drive over a test map, and how it went, in words; agents are detected whose
-    confidence reaches the threshold.
-    """
+    """The key frames of a drive over a test map, with agents of that confidence, and its outcome in words."""
     road_map = draw_map(preset.seeds("test")[number], kinds=preset.kinds, full=preset.full)
     cast = draw_cast(road_map, preset.crowd, dt=DT)
     heard: list[tuple[Samples, Prediction]] = []
@@ -241,9 +238,7 @@ def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
 
 
 def draw_prediction(axes: Axes, prediction: Prediction, threshold: float) -> None:
-    """Where it will be occupied, the agents whose confidence reaches the threshold, and their likeliest
-    futures.
-    """
+    """Where it will be occupied, and the agents that are sure enough with their likeliest futures."""
     if prediction.agents is None:
         return
     sure = prediction.agents.logit[0].sigmoid() >= threshold

@@ -83,9 +83,7 @@ class EgoMLP(nn.Module):
 
 
 def policy_of(planner: nn.Module, inputs: Iterable[str] = INPUTS) -> Policy:
-    """How a planner that reads `inputs` of what is seen drives in closed loop: without gradients, on the
-    device that it is on.
-    """
+    """How a planner that reads `inputs` drives in closed loop: without gradients, on its own device."""
 
     def plan(seen: Samples) -> Floats:
         return np.asarray(predict(planner, [seen[name] for name in inputs]).plan.double().cpu())

@@ -84,7 +84,7 @@ def drive(
     as the policy's plans are.
     """
     world = World(maps, casts)
-    goal = np.array([cast.goal for cast in casts])
+    goal, start = world.manners.goal, world.manners.s[:, EGO]
     follower = PlanFollower(policy, observer_of(maps, world, rig).observe) if policy else None
     entries = [snapshot(world)]
     for step in range(round(seconds / DT)):
@@ -95,8 +95,7 @@ def drive(
             break
     state, active, to_stop, red, impeding = (np.stack(part) for part in zip(*entries, strict=True))
     size = np.stack([world.length, world.width], axis=-1)
-    start = np.array([cast.s[EGO] for cast in casts])
-    routes = [m.paths[cast.route[EGO]].xy for m, cast in zip(maps, casts, strict=True)]
+    routes = [m.paths[route].xy for m, route in zip(maps, world.manners.route[:, EGO], strict=True)]
     progress, lateral_offset = along_routes(state[:, :, EGO], routes, start)
     front = start + progress + size[:, EGO, 0] / 2
     passed = np.maximum.accumulate(front >= world.tables.light_at[:, EGO], axis=0)
@@ -146,9 +145,7 @@ def stacked(parts: Sequence[Placement]) -> Placement:
 
 
 class PlanFollower:
-    """Drives egos by a policy: `observe` senses for all of them once at each key frame, and returns nothing
-    until there is enough to plan by.
-    """
+    """Drives egos by a policy; `observe`, called at each key frame, returns nothing until that is enough."""
 
     def __init__(self, policy: Policy, observe: Callable[[], Samples]) -> None:
         self.policy, self.observe = policy, observe
@@ -189,9 +186,7 @@ def drivable_plan(plan: Floats) -> tuple[Floats, Flags]:
 
 
 def along_routes(ego: Floats, routes: Sequence[Floats], start: Floats) -> tuple[Floats, Floats]:
-    """Metres along each ego's route (n, 2) since arc length `start` (b,), and its distance from it, (t, b)
-    each, of states (t, b, 5).
-    """
+    """Metres along routes (n, 2) since arc lengths (b,), and metres off them (t, b), of states (t, b, 5)."""
     found = [progress_along(ego[:, b, :2], route, start=start[b]) for b, route in enumerate(routes)]
     progress, lateral_offset = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     return progress, lateral_offset

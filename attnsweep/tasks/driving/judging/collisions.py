@@ -112,9 +112,7 @@ def speed(drive: Drive, t: Indices, b: Indices, a: Indices | int) -> Floats:
 
 
 def bearing(ego: Floats, other: Floats) -> Floats:
-    """The angle (k,) at which the centres of boxes (k, 5) lie off the way an ego points, seen from its rear
-    axle: 0 ahead, pi behind.
-    """
+    """The angle (k,) of boxes (k, 5) off an ego's heading, seen from its rear axle: 0 ahead, pi behind."""
     back = REAR_AXLE * ego[:, 3:4] * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], axis=1)
     dx, dy = (other[:, :2] - ego[:, :2] + back).T
     return np.abs(wrap(np.arctan2(dy, dx) - ego[:, 2]))

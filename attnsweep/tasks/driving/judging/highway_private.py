@@ -138,9 +138,7 @@ class Episode:
             self.agents[EGO] = self.ego
 
     def step(self, command: Floats | None) -> None:
-        """Moves everything on by DT; `command` (2,) is the acceleration and steering of the ego, or None as
-        long as the IDM drives.
-        """
+        """Moves on by DT; `command` (2,): acceleration and steering of the ego, None while the IDM drives."""
         self.before = self.motion()[0][EGO]
         if self.arrived:
             return

@@ -64,9 +64,7 @@ def read_out(
 
 
 def predict(planner: nn.Module, inputs: Iterable[NDArray[np.generic]]) -> Prediction:
-    """What the planner predicts from its inputs, in evaluation mode and without gradients, on the device that
-    it is on.
-    """
+    """What the planner predicts from inputs, in evaluation mode, without gradients, on its own device."""
     device = next((p.device for p in planner.parameters()), torch.device("cpu"))
     was = planner.training
     planner.eval()

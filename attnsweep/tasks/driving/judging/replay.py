@@ -11,7 +11,7 @@ from attnsweep.tasks.driving.world.cast import CAR
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, wrap
 from attnsweep.tasks.driving.world.ground import Placement
 from attnsweep.tasks.driving.world.kinematics import DT
-from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.sensor import GRID
 
 WHEELBASE = 0.6  # of the length
 BEYOND = 30.0  # m, by which a route that is known for 48 m goes straight on
@@ -61,9 +61,7 @@ def replay(samples: Samples, plans: Floats) -> Drive:
 
 
 def recorded(samples: Samples) -> Flags:
-    """At which entries (t, s) a drive is judged: up to the last key frame of the expert that was recorded, or
-    at all where none was.
-    """
+    """At which entries (t, s) a drive is judged: while the expert was recorded, or all where it was not."""
     known = samples["plan_mask"].sum(axis=1)  # key frames, without gaps
     last = np.where(known > 0, known, FUTURE) * round(KEY_S / DT)
     return np.arange(FUTURE * round(KEY_S / DT) + 1)[:, None] <= last
@@ -181,10 +179,9 @@ def depth_at(depth: NDArray[np.generic], points: Floats) -> Floats:
     """How deep points (s, ..., 2) lie within the drivable area, between the cells of grids (s, 64, 64); what
     lies outside the grid counts as inside the area.
     """
-    grid = Grid(cells=depth.shape[-1])
-    place = (points - grid.corner) / grid.size
-    inside = ((place >= 0) & (place < grid.cells)).all(axis=-1)
-    at = np.clip(place - 0.5, 0, grid.cells - 1.001)
+    place = (points - GRID.corner) / GRID.size
+    inside = ((place >= 0) & (place < GRID.cells)).all(axis=-1)
+    at = np.clip(place - 0.5, 0, GRID.cells - 1.001)
     low = at.astype(np.int64)
     share, (x, y) = at - low, np.moveaxis(low, -1, 0)
     rows = np.arange(len(points)).reshape(-1, *(1,) * (points.ndim - 2))

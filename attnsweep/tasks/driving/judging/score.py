@@ -86,9 +86,7 @@ class Scores:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """The 95 % interval of the mean of values (b,), by bootstrap over scenes (percentiles); the same each
-    time.
-    """
+    """The 95 % interval of the mean of values (b,), by bootstrap over scenes; the same each time."""
     picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.percentile(np.asarray(values, float)[picks].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
@@ -193,9 +191,7 @@ def direction_score(drive: Drive, counts: Flags) -> Floats:
 
 
 def gained(drive: Drive, counts: Flags) -> Floats:
-    """Metres along the route (b,) since the handover, no farther than to the goal, and until the route is
-    left.
-    """
+    """Metres along the route (b,) since the handover, to the goal at most, until the route is left."""
     kept = counts & ~reached(drive.lateral_offset > ROUTE_LEFT)
     most = np.where(kept, drive.progress, 0.0).max(axis=0)
     start = drive.progress[min(drive.handover, len(drive.progress) - 1)]
@@ -208,9 +204,7 @@ def share_of(own: Floats, expected: Floats) -> Floats:
 
 
 def lane_keeping(drive: Drive, counts: Flags) -> Floats:
-    """LK (b,): 0 where the ego is more than 0.5 m off its route for 2 s on end; time at junctions neither
-    counts nor interrupts.
-    """
+    """LK (b,): 0 where the ego is over 0.5 m off its route for 2 s on end, time at junctions left out."""
     outside, most = counts & ~drive.placement.at_junction, round(OFF_CENTRE_S / drive.dt)
     longest = np.zeros(counts.shape[1], dtype=np.int64)
     run = np.zeros_like(longest)

@@ -84,9 +84,7 @@ def drive_stock(
 
 
 def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, Flags, Floats, Indices]:
-    """States (b, a, 5) of all agents, who is there (b, a), sizes (b, a, 2) and kinds (b, a), with as many
-    places as the most need.
-    """
+    """States (b, a, 5), who is there (b, a), sizes (b, a, 2) and kinds (b, a), as many as the most need."""
     parts = zip(*((*run.motion(), *run.sizes()) for run in runs), strict=True)
     state, active, size, kind = (padded(part, axis=0) for part in parts)
     return state, active, size, kind

@@ -81,9 +81,7 @@ def line_f1(line_class: Floats, points: Floats, samples: Samples) -> dict[str, f
 
 
 def chamfer(one: Floats, other: Floats) -> Floats:
-    """The mean distance (k,) from the points of each of two polylines (k, p, 2) to the other polyline, both
-    ways, halved.
-    """
+    """How far (k,) points of each of two polylines (k, p, 2) are from the other, the mean of both ways."""
     return (to_line(one, other).mean(axis=1) + to_line(other, one).mean(axis=1)) / 2
 
 

@@ -221,9 +221,7 @@ def associate(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> tuple
 
 
 def assigned(gap: Floats) -> Flags:
-    """Which pairs of rows and columns of distances (..., q, n) are matched, inf: never: as many as possible,
-    at the least sum.
-    """
+    """Which pairs of distances (..., q, n) are matched, inf never: as many as can be, at the least sum."""
     matched = np.isfinite(gap)
     crowded = (matched.sum(axis=-1) > 1).any(axis=-1) | (matched.sum(axis=-2) > 1).any(axis=-1)
     for place in np.argwhere(crowded):

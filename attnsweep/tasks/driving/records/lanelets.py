@@ -28,6 +28,7 @@ from attnsweep.tasks.driving.world.geometry import (
     Flags,
     Floats,
     distinct,
+    interpolated,
     offset,
     project,
     resample,
@@ -226,12 +227,7 @@ def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floa
     shares = [stations(line) / stations(line)[-1] for line in (left, right)]
     every = np.unique(np.concatenate(shares))
     every = every[np.concatenate([[True], np.diff(every) > SAME])]
-    return at_shares(left, shares[0], every), at_shares(right, shares[1], every)
-
-
-def at_shares(line: Floats, own: Floats, every: Floats) -> Floats:
-    """The points (n, 2) of a line at shares (n,) of its length, whose breakpoints lie at `own` (m,)."""
-    return np.stack([np.interp(every, own, line[:, k]) for k in range(2)], axis=1)
+    return interpolated(every, shares[0], left), interpolated(every, shares[1], right)
 
 
 # --- Paint and lights ---
@@ -258,9 +254,7 @@ def paint_of(
 
 
 def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats, list[bool], float]]:
-    """The active lights: the ends (n,) of the phases of a cycle in seconds, whether one stops in each, and
-    when the cycle began.
-    """
+    """The active lights: when the phases of a cycle end (n,) in s, in which one stops, and when it began."""
     lights = {}
     for light in root.findall("trafficLight"):
         where = f"{path}: trafficLight {light.get('id')}"

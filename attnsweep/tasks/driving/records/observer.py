@@ -13,10 +13,8 @@ from attnsweep.tasks.driving.world.cast import EGO
 from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import RoadMap
-from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, scan
+from attnsweep.tasks.driving.world.sensor import SCANNER, Scan, layers, scan
 from attnsweep.tasks.driving.world.traffic import World
-
-GRID, SCANNER = Grid(), Scanner()
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Observer:
         if len(self.scans) < SWEEPS:
             return {}
         sweeps = list(zip(*self.scans[-SWEEPS:], strict=True))  # of each scene
-        grids = [layers(sweeps[b], now.red[b], pose[b], GRID) for b in range(len(pose))]
+        grids = [layers(sweeps[b], now.red[b], pose[b]) for b in range(len(pose))]
         ways = [navigation(route, pose[b : b + 1]) for b, route in enumerate(self.routes)]
         return {
             "bev": np.stack(grids),
@@ -82,7 +80,7 @@ def observer_of(maps: Sequence[RoadMap], world: World, rig: Rig | None = None) -
     size = np.stack([world.length, world.width], axis=-1)
     return Observer(
         lambda: Moment(world.motion, world.before[:, EGO], size, world.active, red_of(maps, world)),
-        routes=[m.paths[cast.route[EGO]].xy for m, cast in zip(maps, world.casts, strict=True)],
+        routes=[m.paths[route].xy for m, route in zip(maps, world.manners.route[:, EGO], strict=True)],
         paint=[m.paint for m in maps],
         seeds=[m.seed for m in maps],
         views=partial(views_of, maps, world, rig) if rig else dict,

@@ -28,9 +28,7 @@ WITH_CAMERAS = "+cameras"  # at the end of a data set's name
 
 @dataclass(frozen=True)
 class Preset:
-    """What a data set holds: scenes per part, how long each is (s), who is in it, which kinds of map, and
-    whether there are cameras.
-    """
+    """What a data set holds: scenes per part, their length (s), who is in them, kinds of map, cameras."""
 
     name: str
     train: int

@@ -22,6 +22,7 @@ from attnsweep.tasks.driving.world.geometry import (
     Indices,
     distinct,
     headings,
+    interpolated,
     project,
     resample,
     stations,
@@ -119,9 +120,7 @@ def steps_between(lanes: Indices, successors: Lanes) -> Floats:
 
 
 def onward(pose: Floats, lane: int, centres: Sequence[Floats], successors: Lanes) -> list[Floats]:
-    """The lines that continue a lane until `REACH` beyond a pose (3,) on it, the straightest each time; where
-    lanes end, straight on.
-    """
+    """The lines that go on from a lane to `REACH` beyond a pose (3,), the straightest, then straight on."""
     s, _ = project(pose[None, :2], centres[lane])
     rest = REACH - (stations(centres[lane])[-1] - s[0])
     lines = [centres[lane]]
@@ -139,7 +138,7 @@ def between(xy: Floats, start: float, end: float) -> Floats:
     """The part of a polyline (n, 2) from one arc length to another."""
     along = stations(xy)
     s = np.concatenate([[start], along[(along > start) & (along < end)], [end]])
-    return np.stack([np.interp(s, along, xy[:, k]) for k in range(2)], axis=1)
+    return interpolated(s, along, xy)
 
 
 # --- The route to a goal ---
@@ -171,9 +170,7 @@ def route_to(
 def candidates(
     pose: Floats, centres: Sequence[Floats], reaches: Sequence[float]
 ) -> list[tuple[int, float, float]]:
-    """The lanes on which someone at a pose (3,) may be: index, arc length, and how badly the lane fits, in
-    metres.
-    """
+    """The lanes on which a pose (3,) may be: index, arc length, and how badly it fits, in metres."""
     found = []
     for lane, (centre, reach) in enumerate(zip(centres, reaches, strict=True)):
         (s,), (left,) = project(pose[None, :2], centre)
@@ -239,9 +236,7 @@ def goal_places(
 
 
 def least_arrival(chain: Sequence[int], at: float, centres: Sequence[Floats], successors: Lanes) -> float:
-    """The first arc length on the last of a chain of lanes that lies ahead of arc length `at` of the first
-    one.
-    """
+    """The first arc length on the last of a chain of lanes that lies ahead of `at` on the first one."""
     for lane, ahead in itertools.pairwise(chain):
         at = 0.0 if ahead in successors[lane] else across(at, centres[lane], centres[ahead])
     return at

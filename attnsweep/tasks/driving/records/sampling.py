@@ -10,29 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from attnsweep.tasks.driving.records import targets
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, Samples, SceneLog, in_frame
 from attnsweep.tasks.driving.records.sensed import before, ego_state, navigation, sense, views
-from attnsweep.tasks.driving.records.targets import (
-    agents,
-    everyone,
-    map_grids,
-    map_lines,
-    occupancy,
-    slices,
-    visible,
-)
 from attnsweep.tasks.driving.world.cameras import Rig
 from attnsweep.tasks.driving.world.geometry import Flags, Indices
-from attnsweep.tasks.driving.world.sensor import Grid, Scanner
+from attnsweep.tasks.driving.world.sensor import SCANNER, Scanner
 
 
-def samples_of(
-    log: SceneLog, grid: Grid | None = None, scanner: Scanner | None = None, rig: Rig | None = None
-) -> Samples:
-    """The samples of a scene, a row each in every array. With a `rig` they hold what `cameras.CAMERAS` says
-    besides.
-    """
-    grid, scanner = grid or Grid(), scanner or Scanner()
+def samples_of(log: SceneLog, scanner: Scanner = SCANNER, rig: Rig | None = None) -> Samples:
+    """The samples of a scene, a row each in every array; with a `rig` also what `cameras.CAMERAS` says."""
     log, padding = padded(log)
     keys = np.arange(0, len(log.state), round(KEY_S / log.dt))
     at = key_frames(log.valid[keys, 0], short=padding > 0)
@@ -40,25 +27,25 @@ def samples_of(
         return {}
     state, valid = log.state[keys], log.valid[keys]
     pose = state[:, 0, :3]
-    sensed, hits = sense(log, keys, at, grid, scanner)
+    sensed, hits = sense(log, keys, at, scanner)
     seen = sum(hits[at - k] for k in range(SWEEPS)) > 0
-    slots = visible(state[at], valid[at] & seen, pose[at], grid)
+    slots = targets.visible(state[at], valid[at] & seen, pose[at])
     return {
         "bev": sensed,
         **navigation(log.route, pose[at]),
         "ego_state": ego_state(log.state[keys[at], 0], before(log, keys[at]), log.dt),
-        **agents(log, state, valid, at, slots),
-        **map_lines(log, pose[at], grid),
-        **map_grids(log, pose[at], grid),
-        "occupancy": occupancy(log, state, valid, at, slots, grid),
-        **everyone(log, state, valid, at),
+        **targets.agents(log, state, valid, at, slots),
+        **targets.map_lines(log, pose[at]),
+        **targets.map_grids(log, pose[at]),
+        "occupancy": targets.occupancy(log, state, valid, at, slots),
+        **targets.everyone(log, state, valid, at),
         "scene": np.full(len(at), log.number, dtype=np.int32),
         "time": ((keys[at] - padding) * log.dt).astype(np.float32),
         "pose": pose[at],
         "size": np.tile(log.size[0].astype(np.float32), (len(at), 1)),
         "previous": np.arange(-1, len(at) - 1, dtype=np.int32),
         "motion": in_frame(pose[at - 1], pose[at]).astype(np.float32),
-        **slices(log, keys, at, state),
+        **targets.slices(log, keys, at, state),
         **(views(log, keys[at], rig) if rig else {}),
     }
 

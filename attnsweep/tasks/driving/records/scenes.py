@@ -214,7 +214,7 @@ def write_set(
     skipped = skipped_groups(found)
     if not kept and skipped:
         raise UserError(f"{'; '.join(skipped.values())}. So {source.name} has no scene; name other files")
-    files, counts = {}, {}
+    checksums, counts = {}, {}
     for part, recorded in source.split(kept).items():
         if not recorded:
             why = "; ".join([one.dropped for one in found if one.dropped][:3]) or "there is none"
@@ -222,14 +222,18 @@ def write_set(
         arrays = joined([one.samples for one in recorded])
         counts[part] = {"scenes": len(recorded), "samples": len(arrays["bev"])}
         for name, array in arrays.items():
-            np.save(where / f"{part}-{name}.npy", array)
-            files[f"{part}-{name}.npy"] = sha256_of(where / f"{part}-{name}.npy")
-    manifest = {"identity": identity(source), "version": VERSION, **source.content(), "counts": counts}
-    manifest |= {"dropped": {one.seed: one.dropped for one in found if one.dropped}}
-    manifest |= {
+            file = where / f"{part}-{name}.npy"
+            np.save(file, array)
+            checksums[file.name] = files.sha256_of(file, follow=True)
+    manifest = {
+        "identity": identity(source),
+        "version": VERSION,
+        **source.content(),
+        "counts": counts,
+        "dropped": {one.seed: one.dropped for one in found if one.dropped},
         "skipped": list(skipped.values()),
         "groups": len({one.group for one in found}),
-        "files": files,
+        "files": checksums,
     }
     (where / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -245,9 +249,7 @@ def skipped_groups(found: Sequence[Recording]) -> dict[str, str]:
 
 
 def skipped_of(source: Source, data_dir: Path) -> str:
-    """What a data set left out, such as `1 of 69 skipped: ...`, with the reason for each; nothing where it
-    has them all.
-    """
+    """What a data set left out and why, such as `1 of 69 skipped: ...`; nothing where it has them all."""
     manifest = manifest_of(source, data_dir)
     skipped: list[str] = manifest.get("skipped", [])
     return f"{len(skipped)} of {manifest['groups']} skipped: {'; '.join(skipped)}" if skipped else ""
@@ -289,23 +291,17 @@ def joined(parts: list[Samples]) -> Samples:
     return arrays
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load(source: Source, data_dir: Path, part: str, *, check: bool = True) -> Samples:
+def load(source: Source, data_dir: Path, part: str) -> Samples:
     """The arrays of a part, mapped into memory; what is written to them stays with the process.
 
-    Raises UserError where the set has not been recorded, or a file is not what was written (`check`).
+    Raises UserError where the set has not been recorded, or a file is not what was written.
     """
-    where, files, arrays = folder(source, data_dir), manifest_of(source, data_dir)["files"], Samples()
-    for name, sha256 in files.items():
+    where, arrays = folder(source, data_dir), Samples()
+    for name, sha256 in manifest_of(source, data_dir)["files"].items():
+        file = where / name
         if not name.startswith(f"{part}-"):
             continue
-        if check and (not (where / name).is_file() or sha256_of(where / name) != sha256):
-            raise UserError(
-                f"{where / name} is not what was recorded; delete {where} and it is recorded anew"
-            )
-        arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(where / name, mmap_mode="c")
+        if not file.is_file() or files.sha256_of(file, follow=True) != sha256:
+            raise UserError(f"{file} is not what was recorded; delete {where} and it is recorded anew")
+        arrays[name.removeprefix(f"{part}-").removesuffix(".npy")] = np.load(file, mmap_mode="c")
     return arrays

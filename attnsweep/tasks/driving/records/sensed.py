@@ -20,21 +20,18 @@ from attnsweep.tasks.driving.world.geometry import (
     Floats,
     Indices,
     headings,
+    interpolated,
     project,
     resample,
     stations,
     to_frame,
     wrap,
 )
-from attnsweep.tasks.driving.world.sensor import Grid, Scan, Scanner, layers, scan
+from attnsweep.tasks.driving.world.sensor import Scan, Scanner, layers, scan
 
 
-def sense(
-    log: SceneLog, keys: Indices, at: Indices, grid: Grid, scanner: Scanner
-) -> tuple[NDArray[np.uint8], Indices]:
-    """The grids (s, 6, cells, cells) of each sample, and how many rays hit each agent at each key frame
-    (k, n).
-    """
+def sense(log: SceneLog, keys: Indices, at: Indices, scanner: Scanner) -> tuple[NDArray[np.uint8], Indices]:
+    """The grids (s, 6, 64, 64) of samples, and how many rays hit each agent at each key frame (k, n)."""
     state, valid = log.state[keys], log.valid[keys].copy()
     known = np.flatnonzero(valid[:, 0])
     valid[:, 0] = False  # the ego does not see itself
@@ -52,7 +49,7 @@ def sense(
     for k, one in zip(known, scanned, strict=True):
         scans[k] = one
     red = [red_points(log.stop_lines, log.red[keys[k]], pose[k]) for k in at]
-    grids = [layers(scans[k - SWEEPS + 1 : k + 1], red[row], pose[k], grid) for row, k in enumerate(at)]
+    grids = [layers(scans[k - SWEEPS + 1 : k + 1], red[row], pose[k]) for row, k in enumerate(at)]
     return np.stack(grids), np.stack([one.hits for one in scans])
 
 
@@ -72,8 +69,7 @@ def navigation(route: Floats, pose: Floats) -> Samples:
     """The points ahead on a route (n, 2) from each pose (s, 3), and the command: from the route alone."""
     s, _ = project(pose[:, :2], route)
     ahead = s[:, None] + ROUTE_STEP * np.arange(1, ROUTE_POINTS + 1)
-    along = stations(route)
-    points = np.stack([np.interp(ahead, along, route[:, k]) for k in range(2)], axis=-1)
+    points = interpolated(ahead, stations(route), route)
     turn = route_turn(route, s, ROUTE_POINTS * ROUTE_STEP)
     command = np.where(turn > 0.5, LEFT, np.where(turn < -0.5, RIGHT, STRAIGHT))
     return {

@@ -123,9 +123,7 @@ def size_in(element: Element, tag: str, where: str) -> float:
 
 
 def centre_of(place: Element, where: str) -> Floats | None:
-    """The centre (2,) of a position: its point, or that of the regions that it may lie in; None where it
-    names none.
-    """
+    """The centre (2,) of a position: its point, or that of its regions; None where it names none."""
     points = points_in(place, f"{where}, position")
     parts = [points] if len(points) else [part for child in place for part in outlines(child, where)]
     if not parts:

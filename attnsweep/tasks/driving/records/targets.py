@@ -20,16 +20,16 @@ from attnsweep.tasks.driving.records.samples import (
 )
 from attnsweep.tasks.driving.records.sensed import route_turn
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, project, resample, to_frame
-from attnsweep.tasks.driving.world.sensor import Grid, rasterise
+from attnsweep.tasks.driving.world.sensor import GRID, rasterise
 
 
-def visible(state: Floats, seen: Flags, pose: Floats, grid: Grid) -> Indices:
+def visible(state: Floats, seen: Flags, pose: Floats) -> Indices:
     """The agents (s, 24) of each sample in the order of their numbers; -1 where a place is empty.
 
     Of more than there are places for, the nearest.
     """
     local = to_frame(state[..., :2], pose[:, None])
-    _, inside = grid.index(local)
+    _, inside = GRID.index(local)
     wanted = inside & seen
     wanted[:, 0] = False
     distance = np.where(wanted, np.hypot(local[..., 0], local[..., 1]), np.inf)
@@ -42,13 +42,7 @@ def visible(state: Floats, seen: Flags, pose: Floats, grid: Grid) -> Indices:
     return slots
 
 
-def agents(
-    log: SceneLog,
-    state: Floats,
-    valid: Flags,
-    at: Indices,
-    slots: Indices,
-) -> Samples:
+def agents(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: Indices) -> Samples:
     """What is known of the agents in the slots (s, 24), from states at key frames (k, n, 5)."""
     taken, who = slots >= 0, np.maximum(slots, 0)
     frame = state[at, 0, :3][:, None]
@@ -101,15 +95,8 @@ def order_of_approach(local: Floats, valid: Flags) -> Indices:
     return np.argsort(distance, axis=1, kind="stable")
 
 
-def occupancy(
-    log: SceneLog,
-    state: Floats,
-    valid: Flags,
-    at: Indices,
-    slots: Indices,
-    grid: Grid,
-) -> NDArray[np.uint8]:
-    """1 + the slot of the agent whose box will cover each cell's middle (s, 5, cells, cells)."""
+def occupancy(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: Indices) -> NDArray[np.uint8]:
+    """1 + the slot of the agent whose box will cover each cell's middle (s, 5, 64, 64)."""
     later = at[:, None] + round(1 / KEY_S) * np.arange(OCCUPANCY)
     who = np.maximum(slots, 0)
     there = valid[later[..., None], who[:, None]] & (slots >= 0)[:, None]
@@ -117,37 +104,35 @@ def occupancy(
     agent = who[sample, slot]
     pose = state[later[sample, time], agent, :3]
     local = in_frame(pose, state[at[sample], 0, :3])
-    reach = int(np.ceil(np.hypot(*log.size.max(axis=0)) / 2 / grid.size)) + 1
+    reach = int(np.ceil(np.hypot(*log.size.max(axis=0)) / 2 / GRID.size)) + 1
     span = np.arange(-reach, reach + 1)
-    middle = np.floor((local[:, :2] - grid.corner) / grid.size).astype(np.int64)
+    middle = np.floor((local[:, :2] - GRID.corner) / GRID.size).astype(np.int64)
     rows, columns = np.broadcast_arrays(
         middle[:, 0, None, None] + span[:, None], middle[:, 1, None, None] + span
     )
-    centres = grid.corner + (np.stack([rows, columns], axis=-1) + 0.5) * grid.size
+    centres = GRID.corner + (np.stack([rows, columns], axis=-1) + 0.5) * GRID.size
     inside = np.abs(to_frame(centres, local[:, None, None])) <= log.size[agent][:, None, None] / 2
-    hit = inside.all(axis=-1) & (rows >= 0) & (rows < grid.cells) & (columns >= 0) & (columns < grid.cells)
-    covered = np.zeros((len(at), OCCUPANCY, grid.cells, grid.cells), dtype=np.uint8)
+    hit = inside.all(axis=-1) & (rows >= 0) & (rows < GRID.cells) & (columns >= 0) & (columns < GRID.cells)
+    covered = np.zeros((len(at), OCCUPANCY, GRID.cells, GRID.cells), dtype=np.uint8)
     box = np.nonzero(hit)[0]
     covered[sample[box], time[box], rows[hit], columns[hit]] = slot[box] + 1
     return covered
 
 
-def map_grids(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
+def map_grids(log: SceneLog, pose: Floats) -> Samples:
     """The map as grids around each pose."""
-    centres = grid.centres()
+    centres = GRID.centres()
     cos, sin = np.cos(pose[:, 2])[:, None, None], np.sin(pose[:, 2])[:, None, None]
     x = pose[:, 0, None, None] + cos * centres[..., 0] - sin * centres[..., 1]
     y = pose[:, 1, None, None] + sin * centres[..., 0] + cos * centres[..., 1]
     depth = np.clip(log.drivable.at(np.stack([x, y], axis=-1)), -DEEPEST, DEEPEST)
-    points = (
-        np.concatenate([resample(line, 0.5) for line in log.dividers]) if log.dividers else np.zeros((0, 2))
-    )
-    divider = np.stack([rasterise(points, one, grid) > 0 for one in pose])
-    layers = np.stack([depth > 0, np.abs(depth) < 0.6 * grid.size, divider], axis=1)
+    points = np.concatenate([np.zeros((0, 2)), *(resample(line, 0.5) for line in log.dividers)])
+    divider = np.stack([rasterise(points, one, GRID) > 0 for one in pose])
+    layers = np.stack([depth > 0, np.abs(depth) < 0.6 * GRID.size, divider], axis=1)
     return {"map": layers.astype(np.uint8), "depth": depth.astype(np.float16)}
 
 
-def map_lines(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
+def map_lines(log: SceneLog, pose: Floats) -> Samples:
     """The map's lines as far as they lie in the grid around each pose."""
     kinds = [(CENTRE, log.centres), (BOUNDARY, log.drivable.contours()), (DIVIDER, log.dividers)]
     lines = [(kind, resample(line, 1.0)) for kind, group in kinds for line in group]
@@ -158,7 +143,7 @@ def map_lines(log: SceneLog, pose: Floats, grid: Grid) -> Samples:
     kind = np.full((len(pose), LINES), -1, dtype=np.int8)
     for row, one in enumerate(pose):
         local = to_frame(points, one)
-        _, inside = grid.index(local)
+        _, inside = GRID.index(local)
         starts, ends = runs(inside, line_of)
         long = ends - starts > 3
         starts, ends = starts[long], ends[long]
@@ -184,9 +169,8 @@ def slices(log: SceneLog, keys: Indices, at: Indices, state: Floats) -> Samples:
     """The kinds of situation that reports tell apart."""
     ego = state[:, 0]
     s, _ = project(ego[at, :2], log.route)
-    ahead = (log.valid[keys, 0][at[:, None] + np.arange(1, FUTURE + 1)]).sum(
-        axis=1
-    )  # key frames, without gaps
+    later = at[:, None] + np.arange(1, FUTURE + 1)
+    ahead = log.valid[keys, 0][later].sum(axis=1)  # key frames, without gaps
     end = ego[at + ahead, :2]
     straight_on = ego[at, :2] + ego[at, 3:] * (KEY_S * ahead)[:, None]
     span = round(KEY_S / log.dt) * FUTURE

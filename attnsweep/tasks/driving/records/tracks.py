@@ -14,7 +14,7 @@ import numpy as np
 from attnsweep.tasks.driving.records.presets import LEAST_WAY
 from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, on_lanes, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
-from attnsweep.tasks.driving.world.geometry import Flags, Floats
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, interpolated
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import DrivableArea
 
@@ -119,9 +119,7 @@ def longest_stretch(track: Track, around: Surroundings) -> Track | None:
 def log_to_goal(
     own: Track, goals: Sequence[Region], others: Sequence[Track], around: Surroundings, *, number: int
 ) -> SceneLog | str:
-    """The scene of somebody whose initial state and goals alone are given, for 4 s among others; or why it
-    makes none.
-    """
+    """The 4 s of somebody whose initial state and goals are given, among others; or why there are none."""
     route = route_to(own.pose[0], goals, around.centres, around.successors, around.neighbours, around.reaches)
     if route is None:
         return NO_LANE
@@ -169,8 +167,7 @@ def entries_of(track: Track, times: Floats) -> tuple[Floats, Flags]:
         velocity = np.zeros((1, 2))
         if len(pose) > 1:
             velocity = np.gradient(pose[:, :2], track.time, axis=0)
-    columns = [*pose.T, *velocity.T]
-    state = np.stack([np.interp(times, track.time, column) for column in columns], axis=1)
+    state = interpolated(times, track.time, np.column_stack([pose, velocity]))
     k = np.clip(np.searchsorted(track.time, times, side="right") - 1, 0, len(pose) - 1)
     after = np.minimum(k + 1, len(pose) - 1)
     between = (times >= track.time[k]) & (times < track.time[after])

@@ -30,9 +30,7 @@ def penetration(
     *,
     inflation: float = 0.0,
 ) -> Float[Tensor, "b t n"]:
-    """How deep the ego of a size, grown by `inflation` metres all in all in length and in width, would be in
-    boxes on its way.
-    """
+    """How deep an ego that is `inflation` metres longer and wider would be in boxes on its way."""
     grown = (size + inflation)[:, None].expand(-1, plan.shape[1], -1)
     ego = torch.cat([plan, grown], dim=-1)
     return -separation(ego[:, :, None], others).clamp(max=0)

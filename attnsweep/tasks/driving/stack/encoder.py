@@ -65,9 +65,7 @@ class BEVEncoder(nn.Module):
 
 
 class Above(nn.Module):
-    """Convolutions down to 16 x 16 tokens, `depth` layers of self-attention among them, and a fine map that
-    takes them back in.
-    """
+    """Convolutions to 16 x 16 tokens, layers of self-attention, and a fine map that takes them back in."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -104,9 +102,7 @@ def window(config: Mapping[str, Any], layer: int) -> Window:
 
 
 def finer(tokens: Tensor, *, cells: int = COARSE) -> Tensor:
-    """Tokens of cells x cells that each hold what lies in their parts, (b, n, parts * c), as a fine map
-    (b, c, 32, 32).
-    """
+    """Tokens (b, n, parts * c) of cells x cells, which hold their parts, as a fine map (b, c, 32, 32)."""
     fold = FINE // cells
     return rearrange(tokens, "b (x y) (i j c) -> b c (x i) (y j)", x=cells, i=fold, j=fold)
 

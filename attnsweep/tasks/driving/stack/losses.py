@@ -47,9 +47,9 @@ HARDEST = 4  # one cell in so many counts
 BLUR = 1.0  # cells, the width of a peak of the heat map
 
 
-def total(terms: Mapping[str, Tensor], weights: Mapping[str, float] = WEIGHTS) -> Tensor:
+def total(terms: Mapping[str, Tensor]) -> Tensor:
     """The weighted sum of the terms."""
-    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
 
 
 def losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import linear
-from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.sensor import GRID
 
-GRID = Grid()
 SIDE = GRID.cells * GRID.size  # m
 WAVES = tuple(2.0**k for k in range(1, 8))  # m: the wave lengths of the code, up to twice the side
 

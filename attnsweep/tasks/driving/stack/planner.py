@@ -117,9 +117,7 @@ class Planner(nn.Module):
         return along(way, points[..., 0], points[..., 1])[..., :2] if self.along else points
 
     def keys(self, link: str, scene: Scene, way: Curve) -> Tensor:
-        """What there is to attend to (b, n, d) over a link, and where it is: in the frame, and along the
-        route.
-        """
+        """What to attend to (b, n, d) over a link, with where it is: in the frame, and along the route."""
         tokens, points = SOURCES[link](scene, self.centres)
         points = points.detach()
         if link == "plan_bev" and self.to_near:
@@ -259,9 +257,7 @@ def ways(way: Curve, s: Tensor, lateral: Tensor) -> Tensor:
 
 
 def vocabulary() -> Tensor:
-    """Arc lengths and distances to the left (v, 2, 8) of all pairs of speeds, in the middle and to both
-    sides.
-    """
+    """Arc lengths and lateral offsets (v, 2, 8) of all pairs of speeds, in the middle and to both sides."""
     times = KEY_S * torch.arange(1, FUTURE + 1)
     speeds = torch.tensor([0.0, 1.0, 2.5, 4.5, 6.5, 9.0, 12.0])
     first, last, side = torch.cartesian_prod(speeds, speeds, torch.tensor([-1.0, 0.0, 1.0])).T[..., None]

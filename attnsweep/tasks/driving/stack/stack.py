@@ -50,9 +50,7 @@ class Stack(nn.Module):
         command: Int8[Tensor, " b"],
         ego_state: Float[Tensor, "b 5"],
     ) -> Prediction:
-        """Of the scanner's grids or the cameras' views and the rest, as in `samples.SAMPLE` and
-        `cameras.CAMERAS`.
-        """
+        """Of the scanner's grids or the cameras' views, as in `samples.SAMPLE` and `cameras.CAMERAS`."""
         features = self.encoder(sensed)
         found = self.track(features) if self.track else None
         lines, line_queries = self.lines(features) if self.lines else (None, None)

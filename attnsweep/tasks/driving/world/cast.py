@@ -4,7 +4,8 @@ Every draw belongs to one scene and comes from its own generator, so a scene is 
 beside it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -65,8 +66,8 @@ class Cast:
     standing: Floats
     delay: Indices
     patience: Floats
-    goal: float  # the arc length of the ego's path at which its route ends
-    light_offset: float  # s, into the cycle of the lights
+    goal: Floats  # (), the arc length of the ego's path at which its route ends
+    light_offset: Floats  # (), s, into the cycle of the lights
 
 
 def draw_cast(road_map: RoadMap, crowd: Crowd, *, dt: float) -> Cast:
@@ -109,9 +110,15 @@ def draw_cast(road_map: RoadMap, crowd: Crowd, *, dt: float) -> Cast:
         standing=np.where(foot, 0.6, rng.uniform(1.6, 3.0, n)),
         delay=np.where(foot, 0, np.round(rng.uniform(0, LONGEST_DELAY_S, n) / dt)).astype(np.int64),
         patience=rng.uniform(1.0, 2.2, n),
-        goal=min(ego.length - 50.0, ego.approach + 70.0),
-        light_offset=float(rng.uniform(0, 100.0)),
+        goal=np.array(min(ego.length - 50.0, ego.approach + 70.0)),
+        light_offset=np.array(rng.uniform(0, 100.0)),
     )
+
+
+def side_by_side(casts: Sequence[Cast]) -> Cast:
+    """The casts of scenes of equal crowds as one, whose arrays have an axis of scenes before the others."""
+    names = [field.name for field in fields(Cast)]
+    return Cast(**{name: np.stack([getattr(cast, name) for cast in casts]) for name in names})
 
 
 class Places:

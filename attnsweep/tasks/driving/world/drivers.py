@@ -4,14 +4,13 @@ A driver follows by the intelligent driver model, obeys lights, and at zones let
 or can no longer stop. Everything is a function of one moment of all scenes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import PEDESTRIAN, Cast
-from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import GREEN_S
 from attnsweep.tasks.driving.world.tables import PathTables, Situation, ZoneTable
@@ -26,41 +25,14 @@ RESTART_S = 2.5  # s, that who is held up takes longer
 
 
 @dataclass(frozen=True)
-class Manners:
-    """Who takes part in all scenes, and how they drive: the arrays of `Cast` of those names, (b, a) each."""
-
-    kind: Indices
-    length: Floats
-    width: Floats
-    wheelbase: Floats
-    side: Floats
-    go: Floats
-    halt: Floats
-    halt_s: Floats
-    eagerness: Floats
-    most: Floats
-    comfortable: Floats
-    headway: Floats
-    standing: Floats
-    delay: Indices
-    patience: Floats
-
-
-def manners_of(casts: Sequence[Cast]) -> Manners:
-    """The manners of the casts of scenes that run side by side."""
-    names = [field.name for field in fields(Manners)]
-    return Manners(**{name: np.stack([getattr(cast, name) for cast in casts]) for name in names})
-
-
-@dataclass(frozen=True)
 class View:
-    """All scenes at `time` (s): the agents' manners and paths, states (b, a, 4), who is `active` (b, a), the
-    seconds `phase` (b, 2) since each group of lights turned green, where everybody is on each path, and the
-    arc length `s` (b, a) of each on its own.
+    """All scenes at `time` (s): the agents and how they drive, as of `cast.side_by_side`, and their paths;
+    states (b, a, 4), who is `active` (b, a), the seconds `phase` (b, 2) since each group of lights turned
+    green, where everybody is on each path, and the arc length `s` (b, a) of each on its own.
     """
 
     time: float
-    manners: Manners
+    manners: Cast
     tables: PathTables
     state: Floats
     active: Flags
@@ -190,9 +162,7 @@ def stop_of_rows(view: View, zones: ZoneTable, allowed: Floats, blocked: Flags, 
 
 
 def time_to(distance: Floats, speed: Floats, acceleration: Floats, most: Floats) -> Floats:
-    """How long one takes for a distance that speeds up to `most` at the given acceleration; 0 where it is
-    behind.
-    """
+    """How long one takes for a distance, speeding up to `most` at that acceleration; 0 where it is behind."""
     most = np.maximum(np.maximum(most, speed), 0.5)
     distance = np.maximum(distance, 0.0)
     speeding_up = (most**2 - speed**2) / (2 * acceleration)

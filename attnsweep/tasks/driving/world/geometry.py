@@ -74,6 +74,11 @@ def stations(xy: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
 
 
+def interpolated(at: Floats, s: Floats, values: Floats) -> Floats:
+    """What values (n, k) at rising `s` (n,) are at `at` (...): (..., k), in proportion; the ends go on."""
+    return np.stack([np.interp(at, s, column) for column in values.T], axis=-1)
+
+
 def distinct(xy: Floats) -> Floats:
     """The polyline without points that repeat the one before."""
     moves = np.hypot(*np.diff(xy, axis=0).T) > 1e-6
@@ -83,8 +88,7 @@ def distinct(xy: Floats) -> Floats:
 def resample(xy: Floats, spacing: float) -> Floats:
     """The polyline (m, 2) through points at equal distances of about `spacing`, both ends kept."""
     s = stations(xy)
-    at = np.linspace(0.0, s[-1], max(2, round(s[-1] / spacing) + 1))
-    return np.stack([np.interp(at, s, xy[:, 0]), np.interp(at, s, xy[:, 1])], axis=1)
+    return interpolated(np.linspace(0.0, s[-1], max(2, round(s[-1] / spacing) + 1)), s, xy)
 
 
 def headings(xy: Floats) -> Floats:

@@ -100,9 +100,7 @@ class Ground:
         return np.asarray(((touched > 0).sum(axis=1) > 1) & ~(held == 4).any(axis=1))
 
     def with_traffic(self, xy: Floats) -> Floats:
-        """By how many metres someone at positions (t, 2) moved in the direction of traffic (t,) since the
-        entry before.
-        """
+        """How many metres (t,) someone at positions (t, 2) moved with traffic since the entry before."""
         points = shapely.points(xy)
         lane, entry = shapely.STRtree(points).query(self.lanes, predicate="contains")
         step, line = np.diff(xy, axis=0, prepend=xy[:1])[entry], self.lines[lane]

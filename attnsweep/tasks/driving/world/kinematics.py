@@ -47,9 +47,7 @@ def not_zero(values: Floats) -> Floats:
 
 
 def free_road(speed: Floats, wanted: Floats, *, most: Floats, exponent: Floats | float = 4.0) -> Floats:
-    """The acceleration on a free road towards the wanted speed; Treiber, Hennecke, Helbing, 2000, equation
-    2.
-    """
+    """The acceleration on a free road to a wanted speed; Treiber, Hennecke, Helbing, 2000, equation 2."""
     return most * (1 - (np.maximum(speed, 0) / np.abs(not_zero(wanted))) ** exponent)
 
 

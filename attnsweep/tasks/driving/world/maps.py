@@ -35,11 +35,10 @@ ARM = 110.0  # m, from a junction to where its roads end
 
 @dataclass(frozen=True)
 class Arm:
-    """A road that leads out of a junction: its middle line from there, and its lanes each way."""
+    """A road that leads out of a junction: its middle line from there, and how many lanes it has each way."""
 
     xy: Floats
-    inward: int
-    outward: int
+    lanes: int
     width: float
     speed_limit: float
 
@@ -51,17 +50,9 @@ class Arm:
 
 
 def draw_arm(
-    rng: np.random.Generator,
-    *,
-    angle: float,
-    start: float,
-    lanes: tuple[int, int],
-    width: float,
-    speed_limit: float,
+    rng: np.random.Generator, *, angle: float, start: float, lanes: int, width: float, speed_limit: float
 ) -> Arm:
-    """A road from `start` metres off the origin outward in the direction `angle`, straight at first and then
-    bent.
-    """
+    """A road that leads off in a direction from `start` metres off the origin, straight and then bent."""
     s = np.arange(0.0, ARM, 1.0)
     bend = rng.choice([0.0, rng.uniform(-1, 1) / 90])
     yaw = angle + bend * np.clip(s - 15.0, 0, 50.0)
@@ -69,7 +60,7 @@ def draw_arm(
     xy = start * np.array([np.cos(angle), np.sin(angle)]) + np.concatenate(
         [np.zeros((1, 2)), np.cumsum(steps, axis=0)]
     )
-    return Arm(xy, lanes[0], lanes[1], width, speed_limit)
+    return Arm(xy, lanes, width, speed_limit)
 
 
 class Draft:
@@ -83,21 +74,9 @@ class Draft:
         self.areas: list[Floats] = []
         self.bays: list[Floats] = []
 
-    def add(
-        self,
-        xy: Floats,
-        width: float,
-        speed_limit: float,
-        *,
-        priority: int = FROM_MAJOR,
-        inside: bool = False,
-        light: int = -1,
-        stop: float = 0.0,
-        on_foot: bool = False,
-    ) -> int:
-        """A new lane's index."""
-        lane = Lane(resample(xy, 1.0), width, speed_limit, (), priority, inside, light, stop, on_foot)
-        self.lanes.append(lane)
+    def add(self, lane: Lane) -> int:
+        """A new lane's index; it gets a point each metre."""
+        self.lanes.append(replace(lane, xy=resample(lane.xy, 1.0)))
         return len(self.lanes) - 1
 
     def join(self, one: int, other: int) -> None:
@@ -110,7 +89,8 @@ class Draft:
         start = np.array([*a.xy[-1], headings(a.xy)[-1]])
         end = np.array([*b.xy[0], headings(b.xy)[0]])
         limit = min(a.speed_limit, b.speed_limit)
-        lane = self.add(bezier(start, end), min(a.width, b.width), limit, priority=priority, inside=True)
+        across = Lane(bezier(start, end), min(a.width, b.width), limit, priority=priority, inside=True)
+        lane = self.add(across)
         self.join(one, lane)
         self.join(lane, other)
         return lane
@@ -122,14 +102,14 @@ class Draft:
         is one, lies `crosswalk` metres from the junction.
         """
         stop = crosswalk + 3 if crosswalk else 0
-        width, limit = arm.width, arm.speed_limit
+        width, limit, lanes = arm.width, arm.speed_limit, range(arm.lanes)
         inward = [
-            self.add(arm.in_lane(k), width, limit, priority=priority, light=light, stop=stop)
-            for k in range(arm.inward)
+            self.add(Lane(arm.in_lane(k), width, limit, priority=priority, light=light, stop=stop))
+            for k in lanes
         ]
-        outward = [self.add(arm.out_lane(k), width, limit, priority=priority) for k in range(arm.outward)]
-        self.dividers += [offset(arm.xy, k * width) for k in range(1 - arm.outward, arm.inward)]
-        self.stop_lines.append(np.array([arm.xy[stop], offset(arm.xy, arm.inward * width)[stop]]))
+        outward = [self.add(Lane(arm.out_lane(k), width, limit, priority=priority)) for k in lanes]
+        self.dividers += [offset(arm.xy, k * width) for k in range(1 - arm.lanes, arm.lanes)]
+        self.stop_lines.append(np.array([arm.xy[stop], offset(arm.xy, arm.lanes * width)[stop]]))
         self.stop_lights.append(light)
         if crosswalk:
             self.add_crosswalk(arm, crosswalk)
@@ -138,9 +118,8 @@ class Draft:
     def add_bays(self, rng: np.random.Generator, arm: Arm) -> None:
         """A strip beside the road on which cars may park, on one of its sides."""
         inward = bool(rng.integers(2))
-        lanes = arm.inward if inward else arm.outward
         first, last = int(rng.uniform(14, 20)), int(rng.uniform(45, 75))
-        side = (1 if inward else -1) * (lanes * arm.width + 1.1)
+        side = (1 if inward else -1) * (arm.lanes * arm.width + 1.1)
         strip = offset(arm.xy, side)[first:last]
         self.areas.append(ribbon(strip, 1.3))
         turn = np.pi if inward else 0.0
@@ -148,14 +127,14 @@ class Draft:
 
     def add_crosswalk(self, arm: Arm, at: int) -> None:
         """The two ways on foot across a road, `at` metres from the junction."""
-        side = (arm.inward * arm.width + 2.5, -arm.outward * arm.width - 2.5)
-        ends = [offset(arm.xy, distance)[at] for distance in side]
+        side = arm.lanes * arm.width + 2.5
+        ends = [offset(arm.xy, distance)[at] for distance in (side, -side)]
         along = offset(arm.xy, 0.0)[at + 1] - arm.xy[at]
         for (start, end), shift in zip((ends, ends[::-1]), (0.6, -0.6), strict=True):
             line = np.array([start, end]) + shift * along
-            self.add(resample(line, 1.0), 2.0, 2.0, priority=ON_FOOT, on_foot=True)
+            self.add(Lane(resample(line, 1.0), 2.0, 2.0, priority=ON_FOOT, on_foot=True))
 
-    def finish(self, seed: int, kind: str, light_groups: int = 0) -> RoadMap:
+    def finish(self, seed: int, kind: str) -> RoadMap:
         """The map, with all routes through it."""
         return RoadMap(
             seed=seed,
@@ -167,7 +146,6 @@ class Draft:
             stop_lights=tuple(self.stop_lights),
             areas=tuple(self.areas),
             bays=np.array(self.bays).reshape(-1, 3),
-            light_groups=light_groups,
         )
 
 
@@ -221,9 +199,8 @@ def junction(rng: np.random.Generator, seed: int, kind: str, *, full: bool) -> R
     draft = Draft()
     roads, ways = {}, {}
     for k in arms:
-        size = (lanes[k], lanes[k])
         roads[k] = draw_arm(
-            rng, angle=turned + angles[k], start=start, lanes=size, width=width, speed_limit=limits[k]
+            rng, angle=turned + angles[k], start=start, lanes=lanes[k], width=width, speed_limit=limits[k]
         )
         ways[k] = draft.add_arm(
             roads[k], light=k % 2 if lit else -1, crosswalk=draw_crosswalk(rng) if full else 0
@@ -236,9 +213,9 @@ def junction(rng: np.random.Generator, seed: int, kind: str, *, full: bool) -> R
         priority = {True: (FROM_MAJOR, LEFT_FROM_MAJOR), False: (FROM_MINOR, LEFT_FROM_MINOR)}[first]
         for one, other in lanes_across(ways[a][0], ways[b][1], turn):
             draft.connect(one, other, priority[turn == 3])
-    mouths = [ribbon(road.xy[:2], road.inward * width + SHOULDER)[[0, 3]] for road in roads.values()]
+    mouths = [ribbon(road.xy[:2], road.lanes * width + SHOULDER)[[0, 3]] for road in roads.values()]
     draft.areas.append(np.concatenate([mouth[::-1] for mouth in mouths]))
-    return draft.finish(seed, kind, light_groups=2 if lit else 0)
+    return draft.finish(seed, kind)
 
 
 def lanes_across(inward: list[int], outward: list[int], turn: int) -> list[tuple[int, int]]:
@@ -264,9 +241,7 @@ def roundabout(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     start, spread = radius + rng.uniform(11.0, 14.0), rng.uniform(0.48, 0.58)
     limit = rng.uniform(8.0, 11.0)
     draft = Draft()
-    roads = [
-        draw_arm(rng, angle=a, start=start, lanes=(1, 1), width=width, speed_limit=limit) for a in angles
-    ]
+    roads = [draw_arm(rng, angle=a, start=start, lanes=1, width=width, speed_limit=limit) for a in angles]
     ways = []
     for road in roads:
         crosswalk = draw_crosswalk(rng) if full else 0
@@ -279,7 +254,7 @@ def roundabout(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
         last = bounds[(k + 1) % len(bounds)]
         turn = np.linspace(first, first + (last - first) % (2 * np.pi), 40)
         arc = radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        arcs.append(draft.add(arc, width, limit, priority=FROM_MAJOR, inside=True))
+        arcs.append(draft.add(Lane(arc, width, limit, inside=True)))
     for k in range(count):
         draft.connect(ways[k][0][0], arcs[2 * k + 1], FROM_MINOR)
         draft.connect(arcs[2 * k - 1], ways[k][1][0], FROM_MAJOR)
@@ -309,8 +284,8 @@ def merge(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     meets = int(rng.uniform(95, 125))
     draft = Draft()
     across = [offset(middle, -(k + 0.5) * width) for k in range(lanes)]
-    before = [draft.add(xy[: meets + 1], width, limit) for xy in across]
-    after = [draft.add(xy[meets:], width, limit) for xy in across]
+    before = [draft.add(Lane(xy[: meets + 1], width, limit)) for xy in across]
+    after = [draft.add(Lane(xy[meets:], width, limit)) for xy in across]
     for one, other in zip(before, after, strict=True):
         draft.join(one, other)
     draft.dividers += [offset(middle, -k * width) for k in range(1, lanes)]
@@ -320,7 +295,7 @@ def merge(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     turn = headings(side)[meets - strip] + rng.uniform(0.1, 0.25)
     ramp = from_frame(np.stack([np.arange(-85.0, 1.0), np.zeros(86)], axis=1), np.array([*end, turn]))
     apart = 0.0015 * np.arange(85.0, -1.0, -1.0) ** 2
-    entry = draft.add(offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR)
+    entry = draft.add(Lane(offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR))
     draft.connect(entry, after[-1], FROM_MINOR)
     draft.areas.append(
         np.concatenate([across[-1][meets - strip : meets + 1], side[meets - strip : meets][::-1]])
@@ -339,7 +314,7 @@ def curve(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
         leave, arrive = int(rng.uniform(70, 110)), int(rng.uniform(28, 40))
         parts = [
             [
-                draft.add(part, width, limit)
+                draft.add(Lane(part, width, limit))
                 for part in (xy[: leave + 1], xy[leave : leave + arrive + 1], xy[leave + arrive :])
             ]
             for xy in across
@@ -353,7 +328,7 @@ def curve(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
         draft.dividers += [offset(line, -k * width) for k in range(1, lanes)]
     draft.dividers.append(middle)
     if full:
-        road = Arm(middle[40:], lanes, lanes, width, limit)
+        road = Arm(middle[40:], lanes, width, limit)
         draft.add_crosswalk(road, at=int(rng.integers(60, 80)))
-        draft.add_bays(rng, Arm(middle[10:120], lanes, lanes, width, limit))
+        draft.add_bays(rng, Arm(middle[10:120], lanes, width, limit))
     return draft.finish(seed, "curve")

@@ -118,7 +118,6 @@ class RoadMap:
     stop_lights: tuple[int, ...] = ()  # the group of lights of each stop line, or -1
     areas: tuple[Floats, ...] = ()  # polygons (n, 2) that are drivable besides the lanes
     bays: Floats = field(default_factory=lambda: np.zeros((0, 3)))
-    light_groups: int = 0
 
     @functools.cached_property
     def paths(self) -> tuple[Path, ...]:
@@ -200,9 +199,7 @@ def rounded(xy: Floats, sigma: float = 1.5) -> Floats:
 
 
 def allowed_speed(limit: Floats, curvature: Floats) -> Floats:
-    """The speed (n,) along a path that limits and bends allow, falling towards each bend no faster than a
-    driver slows down.
-    """
+    """The speed (n,) along a path that limits and bends allow, falling no faster than drivers slow down."""
     speed = np.minimum(limit, np.sqrt(SIDE_ACCELERATION / np.maximum(np.abs(curvature), 1e-4)))
     for i in range(len(speed) - 2, -1, -1):
         speed[i] = min(speed[i], np.sqrt(speed[i + 1] ** 2 + 2 * SLOWING * SPACING))
@@ -210,9 +207,7 @@ def allowed_speed(limit: Floats, curvature: Floats) -> Floats:
 
 
 def zones_of(paths: tuple[Path, ...], one: int, other: int) -> list[Zone]:
-    """The zones of two paths: where vehicles on them would touch, but for the stretch that they share from
-    their start.
-    """
+    """The zones of two paths: where vehicles on them would touch, but for a start that they share."""
     p, q = paths[one], paths[other]
     touching = touches(p, q)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], touching.any(axis=1), [False]])))

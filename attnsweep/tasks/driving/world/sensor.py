@@ -42,6 +42,9 @@ class Grid:
         return np.stack([x, y], axis=-1)
 
 
+GRID = Grid()  # of all samples
+
+
 @dataclass(frozen=True)
 class Scanner:
     """A scanner over the ego's centre: rays per turn, range (m), the standard deviation of a range (m), the
@@ -56,6 +59,9 @@ class Scanner:
     ghosts: float = 0.003
     paint_reach: float = 32.0
     paint_lost: float = 0.3
+
+
+SCANNER = Scanner()
 
 
 @dataclass(frozen=True)
@@ -154,9 +160,7 @@ def returns(ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Gener
 def seen_paint(
     paint: Floats, ranges: Floats, pose: Floats, scanner: Scanner, rng: np.random.Generator
 ) -> Flags:
-    """Which points (n, 2) of paint are seen in a turn of true ranges (r,): near enough, hidden by nobody,
-    and not lost.
-    """
+    """Which points (n, 2) of paint a turn of ranges (r,) sees: near enough, hidden by nobody, not lost."""
     caught = rng.random(len(paint)) > scanner.paint_lost
     local = to_frame(paint, pose)
     distance = np.hypot(local[:, 0], local[:, 1])
@@ -165,8 +169,8 @@ def seen_paint(
     return caught & (distance < scanner.paint_reach) & (distance < first)
 
 
-def layers(scans: Sequence[Scan], red: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
-    """The grids (k + 2, cells, cells) at a pose (3,): the returns of `k` scans, the oldest first, all the
+def layers(scans: Sequence[Scan], red: Floats, pose: Floats) -> NDArray[np.uint8]:
+    """The grids (k + 2, 64, 64) at a pose (3,): the returns of `k` scans, the oldest first, all the
     paint that they saw, and points (n, 2) of stop lines that show red.
     """
     paint = np.concatenate([one.paint for one in scans])
@@ -174,13 +178,11 @@ def layers(scans: Sequence[Scan], red: Floats, pose: Floats, grid: Grid) -> NDAr
         np.unique(paint.view(np.complex128)).view(np.float64).reshape(-1, 2)
     )  # numbers are told apart faster
     groups = [*(one.points for one in scans), once, red]
-    return np.stack([rasterise(points, pose, grid) for points in groups])
+    return np.stack([rasterise(points, pose, GRID) for points in groups])
 
 
 def rasterise(points: Floats, pose: Floats, grid: Grid) -> NDArray[np.uint8]:
-    """How many of the world's points (n, 2) fall into each cell (cells, cells) of the grid at a pose (3,);
-    255 at most.
-    """
+    """How many points (n, 2) of the world fall into each cell of the grid at a pose (3,); 255 at most."""
     index, inside = grid.index(to_frame(points, pose))
     counts = np.bincount(index[inside], minlength=grid.cells**2)
     return np.minimum(counts, 255).astype(np.uint8).reshape(grid.cells, grid.cells)

@@ -28,11 +28,11 @@ class Situation:
 class PathTables:
     """The paths of all agents of all scenes, laid end to end, so that any of them is one gather away."""
 
-    def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
+    def __init__(self, maps: Sequence[RoadMap], cast: Cast) -> None:
         paths = [path for road_map in maps for path in road_map.paths]
         starts = np.concatenate([[0], np.cumsum([len(path.xy) for path in paths])])
         firsts = np.concatenate([[0], np.cumsum([len(road_map.paths) for road_map in maps])])
-        which = np.stack([cast.route for cast in casts]) + firsts[:-1, None]  # (b, a)
+        which = cast.route + firsts[:-1, None]  # (b, a)
         self.first = starts[which]
         self.points = np.array([len(path.xy) for path in paths])[which]
         self.length = SPACING * (self.points - 1)
@@ -94,21 +94,16 @@ class PathTables:
         s, side, yaw, bend = self.project(state[..., 0], state[..., 1])
         return Situation(s, side, wrap(state[:, None, :, 2] - yaw), bend)
 
-    def start(self, casts: Sequence[Cast]) -> Floats:
+    def start(self, cast: Cast) -> Floats:
         """The first state (b, a, 4): on the paths, and turned as a vehicle is that has come along them."""
-        s, speed, side, wheelbase = (
-            np.stack([getattr(cast, name) for cast in casts]) for name in ("s", "speed", "side", "wheelbase")
-        )
-        i = self.index(s)
-        yaw = self.yaw_at(s)
-        rest = s - SPACING * (i - self.first)
-        x = self.x[i] + rest * np.cos(yaw) - side * np.sin(yaw)
-        y = self.y[i] + rest * np.sin(yaw) + side * np.cos(yaw)
-        yaw = yaw - np.arcsin(np.clip(self.curvature[i] * wheelbase / 2, -0.5, 0.5))
-        state = np.stack([x, y, yaw, speed], axis=-1)
-        parked = np.stack([cast.kind for cast in casts]) == PARKED
-        state[parked, :3] = np.stack([cast.pose for cast in casts])[parked]
-        state[parked, 3] = 0.0
+        i, yaw = self.index(cast.s), self.yaw_at(cast.s)
+        rest = cast.s - SPACING * (i - self.first)
+        x = self.x[i] + rest * np.cos(yaw) - cast.side * np.sin(yaw)
+        y = self.y[i] + rest * np.sin(yaw) + cast.side * np.cos(yaw)
+        yaw = yaw - np.arcsin(np.clip(self.curvature[i] * cast.wheelbase / 2, -0.5, 0.5))
+        state = np.stack([x, y, yaw, cast.speed], axis=-1)
+        parked = cast.kind == PARKED
+        state[parked, :3], state[parked, 3] = cast.pose[parked], 0.0
         return state
 
 
@@ -120,10 +115,11 @@ class ZoneTable:
     whether it merges, and whether `one` has priority, `first`.
     """
 
-    def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
+    def __init__(self, maps: Sequence[RoadMap], cast: Cast) -> None:
         rows: list[tuple[float, ...]] = []
-        for scene, (road_map, cast) in enumerate(zip(maps, casts, strict=True)):
-            rows += zone_rows(road_map, cast, scene * len(cast.kind))
+        route = np.where(cast.present & (cast.kind != PARKED), cast.route, -1)
+        for scene, road_map in enumerate(maps):
+            rows += zone_rows(road_map, route[scene], scene * route.shape[1])
         table = np.array(sorted(rows)).reshape(-1, 8)
         self.one, self.other = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
         self.one_from, self.one_to, self.other_from, self.other_to = table[:, 2:6].T.copy()
@@ -138,10 +134,9 @@ class ZoneTable:
         return found
 
 
-def zone_rows(road_map: RoadMap, cast: Cast, first: int) -> list[tuple[float, ...]]:
-    """The rows of one scene, its agents numbered from `first`."""
-    moves = cast.present & (cast.kind != PARKED)
-    on = [np.flatnonzero(moves & (cast.route == route)).tolist() for route in range(len(road_map.paths))]
+def zone_rows(road_map: RoadMap, route: Indices, first: int) -> list[tuple[float, ...]]:
+    """The rows of one scene, whose agents move on routes (a,), -1: nowhere, and are numbered from `first`."""
+    on = [np.flatnonzero(route == one).tolist() for one in range(len(road_map.paths))]
     rows: list[tuple[float, ...]] = []
     for zone in road_map.zones:
         ways = ((zone.one_from, zone.one_to), (zone.other_from, zone.other_to))

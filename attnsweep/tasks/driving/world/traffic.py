@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnsweep.tasks.driving.world import drivers, kinematics
-from attnsweep.tasks.driving.world.cast import CAR, EGO, LONGEST_DELAY_S, PARKED, PEDESTRIAN, Cast
+from attnsweep.tasks.driving.world.cast import (
+    CAR,
+    EGO,
+    LONGEST_DELAY_S,
+    PARKED,
+    PEDESTRIAN,
+    Cast,
+    side_by_side,
+)
 from attnsweep.tasks.driving.world.drivers import CREEP, View
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, overlap, wrap
 from attnsweep.tasks.driving.world.kinematics import DT
@@ -57,13 +65,12 @@ class World:
     """Scenes of equal crowds that run side by side: `b` scenes, `a` agents in each, the ego first."""
 
     def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
-        self.casts, self.manners = casts, drivers.manners_of(casts)
+        self.manners = side_by_side(casts)
         self.kind, self.length, self.width = self.manners.kind, self.manners.length, self.manners.width
-        self.tables, self.zones = PathTables(maps, casts), ZoneTable(maps, casts)
-        self.light_offset = np.array([cast.light_offset for cast in casts])
+        self.tables, self.zones = PathTables(maps, self.manners), ZoneTable(maps, self.manners)
         self.steps = 0
-        self.active = np.stack([cast.present for cast in casts])
-        self.state = self.tables.start(casts)  # (b, a, 4)
+        self.active = self.manners.present
+        self.state = self.tables.start(self.manners)  # (b, a, 4)
         self.slip, self.acceleration, none = (np.zeros(self.active.shape) for _ in range(3))
         kept = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *none.shape))
         self.memory = Memory(none, np.full(none.shape, np.inf), none, kept)
@@ -101,7 +108,7 @@ class World:
     def light_phase(self) -> Floats:
         """Seconds (b, 2) since each group of lights turned green."""
         half = GREEN_S + YELLOW_S + CLEARING_S
-        since = self.steps * DT + self.light_offset
+        since = self.steps * DT + self.manners.light_offset
         return np.stack([since % (2 * half), (since + half) % (2 * half)], axis=1)
 
     @property
@@ -119,9 +126,7 @@ class World:
         )
 
     def step(self, ego: Floats | None = None) -> None:
-        """Moves everything on by DT. `ego` (b, 2) is the acceleration and steering of the egos; without it
-        they are experts.
-        """
+        """Moves on by DT. `ego` (b, 2): acceleration and steering of the egos, who are experts without."""
         view = self.view
         self.before = self.motion
         acceleration = self.decide(view)
@@ -218,7 +223,7 @@ def snapshot(world: World) -> tuple[Floats, Flags, Flags, Floats]:
 
 def crashed(log: Log, world: World) -> Flags:
     """Whether any two agents of a scene (b,) collide, those on foot among themselves left out."""
-    crash = np.zeros(len(world.casts), dtype=bool)
+    crash = np.zeros(len(world.kind), dtype=bool)
     pairs = np.triu(np.ones(2 * (world.kind.shape[1],), dtype=bool), 1)
     on_foot = world.kind == PEDESTRIAN
     counts = pairs & ~(on_foot[:, :, None] & on_foot[:, None])
