@@ -106,12 +106,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
 
 
 def episode(
-    model: nn.Module,
-    preset: presets.Preset,
-    number: int,
-    config: Mapping[str, Any],
-    *,
-    threshold: float,
+    model: nn.Module, preset: presets.Preset, number: int, config: Mapping[str, Any], *, threshold: float
 ) -> tuple[list[Frame], str]:
     """The key frames of a drive over a test map, with agents of that confidence, and its outcome in words."""
     road_map = draw_map(preset.seeds("test")[number], kinds=preset.kinds, full=preset.full)

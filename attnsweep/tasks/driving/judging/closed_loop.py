@@ -94,7 +94,7 @@ def drive(
         if (world.progress > goal + LATE).all():
             break
     state, active, to_stop, red, impeding = (np.stack(part) for part in zip(*entries, strict=True))
-    size = np.stack([world.length, world.width], axis=-1)
+    size = world.size
     routes = [m.paths[route].xy for m, route in zip(maps, world.manners.route[:, EGO], strict=True)]
     progress, lateral_offset = along_routes(state[:, :, EGO], routes, start)
     front = start + progress + size[:, EGO, 0] / 2

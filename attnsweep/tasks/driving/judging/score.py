@@ -98,7 +98,8 @@ def score_drive(drive: Drive, expected: Floats | None = None) -> Scores:
     """
     counts = counted(drive)
     gain = gained(drive, counts)
-    progress = share_of(gain, gain if expected is None else expected)
+    wanted = gain if expected is None else expected
+    progress = np.where(wanted > LEAST_WAY, np.minimum(gain / np.maximum(wanted, LEAST_WAY), 1.0), 1.0)
     found = traffic(drive, counts) | ride(drive, counts) | way(drive, counts)
     flow = np.interp(found["impeding"], [LEAST_IMPEDING, MOST_IMPEDING], [1.0, 0.0])
     made = np.where(progress >= LEAST_PROGRESS, flow, 0.0)
@@ -114,7 +115,8 @@ def traffic(drive: Drive, counts: Flags) -> dict[str, Any]:
     close = near(drive)
     hit = touching(drive, close)
     blamed = at_fault(drive, counts, hit)
-    no_collision = collision_score(drive, blamed)
+    parked = drive.kind == PARKED  # who hits nobody else gets half
+    no_collision = np.where((blamed & ~parked).any(axis=1), 0.0, np.where(blamed.any(axis=1), 0.5, 1.0))
     closing = closes_in(drive, counts, close & ~reached(hit))
     return {
         "no_collision": no_collision,
@@ -175,12 +177,6 @@ def reached(flags: Flags) -> Flags:
 # --- Factors and parts ---
 
 
-def collision_score(drive: Drive, blamed: Flags) -> Floats:
-    """NC (b,) by who (b, a) was hit: 0, or 0.5 where all of them were parked."""
-    parked = drive.kind == PARKED
-    return np.where((blamed & ~parked).any(axis=1), 0.0, np.where(blamed.any(axis=1), 0.5, 1.0))
-
-
 def direction_score(drive: Drive, counts: Flags) -> Floats:
     """DDC (b,): 1 where no second took the ego 2 m or more against traffic, 0 from 6 m on, else 0.5."""
     moved = np.cumsum(np.where(counts, drive.placement.with_traffic, 0.0), axis=0)
@@ -196,11 +192,6 @@ def gained(drive: Drive, counts: Flags) -> Floats:
     most = np.where(kept, drive.progress, 0.0).max(axis=0)
     start = drive.progress[min(drive.handover, len(drive.progress) - 1)]
     return np.maximum(np.minimum(most, drive.way) - start, 0.0)
-
-
-def share_of(own: Floats, expected: Floats) -> Floats:
-    """Progress (b,) as a share of what was expected, at most 1; where no more than 5 m were, 1."""
-    return np.where(expected > LEAST_WAY, np.minimum(own / np.maximum(expected, LEAST_WAY), 1.0), 1.0)
 
 
 def lane_keeping(drive: Drive, counts: Flags) -> Floats:

@@ -23,7 +23,9 @@ def measure_surroundings(readout: Readout, samples: Samples) -> dict[str, float]
     """
     found: dict[str, float] = {}
     if readout.map is not None:
-        found |= map_iou(readout.map, samples["map"])
+        truth = samples["map"].astype(bool)
+        fine = finer(readout.map, truth.shape[-1]).astype(bool)
+        found |= {f"map_iou_{name}": iou(fine[:, k], truth[:, k]) for k, name in enumerate(LAYERS)}
     if readout.line_class is not None and readout.line_points is not None:
         found |= line_f1(readout.line_class, readout.line_points, samples)
     if readout.instances is not None:
@@ -46,12 +48,6 @@ def iou(predicted: Flags, truth: Flags) -> float:
     """Cells in both over cells in either; NaN where there are none."""
     either = int((predicted | truth).sum())
     return float((predicted & truth).sum() / either) if either else float("nan")
-
-
-def map_iou(predicted: Flags, truth: NDArray[np.generic]) -> dict[str, float]:
-    """The IoU of each layer of maps (s, 3, g, g)."""
-    fine, real = finer(predicted, truth.shape[-1]).astype(bool), truth.astype(bool)
-    return {f"map_iou_{name}": iou(fine[:, k], real[:, k]) for k, name in enumerate(LAYERS)}
 
 
 # --- Lines ---

@@ -64,10 +64,10 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Problem:
-    """A planning problem: its initial state as a track, and the positions of its goals."""
+    """A planning problem: its initial state as a track, and where its goals lie."""
 
     track: Track
-    goals: tuple[Element, ...]
+    goals: tuple[Region, ...]
 
 
 def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tuple[str, SceneLog | str]]:
@@ -82,12 +82,14 @@ def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tu
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
     obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
-    problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
+    posed = root.findall("planningProblem")
     drivers = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
     riders = [i for i, obstacle in enumerate(obstacles) if obstacle.on_wheels]
-    if not riders and not problems:
+    if not riders and not posed:
         return [(path.name, "nobody drives in it, and no planning problem is posed")]
-    file = Scenario(path, number, [obstacle.track for obstacle in obstacles], network_of(root, path, step))
+    network = network_of(root, path, step)
+    problems = [problem_of(element, path, step, network.place) for element in posed]
+    file = Scenario(path, number, [obstacle.track for obstacle in obstacles], network)
     found = file.logs(drivers, problems)
     if gives(found) or not riders:
         return found
@@ -123,17 +125,13 @@ class Scenario:
             if isinstance(near, str):
                 found.append(near)
             elif k >= len(egos):
-                goals = self.regions(problems[k - len(egos)])
+                goals = problems[k - len(egos)].goals
                 found.append(log_to_goal(track, goals, self.tracks, near, number=number))
             elif track.has_future or lenient:
                 found.append(log_of(self.tracks, egos[k], near, number=number, lenient=lenient))
             else:
                 found.append(f"there for {track.seconds:.1f} s, less than from key frame to key frame")
         return [(f"{self.path.name}, {track.name}", log) for track, log in zip(own, found, strict=True)]
-
-    def regions(self, problem: Problem) -> list[Region]:
-        """The goals of a problem."""
-        return regions_of(problem.goals, self.network.place, f"{self.path}: {problem.track.name}")
 
 
 def surroundings_of(network: Network, tracks: Sequence[Track]) -> list[Surroundings | str]:
@@ -259,23 +257,22 @@ def velocities(states: Sequence[State], yaw: Floats) -> Floats:
 # --- Planning problems ---
 
 
-def problem_of(element: Element, path: Path, step: float) -> Problem:
-    """A planning problem. Raises UserError where it has no initial state."""
+def problem_of(element: Element, path: Path, step: float, place: Mapping[str, int]) -> Problem:
+    """A planning problem among lanes in their places. Raises UserError where it has no initial state."""
     name = f"planning problem {element.get('id')}"
     initial = element.find("initialState")
     if initial is None:
         raise UserError(f"{path}: {name} has no initialState")
     time, pose, velocity = motion_of([initial], f"{path}: {name}", step)
     goals = [*element.findall("goalState/position"), *element.findall("goalRegion/state/position")]
-    return Problem(Track(name, CAR, EGO_SIZE, time, pose, velocity, gap=1.5 * step), tuple(goals))
+    regions = [region for goal in goals for region in regions_of(goal, place, f"{path}: {name}, goalState")]
+    return Problem(Track(name, CAR, EGO_SIZE, time, pose, velocity, gap=1.5 * step), tuple(regions))
 
 
-def regions_of(goals: Sequence[Element], place: Mapping[str, int], where: str) -> list[Region]:
-    """Where the positions of goals lie: on lanes of the road network, or around a centre."""
-    regions = []
-    for goal in goals:
-        lanes = references(goal, "lanelet")
-        regions += [Region(lane=place[name]) for name in lanes if name in place]
-        centre = None if lanes else centre_of(goal, f"{where}, goalState")
-        regions += [] if centre is None else [Region(centre=centre)]
-    return regions
+def regions_of(goal: Element, place: Mapping[str, int], where: str) -> list[Region]:
+    """Where the position of a goal lies: on lanes of the road network, or around a centre."""
+    lanes = references(goal, "lanelet")
+    if lanes:
+        return [Region(lane=place[name]) for name in lanes if name in place]
+    centre = centre_of(goal, where)
+    return [] if centre is None else [Region(centre=centre)]

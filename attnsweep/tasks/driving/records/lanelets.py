@@ -40,6 +40,7 @@ NOT_DRIVABLE, CROSSWALK = {"sidewalk", "bicycleLane", "crosswalk"}, "crosswalk"
 MOTOR_VEHICLES = {"vehicle", "car", "truck", "bus", "motorcycle", "priorityVehicle", "taxi"}
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
 EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
+Light = tuple[Floats, list[bool], float]  # see `lights_of`
 SAME = 1e-9  # of a bound's length; breakpoints that are closer are one
 
 
@@ -85,7 +86,7 @@ class Network:
 
     lanelets: Mapping[str, Lanelet]
     driven: Mapping[str, Lanelet]
-    lights: Mapping[str, tuple[Floats, list[bool], float]]
+    lights: Mapping[str, Light]
 
     @property
     def place(self) -> dict[str, int]:
@@ -253,7 +254,7 @@ def paint_of(
     return np.unique(np.concatenate([np.zeros((0, 2)), *points]), axis=0)
 
 
-def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats, list[bool], float]]:
+def lights_of(root: Element, path: Path, step: float) -> dict[str, Light]:
     """The active lights: when the phases of a cycle end (n,) in s, in which one stops, and when it began."""
     lights = {}
     for light in root.findall("trafficLight"):
@@ -270,9 +271,7 @@ def lights_of(root: Element, path: Path, step: float) -> dict[str, tuple[Floats,
     return lights
 
 
-def reds(
-    groups: list[tuple[str, ...]], lights: Mapping[str, tuple[Floats, list[bool], float]]
-) -> Callable[[Floats], Flags]:
+def reds(groups: list[tuple[str, ...]], lights: Mapping[str, Light]) -> Callable[[Floats], Flags]:
     """From times (t,), which stop lines (t, lines) show red: those of whose lights none lets one drive."""
 
     def red(times: Floats) -> Flags:

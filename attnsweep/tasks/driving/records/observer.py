@@ -77,9 +77,8 @@ class Observer:
 
 def observer_of(maps: Sequence[RoadMap], world: World, rig: Rig | None = None) -> Observer:
     """The senses of the egos of the own world, with a `rig` of cameras or without."""
-    size = np.stack([world.length, world.width], axis=-1)
     return Observer(
-        lambda: Moment(world.motion, world.before[:, EGO], size, world.active, red_of(maps, world)),
+        lambda: Moment(world.motion, world.before[:, EGO], world.size, world.active, red_of(maps, world)),
         routes=[m.paths[route].xy for m, route in zip(maps, world.manners.route[:, EGO], strict=True)],
         paint=[m.paint for m in maps],
         seeds=[m.seed for m in maps],

@@ -44,9 +44,9 @@ class Preset:
     def train_size(self) -> int:
         return SAMPLES_PER_SCENE * self.train
 
-    def seeds(self, part: str) -> list[int]:
+    def seeds(self, part: str) -> range:
         """The map seeds of a part."""
-        return list(range(FIRST_SEED[part], FIRST_SEED[part] + getattr(self, part)))
+        return range(FIRST_SEED[part], FIRST_SEED[part] + getattr(self, part))
 
     @property
     def label(self) -> str:
@@ -69,7 +69,7 @@ class Preset:
 
     def split(self, kept: Sequence[Recording]) -> dict[str, list[Recording]]:
         """The scenes of each part, by their map seeds."""
-        return {part: [one for one in kept if part_of(one.seed) == part] for part in FIRST_SEED}
+        return {part: [one for one in kept if one.seed in self.seeds(part)] for part in FIRST_SEED}
 
 
 PRESETS = {
@@ -96,7 +96,7 @@ def find(name: object) -> Preset:
 # --- Recording ---
 
 
-def record(preset: Preset, seeds: list[int]) -> list[Recording]:
+def record(preset: Preset, seeds: Sequence[int]) -> list[Recording]:
     """The recordings of scenes, rolled out side by side; each is the same whatever is beside it."""
     maps = [draw_map(seed, kinds=preset.kinds, full=preset.full) for seed in seeds]
     casts = [draw_cast(road_map, preset.crowd, dt=DT) for road_map in maps]
@@ -110,11 +110,6 @@ def record(preset: Preset, seeds: list[int]) -> list[Recording]:
         samples = {} if reason else samples_of(scene, rig=Rig() if preset.cameras else None)
         recordings.append(Recording(seed, samples, reason))
     return recordings
-
-
-def part_of(seed: int) -> str:
-    """The part that a map seed belongs to."""
-    return max(FIRST_SEED, key=lambda part: FIRST_SEED[part] if FIRST_SEED[part] <= seed else -1)
 
 
 def why_dropped(scene: SceneLog, *, crash: bool) -> str:

@@ -37,7 +37,8 @@ def sense(log: SceneLog, keys: Indices, at: Indices, scanner: Scanner) -> tuple[
     valid[:, 0] = False  # the ego does not see itself
     pose = np.ascontiguousarray(state[:, 0, :3])
     size = np.broadcast_to(log.size, (*valid.shape, 2))
-    scans = [no_scan(valid.shape[1])] * len(keys)
+    nothing = Scan(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(valid.shape[1], dtype=np.int64))
+    scans = [nothing] * len(keys)  # where the ego was not there
     scanned = scan(
         pose[known],
         np.concatenate([state[..., :3], size], axis=-1)[known],
@@ -51,11 +52,6 @@ def sense(log: SceneLog, keys: Indices, at: Indices, scanner: Scanner) -> tuple[
     red = [red_points(log.stop_lines, log.red[keys[k]], pose[k]) for k in at]
     grids = [layers(scans[k - SWEEPS + 1 : k + 1], red[row], pose[k]) for row, k in enumerate(at)]
     return np.stack(grids), np.stack([one.hits for one in scans])
-
-
-def no_scan(agents: int) -> Scan:
-    """The scan of a key frame at which the ego was not there."""
-    return Scan(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(agents, dtype=np.int64))
 
 
 def red_points(stop_lines: tuple[Floats, ...], red: Flags, pose: Floats) -> Floats:

@@ -71,7 +71,8 @@ def everyone(log: SceneLog, state: Floats, valid: Flags, at: Indices) -> Samples
     frame = state[at, 0, :3]
     local = in_frame(state[later][..., :3], frame[:, None, None])  # (s, 8, n, 3)
     others = min(local.shape[2] - 1, AGENTS)
-    nearest = order_of_approach(local[:, :, 1:], valid[later][:, :, 1:])[:, :others] + 1
+    distance = np.where(valid[later], np.hypot(local[..., 0], local[..., 1]), np.inf)[:, :, 1:].min(axis=1)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :others] + 1  # who comes nearest first
     boxes = np.zeros((len(at), FUTURE, AGENTS, 5), dtype=np.float32)
     mask = np.zeros((len(at), FUTURE, AGENTS), dtype=bool)
     pick = nearest[:, None, :]
@@ -87,12 +88,6 @@ def everyone(log: SceneLog, state: Floats, valid: Flags, at: Indices) -> Samples
         "future_boxes": boxes,
         "future_boxes_mask": mask,
     }
-
-
-def order_of_approach(local: Floats, valid: Flags) -> Indices:
-    """The others (s, n) of each sample, those first who come nearest to where the ego is (s, t, n, 3)."""
-    distance = np.where(valid, np.hypot(local[..., 0], local[..., 1]), np.inf).min(axis=1)
-    return np.argsort(distance, axis=1, kind="stable")
 
 
 def occupancy(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: Indices) -> NDArray[np.uint8]:

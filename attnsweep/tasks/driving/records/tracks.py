@@ -129,13 +129,7 @@ def log_to_goal(
 
 
 def scene_of(
-    tracks: Sequence[Track],
-    around: Surroundings,
-    *,
-    times: Floats,
-    route: Floats,
-    yields: Flags,
-    number: int,
+    tracks: Sequence[Track], around: Surroundings, *, times: Floats, route: Floats, yields: Flags, number: int
 ) -> SceneLog:
     """The scene at `times` (t,) of tracks, the ego first. Who is never there meanwhile is left out."""
     entries = [entries_of(track, times) for track in tracks]

@@ -74,12 +74,10 @@ class Above(nn.Module):
         self.place: Tensor
         self.register_buffer("place", centres(COARSE), persistent=False)
         self.embed_position = PositionEmbedding(dim)
-        self.blocks = nn.ModuleList(
-            window(config, layer)
-            if config["bev_attention"] == "window"
-            else EncoderBlock(dim, **sizes(config))
-            for layer in range(config["depth"])
-        )
+        blocks: list[nn.Module] = [EncoderBlock(dim, **sizes(config)) for _ in range(config["depth"])]
+        if config["bev_attention"] == "window":  # of neighbours and of tokens apart by turns
+            blocks = [Window(block, spread=layer % 2 == 1) for layer, block in enumerate(blocks)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
         self.up = self.smooth = None
         if reads_fine(config):
@@ -94,11 +92,6 @@ class Above(nn.Module):
         if self.up and self.smooth:
             near = self.smooth(near + finer(self.up(tokens)))
         return Features(tokens, near)
-
-
-def window(config: Mapping[str, Any], layer: int) -> Window:
-    """One layer of self-attention in windows, of neighbours and of tokens apart by turns."""
-    return Window(EncoderBlock(config["dim"], **sizes(config)), spread=layer % 2 == 1)
 
 
 def finer(tokens: Tensor, *, cells: int = COARSE) -> Tensor:

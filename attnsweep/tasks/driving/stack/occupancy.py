@@ -18,7 +18,7 @@ from attnsweep.tasks.driving.records.samples import OCCUPANCY
 from attnsweep.tasks.driving.stack.encoder import COARSE, FINE, Features, convolution, finer, sizes
 
 CELLS = 8  # along a side of the grid whose cells attend
-PARTS = FINE // CELLS
+PARTS, FOLD = FINE // CELLS, COARSE // CELLS
 OPEN = 0.3  # the probability of covering a cell from which on the cell attends to the agent
 
 
@@ -45,7 +45,7 @@ class OccFormer(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         dim, width = config["dim"], config["dim"] // 2
-        self.merge = linear((COARSE // CELLS) ** 2 * dim, dim)
+        self.merge = linear(FOLD**2 * dim, dim)
         self.blocks = nn.ModuleList(OccBlock(config) for _ in range(OCCUPANCY))
         self.to_mask, self.up = linear(dim, width), linear(dim, PARTS**2 * width)
         self.near = convolution(width, width)
@@ -53,7 +53,10 @@ class OccFormer(nn.Module):
 
     def forward(self, agents: Float[Tensor, "b q d"], features: Features) -> Float[Tensor, "b 5 q 32 32"]:
         """Logits of agents."""
-        masks, state, fine = self.to_mask(agents), self.merge(coarser(features.tokens)), []
+        four = rearrange(
+            features.tokens, "b (x i y j) d -> b (x y) (i j d)", x=CELLS, y=CELLS, i=FOLD, j=FOLD
+        )
+        masks, state, fine = self.to_mask(agents), self.merge(four), []
         parts = self.up(state)
         for block in self.blocks:
             state = block(state, agents, self.covered(parts, masks))
@@ -72,11 +75,6 @@ class OccFormer(nn.Module):
         logits = rearrange(logits, "b (n ij) q -> b n ij q", ij=PARTS**2).amax(dim=2)
         likely = (logits + self.bias).sigmoid() >= OPEN
         return likely | ~likely.any(dim=-1, keepdim=True)
-
-
-def coarser(tokens: Tensor) -> Tensor:
-    """Tokens (b, 256, d), those of four neighbours side by side: (b, 64, 4 * d)."""
-    return rearrange(tokens, "b (x i y j) d -> b (x y) (i j d)", x=CELLS, y=CELLS, i=COARSE // CELLS)
 
 
 class OccBlock(nn.Module):

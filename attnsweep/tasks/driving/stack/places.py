@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.nn.attention import linear
-from attnsweep.tasks.driving.world.sensor import GRID
+from attnsweep.tasks.driving.world.sensor import GRID, Grid
 
 SIDE = GRID.cells * GRID.size  # m
 WAVES = tuple(2.0**k for k in range(1, 8))  # m: the wave lengths of the code, up to twice the side
@@ -33,9 +33,7 @@ class PositionEmbedding(nn.Module):
 
 def centres(cells: int) -> Tensor:
     """The middles (cells * cells, 2) of the cells of a coarser grid over the sample's, row by row."""
-    at = (torch.arange(cells) + 0.5) * (SIDE / cells)
-    x, y = torch.meshgrid(at + GRID.back, at - SIDE / 2, indexing="ij")
-    return torch.stack([x, y], dim=-1).flatten(0, 1)
+    return torch.from_numpy(Grid(cells, SIDE / cells).centres()).float().flatten(0, 1)
 
 
 def read(features: Float[Tensor, "b c g g"], points: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n c"]:

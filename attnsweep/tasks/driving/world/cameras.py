@@ -99,14 +99,7 @@ def sight(rig: Rig) -> Sight:
 
 
 def render(
-    pose: Floats,
-    boxes: Floats,
-    kind: Indices,
-    *,
-    area: DrivableArea,
-    paint: Floats,
-    red: Floats,
-    rig: Rig,
+    pose: Floats, boxes: Floats, kind: Indices, *, area: DrivableArea, paint: Floats, red: Floats, rig: Rig
 ) -> NDArray[np.uint8]:
     """The views (c, 3, h, w) at a pose (3,) of boxes (a, 5) of kinds (a,), the ground, and points (n, 2) of
     paint and of stop lines that show red, all in the world.
@@ -118,18 +111,14 @@ def render(
     for a, (x, y) in enumerate(middle):
         reach = np.arcsin(min(1.0, np.hypot(*boxes[a, 3:5]) / 2 / max(np.hypot(x, y), 1e-9)))
         columns = np.flatnonzero(np.abs(wrap(see.azimuth - np.arctan2(y, x))) <= reach)
-        half = np.array([*boxes[a, 3:5], height_of(int(kind[a]), float(boxes[a, 3]))]) / 2
+        high = TALL if kind[a] == CAR and boxes[a, 3] > LONG else HEIGHT[int(kind[a])]
+        half = np.array([*boxes[a, 3:5], high]) / 2
         hit, side = entries(see.rays[:, columns], np.array([x, y, boxes[a, 2] - pose[2]]), half, rig.above)
         row, column = np.nonzero(hit < depth[:, columns])
         shade = np.array(SHADE)[side[row, column], None]
         depth[row, columns[column]] = hit[row, column]
         image[row, columns[column]] = (np.array(COLOUR[int(kind[a])]) * shade).astype(np.uint8)
     return image.reshape(rig.height, rig.count, rig.width, 3).transpose(1, 3, 0, 2)
-
-
-def height_of(kind: int, length: float) -> float:
-    """How high (m) an agent is."""
-    return TALL if kind == CAR and length > LONG else HEIGHT[kind]
 
 
 def empty_world(

@@ -80,7 +80,12 @@ class World:
     @property
     def boxes(self) -> Floats:
         """(b, a, 5)"""
-        return np.stack([*np.moveaxis(self.state[..., :3], -1, 0), self.length, self.width], axis=-1)
+        return np.concatenate([self.state[..., :3], self.size], axis=-1)
+
+    @property
+    def size(self) -> Floats:
+        """(b, a, 2)"""
+        return np.stack([self.length, self.width], axis=-1)
 
     @property
     def motion(self) -> Floats:
@@ -227,9 +232,8 @@ def crashed(log: Log, world: World) -> Flags:
     pairs = np.triu(np.ones(2 * (world.kind.shape[1],), dtype=bool), 1)
     on_foot = world.kind == PEDESTRIAN
     counts = pairs & ~(on_foot[:, :, None] & on_foot[:, None])
-    size = np.stack([world.length, world.width], axis=-1)
     for state, active in zip(log.state, log.active, strict=True):
-        boxes = np.concatenate([state[..., :3], size], axis=-1)
+        boxes = np.concatenate([state[..., :3], world.size], axis=-1)
         hit = overlap(boxes[:, :, None], boxes[:, None]) & active[:, :, None] & active[:, None]
         crash |= (hit & counts).any(axis=(1, 2))
     return crash
