@@ -242,8 +242,6 @@ def draw_prediction(axes: Axes, prediction: Prediction, threshold: float) -> Non
         low, side = GRID.corner, GRID.cells * GRID.size
         extent = (low[1], low[1] + side, low[0], low[0] + side)
         axes.imshow(covered.numpy(), origin="lower", extent=extent, cmap=COVERED, vmin=0.2, vmax=1, zorder=0)
-        axes.set_xlim(BESIDE, -BESIDE)
-        axes.set_ylim(BACK, AHEAD)
     for query in torch.nonzero(sure)[:, 0]:
         x, y, cos, sin, length, width = prediction.agents.box[0, query].tolist()
         box = np.array([x, y, np.arctan2(sin, cos), length, width])

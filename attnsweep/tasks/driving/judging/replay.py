@@ -8,7 +8,7 @@ from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score
 from attnsweep.tasks.driving.records.samples import CENTRE, DEEPEST, FUTURE, KEY_S, Samples
 from attnsweep.tasks.driving.world import kinematics
 from attnsweep.tasks.driving.world.cast import CAR
-from attnsweep.tasks.driving.world.geometry import Flags, Floats, corners, wrap
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, between_cells, corners, wrap
 from attnsweep.tasks.driving.world.ground import Placement
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.sensor import GRID
@@ -125,20 +125,14 @@ def track(samples: Samples, plans: Floats) -> tuple[Floats, Flags]:
     state = np.zeros((len(plan), 4))
     state[:, 3] = samples["ego_state"][:, 0]
     slip = samples["ego_state"][:, 4].astype(float)
-    entries = [motion(state, slip)]
+    entries = [kinematics.motion_of(state, slip)]
     for step in range(round(FUTURE * KEY_S / DT)):
         command = kinematics.pursue(state, plan, elapsed=step * DT, wheelbase=wheelbase, spacing=KEY_S)
         command = np.where(lost[:, None], np.array([LOST_BRAKING, 0.0]), command)
         acceleration = np.maximum(command[:, 0], -state[:, 3] / DT)
         state = kinematics.bicycle(state, acceleration, command[:, 1], wheelbase, dt=DT)
-        entries.append(motion(state, kinematics.slip_of(command[:, 1])))
+        entries.append(kinematics.motion_of(state, kinematics.slip_of(command[:, 1])))
     return np.stack(entries), lost
-
-
-def motion(state: Floats, slip: Floats) -> Floats:
-    """x, y, yaw, vx, vy (s, 5) of bicycles (s, 4) that go at a slip angle (s,)."""
-    course, speed = state[:, 2] + slip, state[:, 3]
-    return np.stack([*state[:, :3].T, speed * np.cos(course), speed * np.sin(course)], axis=1)
 
 
 def between(boxes: Floats, there: Flags) -> tuple[Floats, Flags]:
@@ -181,12 +175,5 @@ def depth_at(depth: NDArray[np.generic], points: Floats) -> Floats:
     """
     place = (points - GRID.corner) / GRID.size
     inside = ((place >= 0) & (place < GRID.cells)).all(axis=-1)
-    at = np.clip(place - 0.5, 0, GRID.cells - 1.001)
-    low = at.astype(np.int64)
-    share, (x, y) = at - low, np.moveaxis(low, -1, 0)
     rows = np.arange(len(points)).reshape(-1, *(1,) * (points.ndim - 2))
-    fx, fy = share[..., 0], share[..., 1]
-    d = depth.astype(np.float64)
-    near = d[rows, x, y] * (1 - fy) + d[rows, x, y + 1] * fy
-    far = d[rows, x + 1, y] * (1 - fy) + d[rows, x + 1, y + 1] * fy
-    return np.where(inside, near * (1 - fx) + far * fx, DEEPEST)
+    return np.where(inside, between_cells(depth.astype(np.float64), place, rows), DEEPEST)

@@ -85,7 +85,7 @@ class Recorded:
         """
         if self.format == "nuscenes":
             for number, scene in enumerate(nuscenes.scenes_of(self.root)):
-                yield Job(record_log, (scene.name, scene.log, number, scene.drive), 1)
+                yield Job(record_logs, ([(scene.name, scene.log)], number, scene.drive), 1)
             return
         for i, path in enumerate(self.files):
             yield Job(record_file, (path, content_of(path), i * APART), 1)
@@ -164,21 +164,18 @@ def record_file(path: Path, content: bytes | str, number: int) -> list[Recording
     if isinstance(content, str):
         return [Recording(number, {}, content, str(path))]
     try:
-        logs = commonroad.logs_of(path, number=number, content=content)
-        return [recording_of(name, log, number + k, str(path)) for k, (name, log) in enumerate(logs)]
+        return record_logs(commonroad.logs_of(path, number=number, content=content), number, str(path))
     except UserError as error:
         return [Recording(number, {}, str(error), str(path))]
     except Exception as error:
         return [Recording(number, {}, f"{path} cannot be read: {reason(error)}", str(path))]
 
 
-def record_log(name: str, log: SceneLog | str, number: int, drive: str) -> list[Recording]:
-    """The recording of one scene of a drive of nuScenes."""
-    return [recording_of(name, log, number, drive)]
-
-
-def recording_of(name: str, log: SceneLog | str, number: int, group: str) -> Recording:
-    """The samples of a log, or why there is none."""
-    if isinstance(log, str):
-        return Recording(number, {}, f"{name}: {log}", group)
-    return Recording(number, samples_of(log), "", group)
+def record_logs(logs: Sequence[tuple[str, SceneLog | str]], number: int, group: str) -> list[Recording]:
+    """The samples of named logs, numbered from `number` on, or why there are none."""
+    return [
+        Recording(n, {}, f"{name}: {log}", group)
+        if isinstance(log, str)
+        else Recording(n, samples_of(log), "", group)
+        for n, (name, log) in enumerate(logs, number)
+    ]

@@ -19,7 +19,15 @@ from attnsweep.tasks.driving.records.samples import (
     in_frame,
 )
 from attnsweep.tasks.driving.records.sensed import route_turn
-from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices, project, resample, to_frame
+from attnsweep.tasks.driving.world.geometry import (
+    Flags,
+    Floats,
+    Indices,
+    from_frame,
+    project,
+    resample,
+    to_frame,
+)
 from attnsweep.tasks.driving.world.sensor import GRID, rasterise
 
 
@@ -116,11 +124,8 @@ def occupancy(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: In
 
 def map_grids(log: SceneLog, pose: Floats) -> Samples:
     """The map as grids around each pose."""
-    centres = GRID.centres()
-    cos, sin = np.cos(pose[:, 2])[:, None, None], np.sin(pose[:, 2])[:, None, None]
-    x = pose[:, 0, None, None] + cos * centres[..., 0] - sin * centres[..., 1]
-    y = pose[:, 1, None, None] + sin * centres[..., 0] + cos * centres[..., 1]
-    depth = np.clip(log.drivable.at(np.stack([x, y], axis=-1)), -DEEPEST, DEEPEST)
+    centres = from_frame(GRID.centres(), pose[:, None, None])
+    depth = np.clip(log.drivable.at(centres), -DEEPEST, DEEPEST)
     points = np.concatenate([np.zeros((0, 2)), *(resample(line, 0.5) for line in log.dividers)])
     divider = np.stack([rasterise(points, one, GRID) > 0 for one in pose])
     layers = np.stack([depth > 0, np.abs(depth) < 0.6 * GRID.size, divider], axis=1)

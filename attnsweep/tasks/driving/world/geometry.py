@@ -5,6 +5,8 @@ leading axes and computes element by element: no sum runs along a batch, so that
 does not depend, to the last bit, on the scenes beside it.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,18 @@ def from_frame(points: Floats, pose: Floats) -> Floats:
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x, y = points[..., 0], points[..., 1]
     return np.stack([pose[..., 0] + cos * x - sin * y, pose[..., 1] + sin * x + cos * y], axis=-1)
+
+
+def between_cells(values: NDArray[np.floating[Any]], places: Floats, *rows: Indices) -> Floats:
+    """What grids (..., x, y), known at the middles of their cells, are at places (..., 2) in cells from their
+    corners, in proportion; off a grid as on its edge. `rows` are the places' indices of the leading axes.
+    """
+    at = np.clip(places - 0.5, 0, np.array(values.shape[-2:]) - 1.001)
+    low = at.astype(np.int64)
+    (fx, fy), (x, y) = np.moveaxis(at - low, -1, 0), np.moveaxis(low, -1, 0)
+    near = values[*rows, x, y] * (1 - fy) + values[*rows, x, y + 1] * fy
+    far = values[*rows, x + 1, y] * (1 - fy) + values[*rows, x + 1, y + 1] * fy
+    return near * (1 - fx) + far * fx
 
 
 # --- Oriented boxes ---

@@ -30,6 +30,13 @@ def bicycle(state: Floats, acceleration: Floats, steering: Floats, wheelbase: Fl
     )
 
 
+def motion_of(state: Floats, slip: Floats) -> Floats:
+    """x, y, yaw, vx, vy (..., 5) of bicycles (..., 4) that go at a slip angle (...)."""
+    course, speed = state[..., 2] + slip, state[..., 3:]
+    velocity = speed * np.stack([np.cos(course), np.sin(course)], axis=-1)
+    return np.concatenate([state[..., :3], velocity], axis=-1)
+
+
 def slip_of(steering: Floats) -> Floats:
     """The angle from a bicycle's axis to the velocity of its centre."""
     return np.arctan(np.tan(steering) / 2)

@@ -96,11 +96,12 @@ class Draft:
         return lane
 
     def add_arm(
-        self, arm: Arm, *, light: int = -1, priority: int = FROM_MAJOR, crosswalk: int = 0
+        self, rng: np.random.Generator, arm: Arm, *, full: bool, light: int = -1, priority: int = FROM_MAJOR
     ) -> tuple[list[int], list[int]]:
-        """The lanes into and out of the junction, innermost first, with their paint; a crosswalk, where there
-        is one, lies `crosswalk` metres from the junction.
+        """The lanes into and out of the junction, innermost first, with their paint; `full`: with a crosswalk
+        a few metres from the junction and bays beside the road, or without.
         """
+        crosswalk = int(rng.integers(3, 6)) if full and rng.random() < 0.5 else 0
         stop = crosswalk + 3 if crosswalk else 0
         width, limit, lanes = arm.width, arm.speed_limit, range(arm.lanes)
         inward = [
@@ -113,6 +114,8 @@ class Draft:
         self.stop_lights.append(light)
         if crosswalk:
             self.add_crosswalk(arm, crosswalk)
+        if full and rng.random() < 0.6:
+            self.add_bays(rng, arm)
         return inward, outward
 
     def add_bays(self, rng: np.random.Generator, arm: Arm) -> None:
@@ -202,11 +205,7 @@ def junction(rng: np.random.Generator, seed: int, kind: str, *, full: bool) -> R
         roads[k] = draw_arm(
             rng, angle=turned + angles[k], start=start, lanes=lanes[k], width=width, speed_limit=limits[k]
         )
-        ways[k] = draft.add_arm(
-            roads[k], light=k % 2 if lit else -1, crosswalk=draw_crosswalk(rng) if full else 0
-        )
-        if full and rng.random() < 0.6:
-            draft.add_bays(rng, roads[k])
+        ways[k] = draft.add_arm(rng, roads[k], full=full, light=k % 2 if lit else -1)
     for a, b in itertools.permutations(arms, 2):
         turn = (b - a) % 4  # 1: to the right, 2: straight on, 3: to the left
         first = lit or a % 2 == major
@@ -227,11 +226,6 @@ def lanes_across(inward: list[int], outward: list[int], turn: int) -> list[tuple
     return list(zip(inward, outward, strict=False))
 
 
-def draw_crosswalk(rng: np.random.Generator) -> int:
-    """How far from the junction a crosswalk lies, in metres; 0: there is none."""
-    return int(rng.integers(3, 6)) if rng.random() < 0.5 else 0
-
-
 def roundabout(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     """Three or four roads around a circle of one lane, on which traffic has priority."""
     width, turned = rng.uniform(3.5, 4.2), rng.uniform(0, 2 * np.pi)
@@ -242,12 +236,7 @@ def roundabout(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     limit = rng.uniform(8.0, 11.0)
     draft = Draft()
     roads = [draw_arm(rng, angle=a, start=start, lanes=1, width=width, speed_limit=limit) for a in angles]
-    ways = []
-    for road in roads:
-        crosswalk = draw_crosswalk(rng) if full else 0
-        ways.append(draft.add_arm(road, priority=FROM_MINOR, crosswalk=crosswalk))
-        if full and rng.random() < 0.6:
-            draft.add_bays(rng, road)
+    ways = [draft.add_arm(rng, road, full=full, priority=FROM_MINOR) for road in roads]
     bounds = np.concatenate([[a - spread, a + spread] for a in angles])  # leaves, enters, leaves, ...
     arcs = []
     for k, first in enumerate(bounds):

@@ -18,6 +18,7 @@ from attnsweep.tasks.driving.world.geometry import (
     Flags,
     Floats,
     Indices,
+    between_cells,
     headings,
     offset,
     overlap,
@@ -262,13 +263,7 @@ class DrivableArea:
 
     def at(self, points: Floats) -> Floats:
         """The depth (...) at world points (..., 2), interpolated between cells; exact to about 0.2 m."""
-        grid = np.clip((points - self.corner) / CELL - 0.5, 0, np.array(self.depth.shape) - 1.001)
-        low = grid.astype(np.int64)
-        fx, fy = grid[..., 0] - low[..., 0], grid[..., 1] - low[..., 1]
-        x, y = low[..., 0], low[..., 1]
-        d = self.depth
-        left = d[x, y] * (1 - fy) + d[x, y + 1] * fy
-        return left * (1 - fx) + (d[x + 1, y] * (1 - fy) + d[x + 1, y + 1] * fy) * fx
+        return between_cells(self.depth, (points - self.corner) / CELL)
 
     def contours(self, depth: float = 0.0) -> list[Floats]:
         """The lines (n, 2) along which the area is that deep; 0: its border."""

@@ -90,10 +90,7 @@ class World:
     @property
     def motion(self) -> Floats:
         """x, y, yaw, vx, vy (b, a, 5)"""
-        course = self.state[..., 2] + self.slip
-        speed = self.state[..., 3]
-        velocity = np.stack([speed * np.cos(course), speed * np.sin(course)], axis=-1)
-        return np.concatenate([self.state[..., :3], velocity], axis=-1)
+        return kinematics.motion_of(self.state, self.slip)
 
     @property
     def own_s(self) -> Floats:
