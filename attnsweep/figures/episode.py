@@ -169,9 +169,8 @@ def frame(driven: Drive, key: int, seen: Samples, prediction: Prediction, *, thr
 
 def strip(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
     """Writes some of the frames side by side, evenly spaced in time, as a PNG."""
-    chosen = [
-        frames[i] for i in np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
-    ]
+    places = np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
+    chosen = [frames[i] for i in places]
     with matplotlib.rc_context(STYLE):
         figure = pictures(chosen, title, footnote=FOOTNOTE)
         figure.savefig(file, format="png", dpi=150)
@@ -226,10 +225,8 @@ def draw_sensor(axes: Axes, bev: np.ndarray) -> None:
     layers += [(sweep, INK, 3.0) for sweep in sweeps]
     fade = [1.0, 1.0, *np.linspace(0.15, 0.9, len(sweeps))]
     for (layer, colour, size), alpha in zip(layers, fade, strict=True):
-        places = GRID.centres()[layer > 0]
-        axes.plot(
-            places[:, 1], places[:, 0], "s", color=colour, alpha=alpha, markersize=size, markeredgewidth=0
-        )
+        x, y = GRID.centres()[layer > 0].T
+        axes.plot(y, x, "s", color=colour, alpha=alpha, markersize=size, markeredgewidth=0)
 
 
 def draw_prediction(axes: Axes, prediction: Prediction, threshold: float) -> None:

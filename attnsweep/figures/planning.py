@@ -1,13 +1,12 @@
-"""Draws which stages of the planning stack help it to drive, as UniAD's Table 2 and as a figure, and renders
-how a trained planner drives.
+"""Draws which stages of the planning stack help it to drive, or renders how one planner drives.
 
     python -m attnsweep planning results/ [--against id12] [--out figures/] [--where "epochs == 10"]
     python -m attnsweep planning results/ --episode TRIAL_ID [--map 3]
 
-The first writes all settings in the layout of that table (`table2.py`), and draws the closed-loop score of
-each that plans, and how it differs from that of one set of stages: paired, map by map. The second drives a
-test map and leaves a film (GIF) and a strip (PNG) of it: what the sensor returns, the agents that were found,
-their futures, the occupancy, and the plan.
+The first writes all settings in the layout of UniAD's Table 2, and draws the closed-loop score of each that
+plans, and how it differs from that of one set of stages: paired, map by map. The second drives a test map and
+leaves a film (GIF) and a strip (PNG) of it: what the sensor returns, the agents that were found, their
+futures, the occupancy, and the plan.
 """
 
 import argparse

@@ -209,9 +209,8 @@ def joints(network: Any) -> list[Floats]:
             other = network.get_lane((end, beyond, follows))
             turn = wrap(np.array(lane.heading_at(lane.length) - other.heading_at(0.0)))
             if np.abs(turn) < 1.0:
-                line = distinct(
-                    np.concatenate([offset_line(lane, 0.0)[-JOINT:], offset_line(other, 0.0)[:JOINT]])
-                )
+                meeting = offset_line(lane, 0.0)[-JOINT:], offset_line(other, 0.0)[:JOINT]
+                line = distinct(np.concatenate(meeting))
                 found.append(ribbon(resample(line, 1.0), lane.width_at(lane.length) / 2 + SHOULDER))
     return found
 

@@ -45,11 +45,13 @@ def scenes_of(readout: Readout, samples: Samples) -> Iterator[tuple[Readout, Sam
         part = {name: array[first:last] for name, array in samples.items()}
         previous = part["previous"].astype(np.int64)
         part["previous"] = np.where(previous >= 0, previous - first, -1)
-        own: dict[str, Any] = {field.name: getattr(readout, field.name) for field in fields(Readout)}
-        cut: dict[str, Any] = {
-            name: None if values is None else values[first:last] for name, values in own.items()
-        }
-        yield Readout(**cut), part
+        yield Readout(**{name: values[first:last] for name, values in told(readout).items()}), part
+
+
+def told(readout: Readout) -> dict[str, Any]:
+    """The arrays that there are."""
+    arrays = {field.name: getattr(readout, field.name) for field in fields(Readout)}
+    return {name: values for name, values in arrays.items() if values is not None}
 
 
 def read_out(
@@ -76,11 +78,8 @@ def predict(planner: nn.Module, inputs: Iterable[NDArray[np.generic]]) -> Predic
 
 def joined(parts: list[Readout]) -> Readout:
     """The readouts of several batches in one."""
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Readout)}
-    arrays: dict[str, Any] = {
-        name: None if column[0] is None else np.concatenate(column) for name, column in columns.items()
-    }
-    return Readout(**arrays)
+    rows = [told(part) for part in parts]
+    return Readout(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
 def compact(prediction: Prediction) -> Readout:

@@ -35,9 +35,8 @@ def score_plans(samples: Samples, plans: Floats) -> Scores:
 def replay(samples: Samples, plans: Floats) -> Drive:
     """The drives that track plans (s, 8, 3) from where and as fast as the ego was, at 10 Hz for 4 s."""
     ego, lost = track(samples, plans)
-    others, there = between(
-        samples["future_boxes"].astype(float), np.asarray(samples["future_boxes_mask"], bool)
-    )
+    there = np.asarray(samples["future_boxes_mask"], bool)
+    others, there = between(samples["future_boxes"].astype(float), there)
     state = np.concatenate([ego[:, :, None], others], axis=2)
     count, agents = state.shape[1:3]
     own = samples["size"].astype(float)[:, None]

@@ -128,9 +128,8 @@ def drive_of(
     states, actives, sizes, kinds = zip(*entries, strict=True)
     state, size = padded(states, axis=1), sizes[-1]
     ego = state[:, :, EGO]
-    progress, lateral_offset = closed_loop.along_routes(
-        ego, [run.route for run in runs], np.array([run.start for run in runs])
-    )
+    routes, start = [run.route for run in runs], np.array([run.start for run in runs])
+    progress, lateral_offset = closed_loop.along_routes(ego, routes, start)
     places = [run.scenery.ground.placement(ego[:, b], size[b, EGO]) for b, run in enumerate(runs)]
     return Drive(
         dt=DT,

@@ -85,9 +85,7 @@ def no_nearer(one: Floats, other: Floats) -> Floats:
     """What `chamfer` of polylines (k, p, 2) cannot be below (k,): the same to the boxes around them."""
     ways = []
     for points, line in ((one, other), (other, one)):
-        off = np.maximum(
-            np.maximum(line.min(axis=1)[:, None] - points, points - line.max(axis=1)[:, None]), 0
-        )
+        off = points - points.clip(line.min(axis=1)[:, None], line.max(axis=1)[:, None])
         ways.append(np.hypot(off[..., 0], off[..., 1]).mean(axis=1))
     return (ways[0] + ways[1]) / 2
 

@@ -161,9 +161,8 @@ def lanelet_of(element: Element, path: Path) -> Lanelet | None:
     """
     where = f"{path}: lanelet {element.get('id')}"
     bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
-    sides = [
-        bound_points(bound, f"{where}, {side}") for bound, side in zip(bounds, ("left", "right"), strict=True)
-    ]
+    names = (f"{where}, left", f"{where}, right")
+    sides = [bound_points(bound, name) for bound, name in zip(bounds, names, strict=True)]
     repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
     left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
     if len(distinct((left + right) / 2)) == 1:

@@ -53,9 +53,7 @@ class StreetMap:
         centres = [line for line in self.lanes if reaches(line, within)]
         dividers = [(line, paint) for line, paint in self.dividers if reaches(line, within)]
         areas = [area for area in self.areas if reaches(area[0], within)]
-        drivable = drivable_area(
-            [polygon for polygon, _ in areas], holes=[holes for _, holes in areas], within=within
-        )
+        drivable = drivable_area([one[0] for one in areas], holes=[one[1] for one in areas], within=within)
         paint = [dashed(line) for line, marking in dividers if "DASHED" in marking]
         paint += [resample(line, 0.5) for line, marking in dividers if marking and "DASHED" not in marking]
         paint += [resample(line, 0.5) for line in self.crosswalks if reaches(line, within)]
@@ -108,10 +106,8 @@ class Shapes:
         """A polygon and its holes."""
         row, where = pick(self.tables, "polygon", token, where), f"{self.file}: polygon {token}"
         gaps = [hole.get("node_tokens") if isinstance(hole, dict) else None for hole in row["holes"]]
-        return (
-            self.points(row["exterior_node_tokens"], where, 3),
-            [self.points(gap, f"{where}, hole", 3) for gap in gaps],
-        )
+        outline = self.points(row["exterior_node_tokens"], where, 3)
+        return outline, [self.points(gap, f"{where}, hole", 3) for gap in gaps]
 
     def line(self, token: object, where: str) -> Floats:
         """A line without repeated points."""

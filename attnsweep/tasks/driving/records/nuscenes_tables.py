@@ -6,6 +6,7 @@ Raised is a UserError that names file and record, where something is missing, ma
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,9 @@ def version_folder(root: Path) -> Path:
     return found[0]
 
 
-def scene_rows(root: Path) -> list[Row]:
-    """The rows of the table of scenes in the order of their names."""
-    found = table(version_folder(root), "scene", TABLES["scene"])
-    return sorted(found.values(), key=lambda row: row["name"])
+def count_scenes(root: Path) -> int:
+    """How many scenes there are."""
+    return len(table(version_folder(root), "scene", TABLES["scene"]))
 
 
 def files_of(root: Path) -> list[Path]:
@@ -115,14 +115,31 @@ def figures(value: object, count: int, where: str, *, most: float = FARTHEST) ->
     return tuple(float(one) for one in numbers)
 
 
-def time_of(row: Row, folder: Path, name: str) -> float:
-    """A record's time in seconds."""
-    where = f"{folder / name}.json: {row['token']}, timestamp"
-    return figures([row["timestamp"]], 1, where, most=1e6 * LATEST)[0] * 1e-6
+@dataclass(frozen=True)
+class Tables:
+    """The rows of the tables in a folder, by table and token."""
+
+    folder: Path
+    rows: Mapping[str, Mapping[str, Row]]
+
+    def place(self, name: str, token: str) -> str:
+        """Where a row is to be found, for who must mend it."""
+        return f"{self.folder / name}.json: {token}"
+
+    def time(self, name: str, row: Row) -> float:
+        """A record's time in seconds."""
+        where = f"{self.place(name, row['token'])}, timestamp"
+        return figures([row["timestamp"]], 1, where, most=1e6 * LATEST)[0] * 1e-6
+
+    def pose(self, name: str, row: Row) -> tuple[float, float, float]:
+        """x, y and yaw of a record with a translation and a rotation, a quaternion w, x, y, z."""
+        where = self.place(name, row["token"])
+        x, y, _ = figures(row["translation"], 3, f"{where}, translation")
+        a, b, c, d = figures(row["rotation"], 4, f"{where}, rotation")
+        return x, y, float(np.arctan2(2 * (a * d + b * c), a * a + b * b - c * c - d * d))
 
 
-def pose_of(row: Row, where: str) -> tuple[float, float, float]:
-    """x, y and yaw of a record with a translation and a rotation, a quaternion w, x, y, z."""
-    x, y, _ = figures(row["translation"], 3, f"{where}, translation")
-    a, b, c, d = figures(row["rotation"], 4, f"{where}, rotation")
-    return x, y, float(np.arctan2(2 * (a * d + b * c), a * a + b * b - c * c - d * d))
+def tables_of(root: Path) -> Tables:
+    """All that are read."""
+    folder = version_folder(root)
+    return Tables(folder, {name: table(folder, name, fields) for name, fields in TABLES.items()})

@@ -66,18 +66,14 @@ class Recorded:
     def total(self) -> int:
         """How many files, or scenes of nuScenes, there are to read."""
         if self.format == "nuscenes":
-            return len(nuscenes_tables.scene_rows(self.root))
+            return nuscenes_tables.count_scenes(self.root)
         return len(self.files)
 
     def content(self) -> dict[str, object]:
         """What the checksum of the data is taken of: the format, its reader, and each file's own checksum."""
         folder = self.root.parent if self.root.is_file() else self.root
-        names = {os.path.relpath(path, folder): path for path in self.files}
-        return {
-            "format": self.format,
-            "reader": READER,
-            "recorded": {name: checksum(path) for name, path in names.items()},
-        }
+        checksums = {os.path.relpath(path, folder): checksum(path) for path in self.files}
+        return {"format": self.format, "reader": READER, "recorded": checksums}
 
     def jobs(self) -> Iterator[Job]:
         """A job for each CommonRoad file, or for each scene of nuScenes; both are read here, since another

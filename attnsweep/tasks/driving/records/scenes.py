@@ -282,10 +282,8 @@ def results(
 def joined(parts: list[Samples]) -> Samples:
     """The samples of several scenes in one; `previous` counts on."""
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    starts = np.repeat(
-        np.cumsum([0] + [len(part["previous"]) for part in parts[:-1]]),
-        [len(part["previous"]) for part in parts],
-    )
+    lengths = [len(part["previous"]) for part in parts]
+    starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
     previous = arrays["previous"]
     arrays["previous"] = np.where(previous >= 0, previous + starts, -1).astype(np.int32)
     return arrays

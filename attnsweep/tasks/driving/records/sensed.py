@@ -68,10 +68,7 @@ def navigation(route: Floats, pose: Floats) -> Samples:
     points = interpolated(ahead, stations(route), route)
     turn = route_turn(route, s, ROUTE_POINTS * ROUTE_STEP)
     command = np.where(turn > 0.5, LEFT, np.where(turn < -0.5, RIGHT, STRAIGHT))
-    return {
-        "route": to_frame(points, pose[:, None]).astype(np.float32),
-        "command": command.astype(np.int8),
-    }
+    return {"route": to_frame(points, pose[:, None]).astype(np.float32), "command": command.astype(np.int8)}
 
 
 def route_turn(route: Floats, s: Floats, reach: float) -> Floats:

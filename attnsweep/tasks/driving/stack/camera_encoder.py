@@ -61,9 +61,8 @@ class CameraEncoder(nn.Module):
         """Of the views (b, v, 3, h, w), 0 to 255."""
         b, views = cams.shape[:2]
         near = self.trunk(cams.flatten(0, 1).to(self.at.dtype) / 127.5 - 1)
-        shown = torch.cat(
-            [self.shown(features, views) for features in (near, self.deeper(near))], dim=1
-        )  # (b, c + d, n, z)
+        both = (near, self.deeper(near))
+        shown = torch.cat([self.shown(features, views) for features in both], dim=1)  # (b, c + d, n, z)
         keys = self.to_key(rearrange(shown, "b c n z -> (b n) z c")) + self.height
         queries, mask = (one.repeat(b, 1)[:, None] for one in (self.to_query(self.cells), self.seen))
         read = self.around(queries, lambda x: self.attention(x, keys, mask=mask))

@@ -109,11 +109,8 @@ def agent_losses(agents: Agents, pairs: Matching, batch: Batch) -> dict[str, Ten
     box, wanted = pairs.of_queries(agents.box), pairs.of_targets(batch["box"])
     terms = {"found": focal(agents.logit, there).sum() / count}
     off = (box - wanted[:, :6]).abs()
-    terms |= {
-        "place": off[:, :2].sum() / count,
-        "yaw": off[:, 2:4].sum() / count,
-        "size": off[:, 4:].sum() / count,
-    }
+    for name, part in (("place", off[:, :2]), ("yaw", off[:, 2:4]), ("size", off[:, 4:])):
+        terms[name] = part.sum() / count
     velocity = pairs.of_queries(agents.velocity) - pairs.of_targets(batch["velocity"])
     terms["velocity"] = velocity.abs().sum() / count
     if agents.offset is not None:
@@ -194,10 +191,8 @@ def line_losses(lines: Lines, batch: Batch) -> dict[str, Tensor]:
     target[pairs.example, pairs.query] = pairs.of_targets(kind)
     off = apart[pairs.example, pairs.query, pairs.target].sum() / mask.sum().clamp(min=1)
     rarely = lines.logits.new_tensor([1.0] * KINDS + [0.2])
-    return {
-        "line_kind": F.cross_entropy(lines.logits.transpose(1, 2), target, weight=rarely),
-        "line_points": off,
-    }
+    kinds = F.cross_entropy(lines.logits.transpose(1, 2), target, weight=rarely)
+    return {"line_kind": kinds, "line_points": off}
 
 
 # --- The plan ---

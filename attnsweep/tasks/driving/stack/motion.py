@@ -4,7 +4,7 @@ A query per agent and mode attends to the agents, to the map, and to the feature
 that it predicted last (agent-goal), each of which can be left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,16 +84,20 @@ def straight_on(agents: Agents) -> Tensor:
     return agents.velocity.detach()[:, :, None, None] * times[:, None]
 
 
+def attentions(config: Mapping[str, Any], links: Iterable[str]) -> nn.ModuleDict:
+    """An attention for each link."""
+    dim, heads, kernel = config["dim"], config["heads"], config["attention"]
+    return nn.ModuleDict({link: MultiHeadAttention(dim, heads=heads, attention=kernel) for link in links})
+
+
 class MotionBlock(nn.Module):
     """What a query reads by each of its attentions, and itself, fused by a feed-forward network."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        dim, heads, kernel = config["dim"], config["heads"], config["attention"]
+        dim = config["dim"]
         on = [link for link in ("agent_agent", "agent_map") if config[link] == "on"]
-        self.attentions = nn.ModuleDict(
-            {link: MultiHeadAttention(dim, heads=heads, attention=kernel) for link in on}
-        )
+        self.attentions = attentions(config, on)
         goal = config["agent_goal"] == "on"
         self.goal = Goal(dim) if goal else None
         self.fuse = linear(dim * (1 + len(on) + goal), dim)

@@ -53,9 +53,7 @@ class OccFormer(nn.Module):
 
     def forward(self, agents: Float[Tensor, "b q d"], features: Features) -> Float[Tensor, "b 5 q 32 32"]:
         """Logits of agents."""
-        four = rearrange(
-            features.tokens, "b (x i y j) d -> b (x y) (i j d)", x=CELLS, y=CELLS, i=FOLD, j=FOLD
-        )
+        four = rearrange(features.tokens, "b (x i y j) d -> b (x y) (i j d)", x=CELLS, y=CELLS, i=FOLD)
         masks, state, fine = self.to_mask(agents), self.merge(four), []
         parts = self.up(state)
         for block in self.blocks:

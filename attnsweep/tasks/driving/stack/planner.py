@@ -15,11 +15,11 @@ from einops import rearrange
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
-from attnsweep.nn.attention import MultiHeadAttention, linear
+from attnsweep.nn.attention import linear
 from attnsweep.nn.blocks import FeedForward, Residual
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, ROUTE_POINTS, ROUTE_STEP
 from attnsweep.tasks.driving.stack.encoder import COARSE, Features
-from attnsweep.tasks.driving.stack.motion import MotionForecasts
+from attnsweep.tasks.driving.stack.motion import MotionForecasts, attentions
 from attnsweep.tasks.driving.stack.places import PositionEmbedding, centres, read
 from attnsweep.tasks.driving.stack.prediction import Choice, Lines
 from attnsweep.tasks.driving.stack.route import Curve, along, curve, project
@@ -66,9 +66,8 @@ class Planner(nn.Module):
         self.centres: Tensor
         self.register_buffer("centres", centres(COARSE), persistent=False)
         self.beside: Tensor
-        self.register_buffer(
-            "beside", torch.cartesian_prod(*map(torch.tensor, (AHEAD, BESIDE))), persistent=False
-        )
+        beside = torch.cartesian_prod(torch.tensor(AHEAD), torch.tensor(BESIDE))
+        self.register_buffer("beside", beside, persistent=False)
         layers = max(1, config["depth"] // 2)
         self.blocks = nn.ModuleList(PlannerBlock(config, self.links) for _ in range(layers))
         self.norm_start, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -174,10 +173,8 @@ class PlannerBlock(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], links: list[str]) -> None:
         super().__init__()
-        dim, heads, kernel, dropout = (config[key] for key in ("dim", "heads", "attention", "dropout"))
-        self.attentions = nn.ModuleDict(
-            {link: MultiHeadAttention(dim, heads=heads, attention=kernel) for link in links}
-        )
+        dim, dropout = config["dim"], config["dropout"]
+        self.attentions = attentions(config, links)
         self.around = nn.ModuleDict({link: Residual(dim, norm="pre", dropout=dropout) for link in links})
         self.feed_forward = FeedForward(dim, config["mlp_dim"])
         self.around_feed_forward = Residual(dim, norm="pre", dropout=dropout)

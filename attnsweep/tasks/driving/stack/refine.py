@@ -26,10 +26,8 @@ def boxes_ahead(
     if futures is None:
         offsets = straight_on(agents)[:, :, 0]
     else:
-        best = futures.logits.argmax(dim=2)[:, :, None, None, None].expand(
-            -1, -1, 1, *futures.offsets.shape[3:]
-        )
-        offsets = futures.offsets.gather(2, best)[:, :, 0]
+        best = futures.logits.argmax(dim=2)[:, :, None, None, None]
+        offsets = torch.take_along_dim(futures.offsets, best, dim=2)[:, :, 0]
     xy = (agents.box[:, :, None, :2] + offsets).transpose(1, 2)
     rest = agents.box[:, None].expand(-1, xy.shape[1], -1, -1)
     yaw = torch.atan2(rest[..., 3:4], rest[..., 2:3])

@@ -93,9 +93,8 @@ def sight(rig: Rig) -> Sight:
     rays = np.einsum("hwi,cij->hcwj", deep, rig.extr[:, :3, :3]).reshape(rig.height, -1, 3)
     below = rays[..., 2] < 0
     met = rays[below]
-    return Sight(
-        rays, np.arctan2(rays[0, :, 1], rays[0, :, 0]), below, met[:, :2] * (rig.above / -met[:, 2:])
-    )
+    azimuth = np.arctan2(rays[0, :, 1], rays[0, :, 0])
+    return Sight(rays, azimuth, below, met[:, :2] * (rig.above / -met[:, 2:]))
 
 
 def render(

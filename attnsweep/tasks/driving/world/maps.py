@@ -57,10 +57,8 @@ def draw_arm(
     bend = rng.choice([0.0, rng.uniform(-1, 1) / 90])
     yaw = angle + bend * np.clip(s - 15.0, 0, 50.0)
     steps = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)[:-1]
-    xy = start * np.array([np.cos(angle), np.sin(angle)]) + np.concatenate(
-        [np.zeros((1, 2)), np.cumsum(steps, axis=0)]
-    )
-    return Arm(xy, lanes, width, speed_limit)
+    way = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+    return Arm(start * np.array([np.cos(angle), np.sin(angle)]) + way, lanes, width, speed_limit)
 
 
 class Draft:
@@ -286,9 +284,8 @@ def merge(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     apart = 0.0015 * np.arange(85.0, -1.0, -1.0) ** 2
     entry = draft.add(Lane(offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR))
     draft.connect(entry, after[-1], FROM_MINOR)
-    draft.areas.append(
-        np.concatenate([across[-1][meets - strip : meets + 1], side[meets - strip : meets][::-1]])
-    )
+    back = side[meets - strip : meets][::-1]
+    draft.areas.append(np.concatenate([across[-1][meets - strip : meets + 1], back]))
     return draft.finish(seed, "merge")
 
 

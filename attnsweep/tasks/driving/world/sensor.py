@@ -174,10 +174,8 @@ def layers(scans: Sequence[Scan], red: Floats, pose: Floats) -> NDArray[np.uint8
     paint that they saw, and points (n, 2) of stop lines that show red.
     """
     paint = np.concatenate([one.paint for one in scans])
-    once = (
-        np.unique(paint.view(np.complex128)).view(np.float64).reshape(-1, 2)
-    )  # numbers are told apart faster
-    groups = [*(one.points for one in scans), once, red]
+    once = np.unique(paint.view(np.complex128))  # numbers are told apart faster
+    groups = [*(one.points for one in scans), once.view(np.float64).reshape(-1, 2), red]
     return np.stack([rasterise(points, pose, GRID) for points in groups])
 
 
