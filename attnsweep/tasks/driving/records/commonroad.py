@@ -181,77 +181,54 @@ def motion_of(elements: Sequence[Element], where: str, step: float) -> tuple[Flo
 
     Raises UserError where the first has no position, or one is earlier than the one before it.
     """
-    states: list[State] = []
+    states: list[list[float]] = []
     for i, element in enumerate(elements):
         state = state_of(element, at := f"{where}, state {i}")
         if state is None and not states:
             raise UserError(f"{at} has no position")
-        if state is None or (states and state.time == states[-1].time):
+        if state is None or (states and state[0] == states[-1][0]):
             continue
-        if states and state.time < states[-1].time:
+        if states and state[0] < states[-1][0]:
             raise UserError(f"{at} is not later than the state before it")
         states.append(state)
-    time, place = (np.array([getattr(one, name) for one in states]) for name in ("time", "place"))
-    yaw = orientations(states, place)
-    moving = None if any(one.speed is None for one in states) else velocities(states, yaw)
-    return step * time, np.column_stack([place, yaw]), moving
+    time, x, y, own, speed, across = np.array(states).T
+    place, sideways = np.column_stack([x, y]), np.nan_to_num(across)
+    yaw = orientations(place, own, np.nan_to_num(speed), across)
+    if np.isnan(speed).any():
+        return step * time, np.column_stack([place, yaw]), None
+    is_point_mass = np.isnan(own) & ~np.isnan(across)
+    frames = np.column_stack([0 * place, np.where(is_point_mass, 0.0, yaw)])
+    return step * time, np.column_stack([place, yaw]), from_frame(np.column_stack([speed, sideways]), frames)
 
 
-@dataclass(frozen=True)
-class State:
-    """A state of an obstacle: its time (steps), position (2,), orientation, and velocity along and across: of
-    a vehicle that has an orientation as it sees them, of a point mass along x and y. None: it has none.
+def state_of(element: Element, where: str) -> list[float] | None:
+    """The state that an element describes: its time (steps), x, y, orientation, and velocity along and
+    across: of a vehicle that has an orientation as it sees them, of a point mass along x and y; NaN for what
+    it does not have. None where it has no position.
     """
-
-    time: float
-    place: Floats
-    yaw: float | None
-    speed: float | None
-    across: float | None
-
-
-def state_of(element: Element, where: str) -> State | None:
-    """The state that an element describes; None where it has no position."""
     position = element.find("shape" if element.tag == "occupancy" else "position")
     place = None if position is None else centre_of(position, where)
     if place is None:
         return None
     initial = element.tag == "initialState" and element.find("time") is None
-    return State(
-        time=0.0 if initial else value_in(element, "time", where),
-        place=place,
-        yaw=optional_value(element, "orientation", where),
-        speed=optional_value(element, "velocity", where),
-        across=optional_value(element, "velocityY", where),
-    )
+    time = 0.0 if initial else value_in(element, "time", where)
+    rest = [optional_value(element, tag, where) for tag in ("orientation", "velocity", "velocityY")]
+    return [time, *place, *(np.nan if value is None else value for value in rest)]
 
 
-def orientations(states: Sequence[State], place: Floats) -> Floats:
+def orientations(place: Floats, own: Floats, speed: Floats, across: Floats) -> Floats:
     """The orientation (n,) of each state: its own, or that of its velocity, or of the way to the next one;
     the nearest other one's where that is no way either, and 0 where no state has any.
     """
-    yaw = np.full(len(states), np.nan)
     ahead = np.diff(place, axis=0, append=2 * place[-1:] - place[-2:-1] if len(place) > 1 else place[-1:])
-    for i, (one, step) in enumerate(zip(states, ahead, strict=True)):
-        if one.yaw is not None:
-            yaw[i] = one.yaw
-        elif one.across is not None and np.hypot(one.speed or 0.0, one.across) > 0:
-            yaw[i] = np.arctan2(one.across, one.speed or 0.0)
-        elif np.hypot(*step) > LEAST_STEP:
-            yaw[i] = np.arctan2(step[1], step[0])
+    of_way = np.where(np.hypot(*ahead.T) > LEAST_STEP, np.arctan2(ahead[:, 1], ahead[:, 0]), np.nan)
+    of_velocity = np.where(np.hypot(speed, across) > 0, np.arctan2(across, speed), of_way)
+    yaw = np.where(np.isnan(own), of_velocity, own)
     known = np.flatnonzero(~np.isnan(yaw))
     if not len(known):
-        return np.zeros(len(states))
-    nearest = np.abs(np.arange(len(states))[:, None] - known).argmin(axis=1)
+        return np.zeros(len(yaw))
+    nearest = np.abs(np.arange(len(yaw))[:, None] - known).argmin(axis=1)
     return yaw[known[nearest]]
-
-
-def velocities(states: Sequence[State], yaw: Floats) -> Floats:
-    """The velocity (n, 2) of each state in the world; all have a speed."""
-    own = np.array([[one.speed or 0.0, one.across or 0.0] for one in states])
-    point_mass = np.array([one.yaw is None and one.across is not None for one in states])
-    frames = np.column_stack([np.zeros((len(states), 2)), np.where(point_mass, 0.0, yaw)])
-    return from_frame(own, frames)
 
 
 # --- Planning problems ---

@@ -86,7 +86,7 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
     that does not continue the last one; by dynamic programming (Viterbi, 1967). A lane that costs more than
     the best one and two changes at every pose is on no cheapest chain: large maps have many such.
     """
-    cost = misfits(poses, centres)
+    _, _, cost = fits(poses, centres)
     near = np.flatnonzero((cost <= cost.min(axis=1, keepdims=True) + 2 * SWITCH).any(axis=0))
     step = steps_between(near, successors)
     total, back = cost[0, near], []
@@ -100,14 +100,17 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
     return near[chain[::-1]]
 
 
-def misfits(poses: Floats, centres: Sequence[Floats]) -> Floats:
-    """How badly each lane fits each pose (t, lanes), in metres."""
-    cost = np.empty((len(poses), len(centres)))
-    for lane, centre in enumerate(centres):
+def fits(poses: Floats, centres: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
+    """Of each lane at each pose, (t, lanes) each: arc length, how far off its centre line the pose is, and
+    how badly the lane fits, both in metres.
+    """
+    found = []
+    for centre in centres:
         s, left = project(poses[:, :2], centre)
         turned = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-        cost[:, lane] = np.abs(left) + TURNED * turned
-    return cost
+        found.append((s, np.abs(left), np.abs(left) + TURNED * turned))
+    s, off, misfit = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+    return s, off, misfit
 
 
 def steps_between(lanes: Indices, successors: Lanes) -> Floats:
@@ -171,13 +174,8 @@ def candidates(
     pose: Floats, centres: Sequence[Floats], reaches: Sequence[float]
 ) -> list[tuple[int, float, float]]:
     """The lanes on which a pose (3,) may be: index, arc length, and how badly it fits, in metres."""
-    found = []
-    for lane, (centre, reach) in enumerate(zip(centres, reaches, strict=True)):
-        (s,), (left,) = project(pose[None, :2], centre)
-        turned = abs(wrap(np.interp(s, stations(centre), headings(centre)) - pose[2]))
-        if abs(left) <= reach:
-            found.append((lane, float(s), float(abs(left) + TURNED * turned)))
-    return found
+    s, off, misfit = (part[0] for part in fits(pose[None], centres))
+    return [(int(lane), float(s[lane]), float(misfit[lane])) for lane in np.flatnonzero(off <= reaches)]
 
 
 def cheapest(

@@ -12,6 +12,9 @@ from typing import Any
 from attnsweep.core.errors import UserError, did_you_mean
 
 SWITCH = ("on", "off")
+MOTION_LINKS = ("agent_agent", "agent_map", "agent_goal")  # attentions of the motion stage
+PLAN_LINKS = ("plan_agents", "plan_map", "plan_motion", "plan_bev")  # and of the planner
+LINKS = (*MOTION_LINKS, *PLAN_LINKS)
 CHOICES: dict[str, tuple[str, ...]] = {
     "stages": tuple(f"id{number}" for number in range(17)),
     "topology": ("sequential", "parallel"),
@@ -19,14 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lines": ("none", "dense", "vector", "both"),
     "motion": ("none", "former"),
     "occ": ("none", "head", "former"),
-    "plan": SWITCH,
-    "agent_agent": SWITCH,
-    "agent_map": SWITCH,
-    "agent_goal": SWITCH,
-    "plan_agents": SWITCH,
-    "plan_map": SWITCH,
-    "plan_motion": SWITCH,
-    "plan_bev": SWITCH,
+    **dict.fromkeys(("plan", *LINKS), SWITCH),
     "ego_state": ("none", "dropout", "full"),
     "post": ("none", "gradient"),
     "query_init": ("heatmap", "learned"),
@@ -52,7 +48,6 @@ DEFAULTS: dict[str, Any] = {  # of all that the stages do not say
     "bev_attention": "window",
     "sensor": "lidar",
 }
-LINKS = ("agent_agent", "agent_map", "agent_goal", "plan_agents", "plan_map", "plan_motion", "plan_bev")
 ALL: dict[str, str] = {
     "topology": "sequential",
     "track": "offset",
@@ -66,19 +61,13 @@ ALL: dict[str, str] = {
 }
 NO_TRACK = {"track": "none", "motion": "none", "occ": "none"}
 NO_MAP = {"lines": "none", "agent_map": "off", "plan_map": "off"}
-NO_MOTION = {
-    "motion": "none",
-    **dict.fromkeys(("agent_agent", "agent_map", "agent_goal", "plan_motion"), "off"),
-}
+NO_MOTION = {"motion": "none", **dict.fromkeys((*MOTION_LINKS, "plan_motion"), "off")}
 NO_OCC = {"occ": "none"}
-NO_PLAN = {"plan": "off", **dict.fromkeys(("plan_agents", "plan_map", "plan_motion", "plan_bev"), "off")}
+NO_PLAN = {"plan": "off", **dict.fromkeys(PLAN_LINKS, "off")}
 DETECTS = {"track": "det"}  # in the place of tracking
 PLAN_ONLY = ALL | NO_TRACK | NO_MAP | NO_MOTION | {"plan_agents": "off"}
-APART = {
-    "topology": "parallel",
-    "occ": "head",
-    **dict.fromkeys(("agent_map", "plan_agents", "plan_map", "plan_motion"), "off"),
-}
+READ_OTHERS = ("agent_map", "plan_agents", "plan_map", "plan_motion")  # what stages find, not the grid alone
+APART = {"topology": "parallel", "occ": "head", **dict.fromkeys(READ_OTHERS, "off")}
 STAGES: dict[str, dict[str, str]] = {
     "id0": ALL | APART | dict.fromkeys(("agent_agent", "agent_goal", "plan_bev"), "off"),
     "id1": ALL | NO_MAP | NO_MOTION | NO_OCC | NO_PLAN,
@@ -104,14 +93,9 @@ NEEDS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     # a toggle that is not none or off, the stage that it needs, as what, and why
     ("motion", "track", AGENTS, "predicts the agents that were found"),
     ("occ", "track", AGENTS, "says which cells each agent that was found will cover"),
-    ("agent_agent", "motion", ("former",), "is an attention of the motion stage"),
-    ("agent_map", "motion", ("former",), "is an attention of the motion stage"),
-    ("agent_goal", "motion", ("former",), "is an attention of the motion stage"),
+    *((link, "motion", ("former",), "is an attention of the motion stage") for link in MOTION_LINKS),
     ("agent_map", "lines", VECTORS, "attends to queries of map lines"),
-    ("plan_agents", "plan", ("on",), "is an attention of the planner"),
-    ("plan_map", "plan", ("on",), "is an attention of the planner"),
-    ("plan_motion", "plan", ("on",), "is an attention of the planner"),
-    ("plan_bev", "plan", ("on",), "is an attention of the planner"),
+    *((link, "plan", ("on",), "is an attention of the planner") for link in PLAN_LINKS),
     ("plan_agents", "track", AGENTS, "attends to queries of agents"),
     ("plan_map", "lines", VECTORS, "attends to queries of map lines"),
     ("plan_motion", "motion", ("former",), "attends to queries of agents' futures"),
@@ -119,7 +103,6 @@ NEEDS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("post", "plan", ("on",), "mends the plan"),
     ("post", "track", AGENTS, "mends the plan by the agents that were found"),
 )
-READ_OTHERS = ("agent_map", "plan_agents", "plan_map", "plan_motion")  # what stages find, not the grid alone
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
