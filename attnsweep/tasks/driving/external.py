@@ -1,8 +1,10 @@
 """highway-env's stock environments as a test of planners that were never trained there."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attnsweep.core.errors import UserError
 from attnsweep.tasks.task import ExternalTest, Point
 
 if TYPE_CHECKING:
@@ -10,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def require() -> None:
-    """See `judging.stock`."""
-    from attnsweep.tasks.driving.judging.stock import require_highway_env
-
-    require_highway_env()
+    """Raises UserError where highway-env is not installed."""
+    if importlib.util.find_spec("highway_env") is None:
+        raise UserError(
+            "highway-env is not installed, whose environments this test drives; pip install highway-env"
+        )
 
 
 def takes(row: Point) -> bool:

@@ -10,7 +10,7 @@ hits; of roads `act`, `step`, `vehicles`, `objects`; of networks `graph`, `get_l
 underscore is in `renew_traffic` alone, which has a way round.
 
 Its y axis points down; what comes out of here is in a frame that is right-handed. To be imported where
-highway-env is installed: see `stock.require_highway_env`.
+highway-env is installed: see `external.require`.
 """
 
 import functools

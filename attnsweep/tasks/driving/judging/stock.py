@@ -12,14 +12,13 @@ happened. All that is read of highway-env is in `highway_private`.
 """
 
 import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsweep.core.errors import UserError
+from attnsweep.tasks.driving import external
 from attnsweep.tasks.driving.judging import closed_loop
 from attnsweep.tasks.driving.judging.closed_loop import Drive, PlanFollower, Policy
 from attnsweep.tasks.driving.judging.score import Scores, counted, gained, score_drive
@@ -47,14 +46,6 @@ def score_stock(policy: Policy) -> Scores:
     return score_drive(drive_stock(policy), gained(idm, counted(idm)))
 
 
-def require_highway_env() -> None:
-    """Raises UserError where highway-env is not installed."""
-    if importlib.util.find_spec("highway_env") is None:
-        raise UserError(
-            "highway-env is not installed, whose environments this test drives; pip install highway-env"
-        )
-
-
 @functools.cache
 def idm_drive() -> Drive:
     """What the IDM driver makes of it, once per process."""
@@ -69,7 +60,7 @@ def drive_stock(
 
     Raises UserError where highway-env is not installed.
     """
-    require_highway_env()
+    external.require()
     from attnsweep.tasks.driving.judging.highway_private import Episode  # here: it is optional
 
     runs = [Episode(name, seed) for name in names for seed in range(episodes)]

@@ -22,7 +22,7 @@ import numpy as np
 from attnsweep.core.errors import UserError
 from attnsweep.core.text import counted
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in, references
-from attnsweep.tasks.driving.records.routes import OFF_MAP
+from attnsweep.tasks.driving.records.routes import OFF_MAP, Lanes
 from attnsweep.tasks.driving.records.tracks import Surroundings, part_of_map
 from attnsweep.tasks.driving.world.geometry import (
     Flags,
@@ -105,10 +105,12 @@ class Network:
         stops = [(one.stop_line, one.lights) for one in lanes if one.stop_line is not None]
         lines = tuple(line for line, _ in stops)
         return Surroundings(
-            centres=tuple(one.centre for one in lanes),
-            reaches=tuple(max(OFF_MAP, one.half_width) for one in lanes),
-            successors=successors_of(self.driven, place),
-            neighbours=tuple(tuple(place[n] for n in one.neighbours if n in place) for one in lanes),
+            lanes=Lanes(
+                tuple(one.centre for one in lanes),
+                tuple(max(OFF_MAP, one.half_width) for one in lanes),
+                successors_of(self.driven, place),
+                tuple(tuple(place[n] for n in one.neighbours if n in place) for one in lanes),
+            ),
             drivable=area,
             dividers=dividers,
             paint=paint_of(list(self.lanelets.values()), area, dividers, lines),

@@ -13,7 +13,7 @@ import numpy as np
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.nuscenes_tables import Row, figures, parse, pick, rows
-from attnsweep.tasks.driving.records.routes import OFF_MAP
+from attnsweep.tasks.driving.records.routes import OFF_MAP, Lanes
 from attnsweep.tasks.driving.records.tracks import WIDEST, Surroundings, part_of_map
 from attnsweep.tasks.driving.world.geometry import Floats, distinct, headings, resample, wrap
 from attnsweep.tasks.driving.world.roads import SHOULDER, dashed, drivable_area
@@ -59,9 +59,7 @@ class StreetMap:
         paint += [resample(line, 0.5) for line in self.crosswalks if reaches(line, within)]
         paint += [resample(line, 0.5) for line in drivable.contours(SHOULDER)]
         return Surroundings(
-            centres=tuple(centres),
-            reaches=(OFF_MAP,) * len(centres),
-            successors=successors_of(centres),
+            lanes=Lanes(tuple(centres), (OFF_MAP,) * len(centres), successors_of(centres)),
             drivable=drivable,
             dividers=tuple(line for line, _ in dividers),
             paint=np.concatenate([np.zeros((0, 2)), *paint]),

@@ -42,7 +42,22 @@ LEAST_ROUTE = 1.0  # m, of a route to a goal that the ego has reached already
 ROUNDED_FROM = 12.0  # m; a shorter route is left with its corners
 ASTRAY = 10.0  # m of way, that a metre off a lane's centre line counts as where a way to a goal is sought
 CHANGE_COST = 30.0  # m of way, that a change of lane counts as there
-Lanes = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The lanes of a map: their centre lines, how far from it (m) each reaches, the lanes that each leads to,
+    and those beside it that are driven the same way.
+    """
+
+    centres: tuple[Floats, ...]
+    reaches: tuple[float, ...]
+    successors: tuple[tuple[int, ...], ...]
+    neighbours: tuple[tuple[int, ...], ...] = ()
+
+    def length(self, lane: int) -> float:
+        """Of its centre line (m)."""
+        return float(stations(self.centres[lane])[-1])
 
 
 @dataclass(frozen=True)
@@ -53,42 +68,42 @@ class Region:
     lane: int | None = None
 
 
-def on_lanes(points: Floats, centres: Sequence[Floats], reaches: Sequence[float]) -> Flags:
+def on_lanes(points: Floats, lanes: Lanes) -> Flags:
     """Which points (n, 2) are on the map: no farther from the centre line of some lane than it reaches."""
     found = np.zeros(len(points), dtype=bool)
-    for centre, reach in zip(centres, reaches, strict=True):
+    for centre, reach in zip(lanes.centres, lanes.reaches, strict=True):
         found[~found] = np.abs(project(points[~found], centre)[1]) <= reach
     return found
 
 
-def route_of(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Floats:
+def route_of(poses: Floats, lanes: Lanes) -> Floats:
     """The line (n, 2), a point each 0.5 m, along the lanes that someone with poses (t, 3) followed."""
-    taken = lanes_taken(poses, centres, successors)
+    taken = lanes_taken(poses, lanes)
     starts = np.flatnonzero(np.diff(taken, prepend=-1))
     ends = np.append(starts[1:], len(taken)) - 1
     pieces, comes_over = [], False
     for start, end in zip(starts, ends, strict=True):
-        lane, centre = taken[start], centres[taken[start]]
+        lane, centre = taken[start], lanes.centres[taken[start]]
         (first, last), _ = project(poses[[start, end], :2], centre)
-        goes_over = end + 1 < len(taken) and taken[end + 1] not in successors[lane]
+        goes_over = end + 1 < len(taken) and taken[end + 1] not in lanes.successors[lane]
         low = first + CHANGE if comes_over else 0.0
         high = last - CHANGE if goes_over else stations(centre)[-1]
         middle = (low + high) / 2
         pieces.append(between(centre, min(low, middle), max(high, middle)))
         comes_over = goes_over
-    return smooth(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), centres, successors)]))
+    return smooth(np.concatenate([*pieces, *onward(poses[-1], int(taken[-1]), lanes)]))
 
 
-def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> Indices:
+def lanes_taken(poses: Floats, lanes: Lanes) -> Indices:
     """The lane (t,) of each pose (t, 3).
 
     The cheapest chain, where being off a lane's middle or direction costs, and so does going over to a lane
     that does not continue the last one; by dynamic programming (Viterbi, 1967). A lane that costs more than
     the best one and two changes at every pose is on no cheapest chain: large maps have many such.
     """
-    _, _, cost = fits(poses, centres)
+    _, _, cost = fits(poses, lanes)
     near = np.flatnonzero((cost <= cost.min(axis=1, keepdims=True) + 2 * SWITCH).any(axis=0))
-    step = steps_between(near, successors)
+    step = steps_between(near, lanes)
     total, back = cost[0, near], []
     for now in cost[1:, near]:
         ways = total[:, None] + step
@@ -100,12 +115,12 @@ def lanes_taken(poses: Floats, centres: Sequence[Floats], successors: Lanes) -> 
     return near[chain[::-1]]
 
 
-def fits(poses: Floats, centres: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
+def fits(poses: Floats, lanes: Lanes) -> tuple[Floats, Floats, Floats]:
     """Of each lane at each pose, (t, lanes) each: arc length, how far off its centre line the pose is, and
     how badly the lane fits, both in metres.
     """
     found = []
-    for centre in centres:
+    for centre in lanes.centres:
         s, left = project(poses[:, :2], centre)
         turned = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
         found.append((s, np.abs(left), np.abs(left) + TURNED * turned))
@@ -113,24 +128,25 @@ def fits(poses: Floats, centres: Sequence[Floats]) -> tuple[Floats, Floats, Floa
     return s, off, misfit
 
 
-def steps_between(lanes: Indices, successors: Lanes) -> Floats:
+def steps_between(near: Indices, lanes: Lanes) -> Floats:
     """What it costs (n, n) to go over from each of some lanes (n,) to another."""
-    step = np.full((len(lanes), len(lanes)), SWITCH)
+    step = np.full((len(near), len(near)), SWITCH)
     np.fill_diagonal(step, 0.0)
-    for i, lane in enumerate(lanes):
-        step[i, np.isin(lanes, successors[lane])] = 0.0
+    for i, lane in enumerate(near):
+        step[i, np.isin(near, lanes.successors[lane])] = 0.0
     return step
 
 
-def onward(pose: Floats, lane: int, centres: Sequence[Floats], successors: Lanes) -> list[Floats]:
+def onward(pose: Floats, lane: int, lanes: Lanes) -> list[Floats]:
     """The lines that go on from a lane to `REACH` beyond a pose (3,), the straightest, then straight on."""
-    s, _ = project(pose[None, :2], centres[lane])
-    rest = REACH - (stations(centres[lane])[-1] - s[0])
-    lines = [centres[lane]]
-    while rest > 0 and successors[lane]:
-        lane = min(successors[lane], key=lambda one: abs(headings(centres[one])[[0, -1]] @ [-1, 1]))
-        lines.append(centres[lane])
-        rest -= max(stations(centres[lane])[-1], 1.0)
+    s, _ = project(pose[None, :2], lanes.centres[lane])
+    rest = REACH - (lanes.length(lane) - s[0])
+    lines = [lanes.centres[lane]]
+    while rest > 0 and lanes.successors[lane]:
+        turns = {one: abs(headings(lanes.centres[one])[[0, -1]] @ [-1, 1]) for one in lanes.successors[lane]}
+        lane = min(turns, key=turns.__getitem__)
+        lines.append(lanes.centres[lane])
+        rest -= max(lanes.length(lane), 1.0)
     if rest > 0:
         way = lines[-1][-1] - lines[-1][-2]
         lines.append((lines[-1][-1] + rest * way / np.hypot(*way))[None])
@@ -147,96 +163,81 @@ def between(xy: Floats, start: float, end: float) -> Floats:
 # --- The route to a goal ---
 
 
-def route_to(
-    pose: Floats,
-    goals: Sequence[Region],
-    centres: Sequence[Floats],
-    successors: Lanes,
-    neighbours: Lanes,
-    reaches: Sequence[float],
-) -> Floats | None:
+def route_to(pose: Floats, goals: Sequence[Region], lanes: Lanes) -> Floats | None:
     """The line (n, 2), a point each 0.5 m, from a pose (3,) to the nearest of the goals that can be reached;
     where none can, on along the straightest lanes. None where the pose is on no lane (`on_lanes`).
     """
-    starts = candidates(pose, centres, reaches)
+    starts = candidates(pose, lanes)
     if not starts:
         return None
-    found = cheapest(starts, goals, centres, successors, neighbours)
+    found = cheapest(starts, goals, lanes)
     if found is None:
         start, at, _ = min(starts, key=lambda one: one[2])
-        lines = [rest_of(centres[start], at), *onward(pose, start, centres, successors)]
+        lines = [rest_of(lanes.centres[start], at), *onward(pose, start, lanes)]
         return smooth(np.concatenate(lines))
     chain, at, end = found
-    return smooth(along_lanes(chain, at, end, centres, successors))
+    return smooth(along_lanes(chain, at, end, lanes))
 
 
-def candidates(
-    pose: Floats, centres: Sequence[Floats], reaches: Sequence[float]
-) -> list[tuple[int, float, float]]:
+def candidates(pose: Floats, lanes: Lanes) -> list[tuple[int, float, float]]:
     """The lanes on which a pose (3,) may be: index, arc length, and how badly it fits, in metres."""
-    s, off, misfit = (part[0] for part in fits(pose[None], centres))
-    return [(int(lane), float(s[lane]), float(misfit[lane])) for lane in np.flatnonzero(off <= reaches)]
+    s, off, misfit = (part[0] for part in fits(pose[None], lanes))
+    return [(int(lane), float(s[lane]), float(misfit[lane])) for lane in np.flatnonzero(off <= lanes.reaches)]
 
 
 def cheapest(
-    starts: Sequence[tuple[int, float, float]],
-    goals: Sequence[Region],
-    centres: Sequence[Floats],
-    successors: Lanes,
-    neighbours: Lanes,
+    starts: Sequence[tuple[int, float, float]], goals: Sequence[Region], lanes: Lanes
 ) -> tuple[list[int], float, float] | None:
     """The chain of lanes of least cost to any goal, the arc length on its first lane at which it begins, and
     that on its last one at which it ends; None where no goal can be reached.
     """
     from scipy.sparse.csgraph import dijkstra  # here, for start-up time
 
-    distance, before = dijkstra(
-        graph(centres, successors, neighbours),
-        indices=[lane for lane, _, _ in starts],
-        return_predecessors=True,
-    )
+    indices = [lane for lane, _, _ in starts]
+    distance, before = dijkstra(graph(lanes), indices=indices, return_predecessors=True)
     best: tuple[float, list[int], float, float] | None = None
     for row, (start, s, misfit) in enumerate(starts):
-        for lane, end, off in goal_places(goals, centres, start=start, at=s):
+        for lane, end, off in goal_places(goals, lanes, start=start, at=s):
             cost = distance[row, lane] - s + end + ASTRAY * (misfit + off)
             if not np.isfinite(cost) or (best is not None and cost >= best[0]):
                 continue
             chain = chain_of(before[row], start, lane)
-            if end >= least_arrival(chain, s, centres, successors):
+            if end >= least_arrival(chain, s, lanes):
                 best = cost, chain, s, end
     return None if best is None else best[1:]
 
 
-def graph(centres: Sequence[Floats], successors: Lanes, neighbours: Lanes) -> "csr_array":
+def graph(lanes: Lanes) -> "csr_array":
     """What it costs (lanes, lanes) to go on from each lane to another, in metres of way."""
     from scipy.sparse import csr_array
 
-    length = [max(float(stations(centre)[-1]), LEAST_ROUTE) for centre in centres]
-    ways = {(one, other): CHANGE_COST for one, group in enumerate(neighbours) for other in group}
-    ways |= {(one, other): length[one] for one, group in enumerate(successors) for other in group}
+    count = len(lanes.centres)
+    length = [max(lanes.length(one), LEAST_ROUTE) for one in range(count)]
+    ways = {(one, other): CHANGE_COST for one, group in enumerate(lanes.neighbours) for other in group}
+    ways |= {(one, other): length[one] for one, group in enumerate(lanes.successors) for other in group}
     rows, columns = ([way[k] for way in ways] for k in range(2))
-    return csr_array((list(ways.values()), (rows, columns)), shape=(len(centres), len(centres)))
+    return csr_array((list(ways.values()), (rows, columns)), shape=(count, count))
 
 
 def goal_places(
-    goals: Sequence[Region], centres: Sequence[Floats], *, start: int, at: float
+    goals: Sequence[Region], lanes: Lanes, *, start: int, at: float
 ) -> list[tuple[int, float, float]]:
     """Where ways from arc length `at` of the lane `start` may end: lane, arc length, metres from the goal."""
     found = []
     for goal in goals:
         if goal.lane is not None:
-            whole = float(stations(centres[goal.lane])[-1])
+            whole = lanes.length(goal.lane)
             passed = goal.lane == start and at > whole / 2
             found.append((goal.lane, whole if passed else whole / 2, 0.0))
         if goal.centre is not None:
-            found += nearest_lanes(goal.centre, centres)
+            found += nearest_lanes(goal.centre, lanes)
     return found
 
 
-def least_arrival(chain: Sequence[int], at: float, centres: Sequence[Floats], successors: Lanes) -> float:
+def least_arrival(chain: Sequence[int], at: float, lanes: Lanes) -> float:
     """The first arc length on the last of a chain of lanes that lies ahead of `at` on the first one."""
     for lane, ahead in itertools.pairwise(chain):
-        at = 0.0 if ahead in successors[lane] else across(at, centres[lane], centres[ahead])
+        at = 0.0 if ahead in lanes.successors[lane] else across(at, lanes.centres[lane], lanes.centres[ahead])
     return at
 
 
@@ -246,10 +247,10 @@ def across(at: float, centre: Floats, other: Floats) -> float:
     return float(s)
 
 
-def nearest_lanes(point: Floats, centres: Sequence[Floats]) -> list[tuple[int, float, float]]:
+def nearest_lanes(point: Floats, lanes: Lanes) -> list[tuple[int, float, float]]:
     """Lanes within 5 m of a point (2,), or else the nearest one: index, arc length, metres to it."""
     every = []
-    for lane, centre in enumerate(centres):
+    for lane, centre in enumerate(lanes.centres):
         (s,), (left,) = project(point[None], centre)
         every.append((lane, float(s), float(abs(left))))
     return [one for one in every if one[2] <= OFF_MAP] or [min(every, key=lambda one: one[2])]
@@ -263,23 +264,21 @@ def chain_of(before: Indices, start: int, end: int) -> list[int]:
     return chain[::-1]
 
 
-def along_lanes(
-    chain: Sequence[int], at: float, end: float, centres: Sequence[Floats], successors: Lanes
-) -> Floats:
+def along_lanes(chain: Sequence[int], at: float, end: float, lanes: Lanes) -> Floats:
     """The line (n, 2) along a chain of lanes, from an arc length of the first to one of the last. It goes
     over to a neighbouring lane at once: within 30 m, but no later than the lane or the whole way ends.
     """
     pieces = []
     for k, (lane, ahead) in enumerate(itertools.pairwise(chain), 2):
-        centre = centres[lane]
-        if ahead in successors[lane]:
+        centre = lanes.centres[lane]
+        if ahead in lanes.successors[lane]:
             pieces.append(rest_of(centre, at))
             at = 0.0
             continue
         pieces.append(between(centre, at, at))
-        at = across(min(at + 2 * CHANGE, float(stations(centre)[-1])), centre, centres[ahead])
+        at = across(min(at + 2 * CHANGE, float(stations(centre)[-1])), centre, lanes.centres[ahead])
         at = min(at, end) if k == len(chain) else at
-    last = centres[chain[-1]]
+    last = lanes.centres[chain[-1]]
     return np.concatenate([*pieces, between(last, at, max(end, at + LEAST_ROUTE * (not pieces)))])
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from attnsweep.tasks.driving.records.presets import LEAST_WAY
-from attnsweep.tasks.driving.records.routes import OFF_MAP, Region, on_lanes, route_of, route_to
+from attnsweep.tasks.driving.records.routes import OFF_MAP, Lanes, Region, on_lanes, route_of, route_to
 from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SWEEPS, SceneLog
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, interpolated
 from attnsweep.tasks.driving.world.kinematics import DT
@@ -66,16 +66,12 @@ class Track:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What does not move: centre lines of lanes, how far from it (m) each lane reaches, the lanes that each
-    leads to and those beside it that are driven the same way, and the rest as in `SceneLog`; `red` gives from
-    times (t,) which stop lines (t, lines) show red then.
+    """What does not move: lanes, and the rest as in `SceneLog`; `red` gives from times (t,) which stop lines
+    (t, lines) show red then.
     """
 
-    centres: tuple[Floats, ...]
-    reaches: tuple[float, ...]
-    successors: tuple[tuple[int, ...], ...]
+    lanes: Lanes
     drivable: DrivableArea
-    neighbours: tuple[tuple[int, ...], ...] = ()
     dividers: tuple[Floats, ...] = ()
     paint: Floats = field(default_factory=lambda: np.zeros((0, 2)))
     stop_lines: tuple[Floats, ...] = ()
@@ -99,7 +95,7 @@ def log_of(
         return "ego stands"
     times = own.time[0] + DT * np.arange(int(own.seconds / DT + 1e-6) + 1)
     state, _ = entries_of(own, times)
-    route = route_of(state[:, :3], around.centres, around.successors)
+    route = route_of(state[:, :3], around.lanes)
     yields = slows(np.hypot(state[:, 3], state[:, 4]))
     everyone = [own, *tracks[:ego], *tracks[ego + 1 :]]
     return scene_of(everyone, around, times=times, route=route, yields=yields, number=number)
@@ -107,7 +103,7 @@ def log_of(
 
 def longest_stretch(track: Track, around: Surroundings) -> Track | None:
     """The longest part of a track that has no gap and no pose off the lanes; None where every pose is."""
-    on = np.flatnonzero(on_lanes(track.pose[:, :2], around.centres, around.reaches))
+    on = np.flatnonzero(on_lanes(track.pose[:, :2], around.lanes))
     if not len(on):
         return None
     breaks = np.flatnonzero((np.diff(on) > 1) | (np.diff(track.time[on]) > track.gap)) + 1
@@ -120,7 +116,7 @@ def log_to_goal(
     own: Track, goals: Sequence[Region], others: Sequence[Track], around: Surroundings, *, number: int
 ) -> SceneLog | str:
     """The 4 s of somebody whose initial state and goals are given, among others; or why there are none."""
-    route = route_to(own.pose[0], goals, around.centres, around.successors, around.neighbours, around.reaches)
+    route = route_to(own.pose[0], goals, around.lanes)
     if route is None:
         return NO_LANE
     times = own.time[0] + DT * np.arange(round(KEY_S * FUTURE / DT) + 1)
@@ -143,7 +139,7 @@ def scene_of(
         state=state[:, there],
         valid=valid[:, there],
         drivable=around.drivable,
-        centres=around.centres,
+        centres=around.lanes.centres,
         dividers=around.dividers,
         paint=around.paint,
         route=route,
