@@ -11,7 +11,7 @@ from attnsweep.tasks.driving.records.batches import offsets, rows, tensors
 from attnsweep.tasks.driving.records.presets import Preset, record
 from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.records.scenes import joined
-from attnsweep.tasks.driving.stack.boxes import penetration, separation
+from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.losses import (
     WEIGHTS,
     boundary_loss,
@@ -112,7 +112,7 @@ def test_focal_loss_is_as_it_is_written():
 def test_separation_is_that_of_the_world():
     rng = np.random.default_rng(1)
     one, other = (rng.uniform([-6, -6, -7, 0.5, 0.3], [6, 6, 7, 8, 3], (500, 5)) for _ in range(2))
-    both = separation(torch.from_numpy(one), torch.from_numpy(other))
+    both = geometry.separation(torch.from_numpy(one), torch.from_numpy(other), xp=torch)
     np.testing.assert_allclose(both.numpy(), geometry.separation(one, other), atol=1e-12)
 
 

@@ -1,7 +1,5 @@
 """How well the map and occupancy are predicted: IoU, F1 of lines, video panoptic quality."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +7,7 @@ from attnsweep.tasks.driving.judging.perception import match
 from attnsweep.tasks.driving.judging.readout import Readout
 from attnsweep.tasks.driving.records.samples import OCCUPANCY, Samples, occupancy_mask
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
-from attnsweep.tasks.driving.world.sensor import Grid
+from attnsweep.tasks.driving.world.sensor import GRID
 
 LAYERS = ("drivable", "border", "divider")
 CHAMFER = (0.5, 1.0, 1.5)  # m
@@ -29,12 +27,12 @@ def measure_surroundings(readout: Readout, samples: Samples) -> dict[str, float]
     if readout.line_class is not None and readout.line_points is not None:
         found |= line_f1(readout.line_class, readout.line_points, samples)
     if readout.instances is not None:
-        known = occupancy_mask(samples)[..., None, None]
-        cells = taken_cells(readout.instances * known, samples["occupancy"].astype(np.uint8) * known)
+        truth = samples["occupancy"].astype(np.uint8)
+        predicted, off = finer(readout.instances, truth.shape[-1]), np.abs(GRID.centres()).max(axis=-1)
         for name, reach in (("near", NEAR), ("far", np.inf)):
-            some = cells.within(reach)
-            found[f"occ_iou_{name}"] = iou(some.predicted > 0, some.truth > 0)
-            found[f"vpq_{name}"] = panoptic_quality(some)
+            counts = occupancy_mask(samples)[..., None, None] & (off < reach)
+            found[f"occ_iou_{name}"] = iou((predicted > 0) & counts, (truth > 0) & counts)
+            found[f"vpq_{name}"] = panoptic_quality(predicted * counts, truth * counts)
     return found
 
 
@@ -102,43 +100,15 @@ def to_line(points: Floats, line: Floats) -> Floats:
 # --- Occupancy ---
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Cells (c,) that an instance takes or is predicted to take, at one of `images` times of all samples:
-    which one, the predicted instance and the true one, 0 where there is none, and how far off the ego the
-    cell is, along or across (m).
-    """
-
-    images: int
-    image: Indices
-    predicted: Indices
-    truth: Indices
-    off: Floats
-
-    def within(self, reach: float) -> "Cells":
-        """Those nearer than that."""
-        near = self.off < reach
-        return Cells(self.images, self.image[near], self.predicted[near], self.truth[near], self.off[near])
-
-
-def taken_cells(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Cells:
-    """The cells that instances (s, 5, g, g) take, or that they truly (s, 5, cells, cells) take."""
-    size = truth.shape[-1]
-    one, other = (values.reshape(-1, size * size) for values in (finer(predicted, size), truth))
-    image, cell = np.nonzero((one > 0) | (other > 0))
-    off = np.abs(Grid(cells=size).centres()).max(axis=-1).ravel()[cell]
-    predicted_there, truly_there = (values[image, cell].astype(np.int64) for values in (one, other))
-    return Cells(len(one), image, predicted_there, truly_there, off)
-
-
-def panoptic_quality(cells: Cells) -> float:
-    """The panoptic quality over the five times of each sample; NaN where there are no instances.
+def panoptic_quality(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """The panoptic quality of instances (s, 5, 64, 64), 0 where there is none, over the five times of each
+    sample; NaN where there are no instances.
 
     A segment is matched by one with which it shares more than half of their union, and that is the same
     instance as matched it before; else both are wrong (Kim et al., "Video panoptic segmentation", CVPR 2020,
     as Hu et al., "FIERY", ICCV 2021, apply it to agents).
     """
-    shared = together(cells)  # (s, 5, i, j)
+    shared = together(predicted, truth)  # (s, 5, i, j)
     truths, predictions = shared.sum(axis=2), shared.sum(axis=3)
     union = predictions[..., None] + truths[..., None, :] - shared
     found = np.where(union > 0, shared / np.maximum(union, 1), 0.0)[:, :, 1:, 1:]
@@ -153,9 +123,10 @@ def panoptic_quality(cells: Cells) -> float:
     return float(2 * total / segments) if segments else float("nan")
 
 
-def together(cells: Cells) -> Indices:
-    """How many cells (s, 5, i, j) are predicted to be of instance i and are of j."""
-    first, second = int(cells.predicted.max(initial=0)) + 1, int(cells.truth.max(initial=0)) + 1
-    index = (cells.image * first + cells.predicted) * second + cells.truth
-    counts = np.bincount(index, minlength=cells.images * first * second)
+def together(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Indices:
+    """How many cells (s, 5, i, j) are predicted to be of instance i and are of j, but for (0, 0)."""
+    first, second = int(predicted.max(initial=0)) + 1, int(truth.max(initial=0)) + 1
+    sample, time, *_ = at = np.nonzero(predicted | truth)  # few
+    index = ((sample * OCCUPANCY + time) * first + predicted[at]) * second + truth[at]
+    counts = np.bincount(index, minlength=len(truth) * OCCUPANCY * first * second)
     return counts.reshape(-1, OCCUPANCY, first, second)

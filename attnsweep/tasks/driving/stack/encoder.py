@@ -30,9 +30,6 @@ class Features:
     tokens: Float[Tensor, "b 256 d"]
     fine: Float[Tensor, "b c 32 32"]
 
-    def detach(self) -> "Features":
-        return Features(self.tokens.detach(), self.fine.detach())
-
 
 class Window(nn.Module):
     """Self-attention among 8 x 8 neighbours, or, `spread`, among the tokens that stand 2 apart: the block and

@@ -6,7 +6,7 @@ Read in this order: `encoder` and `camera_encoder`, `track`, `lines`, `motion`, 
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Int8, UInt8
@@ -90,15 +90,11 @@ def who(found: Detections, forecasts: MotionForecasts | None) -> Tensor:
     return found.queries if forecasts is None else found.queries + forecasts.queries.amax(dim=2)
 
 
-def stopped(scene: Scene) -> Scene:
-    """The scene without gradients."""
-    found, forecasts = scene.found, scene.forecasts
-    return Scene(
-        features=scene.features.detach(),
-        found=replace(found, queries=found.queries.detach(), ego=found.ego.detach()) if found else None,
-        lines=scene.lines,
-        line_queries=None if scene.line_queries is None else scene.line_queries.detach(),
-        forecasts=replace(forecasts, queries=forecasts.queries.detach(), ego=forecasts.ego.detach())
-        if forecasts
-        else None,
-    )
+def stopped(value: Any) -> Any:
+    """A tensor, or a bundle of tensors and bundles, without gradients."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if not is_dataclass(value):
+        return value
+    kind: Any = type(value)
+    return kind(*(stopped(getattr(value, field.name)) for field in fields(value)))

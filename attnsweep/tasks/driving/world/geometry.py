@@ -55,9 +55,9 @@ def corners(boxes: Floats) -> Floats:
     return from_frame(signs * boxes[..., None, 3:5], boxes[..., None, :3])
 
 
-def separation(one: Floats, other: Floats) -> Floats:
+def separation(one: Any, other: Any, xp: Any = np) -> Any:
     """The widest gap (...) between boxes (..., 5) along the axes of either; negative where they overlap, and
-    then how far they must move apart.
+    then how far they must move apart. Of arrays, or of tensors, with `xp=torch`, then with a gradient.
 
     By the separating-axis theorem two rectangles overlap exactly where no axis of either separates them
     (Gottschalk, Lin, Manocha, "OBBTree", 1996, section 5). Along an axis that separates, it is a lower bound
@@ -65,19 +65,19 @@ def separation(one: Floats, other: Floats) -> Floats:
     """
     dx, dy = other[..., 0] - one[..., 0], other[..., 1] - one[..., 1]
     turn = other[..., 2] - one[..., 2]
-    cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    cos, sin = xp.abs(xp.cos(turn)), xp.abs(xp.sin(turn))
     gaps = []
     for box, rest in ((one, other), (other, one)):
-        c, s = np.cos(box[..., 2]), np.sin(box[..., 2])
+        c, s = xp.cos(box[..., 2]), xp.sin(box[..., 2])
         length, width = rest[..., 3], rest[..., 4]
-        gaps.append(np.abs(c * dx + s * dy) - (box[..., 3] + cos * length + sin * width) / 2)
-        gaps.append(np.abs(c * dy - s * dx) - (box[..., 4] + sin * length + cos * width) / 2)
-    return np.maximum(np.maximum(gaps[0], gaps[1]), np.maximum(gaps[2], gaps[3]))
+        gaps.append(xp.abs(c * dx + s * dy) - (box[..., 3] + cos * length + sin * width) / 2)
+        gaps.append(xp.abs(c * dy - s * dx) - (box[..., 4] + sin * length + cos * width) / 2)
+    return xp.maximum(xp.maximum(gaps[0], gaps[1]), xp.maximum(gaps[2], gaps[3]))
 
 
 def overlap(one: Floats, other: Floats) -> Flags:
     """Whether boxes (..., 5) overlap by more than a touch."""
-    return separation(one, other) < 0
+    return np.asarray(separation(one, other) < 0)
 
 
 # --- Polylines ---
