@@ -141,9 +141,7 @@ def events(scores: Scores) -> list[str]:
 
 
 def of_expert(road_map: RoadMap, cast: Cast, driven: Drive) -> list[tuple[Samples, Prediction]]:
-    """What the scanner returns at each key frame of the expert's drive, and where the expert then went, as if
-    that had been its plan.
-    """
+    """The scanner's returns at each key frame of the expert's drive, and as its plan where it then went."""
     world, every, heard = World([road_map], [cast]), round(KEY_S / driven.dt), []
     observer, ego = observer_of([road_map], world), driven.state[:, 0, EGO, :3]
     for at in range(len(ego) - 1):

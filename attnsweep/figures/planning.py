@@ -91,7 +91,8 @@ def lines_of(frame: pd.DataFrame, against: str) -> list[Line]:
 def settings_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each setting by its name, the stack's in the order of their stages, then the others."""
     frame = frame.reindex(columns=[*frame.columns, *(name for name in NEEDED if name not in frame)])
-    groups = [group for _, group in frame.groupby(setting_of(frame), dropna=False, sort=False)]
+    settings = [name for name in selection.SETTING if name in frame]  # all of the configuration but the seed
+    groups = [group for _, group in frame.groupby(settings, dropna=False, sort=False)]
     groups.sort(key=rank)
     return dict(zip(names_of(groups), groups, strict=True))
 
@@ -99,11 +100,6 @@ def settings_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def drove(group: pd.DataFrame) -> bool:
     """Whether a setting was driven on test maps: it plans, and there is a world."""
     return bool(group["test_map_scores"].notna().all())
-
-
-def setting_of(frame: pd.DataFrame) -> list[str]:
-    """The columns that tell settings apart: all of the configuration but the seed."""
-    return [name for name in selection.SETTING if name in frame]
 
 
 def rank(group: pd.DataFrame) -> tuple[int, int, float]:
@@ -115,9 +111,7 @@ def rank(group: pd.DataFrame) -> tuple[int, int, float]:
 
 
 def names_of(groups: Sequence[pd.DataFrame]) -> list[str]:
-    """What each setting is called: its stages in words, and what tells two of the same stages apart, with
-    that in which the training of any two differs.
-    """
+    """What settings are called: stages in words, and what tells the same stages apart, or their training."""
     firsts = pd.DataFrame([group.iloc[0] for group in groups])
     models, recipe = naming.model_names(firsts), recipe_differences(firsts)
     names = []
@@ -178,9 +172,7 @@ def bootstrap(values: np.ndarray) -> Interval:
 
 
 def draw(lines: Sequence[Line], about: str, against: str) -> Figure:
-    """A row per setting; panels for the score, its gain, at-fault collisions, leaving the road, and the
-    distance after 3 s.
-    """
+    """A row per setting; panels for score, gain, at-fault collisions, leaving the road, L2 after 3 s."""
     left = max(LEAST_LEFT, 0.3 + widest([one.label for one in lines], STYLE["font.size"]))
     layout = Layout((2.1, 0.30 * len(lines) + 0.2), (0.4, 0.5), left=left, right=0.3, above=0.85, below=0.75)
     with matplotlib.rc_context(STYLE):

@@ -165,9 +165,7 @@ def of_maps(value: float, maps: np.ndarray) -> Cell:
 
 
 def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
-    """The measure on each test map (n,) that has one; of counts, such as identity switches, as if all maps
-    were like it.
-    """
+    """The measure on each test map (n,) that has one; of counts as if all maps were like it."""
     names = [column.removeprefix("test_") for column in measure.columns]
     lists = json.loads(row["test_map_measures"]) if isinstance(row.get("test_map_measures"), str) else {}
     if names == ["score"] and isinstance(row.get("test_map_scores"), str):

@@ -56,9 +56,7 @@ def course_of(maps: Sequence[RoadMap], casts: Sequence[Cast]) -> Course:
 
 
 def judge(course: Course, policy: Policy | None, rig: Rig | None = None) -> Scores:
-    """The scores of a policy, shown the views of a `rig` or none, on a course, against what the expert gains
-    there.
-    """
+    """A policy's scores on a course, with views of a `rig` or none, against what the expert gains there."""
     driven = drive(course.maps, course.casts, policy, rig=rig)
     return score_drive(driven, course.expected)
 

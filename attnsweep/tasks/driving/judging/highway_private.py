@@ -159,13 +159,10 @@ class Episode:
     def motion(self) -> tuple[Floats, Flags]:
         """x, y, yaw, vx, vy (a, 5) of the agents, and who is there (a,)."""
         there = {id(one) for one in (*self.road.vehicles, *self.road.objects)}
-        rows = []
-        for one in self.agents:
-            steering = np.array(getattr(one, "action", {}).get("steering", 0.0))
-            course = one.heading + kinematics.slip_of(steering)
-            velocity = one.speed * np.array([np.cos(course), -np.sin(course)])
-            rows.append([one.position[0], -one.position[1], -one.heading, *velocity])
-        return np.array(rows), np.array([id(one) in there for one in self.agents])
+        states = np.array([[*(one.position * FLIP), -one.heading, one.speed] for one in self.agents])
+        steering = [getattr(one, "action", {}).get("steering", 0.0) for one in self.agents]
+        motion = kinematics.motion_of(states, -kinematics.slip_of(np.array(steering)))
+        return motion, np.array([id(one) in there for one in self.agents])
 
     def sizes(self) -> tuple[Floats, Indices]:
         """Length and width (a, 2) and kinds (a,) of the agents; obstacles count as parked."""
@@ -198,9 +195,7 @@ def scenery(name: str) -> Scenery:
 
 
 def joints(network: Any) -> list[Floats]:
-    """Polygons over where a lane leads to the next one. highway-env's lanes need not meet there: between
-    those into its roundabout and the roundabout there are 5 m.
-    """
+    """Polygons where lanes lead on: highway-env's need not meet, with 5 m before its roundabout."""
     found = []
     for (start, end, index), lane in network.lanes_dict().items():
         for beyond in network.graph.get(end, {}):

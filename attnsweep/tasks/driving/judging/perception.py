@@ -20,9 +20,7 @@ FALSE_WEIGHT = 0.5  # of false positives, in EPA
 
 @dataclass(frozen=True)
 class Curve:
-    """Detections, the most confident first: `confidence` (k,), which are `right` (k,), of `count` agents that
-    there are.
-    """
+    """Detections, the surest first: `confidence` (k,), which are `right` (k,), of `count` agents in all."""
 
     confidence: Floats
     right: Flags

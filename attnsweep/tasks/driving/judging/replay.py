@@ -169,9 +169,7 @@ def way_of(route: NDArray[np.generic]) -> Floats:
 
 
 def depth_at(depth: NDArray[np.generic], points: Floats) -> Floats:
-    """How deep points (s, ..., 2) lie within the drivable area, between the cells of grids (s, 64, 64); what
-    lies outside the grid counts as inside the area.
-    """
+    """How deep points (s, ..., 2) lie in the drivable area of grids (s, 64, 64), all of it off the grid."""
     place = (points - GRID.corner) / GRID.size
     inside = ((place >= 0) & (place < GRID.cells)).all(axis=-1)
     rows = np.arange(len(points)).reshape(-1, *(1,) * (points.ndim - 2))

@@ -72,17 +72,14 @@ class Scores:
     lost: Floats
 
     def means(self, where: Flags | slice = slice(None)) -> dict[str, float]:
-        """The mean of each over the scenes, or over some of them, and the median of `finish_s`; NaN where
-        none has a value.
-        """
-        columns = {field.name: np.asarray(getattr(self, field.name), float)[where] for field in fields(self)}
-        known = {name: values[~np.isnan(values)] for name, values in columns.items()}
-        return {
-            name: float(np.median(values) if name == "finish_s" else values.mean())
-            if values.size
-            else float("nan")
-            for name, values in known.items()
-        }
+        """The mean of each over some scenes, of `finish_s` the median; NaN where none has a value."""
+        found = {}
+        for field in fields(self):
+            values = np.asarray(getattr(self, field.name), float)[where]
+            values = values[~np.isnan(values)]
+            middle = np.median if field.name == "finish_s" else np.mean
+            found[field.name] = float(middle(values)) if values.size else float("nan")
+        return found
 
 
 def interval(values: Floats) -> tuple[float, float]:
@@ -206,9 +203,7 @@ def lane_keeping(drive: Drive, counts: Flags) -> Floats:
 
 
 def discomforts(drive: Drive, counts: Flags) -> Flags:
-    """When (t, b) each ego passes a limit of comfort; windows reach back before the handover, as NAVSIM's do
-    into the recorded past.
-    """
+    """When (t, b) egos pass limits of comfort; windows reach back before the handover, as NAVSIM's do."""
     found = np.zeros(counts.shape, dtype=bool)
     for b, end in enumerate(counts.sum(axis=0)):
         found[:end, b] = discomfort(drive.state[:end, b, EGO], drive.dt).any(axis=1)

@@ -35,7 +35,6 @@ from attnsweep.tasks.driving.records.commonroad_xml import (
     parse,
     read,
     references,
-    value_in,
 )
 from attnsweep.tasks.driving.records.lanelets import Network, network_of
 from attnsweep.tasks.driving.records.routes import Region
@@ -210,10 +209,11 @@ def state_of(element: Element, where: str) -> list[float] | None:
     place = None if position is None else centre_of(position, where)
     if place is None:
         return None
-    initial = element.tag == "initialState" and element.find("time") is None
-    time = 0.0 if initial else value_in(element, "time", where)
+    time = optional_value(element, "time", where)
+    if time is None and element.tag != "initialState":
+        raise UserError(f"{where} has no time")
     rest = [optional_value(element, tag, where) for tag in ("orientation", "velocity", "velocityY")]
-    return [time, *place, *(np.nan if value is None else value for value in rest)]
+    return [time or 0.0, *place, *(np.nan if value is None else value for value in rest)]
 
 
 def orientations(place: Floats, own: Floats, speed: Floats, across: Floats) -> Floats:

@@ -68,14 +68,6 @@ def number_in(text: str | None, where: str) -> float:
     return value
 
 
-def value_in(element: Element, tag: str, where: str) -> float:
-    """A quantity, exact or the centre of its interval. Raises UserError where the element has none."""
-    value = optional_value(element, tag, where)
-    if value is None:
-        raise UserError(f"{where} has no {tag}")
-    return value
-
-
 def optional_value(element: Element, tag: str, where: str) -> float | None:
     """A quantity, exact or the centre of its interval; None where the element has no such child."""
     found = element.find(tag)

@@ -54,9 +54,7 @@ def files_of(root: Path) -> list[Path]:
 
 
 def parse(file: Path, keep: Sequence[str] = ()) -> Any:
-    """What a JSON file holds; of its objects only the fields to keep, where some are named: large tables
-    would not fit the memory else.
-    """
+    """What a JSON file holds; of objects the fields to keep, for large tables would not fit in memory."""
 
     def kept(record: Row) -> Row:
         return {name: record[name] for name in keep if name in record}

@@ -76,9 +76,7 @@ class Recorded:
         return {"format": self.format, "reader": READER, "recorded": checksums}
 
     def jobs(self) -> Iterator[Job]:
-        """A job for each CommonRoad file, or for each scene of nuScenes; both are read here, since another
-        machine of a cluster may not have them.
-        """
+        """A job for each file, or scene of nuScenes, read here: other machines may not have them."""
         if self.format == "nuscenes":
             for number, scene in enumerate(nuscenes.scenes_of(self.root)):
                 yield Job(record_logs, ([(scene.name, scene.log)], number, scene.drive), 1)
@@ -154,9 +152,7 @@ def content_of(path: Path) -> bytes | str:
 
 
 def record_file(path: Path, content: bytes | str, number: int) -> list[Recording]:
-    """The recordings of a CommonRoad file; where it cannot be read, one that says why, whatever it is: other
-    files of the folder may be good.
-    """
+    """The recordings of a CommonRoad file, or one that says why there are none: others may be good."""
     if isinstance(content, str):
         return [Recording(number, {}, content, str(path))]
     try:

@@ -100,9 +100,7 @@ class SceneSet:
         return self.source.train_size
 
     def checksum(self, data_dir: Path) -> str:
-        """Names the generator or the reader, and the preset or the contents of all files; whether the scenes
-        have been recorded or not.
-        """
+        """Names the generator or reader, and the preset or all files' contents, recorded or not."""
         return identity(self.source)
 
     def is_here(self, data_dir: Path) -> bool:

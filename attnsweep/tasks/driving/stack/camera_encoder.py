@@ -32,9 +32,7 @@ STRIDE = 2, 4  # pixels down and across: how far off the ground is tells by the 
 
 
 class CameraEncoder(nn.Module):
-    """Convolutions over each view by itself, attention of each cell to its places in the views, and `Above`
-    of what the cells read there.
-    """
+    """Convolutions over each view, attention of cells to their places in the views, and `Above` of that."""
 
     def __init__(self, config: Mapping[str, Any], rig: Rig | None = None) -> None:
         super().__init__()

@@ -171,11 +171,6 @@ def check(config: Mapping[str, Any]) -> None:
             f"plan_head={config['plan_head']!r} lays the plan along the route, which nav={config['nav']!r} "
             "does not give; set nav='route' or plan_head='xy'"
         )
-    check_stop(config)
-
-
-def check_stop(config: Mapping[str, Any]) -> None:
-    """Raises UserError where `grad_stop` leaves the encoder without anything that trains it."""
     others = is_on(config["track"]) or is_on(config["lines"])
     if is_on(config["grad_stop"]) and not (others and config["plan"] == "on"):
         raise UserError(

@@ -109,9 +109,7 @@ class Planner(nn.Module):
         return state_embedding * (torch.rand(len(state), 1, device=state.device) >= DROPPED)
 
     def ahead(self, way: Curve) -> Tensor:
-        """Points (b, n, 2) on the route and on both sides of it, at which the fine map is read; straight on
-        where the route is not known.
-        """
+        """Points (b, n, 2) on and beside the route, or straight ahead, at which the fine map is read."""
         points = self.beside.expand(len(way.knots), -1, -1)
         return along(way, points[..., 0], points[..., 1])[..., :2] if self.along else points
 

@@ -35,9 +35,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Futures:
-    """Where each agent of `Agents` goes: `logits` of the modes, and `offsets`, where it will be each half
-    second less where it is.
-    """
+    """Where `Agents` go: `logits` of the modes, and `offsets` each half second from where they are."""
 
     logits: Float[Tensor, "b q m"]
     offsets: Float[Tensor, "b q m 8 2"]

@@ -192,9 +192,7 @@ class Places:
         return int(self.rng.choice(shared)), self.s[EGO] + self.rng.uniform(14.0, 35.0)
 
     def draw_rival_start(self, agent: int) -> tuple[int, float]:
-        """A route that meets the ego's, and the arc length from which one comes to the zone when the ego
-        does, or up to a few seconds before or after.
-        """
+        """A route that meets the ego's, and from where one comes there as the ego does, or within seconds."""
         if not self.yields[self.route[EGO]]:
             return self.draw_start(agent)
         zone = self.yields[self.route[EGO]][int(self.rng.integers(len(self.yields[self.route[EGO]])))]

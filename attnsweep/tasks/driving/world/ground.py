@@ -89,9 +89,7 @@ class Ground:
         )
 
     def between_lanes(self, edges: Floats) -> Flags:
-        """Whether the corners (t, 4, 2) of boxes lie in several lanes, and all four neither in one of them
-        nor in one and the next.
-        """
+        """Whether corners (t, 4, 2) lie in several lanes, not all in one of them, or in one and the next."""
         tree = shapely.STRtree(shapely.points(edges.reshape(-1, 2)))
         touched, held = (np.zeros((len(edges), len(part)), int) for part in (self.lanes, self.pairs))
         for counts, part in ((touched, self.lanes), (held, self.pairs)):

@@ -108,9 +108,7 @@ def pursue(state: Floats, plan: Floats, *, elapsed: float, wheelbase: Floats, sp
 
 
 def progress(points: Floats, line: Floats, s: Floats) -> Floats:
-    """The arc length (b,) at which each line (b, n, 2) comes nearest to a point (b, 2); `s` (b, n) is that of
-    its points.
-    """
+    """The arc length (b,) nearest to a point (b, 2) on each line (b, n, 2) with `s` (b, n) at its points."""
     start, step = line[:, :-1], np.diff(line, axis=1)
     rx, ry = points[:, None, 0] - start[..., 0], points[:, None, 1] - start[..., 1]
     square = np.maximum(step[..., 0] ** 2 + step[..., 1] ** 2, 1e-9)

@@ -66,9 +66,7 @@ SCANNER = Scanner()
 
 @dataclass(frozen=True)
 class Sweep:
-    """One turn of the scanner at each of `t` times: the true range (t, r) of each ray's first hit, and the
-    agent (t, r) that it hits; inf and -1 where it hits none.
-    """
+    """A turn at each of `t` times: each ray's true range (t, r) and agent (t, r) hit; inf and -1: none."""
 
     ranges: Floats
     agent: Indices
