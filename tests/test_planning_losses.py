@@ -11,7 +11,6 @@ from attnsweep.tasks.driving.records.batches import offsets, rows, tensors
 from attnsweep.tasks.driving.records.presets import Preset, record
 from attnsweep.tasks.driving.records.samples import Samples
 from attnsweep.tasks.driving.records.scenes import joined
-from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.losses import (
     WEIGHTS,
     boundary_loss,
@@ -19,6 +18,7 @@ from attnsweep.tasks.driving.stack.losses import (
     heat_target,
     losses,
     occupancy_target,
+    penetration,
     total,
 )
 from attnsweep.tasks.driving.stack.matching import Matching, agent_cost, focal, match

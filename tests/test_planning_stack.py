@@ -12,9 +12,8 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.batches import tensors
 from attnsweep.tasks.driving.records.presets import Preset, record
 from attnsweep.tasks.driving.records.scenes import joined
-from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.design import ALL, CHOICES, DEFAULTS, STAGES, complete
-from attnsweep.tasks.driving.stack.losses import losses, total
+from attnsweep.tasks.driving.stack.losses import losses, penetration, total
 from attnsweep.tasks.driving.stack.prediction import Prediction
 from attnsweep.tasks.driving.stack.refine import descended
 from attnsweep.tasks.driving.stack.route import at, curve, project

@@ -176,16 +176,13 @@ def strip(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
 
 def film(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
     """Writes all frames one after another, at twice the speed of life, as a GIF."""
+    images = []
     with matplotlib.rc_context(STYLE):
-        images = [picture_of(pictures([one], title, footnote="")) for one in frames]
+        for one in frames:
+            buffer = io.BytesIO()
+            pictures([one], title, footnote="").savefig(buffer, format="png", dpi=90)
+            images.append(Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128))
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
-
-
-def picture_of(figure: Figure) -> Image.Image:
-    """The figure as an image of few colours."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
 
 
 def pictures(frames: Sequence[Frame], title: str, *, footnote: str) -> Figure:

@@ -26,18 +26,9 @@ from highway_env.road.lane import LineType
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
-from attnsweep.tasks.driving.world import kinematics
+from attnsweep.tasks.driving.world import geometry, kinematics
 from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    Indices,
-    distinct,
-    project,
-    resample,
-    stations,
-    wrap,
-)
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.ground import Ground, Strip
 from attnsweep.tasks.driving.world.kinematics import DT
 from attnsweep.tasks.driving.world.roads import SHOULDER, SPACING, dashed, ribbon, rounded
@@ -112,7 +103,7 @@ class Episode:
         self.ego.enable_lane_change = False
         self.agents: list[Any] = [self.ego]
         self.route, self.way = route_of(self.env, name, self.ego)
-        self.start = float(project(self.position[None], self.route)[0][0])
+        self.start = float(geometry.project(self.position[None], self.route)[0][0])
         self.meet()
         self.before = self.motion()[0][EGO]  # of the ego, a step ago
 
@@ -123,7 +114,7 @@ class Episode:
 
     @property
     def arrived(self) -> bool:
-        return bool(project(self.position[None], self.route)[0][0] - self.start > self.way + 1.0)
+        return bool(geometry.project(self.position[None], self.route)[0][0] - self.start > self.way + 1.0)
 
     def put_ego(self, ego: Any) -> None:
         """Puts someone in the place of the ego."""
@@ -189,7 +180,7 @@ def scenery(name: str) -> Scenery:
             if line == LineType.STRIPED:
                 paint.append(dashed(offset_line(lane, side)))
             elif line != LineType.NONE:
-                paint.append(resample(offset_line(lane, side), 0.5))
+                paint.append(geometry.resample(offset_line(lane, side), 0.5))
     road = Ground(strips, joints(network), shoulder=SHOULDER)
     return Scenery(road, np.unique(np.concatenate(paint), axis=0))
 
@@ -202,11 +193,11 @@ def joints(network: Any) -> list[Floats]:
             last = lane.position(lane.length, 0.0)
             follows, _ = network.next_lane_given_next_road(start, end, index, beyond, None, last)
             other = network.get_lane((end, beyond, follows))
-            turn = wrap(np.array(lane.heading_at(lane.length) - other.heading_at(0.0)))
+            turn = geometry.wrap(np.array(lane.heading_at(lane.length) - other.heading_at(0.0)))
             if np.abs(turn) < 1.0:
                 meeting = offset_line(lane, 0.0)[-JOINT:], offset_line(other, 0.0)[:JOINT]
-                line = distinct(np.concatenate(meeting))
-                found.append(ribbon(resample(line, 1.0), lane.width_at(lane.length) / 2 + SHOULDER))
+                line = geometry.distinct(np.concatenate(meeting))
+                found.append(ribbon(geometry.resample(line, 1.0), lane.width_at(lane.length) / 2 + SHOULDER))
     return found
 
 
@@ -231,12 +222,12 @@ def route_of(env: Any, name: str, ego: Any) -> tuple[Floats, float]:
         chain.append((start, end, index))
     lines = [offset_line(network.get_lane(index), 0.0) for index in chain]
     line = np.concatenate([lines[0], *(one[1:] for one in lines[1:])])
-    here = float(project((ego.position * FLIP)[None], line)[0][0])
-    goal = stations(line)[-1]
+    here = float(geometry.project((ego.position * FLIP)[None], line)[0][0])
+    goal = geometry.stations(line)[-1]
     if name == "intersection-v0":
-        goal = stations(line)[-1] - stations(lines[-1])[-1] + ARRIVED
+        goal = geometry.stations(line)[-1] - geometry.stations(lines[-1])[-1] + ARRIVED
     elif name == "merge-v0":
         goal = here + MERGED - ego.position[0]
     onward = line[-1] - line[-2]
     far = line[-1] + REACH * onward / np.hypot(*onward)
-    return rounded(resample(np.concatenate([line, far[None]]), SPACING)), float(goal - here)
+    return rounded(geometry.resample(np.concatenate([line, far[None]]), SPACING)), float(goal - here)

@@ -29,13 +29,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.driving.records.commonroad_xml import (
-    number_in,
-    optional_value,
-    parse,
-    read,
-    references,
-)
+from attnsweep.tasks.driving.records.commonroad_xml import number_in, optional_value, parse, read, references
 from attnsweep.tasks.driving.records.lanelets import Network, network_of
 from attnsweep.tasks.driving.records.routes import Region
 from attnsweep.tasks.driving.records.samples import SceneLog

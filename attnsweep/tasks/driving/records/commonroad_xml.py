@@ -30,8 +30,8 @@ def read(path: Path) -> bytes:
 def parse(path: Path, content: bytes) -> Element:
     """The root of a scenario file. Raises UserError where it is no XML, or no scenario."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
-    parser.StartElementHandler = lambda tag, attributes: builder.start(local(tag), attributes)
-    parser.EndElementHandler = lambda tag: builder.end(local(tag))
+    parser.StartElementHandler = lambda tag, attributes: builder.start(tag.rpartition(":")[2], attributes)
+    parser.EndElementHandler = lambda tag: builder.end(tag.rpartition(":")[2])
     parser.CharacterDataHandler = builder.data
 
     def refuse(*_: object) -> None:
@@ -50,11 +50,6 @@ def parse(path: Path, content: bytes) -> Element:
         formats = "2018b or 2020a, or of a later one"
         raise UserError(f"{path} is a <{root.tag}> of version {version}; use CommonRoad of {formats}")
     return root
-
-
-def local(tag: str) -> str:
-    """A tag without the prefix of its namespace."""
-    return tag.rpartition(":")[2]
 
 
 def number_in(text: str | None, where: str) -> float:

@@ -24,16 +24,8 @@ from attnsweep.core.text import counted
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in, references
 from attnsweep.tasks.driving.records.routes import OFF_MAP, Lanes
 from attnsweep.tasks.driving.records.tracks import Surroundings, part_of_map
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    distinct,
-    interpolated,
-    offset,
-    project,
-    resample,
-    stations,
-)
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.geometry import Flags, Floats
 from attnsweep.tasks.driving.world.roads import DrivableArea, dashed, drivable_area
 
 NOT_DRIVABLE, CROSSWALK = {"sidewalk", "bicycleLane", "crosswalk"}, "crosswalk"
@@ -72,12 +64,12 @@ class Lanelet:
     @property
     def centre(self) -> Floats:
         """The centre line (n, 2)."""
-        return distinct((self.left + self.right) / 2)
+        return geometry.distinct((self.left + self.right) / 2)
 
     @property
     def half_width(self) -> float:
         """How far (m) its bounds lie from its centre line, where it is widest."""
-        return float(np.abs(project(self.left, self.right)[1]).max()) / 2
+        return float(np.abs(geometry.project(self.left, self.right)[1]).max()) / 2
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,10 @@ class Network:
     def around(self, agents: Floats) -> Surroundings | str:
         """What surrounds agents (n, 2), or why that is too much."""
         lanes, place = list(self.driven.values()), self.place
-        polygons = [np.concatenate([offset(one.left, EDGE), offset(one.right, -EDGE)[::-1]]) for one in lanes]
+        polygons = [
+            np.concatenate([geometry.offset(one.left, EDGE), geometry.offset(one.right, -EDGE)[::-1]])
+            for one in lanes
+        ]
         within = part_of_map(np.concatenate(polygons), agents)
         if isinstance(within, str):
             return within
@@ -167,7 +162,7 @@ def lanelet_of(element: Element, path: Path) -> Lanelet | None:
     sides = [bound_points(bound, name) for bound, name in zip(bounds, names, strict=True)]
     repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
     left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
-    if len(distinct((left + right) / 2)) == 1:
+    if len(geometry.distinct((left + right) / 2)) == 1:
         return None
     neighbours = [element.find(tag) for tag in ("adjacentLeft", "adjacentRight")]
     beside = [None if one is None else one.get("ref") for one in neighbours]
@@ -213,7 +208,7 @@ def bound_points(bound: Element | None, where: str) -> Floats:
     points = points_in(bound, f"{where} bound")
     if len(points) < 2:
         raise UserError(f"{where} bound has {counted(len(points), 'point')}; it takes 2 for a line")
-    return distinct(points)
+    return geometry.distinct(points)
 
 
 def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floats]:
@@ -226,10 +221,10 @@ def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floa
     if min(len(left), len(right)) == 1:  # a triangle
         wider = np.broadcast_shapes(left.shape, right.shape)
         return np.broadcast_to(left, wider), np.broadcast_to(right, wider)
-    shares = [stations(line) / stations(line)[-1] for line in (left, right)]
+    shares = [geometry.stations(line) / geometry.stations(line)[-1] for line in (left, right)]
     every = np.unique(np.concatenate(shares))
     every = every[np.concatenate([[True], np.diff(every) > SAME])]
-    return interpolated(every, shares[0], left), interpolated(every, shares[1], right)
+    return geometry.interpolated(every, shares[0], left), geometry.interpolated(every, shares[1], right)
 
 
 # --- Paint and lights ---
@@ -251,7 +246,7 @@ def paint_of(
         dashes, solid = [*dividers], area.contours(EDGE)
     crossings = [line for one in lanelets if CROSSWALK in one.types for line in (one.left, one.right)]
     points = [dashed(line) for line in dashes]
-    points += [resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]
+    points += [geometry.resample(line, 0.5) for line in (*solid, *crossings, *stop_lines)]
     return np.unique(np.concatenate([np.zeros((0, 2)), *points]), axis=0)
 
 

@@ -16,18 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    Indices,
-    distinct,
-    headings,
-    interpolated,
-    project,
-    resample,
-    stations,
-    wrap,
-)
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.roads import SPACING, rounded
 
 if TYPE_CHECKING:
@@ -57,7 +47,7 @@ class Lanes:
 
     def length(self, lane: int) -> float:
         """Of its centre line (m)."""
-        return float(stations(self.centres[lane])[-1])
+        return float(geometry.stations(self.centres[lane])[-1])
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ def on_lanes(points: Floats, lanes: Lanes) -> Flags:
     """Which points (n, 2) are on the map: no farther from the centre line of some lane than it reaches."""
     found = np.zeros(len(points), dtype=bool)
     for centre, reach in zip(lanes.centres, lanes.reaches, strict=True):
-        found[~found] = np.abs(project(points[~found], centre)[1]) <= reach
+        found[~found] = np.abs(geometry.project(points[~found], centre)[1]) <= reach
     return found
 
 
@@ -84,10 +74,10 @@ def route_of(poses: Floats, lanes: Lanes) -> Floats:
     pieces, comes_over = [], False
     for start, end in zip(starts, ends, strict=True):
         lane, centre = taken[start], lanes.centres[taken[start]]
-        (first, last), _ = project(poses[[start, end], :2], centre)
+        (first, last), _ = geometry.project(poses[[start, end], :2], centre)
         goes_over = end + 1 < len(taken) and taken[end + 1] not in lanes.successors[lane]
         low = first + CHANGE if comes_over else 0.0
-        high = last - CHANGE if goes_over else stations(centre)[-1]
+        high = last - CHANGE if goes_over else geometry.stations(centre)[-1]
         middle = (low + high) / 2
         pieces.append(between(centre, min(low, middle), max(high, middle)))
         comes_over = goes_over
@@ -121,9 +111,10 @@ def fits(poses: Floats, lanes: Lanes) -> tuple[Floats, Floats, Floats]:
     """
     found = []
     for centre in lanes.centres:
-        s, left = project(poses[:, :2], centre)
-        turned = np.abs(wrap(np.interp(s, stations(centre), headings(centre)) - poses[:, 2]))
-        found.append((s, np.abs(left), np.abs(left) + TURNED * turned))
+        s, left = geometry.project(poses[:, :2], centre)
+        yaw = np.interp(s, geometry.stations(centre), geometry.headings(centre))
+        turned = geometry.wrap(yaw - poses[:, 2])
+        found.append((s, np.abs(left), np.abs(left) + TURNED * np.abs(turned)))
     s, off, misfit = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     return s, off, misfit
 
@@ -139,12 +130,12 @@ def steps_between(near: Indices, lanes: Lanes) -> Floats:
 
 def onward(pose: Floats, lane: int, lanes: Lanes) -> list[Floats]:
     """The lines that go on from a lane to `REACH` beyond a pose (3,), the straightest, then straight on."""
-    s, _ = project(pose[None, :2], lanes.centres[lane])
+    s, _ = geometry.project(pose[None, :2], lanes.centres[lane])
     rest = REACH - (lanes.length(lane) - s[0])
     lines = [lanes.centres[lane]]
     while rest > 0 and lanes.successors[lane]:
-        turns = {one: abs(headings(lanes.centres[one])[[0, -1]] @ [-1, 1]) for one in lanes.successors[lane]}
-        lane = min(turns, key=turns.__getitem__)
+        ways = {one: geometry.headings(lanes.centres[one]) for one in lanes.successors[lane]}
+        lane = min(ways, key=lambda one: abs(ways[one][[0, -1]] @ [-1, 1]))
         lines.append(lanes.centres[lane])
         rest -= max(lanes.length(lane), 1.0)
     if rest > 0:
@@ -155,9 +146,9 @@ def onward(pose: Floats, lane: int, lanes: Lanes) -> list[Floats]:
 
 def between(xy: Floats, start: float, end: float) -> Floats:
     """The part of a polyline (n, 2) from one arc length to another."""
-    along = stations(xy)
+    along = geometry.stations(xy)
     s = np.concatenate([[start], along[(along > start) & (along < end)], [end]])
-    return interpolated(s, along, xy)
+    return geometry.interpolated(s, along, xy)
 
 
 # --- The route to a goal ---
@@ -243,7 +234,7 @@ def least_arrival(chain: Sequence[int], at: float, lanes: Lanes) -> float:
 
 def across(at: float, centre: Floats, other: Floats) -> float:
     """The arc length of another line that is nearest to arc length `at` of a line."""
-    (s,), _ = project(between(centre, at, at)[:1], other)
+    (s,), _ = geometry.project(between(centre, at, at)[:1], other)
     return float(s)
 
 
@@ -251,7 +242,7 @@ def nearest_lanes(point: Floats, lanes: Lanes) -> list[tuple[int, float, float]]
     """Lanes within 5 m of a point (2,), or else the nearest one: index, arc length, metres to it."""
     every = []
     for lane, centre in enumerate(lanes.centres):
-        (s,), (left,) = project(point[None], centre)
+        (s,), (left,) = geometry.project(point[None], centre)
         every.append((lane, float(s), float(abs(left))))
     return [one for one in every if one[2] <= OFF_MAP] or [min(every, key=lambda one: one[2])]
 
@@ -276,7 +267,7 @@ def along_lanes(chain: Sequence[int], at: float, end: float, lanes: Lanes) -> Fl
             at = 0.0
             continue
         pieces.append(between(centre, at, at))
-        at = across(min(at + 2 * CHANGE, float(stations(centre)[-1])), centre, lanes.centres[ahead])
+        at = across(min(at + 2 * CHANGE, float(geometry.stations(centre)[-1])), centre, lanes.centres[ahead])
         at = min(at, end) if k == len(chain) else at
     last = lanes.centres[chain[-1]]
     return np.concatenate([*pieces, between(last, at, max(end, at + LEAST_ROUTE * (not pieces)))])
@@ -284,10 +275,10 @@ def along_lanes(chain: Sequence[int], at: float, end: float, lanes: Lanes) -> Fl
 
 def rest_of(centre: Floats, at: float) -> Floats:
     """A line (n, 2) from an arc length on."""
-    return between(centre, at, float(stations(centre)[-1]))
+    return between(centre, at, float(geometry.stations(centre)[-1]))
 
 
 def smooth(line: Floats) -> Floats:
     """A line (n, 2) as a route: a point each 0.5 m, its corners rounded where it is long enough."""
-    points = resample(distinct(line), SPACING)
-    return rounded(points) if stations(points)[-1] > ROUNDED_FROM else points
+    points = geometry.resample(geometry.distinct(line), SPACING)
+    return rounded(points) if geometry.stations(points)[-1] > ROUNDED_FROM else points

@@ -14,19 +14,9 @@ from attnsweep.tasks.driving.records.samples import (
     Samples,
     SceneLog,
 )
+from attnsweep.tasks.driving.world import geometry
 from attnsweep.tasks.driving.world.cameras import Rig, render
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    Indices,
-    headings,
-    interpolated,
-    project,
-    resample,
-    stations,
-    to_frame,
-    wrap,
-)
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.sensor import Scan, Scanner, layers, scan
 
 
@@ -58,30 +48,33 @@ def red_points(stop_lines: tuple[Floats, ...], red: Flags, pose: Floats) -> Floa
     """Points (n, 2) of the stop lines in sight whose light is not green."""
     lines = [line for line, shown in zip(stop_lines, red, strict=True) if shown]
     near = [line for line in lines if np.hypot(*(line.mean(axis=0) - pose[:2])) < RED_REACH]
-    return np.concatenate([np.zeros((0, 2)), *(resample(line, 0.5) for line in near)])
+    return np.concatenate([np.zeros((0, 2)), *(geometry.resample(line, 0.5) for line in near)])
 
 
 def navigation(route: Floats, pose: Floats) -> Samples:
     """The points ahead on a route (n, 2) from each pose (s, 3), and the command: from the route alone."""
-    s, _ = project(pose[:, :2], route)
+    s, _ = geometry.project(pose[:, :2], route)
     ahead = s[:, None] + ROUTE_STEP * np.arange(1, ROUTE_POINTS + 1)
-    points = interpolated(ahead, stations(route), route)
+    points = geometry.interpolated(ahead, geometry.stations(route), route)
     turn = route_turn(route, s, ROUTE_POINTS * ROUTE_STEP)
     command = np.where(turn > 0.5, LEFT, np.where(turn < -0.5, RIGHT, STRAIGHT))
-    return {"route": to_frame(points, pose[:, None]).astype(np.float32), "command": command.astype(np.int8)}
+    return {
+        "route": geometry.to_frame(points, pose[:, None]).astype(np.float32),
+        "command": command.astype(np.int8),
+    }
 
 
 def route_turn(route: Floats, s: Floats, reach: float) -> Floats:
     """By how much (s,) the route turns from arc lengths to `reach` metres on."""
-    yaw, along = headings(route), stations(route)
+    yaw, along = geometry.headings(route), geometry.stations(route)
     return np.interp(s + reach, along, yaw) - np.interp(s, along, yaw)
 
 
 def ego_state(now: Floats, before: Floats, dt: float) -> NDArray[np.float32]:
     """Speed, accelerations, yaw rate and slip angle (s, 5) of states (s, 5) now and `dt` seconds before."""
-    speed, rate = np.hypot(now[:, 3], now[:, 4]), wrap(now[:, 2] - before[:, 2]) / dt
-    change = to_frame(now[:, 3:] - before[:, 3:], now[:, :3] * np.array([0, 0, 1])) / dt
-    slip = np.where(speed > 0.1, wrap(np.arctan2(now[:, 4], now[:, 3]) - now[:, 2]), 0.0)
+    speed, rate = np.hypot(now[:, 3], now[:, 4]), geometry.wrap(now[:, 2] - before[:, 2]) / dt
+    change = geometry.to_frame(now[:, 3:] - before[:, 3:], now[:, :3] * np.array([0, 0, 1])) / dt
+    slip = np.where(speed > 0.1, geometry.wrap(np.arctan2(now[:, 4], now[:, 3]) - now[:, 2]), 0.0)
     return np.stack([speed, change[:, 0], change[:, 1], rate, slip], axis=1).astype(np.float32)
 
 

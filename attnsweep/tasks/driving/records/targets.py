@@ -19,15 +19,8 @@ from attnsweep.tasks.driving.records.samples import (
     in_frame,
 )
 from attnsweep.tasks.driving.records.sensed import route_turn
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    Indices,
-    from_frame,
-    project,
-    resample,
-    to_frame,
-)
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.sensor import GRID, rasterise
 
 
@@ -36,7 +29,7 @@ def visible(state: Floats, seen: Flags, pose: Floats) -> Indices:
 
     Of more than there are places for, the nearest.
     """
-    local = to_frame(state[..., :2], pose[:, None])
+    local = geometry.to_frame(state[..., :2], pose[:, None])
     _, inside = GRID.index(local)
     wanted = inside & seen
     wanted[:, 0] = False
@@ -58,14 +51,14 @@ def agents(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: Indic
     later = at[:, None] + np.arange(1, FUTURE + 1)
     then = state[later[:, None], who[:, :, None]]  # (s, 24, 8, 5)
     there = valid[later[:, None], who[:, :, None]] & taken[..., None]
-    xy = to_frame(now[..., :2], frame)
+    xy = geometry.to_frame(now[..., :2], frame)
     yaw = now[..., 2] - frame[..., 2]
     box = [xy, np.cos(yaw)[..., None], np.sin(yaw)[..., None], log.size[who], log.kind[who][..., None]]
     turned = frame * np.array([0, 0, 1])
-    offsets = to_frame(then[..., :2], frame[:, :, None]) - xy[:, :, None]
+    offsets = geometry.to_frame(then[..., :2], frame[:, :, None]) - xy[:, :, None]
     return {
         "box": np.where(taken[..., None], np.concatenate(box, axis=-1), 0).astype(np.float32),
-        "velocity": np.where(taken[..., None], to_frame(now[..., 3:], turned), 0).astype(np.float32),
+        "velocity": np.where(taken[..., None], geometry.to_frame(now[..., 3:], turned), 0).astype(np.float32),
         "id": slots.astype(np.int16),
         "mask": taken,
         "future": np.where(there[..., None], offsets, 0).astype(np.float32),
@@ -114,7 +107,7 @@ def occupancy(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: In
         middle[:, 0, None, None] + span[:, None], middle[:, 1, None, None] + span
     )
     centres = GRID.corner + (np.stack([rows, columns], axis=-1) + 0.5) * GRID.size
-    inside = np.abs(to_frame(centres, local[:, None, None])) <= log.size[agent][:, None, None] / 2
+    inside = np.abs(geometry.to_frame(centres, local[:, None, None])) <= log.size[agent][:, None, None] / 2
     hit = inside.all(axis=-1) & (rows >= 0) & (rows < GRID.cells) & (columns >= 0) & (columns < GRID.cells)
     covered = np.zeros((len(at), OCCUPANCY, GRID.cells, GRID.cells), dtype=np.uint8)
     box = np.nonzero(hit)[0]
@@ -124,9 +117,9 @@ def occupancy(log: SceneLog, state: Floats, valid: Flags, at: Indices, slots: In
 
 def map_grids(log: SceneLog, pose: Floats) -> Samples:
     """The map as grids around each pose."""
-    centres = from_frame(GRID.centres(), pose[:, None, None])
+    centres = geometry.from_frame(GRID.centres(), pose[:, None, None])
     depth = np.clip(log.drivable.at(centres), -DEEPEST, DEEPEST)
-    points = np.concatenate([np.zeros((0, 2)), *(resample(line, 0.5) for line in log.dividers)])
+    points = np.concatenate([np.zeros((0, 2)), *(geometry.resample(line, 0.5) for line in log.dividers)])
     divider = np.stack([rasterise(points, one, GRID) > 0 for one in pose])
     layers = np.stack([depth > 0, np.abs(depth) < 0.6 * GRID.size, divider], axis=1)
     return {"map": layers.astype(np.uint8), "depth": depth.astype(np.float16)}
@@ -135,14 +128,14 @@ def map_grids(log: SceneLog, pose: Floats) -> Samples:
 def map_lines(log: SceneLog, pose: Floats) -> Samples:
     """The map's lines as far as they lie in the grid around each pose."""
     kinds = [(CENTRE, log.centres), (BOUNDARY, log.drivable.contours()), (DIVIDER, log.dividers)]
-    lines = [(kind, resample(line, 1.0)) for kind, group in kinds for line in group]
+    lines = [(kind, geometry.resample(line, 1.0)) for kind, group in kinds for line in group]
     points = np.concatenate([line for _, line in lines])
     line_of = np.repeat(np.arange(len(lines)), [len(line) for _, line in lines])
     kind_of = np.array([kind for kind, _ in lines])
     found = np.zeros((len(pose), LINES, LINE_POINTS, 2), dtype=np.float32)
     kind = np.full((len(pose), LINES), -1, dtype=np.int8)
     for row, one in enumerate(pose):
-        local = to_frame(points, one)
+        local = geometry.to_frame(points, one)
         _, inside = GRID.index(local)
         starts, ends = runs(inside, line_of)
         long = ends - starts > 3
@@ -168,7 +161,7 @@ def runs(inside: Flags, line_of: Indices) -> tuple[Indices, Indices]:
 def slices(log: SceneLog, keys: Indices, at: Indices, state: Floats) -> Samples:
     """The kinds of situation that reports tell apart."""
     ego = state[:, 0]
-    s, _ = project(ego[at, :2], log.route)
+    s, _ = geometry.project(ego[at, :2], log.route)
     later = at[:, None] + np.arange(1, FUTURE + 1)
     ahead = log.valid[keys, 0][later].sum(axis=1)  # key frames, without gaps
     end = ego[at + ahead, :2]

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
+from jaxtyping import Float
 from torch import Tensor
 
-from attnsweep.tasks.driving.stack.boxes import penetration
 from attnsweep.tasks.driving.stack.lines import KINDS
 from attnsweep.tasks.driving.stack.matching import Matching, agent_cost, focal, match
 from attnsweep.tasks.driving.stack.places import GRID, SIDE, read
 from attnsweep.tasks.driving.stack.prediction import Agents, Choice, Futures, Lines, Prediction
+from attnsweep.tasks.driving.world.geometry import separation
 
 Batch = Mapping[str, Tensor]
 WEIGHTS: dict[str, float] = {
@@ -228,6 +229,20 @@ def collision_loss(plan: Tensor, batch: Batch) -> Tensor:
         ]
     ).sum(dim=0)
     return mean(torch.where(batch["future_boxes_mask"], deep, 0).sum(dim=-1), batch["plan_mask"])
+
+
+def penetration(
+    plan: Float[Tensor, "b t 3"],
+    size: Float[Tensor, "b 2"],
+    others: Float[Tensor, "b t n 5"],
+    *,
+    inflation: float = 0.0,
+) -> Float[Tensor, "b t n"]:
+    """How deep an ego that is `inflation` metres longer and wider would be in boxes on its way."""
+    grown = (size + inflation)[:, None].expand(-1, plan.shape[1], -1)
+    ego = torch.cat([plan, grown], dim=-1)
+    apart: Tensor = separation(ego[:, :, None], others, xp=torch)
+    return -apart.clamp(max=0)
 
 
 def boundary_loss(plan: Tensor, batch: Batch) -> Tensor:

@@ -213,10 +213,10 @@ class Steps(nn.Module):
 
 def yaws(step: Tensor) -> Tensor:
     """The direction (b, t) of steps (b, t, 2), of short ones that of the last that was not; 0 at first."""
-    forecasts = step.detach().norm(dim=-1) > STANDING
+    moves = step.detach().norm(dim=-1) > STANDING
     order = torch.arange(1, step.shape[1] + 1, device=step.device)
-    last = torch.where(forecasts, order, 0).cummax(dim=1).values
-    safe = torch.where(forecasts[..., None], step, step.new_tensor([1.0, 0.0]))
+    last = torch.where(moves, order, 0).cummax(dim=1).values
+    safe = torch.where(moves[..., None], step, step.new_tensor([1.0, 0.0]))
     return F.pad(torch.atan2(safe[..., 1], safe[..., 0]), (1, 0)).gather(1, last)
 
 

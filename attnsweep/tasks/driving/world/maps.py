@@ -5,15 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnsweep.tasks.driving.world.geometry import (
-    Floats,
-    bezier,
-    from_frame,
-    headings,
-    offset,
-    resample,
-    wrap,
-)
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.geometry import Floats
 from attnsweep.tasks.driving.world.roads import (
     FROM_MAJOR,
     FROM_MINOR,
@@ -43,10 +36,10 @@ class Arm:
     speed_limit: float
 
     def out_lane(self, k: int) -> Floats:
-        return offset(self.xy, -(k + 0.5) * self.width)
+        return geometry.offset(self.xy, -(k + 0.5) * self.width)
 
     def in_lane(self, k: int) -> Floats:
-        return offset(self.xy, (k + 0.5) * self.width)[::-1]
+        return geometry.offset(self.xy, (k + 0.5) * self.width)[::-1]
 
 
 def draw_arm(
@@ -74,7 +67,7 @@ class Draft:
 
     def add(self, lane: Lane) -> int:
         """A new lane's index; it gets a point each metre."""
-        self.lanes.append(replace(lane, xy=resample(lane.xy, 1.0)))
+        self.lanes.append(replace(lane, xy=geometry.resample(lane.xy, 1.0)))
         return len(self.lanes) - 1
 
     def join(self, one: int, other: int) -> None:
@@ -84,11 +77,11 @@ class Draft:
     def connect(self, one: int, other: int, priority: int) -> int:
         """A lane across the junction from the end of one lane to the start of another."""
         a, b = self.lanes[one], self.lanes[other]
-        start = np.array([*a.xy[-1], headings(a.xy)[-1]])
-        end = np.array([*b.xy[0], headings(b.xy)[0]])
+        start = np.array([*a.xy[-1], geometry.headings(a.xy)[-1]])
+        end = np.array([*b.xy[0], geometry.headings(b.xy)[0]])
         limit = min(a.speed_limit, b.speed_limit)
-        across = Lane(bezier(start, end), min(a.width, b.width), limit, priority=priority, inside=True)
-        lane = self.add(across)
+        width, line = min(a.width, b.width), geometry.bezier(start, end)
+        lane = self.add(Lane(line, width, limit, priority=priority, inside=True))
         self.join(one, lane)
         self.join(lane, other)
         return lane
@@ -107,8 +100,8 @@ class Draft:
             for k in lanes
         ]
         outward = [self.add(Lane(arm.out_lane(k), width, limit, priority=priority)) for k in lanes]
-        self.dividers += [offset(arm.xy, k * width) for k in range(1 - arm.lanes, arm.lanes)]
-        self.stop_lines.append(np.array([arm.xy[stop], offset(arm.xy, arm.lanes * width)[stop]]))
+        self.dividers += [geometry.offset(arm.xy, k * width) for k in range(1 - arm.lanes, arm.lanes)]
+        self.stop_lines.append(np.array([arm.xy[stop], geometry.offset(arm.xy, arm.lanes * width)[stop]]))
         self.stop_lights.append(light)
         if crosswalk:
             self.add_crosswalk(arm, crosswalk)
@@ -121,19 +114,20 @@ class Draft:
         inward = bool(rng.integers(2))
         first, last = int(rng.uniform(14, 20)), int(rng.uniform(45, 75))
         side = (1 if inward else -1) * (arm.lanes * arm.width + 1.1)
-        strip = offset(arm.xy, side)[first:last]
+        strip = geometry.offset(arm.xy, side)[first:last]
         self.areas.append(ribbon(strip, 1.3))
         turn = np.pi if inward else 0.0
-        self.bays += [np.array([*strip[i], headings(strip)[i] + turn]) for i in range(3, len(strip) - 3, 7)]
+        poses = np.column_stack([strip, geometry.headings(strip) + turn])
+        self.bays += [*poses[3:-3:7]]
 
     def add_crosswalk(self, arm: Arm, at: int) -> None:
         """The two ways on foot across a road, `at` metres from the junction."""
         side = arm.lanes * arm.width + 2.5
-        ends = [offset(arm.xy, distance)[at] for distance in (side, -side)]
-        along = offset(arm.xy, 0.0)[at + 1] - arm.xy[at]
+        ends = [geometry.offset(arm.xy, distance)[at] for distance in (side, -side)]
+        along = geometry.offset(arm.xy, 0.0)[at + 1] - arm.xy[at]
         for (start, end), shift in zip((ends, ends[::-1]), (0.6, -0.6), strict=True):
             line = np.array([start, end]) + shift * along
-            self.add(Lane(resample(line, 1.0), 2.0, 2.0, priority=ON_FOOT, on_foot=True))
+            self.add(Lane(geometry.resample(line, 1.0), 2.0, 2.0, priority=ON_FOOT, on_foot=True))
 
     def finish(self, seed: int, kind: str) -> RoadMap:
         """The map, with all routes through it."""
@@ -169,7 +163,7 @@ def routes_of(lanes: list[Lane]) -> tuple[tuple[int, ...], ...]:
 def turns_back(first: Lane, last: Lane) -> bool:
     """Whether the last lane leads out beside the one that the first leads in by."""
     gap = np.hypot(*(first.xy[-1] - last.xy[0]))
-    turn = np.abs(wrap(headings(first.xy)[-1] - headings(last.xy)[0]))
+    turn = np.abs(geometry.wrap(geometry.headings(first.xy)[-1] - geometry.headings(last.xy)[0]))
     return first is not last and bool(turn > 2.8 and gap < 12.0)
 
 
@@ -270,19 +264,20 @@ def merge(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     middle = bent_road(rng, 2 * ARM + 40, 1 / 160)
     meets = int(rng.uniform(95, 125))
     draft = Draft()
-    across = [offset(middle, -(k + 0.5) * width) for k in range(lanes)]
+    across = [geometry.offset(middle, -(k + 0.5) * width) for k in range(lanes)]
     before = [draft.add(Lane(xy[: meets + 1], width, limit)) for xy in across]
     after = [draft.add(Lane(xy[meets:], width, limit)) for xy in across]
     for one, other in zip(before, after, strict=True):
         draft.join(one, other)
-    draft.dividers += [offset(middle, -k * width) for k in range(1, lanes)]
+    draft.dividers += [geometry.offset(middle, -k * width) for k in range(1, lanes)]
     strip = int(rng.uniform(40, 60))  # metres, in which the ramp comes over
-    side = offset(across[-1], -width - 0.6)
+    side = geometry.offset(across[-1], -width - 0.6)
     end = side[meets - strip]
-    turn = headings(side)[meets - strip] + rng.uniform(0.1, 0.25)
-    ramp = from_frame(np.stack([np.arange(-85.0, 1.0), np.zeros(86)], axis=1), np.array([*end, turn]))
+    turn = geometry.headings(side)[meets - strip] + rng.uniform(0.1, 0.25)
+    straight = np.stack([np.arange(-85.0, 1.0), np.zeros(86)], axis=1)
+    ramp = geometry.from_frame(straight, np.array([*end, turn]))
     apart = 0.0015 * np.arange(85.0, -1.0, -1.0) ** 2
-    entry = draft.add(Lane(offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR))
+    entry = draft.add(Lane(geometry.offset(ramp, -apart), width, 0.9 * limit, priority=FROM_MINOR))
     draft.connect(entry, after[-1], FROM_MINOR)
     back = side[meets - strip : meets][::-1]
     draft.areas.append(np.concatenate([across[-1][meets - strip : meets + 1], back]))
@@ -296,7 +291,7 @@ def curve(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
     middle = bent_road(rng, 2 * ARM + 40, 1 / 22 if lanes == 1 else 1 / 45)
     draft = Draft()
     for line in (middle, middle[::-1]):
-        across = [offset(line, -(k + 0.5) * width) for k in range(lanes)]
+        across = [geometry.offset(line, -(k + 0.5) * width) for k in range(lanes)]
         leave, arrive = int(rng.uniform(70, 110)), int(rng.uniform(28, 40))
         parts = [
             [
@@ -311,7 +306,7 @@ def curve(rng: np.random.Generator, seed: int, *, full: bool) -> RoadMap:
         for k in range(lanes - 1):
             a, b = (k, k + 1) if rng.random() < 0.5 else (k + 1, k)
             draft.connect(parts[a][0], parts[b][2], FROM_MINOR)
-        draft.dividers += [offset(line, -k * width) for k in range(1, lanes)]
+        draft.dividers += [geometry.offset(line, -k * width) for k in range(1, lanes)]
     draft.dividers.append(middle)
     if full:
         road = Arm(middle[40:], lanes, width, limit)

@@ -14,18 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from attnsweep.tasks.driving.world.geometry import (
-    Flags,
-    Floats,
-    Indices,
-    between_cells,
-    headings,
-    offset,
-    overlap,
-    resample,
-    stations,
-    wrap,
-)
+from attnsweep.tasks.driving.world import geometry
+from attnsweep.tasks.driving.world.geometry import Flags, Floats, Indices
 from attnsweep.tasks.driving.world.ground import Ground, Strip
 
 SPACING = 0.5  # m, between the points of a path
@@ -154,9 +144,9 @@ class RoadMap:
         """Points (n, 2) of all that is painted, a point each half metre: dividers in dashes, the edges of
         the roads, stop lines, and the bars of crosswalks.
         """
-        lines = [dashed(line) for line in self.dividers] + [resample(line, 0.5) for line in self.stop_lines]
-        lines += [resample(line, 0.5) for line in self.drivable.contours(SHOULDER)]
-        lines += [resample(lane.xy[2:-2], 0.5) for lane in self.lanes if lane.on_foot]
+        solid = [*self.stop_lines, *self.drivable.contours(SHOULDER)]
+        solid += [lane.xy[2:-2] for lane in self.lanes if lane.on_foot]
+        lines = [dashed(line) for line in self.dividers] + [geometry.resample(line, 0.5) for line in solid]
         return np.concatenate(lines)
 
 
@@ -166,10 +156,10 @@ class RoadMap:
 def path_of(lanes: list[Lane]) -> Path:
     """The path along a chain of lanes, rounded so that its curvature has no jumps."""
     joined = np.concatenate([lanes[0].xy, *(lane.xy[1:] for lane in lanes[1:])])
-    xy = rounded(resample(joined, SPACING))
-    yaw = headings(xy)
+    xy = rounded(geometry.resample(joined, SPACING))
+    yaw = geometry.headings(xy)
     curvature = np.gradient(yaw, SPACING)
-    ends = np.cumsum([stations(lane.xy)[-1] for lane in lanes])
+    ends = np.cumsum([geometry.stations(lane.xy)[-1] for lane in lanes])
     s = np.linspace(0, ends[-1], len(xy))
     which = np.minimum(np.searchsorted(ends, s), len(lanes) - 1)
     limit = np.array([lane.speed_limit for lane in lanes])[which]
@@ -184,7 +174,7 @@ def path_of(lanes: list[Lane]) -> Path:
         width=min(lane.width for lane in lanes),
         light=-1 if lit is None else lanes[lit].light,
         light_at=0.0 if lit is None else float(ends[lit]) - lanes[lit].stop,
-        approach=np.inf if inside is None else float(ends[inside] - stations(lanes[inside].xy)[-1]),
+        approach=np.inf if inside is None else float(ends[inside] - geometry.stations(lanes[inside].xy)[-1]),
         on_foot=lanes[0].on_foot,
     )
 
@@ -218,7 +208,7 @@ def zones_of(paths: tuple[Path, ...], one: int, other: int) -> list[Zone]:
         if start == 0 and columns[0] == 0:
             continue
         i, j = METRE * (end - 1), METRE * columns[-1]
-        merges = bool(np.abs(wrap(p.yaw[i] - q.yaw[j])) < 0.6) and not (p.on_foot or q.on_foot)
+        merges = bool(np.abs(geometry.wrap(p.yaw[i] - q.yaw[j])) < 0.6) and not (p.on_foot or q.on_foot)
         ranks = int(p.priority[METRE * start]), int(q.priority[METRE * columns[0]])
         first = ranks[0] > ranks[1] or (ranks[0] == ranks[1] and one < other)
         ways = (*front_to_rear(p, start, end - 1), *front_to_rear(q, columns[0], columns[-1]))
@@ -231,7 +221,7 @@ def touches(p: Path, q: Path) -> Flags:
     a, b = standing(p), standing(q)
     near = (a[:, None, 0] - b[:, 0]) ** 2 + (a[:, None, 1] - b[:, 1]) ** 2 < (TYPICAL[0] + 0.7) ** 2
     i, j = np.nonzero(near)
-    near[i, j] = overlap(a[i], b[j])
+    near[i, j] = geometry.overlap(a[i], b[j])
     return near
 
 
@@ -263,7 +253,7 @@ class DrivableArea:
 
     def at(self, points: Floats) -> Floats:
         """The depth (...) at world points (..., 2), interpolated between cells; exact to about 0.2 m."""
-        return between_cells(self.depth, (points - self.corner) / CELL)
+        return geometry.between_cells(self.depth, (points - self.corner) / CELL)
 
     def contours(self, depth: float = 0.0) -> list[Floats]:
         """The lines (n, 2) along which the area is that deep; 0: its border."""
@@ -315,10 +305,10 @@ def filled(polygons: Sequence[Floats], corner: Floats, size: Indices, cell: floa
 
 def dashed(xy: Floats, dash: float = 3.0) -> Floats:
     """Points of a polyline, a point each half metre, in dashes and gaps of equal length."""
-    points = resample(xy, 0.5)
+    points = geometry.resample(xy, 0.5)
     return points[(np.arange(len(points)) * 0.5) % (2 * dash) < dash]
 
 
 def ribbon(xy: Floats, half: float) -> Floats:
     """The polygon (2 n, 2) around a polyline."""
-    return np.concatenate([offset(xy, half), offset(xy, -half)[::-1]])
+    return np.concatenate([geometry.offset(xy, half), geometry.offset(xy, -half)[::-1]])

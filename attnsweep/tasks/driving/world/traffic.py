@@ -13,16 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnsweep.tasks.driving.world import drivers, kinematics
-from attnsweep.tasks.driving.world.cast import (
-    CAR,
-    EGO,
-    LONGEST_DELAY_S,
-    PARKED,
-    PEDESTRIAN,
-    Cast,
-    side_by_side,
-)
+from attnsweep.tasks.driving.world import cast, drivers, kinematics
+from attnsweep.tasks.driving.world.cast import CAR, EGO, PARKED, PEDESTRIAN, Cast
 from attnsweep.tasks.driving.world.drivers import CREEP, View
 from attnsweep.tasks.driving.world.geometry import Flags, Floats, overlap, wrap
 from attnsweep.tasks.driving.world.kinematics import DT
@@ -65,14 +57,14 @@ class World:
     """Scenes of equal crowds that run side by side: `b` scenes, `a` agents in each, the ego first."""
 
     def __init__(self, maps: Sequence[RoadMap], casts: Sequence[Cast]) -> None:
-        self.manners = side_by_side(casts)
+        self.manners = cast.side_by_side(casts)
         self.kind, self.length, self.width = self.manners.kind, self.manners.length, self.manners.width
         self.tables, self.zones = PathTables(maps, self.manners), ZoneTable(maps, self.manners)
         self.steps = 0
         self.active = self.manners.present
         self.state = self.tables.start(self.manners)  # (b, a, 4)
         self.slip, self.acceleration, none = (np.zeros(self.active.shape) for _ in range(3))
-        kept = np.zeros((round(LONGEST_DELAY_S / DT) + 1, *none.shape))
+        kept = np.zeros((round(cast.LONGEST_DELAY_S / DT) + 1, *none.shape))
         self.memory = Memory(none, np.full(none.shape, np.inf), none, kept)
         self.before = self.motion  # a step ago
         self.situation = self.tables.look(self.state)
