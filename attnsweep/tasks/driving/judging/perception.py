@@ -35,12 +35,10 @@ def measure_agents(readout: Readout, samples: Samples) -> dict[str, float]:
     if readout.confidence is None or readout.box is None:
         return {}
     confidence, off = readout.confidence, gaps(readout.box, samples)
-    found = {
-        f"ap_{f'{reach:g}'.replace('.', '')}": average_precision(
-            curve(confidence, match(confidence, off, reach), samples)
-        )
-        for reach in REACHES
-    }
+    found = {}
+    for reach in REACHES:
+        detections = curve(confidence, match(confidence, off, reach), samples)
+        found[f"ap_{f'{reach:g}'.replace('.', '')}"] = average_precision(detections)
     found["ap"] = float(np.mean(list(found.values())))
     matched = match(confidence, off, REACH)
     found["f1_2m"], threshold = best_f1(curve(confidence, matched, samples))

@@ -115,11 +115,8 @@ def traffic(drive: Drive, counts: Flags) -> dict[str, Any]:
     parked = drive.kind == PARKED  # who hits nobody else gets half
     no_collision = np.where((blamed & ~parked).any(axis=1), 0.0, np.where(blamed.any(axis=1), 0.5, 1.0))
     closing = closes_in(drive, counts, close & ~reached(hit))
-    return {
-        "no_collision": no_collision,
-        "at_fault": no_collision < 1,
-        "ttc": 1.0 - (closing | (no_collision < 1)),
-    }
+    fault = no_collision < 1
+    return {"no_collision": no_collision, "at_fault": fault, "ttc": 1.0 - (closing | fault)}
 
 
 def ride(drive: Drive, counts: Flags) -> dict[str, Any]:

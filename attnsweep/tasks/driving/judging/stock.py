@@ -84,10 +84,8 @@ def snapshots(runs: "Sequence[Episode]") -> tuple[Floats, Flags, Floats, Indices
 def padded(arrays: Sequence[NDArray[Any]], *, axis: int) -> NDArray[Any]:
     """Arrays stacked, those that are shorter along an axis than the longest with zeros behind."""
     most = max(array.shape[axis] for array in arrays)
-    short = [[most - array.shape[axis] if k == axis else 0 for k in range(array.ndim)] for array in arrays]
-    return np.stack(
-        [np.pad(array, [(0, n) for n in behind]) for array, behind in zip(arrays, short, strict=True)]
-    )
+    last = [[(0, (most - array.shape[axis]) * (k == axis)) for k in range(array.ndim)] for array in arrays]
+    return np.stack([np.pad(array, width) for array, width in zip(arrays, last, strict=True)])
 
 
 def bicycles(runs: "Sequence[Episode]") -> tuple[Floats, Floats]:

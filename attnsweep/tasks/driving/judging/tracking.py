@@ -168,13 +168,8 @@ def count(tracks: Indices, shown: Flags, off: Floats, clips: Clips) -> Tally:
     agent, switched = associate(tracks, shown, off, clips)
     k, s, q = np.nonzero(agent >= 0)
     distance = np.bincount(k, off[s, q, agent[k, s, q]], minlength=len(shown)).astype(float)
-    matched, within = agent >= 0, (1, 2)
-    return Tally(
-        (matched & ~switched).sum(axis=within),
-        switched.sum(axis=within),
-        (shown & ~matched).sum(axis=within),
-        distance,
-    )
+    right, wrong = (agent >= 0) & ~switched, shown & (agent < 0)
+    return Tally(right.sum(axis=(1, 2)), switched.sum(axis=(1, 2)), wrong.sum(axis=(1, 2)), distance)
 
 
 def track_scores(tracks: Indices, confidence: Floats, clips: Clips) -> Floats:

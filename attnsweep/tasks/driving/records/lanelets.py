@@ -88,10 +88,8 @@ class Network:
     def around(self, agents: Floats) -> Surroundings | str:
         """What surrounds agents (n, 2), or why that is too much."""
         lanes, place = list(self.driven.values()), self.place
-        polygons = [
-            np.concatenate([geometry.offset(one.left, EDGE), geometry.offset(one.right, -EDGE)[::-1]])
-            for one in lanes
-        ]
+        edges = [(geometry.offset(one.left, EDGE), geometry.offset(one.right, -EDGE)[::-1]) for one in lanes]
+        polygons = [np.concatenate(both) for both in edges]
         within = part_of_map(np.concatenate(polygons), agents)
         if isinstance(within, str):
             return within
@@ -234,11 +232,7 @@ def paint_of(
     lanelets: Sequence[Lanelet], area: DrivableArea, dividers: Sequence[Floats], stop_lines: Sequence[Floats]
 ) -> Floats:
     """Points (n, 2) of all that is painted, a point each half metre."""
-    marked = [
-        (line, marking)
-        for one in lanelets
-        for line, marking in zip((one.left, one.right), one.markings, strict=True)
-    ]
+    marked = [pair for one in lanelets for pair in zip((one.left, one.right), one.markings, strict=True)]
     if any(marking for _, marking in marked):
         dashes = [line for line, marking in marked if "dashed" in marking]
         solid = [line for line, marking in marked if "solid" in marking]

@@ -152,7 +152,7 @@ def content_of(path: Path) -> bytes | str:
 
 
 def record_file(path: Path, content: bytes | str, number: int) -> list[Recording]:
-    """The recordings of a CommonRoad file, or one that says why there are none: others may be good."""
+    """The recordings of a CommonRoad file, or one that says why there are none: other files may be good."""
     if isinstance(content, str):
         return [Recording(number, {}, content, str(path))]
     try:

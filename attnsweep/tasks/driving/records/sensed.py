@@ -58,10 +58,8 @@ def navigation(route: Floats, pose: Floats) -> Samples:
     points = geometry.interpolated(ahead, geometry.stations(route), route)
     turn = route_turn(route, s, ROUTE_POINTS * ROUTE_STEP)
     command = np.where(turn > 0.5, LEFT, np.where(turn < -0.5, RIGHT, STRAIGHT))
-    return {
-        "route": geometry.to_frame(points, pose[:, None]).astype(np.float32),
-        "command": command.astype(np.int8),
-    }
+    local = geometry.to_frame(points, pose[:, None]).astype(np.float32)
+    return {"route": local, "command": command.astype(np.int8)}
 
 
 def route_turn(route: Floats, s: Floats, reach: float) -> Floats:

@@ -104,6 +104,5 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def convolution(inputs: int, outputs: int, *, stride: int | tuple[int, int] = 1) -> nn.Sequential:
     """3 x 3, normalised over each example by itself, so that a batch is not mixed."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.GroupNorm(1, outputs), nn.ReLU()
-    )
+    convolve = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+    return nn.Sequential(convolve, nn.GroupNorm(1, outputs), nn.ReLU())

@@ -180,13 +180,9 @@ def line_losses(lines: Lines, batch: Batch) -> dict[str, Tensor]:
     kind, mask = batch["line_kind"].long(), batch["line_kind"] >= 0
     predicted, wanted = (rearrange(x, "b l p two -> b l (p two)") for x in (lines.points, batch["lines"]))
     back = rearrange(batch["lines"].flip(2), "b l p two -> b l (p two)")
-    apart = (
-        torch.minimum(torch.cdist(predicted, wanted, p=1), torch.cdist(predicted, back, p=1))
-        / predicted.shape[-1]
-    )
-    likely = lines.logits.softmax(dim=-1).gather(
-        2, kind.clamp(min=0)[:, None].expand(-1, predicted.shape[1], -1)
-    )
+    apart = torch.minimum(torch.cdist(predicted, wanted, p=1), torch.cdist(predicted, back, p=1))
+    apart = apart / predicted.shape[-1]
+    likely = torch.take_along_dim(lines.logits.softmax(dim=-1), kind.clamp(min=0)[:, None], dim=2)
     pairs = match(2 * -likely + 0.5 * apart, mask)
     target = torch.full(predicted.shape[:2], KINDS, device=predicted.device)
     target[pairs.example, pairs.query] = pairs.of_targets(kind)

@@ -147,8 +147,8 @@ class World:
         free = kinematics.free_road(view.speed, allowed, most=how.most)
         following, gap = drivers.leaders(view)
         to_stop = self.to_stop(view, allowed, gap)
-        to_halt = np.where(np.isfinite(to_stop), free - stopping(view, to_stop), np.inf)
-        wanted = np.minimum(self.remembered(free - following), to_halt)
+        for_stop = np.where(np.isfinite(to_stop), free - stopping(view, to_stop), np.inf)
+        wanted = np.minimum(self.remembered(free - following), for_stop)
         rests = drivers.waits(view) | ((to_stop < CREEP) & (view.speed < 1.0))
         wanted = np.where(rests, -2.0 * view.speed, np.clip(wanted, -HARDEST, how.most))
         wanted = np.maximum(wanted, -(0.7 + 2.0 * view.speed))  # the last of it is taken gently
