@@ -85,6 +85,22 @@ def test_one_that_ends_otherwise_takes_no_other_with_it(
     assert found[1]["latency_ms_p50"] is None and found[1]["arch_id"] == name
 
 
+def test_a_fork_that_was_killed_is_tried_once_more(
+    diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever needed memory then: it may succeed the next time, and is not known to fail."""
+    with Fork(ask("a")) as fork:
+        assert fork.turn(LIMIT_S) is None
+        for child, is_measured in ((fork.child, True), (0, False)):
+            os.kill(child or fork.child, signal.SIGKILL)
+            row = fork.turn(LIMIT_S)
+            assert (row is None) is is_measured
+        assert (
+            row and row["error"] == "its process ended with SIGKILL (the system may have run out of memory)"
+        )
+    assert diary() == "aa"
+
+
 def test_a_reference_that_cannot_be_measured_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring_process, "passes", lambda one: os._exit(1))
     with pytest.raises(Ended, match="its process ended with status 1"):
@@ -94,7 +110,7 @@ def test_a_reference_that_cannot_be_measured_raises(monkeypatch: pytest.MonkeyPa
 def test_a_fork_ends_with_its_parent_though_later_forks_live_on(diary: Callable[[], str]) -> None:
     """A later fork does not hold the parent's end of an earlier one's pipe."""
     with Fork(ask("first")) as first:
-        with Fork(ask("second"), beside=[first]) as second:
+        with Fork(ask("second")) as second:
             assert first.turn(LIMIT_S) is None and second.turn(LIMIT_S) is None
             child, first.child = first.child, 0  # as if this process had ended
             first.connection.close()

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
-from typing import IO
+from typing import IO, ClassVar
 
 import torch
 
@@ -88,7 +88,7 @@ def in_turns(asks: Sequence[Ask], limit_s: float, apart_s: float) -> Iterator[tu
     waiting: dict[int, Fork] = {}
     with contextlib.ExitStack() as stack:
         for i, ask in enumerate(asks):
-            waiting[i] = stack.enter_context(Fork(ask, beside=list(waiting.values())))
+            waiting[i] = stack.enter_context(Fork(ask))
             if (row := waiting[i].turn(limit_s)) or waiting[i].is_large:
                 row = row or waiting[i].all_turns(limit_s)
                 waiting.pop(i).end()  # before the answer, after which nobody may wait for this process
@@ -104,16 +104,23 @@ def in_turns(asks: Sequence[Ask], limit_s: float, apart_s: float) -> Iterator[tu
 class Fork:
     """A child process that measures one ask, one pass when it is told to. A context, which ends it."""
 
-    def __init__(self, ask: Ask, beside: "Sequence[Fork]" = ()) -> None:
-        self.ask, (self.connection, theirs) = ask, Pipe()
-        self.is_large, self.ended_at = False, 0.0
+    alive: ClassVar[set["Fork"]] = set()
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask, self.is_large, self.ended_at, self.is_last_try = ask, False, 0.0, False
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the child."""
+        self.connection, theirs = Pipe()
+        self.alive.add(self)
         self.child = os.fork()
         if self.child == 0:
             os.setpgid(0, 0)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            for other in (self, *beside):  # or they would not see their parent end
-                other.connection.close()
-            serve(ask, theirs)
+            for fork in self.alive:  # or they would not see their parent end
+                fork.connection.close()
+            serve(self.ask, theirs)
         theirs.close()
 
     def __enter__(self) -> "Fork":
@@ -141,6 +148,7 @@ class Fork:
 
     def judgement(self) -> Row:
         """The columns that come after the last pass."""
+        self.is_last_try = True
         try:
             return self.passed(JUDGE_S)[0]
         except Ended as error:
@@ -153,7 +161,9 @@ class Fork:
         return row
 
     def passed(self, limit_s: float) -> tuple[Row, bool]:
-        """The row after one more pass, and whether it is the last. Raises Ended."""
+        """The row after one more pass, and whether it is the last. A child that was killed, as for memory, is
+        tried once more, from its first pass. Raises Ended.
+        """
         try:
             self.connection.send(limit_s)
             if not self.answers_within(limit_s):
@@ -161,7 +171,12 @@ class Fork:
             answer: tuple[Row, bool] = self.connection.recv()  # of our own child
             return answer
         except (EOFError, OSError) as error:
-            raise Ended(f"its process ended with {name_of(self.end() or 0)}") from error
+            status = self.end() or 0
+            if status == -signal.SIGKILL and not self.is_last_try:
+                self.is_last_try = True
+                self.begin()
+                return self.passed(limit_s)
+            raise Ended(f"its process ended with {name_of(status)}") from error
 
     def answers_within(self, limit_s: float) -> bool:
         """Waits for an answer; whether there is one. Raises SystemExit where nobody waits for it any more."""
@@ -184,6 +199,7 @@ class Fork:
             os.kill(self.child, signal.SIGKILL)
         _, status = os.waitpid(self.child, 0)
         self.child = 0
+        self.alive.discard(self)
         self.connection.close()
         return os.waitstatus_to_exitcode(status)
 
