@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnsweep.cli.commands import COMMANDS, SWEEP
-from attnsweep.core import collection
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.terminal import leave_pipe, print_anything
 
@@ -34,8 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         try:
             refuse_deleted_folder()
-            with collection.paused():
-                status = command.main(rest)
+            status = command.main(rest)
         finally:  # --help raises SystemExit
             sys.stdout.flush()
         return 128 + signal.SIGHUP if hung_up else status

@@ -104,6 +104,7 @@ def test_it_drives_what_is_asked_for_and_again_where_that_is_asked_for(
         (["--batch", "8"], "--highway-env runs here and measures no latency; leave --batch out"),
         (["--address", "auto"], "leave --address out"),
         (["--where", "nonsense =="], "'nonsense ==' cannot be evaluated"),
+        (["--where", ""], "'' cannot be evaluated"),
         (["--where", "model == 'vit'"], "no row satisfies"),
     ],
 )

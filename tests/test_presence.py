@@ -1,7 +1,9 @@
 """Sweeps on one machine notice each other."""
 
+import contextlib
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.latency import Phase, Tally
 from attnsweep.engine.live import Waits
-from attnsweep.results.store import Store
+from attnsweep.results.store import Row, Store
 from attnsweep.space.plan import folders_of
 
 WORKS = """
@@ -319,4 +321,30 @@ def test_a_reference_that_is_measured_again_changes_all_rows_that_go_by_it(
     here = [row for row in store.read("latency").to_pylist() if row["measured_on"] != "GPU"]
     assert {(row["latency_ms_p50"], row["reference_ms"], row["latency_rel"]) for row in here} == {(3, 1, 3)}
     assert [row["latency_ms_p50"] for row in store.read("latency").to_pylist() if row not in here] == [6.0]
-    assert store.read("references")["ms"].to_pylist() == [1.0] and len(caplog.messages) == 1
+    assert store.read("references")["ms"].to_pylist() == [1.0]
+    assert caplog.messages[1:] == [
+        "the reference takes 1 ms, where it took 2: the milliseconds of 4 rows change with it"
+    ]
+
+
+def test_rows_follow_their_reference_to_the_bit_however_often_and_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, machine, chance = Store(tmp_path), Faster(), random.Random(0)
+    phase = Phase(store, Deployments(batch=(1,)), lambda *now: None)
+    phase.measure(FOUR, [machine])
+    only, write = dict([next(iter(FOUR.items()))]), Store.write
+
+    def cut_off(self: Store, table: str, rows: Sequence[Row], name: str) -> None:
+        if table == "references":
+            raise KeyboardInterrupt
+        write(self, table, rows, name)
+
+    for turn in range(20):
+        machine.ms = chance.uniform(1, 5)
+        monkeypatch.setattr(Store, "write", cut_off if turn % 4 == 0 else write)
+        with contextlib.suppress(KeyboardInterrupt):
+            replace(phase, again=True, tally=Tally()).measure(only, [machine])
+        assert {row["reference_ms"] for row in store.read("latency").to_pylist()} == {machine.ms}
+    for row in store.read("latency").to_pylist():
+        assert row["latency_ms_p50"] == pytest.approx(3 * machine.ms)

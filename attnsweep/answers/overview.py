@@ -24,7 +24,7 @@ MOST_FOR_EFFECTS = 2000  # trials; of more a sample is looked at
 PERCENTILES = ("p50", "p90", "p99")
 UNITS = {"params": "parameters", "macs": "multiply-accumulates", "peak_mem_mb": "MB", "train_s": "s"}
 OWN_COSTS = {  # of a trial's row; the rest comes from the table of latencies
-    "latency_ms_p50": "latency, median (ms)", "params": "parameters", "macs": "multiply-accumulates",
+    "latency_ms_p50": "latency (ms)", "params": "parameters", "macs": "multiply-accumulates",
     "peak_mem_mb": "memory of training (MB)", "train_s": "training time (s)",
 }  # fmt: skip
 PROVENANCE = (
@@ -208,7 +208,7 @@ def where_of(settings: pd.DataFrame, name: str) -> str:
 def of_runtimes(
     settings: pd.DataFrame, latency: pd.DataFrame
 ) -> list[tuple[str, str, np.ndarray, Ends | None]]:
-    """Each latency by runtime, device, batch and percentile: name, label, values; of medians intervals."""
+    """Each latency by runtime, device, batch and percentile: name, label, values; of p50 intervals."""
     if latency.empty or "arch_id" not in settings:
         return []
     known = latency[latency["latency_ms_p50"] > 0].sort_values("measured_at")

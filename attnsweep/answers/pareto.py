@@ -179,7 +179,7 @@ def pick(
     """The settings within the budget as rows of `over_seeds`, best first by mean quality on validation; of
     equal ones the cheapest is first. The quality on test is reported and selects nothing.
 
-    - `latency_ms`: at most this median latency (`latency_ms_p50`), in ms.
+    - `latency_ms`: at most this latency (`latency_ms_p50`), in ms.
     - `params`, `macs`: at most that many, also as `"1M"`.
     - `memory_mb`: at most this peak memory of training, in MB.
     - `dataset`: needed where the rows are of several.

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from attnsweep.cli.options import add_address, add_results, add_serial
+from attnsweep.core import collection
 from attnsweep.core.deployment import PRECISIONS, Deployments
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import RUNTIMES
@@ -14,6 +15,7 @@ from attnsweep.tasks.task import ExternalTest, Task
 DEFAULT = Deployments()
 
 
+@collection.paused()
 def main(arguments: Sequence[str]) -> int:
     """Latency of every architecture in the results, on this hardware: what is not known yet."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=main.__doc__)

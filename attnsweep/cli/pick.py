@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """The architectures with the highest validation accuracy under a budget, in a sentence and as a table."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep pick", description=main.__doc__)
     add_results(parser, by_place=True)
-    parser.add_argument("--latency-ms", help="at most this median latency, in ms")
+    parser.add_argument("--latency-ms", help="at most this latency (latency_ms_p50)")
     parser.add_argument("--params", help="at most that many parameters, such as 1M or 2e6")
     parser.add_argument("--macs", help="at most that many multiply-accumulates per example, such as 20M")
     parser.add_argument("--memory-mb", help="at most this peak memory of training, in MB")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attnsweep import __version__
 from attnsweep.cli.commands import COMMANDS, EPILOG
 from attnsweep.cli.options import add_address, add_data, add_results, add_serial
-from attnsweep.core import terminal
+from attnsweep.core import collection, terminal
 from attnsweep.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def parser_of_sweeps() -> argparse.ArgumentParser:
     return parser
 
 
+@collection.paused()
 def main(arguments: Sequence[str]) -> int:
     """Runs or plans a sweep; returns the exit status. Without arguments, lists the commands."""
     if not arguments:
@@ -172,4 +173,5 @@ def send(options: argparse.Namespace, where: "Folders") -> int:
     errand = remote.Errand(
         Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data, *hours), where
     )
+    collection.go_on()
     return remote.run(errand, stop=options.stop)

@@ -11,7 +11,7 @@ PAUSES = list[bool]()  # whether there was collection before each
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """There is no collection in the block, unless it says `go_on`."""
+    """A context, or a decorator, in which there is no collection until it says `go_on`."""
     PAUSES.append(gc.isenabled())
     gc.disable()
     try:

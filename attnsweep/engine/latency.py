@@ -149,12 +149,12 @@ class Phase:
                 break
         if disturbed:
             log.warning("latency is known less well than it could be: %s", disturbed)
-        if not 1 / DRIFT < (drift := latencies.drift_of(rows)) < DRIFT:
+        if len(asks) > 1 and not 1 / DRIFT < (drift := latencies.drift_of(rows)) < DRIFT:
             log.warning(
                 "beside these models the reference took %.2g times what it took when it was measured by "
-                "itself: milliseconds may be off by as much, ratios (latency_rel) are not; `measure --again` "
-                "measures both anew",
+                "itself: milliseconds may be off by as much, ratios (latency_rel) are not%s",
                 drift,
+                "" if self.again else "; `measure --again` measures both anew",
             )
         return rows
 
@@ -168,8 +168,7 @@ class Phase:
         missing = [Ask(deployment) for key, deployment in wanted.items() if key not in own_ms]
         for measured in bench.measure([*missing, *asks]):
             if measured.ask.subject is None:
-                key = reference_key(measured.ask.deployment)
-                own_ms[key] = self.record_reference(measured, self.references(bench).get(key))
+                own_ms[reference_key(measured.ask.deployment)] = self.record_reference(measured)
             else:
                 early.append(measured)
             for one in [one for one in early if reference_key(one.ask.deployment) in own_ms]:
@@ -189,31 +188,34 @@ class Phase:
             if row["measured_on"] in threads and row["versions"] == here.versions["eager"]
         }
 
-    def record_reference(self, measured: Measured, before: float | None) -> float:
-        """Writes a reference's row, and the rows that go by what it took `before` in its new time, so that
-        those of one device can be compared; returns that in ms. Raises UserError where it has none.
-        """
+    def record_reference(self, measured: Measured) -> float:
+        """Writes a reference's row; returns its time in ms. Raises UserError where it has none."""
         if (row := measured.row) is None:
             raise UserError(f"latency cannot be measured on this machine: {measured.error}")
         ms: float = row["ms"]
         with writing(self.store.root):
-            if before is not None:
-                self.rescale(row["reference"], row["measured_on"], before, ms)
+            self.rescale(row, ms)
             self.store.write("references", [row], name_of("references", row))
         return ms
 
-    def rescale(self, reference: str, measured_on: str, before: float, ms: float) -> None:
-        """Writes the rows of a device that go by what the reference took `before` in its new time, and the
-        latency of their trials.
+    def rescale(self, reference: Row, ms: float) -> None:
+        """Writes the rows that go by a reference, on its device and version of torch, in its new time, and
+        the latency of their trials, so that rows of one device can be compared.
         """
-        known = (reference, measured_on, before)
-        rows = [
-            latencies.in_ms(row, ms / before)
+        measured_on = reference["measured_on"]
+        old = [
+            row
             for row in self.store.read("latency").to_pylist()
-            if (row["reference"], row["measured_on"], row["reference_ms"]) == known
+            if latencies.goes_by(row, reference) and row["reference_ms"] not in (None, ms)
         ]
-        if rows:
-            self.store.write("latency", rows, short_hash({"reference": reference, "on": measured_on}))
+        if not old:
+            return
+        rows = [{**latencies.in_ms(row, ms / row["reference_ms"]), "reference_ms": ms} for row in old]
+        self.store.write("latency", rows, name_of("references", reference))
+        log.warning(
+            "the reference takes %.3g ms, where it took %.3g: the milliseconds of %s change with it",
+            ms, old[0]["reference_ms"], counted(len(rows), "row"),
+        )  # fmt: skip
         trials = [row for row in self.store.read("trials").to_pylist() if row["measured_on"] == measured_on]
         for runtime in {row["runtime"] for row in trials}:
             self.update([row for row in trials if row["runtime"] == runtime], runtime)

@@ -7,9 +7,9 @@ some seconds apart. On a GPU nothing is forked: a driver's context does not surv
 A terminal's Ctrl-C reaches this process and not its forks, so that it leaves that to the process that started
 it, and ends at SIGTERM or when that process is gone, with all that its forks have started.
 
-It reads pickled (asks, GPUs, the longest that a pass may take and
-the least time between two, in seconds) from standard input, and answers each ask on standard output with its
-index and its row, its times in units of its reference, pickled, as they come.
+It reads pickled (asks, GPUs, the longest that a pass may take and the least time between two, in seconds)
+from standard input, and answers each ask on standard output with its index and its row, its times in units of
+its reference, pickled, as they come.
 """
 
 import contextlib

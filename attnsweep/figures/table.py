@@ -109,7 +109,7 @@ def distinct_settings(rows: pd.DataFrame, axes: list[str]) -> list[pd.Series]:
 
 def only_match(group: pd.DataFrame, setting: pd.Series, axes: Sequence[str]) -> pd.Series | None:
     """The row of one model and data set that has the setting. Raises UserError where several have it."""
-    has = group[[*axes]]  # each axis that its model has
+    has = group[[*axes]].astype(object)  # each axis that its model has
     return only(group[(has.isna() | (has == setting)).all(axis=1)])
 
 
@@ -278,7 +278,7 @@ def latency_note(rows: pd.DataFrame) -> str:
     under = "" if runtime == "eager" else f" under {runtime}"
     is_unsure = "latency_unstable" in measured and measured["latency_unstable"].eq(True).any()
     unsure = f" {UNSURE}: known to no better than 3 %." if is_unsure else ""
-    return f"Latency: median of {what} of batch {batch:.0f} on {in_markdown(device)}{under}.{unsure}"
+    return f"Latency: {what} of batch {batch:.0f} on {in_markdown(device)}{under}.{unsure}"
 
 
 def published_notes(table: Table, published: pd.DataFrame) -> list[str]:

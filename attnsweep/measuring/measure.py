@@ -231,7 +231,7 @@ def timed_columns(
         columns = {
             **latency_columns(known, own_ms, batch=deployment.batch, tokens=tokens),
             "reference": deployment.reference.name,
-            "device_ms": device_ms(prepared.call, len(known.ns)) if device == "cuda" else None,
+            "device_ms": device_ms(prepared.call, len(known.ns)) if is_last and device == "cuda" else None,
             "max_abs_diff": prepared.max_abs_diff,
             "prepare_s": prepare_s,
             "peak_mem_mb": memory.mb(),

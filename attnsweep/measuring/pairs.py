@@ -3,8 +3,8 @@
 The speed of a virtual core changes by a factor of two with what its neighbours do, so a median in
 milliseconds taken now and one taken a minute later differ by as much. What a model takes *relative to a
 reference that runs just before and just after it* does not: both meet the same machine. So a latency is the
-middle of these ratios, the mean of the logarithms of their middle half, which one that goes astray moves no
-more than a median, and chance by less; and its interval says how far it is known.
+middle of these ratios, the mean of the logarithms of their middle half, which a few that go astray move no
+more than a median, and chance less; and its interval says how far it is known, but for what all passes share.
 
 They take turns in short bursts, of which the first call does not count: after the other's, caches and branch
 predictors are cold. Where single calls alternate, the reference takes up to 1.7 times what it takes by
@@ -209,7 +209,7 @@ class Alternation:
 
     def ns(self, one: Timed) -> int:
         """What a call took: processor time, or by the wall clock where others compute for it."""
-        return one.thread if self.use_thread else one.wall
+        return max(1, one.thread if self.use_thread else one.wall)  # a clock may be coarse
 
     def turn(self) -> None:
         """A burst of the model, and one of the reference."""
@@ -249,7 +249,7 @@ class Alternation:
 def time_pairs(call: Call, reference: Call, *, clocks: Clocks | None = None) -> Pairs:
     """One pass: times `call`, which waits for its own result, in turns with `reference`.
 
-    Ends when the median is known to 1 % and an eighth of a second was computed; at the latest after 0.3 s, or
+    Ends when the ratio is known to 1 % and an eighth of a second was computed; at the latest after 0.3 s, or
     for slow calls after six turns or 3 s.
     """
     both = Alternation(call, reference, clocks or Clocks())

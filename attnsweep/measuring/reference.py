@@ -61,7 +61,7 @@ def reference_ms(
     call: Call, *, clocks: Clocks | None = None, sleep: Callable[[float], None] = time.sleep
 ) -> float:
     """A reference's own time in ms: the median over twenty bursts of calls, which lie over two seconds so
-    that no passing disturbance decides. To be measured once for each device, and then kept.
+    that no passing disturbance decides. To be kept for each device.
     """
     clocks, medians = clocks or Clocks(), []
     call()

@@ -15,7 +15,6 @@ keys. A query that may attend to nothing has zero weights, output and gradients,
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -48,9 +47,19 @@ class Kernel(Protocol):
         """
 
 
-# how much each query attends to each key (b, h, n, m): the first half of a `Kernel`, such as
-# `attention_weights`
-Weights = Callable[..., Float[Tensor, "b h n m"]]
+class Weights(Protocol):
+    """How much each query attends to each key (b, h, n, m): the first half of a `Kernel`."""
+
+    def __call__(
+        self,
+        queries: Float[Tensor, "b h n d"],
+        keys: Float[Tensor, "b g m d"],
+        *,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "b h n m"]:
+        """Raises as `expand_mask` does where the mask does not fit."""
 
 
 def attention_weights(

@@ -102,6 +102,12 @@ def in_ms(row: Row, own_ms: float) -> dict[str, Any]:
     return {**row, **times, **rates}
 
 
+def goes_by(row: Row, reference: Row) -> bool:
+    """Whether the times of a row of `latency` go by that row of `references`."""
+    is_there = all(row[name] == reference[name] for name in ("reference", "measured_on"))
+    return is_there and row["versions"].split(", ")[0] == reference["versions"]  # torch's
+
+
 def drift_of(rows: Iterable[Row]) -> float:
     """What references took beside models over what they took when they were measured by themselves, the
     median over rows of `latency`; 1 where nothing is known.

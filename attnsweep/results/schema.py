@@ -67,7 +67,7 @@ PERCENTILES = (10, 90, 99)
 LATENCY_OF_TRIAL = (
     Column(
         "latency_ms_p50", FLOAT, "ms",
-        "median time of a forward pass (of a decoder: of an answer) at latency_batch under runtime, on "
+        "typical time of a forward pass (of a decoder: of an answer) at latency_batch under runtime, on "
         "measured_on: latency_rel times what the reference takes there",
         "lower", over_seeds="median", same=WHERE, objective=True, shown=("pick",),
     ),
@@ -217,7 +217,7 @@ LATENCY = (
     *COST[:2],
     Column(
         "latency_ms_p50", FLOAT, "ms",
-        "median time of one synchronised forward pass (of a decoder: of decoding an answer): latency_rel "
+        "typical time of one synchronised forward pass (of a decoder: of decoding an answer): latency_rel "
         "times reference_ms",
     ),
     *(Column(f"latency_ms_{end}", FLOAT, "ms", meaning) for end, meaning in ENDS.items()),
@@ -230,13 +230,13 @@ LATENCY = (
     ),
     Column("unstable", BOOL, "", "whether half the interval of latency_ms_p50 exceeds 3 % of it"),
     Column("reference", STR, "", "the small model that it was measured in alternation with"),
-    Column("reference_ms", FLOAT, "ms", "what that takes on measured_on, measured once (table references)"),
+    Column("reference_ms", FLOAT, "ms", "what that takes on measured_on (table references)"),
     Column("raw_ms_p10", FLOAT, "ms", "10th percentile of the calls as they were, in processor time"),
     Column("raw_ms_p50", FLOAT, "ms", "median of the same, which wanders with the machine's speed"),
     Column("raw_ms_p90", FLOAT, "ms", "90th percentile of the same"),
     Column("raw_ms_p99", FLOAT, "ms", "99th percentile of the same"),
     Column("device_ms", FLOAT, "ms", "time of a pass by device events, synchronised once; null on CPUs"),
-    Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over the median"),
+    Column("throughput_per_s", FLOAT, "1/s", "examples per second: batch over latency_ms_p50"),
     Column("max_abs_diff", FLOAT, "", "largest difference of an output from eager's in fp32; null for that"),
     Column("val_acc", FLOAT, "fraction", "of int8: accuracy on the validation split, judged anew"),
     Column("test_acc", FLOAT, "fraction", "of int8: accuracy on the test split, judged anew"),

@@ -58,10 +58,16 @@ def folders_of(results: str | Path = "results", data: str | Path | None = None) 
         place = expanded(results).absolute()
         place = place.resolve() if place.name == ".." else place  # what its own name is
         parent, name = place.parent, place.name
-    own = expanded("~/.cache/attnsweep")
-    own = own if own.is_absolute() else parent / "data"  # of a user without a home
-    folder = data or os.environ.get("ATTNSWEEP_DATA") or own
+    folder = data or os.environ.get("ATTNSWEEP_DATA") or default_data(parent)
     return Folders(str(results), parent / runs_name(name), expanded(folder).absolute())
+
+
+def default_data(parent: Path) -> Path:
+    """~/.cache/attnsweep, or for a user without a home directory, `data` next to the results."""
+    try:
+        return Path("~/.cache/attnsweep").expanduser()
+    except RuntimeError:
+        return parent / "data"
 
 
 def runs_name(name: str) -> str:

@@ -199,6 +199,7 @@ class Task:
     at_length: Callable[[Config, int], Config] | None = None  # the architecture for another number of tokens
     continued: "Callable[..., str] | None" = None  # the text that a trained model writes after a prompt
     tie_breaker: str = ""  # the column whose least value decides between equal epochs; empty: the first wins
+    by_loss: bool = False  # whether a low loss selects where an epoch has no quality on validation
     # the norm to which gradients are clipped; None: they are not
     clip_norm: Callable[[Mapping[str, Any]], float | None] = lambda config: None
     # the decay of the weights' running average, which is judged in their place; None: no average
@@ -207,6 +208,6 @@ class Task:
     decoded: Callable[[Mapping[str, Any]], int | None] = lambda config: None
 
     def selecting(self, epoch: Mapping[str, Any]) -> float:
-        """What selects the epoch, more being better: the quality on validation, or a low loss without any."""
-        value = epoch.get(f"val_{self.quality}")
-        return float(-epoch["val_loss"] if value is None else value)
+        """What selects the epoch, more being better. Raises KeyError where the epoch was not judged."""
+        column = f"val_{self.quality}"
+        return float(-epoch["val_loss"] if self.by_loss and column not in epoch else epoch[column])

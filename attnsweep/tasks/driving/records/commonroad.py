@@ -57,10 +57,10 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Problem:
-    """A planning problem: its initial state as a track, and where its goals lie."""
+    """A planning problem: its initial state as a track, and the positions of its goals."""
 
     track: Track
-    goals: tuple[Region, ...]
+    goals: tuple[Element, ...]
 
 
 def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tuple[str, SceneLog | str]]:
@@ -75,14 +75,12 @@ def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tu
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
     obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
-    posed = root.findall("planningProblem")
+    problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
     drivers = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
     riders = [i for i, obstacle in enumerate(obstacles) if obstacle.on_wheels]
-    if not riders and not posed:
+    if not riders and not problems:
         return [(path.name, "nobody drives in it, and no planning problem is posed")]
-    network = network_of(root, path, step)
-    problems = [problem_of(element, path, step, network.place) for element in posed]
-    file = Scenario(path, number, [obstacle.track for obstacle in obstacles], network)
+    file = Scenario(path, number, [obstacle.track for obstacle in obstacles], network_of(root, path, step))
     found = file.logs(drivers, problems)
     if gives(found) or not riders:
         return found
@@ -118,8 +116,10 @@ class Scenario:
             if isinstance(near, str):
                 found.append(near)
             elif k >= len(egos):
-                goals = problems[k - len(egos)].goals
-                found.append(log_to_goal(track, goals, self.tracks, near, number=number))
+                goals = problems[k - len(egos)].goals  # read here: one that is not driven refuses nothing
+                at = f"{self.path}: {track.name}, goalState"
+                regions = [region for goal in goals for region in regions_of(goal, self.network.place, at)]
+                found.append(log_to_goal(track, regions, self.tracks, near, number=number))
             elif track.has_future or lenient:
                 found.append(log_of(self.tracks, egos[k], near, number=number, lenient=lenient))
             else:
@@ -228,16 +228,15 @@ def orientations(place: Floats, own: Floats, speed: Floats, across: Floats) -> F
 # --- Planning problems ---
 
 
-def problem_of(element: Element, path: Path, step: float, place: Mapping[str, int]) -> Problem:
-    """A planning problem among lanes in their places. Raises UserError where it has no initial state."""
+def problem_of(element: Element, path: Path, step: float) -> Problem:
+    """A planning problem. Raises UserError where it has no initial state."""
     name = f"planning problem {element.get('id')}"
     initial = element.find("initialState")
     if initial is None:
         raise UserError(f"{path}: {name} has no initialState")
     time, pose, velocity = motion_of([initial], f"{path}: {name}", step)
     goals = [*element.findall("goalState/position"), *element.findall("goalRegion/state/position")]
-    regions = [region for goal in goals for region in regions_of(goal, place, f"{path}: {name}, goalState")]
-    return Problem(Track(name, CAR, EGO_SIZE, time, pose, velocity, gap=1.5 * step), tuple(regions))
+    return Problem(Track(name, CAR, EGO_SIZE, time, pose, velocity, gap=1.5 * step), tuple(goals))
 
 
 def regions_of(goal: Element, place: Mapping[str, int], where: str) -> list[Region]:

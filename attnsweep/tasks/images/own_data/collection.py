@@ -150,10 +150,13 @@ def seen(read: Reader, *, tries: bool = False) -> Seen:
     content, fault = b"", None
     try:
         content = read()
-        if tries:
-            pixels.decoded(pixels.opened(content))
-    except Exception as error:  # Pillow raises nearly anything on a torn or hostile file
+    except OSError as error:
         fault = pixels.why(error) if tries else None
+    if tries and fault is None:
+        try:
+            pixels.decoded(pixels.opened(content))
+        except Exception as error:  # Pillow raises nearly anything on a torn or hostile file
+            fault = pixels.why(error)
     image = pixels.header(content)
     return Seen(
         hashlib.sha256(content).digest(),
