@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from attnsweep.core.trial import Trial
 from attnsweep.engine.halving import RUNGS, Halving
 from attnsweep.space.trials import make_trial
-from attnsweep.tasks.registry import AXES, resolve
+from attnsweep.tasks.registry import AXES, TASKS, resolve
 
 
 def one(**point: object) -> Trial:
@@ -136,3 +136,12 @@ def test_a_trial_that_goes_on_from_its_checkpoint_is_not_judged_twice_at_a_rung(
     assert not halving.stops(slow, epoch(slow, 3, 0.1))
     halving.stops(good, epoch(good, 4, 0.9))
     assert halving.stops(slow, epoch(slow, 4, 0.1))
+
+
+def test_where_nothing_plans_a_low_loss_selects_whether_the_score_is_missing_or_null() -> None:
+    driving = TASKS["driving"]
+    for epoch in ({"val_loss": 2.0}, {"val_loss": 2.0, "val_score": None}):
+        assert driving.selecting(epoch) == -2.0
+    assert driving.selecting({"val_loss": 2.0, "val_score": 0.5}) == 0.5
+    with pytest.raises(KeyError):
+        TASKS["images"].selecting({"val_loss": 2.0})

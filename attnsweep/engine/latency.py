@@ -192,17 +192,17 @@ class Phase:
         """Writes a reference's row; returns its time in ms. Raises UserError where it has none."""
         if (row := measured.row) is None:
             raise UserError(f"latency cannot be measured on this machine: {measured.error}")
-        ms: float = row["ms"]
         with writing(self.store.root):
-            self.rescale(row, ms)
+            self.rescale(row)
             self.store.write("references", [row], name_of("references", row))
+        ms: float = row["ms"]
         return ms
 
-    def rescale(self, reference: Row, ms: float) -> None:
+    def rescale(self, reference: Row) -> None:
         """Writes the rows that go by a reference, on its device and version of torch, in its new time, and
         the latency of their trials, so that rows of one device can be compared.
         """
-        measured_on = reference["measured_on"]
+        ms, measured_on = reference["ms"], reference["measured_on"]
         old = [
             row
             for row in self.store.read("latency").to_pylist()

@@ -35,7 +35,7 @@ from attnsweep.results.loading import load
 
 QUALITIES = {column: f"Test {name}" for column, name in pareto.JUDGED_BY.items()}
 COSTS = {
-    "latency_ms_p50": ("latency", "Median latency (ms)"),
+    "latency_ms_p50": ("latency", "Latency (ms)"),
     "params": ("parameters", "Parameters"),
     "macs": ("multiply-accumulates", "Multiply-accumulates per example"),
 }

@@ -152,9 +152,12 @@ def contains(space: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
 
 
 def ended_trial(
-    space: Mapping[str, Any], params: Point, values: Sequence[float] | None, row: Row,
+    space: Mapping[str, Any],
+    params: Point,
+    values: Sequence[float] | None,
+    row: Row,
     constraints: Mapping[str, float],
-) -> "optuna.trial.FrozenTrial":  # fmt: skip
+) -> "optuna.trial.FrozenTrial":
     """A trial of the results for `Study.add_trial`."""
     create_trial = imported().trial.create_trial
     if has_constraints():

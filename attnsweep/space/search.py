@@ -136,9 +136,13 @@ class Cell:
     """The search in one cell: an Optuna study over its domains."""
 
     def __init__(
-        self, cell: Point, sweep: Sweep, known: Mapping[str, Row | None], data_dir: Path,
+        self,
+        cell: Point,
+        sweep: Sweep,
+        known: Mapping[str, Row | None],
+        data_dir: Path,
         latency_of: LatencyOf,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.domains = Domains(cell, data_dir)
         self.objectives, self.budget, self.known = sweep.objectives, sweep.budget, known
         self.latency_of = latency_of

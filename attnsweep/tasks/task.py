@@ -210,4 +210,5 @@ class Task:
     def selecting(self, epoch: Mapping[str, Any]) -> float:
         """What selects the epoch, more being better. Raises KeyError where the epoch was not judged."""
         column = f"val_{self.quality}"
-        return float(-epoch["val_loss"] if self.by_loss and column not in epoch else epoch[column])
+        value = epoch.get(column) if self.by_loss else epoch[column]  # a null in a row of a table
+        return float(-epoch["val_loss"] if value is None else value)
