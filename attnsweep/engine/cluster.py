@@ -32,6 +32,8 @@ LOST = "the head of the Ray cluster was lost; finished rows are intact, the same
 LOST_S = 20.0  # without a head, which ends the sweep
 LEAVE_S = 10.0  # for the main thread to leave a call of Ray's; most of them cannot be interrupted
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
+# Of training, as Ray has it: the driver goes first, and whoever works on this machine.
+NICENESS = int(os.environ.get("RAY_worker_niceness", 15))
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "AIR_VERBOSITY": "0",
@@ -40,7 +42,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they make a folder and three files per trial: 150 ms
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes fit() return after Ctrl-C as if all were well
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not needed to resume
-    "RAY_worker_niceness": "0",  # by default 15: all of Ray's helpers would start before the workers do
+    "RAY_worker_niceness": "0",  # until they train: all of Ray's helpers would start before the workers do
 }
 
 log = logging.getLogger("attnsweep")

@@ -11,7 +11,6 @@ from ray import tune
 from attnsweep.engine.cluster import ray_name
 from attnsweep.engine.presence import at_work
 
-NICENESS = 15  # of training, as Ray has it: the driver goes first, and whoever works on this machine
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 GRACE_S = 30.0  # beyond the limit of a trial, until a worker that nobody could end ends itself
 STDERR = 2
@@ -29,7 +28,7 @@ class Worker(tune.Trainable):
         self.presence = at_work()
         limit_threads(config["options"]["cpu"])
         self.reset_config(config)
-        os.nice(max(0, NICENESS - os.nice(0)))
+        os.nice(max(0, config["niceness"] - os.nice(0)))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another trial in this process; True tells Tune that no new actor is needed."""

@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 
 from attnsweep.core.trial import Trial
 from attnsweep.engine import ray_private
+from attnsweep.engine.cluster import NICENESS
 from attnsweep.engine.engine import Event, Failed, Ready, Reported, Settings, Started, Tick, overdue
 from attnsweep.engine.trainable import Worker
 from attnsweep.engine.turns import Turns
@@ -257,6 +258,7 @@ class TuneEngine:
             "options": dict(self.settings.options),
             "asked": dict(self.asked),
             "trial_timeout": self.settings.trial_timeout,
+            "niceness": NICENESS,
         }
         tune.run(  # and no Tuner, whose ResultGrid would hold every trial once more
             Worker,
