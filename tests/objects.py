@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from pyarrow import fs
 
+from commands import PATIENCE_S
+
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -87,7 +89,7 @@ def served() -> Iterator[Objects]:
     )
     before, line = dict(os.environ), Line(port)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while socket.socket().connect_ex(("127.0.0.1", port)):
             assert time.monotonic() < until and process.poll() is None, "moto's server does not start"
             time.sleep(0.1)

@@ -26,6 +26,8 @@ from attnsweep.tasks.images.cache import Pixels, Undecoded
 from attnsweep.tasks.images.own_data import pixels
 from attnsweep.training.trial import Options, run
 
+from commands import PATIENCE_S
+
 SHA = "0123456789abcdef" * 4
 MB = 1_000_000
 
@@ -220,7 +222,7 @@ def test_a_plan_that_goes_on_keeps_what_it_was_made_of(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:0] = {sys.path[:1]!r}; from pathlib import Path\n"
     code += "from attnsweep.tasks.images import datasets\n"
     code += f"datasets.find('folder:{root}').ensure(Path({str(tmp_path)!r}))"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
     sha256 = before.checksum(tmp_path)
     assert is_mapped(datasets.pixels(before.name, 16, tmp_path, sha256=sha256))  # of a worker that begins now
     datasets.forget()
@@ -266,7 +268,7 @@ found = t.provided(place, parts)
 assert t.same(found, parts) and not t.is_mapped(found)
 assert not list(place.parent.iterdir()) if place.parent.exists() else True
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -333,11 +335,11 @@ def test_of_one_that_is_killed_nothing_is_used_and_the_next_one_clears_it_away(t
         target=build_slowly, args=(str(place), str(mark), 60)
     )
     worker.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not list(mark.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     worker.kill()
-    worker.join(30)
+    worker.join(PATIENCE_S)
     assert cache.opened(place, SHA) is None
     assert [path for path in place.parent.iterdir() if path.is_dir()]
     parts = drawn({"train": 20, "val": 2, "test": 2})
@@ -383,7 +385,7 @@ def test_two_workers_hold_one_copy(tmp_path: Path) -> None:
         held = [memory_of(worker.pid, "-images.npy") for worker in workers]
     finally:
         for worker in workers:
-            worker.communicate(timeout=60)
+            worker.communicate(timeout=PATIENCE_S)
     assert len(totals) == 1
     assert all(one["Rss"] == pytest.approx(size, rel=0.02) for one in held)
     assert sum(one["Pss"] for one in held) == pytest.approx(size, rel=0.02)
@@ -432,7 +434,7 @@ def test_a_set_larger_than_memory_trains(tmp_path: Path) -> None:
     script = SMALL_MEMORY.format(
         path=sys.path[:1], limit=150 * MB, size=300 * MB, place=str(tmp_path / "large"), sha=SHA
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout.split("\n")[:2] == ["no room in memory", "trained True"], done.stderr
 
 

@@ -98,8 +98,10 @@ def test_the_published_geometry_costs_parameters_and_no_arithmetic() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [{}, {"stages": "id10"}, {"bev_attention": "global"}, {"model": "ego_mlp"}])
-@pytest.mark.parametrize("depth", [6, 7])
+@pytest.mark.parametrize(
+    ("depth", "point"),
+    [(5, {}), (4, {"stages": "id10"}), (5, {"bev_attention": "global"}), (6, {"model": "ego_mlp"})],
+)
 def test_a_deep_planner_has_the_cost_that_two_shallow_ones_tell(depth: int, point: dict[str, Any]) -> None:
     sizes = {"dataset": "driving:small", "dim": 16, "heads": 2, "mlp_dim": 16}
     config = resolve({"model": "planning", **sizes, **point, "depth": depth})

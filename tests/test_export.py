@@ -21,6 +21,8 @@ from attnsweep.tasks.registry import build, resolve
 from attnsweep.training.deployed import Raw, deployed, raw_of
 from attnsweep.training.trial import Options, run
 
+from commands import PATIENCE_S
+
 CNN = {"model": "cnn", "dataset": "digits", "epochs": 1, "batch_size": 32, "lr": 2e-3}
 VIT = {
     **{
@@ -63,7 +65,7 @@ def run_lines(printed: str, folder: Path) -> str:
     script = folder / "run.py"
     script.write_text(printed.partition("To run it:")[2])
     done = subprocess.run(
-        [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

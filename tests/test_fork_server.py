@@ -16,7 +16,7 @@ import pytest
 from attnsweep.engine import fork_server, forked_worker
 from attnsweep.engine.fork_server import ADDRESS
 
-from commands import gone, wait_for
+from commands import PATIENCE_S, gone, wait_for
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="elsewhere nothing is forked")
 WORKER = """
@@ -74,7 +74,7 @@ def test_a_worker_is_what_the_process_that_asked_for_it_would_be(
     found = {}
     for name, address in (("forked", server), ("own", str(tmp_path / "nowhere"))):
         process = asked({**environment, ADDRESS: address}, tmp_path)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         line, *later = said.splitlines()
         assert later == [b"at exit"], "what was registered for its end is done"
         found[name] = {**json.loads(line), "status": process.returncode, "asked": process.pid}
@@ -97,7 +97,7 @@ def test_worker_and_who_stands_for_it_end_together(
         workers.append((process, json.loads(process.stdout.readline())["pid"]))
     (one, pid), (other, its), (last, left) = workers
     os.kill(pid, signal.SIGKILL)
-    assert one.wait(timeout=60) != 0
+    assert one.wait(timeout=PATIENCE_S) != 0
     other.kill()
     other.wait()
     wait_for(lambda: gone(its))
@@ -118,7 +118,7 @@ def test_a_worker_that_its_group_is_told_to_end_ends_in_order(
     process.stdout.readline()
     wait_for(lambda: ignores(process.pid, signal.SIGTERM))
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert (said, process.returncode) == (b"at exit\n", 5)
 
 
@@ -151,7 +151,7 @@ def test_a_server_that_cannot_import_leaves_workers_to_ray(
     monkeypatch.setattr(fork_server, "GPUS", ())
     with fork_server.fork_server(["a_module_that_is_not"]):
         process = asked({**environment, ADDRESS: os.environ[ADDRESS]}, tmp_path)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert json.loads(said.splitlines()[0])["pid"] == process.pid and process.returncode == 7
 
 

@@ -225,9 +225,9 @@ def unreadable(*_: object) -> Row:
 @pytest.mark.parametrize(
     ("judging", "error"),
     [
-        (lambda *_: time.sleep(0.3) or {"val_acc": 0.5}, None),  # longer than a pass may take
+        (lambda *_: time.sleep(1.5) or {"val_acc": 0.5}, None),  # longer than a pass may take
         (unreadable, "weights.pt cannot be read; delete it"),
-        (lambda *_: time.sleep(60), "it took longer than 0.6 s"),
+        (lambda *_: time.sleep(60), "it took longer than 3 s"),
         (lambda *_: os._exit(3), "its process ended with status 3"),
     ],
 )
@@ -237,7 +237,7 @@ def test_judging_takes_its_own_time_and_its_failure_no_latency_away(
     row = {"latency_ms_p50": 2.0, "error": None}
     monkeypatch.setattr(measure, "architecture_passes", lambda *_, **__: iter([(row, False), (row, True)]))
     monkeypatch.setattr(measuring_process, "judged", judging)
-    monkeypatch.setattr(measuring_process, "JUDGE_S", 0.6)
-    ((_, found),) = in_turns([to_judge("a")], 0.2, 0)
+    monkeypatch.setattr(measuring_process, "JUDGE_S", 3.0)
+    ((_, found),) = in_turns([to_judge("a")], 1.0, 0)
     because = {"error": f"its accuracy was not judged anew: {error}"} if error else {"val_acc": 0.5}
     assert found == row | because

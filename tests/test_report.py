@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ import attnsweep
 from attnsweep.__main__ import main
 from attnsweep.answers import overview, pareto
 from attnsweep.results.store import Store
+
+from commands import PATIENCE_S, wait_for
 
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
 
@@ -238,16 +239,9 @@ def test_watch_follows_the_results_until_it_is_interrupted(tmp_path, results):
         assert data_of(out)["live_s"] == 0.2
     finally:
         watching.send_signal(2)
-        said, _ = watching.communicate(timeout=60)
+        said, _ = watching.communicate(timeout=PATIENCE_S)
     assert watching.returncode == 0 and "Ctrl-C ends it" in said
     assert data_of(out)["live_s"] is None, "the page that is left waits for no other"
-
-
-def wait_for(holds: Any, *, most_s: float = 120) -> None:
-    end = time.monotonic() + most_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 # --- In a browser ---

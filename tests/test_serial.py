@@ -24,7 +24,7 @@ from attnsweep.engine.meters import Meter
 from attnsweep.engine.serial import InProcess, Limit, Overdue, SerialEngine, ThisProcess
 from attnsweep.training import trial as training
 
-from commands import UNDISTURBED
+from commands import PATIENCE_S, UNDISTURBED
 
 TINY = dict(model="vit", depth=1, heads=2, dim=16, dim_head=8, mlp_dim=16, batch_size=500, epochs=2)
 SEEDS = {"grid_search": [0, 1]}
@@ -84,7 +84,7 @@ def run(folder: Path, sweep: Sweep, **options: Any) -> pd.DataFrame:
 def without_ray(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     (folder / "without_ray.py").write_text(WITHOUT_RAY)
     command = [sys.executable, str(folder / "without_ray.py"), *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.slow
@@ -153,8 +153,8 @@ def test_a_trial_that_fails_stops_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_hangs_is_failed_the_sweep_goes_on_and_a_rerun_tries_it_again(tmp_path: Path) -> None:
-    (tmp_path / "hanging.py").write_text(HANGING)
     """Two that hang, one after the other: others would have to be fast enough."""
+    (tmp_path / "hanging.py").write_text(HANGING)
     model = f"{tmp_path}/hanging.py:Hanging"
     sweep = Sweep(model=model, hangs=True, epochs=1, seed=SEEDS, trial_timeout=0.5)
     rows = run(tmp_path, sweep)
