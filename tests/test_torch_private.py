@@ -60,6 +60,31 @@ def test_a_trial_does_not_import_the_compiler(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+COUNTED = """
+import sys, torch
+from attnsweep.nn.torch_private import compiler_is_imported, meta_without_the_compiler
+from attnsweep.tasks import counting
+from attnsweep.tasks.registry import resolve
+config = resolve(dict(model="planning", dataset="driving:tiny", dim=16, heads=2, mlp_dim=16, depth=1))
+cost = counting.counted(config)
+assert "torch._dynamo" not in sys.modules and "_dynamo" not in vars(torch)
+with meta_without_the_compiler():
+    assert not compiler_is_imported()
+    x = 1 / torch.ones(2, device="meta")
+    import torch._dynamo.config  # whoever wants the compiler gets it
+    assert compiler_is_imported() and callable(torch._dynamo.optimize)
+assert compiler_is_imported()
+counting.counted_once.cache_clear()
+assert counting.counted(config) == cost and cost.macs
+"""
+
+
+@pytest.mark.slow
+def test_a_model_is_counted_without_the_compiler_and_costs_the_same_with_it() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNTED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 @pytest.mark.parametrize("without", ["nothing", "wrapped", "hooks"])
 def test_a_step_is_the_step_of_the_optimizer(

@@ -4,7 +4,11 @@
 Each function says what it relies on and what is done where that is gone; nothing here is needed to train.
 """
 
+import contextlib
+import importlib
 import sys
+import types
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -68,12 +72,66 @@ def spare_the_compiler() -> None:
     Relies on what `torch._disable_dynamo` remembers on the functions that it wraps (2.3 to 2.15); without
     that the compiler is imported. Where it is there already, all stays as it is.
     """
-    if COMPILER in sys.modules:
+    if compiler_is_imported():
         return
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         function = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if function is not None and not hasattr(function, "__dynamo_disable"):
             function.__dynamo_disable = function
+
+
+@contextlib.contextmanager
+def meta_without_the_compiler() -> Iterator[None]:
+    """Has operators on the meta device do without torch's compiler, which those written in Python import to
+    be left alone by it: a second of a plan.
+
+    Relies on `torch._disable_dynamo` asking a module of that name (2.3 to 2.15) for `disable` alone, and on
+    its remembering the answer on the function; elsewhere, or asked for more, the compiler is imported. Where
+    it is there already, all stays as it is.
+    """
+    if COMPILER in sys.modules:
+        yield
+        return
+    bystander = Bystander(COMPILER)
+    parent, _, name = COMPILER.rpartition(".")
+    sys.modules[COMPILER] = bystander
+    setattr(sys.modules[parent], name, bystander)
+    try:
+        yield
+    finally:
+        bystander.leave()
+
+
+class Bystander(types.ModuleType):
+    """A compiler that leaves functions as they are; whoever asks for anything else gets the real one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.left_alone: list[Any] = []
+
+    def disable(self, function: Any, *_: object, **__: object) -> Any:
+        """The function, which remembers that."""
+        self.left_alone.append(function)
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        self.leave()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def leave(self) -> None:
+        """Makes room for the real one."""
+        parent, _, name = self.__name__.rpartition(".")
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+            delattr(sys.modules[parent], name)
+        for function in self.left_alone:
+            vars(function).pop("__dynamo_disable", None)
+        self.left_alone.clear()
+
+
+def compiler_is_imported() -> bool:
+    """Whether this process has torch's compiler."""
+    return not isinstance(sys.modules.get(COMPILER), Bystander | None)
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:
@@ -90,7 +148,7 @@ def step(optimizer: torch.optim.Optimizer) -> None:
         getattr(everywhere, "_global_optimizer_pre_hooks", True),
         getattr(everywhere, "_global_optimizer_post_hooks", True),
     )
-    if inner is None or any(hooks) or COMPILER in sys.modules:
+    if inner is None or any(hooks) or compiler_is_imported():
         optimizer.step()
         return
     with torch.no_grad():

@@ -22,7 +22,7 @@ from attnsweep.core.cost import Cost
 from attnsweep.core.errors import UserError
 from attnsweep.core.files_read import files_read
 from attnsweep.core.source import Source
-from attnsweep.nn.torch_private import without_modules
+from attnsweep.nn.torch_private import compiler_is_imported, meta_without_the_compiler, without_modules
 from attnsweep.tasks import own
 from attnsweep.tasks.registry import TASKS, architecture, build, buildable, procedure
 from attnsweep.tasks.task import Rehearsal
@@ -60,17 +60,19 @@ def macs_of(model: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
 
     model.eval()
     counter = without_modules(FlopCounterMode(display=False))
-    with plain_operators(), torch.no_grad(), counter:
+    with plain_operators(compile_too=compiler_is_imported()), torch.no_grad(), counter:
         model(*inputs)
     return int(counter.get_total_flops() // 2)
 
 
 @contextlib.contextmanager
-def plain_operators() -> Iterator[None]:
-    """Runs attention, recurrent layers and compiled models by operators, which are counted; no warnings."""
+def plain_operators(*, compile_too: bool = True) -> Iterator[None]:
+    """Runs attention, recurrent layers and, unless told otherwise, compiled models by operators, which are
+    counted; no warnings.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    eager = torch.compiler.set_stance("force_eager")
+    eager = torch.compiler.set_stance("force_eager") if compile_too else contextlib.nullcontext()
     try:
         with warnings.catch_warnings(), eager, sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")
@@ -138,7 +140,7 @@ def counted_once(architecture: Architecture) -> Cost:
     if architecture.source:
         return counted_in_child(architecture, architecture.source)
     config = architecture.config
-    with refusals(architecture), Contained():
+    with refusals(architecture), Contained(), meta_without_the_compiler():
         as_torch_begins()
         if architecture.rehearsal:  # first: where a model fails, it says why
             rehearse(architecture.rehearsal, config)

@@ -1,7 +1,6 @@
 """Comfort: the six limits of nuPlan and NAVSIM, by Savitzky and Golay's filter."""
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 from attnsweep.tasks.driving.world.geometry import Flags, Floats
 
@@ -47,4 +46,6 @@ def discomfort(ego: Floats, dt: float) -> Flags:
 
 def smoothed(values: Floats, window: int, *, degree: int = 2, deriv: int = 0, dt: float = 1.0) -> Floats:
     """Values (t,), or a derivative of them, smoothed over a window that is no longer than they are."""
+    from scipy.signal import savgol_filter  # here: a second that no plan, and no first step, should wait for
+
     return np.asarray(savgol_filter(values, min(window, len(values)), degree, deriv=deriv, delta=dt))
