@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import shapely
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records import (
@@ -251,6 +252,8 @@ REVERSED = f"{bound('rightBound', straight(-1.75)[::-1])}</lanelet>"
         ('<?xml version="1.0" encoding="GB2312"?>' + scenario(ROAD, CAR_5), "multi-byte encodings"),
         (scenario(ROAD, CAR_5, step="nan"), "timeStepSize is 'nan'"),
         (scenario(ROAD, CAR_5, step=-1), "timeStepSize=-1 is not above 0"),
+        (scenario(ROAD, CAR_5, step=100), "timeStepSize=100 is longer than the 4 s of a plan"),  # ms
+        (scenario(ROAD, lanelet(2, straight(7.0)), CAR_5), "has two lanelets with the id 2"),
         (scenario(ROAD, "<obstacle id='4'><initialState/></obstacle>"), "obstacle 4 has no role"),
     ],
 )  # fmt: skip
@@ -424,6 +427,16 @@ def test_bounds_of_unequally_many_points_stay_where_they_are() -> None:
             assert farthest(mine, theirs) < 1e-6 and farthest(theirs, mine) < 1e-6
 
 
+@pytest.mark.parametrize("turns", [0.9, 1.3])
+def test_a_road_that_comes_round_over_itself_is_a_road_there_too(tmp_path: Path, turns: float) -> None:
+    angle = np.linspace(0, 2 * np.pi * turns, 120)
+    loop = 30 * np.stack([np.sin(angle), 1 - np.cos(angle)], axis=1)
+    text = scenario(lanelet(1, loop), obstacle(5, driven_along(loop, 8.0, 101)))
+    log = only_log(write(tmp_path, text))
+    np.testing.assert_allclose(log.drivable.at(loop[4:-4]), 1.75 + 0.8, atol=0.4)
+    assert log.drivable.at(np.array([[0.0, 30.0]]))[0] < -20  # nor is the middle one
+
+
 def test_lanes_that_name_one_another_from_one_side_only_are_joined(tmp_path: Path) -> None:
     first = lanelet(1, straight(0.0, -50, 20))
     second = lanelet(2, straight(0.0, 20, 150), more='<predecessor ref="1"/>')
@@ -534,6 +547,37 @@ TRAILER = (
 def test_every_shape_of_the_format_becomes_a_box(tmp_path: Path, shape: str, box: list[float]) -> None:
     log = only_log(write(tmp_path, scenario(ROAD, standing(shape), obstacle(5, along_x(81)))))
     np.testing.assert_allclose(box_of_second(log), box, atol=1e-9)
+
+
+def test_walls_at_a_corner_leave_the_corner_free(tmp_path: Path) -> None:
+    walls = [(20.0, 0.4, 0.0, 10.0), (0.4, 20.0, 10.0, 0.0)]  # a square of 20 m around both would block all
+    shape = "".join(rectangle(a, b, f"<center><x>{x}</x><y>{y}</y></center>") for a, b, x, y in walls)
+    log = only_log(write(tmp_path, scenario(ROAD, standing(shape, yaw=0.2), obstacle(5, along_x(81)))))
+    assert log.kind.tolist() == [CAR, PARKED, PARKED]
+    np.testing.assert_allclose(log.size[1:], [[20, 0.4]] * 2)
+    turn = np.array([[math.cos(0.2), -math.sin(0.2)], [math.sin(0.2), math.cos(0.2)]])
+    np.testing.assert_allclose(log.state[0, 1:, :2], np.array([[0, 10], [10, 0]]) @ turn.T + [30, 0])
+
+
+@pytest.mark.parametrize(("length", "count"), [(29.0, 1), (31.0, 2), (100.0, 4)])
+def test_a_long_wall_is_boxes_end_to_end(tmp_path: Path, length: float, count: int) -> None:
+    wall = corners(np.array([3.0, 20.0, 0.6, length, 0.3]))
+    for shape in (polygon(wall), rectangle(0.3, length, "<center><x>3</x><y>20</y></center>")):
+        log = only_log(write(tmp_path, scenario(ROAD, standing(shape), obstacle(5, along_x(81)))))
+        np.testing.assert_allclose(np.sort(log.size[1:]), [[0.3, length / count]] * count)
+        boxes = np.concatenate([log.state[0, 1:, :3], log.size[1:]], axis=1)
+        covered = shapely.union_all([shapely.Polygon(one) for one in corners(boxes)])
+        assert covered.area == pytest.approx(0.3 * length)  # without a gap or a second layer
+        if shape == polygon(wall):
+            assert covered.symmetric_difference(shapely.Polygon(wall + np.array([30.0, 0.0]))).area < 1e-6
+
+
+@pytest.mark.parametrize("shape", ["<circle><radius>20</radius></circle>", rectangle(60, 40)])
+def test_what_is_longer_than_a_lorry_and_no_wall_is_left_out(tmp_path: Path, shape: str) -> None:
+    hall = polygon(np.array([[0, 9], [60, 9], [60, 50], [59, 50], [59, 10], [0, 10]]))
+    moving = obstacle(6, along_x(81, x=20, y=3.5)).replace(rectangle(4.5, 1.8), rectangle(60, 2))
+    for one in (standing(shape), standing(hall), moving):
+        assert only_log(write(tmp_path, scenario(ROAD, one, obstacle(5, along_x(81))))).kind.tolist() == [CAR]
 
 
 @pytest.mark.parametrize(
@@ -691,6 +735,7 @@ NEIGHBOURS = "".join(
         (ROAD, circle(60, 0.4), (60, 0)),
         (ROAD, rectangle(8, 3, "<center><x>45</x><y>-0.5</y></center>"), (45, 0)),
         (ROAD, polygon(np.array([[50, -1], [54, -1], [54, 1], [50, 1]])), (52, 0)),
+        (ROAD, polygon(np.array([[40, 0], [60, 0], [60, 4], [58, 4], [58, 1], [40, 1]])), (1354 / 26, 0)),
         (FORK, '<lanelet ref="3"/>', (60, 15)),
         (FORK, '<lanelet ref="2"/>', (90, 0)),
         (FORK, circle(80, 30), (80, 30)),

@@ -135,6 +135,18 @@ def test_the_best_is_bold_whichever_way_is_better(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_who_tracks_nobody_is_not_praised_for_confusing_nobody(tmp_path: Path) -> None:
+    rows = [trial_row(stages=stages, seed=seed) for stages in ("id1", "id3", "id5") for seed in (0, 1)]
+    for one, amota, switches in zip(rows, (0, 0, 0, 0.2, 0.4, 0.2), (0, 0, 0, 30, 40, 50), strict=True):
+        one |= {"test_amota": amota, "test_ids": switches}
+    _, _, nobody, once, twice = table2.markdown(rows_of(frame_of(tmp_path, rows))).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[7:10]] for line in (nobody, once, twice)]
+    assert cells[0] == ["0.00", "-", "-"]
+    assert cells[1][0].startswith("0.10 [") and cells[1][2] == "**30**"  # of the seed that tracked somebody
+    assert cells[2][0].startswith("**0.30**") and cells[2][2].startswith("45 [")
+
+
+@pytest.mark.slow
 def test_the_command_writes_the_table_and_names_who_drove_nothing(
     tmp_path: Path, every: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,10 @@ Besides what `lanelets` says of the road:
 - A state without orientation, of a point mass, faces where its velocity points; without either, where its
   positions lead.
 - A state at the same time as the one before it repeats it, and is left out; so are states without a position.
-- Obstacles that are no rectangles are the least rotated rectangles around them (`shapes`).
-- Obstacles longer than 30 m, such as trains, are left out, and so are environment and phantom obstacles.
+- Obstacles that are no rectangles are the least rotated rectangles around them, and what stands may be
+  several (`shapes`).
+- Obstacles longer than 30 m, such as trains and buildings, but for walls, are left out, and so are
+  environment and phantom obstacles.
 - An obstacle that has occupancies instead of a trajectory is in the middle of each.
 
 Format: Althoff, Koschi, Manzinger, "CommonRoad: Composable benchmarks for motion planning on roads", IV 2017;
@@ -32,8 +34,8 @@ from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, optional_value, parse, read, references
 from attnsweep.tasks.driving.records.lanelets import Network, network_of
 from attnsweep.tasks.driving.records.routes import Region
-from attnsweep.tasks.driving.records.samples import SceneLog
-from attnsweep.tasks.driving.records.shapes import box_of, centre_of
+from attnsweep.tasks.driving.records.samples import FUTURE, KEY_S, SceneLog
+from attnsweep.tasks.driving.records.shapes import box_of, boxes_of, centre_of
 from attnsweep.tasks.driving.records.tracks import LONGEST, Surroundings, Track, log_of, log_to_goal
 from attnsweep.tasks.driving.world.cast import CAR, CYCLIST, PARKED, PEDESTRIAN
 from attnsweep.tasks.driving.world.geometry import Floats, from_frame
@@ -44,6 +46,7 @@ SHORTEST = 2.5  # m; what is shorter is no car
 EGO_SIZE = (4.508, 1.610)  # m; the BMW 320i, vehicle 2 of CommonRoad's vehicle models
 ALWAYS = 1e6  # s, before and after which nothing stands any more
 LEAST_STEP = 0.05  # m; from a shorter step no direction is taken
+LONGEST_STEP = KEY_S * FUTURE  # s, from state to state
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def logs_of(path: Path, *, number: int, content: bytes | None = None) -> list[tu
     step = number_in(root.get("timeStepSize"), f"{path}: timeStepSize")
     if step <= 0:
         raise UserError(f"{path}: timeStepSize={step:g} is not above 0")
+    if step > LONGEST_STEP:
+        raise UserError(f"{path}: timeStepSize={step:g} is longer than the 4 s of a plan; it counts seconds")
     obstacles = [obstacle for element in root for obstacle in obstacles_of(element, path, step)]
     problems = [problem_of(element, path, step) for element in root.findall("planningProblem")]
     drivers = [i for i, obstacle in enumerate(obstacles) if obstacle.like_car]
@@ -150,14 +155,15 @@ def obstacles_of(element: Element, path: Path, step: float) -> Iterator[Obstacle
     if role not in ("static", "dynamic") or initial is None:
         missing = "initialState" if initial is None else "role, static or dynamic"
         raise UserError(f"{where} has no {missing}")
-    box = box_of(element.find("shape"), where, along=role == "dynamic")
-    if max(box.size) > LONGEST:
-        return
+    shape = element.find("shape")
     if role == "static":
         _, pose, _ = motion_of([initial], where, step)
-        pose = box.placed(np.repeat(pose, 2, axis=0))
-        time = np.array([-ALWAYS, ALWAYS])
-        yield Obstacle(Track(name, PARKED, box.size, time, pose, np.zeros((2, 2)), np.inf), False, False)
+        for one in boxes_of(shape, where):
+            poses, time = one.placed(np.repeat(pose, 2, axis=0)), np.array([-ALWAYS, ALWAYS])
+            yield Obstacle(Track(name, PARKED, one.size, time, poses, np.zeros((2, 2)), np.inf), False, False)
+        return
+    box = box_of(shape, where, along=True)
+    if max(box.size) > LONGEST:
         return
     known, areas = element.findall("trajectory/state"), element.findall("occupancySet/occupancy")
     time, pose, velocity = motion_of([initial, *known, *areas], where, step)

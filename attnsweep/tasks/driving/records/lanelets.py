@@ -88,8 +88,8 @@ class Network:
     def around(self, agents: Floats) -> Surroundings | str:
         """What surrounds agents (n, 2), or why that is too much."""
         lanes, place = list(self.driven.values()), self.place
-        edges = [(geometry.offset(one.left, EDGE), geometry.offset(one.right, -EDGE)[::-1]) for one in lanes]
-        polygons = [np.concatenate(both) for both in edges]
+        edges = [(geometry.offset(one.left, EDGE), geometry.offset(one.right, -EDGE)) for one in lanes]
+        polygons = [polygon for left, right in edges for polygon in surfaces(left, right)]
         within = part_of_map(np.concatenate(polygons), agents)
         if isinstance(within, str):
             return within
@@ -112,9 +112,25 @@ class Network:
         )
 
 
+def surfaces(left: Floats, right: Floats) -> list[Floats]:
+    """The polygon between two edges (n, 2); or, where it crosses itself, as that of a loop does, which would
+    be filled by the even-odd rule, the quadrangles from point to point.
+    """
+    import shapely  # here: a sweep that reads no such file need not wait for it
+
+    whole = np.concatenate([left, right[::-1]])
+    if shapely.Polygon(whole).is_valid:
+        return [whole]
+    return list(np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1))
+
+
 def network_of(root: Element, path: Path, step: float) -> Network:
-    """The road network of a scenario. Raises UserError where there is no road."""
-    read = {str(one.get("id")): lanelet_of(one, path) for one in root.findall("lanelet")}
+    """The road network of a scenario. Raises UserError where there is none, or an id is there twice."""
+    read: dict[str, Lanelet | None] = {}
+    for one in root.findall("lanelet"):
+        if (name := str(one.get("id"))) in read:
+            raise UserError(f"{path} has two lanelets with the id {name}")
+        read[name] = lanelet_of(one, path)
     lanelets = {name: one for name, one in read.items() if one is not None}
     driven = {name: one for name, one in lanelets.items() if one.drivable} or lanelets
     if not driven:

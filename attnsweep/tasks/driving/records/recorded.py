@@ -26,7 +26,7 @@ from attnsweep.tasks.driving.records.samples import SceneLog
 from attnsweep.tasks.driving.records.sampling import samples_of
 from attnsweep.tasks.driving.records.scenes import Job, Recording
 
-READER = 6  # version of what is made of files; raise it when that changes
+READER = 7  # version of what is made of files; raise it when that changes
 FORMATS = ("commonroad", "nuscenes")
 PARTS = ("train", "val", "test", "train", "train")  # of each five
 LEAST = 3  # recordings, to be split, or else scenes

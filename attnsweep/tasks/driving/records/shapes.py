@@ -1,7 +1,7 @@
 """Shapes in CommonRoad files as oriented boxes: what is no rectangle becomes the least one around it, and a
 shape that covers nothing, such as a boundary of the road that is drawn as a line, a box of 0.1 m."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -9,11 +9,13 @@ import numpy as np
 
 from attnsweep.core.errors import UserError
 from attnsweep.tasks.driving.records.commonroad_xml import number_in, points_in
+from attnsweep.tasks.driving.records.tracks import LONGEST, WIDEST
 from attnsweep.tasks.driving.world.geometry import Floats, corners, from_frame, wrap
 
 GROUPS = ("shape", "shapeGroup", "absoluteShapeGroup", "semiTrailerTruckShape")
 THINNEST = 0.1  # m, of what is drawn as a line or a point
 ALIKE = 1e-6  # rad; axes that are equally near to the heading but for rounding
+HOLLOW = 0.5  # of a box, below which a shape leaves too much of it free
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,44 @@ def box_of(shape: Element | None, where: str, *, along: bool) -> Box:
     if not sum(map(len, points)):
         raise UserError(f"{where} has no shape; use rectangle, circle or polygon")
     return least_box(np.concatenate(points), along=along)
+
+
+def boxes_of(shape: Element | None, where: str) -> list[Box]:
+    """The boxes of what stands: one around all of its shape, or, where that leaves more than half of the box
+    free, as two walls do that meet at a corner, one around each part. A wall of more than 30 m is several
+    boxes end to end; whatever else is longer, such as a building, is none.
+
+    Raises UserError where there is no shape.
+    """
+    whole = box_of(shape, where, along=False)
+    parts = [points for part in shape or () for points in outlines(part, where) if len(points)]
+    if max(whole.size) <= LONGEST and not is_hollow(whole, parts):
+        return [whole]
+    found = [(least_box(points, along=False), points) for points in parts]
+    walls = [box for box, points in found if max(box.size) <= LONGEST or not is_hollow(box, [points])]
+    return [piece for wall in walls for piece in pieces(wall)]
+
+
+def is_hollow(box: Box, parts: Sequence[Floats]) -> bool:
+    """Whether parts (n, 2) leave more than half of the box around them free; a line fills its own."""
+    import shapely
+
+    areas = [shapely.Polygon(points) for points in parts if len(points) > 2 and spans_area(points)]
+    if len(parts) == 1 and not areas:
+        return False
+    covered = shapely.union_all(shapely.make_valid(areas)).area
+    return bool(covered < HOLLOW * box.size[0] * box.size[1])
+
+
+def pieces(box: Box) -> list[Box]:
+    """A box as boxes of at most 30 m end to end; none where it is wider than that."""
+    length, width = box.size
+    if width > LONGEST or length > WIDEST:
+        return []
+    count = int(np.ceil(length / LONGEST))
+    at = (np.arange(count) + 0.5) / count - 0.5
+    way = length * np.array([np.cos(box.turn), np.sin(box.turn)])
+    return [Box(box.centre + share * way, box.turn, (length / count, width)) for share in at]
 
 
 def least_box(points: Floats, *, along: bool) -> Box:
@@ -138,4 +178,5 @@ def middle_of(points: Floats) -> Floats:
 
     if len(points) < 3 or not spans_area(points):
         return np.asarray(points.mean(axis=0))
-    return np.array(shapely.Polygon(points).convex_hull.centroid.coords[0])
+    area = shapely.Polygon(points)
+    return np.array((area if area.is_valid else area.convex_hull).centroid.coords[0])

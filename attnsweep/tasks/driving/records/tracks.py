@@ -23,7 +23,7 @@ STANDING = 0.5  # m/s, below which one stands
 AROUND = 90.0  # m around where agents are, that count of a map
 WIDEST = 20e3  # m, that a map may measure
 LARGEST_AREA = 4e6  # m2, that may count of a map
-LONGEST = 30.0  # m; longer agents, such as trains and buildings, are left out
+LONGEST = 30.0  # m; longer agents, such as trains and buildings, are left out, but for walls
 NO_LANE = f"more than {OFF_MAP:g} m from every lane"
 
 
