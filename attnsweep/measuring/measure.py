@@ -227,7 +227,8 @@ def timed_columns(
     is_last = False
     while not is_last:
         done.append(time_model(prepared.call, deployment.reference, device=device))
-        known, is_last = joined(done), are_enough(done)
+        known = joined(done)
+        is_last = are_enough(done, known)
         columns = {
             **latency_columns(known, own_ms, batch=deployment.batch, tokens=tokens),
             "reference": deployment.reference.name,

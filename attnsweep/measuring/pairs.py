@@ -155,10 +155,12 @@ def joined(passes: Sequence[Pairs]) -> Pairs:
     )
 
 
-def are_enough(passes: Sequence[Pairs]) -> bool:
-    """Whether no further pass is needed, as two or more say what is to be known, or allowed."""
+def are_enough(passes: Sequence[Pairs], known: Pairs) -> bool:
+    """Whether no further pass is needed, as two or more, `known` together, say what is to be known, or
+    allowed.
+    """
     most = MOST_LONG_PASSES if sum(passes[0].ns) > LONG_NS else MOST_PASSES
-    return len(passes) == most or (len(passes) > 1 and not joined(passes).unstable)
+    return len(passes) == most or (len(passes) > 1 and not known.unstable)
 
 
 def midmean(values: Sequence[float]) -> float:

@@ -36,13 +36,11 @@ class Prepared:
     """A model under a runtime.
 
     `call` gives one answer to the fixed inputs, which are bound already; it is to be called in inference mode
-    as `prepare` is, or for a model that differentiates as it answers without gradients. `versions` is what
-    determines it. `max_abs_diff` is the largest difference from eager's answer in fp32, over all outputs;
-    None for eager in fp32 itself.
+    as `prepare` is, or for a model that differentiates as it answers without gradients. `max_abs_diff` is the
+    largest difference from eager's answer in fp32, over all outputs; None for eager in fp32 itself.
     """
 
     call: Call
-    versions: str
     max_abs_diff: float | None
 
 
@@ -53,7 +51,8 @@ def prepare(runtime: str, asked: Inference) -> Prepared:
     Raises Unavailable where it cannot be, with the reason; MemoryError where it does not fit; UserError for
     an unknown runtime.
     """
-    versions, precision, tokens = versions_of(runtime), asked.precision, asked.tokens
+    versions_of(runtime)
+    precision, tokens = asked.precision, asked.tokens
     if runtime != "eager" and tokens is not None:
         raise Unavailable(
             f"runtime={runtime!r} runs one forward pass, and {asked.config['model']} decodes its answer "
@@ -62,13 +61,13 @@ def prepare(runtime: str, asked: Inference) -> Prepared:
     if precision == "int8" and runtime != QUANTISING:
         raise Unavailable(f"precision='int8' is for runtime={QUANTISING!r}, not for {runtime!r}")
     if runtime == "eager" and precision == "fp32":
-        return Prepared(asked.answer(), versions, None)
+        return Prepared(asked.answer(), None)
     with explained(f"{runtime} cannot run it in {precision}"):
         call = PREPARE[runtime](asked)
         if tokens is not None:  # what is decoded says nothing about the logits
-            return Prepared(call, versions, None)
+            return Prepared(call, None)
         apart = apart_from(call, asked.answer(), precision=precision)
-    return Prepared(call, versions, apart)
+    return Prepared(call, apart)
 
 
 @contextlib.contextmanager
