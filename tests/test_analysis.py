@@ -386,6 +386,21 @@ def test_axes_that_do_not_tell_two_settings_apart_are_refused(tmp_path):
     assert "did you mean 'depth'" in run("table", folder, "--by", "dept").stderr
 
 
+@pytest.mark.parametrize("by", [["--by", "depth,lr,depth"], ["--by", "depth", "--by", "lr"]])
+def test_axes_that_are_named_twice_or_one_by_one_are_those_axes(tmp_path, by):
+    rows = [trial("vit", "mnist", 0, depth=2, lr=lr) for lr in (1e-3, 1e-4)]
+    done = run("table", written(tmp_path / "results", rows), *by)
+    assert "Each cell: depth=2 lr=0.0001 -> depth=2 lr=0.001" in done.stdout, done.stderr
+
+
+def test_of_several_conditions_all_must_hold(tmp_path):
+    rows = [trial("vit", "mnist", 0, depth=depth, lr=lr) for depth in (2, 4) for lr in (1e-3, 1e-4)]
+    wanted = ["--where", "lr == 1e-3 or lr == 2", "--where", "depth == 4"]
+    done = run("table", written(tmp_path / "results", rows), "--by", "depth,lr", *wanted)
+    assert done.returncode == 0 and len(lines_of(done.stdout)) == 1, done.stderr
+    assert "Each cell" not in done.stdout, "one setting"
+
+
 @pytest.mark.slow
 def test_the_published_figures_stand_beside_ours(tmp_path):
     small = {"dim": 128, "depth": 6, "heads": 4, "mlp_dim": 256, "dim_head": 64, "geometry": "published"}

@@ -139,6 +139,14 @@ def test_bad_input_is_a_sentence(done: tuple[Path, dict[str, Row]], tmp_path: Pa
     assert "~nobody_ is no folder; make it first" in refused(done, Path("~nobody_/model.onnx"))
     assert "cannot be written (File name too long)" in refused(done, tmp_path / f"{'a' * 300}.onnx")
     assert "/proc/model.onnx cannot be written" in refused(done, Path("/proc/model.onnx"))
+    folder, rows = done
+    for status, error in (("stopped", None), ("failed", "ValueError: no")):
+        row = {**rows["vit"], "trial_id": status, "status": status, "error": error}
+        Store(folder / "results").write("trials", [row], status)
+    stopped = "trial stopped stopped; choose one that is done"
+    assert refused(done, tmp_path / "model.onnx", trial_id="stopped") == stopped
+    failed = refused(done, tmp_path / "model.onnx", trial_id="failed")
+    assert failed == "trial failed failed (ValueError: no); choose one that is done"
     assert there.read_text() == "mine" and not (tmp_path / "elsewhere").exists()
 
 

@@ -1,7 +1,9 @@
 """Which measurements stand in the rows of trials, and that those of several kinds never mix."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,11 @@ import pytest
 import attnsweep
 from attnsweep import UserError
 from attnsweep.answers import pareto, selection
-from attnsweep.core.deployment import Deployment, Deployments
+from attnsweep.cli import measure
+from attnsweep.core.deployment import Deployment, Deployments, Subject
+from attnsweep.engine import runner
+from attnsweep.engine.latency import Tally
+from attnsweep.figures import front
 from attnsweep.results import latencies, schema
 from attnsweep.results.store import Store
 
@@ -161,6 +167,39 @@ def test_what_is_unstable_is_marked_in_figure_and_table(results: str) -> None:
 # What is asked for
 
 
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"status": "failed"}, "has no done trial; there are 1 failed; the column error says why"),
+        ({"params": 0}, "models without parameters have none"),
+        ({}, "no row satisfies 'depth == 7'"),
+    ],
+)
+def test_nothing_to_measure_is_a_sentence(results: str, row: dict[str, Any], sentence: str) -> None:
+    known = Store(results).read("trials").to_pylist()[0]
+    Store(results).write("trials", [{**known, **row}], "one")
+    with pytest.raises(UserError, match=sentence):
+        runner.measure(results, Deployments(), where=None if row else "depth == 7", in_process=True)
+
+
+@pytest.mark.parametrize(("found", "status"), [(["a", "b"], 0), (["b"], 1), ([], 1)])
+def test_an_architecture_that_cannot_be_built_any_more_is_no_figure(
+    results: str, found: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Store(results).read("trials").to_pylist()[0]
+    Store(results).write("trials", [row, {**row, "trial_id": "1" * 12, "arch_id": "b"}], "one")
+    subjects = {(name, "fp32"): Subject(name, {}) for name in found}
+    backend = SimpleNamespace(request=lambda asked: {"gpu": 0})
+    opened: list[bool] = []
+    monkeypatch.setattr(runner, "subjects_of", lambda *_, **__: subjects)
+    monkeypatch.setattr(
+        runner, "opened", lambda *_, **__: opened.append(True) or contextlib.nullcontext((backend, None))
+    )
+    monkeypatch.setattr(runner, "measure_latency", lambda *_, **__: Tally(known=len(found)))
+    assert runner.measure(results, Deployments()) == status
+    assert bool(opened) is bool(found), "no cluster is started for nothing"
+
+
 def test_deployments_are_all_combinations() -> None:
     both = ["eager", "onnxruntime"]
     asked = Deployments.of({"runtime": both, "batch": 1, "threads": (1, 2), "precision": "bf16"})
@@ -168,6 +207,29 @@ def test_deployments_are_all_combinations() -> None:
         Deployment(runtime, 1, "bf16", threads) for runtime in both for threads in (1, 2)
     ]
     assert {one.precision for one in Deployments().each("bf16")} == {"bf16"}, "as it was trained"
+
+
+def test_options_may_be_given_several_times_and_values_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, Any, Any]] = []
+    monkeypatch.setattr(
+        runner,
+        "measure",
+        lambda results, asked, *, where, lengths, **_: calls.append((asked, where, lengths)) or 0,
+    )
+    given = ["--runtime", "eager,eager", "--runtime", "openvino,eager", "--batch", "1,32", "--batch", "01"]
+    given += ["--threads", "2,2", "--length", "8,8", "--length", "9", "--where", "a", "--where", "b or c"]
+    assert measure.main(given) == 0
+    assert calls == [
+        (Deployments(("eager", "openvino"), (1, 32), (2,)), "(a) and (b or c)", [8, 8, 9]),
+    ]
+    assert front.arguments(["--runtime", "eager", "--runtime", "openvino"]).runtime == ["eager", "openvino"]
+
+
+@pytest.mark.parametrize("value", ["", ",", "onnx", "eager,onnx"])
+def test_what_is_no_runtime_is_refused_by_name(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        front.arguments(["--runtime", value])
+    assert "is no runtime; those are eager, compile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -369,23 +369,31 @@ def test_pick_refuses_mixtures_unknown_data_sets_and_empty_budgets():
         pareto.pick(frame, dataset="mnist", params=-1)
 
 
-def test_pick_says_how_to_come_by_a_latency():
-    frame = pd.DataFrame([trial(latency_ms_p50=None, measured_on=None)])
-    with pytest.raises(UserError, match="python -m attnsweep measure"):
-        pareto.pick(frame, latency_ms=1.0)
-
-
 @pytest.mark.parametrize(
     ("lacking", "sentence"),
     [
-        ({"status": "failed"}, "no trial is done; run a sweep"),
-        ({"val_acc": None}, "no done trial has val_acc; run a sweep"),
-        ({"macs": None}, "no done trial has macs; run a sweep"),
+        ({"status": "failed"}, "no done trial has val_acc; there are 2 failed; the column error says why"),
+        ({"val_acc": None}, "no done trial has val_acc; choose other trials"),
+        ({"macs": None}, "no done trial has macs; choose other trials, or leave it out"),
+        (
+            {"latency_ms_p50": None},
+            "no done trial has a latency; measure: python -m attnsweep measure RESULT",
+        ),
+        (
+            {"latency_ms_p50": None, "params": 0},  # of rules, and `measure` would measure none
+            "no done trial has latency_ms_p50; choose other trials, or leave it out",
+        ),
     ],
 )
-def test_pick_says_what_there_is_none_of(lacking, sentence):
+def test_pick_says_what_there_is_none_of_and_nothing_that_would_not_help(lacking, sentence):
+    frame = pd.DataFrame([trial(**{"macs": 5, "seed": seed, **lacking}) for seed in range(2)])
     with pytest.raises(UserError, match=sentence):
-        pareto.pick(pd.DataFrame([trial(**{"macs": 5, **lacking})]), macs=1e6)
+        pareto.pick(frame, macs=1e6, latency_ms=1)
+
+
+def test_where_there_is_no_trial_the_way_to_get_some_is_named():
+    with pytest.raises(UserError, match="run a sweep first: python -m attnsweep new quickstart writes one"):
+        pareto.pick(pd.DataFrame([trial()]).head(0))
 
 
 @pytest.mark.slow

@@ -42,7 +42,9 @@ def test_looking_at_results_runs_nothing_that_lies_beside_them(planted: Path) ->
     status, output = said(planted, "-m", "attnsweep", "pick")
     assert status == 2 and "no done trial has val_acc" in output
     assert said(planted, "-m", "attnsweep", "table", "results") == (
-        2, "attnsweep: results has no done trial with a test accuracy or score; run a sweep first\n"
+        2,
+        "attnsweep: results has no done trial with a test accuracy or score; choose other trials, or leave "
+        "it out\n",
     )  # fmt: skip
 
 

@@ -131,10 +131,10 @@ def unmeasured(rows: pd.DataFrame, budget: Mapping[str, float]) -> tuple[str, ..
     """Remarks on settings that were left out because their cost is not known."""
     settings = pareto.over_seeds(rows)
     columns = [pareto.BUDGETS[name] for name in budget]
-    unknown = {name: int(settings[name].isna().sum()) for name in columns}
+    unknown = {name: settings[settings[name].isna()] for name in columns}
     return tuple(
-        f"{counted(count, 'setting')} left out, for want of {name}"
-        + ("; measure: python -m attnsweep measure" if name == "latency_ms_p50" else "")
-        for name, count in unknown.items()
-        if count
+        f"{counted(len(lacking), 'setting')} left out, for want of {name}"
+        + (f"; {pareto.MEASURE}" if name == "latency_ms_p50" and pareto.has_latency(lacking) else "")
+        for name, lacking in unknown.items()
+        if len(lacking)
     )

@@ -63,9 +63,9 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
     selection.refuse_other_data(both, OTHER_DATA)
     quality = quality or pareto.judged_by(both)
     ours, theirs = (by_setting(one, quality) for one in (a, b))
-    for name, parts in (("first", ours), ("second", theirs)):
+    for name, parts, frame in (("first", ours, a), ("second", theirs, b)):
         if not parts:
-            raise UserError(f"no done trial of the {name} has {quality}; run a sweep first")
+            raise UserError(f"no done trial of the {name} has {quality}; {selection.instead(frame)}")
     common = [key for key in ours if key in theirs]
     if not common:
         raise UserError("the two have no setting in common; name two trials of one folder instead")

@@ -66,7 +66,7 @@ def doubt(frame: pd.DataFrame, quality: str | None = None) -> Doubt:
     rows = selection.done(frame).dropna(subset=[quality])
     selection.refuse_other_data(rows)
     if rows.empty:
-        raise UserError(f"no done trial has {quality}; run a sweep first")
+        raise UserError(f"no done trial has {quality}; {selection.instead(frame)}")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
     chance = np.random.default_rng(0)
     right = per_example(rows, settings, quality)

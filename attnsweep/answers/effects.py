@@ -91,7 +91,7 @@ def effects(
     selection.require(rows, quality, "model", "dataset", "seed")
     rows = rows.dropna(subset=[quality]).reset_index(drop=True)
     if rows.empty:
-        raise UserError(f"no done trial has {quality}; run a sweep first")
+        raise UserError(f"no done trial has {quality}; {selection.instead(frame)}")
     selection.refuse_other_data(rows)
     pareto.refuse_twice(rows, selection.setting_columns(rows))
     axes = differing(rows)

@@ -24,6 +24,7 @@ from attnsweep.tasks.registry import TASKS
 BUDGETS = {  # what a budget is called, and the column that it bounds
     "latency_ms": "latency_ms_p50", "params": "params", "macs": "macs", "memory_mb": "peak_mem_mb",
 }  # fmt: skip
+MEASURE = "measure: python -m attnsweep measure RESULTS"
 TIES = ("latency_ms_p50", "params")  # what decides between equal qualities
 JUDGED_BY = {f"test_{task.quality}": task.quality_name for task in TASKS.values()}
 PRIVILEGED = {model for task in TASKS.values() for model in task.privileged}
@@ -187,8 +188,8 @@ def pick(
     Raises UserError where nothing fits, naming the nearest setting and the budget that it needs, or where
     data sets or devices are mixed.
     """
-    frame = selection.done(frame)
-    frame = frame if dataset is None else selection.choose(frame, "dataset", dataset)
+    every = frame if dataset is None else selection.choose(frame, "dataset", dataset)
+    frame = selection.done(every)
     if "model" in frame:
         frame = frame[~frame["model"].isin(PRIVILEGED)]
     asked = dict(zip(BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
@@ -201,10 +202,10 @@ def pick(
         selection.refuse_mixture(known, "dataset", hint=hint)
         selection.refuse_mixtures(known, name)
     if frame[quality].isna().all():
-        raise UserError(nothing_to_pick(frame, [quality]))
+        raise UserError(nothing_to_pick(every, [quality]))
     rows = over_seeds(frame).dropna(subset=[quality, *budget])
     if rows.empty:
-        raise UserError(nothing_to_pick(frame, [quality, *budget]))
+        raise UserError(nothing_to_pick(every, [quality, *budget]))
     fits = rows[(rows[list(budget)] <= list(budget.values())).all(axis=1)]
     if fits.empty:
         raise UserError(nothing_fits(rows, budget))
@@ -214,14 +215,17 @@ def pick(
 
 
 def nothing_to_pick(frame: pd.DataFrame, needed: Sequence[str]) -> str:
-    """The error where no done row has all columns that are needed."""
-    run = "run a sweep first: python -m attnsweep new quickstart writes one"
-    if frame.empty:
-        return f"no trial is done; {run}"
-    lacking = [name for name in needed if frame[name].isna().all()] or needed
-    if lacking[0] == "latency_ms_p50":
-        return "no done trial has a latency; measure first: python -m attnsweep measure"
-    return f"no done trial has {' and '.join(lacking)}; {run}"
+    """The error where no done row of these, of any status, has all columns that are needed."""
+    done = selection.done(frame)
+    lacking = [name for name in needed if done[name].isna().all()] or needed
+    if lacking[0] == "latency_ms_p50" and has_latency(done):
+        return f"no done trial has a latency; {MEASURE}"
+    return f"no done trial has {' and '.join(lacking)}; {selection.instead(frame)}"
+
+
+def has_latency(frame: pd.DataFrame) -> bool:
+    """Whether some of the rows are of models whose latency can be measured: rules have no parameters."""
+    return "params" not in frame or bool((selection.numbers(frame, "params") > 0).any())
 
 
 def nothing_fits(rows: pd.DataFrame, budget: Mapping[str, float]) -> str:

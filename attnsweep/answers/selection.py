@@ -122,6 +122,17 @@ def refuse_mixture(frame: pd.DataFrame, column: str, hint: str | None = None) ->
     raise UserError(f"rows that differ in {column} cannot be compared: {listed}; {choice}")
 
 
+def instead(frame: pd.DataFrame) -> str:
+    """What to do where no done row of these, of any status, has what is needed: the end of a sentence."""
+    if frame.empty:
+        return "run a sweep first: python -m attnsweep new quickstart writes one"
+    states = frame.get("status", pd.Series("done", frame.index)).value_counts()
+    if "done" in states:
+        return "choose other trials, or leave it out"
+    ended = ", ".join(f"{count} {status}" for status, count in states.items())
+    return f"there are {ended}; the column error says why"
+
+
 def choose(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
     """The rows with a value. Raises UserError, naming the values, where no row has it."""
     frame = plain(frame)

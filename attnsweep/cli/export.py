@@ -54,7 +54,8 @@ def export(trial_id: str, file: str, *, results: str, data: str | None, overwrit
     path = checked(files.expanded(file), overwrite=overwrite)
     row, place = find_trial(results, trial_id), plan.folders_of(results, data)
     if row["status"] != "done":
-        raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
+        why = f" ({row['error']})" if isinstance(row["error"], str) else ""
+        raise UserError(f"trial {row['trial_id']} {row['status']}{why}; choose one that is done")
     made = made_file(row, place, suffix=path.suffix)
     try:
         files.replace(path, made.content)

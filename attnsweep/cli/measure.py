@@ -9,10 +9,9 @@ from attnsweep.core.deployment import PRECISIONS, Deployments
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.core.text import words
+from attnsweep.figures.arguments import add_where
 from attnsweep.tasks.registry import TASKS
 from attnsweep.tasks.task import ExternalTest, Task
-
-DEFAULT = Deployments()
 
 
 @collection.paused()
@@ -23,17 +22,15 @@ def main(arguments: Sequence[str]) -> int:
     add_address(parser)
     add_serial(parser)
     add = parser.add_argument
-    add("--runtime", type=words, metavar="NAMES", help=f"some of {','.join(RUNTIMES)}; default eager")
-    add("--batch", type=numbers, metavar="N,N", help=f"batch sizes; default {listed(DEFAULT.batch)}")
-    add("--threads", type=numbers, metavar="N,N", help="numbers of CPU threads; default 1")
-    add(
-        "--precision", type=words, metavar="NAMES", help=f"some of {','.join(PRECISIONS)}; default as trained"
-    )
-    add("--where", metavar="QUERY", help="only of these trials, such as \"model == 'vit' and depth > 2\"")
-    add(
-        "--length", type=numbers, metavar="N,N",
-        help="instead: of models of sequences, as they would be for so many tokens",
-    )  # fmt: skip
+    for name, values, many, text in (
+        ("--runtime", words, "NAMES", f"some of {','.join(RUNTIMES)}; default eager"),
+        ("--batch", numbers, "N,N", f"batch sizes; default {','.join(map(str, Deployments().batch))}"),
+        ("--threads", numbers, "N,N", "numbers of CPU threads; default 1"),
+        ("--precision", words, "NAMES", f"some of {','.join(PRECISIONS)}; default as trained"),
+        ("--length", numbers, "N,N", "instead: of models of sequences, as they would be for so many tokens"),
+    ):
+        add(name, type=values, action="extend", metavar=many, help=text)
+    add_where(parser)
     add("--again", action="store_true", help="measure what is known, too")
     for task, test in external_tests():
         add(f"--{test.name}", dest="external", action="store_const", const=(task, test),
@@ -82,8 +79,3 @@ def asked_by(options: argparse.Namespace) -> Deployments:
 def numbers(text: str) -> list[int | str]:
     """The whole numbers between commas; what is none stays as it is, to be refused by name."""
     return [int(word) if word.isdecimal() else word for word in words(text)]
-
-
-def listed(values: Sequence[int]) -> str:
-    """The values as they are typed."""
-    return ",".join(map(str, values))

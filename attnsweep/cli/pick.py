@@ -18,7 +18,7 @@ from attnsweep.results.loading import load
 from attnsweep.results.schema import MEASURES
 
 MOST = 10  # settings that are printed
-UNSTABLE = "latency_unstable: known to no better than 3 %; measure anew: attnsweep measure --again"
+UNSTABLE = f"latency_unstable: known to no better than 3 %; {pareto.MEASURE} --again"
 
 
 def main(arguments: Sequence[str]) -> int:

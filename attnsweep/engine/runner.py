@@ -168,15 +168,12 @@ def measure(
     for has no figure.
     """
     screen, store, folders = terminal.screen(), Store(results), folders_of(results)
-    done = load(results, all_columns=True)
-    if done.empty:
-        raise UserError(f"no finished trial in {results}; run a sweep first")
-    if where is not None:
-        from attnsweep.answers import selection  # here: until rows are chosen nothing needs pandas
-
-        done = selection.where(done, where)
+    wanted = {*to_measure(results, where)["arch_id"]}
     with sole_writer(store, folders.runs):
-        subjects = subjects_of(store, None, chosen={*done["arch_id"]})
+        subjects = subjects_of(store, None, chosen=wanted)
+        lost = wanted.difference(arch_id for arch_id, _ in subjects)  # why was said of each
+        if not subjects:
+            return 1
         if lengths is not None:
             subjects = at_lengths(subjects, lengths)
         with opened(screen, folders, in_process=in_process, address=address) as (backend, waits):
@@ -186,4 +183,20 @@ def measure(
         tidy(store)
     if tally.measured or tally.known:
         screen.print(f"rows in {folders.results}/latency", highlight=False)
-    return 0 if tally.is_whole else 1
+    return 0 if tally.is_whole and not lost else 1
+
+
+def to_measure(results: str | Path, where: str | None) -> "pd.DataFrame":
+    """The done trials for which the query holds, of models that have a latency. Raises UserError where there
+    are none.
+    """
+    from attnsweep.answers import pareto, selection  # here: a sweep does not wait for pandas
+
+    rows = load(results, status=None, all_columns=True)
+    done = rows[rows["status"] == "done"]
+    if done.empty:
+        raise UserError(f"{results} has no done trial; {selection.instead(rows)}")
+    done = selection.where(done, where)
+    if not pareto.has_latency(done):
+        raise UserError(f"no latency to measure in {results}: models without parameters have none")
+    return done[done["params"] > 0]

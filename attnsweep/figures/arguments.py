@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.core.text import words
@@ -19,18 +19,20 @@ def command_parser(name: str, about: str | None) -> argparse.ArgumentParser:
 
 def add_runtime(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Adds the option of the runtime of latencies; with `several`, of a list of them between commas."""
-    text = "latency under this runtime; default: the first that each sweep measured"
+    text = "latency under this runtime; default: the first of the sweep, or of the last `measure`"
     if several:
         text += "; of several, such as eager,onnxruntime, each has a front of its own beside the others"
-        parser.add_argument("--runtime", type=runtimes, metavar="RUNTIME[,RUNTIME]", help=text)
+        parser.add_argument(
+            "--runtime", type=runtimes, action="extend", metavar="RUNTIME[,RUNTIME]", help=text
+        )
     else:
         parser.add_argument("--runtime", choices=RUNTIMES, help=text)
 
 
 def runtimes(text: str) -> list[str]:
     """The names of runtimes between commas. Raises argparse.ArgumentTypeError for one that is none."""
-    names = list(dict.fromkeys(words(text)))
-    for name in names:
+    names = words(text)
+    for name in names or [text]:
         if name not in RUNTIMES:
             raise argparse.ArgumentTypeError(f"{name!r} is no runtime; those are {', '.join(RUNTIMES)}")
     return names
@@ -44,7 +46,18 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """Adds the option that says which trials are meant."""
-    parser.add_argument("--where", help='only rows for which this pandas query holds, such as "epochs == 15"')
+    text = 'only rows for which this pandas query holds, such as "epochs == 15"; of several all must hold'
+    parser.add_argument("--where", action=All, metavar="QUERY", help=text)
+
+
+class All(argparse.Action):
+    """A query that may be given several times: what comes out holds where all of them do."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, query: Any, flag: Any = None
+    ) -> None:
+        before = getattr(options, self.dest)
+        setattr(options, self.dest, query if before is None else f"({before}) and ({query})")
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     selection.require(rows, quality)
     rows = rows.dropna(subset=[quality])
     if rows.empty:
-        raise UserError(f"no done trial has {quality}; run a sweep first")
+        raise UserError(f"no done trial has {quality}; {selection.instead(frame)}")
     settings = pareto.over_seeds(rows).reset_index(drop=True)
     known = curves(rows, doubt.setting_of(rows), epochs, quality, len(settings))
     best = settings[[one is not None for one in known]].sort_values(quality, ascending=False).head(most)

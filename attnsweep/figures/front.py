@@ -9,6 +9,7 @@ The front is selected on validation; its height, and the band around it, are tho
 
 import argparse
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from attnsweep.answers import naming, pareto, selection
 from attnsweep.answers.chances import LATENCY_ENDS
-from attnsweep.core.clean import cleaned
+from attnsweep.core.clean import cleaned, without_secrets
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
@@ -276,7 +277,8 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
 def require_done(frame: pd.DataFrame, name: str) -> None:
     """Raises UserError where no trial is done and has a quality on the test."""
     if selection.done(frame).dropna(subset=list(QUALITIES), how="all").empty:
-        raise UserError(f"{name} has no done trial with a test accuracy or score; run a sweep first")
+        what = "no done trial with a test accuracy or score"
+        raise UserError(f"{name} has {what}; {selection.instead(frame)}")
 
 
 def absent(frame: pd.DataFrame) -> dict[str, None]:
@@ -323,7 +325,8 @@ def run(options: argparse.Namespace) -> None:
     for remark in dict.fromkeys(f"{one.dataset}: {remark}" for one in shown for remark in one.remarks):
         print(remark)
     if frame["latency_ms_p50"].isna().all():
-        print("No latency was measured, so costs are params and macs; measure: python -m attnsweep measure")
+        then = f"measure: python -m attnsweep measure {shlex.quote(without_secrets(options.results))}"
+        print(f"No latency was measured, so costs are params and macs; {then}")
     for path in save(draw(shown, about), folder_of(options), "pareto"):
         print(f"wrote {path}")
 

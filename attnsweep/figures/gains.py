@@ -19,6 +19,7 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
+from attnsweep.figures.arguments import add_where
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY
 from attnsweep.results.loading import load
@@ -168,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--axis", default="recipe", help="the axis; default: recipe")
     add("--value", default="modern", help="the value that gains; default: modern")
     add("--over", default="published", help="the value that it gains over; default: published")
-    add("--where", help="only rows for which this holds, such as 'epochs == 25'")
+    add_where(parser)
     add("--out", type=Path, default=Path(), help="folder of gains.svg and gains.png")
     options = parser.parse_args(argv)
     return exit_status(lambda: run(options))

@@ -60,7 +60,7 @@ class Table:
 
 def our_table(rows: pd.DataFrame, by: Sequence[str]) -> Table:
     """The table of all rows of `over_seeds`. Raises UserError where `by` leaves two rows to a cell."""
-    axes = list(by) or naming.distinguishing(rows)
+    axes = list(dict.fromkeys(by)) or naming.distinguishing(rows)
     selection.require(rows, *axes)
     settings = distinct_settings(rows, axes)
     if len(settings) > MOST_IN_CELL and not by:
@@ -270,7 +270,7 @@ def latency_note(rows: pd.DataFrame) -> str:
     """What the latency is, or how to come by it."""
     measured = rows.dropna(subset=["latency_ms_p50"])
     if measured.empty:
-        return "Latency: not measured; measure it: python -m attnsweep measure"
+        return f"Latency: not measured; {pareto.MEASURE}"
     batch, device = measured["latency_batch"].max(), measured["measured_on"].iloc[0]
     decodes = (measured["task"] == "sequences").any() if "task" in measured else False
     what = "one forward pass (sequences: of decoding an answer)" if decodes else "one forward pass"
@@ -307,7 +307,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser("table", __doc__)
     add = parser.add_argument
     add_place(parser)
-    add("--by", default="", help="the axes to set side by side, such as depth,heads; default: all that vary")
+    text = "the axes to set side by side, such as depth,heads; default: all that vary"
+    add("--by", type=words, action="extend", default=[], metavar="AXIS[,AXIS]", help=text)
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
     add("--measured-on", help="only this device; needed where latency was measured on several")
     add_runtime(parser)
@@ -317,15 +318,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    frame = cleaned(load(options.results, all_columns=True, runtime=options.runtime)).dropna(
-        subset=["test_acc", "test_score"], how="all"
-    )
-    if frame.empty:
-        raise UserError(
-            f"{options.results} has no done trial with a test accuracy or score; run a sweep first"
-        )
-    frame = selection.of_device(selection.where(frame, options.where), options.measured_on)
-    return pareto.over_seeds(frame)
+    rows = cleaned(load(options.results, status=None, all_columns=True, runtime=options.runtime))
+    done = selection.done(rows).dropna(subset=["test_acc", "test_score"], how="all")
+    if done.empty:
+        what = "no done trial with a test accuracy or score"
+        raise UserError(f"{options.results} has {what}; {selection.instead(rows)}")
+    done = selection.of_device(selection.where(done, options.where), options.measured_on)
+    return pareto.over_seeds(done)
 
 
 def stopped_notes(rows: pd.DataFrame) -> list[str]:
@@ -352,12 +351,12 @@ def stopped_notes(rows: pd.DataFrame) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the tables that the options ask for."""
-    by = words(options.by)
-    if by and options.published:
-        raise UserError(f"--by {options.by} does not go with --published, whose settings are fixed; drop one")
+    if options.by and options.published:
+        by = ",".join(options.by)
+        raise UserError(f"--by {by} does not go with --published, whose settings are fixed; drop one")
     rows = rows_to_show(options)
     published = read_published(options.published) if options.published else None
-    table = our_table(rows, by) if published is None else published_table(rows, published)
+    table = our_table(rows, options.by) if published is None else published_table(rows, published)
     ours = ours_of(table)
     print(settings_line(table) + markdown([cells(line, ours) for line in table.lines]) + "\n")
     for note in (*notes(table), *(published_notes(table, published) if published is not None else ())):

@@ -3,11 +3,13 @@ runtime.
 """
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from attnsweep.core.clean import without_secrets
 from attnsweep.core.errors import UserError, did_you_mean, one_of
 from attnsweep.core.runtimes import RUNTIMES
 from attnsweep.results import latencies
@@ -109,9 +111,10 @@ def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:
     measured = store.read("latency").to_pylist()
     names = sorted({row["runtime"] for row in measured if row["latency_ms_p50"] is not None})
     if runtime not in names:
+        others = f", only under {', '.join(names)}" if names else ""
         raise UserError(
-            f"nothing was measured under runtime={one_of('runtime', runtime, RUNTIMES)!r}, only under "
-            f"{', '.join(names) or 'none'}; measure it: python -m attnsweep measure --runtime {runtime}"
+            f"nothing was measured under runtime={one_of('runtime', runtime, RUNTIMES)!r}{others}; measure: "
+            f"python -m attnsweep measure {shlex.quote(without_secrets(store.root))} --runtime {runtime}"
         )
     rows = trials.to_pylist()
     found = dict(latencies.of_trials(rows, measured, runtime=runtime))
