@@ -17,7 +17,7 @@ import pytest
 
 from attnsweep.core import terminal
 from attnsweep.core.deployment import DISPATCH, Ask, Deployment, Deployments, Subject
-from attnsweep.engine import meters, presence
+from attnsweep.engine import console, meters, presence
 from attnsweep.engine.command import measure_latency
 from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import MachineInfo, Measured
@@ -111,6 +111,17 @@ def test_other_work_shows_in_the_times_of_the_cpus(
 ASK = Ask(Deployment())
 
 
+def test_what_calls_a_compiler_keeps_nothing_else_waiting() -> None:
+    asks = [Ask(Deployment(runtime, batch)) for batch in range(1, 21) for runtime in ("eager", "compile")]
+    parts = meters.windows(asks)
+    assert [[ask.deployment.runtime for ask in part] for part in parts] == [
+        *(["eager"] * count for count in (12, 8)), *(["compile"] * 2 for _ in range(10)),
+    ]  # fmt: skip
+    assert {ask for part in parts for ask in part} == {*asks}
+    assert [len(part) for part in meters.windows(asks[::2], shared_by=4)] == [5, 5, 5, 5]
+    assert meters.windows([]) == []
+
+
 def test_a_measurement_beside_a_sweep_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "PATIENCE_S", 0.0)
     monkeypatch.setattr(meters, "shared_out", lambda asks, *_: (Measured(ask, None) for ask in asks))
@@ -152,12 +163,15 @@ def test_what_disturbs_is_told_once_and_only_where_it_did(
         == ["latency is known less well than it could be: another sweep trains or measures there"] * unstable
     )
     again = Phase(phase.store, phase.asked, lambda *now: heard.append(now))
-    assert again.measure(subjects, [Disturbed()]).known == 2 and len(heard) == 2
+    known = again.measure(subjects, [Disturbed()])
+    assert (known.known, known.known_unstable, known.unstable, len(heard)) == (2, 2 * unstable, 0, 2)
     once_more = Phase(phase.store, phase.asked, lambda *now: heard.append(now), again=True)
     assert once_more.measure(subjects, [Disturbed()]).measured == 2
 
 
-def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> None:
+def test_what_failed_is_not_counted_as_measured_nor_as_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     errors = {"a": None, "b": "no kernel", "c": "killed"}  # the last one brings no row
     place = {"measured_on": "CPU, 1 thread", "versions": "torch 2"}
     of_vit = {**place, **asdict(ASK.deployment), "model": "vit", "unstable": False, "latency_ms_p50": None}
@@ -179,11 +193,21 @@ def test_what_failed_is_not_counted_as_measured_nor_as_known(tmp_path: Path) -> 
         return phase.measure({(n * 12, "fp32"): Subject(n * 12, {}) for n in names}, [Failing()])
 
     first = measured("abc")
-    assert (first.measured, first.known, first.known_to_fail, first.lost) == (1, 0, 0, 1)
+    assert (first.measured, first.known, first.lost) == (1, 0, 1)
     assert first.failed == {"vit under eager: no kernel": 1} and not first.is_whole
     second = measured("abc")
-    assert (second.measured, second.known, second.known_to_fail, second.lost) == (0, 1, 1, 1)
+    assert (second.measured, second.known, second.lost) == (0, 1, 1)
+    assert (second.known_to_fail, second.failed, first.known_to_fail) == (first.failed, {}, {})
     assert measured("a").is_whole and not measured("").is_whole
+    console.show_tally(terminal.screen(), replace(second, lost=0))
+    assert capsys.readouterr().out == (
+        "latency: 0 measured, 1 known, 1 known to fail (measure --again tries them anew)\n"
+        "  not measured: vit under eager: no kernel\n"
+    )
+    console.show_tally(terminal.screen(), Tally(known=3, known_unstable=2))
+    assert capsys.readouterr().out == (
+        "latency: 0 measured, 3 known, 2 of them unstable (measure --again measures them anew)\n"
+    )
 
 
 @dataclass

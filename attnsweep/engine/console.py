@@ -258,10 +258,11 @@ def show_closing(
 
 def show_tally(console: Console, tally: "Tally") -> None:
     """What the latency phase did: nothing that was known already is claimed as measured."""
-    anew = "" if tally.known_to_fail else " (measure --again measures them anew)"
+    anew, failed_before = " (measure --again measures them anew)", tally.known_to_fail.total()
+    unsure = f", {tally.known_unstable} of them [yellow]unstable[/]" if tally.known_unstable else ""
     parts = [
-        (tally.known, f"{tally.known} known{anew}"),
-        (tally.known_to_fail, f"{tally.known_to_fail} known to fail (measure --again tries them anew)"),
+        (tally.known, f"{tally.known} known{unsure}{anew * (not failed_before)}"),
+        (failed_before, f"{failed_before} known to fail (measure --again tries them anew)"),
         (tally.unstable, f"[yellow]{tally.unstable} unstable[/], known to no better than 3 %"),
         (tally.lost, f"[yellow]{tally.lost} did not come about[/], and is tried again next time"),
         (tally.left, f"[yellow]{tally.left} left[/] for another time"),
@@ -270,11 +271,12 @@ def show_tally(console: Console, tally: "Tally") -> None:
     words = [f"{tally.measured} measured", *(words for count, words in parts if count)]
     if len(words) > 1 or tally.measured:
         console.print(f"latency: {', '.join(words)}", highlight=False)
-    for reason, times in tally.failed.most_common(MOST_REASONS):
+    reasons = tally.failed + tally.known_to_fail
+    for reason, times in reasons.most_common(MOST_REASONS):
         console.print(
             f"  not measured{f' ({times} times)' * (times > 1)}: {clean(reason)}",
             highlight=False,
             markup=False,
         )
-    if (left := len(tally.failed) - MOST_REASONS) > 0:
+    if (left := len(reasons) - MOST_REASONS) > 0:
         console.print(f"  and {left} more; see the column error of the table latency", highlight=False)

@@ -37,18 +37,19 @@ log = logging.getLogger("attnsweep")
 
 @dataclass
 class Tally:
-    """Counts of measurements: made, known already, known to fail, made but unstable, lost (tried again next
-    time), and failed, by reason; `left` for another time, as this one was up; and runtimes and numbers of
-    threads that a machine does not have.
+    """Counts of measurements: made, known already, known but unstable, made but unstable, lost (tried again
+    next time), known to fail and failed, both by reason; `left` for another time, as this one was up; and
+    runtimes and numbers of threads that a machine does not have.
     """
 
     measured: int = 0
     known: int = 0
-    known_to_fail: int = 0
+    known_unstable: int = 0
     unstable: int = 0
     lost: int = 0
     left: int = 0
     impossible: int = 0
+    known_to_fail: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -83,18 +84,27 @@ class Phase:
     def missing(self, subjects: Mapping[tuple[str, str], Subject], bench: Bench) -> Iterator[Ask]:
         """The asks without a row of this device and these versions; with `again` all asks."""
         rows = [] if self.again else self.store.read("latency").to_pylist()
-        has_failed = {key_of(row): bool(row["error"]) for row in rows}
+        known = {key_of(row): row for row in rows}
         possible = self.possible(bench)
         for (_, precision), subject in subjects.items():
-            every = list(possible.each(precision))
-            found = [has_failed.get(key_on(bench, subject.arch_id, one)) for one in every]
-            wanted = [one for one, failed in zip(every, found, strict=True) if failed is None]
-            self.tally.known += found.count(False)
-            self.tally.known_to_fail += found.count(True)
+            wanted = []
+            for one in possible.each(precision):
+                if row := known.get(key_on(bench, subject.arch_id, one)):
+                    self.count_known(row)
+                else:
+                    wanted.append(one)
             judged = any(one.precision == "int8" for one in wanted)
             weights = self.weights(subject) if judged else None
             for one in wanted:
                 yield Ask(one, subject, weights=weights if one.precision == "int8" else None)
+
+    def count_known(self, row: Row) -> None:
+        """Counts a row that is there already."""
+        if row["error"]:
+            self.tally.known_to_fail[failure(row)] += 1
+            return
+        self.tally.known += 1
+        self.tally.known_unstable += bool(row["unstable"])
 
     def weights(self, subject: Subject) -> Weights | None:
         """The trials of an architecture that can be judged in int8, the best on validation first."""
@@ -231,7 +241,7 @@ class Phase:
         with writing(self.store.root):
             self.store.write("latency", [row], name_of("latency", row))
         if row["error"]:
-            self.tally.failed[f"{row['model']} under {row['runtime']}: {row['error']}"] += 1
+            self.tally.failed[failure(row)] += 1
             return
         self.tally.measured += 1
         self.tally.unstable += bool(row["unstable"])
@@ -333,6 +343,11 @@ def subject_of_trial(trial: Trial) -> Subject:
     """The subject of a trial that need not have been trained."""
     config = buildable(architecture(trial.config))
     return Subject(trial.arch_id, config, trial.source, Cost(trial.params, trial.macs))
+
+
+def failure(row: Row) -> str:
+    """What has no latency, and why."""
+    return f"{row['model']} under {row['runtime']}: {row['error']}"
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

@@ -182,10 +182,15 @@ def work(
 
 
 def windows(asks: Sequence[Ask], shared_by: int = 1) -> list[Sequence[Ask]]:
-    """The asks in parts, each of which is measured in turns by one process, of so many that share them."""
-    most = COMPILED_TURNS if any(is_compiled(ask) for ask in asks) else TURNS
-    size = max(1, min(most, math.ceil(len(asks) / shared_by)))
-    return [asks[start : start + size] for start in range(0, len(asks), size)]
+    """The asks in parts, each of which is measured in turns by one process, of so many that share them. What
+    calls a compiler comes last, and keeps nothing else waiting.
+    """
+    parts = list[Sequence[Ask]]()
+    for compiled, most in ((False, TURNS), (True, COMPILED_TURNS)):
+        some = [ask for ask in asks if is_compiled(ask) is compiled]
+        size = max(1, min(most, math.ceil(len(some) / shared_by)))
+        parts += [some[start : start + size] for start in range(0, len(some), size)]
+    return parts
 
 
 def is_compiled(ask: Ask) -> bool:

@@ -22,6 +22,7 @@ from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import cluster, meters
 from attnsweep.engine.engine import Bench, Engine, MachineInfo, Measured, Settings, WaitReport
 from attnsweep.engine.tune import TuneEngine
+from attnsweep.results.store import Row
 
 GONE = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
 FAULTS = (
@@ -168,21 +169,18 @@ class Kind:
         answers: dict[Node, Measured] = {}
         for node, measured in self.gathered([(node, [ask]) for node in nodes]):
             answers[node] = measured
-        ratios = {
-            node: one.row["latency_rel"]
-            for node, one in answers.items()
-            if one.row and one.row["latency_rel"] is not None
+        rows = {
+            node: one.row for node, one in answers.items() if one.row and one.row["latency_rel"] is not None
         }
-        if not ratios:
+        if not rows:
             yield from list(answers.values())[:1]
             return list(answers)
-        middle = statistics.median_low(ratios.values())
-        good = [node for node, ratio in ratios.items() if abs(ratio / middle - 1) <= DISAGREE]
-        for node in ratios.keys() - set(good):
-            row = answers[node].row
+        middle = statistics.median_low(row["latency_rel"] for row in rows.values())
+        good = [node for node, row in rows.items() if agrees(row, middle)]
+        for node in rows.keys() - set(good):
             log.warning(
                 "%s measures %.3f where others measure %.3f times the reference, so it measures no more",
-                row["host"] if row else node.node_id, ratios[node], middle,
+                rows[node]["host"], rows[node]["latency_rel"], middle,
             )  # fmt: skip
         yield next(answers[node] for node in good)
         return good
@@ -219,6 +217,14 @@ class Kind:
                 begun.add(node)
                 if measured is not None:
                     yield node, measured
+
+
+def agrees(row: Row, middle: float) -> bool:
+    """Whether a ratio, in units of the reference as all of the row, may be that of others: its interval
+    comes as near, as what has not settled says nothing of its node.
+    """
+    low, high = (row.get(f"latency_ms_{end}") or row["latency_rel"] for end in ("low", "high"))
+    return bool(low <= middle * (1 + DISAGREE) and high >= middle * (1 - DISAGREE))
 
 
 def begin_and_measure(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured | None]:
