@@ -23,6 +23,6 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     trials = load(options.results, status=None, all_columns=True)
     trials = selection.where(trials, options.where)
-    said = export(options.form, trials, load(options.results, "epochs"), options.place)
-    print(f"wrote {options.place}: {said}")
+    written = export(options.form, trials, load(options.results, "epochs"), options.place)
+    print(f"wrote {options.place}: {written}")
     return 0

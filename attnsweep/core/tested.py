@@ -9,7 +9,7 @@ import logging
 
 NEWEST = {  # major and minor version
     "ray": (2, 60),  # engine/ray_private.py
-    "torch": (2, 15),  # training/kernels.py
+    "torch": (2, 15),  # nn/torch_private.py
     "vit-pytorch": (1, 26),  # tasks/images/models/vit_pytorch_private.py
     "optuna": (5, 0),  # space/optuna_study.py
     "highway-env": (1, 12),  # tasks/driving/judging/highway_private.py

@@ -189,9 +189,9 @@ def whose_workers_run(file: str | None, whole: Callable[..., Any]) -> Callable[.
         return whole
     if not os.path.isfile(worker_file()) or newer("ray"):
         raise TypeError
-    told = functools.partial(whole, worker_path=file)
-    told()
-    return told
+    changed = functools.partial(whole, worker_path=file)
+    changed()
+    return changed
 
 
 def no_dashboard(node: Any, **options: Any) -> None:

@@ -52,11 +52,11 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
     chosen = f"the {len(best)} best of " if len(best) < len(settings) else ""
     data = cut(clean(rows["dataset"].iloc[0]), MOST_OF_LINE)
     title = f"{data}: {chosen}{counted(len(settings), 'setting')}"
-    said = [
+    labels = [
         cut(names[i], MOST_OF_LINE) + (" (one seed)" if row["seeds"] == 1 else "")
         for i, row in best.iterrows()
     ]
-    layout = replace(LAYOUT, right=max(LAYOUT.right, widest(said, 8) + BESIDE))
+    layout = replace(LAYOUT, right=max(LAYOUT.right, widest(labels, 8) + BESIDE))
     with matplotlib.rc_context(STYLE):
         figure, grid = canvas(
             (1, 1), layout, title=f"{quality} by epoch", subtitle=title, footnote=footnote(best)
@@ -70,10 +70,10 @@ def draw(frame: pd.DataFrame, epochs: pd.DataFrame, *, most: int = MOST) -> Figu
         axes.set_xlabel("epoch")
         axes.set_ylabel(quality + (" (%)" if scale == 100 else ""))
         legend = axes.legend(
-            axes.lines, range(len(said)), loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
+            axes.lines, range(len(labels)), loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
             fontsize=8,
         )  # fmt: skip
-        for text, name in zip(legend.get_texts(), said, strict=True):
+        for text, name in zip(legend.get_texts(), labels, strict=True):
             text.set_text(name)  # matplotlib leaves out a label that begins with _, as a class may
     return figure
 
@@ -95,8 +95,8 @@ def draw_curve(
 def footnote(best: pd.DataFrame) -> str:
     """How to read the figure."""
     alone = int(best["seeds"].eq(1).sum())
-    said = f" {counted(alone, 'setting')} with one seed: hollow, without a band." if alone else ""
-    return "Bands: from the lowest to the highest of the seeds." + said
+    single = f" {counted(alone, 'setting')} with one seed: hollow, without a band." if alone else ""
+    return "Bands: from the lowest to the highest of the seeds." + single
 
 
 def run(options: argparse.Namespace) -> None:

@@ -88,8 +88,8 @@ def draw_panel(axes: Axes, one: Panel, shown: Sequence[Panel]) -> None:
     line = list(zip(*staircase(axes, one), strict=True))
     unlabelled = LabelPlacer(axes, one.points, line, colour=lambda model: style_of(model)[0]).place()
     counts = {"without a label": unlabelled, "not drawn: cost unknown": one.left_out}
-    said = "; ".join(f"{counted(count, 'setting')} {what}" for what, count in counts.items() if count)
-    axes.text(0.99, 0.015, said, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
+    note = "; ".join(f"{counted(count, 'setting')} {what}" for what, count in counts.items() if count)
+    axes.text(0.99, 0.015, note, transform=axes.transAxes, ha="right", va="bottom", color=GREY, size=7)
 
 
 def uncrowded(one: Panel) -> Panel:

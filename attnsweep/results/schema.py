@@ -306,7 +306,5 @@ def by_table(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if key not in MEASURES:
             raise KeyError(f"no table has a column {key}; declare it where its task declares its columns")
         parts.setdefault(MEASURES[key].table, {})[key] = value
-    last = sorted(
-        parts, key=lambda table: table == "trials"
-    )  # a row of `trials` says that the trial is complete
-    return {table: {"trial_id": row["trial_id"], **parts[table]} for table in last}
+    ordered = sorted(parts, key=lambda table: table == "trials")  # whose row says that the trial is complete
+    return {table: {"trial_id": row["trial_id"], **parts[table]} for table in ordered}

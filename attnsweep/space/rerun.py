@@ -51,8 +51,8 @@ def rerun_line(row: Mapping[str, Any]) -> str:
     import pandas as pd
 
     if row["task"] not in TASKS or pd.isna(row["model"]) or pd.isna(row["dataset"]):
-        said = ", ".join(f"{name}={row[name]!r}" for name in ("task", "model", "dataset"))
-        raise UserError(f"{said}: the row is not one of ours")
+        named = ", ".join(f"{name}={row[name]!r}" for name in ("task", "model", "dataset"))
+        raise UserError(f"{named}: the row is not one of ours")
     task = TASKS[row["task"]]
     # a user's own folder may be on another machine, and is not read for this
     dataset = find_dataset(row["dataset"]) if row["dataset"] in task.dataset_names else None

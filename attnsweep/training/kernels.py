@@ -127,9 +127,7 @@ def dropout_mask(like: Tensor, p: float) -> Tensor:
     """
     n, dropped = like.numel(), min(round(p * LEVELS), LEVELS - 1)
     words = torch.empty(-(-n // DRAWS), dtype=torch.int64, device="cpu").random_(-(2**63), None)
-    mask = torch.empty_like(
-        like, requires_grad=False
-    )  # dense, in whatever layout: filled as it lies in memory
+    mask = torch.empty_like(like, requires_grad=False)  # dense, in any layout: filled as it lies in memory
     lowest = torch.iinfo(torch.int16).min
     torch.ge(words.view(torch.int16)[:n], lowest + dropped, out=mask.as_strided((n,), (1,)))
     return mask.mul_(LEVELS / (LEVELS - dropped))

@@ -182,10 +182,10 @@ def visit(name: str, say: Reader) -> None:
     say.tensor("x", x, "b n d")
     with torch.no_grad():
         station.show(layer, x, say)
-        told(layer, station, x, say)
+        state_cost(layer, station, x, say)
 
 
-def told(layer: MultiHeadAttention, station: Station, x: Tensor, say: Reader) -> None:
+def state_cost(layer: MultiHeadAttention, station: Station, x: Tensor, say: Reader) -> None:
     """What the layer costs, and that its cache gives the same token by token."""
     kind, variant = station.attention, station.variant
     sizes: dict[str, Any] = dict(heads=H, dim_head=WIDTH, attention=kind, variant=variant)

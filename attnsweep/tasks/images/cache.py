@@ -202,8 +202,8 @@ def clear_superseded(place: Path, name: str, sha256: str) -> None:
     """Deletes what was decoded of a source of this name before it changed, unless a process uses it."""
     for other in place.parent.glob("[!.]*px-v*/"):
         try:
-            said = json.loads(files.read(other / MANIFEST))
-            if said["dataset"] == name and said["sha256"] != sha256:
+            manifest = json.loads(files.read(other / MANIFEST))
+            if manifest["dataset"] == name and manifest["sha256"] != sha256:
                 clear_unused(other)
         except DAMAGED:
             continue
@@ -214,9 +214,9 @@ def clear_unused(place: Path) -> None:
     with contextlib.ExitStack() as stack:
         for path in place.glob("*.npy"):
             fcntl.flock(stack.enter_context(files.reading(path)), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        aside = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
-        place.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+        doomed = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
+        place.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
     log.info("deleted %s, whose source has changed since", place)
 
 
@@ -255,13 +255,13 @@ def write(draft: Path, sha256: str, undecoded: Undecoded) -> None:
     mean, std = counted.statistics()
     arrays = sorted(draft.glob("*.npy"))
     marks = {path.name: mark_of(path) for path in arrays}
-    said = {
+    manifest = {
         "dataset": undecoded.name, "sha256": sha256, "parts": list(undecoded.sizes), "mean": mean, "std": std,
         "files": {path.name: files.sha256_of(path) for path in arrays},
     }  # fmt: skip
     note_whole(draft, marks)
     with synced(draft / MANIFEST) as file:
-        file.write((json.dumps(said, indent=1) + "\n").encode(errors="surrogateescape"))
+        file.write((json.dumps(manifest, indent=1) + "\n").encode(errors="surrogateescape"))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnsweep.core.axes import Config
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
 from attnsweep.core.text import counted
 from attnsweep.tasks import own
 from attnsweep.tasks.images import datasets, libraries, space
@@ -68,15 +68,15 @@ class Rehearsal:
         except (Exception, SystemExit) as error:  # whatever a user's own class raises
             raise Failed(number) from error
 
-    def refusal(self, failure: "Failed") -> UserError:
+    def refusal(self, failure: Failed) -> UserError:
         """What is said of a model that fails."""
         error, number = failure.__cause__, failure.args[0]
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        assert error is not None
         low, high = self.images(TRIED, "cpu").aminmax()
         remedy = f"mend it (pixels come as float32, normalised: from {low:.2f} to {high:.2f})"
         if not own.is_own(self.model):
             remedy = "give it other arguments, or another image_size or batch_size"
-        return UserError(f"{self.model} fails on {counted(number, 'image')} ({reason}); {remedy}")
+        return UserError(f"{self.model} fails on {counted(number, 'image')} ({reason(error)}); {remedy}")
 
     def judge(self, model: nn.Module, number: int, device: str) -> None:
         """A forward pass in evaluation mode."""

@@ -104,9 +104,9 @@ class Order:
         """The probabilities of the last bytes of n-grams (n,), given those by the n-gram without its first
         byte; these where what comes before was never seen.
         """
-        count = looked_up(self.known, self.count, grams)
-        total = looked_up(self.contexts, self.total, grams // BYTE)
-        kinds = looked_up(self.contexts, self.kinds, grams // BYTE)
+        count = lookup(self.known, self.count, grams)
+        total = lookup(self.contexts, self.total, grams // BYTE)
+        kinds = lookup(self.contexts, self.kinds, grams // BYTE)
         seen, total = total > 0, np.maximum(total, 1)
         own = np.maximum(count - self.discount, 0) / total
         return np.where(seen, own + self.discount * kinds / total * shorter, shorter)
@@ -119,7 +119,7 @@ def codes(block: bytes, n: int) -> np.ndarray:
     return sum((digits[i : i + count] * BYTE ** (n - 1 - i) for i in range(n)), np.zeros(count, np.int64))
 
 
-def looked_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def lookup(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The values of the wanted keys, 0 where there is none; `keys` ascend."""
     if not keys.size:
         return np.zeros(len(wanted))

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.core.axes import Config, filled
-from attnsweep.core.errors import UserError
+from attnsweep.core.errors import UserError, reason
 from attnsweep.core.text import counted
 from attnsweep.tasks import own
 from attnsweep.tasks.images.axes import KNOWN
@@ -162,10 +162,9 @@ def build(config: Config) -> "nn.Module":
     try:
         return library.build(name, arguments, channels=config["channels"], num_classes=config["num_classes"])
     except Exception as error:  # whatever a library raises at what does not fit
-        reason = " ".join(str(error).split())
-        said = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
         size = library.wants(name).image_size
         raise UserError(
-            f"{model} cannot be built with {said or 'its own arguments'} ({type(error).__name__}: {reason}); "
+            f"{model} cannot be built with {given or 'its own arguments'} ({reason(error)}); "
             f"it is made for image_size={size}"
         ) from error

@@ -32,31 +32,31 @@ def build(name: str, arguments: Mapping[str, Any], *, channels: int, num_classes
     return model
 
 
-def told_of(name: str) -> Any:
-    """What timm says of a model's weights. Raises UserError where it says nothing."""
-    if (told := timm.get_pretrained_cfg(name)) is None:
+def pretrained_config(name: str) -> Any:
+    """timm's description of a model's weights. Raises UserError where there is none."""
+    if (config := timm.get_pretrained_cfg(name)) is None:
         raise UserError(f"timm says nothing of weights of {name}")
-    return told
+    return config
 
 
 @functools.lru_cache(maxsize=64)
 def wants(name: str) -> Wants:
-    told = told_of(name)
-    return Wants(told.input_size[1], tuple(told.mean), tuple(told.std))
+    config = pretrained_config(name)
+    return Wants(config.input_size[1], tuple(config.mean), tuple(config.std))
 
 
 def origin(name: str) -> str:
-    told = told_of(name)
-    if not (told.hf_hub_id or told.url):
+    config = pretrained_config(name)
+    if not (config.hf_hub_id or config.url):
         raise UserError(f"timm has no weights of {name}")
-    return f"{told.hf_hub_id or told.url}"
+    return f"{config.hf_hub_id or config.url}"
 
 
 @functools.lru_cache(maxsize=1)
 def published(name: str) -> dict[str, torch.Tensor]:
     """See `Library`. Raises OSError at once where there is no network, which timm waits for."""
-    told = told_of(name)
-    here = told.hf_hub_id and huggingface_hub.try_to_load_from_cache(told.hf_hub_id, WEIGHTS)
+    config = pretrained_config(name)
+    here = config.hf_hub_id and huggingface_hub.try_to_load_from_cache(config.hf_hub_id, WEIGHTS)
     if not isinstance(here, str):
         socket.getaddrinfo(HOST, 443)
     found: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()

@@ -56,8 +56,8 @@ def widened(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 
 def wants(name: str) -> Wants:
-    told = models.get_model_weights(name).DEFAULT.transforms()
-    return Wants(told.crop_size[0], tuple(told.mean), tuple(told.std))
+    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    return Wants(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
 
 
 def origin(name: str) -> str:

@@ -86,7 +86,8 @@ def labels_of(file: Path, archive: zipfile.ZipFile, part: str) -> np.ndarray:
             f"{part}_labels is {labels.shape} of {labels.dtype}; it wants one whole number per image: (n,) "
             "or (n, 1)",
         )
-    if len(labels) and (least := int(labels.argmin())) is not None and labels[least] < 0:
+    if (labels < 0).any():
+        least = int(labels.argmin())
         raise refusal(file, f"{part}_labels[{least}] is {labels[least]}, which is no class")
     return labels
 

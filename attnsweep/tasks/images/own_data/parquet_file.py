@@ -62,7 +62,7 @@ def listed(root: Path) -> Listing:
         for table in tables
         for i, label in enumerate(table.labels)
     ]
-    known = {classes: None for table in tables if (classes := table.classes)}
+    known = dict.fromkeys(table.classes for table in tables if table.classes)
     if len(known) > 1:
         raise listing.refusal(dataset, "its files name other classes than each other; keep those of one set")
     return Listing(
@@ -70,7 +70,7 @@ def listed(root: Path) -> Listing:
         entries,
         lambda indices: readers(tables, indices),
         classes=next(iter(known), ()) or in_order({entry.label for entry in entries}),
-        named={part: f"{name}" for name, part in parts.items() if part},
+        named={part: name for name, part in parts.items() if part},
     )
 
 
@@ -199,9 +199,9 @@ def is_of(kind: pa.DataType, what: str) -> bool:
 
 def label_column(schema: pa.Schema, features: Mapping[str, Any]) -> str | list[str]:
     """The column of labels, by the features, else by a usual name; of several or none, these."""
-    said = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    usual = [name for name in LABELS if name in (said or schema.names)]
-    found = said if len(said) == 1 else usual[:1] or said
+    declared = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    usual = [name for name in LABELS if name in (declared or schema.names)]
+    found = declared if len(declared) == 1 else usual[:1] or declared
     return found[0] if len(found) == 1 else found
 
 

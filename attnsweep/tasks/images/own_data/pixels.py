@@ -54,7 +54,7 @@ def header(content: bytes) -> "Image.Image | None":
     """The image in a file's bytes, not decoded; None where there is none."""
     try:
         return opened(content)
-    except Exception:  # as in `fault`
+    except Exception:  # Pillow raises nearly anything on a torn or hostile file
         return None
 
 
@@ -91,7 +91,7 @@ def orientation(image: "Image.Image") -> int:
         return 1  # Pillow would decode the pixels to look behind them
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # as in `fault`
+    except Exception:  # as in `header`
         return 1
 
 

@@ -18,8 +18,8 @@ def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
     """Why images of these digests cannot be decoded, by their indices; None where nobody has tried."""
     sha256 = checksum(digests)
     try:
-        said = json.loads(files.read(place_of(folder, sha256)))
-        return {int(i): str(why) for i, why in said["faults"].items()} if said["sha256"] == sha256 else None
+        kept = json.loads(files.read(place_of(folder, sha256)))
+        return {int(i): str(why) for i, why in kept["faults"].items()} if kept["sha256"] == sha256 else None
     except DAMAGED:
         return None
 
@@ -27,10 +27,10 @@ def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
 def keep(folder: Path, digests: Sequence[bytes], faults: Mapping[int, str]) -> None:
     """Keeps what was found out, where the folder can be written."""
     sha256 = checksum(digests)
-    place, said = place_of(folder, sha256), {"sha256": sha256, "faults": faults}
+    place, content = place_of(folder, sha256), json.dumps({"sha256": sha256, "faults": faults})
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(place, json.dumps(said).encode(errors="surrogateescape"))
+        files.replace(place, content.encode(errors="surrogateescape"))
 
 
 def place_of(folder: Path, sha256: str) -> Path:
