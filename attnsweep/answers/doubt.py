@@ -27,6 +27,7 @@ LEVEL = 0.95
 DRAWS = 2000
 AT_ONCE = 200  # draws of test sets in one matrix product
 PER_EXAMPLE = "test_acc"  # the quality that is a mean over examples
+BITS = ("test_right", "test_examples", PER_EXAMPLE)
 # Of each setting one right and one wrong example besides those that there are: so one without an error has an
 # uncertainty, too, and so has the difference of two that are right on the same ones.
 PSEUDO = np.array([1.0, 0.0], dtype=np.float32)
@@ -114,9 +115,9 @@ def setting_of(rows: pd.DataFrame) -> np.ndarray:
 
 def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.ndarray:
     """The share of a setting's seeds right on each test example, (settings, examples); NaN where unknown."""
-    if quality != PER_EXAMPLE or "test_right" not in rows:
-        return np.full((len(settings), 0), np.nan)
-    flags = [flags_of(*row) for row in zip(*(rows.get(name) for name in BITS), strict=True)]
+    has_bits = quality == PER_EXAMPLE and "test_right" in rows
+    bits = zip(*(rows.get(name) for name in BITS), strict=True) if has_bits else ()
+    flags = [flags_of(*row) for row in bits]
     counts = [len(one) for one in flags if one is not None]
     if not counts:
         return np.full((len(settings), 0), np.nan)
@@ -125,9 +126,6 @@ def per_example(rows: pd.DataFrame, settings: pd.DataFrame, quality: str) -> np.
     for position, one in zip(setting_of(rows), flags, strict=True):
         total[position] += np.nan if one is None or len(one) != examples else one
     return total / settings["seeds"].to_numpy(dtype=np.float32)[:, None]
-
-
-BITS = ("test_right", "test_examples", PER_EXAMPLE)
 
 
 def flags_of(bits: object, count: Any, accuracy: float) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """`attnsweep doctor`: what this machine or cluster can run, and what is missing."""
 
 import argparse
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from attnsweep.cli.options import add_address, add_data, add_results
 from attnsweep.core import terminal
 from attnsweep.core.files import expanded
 from attnsweep.core.text import counted
+from attnsweep.core.version import installed
 from attnsweep.results import storage
 from attnsweep.space.plan import Folders, folders_of
 from attnsweep.tasks.registry import TASKS
@@ -43,7 +43,9 @@ def doctor(*, data: str | None, address: str | None, results: str = "results") -
 def findings(data_dir: Path, address: str | None) -> Iterator[tuple[bool, str]]:
     """Each finding: whether it is as it should be, and a sentence."""
     for package in PACKAGES:
-        yield package_version(package)
+        version = installed(package)
+        missing = f"{package}; install it with pip install {package}"
+        yield version is not None, f"{package} {version}" if version else missing
     import torch
 
     from attnsweep.tasks.images import cache  # here: it needs numpy
@@ -101,11 +103,3 @@ def write_into(folder: Path) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there):
         pass
-
-
-def package_version(package: str) -> tuple[bool, str]:
-    """Whether a package is installed, and its version."""
-    try:
-        return True, f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return False, f"{package}; install it with pip install {package}"

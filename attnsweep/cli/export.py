@@ -14,7 +14,7 @@ from attnsweep.core import files
 from attnsweep.core.errors import UserError
 from attnsweep.core.runtimes import Unavailable, versions_of
 from attnsweep.space import plan
-from attnsweep.space.rerun import find_trial, trial_of
+from attnsweep.space.rerun import find_trial, refuse_unfinished, trial_of
 from attnsweep.tasks.registry import class_names
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def export(trial_id: str, file: str, *, results: str, data: str | None, overwrit
     """See `main`. Raises UserError where it cannot be done, before anything is trained where possible."""
     path = checked(files.expanded(file), overwrite=overwrite)
     row, place = find_trial(results, trial_id), plan.folders_of(results, data)
-    if row["status"] != "done":
-        why = f" ({row['error']})" if isinstance(row["error"], str) else ""
-        raise UserError(f"trial {row['trial_id']} {row['status']}{why}; choose one that is done")
+    refuse_unfinished(row)
     made = made_file(row, place, suffix=path.suffix)
     try:
         files.replace(path, made.content)

@@ -7,7 +7,7 @@ from attnsweep.cli.options import add_data, add_results
 from attnsweep.core.clean import lines
 from attnsweep.core.errors import UserError
 from attnsweep.space import plan
-from attnsweep.space.rerun import find_trial, trial_of
+from attnsweep.space.rerun import find_trial, refuse_unfinished, trial_of
 from attnsweep.tasks.registry import TASKS
 
 MOST_TOKENS = 100_000
@@ -56,8 +56,7 @@ def sampled(options: argparse.Namespace) -> str:
         raise UserError(
             f"trial {row['trial_id']} is of {row['task']}, which writes no text; choose one of {writers}"
         )
-    if row["status"] != "done":
-        raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
+    refuse_unfinished(row)
     place = plan.folders_of(options.results, options.data)
     one = trial_of(row, place.data)
     from attnsweep.training.trained import trained  # here: torch takes seconds to import

@@ -1,8 +1,7 @@
 """The runtimes for trained models, and the packages that they need; imports none of them."""
 
-import importlib.metadata
-
 from attnsweep.core.errors import Sentence, one_of
+from attnsweep.core.version import installed
 
 RUNTIMES: dict[str, str] = {  # to the extra that installs what the runtime needs besides torch
     "eager": "",
@@ -28,19 +27,10 @@ def versions_of(runtime: str) -> str:
     Raises Unavailable where a package is not installed, UserError for an unknown runtime.
     """
     extra = RUNTIMES[one_of("runtime", runtime, RUNTIMES)]
-    found = {names: version_of(names) for names in (("torch",), *PACKAGES[extra])}
-    if missing := [names[0] for names, version in found.items() if version is None]:
+    needed = (("torch",), *PACKAGES[extra])
+    found = {names[0]: next(filter(None, map(installed, names)), None) for names in needed}
+    if missing := [name for name, version in found.items() if version is None]:
         raise Unavailable(
             f"runtime={runtime!r} needs {' and '.join(missing)}; pip install 'attnsweep[{extra}]'"
         )
-    return ", ".join(f"{names[0]} {version}" for names, version in found.items())
-
-
-def version_of(names: tuple[str, ...]) -> str | None:
-    """The version of the first installed package of these; None where none is."""
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    return ", ".join(f"{name} {version}" for name, version in found.items())

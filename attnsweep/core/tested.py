@@ -4,8 +4,9 @@
 """
 
 import functools
-import importlib.metadata
 import logging
+
+from attnsweep.core.version import installed
 
 NEWEST = {  # major and minor version
     "ray": (2, 60),  # engine/ray_private.py
@@ -30,9 +31,9 @@ def warn_of_newer() -> None:
 
 def newer(package: str) -> str | None:
     """The version of a package that is here, where it is newer than the tested one."""
+    version = installed(package) or ""
     try:
-        version = importlib.metadata.version(package)
         found = tuple(int(part) for part in version.split(".")[:2])
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # a build from source, say
+    except ValueError:  # a build from source, say, or none
         return None
     return version if found > NEWEST[package] else None

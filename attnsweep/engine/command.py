@@ -54,7 +54,7 @@ def opened(
     with contextlib.ExitStack() as stack, screen.status("starting") as status:
         backend: Backend
         if in_process:
-            backend = stack.enter_context(serial.opened())
+            backend = serial.ThisProcess()
         else:
             on_ray, log_file = ray_backends(), where.runs / RAY_LOG
             with waits.shown(status.update), waits.after(SAY_S, "Ray to start"):

@@ -191,8 +191,9 @@ def unkept(until: Deadline, plan: "Plan") -> str:
     """What is said where the time was up before any epoch had ended; nothing otherwise."""
     if not until.is_over or until.kept or not (plan.new or plan.open):
         return ""
-    known = [until.epoch_s] * math.isfinite(until.epoch_s)
-    epoch_s = max([shortest_epoch_s(plan), *known])
+    epoch_s = shortest_epoch_s(plan)
+    if math.isfinite(until.epoch_s):
+        epoch_s = max(epoch_s, until.epoch_s)
     return f"no epoch has ended, so nothing of it is kept: {enough(epoch_s, than=until.seconds)}"
 
 

@@ -66,16 +66,12 @@ def forget(trials: "list[TuneTrial]") -> None:
             setattr(trial, name, empty[name])
 
 
+@functools.cache
 def blank_metadata() -> Any:
-    """What Tune keeps of the results of a trial that has none; relies on `Trial.run_metadata`."""
+    """What Tune keeps of a trial without results, one for all; relies on `Trial.run_metadata`."""
     from ray.tune.experiment import Trial
 
-    if not BLANK:
-        BLANK.append(getattr(Trial("", stub=True), "run_metadata", None))
-    return BLANK[0]
-
-
-BLANK: list[Any] = []  # one for all trials
+    return getattr(Trial("", stub=True), "run_metadata", None)
 
 
 def worker_of(trial: "TuneTrial") -> Any:

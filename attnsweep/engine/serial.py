@@ -233,9 +233,3 @@ class ThisMachine:
     def measure(self, asks: Sequence[Ask]) -> Iterator[Measured]:
         """See `Bench`."""
         return meters.measure_here(asks, self.gpus, self.machine.cores)
-
-
-@contextlib.contextmanager
-def opened() -> Iterator[ThisProcess]:
-    """This process, to work in."""
-    yield ThisProcess()

@@ -41,7 +41,7 @@ from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.placement import GREY, PALE
 from attnsweep.nn.attention import attention_maps
 from attnsweep.space import plan
-from attnsweep.space.rerun import find_trial, trial_of
+from attnsweep.space.rerun import find_trial, refuse_unfinished, trial_of
 from attnsweep.tasks.images import training as images
 from attnsweep.tasks.images.models.maps import Tiling, over_patches, patch_maps, rollout, tiling
 from attnsweep.tasks.images.space import is_varied
@@ -336,8 +336,7 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
             f"trial {row['trial_id']} is of {row['model']}, whose attention is not drawn; choose one of "
             f"{', '.join(DRAWN[:-1])} or {DRAWN[-1]}"
         )
-    if row["status"] != "done":
-        raise UserError(f"trial {row['trial_id']} {row['status']} ({row['error']}); choose one that is done")
+    refuse_unfinished(row)
     return row
 
 

@@ -9,15 +9,14 @@ Tables that only another version knows come as they are.
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from attnsweep.results.latencies import LONG_AGO, when
 from attnsweep.results.rows import keys_of, matching
 from attnsweep.results.schema import FINAL, KEYS, OWN
 from attnsweep.results.store import Row, Store
-
-NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def merge(source: str | Path, into: str | Path) -> int:
@@ -47,7 +46,7 @@ def merge(source: str | Path, into: str | Path) -> int:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])
     ours.supersede("trials", [row for row in rest if row["status"] in FINAL], KEYS["trials"])
-    for table, worth_of in (("latency", when_measured), ("references", as_first_measured)):
+    for table, worth_of in (("latency", when), ("references", as_first_measured)):
         measured = better_rows(ours, theirs, table, worth_of)
         measured = without_newer(ours, theirs, table, measured, KEYS[table])
         ours.supersede(table, measured, KEYS[table])
@@ -93,13 +92,7 @@ def keyed(table: str, rows: Sequence[Row]) -> Mapping[tuple[Any, ...], Row]:
 
 def worth(row: Row) -> tuple[bool, datetime, bool]:
     """What makes one row of a trial better than another."""
-    return row["status"] in FINAL, row["finished_at"] or NEVER, row["latency_ms_p50"] is not None
-
-
-def when_measured(row: Row) -> datetime:
-    """When a latency was measured."""
-    measured: datetime | None = row["measured_at"]
-    return measured or NEVER
+    return row["status"] in FINAL, row["finished_at"] or LONG_AGO, row["latency_ms_p50"] is not None
 
 
 def as_first_measured(row: Row) -> int:

@@ -5,13 +5,12 @@ Versions, hashes and names of machines only: no path, no environment variable, n
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
-from attnsweep.core.version import __version__
+from attnsweep.core.version import __version__, installed
 from attnsweep.results import git
 from attnsweep.results.git import output_of
 
@@ -99,14 +98,6 @@ def hash_sources(folder: Path) -> str:
         content = (folder / name).read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]
-
-
-def installed(package: str) -> str | None:
-    """The installed version of a package, found without importing it; null where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def contents(path: Path) -> str:

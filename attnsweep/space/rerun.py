@@ -44,6 +44,13 @@ def trial_of(row: Mapping[str, Any], data_dir: Path) -> Trial:
     )
 
 
+def refuse_unfinished(row: Mapping[str, Any]) -> None:
+    """Raises UserError, which says how it ended, for a row of a trial that is not done."""
+    if row["status"] != "done":
+        why = f" ({row['error']})" if isinstance(row["error"], str) else ""
+        raise UserError(f"trial {row['trial_id']} {row['status']}{why}; choose one that is done")
+
+
 def rerun_line(row: Mapping[str, Any]) -> str:
     """The shell command that runs the trial of a row again, with results in `rerun`. Reads no data. Raises
     UserError where the row does not say enough.

@@ -1,8 +1,8 @@
 """`attnsweep report`: the page, and the command that writes it."""
 
 import argparse
-import importlib.metadata
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from attnsweep.core import files
 from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
-from attnsweep.core.version import __version__
+from attnsweep.core.version import __version__, installed
 from attnsweep.figures.arguments import add_place, add_where
 from attnsweep.figures.canvas import LOOKS, SPARE
 from attnsweep.results.loading import load
@@ -87,8 +87,7 @@ def html(page: Page, *, live_s: float | None = None) -> str:
         "PLOTLY": plotly_js(),
         "SCRIPT": "\n".join(map(text_of, SCRIPTS)),
     }
-    before, *rest = text_of("report.html").split("{{")
-    return before + "".join(parts[name] + after for name, after in (one.split("}}", 1) for one in rest))
+    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], text_of("report.html"))
 
 
 def text_of(name: str) -> str:
@@ -98,10 +97,8 @@ def text_of(name: str) -> str:
 
 def plotly_js() -> str:
     """plotly's bundle. Raises UserError where the package is not installed."""
-    try:
-        importlib.metadata.version("plotly")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise UserError("the report needs plotly; install it: pip install plotly") from error
+    if installed("plotly") is None:
+        raise UserError("the report needs plotly; install it: pip install plotly")
     bundle = resources.files("plotly").joinpath("package_data", "plotly.min.js")
     return bundle.read_text(encoding="utf-8").replace("</script", "<\\/script")
 
