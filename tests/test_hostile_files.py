@@ -141,8 +141,7 @@ def looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that reads results: each ends well, or with a sentence and status 2."""
     results = str(folder / "results")
     assert show(results, TRIALS[0].trial_id) == 0
-    limits = {"params": None, "measured_on": None}
-    pick(results, latency_ms=None, dataset="digits", **limits)
+    pick(results, asked={}, dataset="digits")
     assert latency.subjects_of(Store(results), None).keys() == {(TRIALS[0].arch_id, "fp32")}
     analysed(folder, table, monkeypatch)
 

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -35,31 +35,26 @@ def main(arguments: Sequence[str]) -> int:
     add_where(parser)
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object, no more")
     options = vars(parser.parse_args(arguments))
-    budget = {name: options.pop(name) for name in pareto.BUDGETS}
-    return pick(**options, **budget)
+    return pick(asked={name: options.pop(name) for name in pareto.BUDGETS}, **options)
 
 
 def pick(
     results: str,
     *,
-    latency_ms: str | float | None,
-    params: str | float | None,
-    dataset: str | None,
-    measured_on: str | None,
-    macs: str | float | None = None,
-    memory_mb: str | float | None = None,
+    asked: Mapping[str, str | None],
+    dataset: str | None = None,
+    measured_on: str | None = None,
     runtime: str | None = None,
     where: str | None = None,
     as_json: bool = False,
 ) -> int:
     """Prints the settings with the highest mean validation accuracy under a budget, the best first, each with
-    the id of one of its trials.
+    the id of one of its trials. `asked` has the limits as they were typed, by their names in `BUDGETS`.
     """
-    asked = dict(zip(pareto.BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
     budget = {name: limit(name, value) for name, value in asked.items() if value is not None}
     rows = load(results, status=None, all_columns=True, runtime=runtime)
     rows = selection.where(rows, where)
-    needed = latency_ms is not None or measured_on is not None
+    needed = "latency_ms" in budget or measured_on is not None
     rows, remarks = (selection.of_device(rows, measured_on), []) if needed else selection.comparable(rows)
     choice = choose(rows, budget, dataset)
     if as_json:

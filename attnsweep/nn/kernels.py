@@ -112,9 +112,10 @@ def explicit(
     bias: Bias | None = None,
     causal: bool = False,
     dropout: float = 0.0,
+    weigh: Weights = attention_weights,
 ) -> Float[Tensor, "b h n d"]:
-    """Eq. 1 step by step. All weights (b, h, n, m) are in memory."""
-    weights = attention_weights(queries, keys, mask=mask, bias=bias, causal=causal)
+    """Eq. 1 step by step, or with other weights than its own. All weights (b, h, n, m) are in memory."""
+    weights = weigh(queries, keys, mask=mask, bias=bias, causal=causal)
     return F.dropout(weights, dropout) @ repeat_kv(values, queries)
 
 

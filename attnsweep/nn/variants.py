@@ -8,6 +8,7 @@
 Shapes and masks are those of `kernels`.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -57,19 +58,7 @@ def sigmoid_weights(
     return (scores - count.to(scores.dtype).log()).sigmoid().masked_fill(~mask, 0)
 
 
-def sigmoid(
-    queries: Float[Tensor, "b h n d"],
-    keys: Float[Tensor, "b g m d"],
-    values: Float[Tensor, "b g m d"],
-    *,
-    mask: Mask | None = None,
-    bias: Bias | None = None,
-    causal: bool = False,
-    dropout: float = 0.0,
-) -> Float[Tensor, "b h n d"]:
-    """Sigmoid attention; torch has no kernel for it, so all weights are in memory."""
-    weights = sigmoid_weights(queries, keys, mask=mask, bias=bias, causal=causal)
-    return F.dropout(weights, dropout) @ repeat_kv(values, queries)
+sigmoid: Kernel = functools.partial(kernels.explicit, weigh=sigmoid_weights)  # torch has no kernel for it
 
 
 # --- Differential attention ---
