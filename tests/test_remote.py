@@ -10,7 +10,7 @@ import pytest
 
 from attnsweep.__main__ import main
 from attnsweep.core.errors import UserError
-from attnsweep.engine.remote.errand import Errand, entrypoint, pack
+from attnsweep.engine.remote.remote_sweep import RemoteSweep, entrypoint, pack
 from attnsweep.results import provenance
 from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of
@@ -32,8 +32,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("my sweep.py").write_text(SWEEP)
 
 
-def errand(*arguments: str, cluster: str = "c.yaml", results: str = "results") -> Errand:
-    return Errand(Path(cluster), Path("my sweep.py"), arguments, folders_of(results))
+def sweep(*arguments: str, cluster: str = "c.yaml", results: str = "results") -> RemoteSweep:
+    return RemoteSweep(Path(cluster), Path("my sweep.py"), arguments, folders_of(results))
 
 
 def finish_trial(model: str) -> None:
@@ -43,12 +43,12 @@ def finish_trial(model: str) -> None:
 
 
 def test_a_command_is_the_same_by_text_arguments_and_results() -> None:
-    name = errand("epochs=2").name
-    assert name == errand("epochs=2", cluster="other.yaml").name
-    others = [errand("epochs=3"), errand("epochs=2", "--no-latency"), errand("epochs=2", results="elsewhere")]
+    name = sweep("epochs=2").name
+    assert name == sweep("epochs=2", cluster="other.yaml").name
+    others = [sweep("epochs=3"), sweep("epochs=2", "--no-latency"), sweep("epochs=2", results="elsewhere")]
     names = {name, *(other.name for other in others)}
     Path("my sweep.py").write_text(f"{SWEEP}# changed\n")
-    assert len({*names, errand("epochs=2").name}) == 5
+    assert len({*names, sweep("epochs=2").name}) == 5
 
 
 NET = """
@@ -63,11 +63,11 @@ def test_a_model_of_ones_own_travels_from_beside_the_sweep_and_is_part_of_the_na
     Path("my sweep.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='net.py:Net')\n")
     Path("net.py").write_text(NET)
     Path("sent").mkdir()
-    pack(errand(), Path("sent"))
+    pack(sweep(), Path("sent"))
     assert Path("sent/sweep/net.py").read_text() == NET
-    before = errand().name
+    before = sweep().name
     Path("net.py").write_text(f"{NET}# edited\n")
-    assert errand().name != before
+    assert sweep().name != before
 
 
 def test_the_modules_that_a_model_imports_travel_with_it() -> None:
@@ -77,11 +77,11 @@ def test_the_modules_that_a_model_imports_travel_with_it() -> None:
     Path("blocks/heads.py").write_text("import widths\n")
     Path("widths.py").write_text("WIDTH = 3\n")
     Path("sent").mkdir()
-    pack(errand(), Path("sent"))
+    pack(sweep(), Path("sent"))
     assert Path("sent/sweep/blocks/heads.py").is_file() and Path("sent/sweep/widths.py").is_file()
-    before = errand().name
+    before = sweep().name
     Path("widths.py").write_text("WIDTH = 4\n")
-    assert errand().name != before
+    assert sweep().name != before
 
 
 def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "far/net.py").write_text(NET)
     Path("my sweep.py").write_text("from attnsweep import Sweep\nsweep = Sweep(model='far/net.py:Net')\n")
     with pytest.raises(UserError, match=r"far/net\.py does not lie beside my sweep\.py; put it there"):
-        errand().files  # noqa: B018
+        sweep().files  # noqa: B018
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_what_is_sent_runs_by_itself_and_knows_the_trials_that_are_done_here(tmp
     """The head's part, run by its shell in a home of its own; `code_hash` tells whose code it was."""
     finish_trial("cnn")
     Path("sent").mkdir()
-    sent = errand("seed=0", "--dry-run")
+    sent = sweep("seed=0", "--dry-run")
     pack(sent, Path("sent"))
     home = tmp_path / "head"
     home.mkdir()
@@ -118,7 +118,7 @@ def test_the_commit_of_the_laptop_is_that_of_the_rows(monkeypatch: pytest.Monkey
 
 
 def test_rows_go_straight_to_a_store_with_a_uri() -> None:
-    there = errand(results="s3://bucket/here")
+    there = sweep(results="s3://bucket/here")
     assert not there.is_fetched and entrypoint(there).endswith("--results s3://bucket/here")
 
 

@@ -170,8 +170,8 @@ def send(options: argparse.Namespace, where: "Folders") -> int:
     flags = [flag for flag, is_given in given.items() if is_given]
     data = ["--data", options.data] if options.data else []
     hours = ["--hours", str(options.hours)] if options.hours is not None else []
-    errand = remote.Errand(
+    sweep = remote.RemoteSweep(
         Path(options.cluster), Path(options.sweep), (*options.overrides, *flags, *data, *hours), where
     )
     collection.go_on()
-    return remote.run(errand, stop=options.stop)
+    return remote.run(sweep, stop=options.stop)

@@ -17,10 +17,10 @@ import time
 from attnsweep.core import terminal
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.engine import tokens
-from attnsweep.engine.remote.errand import Errand
 from attnsweep.engine.remote.jobs import connect
+from attnsweep.engine.remote.remote_sweep import RemoteSweep
+from attnsweep.engine.remote.session import Session
 from attnsweep.engine.remote.ssh import Dropped, require_head, tunnel
-from attnsweep.engine.remote.visit import Visit
 
 RETRY_S = 5.0
 STEADY_S = 30.0  # a connection that lasted that long was one
@@ -28,9 +28,9 @@ PATIENCE_S = 600.0  # with one that does not come back
 log = logging.getLogger("attnsweep")
 
 
-def run(errand: Errand, *, stop: bool = False) -> int:
-    """Runs an errand, or joins it where it runs already; returns the exit status of the sweep, or 130 where
-    Ctrl-C ended the visit. With `stop` it ends the sweep instead.
+def run(sweep: RemoteSweep, *, stop: bool = False) -> int:
+    """Runs a sweep, or joins it where it runs already; returns the exit status of the sweep, or 130 where
+    Ctrl-C ended the session. With `stop` it ends the sweep instead.
 
     Raises UserError where the cluster is not up or does not let us in, Interrupted where it no longer
     answers.
@@ -38,25 +38,25 @@ def run(errand: Errand, *, stop: bool = False) -> int:
     screen = terminal.screen()
     tokens.keep_private()
     address_by_name()
-    require_head(errand.cluster)
-    visit, lost_at = Visit(errand, screen), math.inf
+    require_head(sweep.cluster)
+    session, lost_at = Session(sweep, screen), math.inf
     while True:
         opened_at = math.inf
         try:
-            with tunnel(errand.cluster) as url:
+            with tunnel(sweep.cluster) as url:
                 opened_at = time.monotonic()
-                return visit.stop(connect(url)) if stop else visit.stay(connect(url))
+                return session.stop(connect(url)) if stop else session.follow(connect(url))
         except Dropped as error:
             now = time.monotonic()
             lost_at = now if now - opened_at > STEADY_S else min(now, lost_at)
-            if not visit.job:
+            if not session.job:
                 raise UserError(
-                    f"the head of {errand.cluster} does not answer over SSH ({error}); "
-                    f"is it well? ray exec {errand.cluster} uptime"
+                    f"the head of {sweep.cluster} does not answer over SSH ({error}); "
+                    f"is it well? ray exec {sweep.cluster} uptime"
                 ) from error
             if now - lost_at > PATIENCE_S:
                 raise Interrupted(
-                    f"the cluster of {errand.cluster} no longer answers ({error}); "
+                    f"the cluster of {sweep.cluster} no longer answers ({error}); "
                     "the same command tries again"
                 ) from error
             log.warning("the connection dropped (%s); the sweep goes on there; trying again", error)

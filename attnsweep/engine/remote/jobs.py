@@ -40,13 +40,13 @@ def asked(call: Any, *arguments: Any, **named: Any) -> Any:
 
 
 def jobs(client: "JobSubmissionClient", name: str) -> "list[JobDetails]":
-    """The submissions of one errand, oldest first."""
+    """The submissions of one sweep, oldest first."""
     ours = [job for job in asked(client.list_jobs) if (job.submission_id or "").rpartition("-")[0] == name]
     return sorted(ours, key=number_of)
 
 
 def number_of(job: "JobDetails") -> int:
-    """The how-manieth submission of its errand it is."""
+    """The number of a submission among those of its sweep, counted from 1."""
     return int(str(job.submission_id).rpartition("-")[2])
 
 
@@ -69,6 +69,6 @@ def is_over(job: "JobDetails") -> bool:
     return over
 
 
-def is_ray_s(line: str) -> bool:
+def is_from_ray(line: str) -> bool:
     """Whether a line of a job's output is not the job's."""
     return line.startswith("Running entrypoint for job") or "job_manager.py" in line

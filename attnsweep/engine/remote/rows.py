@@ -4,7 +4,7 @@ import tempfile
 import time
 
 from attnsweep.core.errors import Interrupted, UserError
-from attnsweep.engine.remote.errand import Errand
+from attnsweep.engine.remote.remote_sweep import RemoteSweep
 from attnsweep.engine.remote.ssh import rsync_down
 from attnsweep.engine.writer import sole_writer
 from attnsweep.results import merge
@@ -17,8 +17,8 @@ LOCK_S = 60.0  # for another command to stop writing to the results here
 class Rows:
     """What one command has fetched."""
 
-    def __init__(self, errand: Errand) -> None:
-        self.errand = errand
+    def __init__(self, sweep: RemoteSweep) -> None:
+        self.sweep = sweep
         self.fetched_at = time.monotonic()
         self.trials = 0  # that it brought
 
@@ -34,17 +34,17 @@ class Rows:
         Raises Dropped where the head does not answer, Interrupted where the results here stay locked.
         """
         self.fetched_at = time.monotonic()
-        if not self.errand.is_fetched:
+        if not self.sweep.is_fetched:
             return
         with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
-            if rsync_down(self.errand.cluster, f"~/{self.errand.folder}/results/", folder):
+            if rsync_down(self.sweep.cluster, f"~/{self.sweep.folder}/results/", folder):
                 self._merge(folder, until=self.fetched_at + wait_s if wait_s else None)
 
     def _merge(self, folder: str, *, until: float | None) -> None:
-        results = self.errand.where.results
+        results = self.sweep.where.results
         while True:
             try:
-                with sole_writer(Store(results), self.errand.where.runs):
+                with sole_writer(Store(results), self.sweep.where.runs):
                     self.trials += merge.merge(folder, results)
                 return
             except UserError as error:

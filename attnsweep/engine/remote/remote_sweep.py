@@ -1,4 +1,4 @@
-"""What is asked of a cluster, and what travels there for it."""
+"""A sweep that is to run on a cluster, and what travels there for it."""
 
 import functools
 import hashlib
@@ -21,11 +21,11 @@ ENTRY = (
 
 
 @dataclass(frozen=True)
-class Errand:
-    """What is asked of a cluster: a sweep file, the arguments after it, and where its rows go here."""
+class RemoteSweep:
+    """A sweep on a cluster: its file, the arguments after that, and where its rows go here."""
 
     cluster: Path
-    sweep: Path
+    file: Path
     arguments: tuple[str, ...]
     where: Folders
 
@@ -34,7 +34,7 @@ class Errand:
         """Says which command it is: the sweep's name and 8 hex digits over its text and the arguments."""
         texts = [file.read_text() for file in self.files]
         content = "\0".join([*texts, *self.arguments, self.where.results])
-        stem = re.sub(r"[^\w.]+", "_", self.sweep.stem)
+        stem = re.sub(r"[^\w.]+", "_", self.file.stem)
         return f"attnsweep-{stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     @functools.cached_property
@@ -44,17 +44,17 @@ class Errand:
 
         Raises UserError where one lies elsewhere.
         """
-        folder, sources = self.sweep.resolve().parent, own_sources(read_sweep(self.sweep))
+        folder, sources = self.file.resolve().parent, own_sources(read_sweep(self.file))
         models = [Path(source.file) for source in sources]
         modules = [Path(module.file) for source in sources for module in source.modules if module.file]
         for file in (*models, *modules):
             here = file.resolve().parent
             if here != folder and (file in models or not here.is_relative_to(folder)):
                 raise UserError(
-                    f"{file} does not lie beside {self.sweep}; put it there, so that it can travel"
+                    f"{file} does not lie beside {self.file}; put it there, so that it can travel"
                 )
         others = list(dict.fromkeys((*models, *modules)))
-        return [self.sweep, *others]
+        return [self.file, *others]
 
     @property
     def folder(self) -> str:
@@ -67,20 +67,20 @@ class Errand:
         return "://" not in self.where.results
 
 
-def pack(errand: Errand, folder: Path) -> None:
+def pack(sweep: RemoteSweep, folder: Path) -> None:
     """Lays out what travels: the package's source, the sweep file, and the rows that are known here."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(provenance.PACKAGE, folder / "attnsweep", ignore=ignore)
-    for file in errand.files:
-        place = folder / "sweep" / file.resolve().relative_to(errand.sweep.resolve().parent)
+    for file in sweep.files:
+        place = folder / "sweep" / file.resolve().relative_to(sweep.file.resolve().parent)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
-    if errand.is_fetched:
-        merge.extract(errand.where.results, folder / "known")
+    if sweep.is_fetched:
+        merge.extract(sweep.where.results, folder / "known")
 
 
-def entrypoint(errand: Errand) -> str:
+def entrypoint(sweep: RemoteSweep) -> str:
     """The job's shell command: it works in a folder that outlives the job, with the code that was sent."""
-    results = "results" if errand.is_fetched else errand.where.results
-    words = [f"sweep/{errand.sweep.name}", *errand.arguments, "--results", results]
-    return ENTRY.format(folder=shlex.quote(errand.folder), arguments=shlex.join(words))
+    results = "results" if sweep.is_fetched else sweep.where.results
+    words = [f"sweep/{sweep.file.name}", *sweep.arguments, "--results", results]
+    return ENTRY.format(folder=shlex.quote(sweep.folder), arguments=shlex.join(words))

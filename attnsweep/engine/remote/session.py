@@ -13,8 +13,8 @@ from rich.console import Console
 from attnsweep.core import files
 from attnsweep.core.errors import Interrupted, UserError
 from attnsweep.core.text import counted
-from attnsweep.engine.remote.errand import Errand, entrypoint, pack
-from attnsweep.engine.remote.jobs import asked, is_over, is_ray_s, jobs, mark, next_output, number_of
+from attnsweep.engine.remote.jobs import asked, is_from_ray, is_over, jobs, mark, next_output, number_of
+from attnsweep.engine.remote.remote_sweep import RemoteSweep, entrypoint, pack
 from attnsweep.engine.remote.rows import LOCK_S, Rows
 from attnsweep.results import provenance
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 log = logging.getLogger("attnsweep")
 
 
-class Visit:
+class Session:
     """What stays the same over as many connections as it takes."""
 
-    def __init__(self, errand: Errand, screen: Console) -> None:
-        self.errand, self.screen = errand, screen
-        self.rows = Rows(errand)
+    def __init__(self, sweep: RemoteSweep, screen: Console) -> None:
+        self.sweep, self.screen = sweep, screen
+        self.rows = Rows(sweep)
         self.job = ""  # the submission that this command follows
         self.printed = 0  # characters of its output
-        self.collected = errand.where.runs / "collected.log"  # submissions whose end has been seen here
+        self.collected = sweep.where.runs / "collected.log"  # submissions whose end has been seen here
 
-    def stay(self, client: "JobSubmissionClient") -> int:
+    def follow(self, client: "JobSubmissionClient") -> int:
         """Follows the job to its end, after submitting it where there is none to follow; returns the exit
         status of the sweep.
         """
-        if self.job and self.job not in [job.submission_id for job in jobs(client, self.errand.name)]:
+        if self.job and self.job not in [job.submission_id for job in jobs(client, self.sweep.name)]:
             raise Interrupted(
                 "the head was begun anew and knows nothing of the sweep; the same command goes on"
             )
         self.job = self.job or self._find(client) or self._submit(client)
-        asyncio.run(self._follow(client))
+        asyncio.run(self._print_output(client))
         return self._end(client)
 
     def stop(self, client: "JobSubmissionClient") -> int:
         """Ends the job; what it has finished comes back. Returns the exit status."""
-        running = [job for job in jobs(client, self.errand.name) if not is_over(job)]
+        running = [job for job in jobs(client, self.sweep.name) if not is_over(job)]
         if not running:
             raise UserError(
-                f"no such sweep runs on the cluster of {self.errand.cluster}; "
+                f"no such sweep runs on the cluster of {self.sweep.cluster}; "
                 "name the file and the values that it was begun with"
             )
         self.job = str(running[-1].submission_id)
@@ -60,7 +60,7 @@ class Visit:
 
     def _find(self, client: "JobSubmissionClient") -> str | None:
         """The submission of the same command that runs, or that ended while nobody was looking."""
-        known = jobs(client, self.errand.name)
+        known = jobs(client, self.sweep.name)
         if not known:
             return None
         last = known[-1]
@@ -73,24 +73,24 @@ class Visit:
         return str(last.submission_id)
 
     def _submit(self, client: "JobSubmissionClient") -> str:
-        number = 1 + max(map(number_of, jobs(client, self.errand.name)), default=0)
+        number = 1 + max(map(number_of, jobs(client, self.sweep.name)), default=0)
         sha, dirty = provenance.git_state()
         with tempfile.TemporaryDirectory(prefix="attnsweep-") as folder:
-            pack(self.errand, Path(folder))
+            pack(self.sweep, Path(folder))
             job: str = asked(
                 client.submit_job,
-                entrypoint=entrypoint(self.errand),
-                submission_id=f"{self.errand.name}-{number}",
+                entrypoint=entrypoint(self.sweep),
+                submission_id=f"{self.sweep.name}-{number}",
                 runtime_env={
                     "working_dir": folder,
                     "env_vars": {provenance.SENT_GIT: f"{sha or ''} {dirty or ''}", "PYTHONUNBUFFERED": "1"},
                 },
                 metadata={"code_hash": provenance.code_hash()},
             )
-        self._say(f"submitted: {job}; results on the head: ~/{self.errand.folder}")
+        self._say(f"submitted: {job}; results on the head: ~/{self.sweep.folder}")
         return job
 
-    async def _follow(self, client: "JobSubmissionClient") -> None:
+    async def _print_output(self, client: "JobSubmissionClient") -> None:
         """Prints the job's output as it comes, and fetches its rows now and then."""
         output, passed = client.tail_job_logs(self.job), 0
         while chunk := await next_output(output):
@@ -106,8 +106,8 @@ class Visit:
         while not is_over(details := asked(client.get_job_info, self.job)):
             time.sleep(0.5)
         self.rows.fetch(wait_s=LOCK_S)
-        if self.errand.is_fetched:
-            self._say(f"fetched {counted(self.rows.trials, 'trial')} into {self.errand.where.results}")
+        if self.sweep.is_fetched:
+            self._say(f"fetched {counted(self.rows.trials, 'trial')} into {self.sweep.where.results}")
         self.collected.parent.mkdir(parents=True, exist_ok=True)
         files.append(self.collected, f"{mark(details)}\n")
         if details.status == "STOPPED":
@@ -124,5 +124,5 @@ class Visit:
 
 def print_own(output: str) -> None:
     """Prints a sweep's own output; Ray adds a line or two about the job."""
-    sys.stdout.write("".join(line for line in output.splitlines(keepends=True) if not is_ray_s(line)))
+    sys.stdout.write("".join(line for line in output.splitlines(keepends=True) if not is_from_ray(line)))
     sys.stdout.flush()
