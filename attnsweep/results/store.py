@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,10 +63,7 @@ class Store:
 
     def write(self, table: str, rows: Sequence[Row], name: str) -> None:
         """Writes `rows` as the file `name`.parquet of a table, in place of the file of that name."""
-        if strange := {key for row in rows for key in row} - set(SCHEMAS[table].names):
-            raise KeyError(f"the table {table} has no column {', '.join(sorted(strange))}")
-        rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
-        self._write(table, pa.Table.from_pylist(rows, schema=SCHEMAS[table]), name)
+        self._write(table, as_table(table, rows), name)
 
     def write_trial(self, row: Row) -> dict[str, Row]:
         """Writes a trial's row, split over `trials` and its task's own table, as files named after the trial;
@@ -268,23 +265,7 @@ class Store:
 
     def supersede(self, table: str, rows: Sequence[Row], keys: Sequence[str]) -> None:
         """Writes final rows as one file, then removes rows with the same `keys` from the older files."""
-        if not rows:
-            return
-        self.upgrade()
-        written = {tuple(row[key] for key in keys) for row in rows}
-        older = self._ours(table)
-        self.write(table, rows, new_name())
-        self._take_out(table, older, written, keys)
-
-    def _take_out(
-        self, table: str, parts: Iterable[Part], keys: Collection[tuple[Any, ...]], names: Sequence[str]
-    ) -> None:
-        """Removes rows that have one of the `keys` in the columns `names`."""
-        for part in parts:
-            rows = part.tables[table]
-            stays = [key not in keys for key in keys_of(rows, names)]
-            if not all(stays):
-                self._rewrite(table, part.path, rows.filter(pa.array(stays)))
+        self.adopt(table, as_table(table, rows), keys)
 
     def newer(self, table: str) -> list[pa.Table]:
         """The rows in files of newer versions, with all their columns, that no later file replaces."""
@@ -296,13 +277,17 @@ class Store:
         return found
 
     def adopt(self, table: str, content: pa.Table, keys: Sequence[str]) -> None:
-        """Writes rows of a newer version unchanged, then removes rows with the same `keys` from our files."""
+        """Writes rows, of a newer version unchanged, then removes those of the same `keys` from our files."""
         if not len(content):
             return
         self.upgrade()
-        ours = self._ours(table)
+        older, written = self._ours(table), set(keys_of(content, keys))
         self._write(table, content, new_name())
-        self._take_out(table, ours, set(keys_of(content, keys)), keys)
+        for part in older:
+            rows = part.tables[table]
+            stays = [key not in written for key in keys_of(rows, keys)]
+            if not all(stays):
+                self._rewrite(table, part.path, rows.filter(pa.array(stays)))
 
     def _merge(self, table: str, parts: Sequence[Part]) -> None:
         """Replaces several files by one. A file is deleted only once all its rows are in the new one."""
@@ -348,6 +333,14 @@ def path_of(info: fs.FileInfo) -> str:
         return str(info.path)
     except UnicodeDecodeError:
         return ""
+
+
+def as_table(table: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows as ones of this version. Raises KeyError for a column that the table does not have."""
+    if strange := {key for row in rows for key in row} - set(SCHEMAS[table].names):
+        raise KeyError(f"the table {table} has no column {', '.join(sorted(strange))}")
+    rows = [{**row, "schema_version": SCHEMA_VERSION} for row in rows]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS[table])
 
 
 def new_name() -> str:

@@ -71,7 +71,7 @@ def read_sweep(path: str | Path) -> Sweep:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # what lies beside it is found, after all that is installed
     try:
-        with words.spoken():
+        with words.importable():
             names = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         raise UserError(f"{path}{line_of(error, path)}: {reason(error)}") from error

@@ -1,6 +1,6 @@
 """Ray Tune's words for search spaces, for a machine without Ray.
 
-A sweep file says `from ray import tune`. Where Ray is not installed, `spoken()` lets it have these words
+A sweep file says `from ray import tune`. Where Ray is not installed, `importable()` lets it have these words
 instead: each draws exactly what Ray's own draws from the same generator, so that a sweep has the same trials
 with Ray and without.
 """
@@ -133,7 +133,7 @@ WORDS = (
 
 
 @contextlib.contextmanager
-def spoken() -> Iterator[None]:
+def importable() -> Iterator[None]:
     """Lets `from ray import tune` have these words, where Ray is not installed."""
     if has_ray():
         yield

@@ -60,7 +60,7 @@ def defaults(point: Mapping[str, object], model: str) -> dict[str, Any]:
     """
     if point.get("weights") is None or not libraries.has(model):
         return {}
-    wanted = libraries.wants(model)
+    wanted = libraries.preprocessing(model)
     names = [name for name, known in NORMALISED.items() if known == (wanted.mean, wanted.std)]
     found: dict[str, Any] = {"normalise": names[0]} if names else {}
     if point.get("image_size") is None and point.get("img_size") is None:

@@ -18,7 +18,7 @@ from attnsweep.core.errors import UserError, reason
 from attnsweep.core.text import counted
 from attnsweep.tasks import own
 from attnsweep.tasks.images.axes import KNOWN
-from attnsweep.tasks.images.libraries.library import Library, Wants
+from attnsweep.tasks.images.libraries.library import Library, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,10 +94,10 @@ def takes(model: str) -> Collection[str]:
     return {*parameters(model), "img_size"}
 
 
-def wants(model: str) -> Wants:
-    """What its published weights want. Raises UserError as `known` does."""
+def preprocessing(model: str) -> Preprocessing:
+    """What its published weights were trained with. Raises UserError as `known` does."""
     library, name = known(model)
-    return library.wants(name)
+    return library.preprocessing(name)
 
 
 def complete(
@@ -163,7 +163,7 @@ def build(config: Config) -> "nn.Module":
         return library.build(name, arguments, channels=config["channels"], num_classes=config["num_classes"])
     except Exception as error:  # whatever a library raises at what does not fit
         given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        size = library.wants(name).image_size
+        size = library.preprocessing(name).image_size
         raise UserError(
             f"{model} cannot be built with {given or 'its own arguments'} ({reason(error)}); "
             f"it is made for image_size={size}"

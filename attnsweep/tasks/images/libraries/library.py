@@ -1,4 +1,4 @@
-"""What is asked of a library of models, and what its published weights want."""
+"""What is asked of a library of models, and what its published weights were trained with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wants:
-    """What a library's published weights of a model want: the side of images in pixels, and the mean and
+class Preprocessing:
+    """What the published weights of a model were trained with: the side of images in pixels, and the mean and
     standard deviation by which the channels of pixels in 0..1 are normalised.
     """
 
@@ -34,8 +34,8 @@ class Library(Protocol):
     ) -> "nn.Module":
         """The freshly initialised model."""
 
-    def wants(self, name: str) -> Wants:
-        """See `Wants`."""
+    def preprocessing(self, name: str) -> Preprocessing:
+        """What its published weights were trained with. Raises what the library raises."""
 
     def published(self, name: str) -> "dict[str, torch.Tensor]":
         """The published weights, downloaded where need be."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.libraries.library import Wants
+from attnsweep.tasks.images.libraries.library import Preprocessing
 
 HOST, WEIGHTS = "huggingface.co", "model.safetensors"  # where its weights are, and the file
 
@@ -40,9 +40,9 @@ def pretrained_config(name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def wants(name: str) -> Wants:
+def preprocessing(name: str) -> Preprocessing:
     config = pretrained_config(name)
-    return Wants(config.input_size[1], tuple(config.mean), tuple(config.std))
+    return Preprocessing(config.input_size[1], tuple(config.mean), tuple(config.std))
 
 
 def origin(name: str) -> str:

@@ -9,7 +9,7 @@ import torchvision.models as models
 from torch import nn
 
 from attnsweep.core.errors import UserError
-from attnsweep.tasks.images.libraries.library import Wants
+from attnsweep.tasks.images.libraries.library import Preprocessing
 
 COLOURS = 3  # channels that all of them are made for
 AUXILIARY = ("googlenet", "inception_v3")  # they have heads that only train
@@ -55,9 +55,9 @@ def widened(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
     )
 
 
-def wants(name: str) -> Wants:
+def preprocessing(name: str) -> Preprocessing:
     transforms = models.get_model_weights(name).DEFAULT.transforms()
-    return Wants(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
+    return Preprocessing(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
 
 
 def origin(name: str) -> str:
