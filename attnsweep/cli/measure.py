@@ -14,9 +14,8 @@ from attnsweep.tasks.registry import TASKS
 from attnsweep.tasks.task import ExternalTest, Task
 
 
-@collection.paused()
-def main(arguments: Sequence[str]) -> int:
-    """Latency of every architecture in the results, on this hardware: what is not known yet."""
+def measure_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m attnsweep measure`."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=main.__doc__)
     add_results(parser, by_place=True)
     add_address(parser)
@@ -35,7 +34,13 @@ def main(arguments: Sequence[str]) -> int:
     for task, test in external_tests():
         add(f"--{test.name}", dest="external", action="store_const", const=(task, test),
             help=f"instead: {test.does}")  # fmt: skip
-    options = parser.parse_args(arguments)
+    return parser
+
+
+@collection.paused()
+def main(arguments: Sequence[str]) -> int:
+    """Latency of every architecture in the results, on this hardware: what is not known yet."""
+    options = measure_parser().parse_args(arguments)
     if options.serial and options.address:
         raise UserError("--serial uses no cluster; leave --address out")
     if options.external:

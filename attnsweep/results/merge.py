@@ -26,6 +26,20 @@ def merge(source: str | Path, into: str | Path) -> int:
     """
     theirs, ours = Store(source), Store(into)
     trials = better_rows(ours, theirs, "trials", worth)
+    merge_curves(ours, theirs, trials)
+    merge_trials(ours, theirs, trials)
+    for table, worth_of in (("latency", when), ("references", as_first_measured)):
+        measured = better_rows(ours, theirs, table, worth_of)
+        measured = without_newer(ours, theirs, table, measured, KEYS[table])
+        ours.supersede(table, measured, KEYS[table])
+    for table in theirs.unknown_tables():
+        for name, content in theirs.contents(table):
+            ours.keep(table, name, content)
+    return len(trials)
+
+
+def merge_curves(ours: Store, theirs: Store, trials: Sequence[Row]) -> None:
+    """Adds their learning curves of these trials, and of those that have no row yet."""
     wanted, known = {row["trial_id"] for row in trials}, known_trials(ours) | known_trials(theirs)
     curves = [
         row
@@ -38,6 +52,11 @@ def merge(source: str | Path, into: str | Path) -> int:
         if trial_id not in final:
             ours.write("epochs", curve, trial_id)
     ours.supersede("epochs", [row for row in curves if row["trial_id"] in final], ["trial_id"])
+
+
+def merge_trials(ours: Store, theirs: Store, trials: Sequence[Row]) -> None:
+    """Adds these rows of theirs, after the measures that tasks keep of them in tables of their own."""
+    wanted = {row["trial_id"] for row in trials}
     for table in OWN:
         measures = [row for row in theirs.read(table).to_pylist() if row["trial_id"] in wanted]
         ours.supersede(table, without_newer(ours, theirs, table, measures, KEYS[table]), KEYS[table])
@@ -46,14 +65,6 @@ def merge(source: str | Path, into: str | Path) -> int:
         if row["status"] not in FINAL:  # a retry replaces it, by the name of its file
             ours.write("trials", [row], row["trial_id"])
     ours.supersede("trials", [row for row in rest if row["status"] in FINAL], KEYS["trials"])
-    for table, worth_of in (("latency", when), ("references", as_first_measured)):
-        measured = better_rows(ours, theirs, table, worth_of)
-        measured = without_newer(ours, theirs, table, measured, KEYS[table])
-        ours.supersede(table, measured, KEYS[table])
-    for table in theirs.unknown_tables():
-        for name, content in theirs.contents(table):
-            ours.keep(table, name, content)
-    return len(trials)
 
 
 def without_newer(
