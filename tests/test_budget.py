@@ -315,7 +315,7 @@ class Fakes:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     fakes = Fakes()
-    monkeypatch.setattr(serial, "opened", lambda: contextlib.nullcontext(fakes))
+    monkeypatch.setattr(serial, "ThisProcess", lambda: fakes)
     monkeypatch.setattr(meters, "beside_training", lambda *_: contextlib.nullcontext(fakes))
     return fakes
 

@@ -119,17 +119,17 @@ def test_a_merge_that_was_cut_off_between_its_steps_is_mended_by_the_next(
     here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(there, trial("a"), trial("b"), epochs=2)
-    write = Store.write
+    write = Store._write
 
     def cut_off(store: Store, table: str, *rest: Any) -> None:
         if table == "trials":
             raise KeyboardInterrupt
         write(store, table, *rest)
 
-    monkeypatch.setattr(Store, "write", cut_off)
+    monkeypatch.setattr(Store, "_write", cut_off)
     with pytest.raises(KeyboardInterrupt):
         merge(there, here)
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Store, "_write", write)
     assert merge(there, here) == 2
     assert len(raw(here)) == 2 and len(raw(here, "epochs")) == 4
 

@@ -23,7 +23,7 @@ from attnsweep.engine.deadline import Deadline
 from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.engine.latency import Phase, Tally
 from attnsweep.engine.live import Waits
-from attnsweep.results.store import Row, Store
+from attnsweep.results.store import Store
 from attnsweep.space.plan import folders_of
 
 WORKS = """
@@ -357,17 +357,17 @@ def test_rows_follow_their_reference_to_the_bit_however_often_and_after_a_kill(
     store, machine, chance = Store(tmp_path), Faster(), random.Random(0)
     phase = Phase(store, Deployments(batch=(1,)), lambda *now: None)
     phase.measure(FOUR, [machine])
-    only, write = dict([next(iter(FOUR.items()))]), Store.write
+    only, write = dict([next(iter(FOUR.items()))]), Store._write
 
-    def cut_off(self: Store, table: str, rows: Sequence[Row], name: str) -> None:
+    def cut_off(self: Store, table: str, *rest: Any) -> None:
         if table == "references":
             raise KeyboardInterrupt
-        write(self, table, rows, name)
+        write(self, table, *rest)
 
     for turn in range(20):
-        machine.ms = chance.uniform(1, 5)
-        monkeypatch.setattr(Store, "write", cut_off if turn % 4 == 0 else write)
-        with contextlib.suppress(KeyboardInterrupt):
+        machine.ms, is_cut_off = chance.uniform(1, 5), turn % 4 == 0
+        monkeypatch.setattr(Store, "_write", cut_off if is_cut_off else write)
+        with pytest.raises(KeyboardInterrupt) if is_cut_off else contextlib.nullcontext():
             replace(phase, again=True, tally=Tally()).measure(only, [machine])
         assert {row["reference_ms"] for row in store.read("latency").to_pylist()} == {machine.ms}
     for row in store.read("latency").to_pylist():
