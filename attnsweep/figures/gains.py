@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnsweep.answers import pareto, selection
+from attnsweep.answers.spread import reach_of_mean
 from attnsweep.core.errors import UserError
 from attnsweep.core.labels import model_name
 from attnsweep.core.terminal import exit_status
@@ -26,7 +27,6 @@ from attnsweep.results.loading import load
 from attnsweep.tasks.registry import AXES
 
 LAYOUT = Layout(panel=(2.6, 2.6), gap=(1.6, 0.4), left=0.75, right=1.1, above=0.65, below=0.6)
-MOST = 0.975  # of the distribution, below the upper end of an interval
 PAIRED_BY = ("arch_id", "dataset", "seed", "epochs")
 
 
@@ -75,12 +75,8 @@ def gains(frame: pd.DataFrame, axis: str, value: str, over: str) -> list[Gain]:
 
 def gain_of(model: str, after: pd.Series, before: pd.Series) -> Gain:
     """The gain of one model, from its seeds' qualities under either value in the same order."""
-    from scipy.stats import t
-
-    apart, count = after - before, len(after)
-    reach = t.ppf(MOST, count - 1) * apart.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
-    mean = apart.mean()
-    return Gain(model, before.mean(), after.mean(), mean - reach, mean + reach, count)
+    mean, reach = (after - before).mean(), reach_of_mean(after - before)
+    return Gain(model, before.mean(), after.mean(), mean - reach, mean + reach, len(after))
 
 
 def swapped(found: Sequence[Gain]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attnsweep.answers.spread import reach_of_mean
 from attnsweep.core.clean import in_markdown
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, widest
 from attnsweep.figures.canvas import write as write_file
@@ -23,7 +24,6 @@ from attnsweep.figures.placement import GREY, PALE
 from attnsweep.tasks.driving.columns import COLUMNS
 from attnsweep.tasks.driving.judging.score import interval
 
-MOST = 0.975  # of the distribution, below the upper end of an interval
 BETTER = {column.name: column.better for column in COLUMNS}
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 NOTHING, TICK = "-", "✓"
@@ -147,13 +147,8 @@ def within(one: Cell, measure: Measure) -> Cell:
 
 def of_seeds(values: np.ndarray) -> Cell:
     """The mean of values (n,) of seeds, with the interval of Student's t; equal ones tell of none."""
-    from scipy.stats import t
-
-    mean = float(values.mean())
-    if np.ptp(values) == 0:
-        return Cell(mean)
-    reach = t.ppf(MOST, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return Cell(mean, mean - float(reach), mean + float(reach))
+    mean, reach = float(values.mean()), reach_of_mean(values)
+    return Cell(mean) if np.ptp(values) == 0 else Cell(mean, mean - reach, mean + reach)
 
 
 def of_maps(value: float, maps: np.ndarray) -> Cell:
