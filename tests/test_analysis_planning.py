@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from attnsweep.figures import episode
 from attnsweep.figures import planning as script
@@ -112,6 +112,11 @@ def test_an_episode_becomes_a_film_of_every_plan_and_a_strip(
     film = Image.open(tmp_path / f"figures/episode-{trial.trial_id}-1.gif")
     assert film.n_frames == 27, "one for each half second from 1.5 s to 14.5 s"
     assert strip.width > 3 * film.width
+    for one in ImageSequence.Iterator(film):
+        pixels = np.asarray(one.convert("RGB"), dtype=int)
+        near = np.abs(pixels - [0xD5, 0x5E, 0x00]).max(axis=2) < 12
+        assert near.sum() > 50, "the ego and its plan are orange"
+        assert (pixels[:, -8:] > 250).all(), "no text is cut off"
     assert set(drawn) == {last["row"]["test_f1_threshold"]}  # that of the trial's own detections
     assert called(monkeypatch, *asked, "--map", 2) == 2
     assert "--map 2 is out of range; use 0 to 1" in capsys.readouterr().err

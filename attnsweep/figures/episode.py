@@ -95,10 +95,12 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     name = f"episode-{one.trial_id}-{number}"
     stages = "" if pd.isna(row["stages"]) else f" {row['stages']}"
     who = model_name(row["model"]) + stages + (" by cameras" if rig_of(one.config) else "")
-    title = f"{who} on test map {number} of {preset.name}: {outcome}"
+    about = SUBTITLES[frames[0].prediction.agents is not None]
+    narrow = f"Test map {number}", f"{who} on {preset.name}: {outcome}. {about}"
+    wide = f"{who} on test map {number} of {preset.name}: {outcome}", about
     return [
-        write(folder, f"{name}.gif", lambda file: film(frames, title, file)),
-        write(folder, f"{name}.png", lambda file: strip(frames, title, file)),
+        write(folder, f"{name}.gif", lambda file: film(frames, *narrow, file)),
+        write(folder, f"{name}.png", lambda file: strip(frames, *wide, file)),
     ]
 
 
@@ -165,29 +167,29 @@ def frame(driven: Drive, key: int, seen: Samples, prediction: Prediction, *, thr
 # --- Draw ---
 
 
-def strip(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
+def strip(frames: Sequence[Frame], title: str, about: str, file: BinaryIO) -> None:
     """Writes some of the frames side by side, evenly spaced in time, as a PNG."""
     places = np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
     chosen = [frames[i] for i in places]
     with matplotlib.rc_context(STYLE):
-        figure = pictures(chosen, title, footnote=FOOTNOTE)
+        figure = pictures(chosen, title, about, footnote=FOOTNOTE)
         figure.savefig(file, format="png", dpi=150)
 
 
-def film(frames: Sequence[Frame], title: str, file: BinaryIO) -> None:
+def film(frames: Sequence[Frame], title: str, about: str, file: BinaryIO) -> None:
     """Writes all frames one after another, at twice the speed of life, as a GIF."""
     images = []
     with matplotlib.rc_context(STYLE):
         for one in frames:
             buffer = io.BytesIO()
-            pictures([one], title, footnote="").savefig(buffer, format="png", dpi=90)
-            images.append(Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128))
+            pictures([one], title, about, footnote="").savefig(buffer, format="png", dpi=90)
+            opaque = Image.open(buffer).convert("RGB")  # Pillow confuses the channels of palettes with alpha
+            images.append(opaque.quantize(128))
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
 
 
-def pictures(frames: Sequence[Frame], title: str, *, footnote: str) -> Figure:
+def pictures(frames: Sequence[Frame], title: str, about: str, *, footnote: str) -> Figure:
     """The frames side by side."""
-    about = SUBTITLES[frames[0].prediction.agents is not None]
     figure, grid = canvas((1, len(frames)), LAYOUT, title=title, subtitle=about, footnote=footnote)
     for one, axes in zip(frames, grid.flat, strict=True):
         draw(axes, one)
