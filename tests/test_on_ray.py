@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from PIL import Image
 from ray import tune
@@ -19,7 +20,7 @@ import attnsweep
 from attnsweep import Sweep
 from attnsweep.core.errors import UserError
 from attnsweep.engine import cluster, ray_private, tokens
-from attnsweep.engine.on_ray import RayWorkers
+from attnsweep.engine.on_ray import Node, RayWorkers
 from attnsweep.tasks.driving.records import presets, recorded, scenes
 from attnsweep.tasks.driving.world.cast import Crowd
 
@@ -52,6 +53,14 @@ def test_its_processes_are_those_that_a_sweep_needs() -> None:
     lines = descendants(os.getpid()).values()
     assert any("raylet" in line for line in lines)
     assert not any("log_monitor.py" in line or "/monitor.py" in line for line in lines)
+
+
+def test_a_node_that_measures_again_starts_no_other_worker() -> None:
+    """All nodes measure one architecture, then each its share: a worker takes seconds to start."""
+    (there,) = ray.nodes()
+    node = Node(there["NodeID"], 1.0, 0.0)
+    workers = {ray.get(node.task(lambda: os.getpid(), 1.0).remote()) for _ in range(12)}
+    assert len(workers) <= there["Resources"]["CPU"]
 
 
 def test_it_is_found_by_no_other_driver() -> None:

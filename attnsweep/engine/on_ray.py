@@ -124,7 +124,7 @@ class Node:
     def task(self, function: Callable[..., Any], cpus: float) -> Any:
         """`function` as a task on this node."""
         where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        task = ray.remote(max_calls=1)(function)
+        task = ray.remote(function)
         return task.options(num_cpus=cpus, num_gpus=self.gpus, scheduling_strategy=where)
 
     def describe(self, asked: Deployments) -> Any:
