@@ -132,7 +132,9 @@ def test_bad_input_is_a_sentence(done: tuple[Path, dict[str, Row]], tmp_path: Pa
     there.write_text("mine")
     link.symlink_to(tmp_path / "elsewhere")
     assert "there is no trial 'zzz'" in refused(done, tmp_path / "model.onnx", trial_id="zzz")
-    assert "ends neither in .onnx nor in .pt2; name it model.onnx" in refused(done, tmp_path / "model.tf")
+    for given, better in (("model.tf", "model"), ("m.ONNX", "m"), (".onnx", "model"), ("", "model")):
+        said = f"is neither NAME.onnx nor NAME.pt2; call it {better}.onnx"
+        assert refused(done, Path(given)) == f"{Path(given)} {said}"
     assert "there.onnx is there already; give another name, or --overwrite" in refused(done, there)
     assert "link.onnx is there already" in refused(done, link)
     assert "is no folder; make it first" in refused(done, tmp_path / "none" / "model.onnx")

@@ -69,7 +69,8 @@ def export(trial_id: str, file: str, *, results: str, data: str | None, overwrit
 def checked(path: Path, *, overwrite: bool) -> Path:
     """The path. Raises UserError where no model can be written there, or a package is missing for that."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} ends neither in .onnx nor in .pt2; name it {path.stem or 'model'}.onnx")
+        name = path.stem.lstrip(".") if path.name not in SUFFIXES else ""
+        raise UserError(f"{path} is neither NAME.onnx nor NAME.pt2; call it {name or 'model'}.onnx")
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{path} is there already; give another name, or --overwrite")
     if os.path.isdir(path):

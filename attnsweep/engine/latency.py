@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -393,9 +393,16 @@ def subjects_of(
         asked = asked and (chosen is None or row["arch_id"] in chosen)
         if asked and row["params"]:  # rules without parameters have no latency
             found[row["arch_id"], row["precision"]] = row
-    named = trials is not None
-    read = {key: subject_of(row, named=named) for key, row in found.items()}
-    return {key: one for key, one in read.items() if one is not None}
+    subjects, lost = {}, defaultdict[str, list[str]](list)
+    for key, row in found.items():
+        try:
+            subjects[key] = subject_of(row, named=trials is not None)
+        except UserError as error:
+            lost[str(error)].append(row["arch_id"])
+    for why, ids in lost.items():
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        log.warning("the latency of architecture %s%s was not measured: %s", ids[0], more, why)
+    return subjects
 
 
 def at_lengths(
@@ -426,19 +433,13 @@ def at_lengths(
     return found
 
 
-def subject_of(row: Row, *, named: bool) -> Subject | None:
-    """The subject of a row; None, with a warning, where its configuration is that of another architecture, or
-    not safe to build: unless this command's sweep has `named` its file of code, nobody else may have written
-    that.
+def subject_of(row: Row, *, named: bool) -> Subject:
+    """The subject of a row. Raises UserError where its configuration is that of another architecture, its
+    file of code is gone, or that is not safe to build: unless this command's sweep has `named` it, nobody
+    else may have written it.
     """
     config = buildable({column.name: row[column.name] for column in ARCHITECTURE})
     if arch_id_of(config) != row["arch_id"]:
-        why = "its row describes another"
-    else:
-        try:
-            source = own.source_of(config, trusted=not named)
-            return Subject(row["arch_id"], config, source, Cost(row["params"], row["macs"]))
-        except UserError as error:  # or the file is gone
-            why = str(error)
-    log.warning("the latency of architecture %s was not measured: %s", row["arch_id"], why)
-    return None
+        raise UserError("its row describes another")
+    source = own.source_of(config, trusted=not named)
+    return Subject(row["arch_id"], config, source, Cost(row["params"], row["macs"]))
