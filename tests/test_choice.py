@@ -68,6 +68,7 @@ def test_without_a_test_or_the_name_of_a_model_there_is_a_choice_still():
     assert found.sentence == "? depth=4" and found.settings["depth"].tolist() == [4, 3, 2, 1]
 
 
+@pytest.mark.slow
 def test_what_costs_nothing_is_cheaper_by_no_number():
     free = sweep().assign(params=lambda rows: 1000 * rows["depth"].eq(3))
     sentence = choice.choose(free[free["depth"].isin([2, 3])], {"params": 1e6}).sentence

@@ -152,6 +152,7 @@ def test_json_of_a_dry_run_has_one_object_per_trial_and_nothing_else(
     assert lines[1]["depth"] == 3 and lines[1]["params"] > lines[0]["params"]
 
 
+@pytest.mark.slow
 def test_what_a_users_files_print_does_not_come_between_the_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -80,6 +80,7 @@ def test_intervals_of_settings_and_of_differences_cover_the_truth_at_their_state
     assert 0.92 <= np.mean(of_two) <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("examples", "truth"), [(20, 0.9), (100, 0.9), (100, 0.97), (400, 0.97)])
 def test_of_few_examples_and_of_settings_that_err_on_the_same_ones_intervals_cover_too(examples, truth):
     """Two equal settings, one seed each, whose answers are the same on four of five examples."""
@@ -257,6 +258,7 @@ def test_costs_that_are_not_well_known_are_drawn_and_one_measurement_is_drawn_on
     assert (chances.on_front(doubt.doubt(frame), "params") == [1, 0]).all(), "what is counted is known"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "of_trials"), [(1, True), (3, False)])
 def test_a_probability_of_being_on_the_front_is_right_for_what_it_is_said_of(seeds, of_trials):
     """Simulated sweeps of six settings on 100 examples; seeds lie 6 points apart. With one seed it is right

@@ -106,6 +106,7 @@ def test_a_forest_finds_what_was_planted_in_a_random_space():
     assert [one.is_real for one in found.axes] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_a_forest_is_held_against_chance_so_that_something_is_called_real_in_5_of_100_sweeps(monkeypatch):
     """A thousand sweeps of pure noise; correlations in place of the forest, which takes minutes for them."""
 

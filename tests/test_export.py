@@ -127,6 +127,7 @@ def refused(done: tuple[Path, dict[str, Row]], file: Path, *, trial_id: str | No
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_bad_input_is_a_sentence(done: tuple[Path, dict[str, Row]], tmp_path: Path) -> None:
     there, link = tmp_path / "there.onnx", tmp_path / "link.onnx"
     there.write_text("mine")

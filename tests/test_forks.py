@@ -160,6 +160,7 @@ def test_a_fork_that_hangs_ends_itself_where_its_parent_cannot(
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
 
 
+@pytest.mark.slow
 def test_a_process_that_is_told_to_end_ends_its_forks(
     diary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

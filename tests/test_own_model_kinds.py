@@ -823,6 +823,7 @@ def test_a_class_within_another_is_a_model(tmp_path: Path) -> None:
     assert trial(f"{own_file}:Outer.Inner").params == 650
 
 
+@pytest.mark.slow
 def test_a_trial_begins_with_torch_as_in_a_new_process() -> None:
     """Workers know nothing of what a sweep's file, or a notebook, has set in its own process."""
     first = timeless(last(trial("vit", depth=1, epochs=1))["row"])

@@ -351,6 +351,7 @@ def test_a_reference_that_is_measured_again_changes_all_rows_that_go_by_it(
     ]
 
 
+@pytest.mark.slow
 def test_rows_follow_their_reference_to_the_bit_however_often_and_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ class Looking(nn.Module):
         return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", GRAPHS)
 def test_a_model_that_no_exporter_can_follow_has_a_reason_of_one_line(runtime: str) -> None:
     with pytest.raises(Unavailable, match=f"{runtime} cannot run it in fp32: ") as raised:

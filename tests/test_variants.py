@@ -211,6 +211,7 @@ def test_a_linear_bias_that_is_folded_in_is_the_one_that_is_added(attention: str
     close(*(torch.autograd.grad(one.square().sum(), x)[0] for one in (read, added)), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_linear_bias_loses_no_digits_as_it_is_folded_in(dtype: torch.dtype) -> None:
     """Its heads' slopes go up to 1/2, so that the line is 512 high."""
@@ -631,6 +632,7 @@ def test_a_mask_of_other_keys_or_numbers_is_refused_by_linear_attention(mask: Te
     close(layer(x, mask=seen[:, None, None]), layer(x, mask=seen[:, None]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["rope", "alibi"])
 def test_what_a_trace_computes_is_not_remembered(positions: str) -> None:
     layer, x = made(positions=positions), noise(1, 1500, D)  # so long as no other test's
