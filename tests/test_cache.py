@@ -97,7 +97,7 @@ def pets(root: Path, count: int = 12, side: int = 16) -> Path:
 def test_what_is_kept_is_what_was_decoded_and_it_is_mapped(
     tmp_path: Path, noise: dict[str, cache.Part]
 ) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     found = provided(place, noise)
     assert same(found, noise) and is_mapped(found)
     again = cache.provided(place, SHA, lambda: pytest.fail("decoded twice"))
@@ -114,10 +114,10 @@ def test_mean_and_deviation_are_those_of_what_trains(noise: dict[str, cache.Part
 
 
 def test_another_checksum_or_size_is_another_set(tmp_path: Path, noise: dict[str, cache.Part]) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     provided(place, noise)
     assert cache.opened(place, SHA.replace("f", "e")) is None
-    places = {cache.place_of(tmp_path, sha, side) for sha in (SHA, "ff" + SHA[2:]) for side in (6, 7)}
+    places = {cache.folder_of(tmp_path, sha, side) for sha in (SHA, "ff" + SHA[2:]) for side in (6, 7)}
     assert len(places) == 4
 
 
@@ -136,7 +136,7 @@ DAMAGE = {
 def test_what_was_damaged_is_made_anew(
     tmp_path: Path, noise: dict[str, cache.Part], file: str, damage: str
 ) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     provided(place, noise)
     DAMAGE[damage](place / file)
     found = provided(place, noise)
@@ -145,7 +145,7 @@ def test_what_was_damaged_is_made_anew(
 
 
 def test_a_manifest_of_nonsense_is_made_anew(tmp_path: Path, noise: dict[str, cache.Part]) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     provided(place, noise)
     for said in ("[]", "{}", "null", json.dumps({"sha256": SHA}), json.dumps({"sha256": SHA, "files": 3})):
         (place / cache.MANIFEST).write_text(said)
@@ -165,7 +165,7 @@ def hashed_by(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int
 def test_what_nobody_has_touched_is_hashed_once_a_day(
     tmp_path: Path, noise: dict[str, cache.Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, now = cache.place_of(tmp_path, SHA, 6), time.time()
+    place, now = cache.folder_of(tmp_path, SHA, 6), time.time()
     provided(place, noise)
     assert hashed_by(monkeypatch, lambda: cache.opened(place, SHA)) == 6  # written a moment ago
     monkeypatch.setattr(cache, "TICK_S", 0)
@@ -185,7 +185,7 @@ def test_what_a_source_was_goes_when_it_is_decoded_anew_unless_it_is_used(
 ) -> None:
     def decode(digit: str, size: int = 6) -> Pixels:
         return cache.provided(
-            cache.place_of(tmp_path, digit * 64, size), digit * 64, lambda: undecoded(noise)
+            cache.folder_of(tmp_path, digit * 64, size), digit * 64, lambda: undecoded(noise)
         )
 
     def there() -> list[str]:
@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_images_in_memory_by_permissi
 ) -> None:
     tmp_path.chmod(0o500)
     try:
-        found = provided(cache.place_of(tmp_path, SHA, 6), noise)
+        found = provided(cache.folder_of(tmp_path, SHA, 6), noise)
     finally:
         tmp_path.chmod(0o700)
     assert same(found, noise) and not is_mapped(found)
@@ -248,7 +248,7 @@ def test_where_no_folder_can_be_made_the_images_are_decoded_into_memory(
     tmp_path: Path, noise: dict[str, cache.Part]
 ) -> None:
     (tmp_path / "decoded").write_text("in the way")
-    found = provided(cache.place_of(tmp_path, SHA, 6), noise)
+    found = provided(cache.folder_of(tmp_path, SHA, 6), noise)
     assert same(found, noise) and not is_mapped(found)
 
 
@@ -263,7 +263,7 @@ import test_cache as t
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 parts = t.drawn({{"train": 3000, "val": 4, "test": 7}})
-place = t.cache.place_of(Path({str(tmp_path)!r}), t.SHA, 6)
+place = t.cache.folder_of(Path({str(tmp_path)!r}), t.SHA, 6)
 found = t.provided(place, parts)
 assert t.same(found, parts) and not t.is_mapped(found)
 assert not list(place.parent.iterdir()) if place.parent.exists() else True
@@ -313,7 +313,7 @@ def build_slowly(place: str, mark: str, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_of_several_at_once_one_decodes_and_all_use_that(tmp_path: Path) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     (mark := tmp_path / "mark").mkdir()
     workers = [
         multiprocessing.get_context("fork").Process(target=build_slowly, args=(str(place), str(mark), 0.3))
@@ -329,7 +329,7 @@ def test_of_several_at_once_one_decodes_and_all_use_that(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_of_one_that_is_killed_nothing_is_used_and_the_next_one_clears_it_away(tmp_path: Path) -> None:
-    place = cache.place_of(tmp_path, SHA, 6)
+    place = cache.folder_of(tmp_path, SHA, 6)
     (mark := tmp_path / "mark").mkdir()
     worker = multiprocessing.get_context("fork").Process(
         target=build_slowly, args=(str(place), str(mark), 60)

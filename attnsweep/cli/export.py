@@ -52,9 +52,9 @@ def main(arguments: Sequence[str]) -> int:
 def export(trial_id: str, file: str, *, results: str, data: str | None, overwrite: bool) -> None:
     """See `main`. Raises UserError where it cannot be done, before anything is trained where possible."""
     path = checked(files.expanded(file), overwrite=overwrite)
-    row, place = find_trial(results, trial_id), plan.folders_of(results, data)
+    row, folders = find_trial(results, trial_id), plan.folders_of(results, data)
     refuse_unfinished(row)
-    made = made_file(row, place, suffix=path.suffix)
+    made = made_file(row, folders, suffix=path.suffix)
     try:
         files.replace(path, made.content)
     except OSError as error:
@@ -97,20 +97,20 @@ def unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written ({error.strerror or error}); give another place")
 
 
-def made_file(row: "pd.Series[Any]", place: plan.Folders, *, suffix: str) -> "Deployed":
+def made_file(row: "pd.Series[Any]", folders: plan.Folders, *, suffix: str) -> "Deployed":
     """The trial of a row as a file."""
     from attnsweep.training import checkpoint
     from attnsweep.training.deployed import deployed_apart, refuse_others
     from attnsweep.training.trained import trained
 
-    one = trial_of(row, place.data)
+    one = trial_of(row, folders.data)
     refuse_others(one.config)
-    model = trained(row, one, runs=place.checkpoints, data=place.data)
+    model = trained(row, one, runs=folders.checkpoints, data=folders.data)
     metadata = metadata_of(row, one.config)
     with tempfile.TemporaryDirectory() as folder:
         weights = checkpoint.weights_path(folder, one.trial_id)
         checkpoint.write(model.state_dict(), weights)
-        return deployed_apart(one, weights, place.data, suffix=suffix, metadata=metadata)
+        return deployed_apart(one, weights, folders.data, suffix=suffix, metadata=metadata)
 
 
 def metadata_of(row: "pd.Series[Any]", config: Mapping[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from attnsweep.tasks.task import ExternalTest, Task
 def measure_parser() -> argparse.ArgumentParser:
     """The parser of `python -m attnsweep measure`."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep measure", description=main.__doc__)
-    add_results(parser, by_place=True)
+    add_results(parser, positional=True)
     add_address(parser)
     add_serial(parser)
     add = parser.add_argument

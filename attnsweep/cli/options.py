@@ -3,14 +3,14 @@
 import argparse
 
 
-def add_results(parser: argparse.ArgumentParser, *, by_place: bool = False) -> None:
-    """Adds the option that says where results are; `by_place`, where a command has no other argument, without
-    its name, too.
+def add_results(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """Adds the option that says where results are; `positional`, where a command has no other argument, also
+    as an argument without its name.
     """
     parser.add_argument(
         "--results", metavar="DIR", default="results", help="a folder or a URI; default results/"
     )
-    if by_place:
+    if positional:
         parser.add_argument(
             "results", metavar="RESULTS", nargs="?", default=argparse.SUPPRESS, help="the same"
         )

@@ -24,7 +24,7 @@ UNSTABLE = f"latency_unstable: known to no better than 3 %; {pareto.MEASURE} --a
 def main(arguments: Sequence[str]) -> int:
     """The architectures with the highest validation accuracy under a budget, in a sentence and as a table."""
     parser = argparse.ArgumentParser(prog="python -m attnsweep pick", description=main.__doc__)
-    add_results(parser, by_place=True)
+    add_results(parser, positional=True)
     parser.add_argument("--latency-ms", help="at most this latency (latency_ms_p50)")
     parser.add_argument("--params", help="at most that many parameters, such as 1M or 2e6")
     parser.add_argument("--macs", help="at most that many multiply-accumulates per example, such as 20M")

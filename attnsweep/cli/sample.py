@@ -57,11 +57,11 @@ def sampled(options: argparse.Namespace) -> str:
             f"trial {row['trial_id']} is of {row['task']}, which writes no text; choose one of {writers}"
         )
     refuse_unfinished(row)
-    place = plan.folders_of(options.results, options.data)
-    one = trial_of(row, place.data)
+    folders = plan.folders_of(options.results, options.data)
+    one = trial_of(row, folders.data)
     from attnsweep.training.trained import trained  # here: torch takes seconds to import
 
-    model = trained(row, one, runs=place.checkpoints, data=place.data)
+    model = trained(row, one, runs=folders.checkpoints, data=folders.data)
     text = continued(
         model, dict(one.config), options.prompt,
         tokens=options.tokens, temperature=options.temperature, top=options.top, seed=options.seed,

@@ -38,7 +38,7 @@ def runtimes(text: str) -> list[str]:
     return names
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
+def add_results(parser: argparse.ArgumentParser) -> None:
     """Adds the argument that says where results are."""
     text = "the folder of trials/, or a URI of it; default results/"
     parser.add_argument("results", nargs="?", default="results", help=text)
@@ -62,7 +62,7 @@ class All(argparse.Action):
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which trials of one data set are meant."""
-    add_place(parser)
+    add_results(parser)
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
     add_where(parser)
 

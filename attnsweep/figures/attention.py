@@ -342,19 +342,19 @@ def row_to_draw(options: argparse.Namespace) -> "pd.Series[Any]":
 
 def run(options: argparse.Namespace) -> None:
     """Draws what the options ask for. Raises UserError."""
-    row, place = row_to_draw(options), plan.folders_of(options.results, options.data)
-    one = trial_of(row, place.data)
+    row, folders = row_to_draw(options), plan.folders_of(options.results, options.data)
+    one = trial_of(row, folders.data)
     by_themselves = one.config["model"] == "transformer" or is_varied(one.config)  # models show their weights
     kernel = None if by_themselves else "explicit"
-    model = trained(row, one, runs=place.checkpoints, data=place.data, attention=kernel)
+    model = trained(row, one, runs=folders.checkpoints, data=folders.data, attention=kernel)
     count = options.examples
     if one.config["model"] == "transformer":
         figure = draw_readings(readings(model, one.config, count), one, row["test_acc"])
     else:
         figure = draw_pictures(
-            pictures(model, one.config, place.data, count, sha256=one.data_sha256), one, row["test_acc"]
+            pictures(model, one.config, folders.data, count, sha256=one.data_sha256), one, row["test_acc"]
         )
-    for path in save(figure, options.out or place.runs.parent / "figures", f"attention-{one.trial_id}"):
+    for path in save(figure, options.out or folders.runs.parent / "figures", f"attention-{one.trial_id}"):
         print(f"wrote {path}")
 
 

@@ -75,7 +75,7 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
     """Writes `episode-TRIAL_ID-NUMBER.gif` and `.png`; returns their paths. Raises UserError where the trial
     does not drive, or there is no such map.
     """
-    place = plan.folders_of(results, data)
+    folders = plan.folders_of(results, data)
     row = find_trial(results, trial_id)
     if row["task"] != "driving" or row["plan"] == "off" or row["status"] != "done":
         raise UserError(f"trial {row['trial_id']} is of {row['model']} ({row['status']}), which has no plans")
@@ -83,13 +83,13 @@ def render(results: str, trial_id: str, *, number: int, data: str | None, folder
         raise UserError(
             f"trial {row['trial_id']} is of {row['dataset']}: nobody can drive in recorded traffic"
         )
-    one = trial_of(row, place.data)
+    one = trial_of(row, folders.data)
     preset = presets.find(one.config["dataset"])
     if not 0 <= number < preset.test:
         raise UserError(f"--map {number} is out of range; use 0 to {preset.test - 1}")
     model = build(one.config, one.source).eval()
     if row["params"]:  # rules have none
-        model = trained(row, one, runs=place.checkpoints, data=place.data)
+        model = trained(row, one, runs=folders.checkpoints, data=folders.data)
     threshold = CONFIDENT if pd.isna(row["test_f1_threshold"]) else float(row["test_f1_threshold"])
     frames, outcome = episode(model, preset, number, one.config, threshold=threshold)
     name = f"episode-{one.trial_id}-{number}"

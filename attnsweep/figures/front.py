@@ -28,7 +28,14 @@ from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import fonts
-from attnsweep.figures.arguments import add_out, add_place, add_runtime, add_where, command_parser, folder_of
+from attnsweep.figures.arguments import (
+    add_out,
+    add_results,
+    add_runtime,
+    add_where,
+    command_parser,
+    folder_of,
+)
 from attnsweep.figures.canvas import MOST_OF_LINE, STYLE, Layout, canvas, save, style_of
 from attnsweep.figures.panels import Panel, Point, Summary, panels, panels_by_runtime, summary
 from attnsweep.figures.placement import GREY, MOST_SHOWN, LabelPlacer, cut
@@ -294,7 +301,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of `given`."""
     parser = command_parser("plot", __doc__)
     add = parser.add_argument
-    add_place(parser)
+    add_results(parser)
     add_out(parser)
     add("--dataset", action="append", help="only this data set; may be given several times")
     add("--measured-on", help="only this device; needed where latency was measured on several")

@@ -28,7 +28,7 @@ from attnsweep.core.errors import UserError, one_of
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import counted
 from attnsweep.figures import table2
-from attnsweep.figures.arguments import add_out, add_place, add_where, folder_of
+from attnsweep.figures.arguments import add_out, add_results, add_where, folder_of
 from attnsweep.figures.canvas import INK, STYLE, Layout, canvas, save, widest
 from attnsweep.figures.placement import PALE
 from attnsweep.results.loading import load
@@ -301,7 +301,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep planning", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add_place(parser)
+    add_results(parser)
     add("--against", default="id12", help="the set of stages that the others are compared with")
     add("--dataset", help="only this data set; needed where there are several")
     add_where(parser)

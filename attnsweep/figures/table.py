@@ -19,7 +19,7 @@ from attnsweep.core.clean import cleaned, in_markdown
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.text import words
-from attnsweep.figures.arguments import add_place, add_runtime, add_where, command_parser
+from attnsweep.figures.arguments import add_results, add_runtime, add_where, command_parser
 from attnsweep.results.loading import load
 
 # Transcribed from the README "Attention", Experiment Three, of the experiments that this project grew from.
@@ -306,7 +306,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of `given`."""
     parser = command_parser("table", __doc__)
     add = parser.add_argument
-    add_place(parser)
+    add_results(parser)
     text = "the axes to set side by side, such as depth,heads; default: all that vary"
     add("--by", type=words, action="extend", default=[], metavar="AXIS[,AXIS]", help=text)
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")

@@ -19,16 +19,16 @@ EXPORTS: Mapping[str, Export] = {
 }  # fmt: skip
 
 
-def export(form: str, trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
+def export(form: str, trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
     """Writes results in a form of `EXPORTS`; returns what was written, in words. Raises UserError."""
-    above = place.absolute().parent
+    above = path.absolute().parent
     if form != "tensorboard" and not os.path.isdir(above):
-        raise UserError(f"{place} lies in no folder that is there; make it, or name another place")
-    if form != "tensorboard" and os.path.isdir(place):
-        raise UserError(f"{place} is a folder; name a file in it")
+        raise UserError(f"{path} lies in no folder that is there; make it, or name another place")
+    if form != "tensorboard" and os.path.isdir(path):
+        raise UserError(f"{path} is a folder; name a file in it")
     try:
-        return EXPORTS[form](cleaned(trials), epochs, files.make_folder(above) / place.absolute().name)
+        return EXPORTS[form](cleaned(trials), epochs, files.make_folder(above) / path.absolute().name)
     except OSError as error:
         raise UserError(
-            f"{place} cannot be written ({error.strerror or error}); name another place"
+            f"{path} cannot be written ({error.strerror or error}); name another place"
         ) from error

@@ -14,11 +14,11 @@ from attnsweep.core.errors import UserError
 
 
 @contextlib.contextmanager
-def database(place: Path) -> Iterator[str]:
-    """The URL of an SQLite file that is made elsewhere, and stands at `place` once it is whole. Raises
+def database(path: Path) -> Iterator[str]:
+    """The URL of an SQLite file that is made elsewhere, and stands at `path` once it is whole. Raises
     UserError where something stands there: others may have written into it; also where there is no room.
     """
-    refuse_existing(place)
+    refuse_existing(path)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder, "made.db")
         try:
@@ -28,7 +28,7 @@ def database(place: Path) -> Iterator[str]:
                 raise
             where = Path(folder).parent
             raise UserError(f"no database can be made in {where} ({cause}); set TMPDIR to another") from error
-        files.replace(place, scratch.read_bytes())
+        files.replace(path, scratch.read_bytes())
 
 
 def cause_in_sqlite(error: BaseException | None) -> sqlite3.OperationalError | None:
@@ -39,27 +39,27 @@ def cause_in_sqlite(error: BaseException | None) -> sqlite3.OperationalError | N
 
 
 @contextlib.contextmanager
-def folder(place: Path) -> Iterator[Path]:
-    """A folder that is made elsewhere, and stands at `place` once it is whole. Raises UserError where
+def folder(path: Path) -> Iterator[Path]:
+    """A folder that is made elsewhere, and stands at `path` once it is whole. Raises UserError where
     something stands there: of two curves of a trial TensorBoard would draw one.
     """
-    refuse_existing(place)
+    refuse_existing(path)
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch)
         try:
-            for file in (path for path in Path(scratch).rglob("*") if path.is_file()):
-                copy = place / file.relative_to(scratch)
+            for file in filter(Path.is_file, Path(scratch).rglob("*")):
+                copy = path / file.relative_to(scratch)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
         except OSError:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def refuse_existing(place: Path) -> None:
-    """Raises UserError where there is something at `place`."""
-    if os.path.lexists(place):
-        raise UserError(f"{place} is there already; delete it, or name another place")
+def refuse_existing(path: Path) -> None:
+    """Raises UserError where there is something at `path`."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already; delete it, or name another place")
 
 
 def plain(value: Any) -> Any:

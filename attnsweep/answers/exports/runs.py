@@ -63,14 +63,14 @@ def measures(epoch: Mapping[str, Any]) -> dict[str, Any]:
     return {**floats, "epoch": int(epoch["epoch"])}
 
 
-def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
-    """A run for each done trial in the folder `place`: its learning curve, hyperparameters and results."""
+def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
+    """A run for each done trial in the folder `path`: its learning curve, hyperparameters and results."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("this needs tensorboardX; install it: pip install tensorboardX") from error
     runs = runs_of(selection.done(trials), epochs)
-    with folder(place) as scratch:
+    with folder(path) as scratch:
         for run in runs:
             with SummaryWriter(str(scratch / run.row["trial_id"])) as writer:
                 for epoch in run.curve:
@@ -80,8 +80,8 @@ def to_tensorboard(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> s
     return counted(len(runs), "run")
 
 
-def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
-    """An experiment for each data set in the SQLite file `place` (`mlflow ui --backend-store-uri` opens it),
+def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
+    """An experiment for each data set in the SQLite file `path` (`mlflow ui --backend-store-uri` opens it),
     with a run for each trial of any status: its learning curve, parameters, results, and why it failed.
     MLflow cuts texts of thousands of characters.
     """
@@ -95,8 +95,8 @@ def to_mlflow(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if len(trials) >= MANY:
         log.warning("writing %s; MLflow takes some 30 ms for each", counted(len(trials), "run"))
-    artifacts = place.absolute().with_name("mlartifacts").as_uri()  # a folder that nothing is put into
-    with database(place) as url:
+    artifacts = path.absolute().with_name("mlartifacts").as_uri()  # a folder that nothing is put into
+    with database(path) as url:
         client = MlflowClient(url)
         for dataset, rows in selection.plain(trials).groupby("dataset", sort=False):
             experiment = experiment_of(client, clean(dataset)[:LONGEST_NAME] or "?", artifacts)

@@ -13,8 +13,8 @@ from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 
 
-def to_optuna(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
-    """A study for each data set and cost in the SQLite file `place`, a trial for each setting: its objectives
+def to_optuna(trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
+    """A study for each data set and cost in the SQLite file `path`, a trial for each setting: its objectives
     are the cost and the quality on validation, so that `best_trials` is `attnsweep.front`.
     """
     try:
@@ -23,7 +23,7 @@ def to_optuna(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
         raise UserError("this needs Optuna; install it: pip install 'attnsweep[optuna]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     written, remarks = [], list[str]()
-    with database(place) as url:
+    with database(path) as url:
         for dataset, settings, selects in by_dataset(trials, remarks):
             for cost in ("latency_ms_p50", "params"):
                 if (known := settings.dropna(subset=[cost])).empty:

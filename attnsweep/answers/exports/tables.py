@@ -19,14 +19,14 @@ LATEX: dict[int, str] = str.maketrans({  # what LaTeX would read more into
 HIDDEN = ("test_right",)  # bits, which no other tool reads
 
 
-def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
-    """All trials, of any status, as the file `place`; the columns of which none has a value are left out."""
+def to_csv(trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
+    """All trials, of any status, as the file `path`; the columns of which none has a value are left out."""
     kept = trials.drop(columns=[name for name in HIDDEN if name in trials]).dropna(axis="columns", how="all")
-    files.replace(place, kept.to_csv(index=False).encode())
+    files.replace(path, kept.to_csv(index=False).encode())
     return f"{counted(len(kept), 'trial')}, {kept.shape[1]} columns"
 
 
-def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
+def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> str:
     """The settings of each data set as a table for `booktabs`: quality on test with its interval, costs."""
     trials, rows, remarks = selection.plain(trials), [], list[str]()
     for dataset in selection.done(trials)["dataset"].unique():
@@ -43,7 +43,7 @@ def to_latex(trials: pd.DataFrame, epochs: pd.DataFrame, place: Path) -> str:
     lines = [" & ".join(clean(cell).translate(LATEX) for cell in row) + r" \\" for row in (heads, *rows)]
     begin = [r"% needs \usepackage{booktabs}", r"\begin{tabular}{lllrr}", r"\toprule", lines[0], r"\midrule"]
     text = "\n".join([*begin, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
-    files.replace(place, text.encode())
+    files.replace(path, text.encode())
     return "; ".join([counted(len(rows), "setting"), *remarks])
 
 

@@ -18,7 +18,7 @@ from attnsweep.core.clean import clean
 from attnsweep.core.errors import UserError
 from attnsweep.core.terminal import exit_status
 from attnsweep.core.version import __version__, installed
-from attnsweep.figures.arguments import add_place, add_where
+from attnsweep.figures.arguments import add_results, add_where
 from attnsweep.figures.canvas import LOOKS, SPARE
 from attnsweep.results.loading import load
 from attnsweep.results.store import Store
@@ -146,7 +146,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m attnsweep report", description="One page that says what results say; opened offline."
     )
     add = parser.add_argument
-    add_place(parser)
+    add_results(parser)
     add("-o", "--out", type=Path, default=Path("report.html"), help="the file; default report.html")
     add_where(parser)
     add("--watch", action="store_true", help="keep it current while a sweep runs; the open page follows")

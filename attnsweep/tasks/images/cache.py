@@ -56,41 +56,41 @@ class Undecoded:
     images: Callable[[], Iterable[tuple[str, int, np.ndarray]]]
 
 
-def place_of(data_dir: Path, sha256: str, side: int) -> Path:
+def folder_of(data_dir: Path, sha256: str, side: int) -> Path:
     """The folder of a set of this checksum, at this size."""
     return data_dir / "decoded" / f"{sha256[:16]}-{side}px-v{VERSION}"
 
 
-def provided(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> Pixels:
-    """The images of a set: mapped from its place, into which they are decoded where they are not there yet;
+def provided(folder: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> Pixels:
+    """The images of a set: mapped from its folder, into which they are decoded where they are not there yet;
     where that cannot be written, in this process's own memory.
 
     Raises UserError as decoding does.
     """
-    if (found := opened(place, sha256)) is None:
+    if (found := opened(folder, sha256)) is None:
         try:
-            build(place, sha256, undecoded)
-            found = opened(place, sha256)
+            build(folder, sha256, undecoded)
+            found = opened(folder, sha256)
         except OSError as error:
-            log.info("%s", unwritten(place, error))
+            log.info("%s", unwritten(folder, error))
     return found or in_memory(undecoded())
 
 
-def unwritten(place: Path, error: OSError) -> str:
+def unwritten(folder: Path, error: OSError) -> str:
     """The sentence about a place that cannot be written."""
     return (
-        f"decoded images cannot be kept in {place.parent} ({error.strerror or reason(error)}): "
+        f"decoded images cannot be kept in {folder.parent} ({error.strerror or reason(error)}): "
         "each worker decodes them in memory of its own"
     )
 
 
-def opened(place: Path, sha256: str) -> Pixels | None:
+def opened(folder: Path, sha256: str) -> Pixels | None:
     """The set at a place, mapped read-only; None where there is none, or not what was written."""
     try:
-        manifest = json.loads(files.read(place / MANIFEST))
-        if manifest["sha256"] != sha256 or not is_whole(place, manifest["files"]):
+        manifest = json.loads(files.read(folder / MANIFEST))
+        if manifest["sha256"] != sha256 or not is_whole(folder, manifest["files"]):
             return None
-        arrays = {name: mapped(place / name) for name in manifest["files"]}
+        arrays = {name: mapped(folder / name) for name in manifest["files"]}
         names = manifest["parts"]
         parts = {name: (arrays[f"{name}-images.npy"], arrays[f"{name}-labels.npy"]) for name in names}
         return Pixels(parts, tuple(manifest["mean"]), tuple(manifest["std"]))
@@ -98,17 +98,17 @@ def opened(place: Path, sha256: str) -> Pixels | None:
         return None
 
 
-def is_whole(place: Path, digests: Mapping[str, str]) -> bool:
+def is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
     """Whether files have their checksums, which are computed once a day: until then, the very files that had
     them have them. Raises one of DAMAGED where one is no file.
     """
-    marks = {name: mark_of(place / name) for name in digests}
-    if marks == known_whole(place):
+    marks = {name: mark_of(folder / name) for name in digests}
+    if marks == known_whole(folder):
         return True
-    if any(files.sha256_of(place / name) != digest for name, digest in digests.items()):
+    if any(files.sha256_of(folder / name) != digest for name, digest in digests.items()):
         return False
     with contextlib.suppress(OSError):  # a folder that others may only read: each process computes them
-        note_whole(place, marks)
+        note_whole(folder, marks)
     return True
 
 
@@ -118,17 +118,17 @@ def mark_of(path: Path) -> list[int]:
     return [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
 
 
-def note_whole(place: Path, marks: Mapping[str, list[int]]) -> None:
+def note_whole(folder: Path, marks: Mapping[str, list[int]]) -> None:
     """Notes that the files of these marks have just been found whole. Raises OSError."""
-    files.replace(place / CHECKED, json.dumps({"at": time.time(), "files": marks}).encode())
+    files.replace(folder / CHECKED, json.dumps({"at": time.time(), "files": marks}).encode())
 
 
-def known_whole(place: Path) -> dict[str, list[int]] | None:
+def known_whole(folder: Path) -> dict[str, list[int]] | None:
     """The marks of the files that were whole when somebody last looked; None where that was too long ago, or
     so soon after they were written that they may have been written to since.
     """
     try:
-        found: dict[str, Any] = json.loads(files.read(place / CHECKED))
+        found: dict[str, Any] = json.loads(files.read(folder / CHECKED))
         marks: dict[str, list[int]] = found["files"]
         written = max(changed_ns for *_, changed_ns in marks.values()) / 1e9
         return marks if written + TICK_S <= found["at"] <= time.time() <= found["at"] + CHECKED_S else None
@@ -157,50 +157,50 @@ def header(content: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def build(place: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
-    """Decodes a set into its place, unless another process of this machine does so meanwhile.
+def build(folder: Path, sha256: str, undecoded: Callable[[], Undecoded]) -> None:
+    """Decodes a set into its folder, unless another process of this machine does so meanwhile.
 
     Raises OSError where it cannot be written, UserError as decoding does; nothing of it is left then.
     """
-    made = [folder for folder in (place.parent, place.parent.parent) if not folder.exists()]
-    place.parent.mkdir(parents=True, exist_ok=True)
+    made = [parent for parent in (folder.parent, folder.parent.parent) if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files.locked(place.with_suffix(".lock"), place.name, wait=True, leave=False):
-            if opened(place, sha256):
+        with files.locked(folder.with_suffix(".lock"), folder.name, wait=True, leave=False):
+            if opened(folder, sha256):
                 return
-            clear_drafts(place)
-            draft = place.parent / f".{place.name}-{secrets.token_hex(8)}"
+            clear_drafts(folder)
+            draft = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
             draft.mkdir()
             try:
                 source = undecoded()
                 write(draft, sha256, source)
-                put_in_place(draft, place)
+                put_in_place(draft, folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-            clear_superseded(place, source.name, sha256)
+            clear_superseded(folder, source.name, sha256)
     except BaseException:
         with contextlib.suppress(OSError):  # others have put something there
-            for folder in made:
-                folder.rmdir()
+            for parent in made:
+                parent.rmdir()
         raise
 
 
-def clear_drafts(place: Path) -> None:
+def clear_drafts(folder: Path) -> None:
     """Deletes what processes that were killed have left of this set, and of others in its folder."""
-    for draft in place.parent.glob(".*px-v*-*"):
-        of = place.with_name("-".join(draft.name[1:].split("-")[:3]))
+    for draft in folder.parent.glob(".*px-v*-*"):
+        of = folder.with_name("-".join(draft.name[1:].split("-")[:3]))
         with contextlib.ExitStack() as others:
             try:
-                if of != place:
+                if of != folder:
                     others.enter_context(files.locked(of.with_suffix(".lock"), of.name, leave=False))
             except OSError:  # it is being made
                 continue
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def clear_superseded(place: Path, name: str, sha256: str) -> None:
+def clear_superseded(folder: Path, name: str, sha256: str) -> None:
     """Deletes what was decoded of a source of this name before it changed, unless a process uses it."""
-    for other in place.parent.glob("[!.]*px-v*/"):
+    for other in folder.parent.glob("[!.]*px-v*/"):
         try:
             manifest = json.loads(files.read(other / MANIFEST))
             if manifest["dataset"] == name and manifest["sha256"] != sha256:
@@ -209,30 +209,30 @@ def clear_superseded(place: Path, name: str, sha256: str) -> None:
             continue
 
 
-def clear_unused(place: Path) -> None:
+def clear_unused(folder: Path) -> None:
     """Deletes a set. Raises OSError where a process has it mapped, or it may not be deleted."""
     with contextlib.ExitStack() as stack:
-        for path in place.glob("*.npy"):
+        for path in folder.glob("*.npy"):
             fcntl.flock(stack.enter_context(files.reading(path)), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        doomed = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
-        place.rename(doomed)
+        doomed = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
+        folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-    log.info("deleted %s, whose source has changed since", place)
+    log.info("deleted %s, whose source has changed since", folder)
 
 
 def size_of(data_dir: Path) -> tuple[int, int]:
     """How many sets there are, and their bytes."""
-    places = [*(data_dir / "decoded").glob("[!.]*px-v*/")]
-    return len(places), sum(path.stat().st_size for place in places for path in place.iterdir())
+    folders = [*(data_dir / "decoded").glob("[!.]*px-v*/")]
+    return len(folders), sum(path.stat().st_size for folder in folders for path in folder.iterdir())
 
 
-def put_in_place(draft: Path, place: Path) -> None:
+def put_in_place(draft: Path, folder: Path) -> None:
     """Renames what is finished, over what may have been damaged."""
-    if place.exists():
+    if folder.exists():
         damaged = draft.with_name(f"{draft.name}-damaged")
-        place.rename(damaged)
+        folder.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
-    draft.rename(place)
+    draft.rename(folder)
 
 
 def write(draft: Path, sha256: str, undecoded: Undecoded) -> None:

@@ -231,7 +231,7 @@ def pixels(
         assert found is not None
         known = found.checksum(data_dir)
     with quiet():
-        return cache.provided(cache.place_of(data_dir, known, image_size), known, undecoded)
+        return cache.provided(cache.folder_of(data_dir, known, image_size), known, undecoded)
 
 
 def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
@@ -243,7 +243,7 @@ def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
     if dataset == DATASETS["digits"]:
         return
     known = dataset.checksum(data_dir)
-    place, advance = cache.place_of(data_dir, known, dataset.image_size), when_slow(progress)
+    folder, advance = cache.folder_of(data_dir, known, dataset.image_size), when_slow(progress)
 
     def undecoded() -> Undecoded:
         if dataset.own:
@@ -252,20 +252,20 @@ def decode(dataset: ImageSet, data_dir: Path, progress: Progress) -> None:
 
     with quiet():
         try:
-            if not cache.opened(place, known):
-                cache.build(place, known, undecoded)
-            held(place, known)
+            if not cache.opened(folder, known):
+                cache.build(folder, known, undecoded)
+            held(folder, known)
         except OSError as error:
-            log.warning("%s", cache.unwritten(place, error))
+            log.warning("%s", cache.unwritten(folder, error))
             if dataset.own:
                 for _ in undecoded().images():
                     pass
 
 
 @functools.cache
-def held(place: Path, sha256: str) -> Pixels | None:
+def held(folder: Path, sha256: str) -> Pixels | None:
     """A decoded set, mapped for as long as its trials may run, so that nobody deletes it; see `forget`."""
-    return cache.opened(place, sha256)
+    return cache.opened(folder, sha256)
 
 
 def when_slow(progress: Progress) -> Progress:

@@ -18,7 +18,7 @@ def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
     """Why images of these digests cannot be decoded, by their indices; None where nobody has tried."""
     sha256 = checksum(digests)
     try:
-        kept = json.loads(files.read(place_of(folder, sha256)))
+        kept = json.loads(files.read(path_of(folder, sha256)))
         return {int(i): str(why) for i, why in kept["faults"].items()} if kept["sha256"] == sha256 else None
     except DAMAGED:
         return None
@@ -27,13 +27,13 @@ def known(folder: Path, digests: Sequence[bytes]) -> dict[int, str] | None:
 def keep(folder: Path, digests: Sequence[bytes], faults: Mapping[int, str]) -> None:
     """Keeps what was found out, where the folder can be written."""
     sha256 = checksum(digests)
-    place, content = place_of(folder, sha256), json.dumps({"sha256": sha256, "faults": faults})
+    path, content = path_of(folder, sha256), json.dumps({"sha256": sha256, "faults": faults})
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(place, content.encode(errors="surrogateescape"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, content.encode(errors="surrogateescape"))
 
 
-def place_of(folder: Path, sha256: str) -> Path:
+def path_of(folder: Path, sha256: str) -> Path:
     """Beside the decoded images."""
     return folder / "decoded" / f"unreadable-{sha256[:16]}.json"
 
