@@ -575,8 +575,9 @@ def test_a_long_wall_is_boxes_end_to_end(tmp_path: Path, length: float, count: i
 @pytest.mark.parametrize("shape", ["<circle><radius>20</radius></circle>", rectangle(60, 40)])
 def test_what_is_longer_than_a_lorry_and_no_wall_is_left_out(tmp_path: Path, shape: str) -> None:
     hall = polygon(np.array([[0, 9], [60, 9], [60, 50], [59, 50], [59, 10], [0, 10]]))
+    edge = "".join(rectangle(1, 0.2, f"<center><x>{x}</x><y>{x}</y></center>") for x in range(9))
     moving = obstacle(6, along_x(81, x=20, y=3.5)).replace(rectangle(4.5, 1.8), rectangle(60, 2))
-    for one in (standing(shape), standing(hall), moving):
+    for one in (standing(shape), standing(hall), standing(edge), moving):
         assert only_log(write(tmp_path, scenario(ROAD, one, obstacle(5, along_x(81))))).kind.tolist() == [CAR]
 
 

@@ -16,6 +16,7 @@ GROUPS = ("shape", "shapeGroup", "absoluteShapeGroup", "semiTrailerTruckShape")
 THINNEST = 0.1  # m, of what is drawn as a line or a point
 ALIKE = 1e-6  # rad; axes that are equally near to the heading but for rounding
 HOLLOW = 0.5  # of a box, below which a shape leaves too much of it free
+MOST_PARTS = 8  # of a shape; more are the drawn edge of a road, and would take the places of 24 agents
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def box_of(shape: Element | None, where: str, *, along: bool) -> Box:
 def boxes_of(shape: Element | None, where: str) -> list[Box]:
     """The boxes of what stands: one around all of its shape, or, where that leaves more than half of the box
     free, as two walls do that meet at a corner, one around each part. A wall of more than 30 m is several
-    boxes end to end; whatever else is longer, such as a building, is none.
+    boxes end to end; whatever else is longer, such as a building, or has more than 8 parts, is none.
 
     Raises UserError where there is no shape.
     """
@@ -59,6 +60,8 @@ def boxes_of(shape: Element | None, where: str) -> list[Box]:
     parts = [points for part in shape or () for points in outlines(part, where) if len(points)]
     if max(whole.size) <= LONGEST and not is_hollow(whole, parts):
         return [whole]
+    if len(parts) > MOST_PARTS:
+        return []
     found = [(least_box(points, along=False), points) for points in parts]
     walls = [box for box, points in found if max(box.size) <= LONGEST or not is_hollow(box, [points])]
     return [piece for wall in walls for piece in pieces(wall)]
