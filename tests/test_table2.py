@@ -117,6 +117,16 @@ def test_the_interval_of_one_seed_is_the_bootstraps_over_maps(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_score_has_its_own_interval_whether_maps_were_driven_or_not(tmp_path: Path) -> None:
+    rows = [trial_row(stages=stages) for stages in ("id10", "id12")]
+    rows[0] |= {"test_map_scores": None, "test_score_low": 0.41, "test_score_high": 0.63}  # recorded traffic
+    rows[1] |= {"test_score_low": 0.5, "test_score_high": 0.5}
+    at = [measure.name for measure in table2.MEASURES].index("score")
+    found = [row.cells[at] for row in rows_of(frame_of(tmp_path, rows))]
+    assert found == [table2.Cell(0.5, 0.41, 0.63), table2.Cell(0.5)]
+
+
+@pytest.mark.slow
 def test_no_interval_leaves_what_there_can_be(tmp_path: Path) -> None:
     frame = frame_of(tmp_path, [trial_row(stages="id1", seed=seed) for seed in (0, 4)])
     cell = rows_of(frame)[0].cells[0]

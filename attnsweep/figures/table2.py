@@ -3,6 +3,7 @@ what each task is worth then, as Markdown and as a figure.
 
 Every cell has its 95 % interval: of several seeds that of their mean by Student's t; of one seed by bootstrap
 over test maps, whose own values (`test_map_measures`) are drawn anew and whose mean is moved to the cell's.
+The score has an interval of its own, over maps, or over samples of recorded traffic.
 """
 
 import json
@@ -132,8 +133,11 @@ def cell(group: pd.DataFrame, measure: Measure) -> Cell | None:
         return None
     if len(values) > 1:
         return within(of_seeds(values.to_numpy()), measure)
-    maps = map_values(group.loc[values.index[0]], measure)
-    return within(of_maps(float(values.iloc[0]), maps), measure)
+    value, row = float(values.iloc[0]), group.loc[values.index[0]]
+    if measure.columns == ("test_score",):  # which knows its interval, among recorded traffic, too
+        low, high = (float(row.get(f"test_score_{end}", np.nan)) for end in ("low", "high"))
+        return Cell(value, low, high) if low < high else Cell(value)
+    return within(of_maps(value, map_values(row, measure)), measure)
 
 
 def within(one: Cell, measure: Measure) -> Cell:
@@ -165,8 +169,6 @@ def map_values(row: pd.Series, measure: Measure) -> np.ndarray:
     """The measure on each test map (n,) that has one; of counts as if all maps were like it."""
     names = [column.removeprefix("test_") for column in measure.columns]
     lists = json.loads(row["test_map_measures"]) if isinstance(row.get("test_map_measures"), str) else {}
-    if names == ["score"] and isinstance(row.get("test_map_scores"), str):
-        lists = {"score": json.loads(row["test_map_scores"])}
     if not all(name in lists for name in names):
         return np.zeros(0)
     values = np.array([lists[name] for name in names], dtype=float).mean(axis=0)
