@@ -33,6 +33,7 @@ MOTOR_VEHICLES = {"vehicle", "car", "truck", "bus", "motorcycle", "priorityVehic
 STOPS = ("red", "yellow", "redYellow")  # colours of a light at which one does not drive
 EDGE = 0.8  # m, drivable beyond a lane's outer edge, of which recorded drivers use up to 0.6
 Light = tuple[Floats, list[bool], float]  # see `lights_of`
+SIDES = ("left", "right")
 SAME = 1e-9  # of a bound's length; breakpoints that are closer are one
 
 
@@ -172,10 +173,8 @@ def lanelet_of(element: Element, path: Path) -> Lanelet | None:
     """
     where = f"{path}: lanelet {element.get('id')}"
     bounds = [element.find(tag) for tag in ("leftBound", "rightBound")]
-    names = (f"{where}, left", f"{where}, right")
-    sides = [bound_points(bound, name) for bound, name in zip(bounds, names, strict=True)]
-    repeats = any(len(kept) < len(points_in(bound, where)) for bound, kept in zip(bounds, sides, strict=True))
-    left, right = paired(sides[0], sides[1], by_order=len(sides[0]) == len(sides[1]) and not repeats)
+    points = [bound_points(bound, f"{where}, {side}") for bound, side in zip(bounds, SIDES, strict=True)]
+    left, right = paired(*points)
     if len(geometry.distinct((left + right) / 2)) == 1:
         return None
     neighbours = [element.find(tag) for tag in ("adjacentLeft", "adjacentRight")]
@@ -218,19 +217,21 @@ def stop_of(
 
 
 def bound_points(bound: Element | None, where: str) -> Floats:
-    """The points (n, 2) of a bound, none like the one before it."""
+    """The points (n, 2) of a bound."""
     points = points_in(bound, f"{where} bound")
     if len(points) < 2:
         raise UserError(f"{where} bound has {counted(len(points), 'point')}; it takes 2 for a line")
-    return geometry.distinct(points)
+    return points
 
 
-def paired(left: Floats, right: Floats, *, by_order: bool) -> tuple[Floats, Floats]:
+def paired(left: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Two bounds with equally many points (n, 2), which lie across from each other: their own points in their
-    order, as the format has it, or else the points at those shares of the way along each at which either has
-    a breakpoint. Neither line moves.
+    order, as the format has it, or else, where one is repeated or missing, the points at those shares of the
+    way along each at which either has a breakpoint. Neither line moves.
     """
-    if by_order:
+    given = len(left) + len(right)
+    left, right = geometry.distinct(left), geometry.distinct(right)
+    if 2 * len(left) == 2 * len(right) == given:
         return left, right
     if min(len(left), len(right)) == 1:  # a triangle
         wider = np.broadcast_shapes(left.shape, right.shape)
