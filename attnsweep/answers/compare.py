@@ -74,15 +74,15 @@ def of_folders(a: pd.DataFrame, b: pd.DataFrame, quality: str | None = None) -> 
         paired_differences(name, ours[key], theirs[key], quality)
         for name, key in zip(names, common, strict=True)
     ]
-    found = compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
+    comparison = compared(pairs, quality, (len(ours) - len(common), len(theirs) - len(common)))
     same = sum(
         ours[key]["trial_id"].isin(theirs[key]["trial_id"]).all() and not pair.by_seed.any()
         for key, pair in zip(common, pairs, strict=True)
     )
     if not same:
-        return found
+        return comparison
     remark = f"{same} of {len(common)} are the same trials in both, and differ by nothing"
-    return replace(found, remarks=(*found.remarks, remark))
+    return replace(comparison, remarks=(*comparison.remarks, remark))
 
 
 def of_settings(frame: pd.DataFrame, a: str, b: str, quality: str | None = None) -> Comparison:
@@ -170,12 +170,12 @@ def compared(pairs: Sequence[PairedDifferences], quality: str, alone: tuple[int,
     moved = doubt.changes(shares, noise, spread, seeds, DRAWS, chance, pseudo=PSEUDO, alike=True)
     means = np.array([pair.by_seed.mean() for pair in pairs])
     drawn = doubt.bounded(means[:, None] + moved, quality, -1.0, 1.0)
-    found = tuple(
+    differing = tuple(
         Pair(pair.label, pair.one, pair.other, len(pair.by_seed), Difference.of(mean, draws))
         for pair, mean, draws in zip(pairs, means, drawn, strict=True)
     )
     overall = Difference.of(means.mean(), drawn.mean(axis=0))
-    return Comparison(quality, found, overall, alone, remarks(pairs, quality))
+    return Comparison(quality, differing, overall, alone, remarks(pairs, quality))
 
 
 def remarks(pairs: Sequence[PairedDifferences], quality: str) -> tuple[str, ...]:

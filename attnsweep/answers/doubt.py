@@ -160,10 +160,10 @@ def of_examples(
     for begin in range(0, draws, AT_ONCE):
         many = min(AT_ONCE, draws - begin)
         times = chance.multinomial(examples, np.full(examples, 1 / examples), size=many).astype(np.float32)
-        found = apart @ times[:, : right.shape[1]].T
+        sums = apart @ times[:, : right.shape[1]].T
         for j in range(len(pseudo)):
-            found += drawn[:, [j]] * chance.poisson(1, (1 if alike else len(found), many))
-        moved[known, begin : begin + many] = found
+            sums += drawn[:, [j]] * chance.poisson(1, (1 if alike else len(sums), many))
+        moved[known, begin : begin + many] = sums
     moved[known] = moved[known] / examples + means - shares.mean(axis=1, keepdims=True)
     return moved
 

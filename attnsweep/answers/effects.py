@@ -102,9 +102,9 @@ def effects(
     how = how or (GRID if is_grid(levels, len(y)) else FOREST)
     if how == FOREST:
         return Effects(FOREST, quality, len(y), by_forest(rows[axes], y, 0, nulls), ())
-    found, pairs, noise = by_variance(levels, y)
-    ends = doubt.bounded(np.array([[one.low, one.high] for one in found]), quality, -1.0, 1.0).tolist()
-    bounded = (replace(one, low=low, high=high) for one, (low, high) in zip(found, ends, strict=True))
+    of_axes, pairs, noise = by_variance(levels, y)
+    ends = doubt.bounded(np.array([[one.low, one.high] for one in of_axes]), quality, -1.0, 1.0).tolist()
+    bounded = (replace(one, low=low, high=high) for one, (low, high) in zip(of_axes, ends, strict=True))
     return Effects(GRID, quality, len(y), tuple(bounded), pairs, noise)
 
 
@@ -279,9 +279,9 @@ def by_forest(axes: pd.DataFrame, y: np.ndarray, seed: int, nulls: int) -> tuple
         )
     features = np.column_stack([as_numbers(axes[name]) for name in axes])
     chance = np.random.default_rng(seed)
-    found = importances(features, y, chance)  # (folds, axes)
+    importance = importances(features, y, chance)  # (folds, axes)
     largest = by_chance(features, y, chance, nulls)
-    sizes, spread = found.mean(axis=0), found.std(axis=0, ddof=1)
+    sizes, spread = importance.mean(axis=0), importance.std(axis=0, ddof=1)
     reach = stats.t.ppf(1 - ERROR_RATE / 2, FOLDS - 1) * spread / np.sqrt(FOLDS)
     effects = []
     for name, size, r in zip(axes, sizes.tolist(), reach.tolist(), strict=True):

@@ -106,19 +106,19 @@ def importance(rows: pd.DataFrame) -> Page | None:
     done = selection.done(rows)
     some = done.sample(MOST_FOR_EFFECTS, random_state=0) if len(done) > MOST_FOR_EFFECTS else done
     try:
-        found = effects.effects(some, nulls=0)
+        result = effects.effects(some, nulls=0)
     except UserError:
         return None
-    scale = 100 if found.how == effects.GRID and doubt.is_fraction(found.quality) else 1
-    of = f"{counted(found.trials, 'trial')}{f' drawn from {len(done):,}' if len(some) < len(done) else ''}"
-    head = f"{found.quality} of {of}: {found.meaning}."
-    held = "Grey: not told from chance." if found.how == effects.GRID else "Not held against chance here."
-    axes = found.axes
+    scale = 100 if result.how == effects.GRID and doubt.is_fraction(result.quality) else 1
+    of = f"{counted(result.trials, 'trial')}{f' drawn from {len(done):,}' if len(some) < len(done) else ''}"
+    head = f"{result.quality} of {of}: {result.meaning}."
+    held = "Grey: not told from chance." if result.how == effects.GRID else "Not held against chance here."
+    axes = result.axes
     return {
         "names": [one.name for one in axes],
         "real": [one.is_real or math.isnan(one.p) for one in axes],
         **{end: numbers([scale * getattr(one, end) for one in axes]) for end in ("size", "low", "high")},
-        "unit": effects.SIZES[found.how] + (" (points)" if scale == 100 else ""),
+        "unit": effects.SIZES[result.how] + (" (points)" if scale == 100 else ""),
         "note": f"{head} Lines: 95 % intervals. {held} python -m attnsweep effects says more.",
     }
 
@@ -212,7 +212,7 @@ def of_runtimes(
     if latency.empty or "arch_id" not in settings:
         return []
     known = latency[latency["latency_ms_p50"] > 0].sort_values("measured_at")
-    found = []
+    columns = []
     for (runtime, device, batch), rows in known.groupby(["runtime", "measured_on", "batch"], sort=False):
         last = rows.drop_duplicates(["arch_id", "precision"], keep="last").set_index(["arch_id", "precision"])
         keys = list(zip(settings["arch_id"], settings["precision"], strict=True))
@@ -223,8 +223,8 @@ def of_runtimes(
             if np.isfinite(values).any():
                 name, under = f"latency {percentile}", f"{runtime}, batch {batch:.0f}, {device}"
                 ends = (low, high) if percentile == "p50" else None
-                found.append((f"{name} {under}", clean(f"{name} (ms), {under}"), values, ends))
-    return found
+                columns.append((f"{name} {under}", clean(f"{name} (ms), {under}"), values, ends))
+    return columns
 
 
 def curves(

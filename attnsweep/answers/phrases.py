@@ -32,26 +32,26 @@ def seeds_in_words(seeds: int, begun: int | None = None) -> str:
 
 def remarks(sure: Doubt) -> list[str]:
     """What a reader has to know of intervals: of how many settings they say less than they seem to."""
-    settings, found = sure.settings, []
+    settings, sentences = sure.settings, []
     alone = settings[settings["seeds"].eq(1)]
     if len(alone):
         what = (
             "intervals and p_front are of the trials that ran, and do not know how another seed would do"
             if sure.of_trials else "their seeds' spread is that of the others"
         )  # fmt: skip
-        found.append(f"one seed alone: {len(alone)} of {len(settings)} settings; {what}")
+        sentences.append(f"one seed alone: {len(alone)} of {len(settings)} settings; {what}")
     lost = settings[settings["seeds_begun"] > settings["seeds"]]
     if len(lost):
         missing = int((lost["seeds_begun"] - lost["seeds"]).sum())
-        found.append(
+        sentences.append(
             f"{counted(missing, 'seed')} of {counted(len(lost), 'setting')} not done: means are of the others"
         )
     if sure.lost:
-        found.append(f"{counted(sure.lost, 'setting')} left out: none of their seeds is done")
+        sentences.append(f"{counted(sure.lost, 'setting')} left out: none of their seeds is done")
     blind = settings[settings["doubt_of"].isin([SEEDS, NOTHING])]
     if len(blind) and sure.quality == PER_EXAMPLE:
-        found.append(
+        sentences.append(
             f"{len(blind)} of {len(settings)} settings do not say which test examples were right: run them "
             "again for intervals that allow for the test set"
         )
-    return found
+    return sentences

@@ -28,8 +28,8 @@ def measure(task: Task, test: ExternalTest, results: str | Path, *, where: str |
     """
     test.require()
     screen, folders = terminal.screen(), folders_of(results)
-    found = load(results, all_columns=True)
-    rows = untested(task, test, selection.where(found, where), again=again)
+    trials = load(results, all_columns=True)
+    rows = untested(task, test, selection.where(trials, where), again=again)
     done = 0
     with sole_writer(Store(results), folders.runs):
         for trial_id, model, score in scores(test, rows, folders):

@@ -157,12 +157,12 @@ def connect(address: str | None, servers: contextlib.ExitStack) -> bool:
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     alone: dict[str, Any] = {**quiet, "address": "local", "include_dashboard": False}
-    found, mode = address or tokens.running(), os.environ.get(tokens.MODE)
-    if found in (None, "local"):
+    running, mode = address or tokens.running(), os.environ.get(tokens.MODE)
+    if running in (None, "local"):
         start_here(alone, servers)
         return True
     try:
-        attach(found, quiet)
+        attach(running, quiet)
         return False
     except UserError:
         raise

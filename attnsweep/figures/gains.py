@@ -69,8 +69,8 @@ def gains(frame: pd.DataFrame, axis: str, value: str, over: str) -> list[Gain]:
     pairs = sides[0].merge(sides[1][[*keys, quality]], on=keys, suffixes=("", "_over"))
     if pairs.empty:
         raise UserError(f"no two rows differ in {axis}={value} and {axis}={over} alone")
-    found = [gain_of(str(model), of[quality], of[f"{quality}_over"]) for model, of in pairs.groupby("model")]
-    return sorted(found, key=lambda gain: -gain.before)
+    gained = (gain_of(str(model), of[quality], of[f"{quality}_over"]) for model, of in pairs.groupby("model"))
+    return sorted(gained, key=lambda gain: -gain.before)
 
 
 def gain_of(model: str, after: pd.Series, before: pd.Series) -> Gain:

@@ -190,8 +190,8 @@ def held(path: str) -> Iterator[Lock]:
     """
     me, there = this_process(), object_at(path)
     store, _ = storage.opened(path)
-    found = wait_for_abandoned(there)
-    state = storage.patiently(store, lambda: there.write(me.note().encode(), found))
+    abandoned = wait_for_abandoned(there)
+    state = storage.patiently(store, lambda: there.write(me.note().encode(), abandoned))
     if state is None:
         raise Held(str(holder_of(there) or "another machine"))
     lock = Lock(there, me, state, threading.current_thread() is threading.main_thread())

@@ -76,13 +76,13 @@ def read_sweep(path: str | Path) -> Sweep:
     except (Exception, SystemExit) as error:
         raise UserError(f"{path}{line_of(error, path)}: {reason(error)}") from error
     if not isinstance(names.get("sweep"), Sweep):
-        found = (
+        fault = (
             "defines no variable `sweep`"
             if "sweep" not in names
             else f"sets sweep to a {type(names['sweep']).__name__}"
         )
         raise UserError(
-            f"{path} {found}; write: from attnsweep import Sweep; sweep = Sweep(model='vit', depth=6)"
+            f"{path} {fault}; write: from attnsweep import Sweep; sweep = Sweep(model='vit', depth=6)"
         )
     sweep: Sweep = names["sweep"]
     sweep.parts = tuple(relative_to_sweep(part, path.parent) for part in sweep.parts)

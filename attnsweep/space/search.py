@@ -159,15 +159,15 @@ class Cell:
 
     def recall(self, rows: Sequence[Row]) -> dict[str, Trial]:
         """Gives Optuna the results; returns the finished trials within the budget. Failed ones come first."""
-        found = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
-        final = {key: trial for key, (trial, row) in found.items() if row["status"] in FINAL}
+        known = {trial.trial_id: (trial, row) for row in rows if (trial := self.domains.trial_of(row))}
+        final = {key: trial for key, (trial, row) in known.items() if row["status"] in FINAL}
         margins = {key: self.budget.margins(trial, self.latency_of) for key, trial in final.items()}
         done = {key: trial for key, trial in final.items() if not worst(margins[key])}
         self.samplers = optuna_study.samplers(seed=len(done), constrained=bool(self.budget.limits))
         directions = [OBJECTIVES[key] for key in self.objectives]
         self.study = optuna_study.imported().create_study(directions=directions)
         self.counted |= done.keys()
-        for key, (trial, row) in found.items():
+        for key, (trial, row) in known.items():
             params = self.domains.params_of(row)
             if key in final:
                 values, space = self._values(trial, row), self.domains.space

@@ -2,6 +2,7 @@
 own, and the driver need not import torch.
 """
 
+import contextlib
 import math
 import statistics
 import tempfile
@@ -26,18 +27,15 @@ def seconds_of(
     """The estimated seconds of whole trials, by id. Trials whose steps fail or hang, or for which no time is
     left, are missing; all are, if trials use a GPU and there is none here.
     """
-    found: dict[str, float] = {}
+    known: dict[str, float] = {}
     until = time.monotonic() + budget_s
-    try:
-        for trial_id, seconds in child_process.results(
-            probed, list(trials), data_dir, gpu, seconds=PATIENCE_S
-        ):
-            found[trial_id] = seconds
+    results = child_process.results(probed, list(trials), data_dir, gpu, seconds=PATIENCE_S)
+    with contextlib.suppress(Exception):  # of a user's own model; what is known by then is worth something
+        for trial_id, seconds in results:
+            known[trial_id] = seconds
             if time.monotonic() > until:
                 break
-    except Exception:  # of a user's own model; what is known by then is worth something
-        pass
-    return found
+    return known
 
 
 def probed(trials: Sequence[Trial], data_dir: str, gpu: float) -> Iterator[tuple[str, float]]:

@@ -59,17 +59,16 @@ def frozen(settings: pd.DataFrame, cost: str, selects: str) -> list[Any]:
     kinds = {name: sorted({plain(value) for value in settings[name].dropna()}, key=str) for name in axes}
     choices = optuna.distributions.CategoricalDistribution
     spread = {name: choices(values) for name, values in kinds.items() if values}
-    found = []
+    quality, trials = pareto.judged_by(settings), []
     for _, row in settings.iterrows():
         params = {name: plain(row[name]) for name in spread if not pd.isna(row[name])}
         attributes = {"trial_id": row["trial_id"], "seeds": int(row["seeds"])}
-        quality = pareto.judged_by(settings)
         if quality in row and not pd.isna(row[quality]):
             attributes[quality] = float(row[quality])
-        found.append(
+        trials.append(
             optuna.trial.create_trial(
                 params=params, distributions={name: spread[name] for name in params},
                 values=[float(row[cost]), float(row[selects])], user_attrs=attributes,
             )
         )  # fmt: skip
-    return found
+    return trials

@@ -116,22 +116,22 @@ def shortened(names: Sequence[str]) -> str:
 
 def warnings(dataset: ImageSet) -> list[str]:
     """What makes results on a data set doubtful."""
-    found, few = [], dataset.val_size
+    lines, few = [], dataset.val_size
     if few < FEW:
-        found.append(
+        lines.append(
             f"  few images for validation, which selects the epoch: of {few} each is "
             f"{100 / few:.1f} points of val_acc"
         )
     if leaked := dataset.own.leaked() if dataset.own else []:
-        found.append(f"  of the test and, byte for byte, of another part too: {paired(leaked)}")
+        lines.append(f"  of the test and, byte for byte, of another part too: {paired(leaked)}")
     if contradictory := dataset.own.contradictory() if dataset.own else []:
-        found.append(f"  of one class and, byte for byte, of another too: {paired(contradictory)}")
+        lines.append(f"  of one class and, byte for byte, of another too: {paired(contradictory)}")
     same = Counter(map(spelt, dataset.classes))
     if twins := [name for name in dataset.classes if same[spelt(name)] > 1]:
-        found.append(f"  classes that may be the same: {', '.join(map(clean, twins))}")
+        lines.append(f"  classes that may be the same: {', '.join(map(clean, twins))}")
     if dataset.own and (missing := [name for name in dataset.classes if spelt(name) in MISSING]):
-        found.append(f"  classes that may be missing labels: {', '.join(map(clean, missing))}")
-    return found
+        lines.append(f"  classes that may be missing labels: {', '.join(map(clean, missing))}")
+    return lines
 
 
 def paired(names: Sequence[tuple[str, str]]) -> str:

@@ -68,14 +68,14 @@ def load(
 
     Raises UserError where files are missing, cannot be read, or have another checksum.
     """
-    found = datasets.pixels(
+    pixels = datasets.pixels(
         dataset, image_size, Path(data_dir), sha256=sha256, skip_unreadable=skip_unreadable
     )
     known = datasets.DATASETS.get(dataset)  # whose published statistics go before
-    mean, std = range_of((known and known.mean) or found.mean, (known and known.std) or found.std)
+    mean, std = range_of((known and known.mean) or pixels.mean, (known and known.std) or pixels.std)
     factor, offset = normalisation(mean, std)
     return Data(
-        **{part: split(found.parts[part], device) for part in ("train", "val", "test")},
+        **{part: split(pixels.parts[part], device) for part in ("train", "val", "test")},
         factor=factor.to(device),
         offset=offset.to(device),
     )

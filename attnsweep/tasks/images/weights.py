@@ -262,13 +262,13 @@ def head_of(build: "Callable[[Config], nn.Module]", config: Config) -> list[str]
         if wanted:
             raise
         return []
-    found = [key for key, value in one.items() if key not in other or other[key].shape != value.shape]
-    if wanted and not found:
+    head = [key for key, value in one.items() if key not in other or other[key].shape != value.shape]
+    if wanted and not head:
         raise UserError(
             f"{config['model']} has no head, as freeze and backbone_lr want one: none of its parameters "
             "depends on num_classes"
         )
-    return found
+    return head
 
 
 def tensors_of(model: "nn.Module") -> "State":

@@ -80,16 +80,16 @@ def read(name: str) -> Mapping[str, bytes]:
         return {"topics": python_topics().encode()}
     root = Path(name.removeprefix(PREFIX))
     try:
-        found = {path.relative_to(root).as_posix(): content_of(path) for path in paths_below(root)}
+        contents = {path.relative_to(root).as_posix(): content_of(path) for path in paths_below(root)}
     except OSError as error:
         hint = ", or text:python" + did_you_mean(root.name, ["python"])
         raise UserError(
             f"{clean(error.filename or root)} cannot be read ({error.strerror or error}); name a file, or a "
             f"folder of files{hint}"
         ) from error
-    if not found:
+    if not contents:
         raise UserError(f"{clean(root)} has no files; name a file of text, or a folder of such")
-    return found
+    return contents
 
 
 def python_topics() -> str:

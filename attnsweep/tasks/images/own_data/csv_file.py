@@ -73,23 +73,23 @@ def rows_of(file: Path) -> Iterator[Row]:
 
 def columns_of(file: Path, head: Sequence[str]) -> dict[str, int]:
     """Where path, label and part stand. Raises UserError where one of the first two stands nowhere."""
-    there = [name.strip().casefold() for name in head]
-    found = {
-        meaning: next(there.index(name) for name in names if name in there)
+    titles = [name.strip().casefold() for name in head]
+    columns = {
+        meaning: next(titles.index(name) for name in names if name in titles)
         for meaning, names in NAMES.items()
-        if set(names) & set(there)
+        if set(names) & set(titles)
     }
-    if lacking := [meaning for meaning in ("path", "label") if meaning not in found]:
+    if lacking := [meaning for meaning in ("path", "label") if meaning not in columns]:
         shown = ", ".join(name[:40] for name in head[:8]) or "nothing"
         raise refusal(
             file,
             f"its first row ({shown}) names no column {' and no '.join(lacking)}; write path,label there "
             "(and split, where the parts are given)",
         )
-    for place in found.values():
-        if (count := there.count(there[place])) > 1:
-            raise refusal(file, f"{count} columns are called {there[place]}; keep one of them")
-    return found
+    for column in columns.values():
+        if (count := titles.count(titles[column])) > 1:
+            raise refusal(file, f"{count} columns are called {titles[column]}; keep one of them")
+    return columns
 
 
 def row_of(file: Path, number: int, values: Sequence[str], at: Mapping[str, int], *, columns: int) -> Row:

@@ -30,14 +30,14 @@ def listed(root: Path) -> Listing:
         loose = sorted(path for path in lying if not is_ignored(path.name) and not path.is_dir())
     except OSError as error:
         raise refusal(root, f"{error.filename} cannot be read ({error.strerror})") from error
-    found = {
+    images = {
         part: {label: list(filter(is_image, paths)) for label, paths in classes.items()}
         for part, classes in files.items()
     }
-    check_folders(root, found, above, loose)
+    check_folders(root, images, above, loose)
     every = (path for classes in files.values() for paths in classes.values() for path in paths)
     entries, paths = [], []
-    for part, classes in found.items():
+    for part, classes in images.items():
         for label in sorted(classes):
             for path in classes[label]:
                 entries.append(Entry(name_of(root, path), label, part if above else None))
@@ -85,22 +85,22 @@ def part_folders(root: Path) -> dict[str, Path]:
     for part, folders in named.items():
         if len(folders) > 1:
             raise refusal(root, f"{names(folders)} are all the part {part!r}; keep one of them")
-    found = {part: folder for part, (folder,) in named.items()}
+    parts = {part: folder for part, (folder,) in named.items()}
     if classes := [folder for folder in others if any(map(is_image, files_below(folder)))]:
         raise refusal(
             root,
-            f"{names(found.values())} beside {names(classes)} could be parts or classes; move the classes "
+            f"{names(parts.values())} beside {names(classes)} could be parts or classes; move the classes "
             "into the parts, or give a class another name",
         )
-    if "train" not in found or len(found) == 1:
-        missing = "test" if "train" in found else "train"
-        alone = f", or name folder:{found['train']} to have a test drawn from it" if missing == "test" else ""
+    if "train" not in parts or len(parts) == 1:
+        missing = "test" if "train" in parts else "train"
+        alone = f", or name folder:{parts['train']} to have a test drawn from it" if missing == "test" else ""
         raise refusal(
-            root, f"{names(found.values())} without a part {missing!r}; add the folder {missing}{alone}"
+            root, f"{names(parts.values())} without a part {missing!r}; add the folder {missing}{alone}"
         )
-    if "test" not in found:
-        found["test"] = found.pop("val")
-    return {part: found[part] for part in ("train", "test", "val") if part in found}
+    if "test" not in parts:
+        parts["test"] = parts.pop("val")
+    return {part: parts[part] for part in ("train", "test", "val") if part in parts}
 
 
 def refuse_hidden_parts(root: Path, classes: Sequence[Path]) -> None:

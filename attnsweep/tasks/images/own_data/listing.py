@@ -62,18 +62,18 @@ def check(listing: Listing) -> None:
     parts = {entry.part for entry in listing.entries}
     if empty := [name for part, name in listing.named.items() if part not in parts]:
         raise refusal(listing.dataset, f"no image in {first_of(empty)}; add images, or leave the part out")
-    found: dict[str | None, set[str]] = {}
+    classes: dict[str | None, set[str]] = {}
     for entry in listing.entries:
-        found.setdefault(entry.part, set()).add(entry.label)
-    known = found[None] if None in found else found["train"]
+        classes.setdefault(entry.part, set()).add(entry.label)
+    known = classes[None] if None in classes else classes["train"]
     for part in ("test", "val"):
-        if strangers := sorted(found.get(part, set()) - known):
+        if strangers := sorted(classes.get(part, set()) - known):
             hint = did_you_mean(strangers[0], known)
             raise refusal(
                 listing.dataset,
                 f"classes of the {part} part that the training part lacks: {first_of(strangers)}{hint}",
             )
-    if missing := sorted(known - found.get("test", known)):
+    if missing := sorted(known - classes.get("test", known)):
         raise refusal(
             listing.dataset,
             f"classes of the training part that the test part lacks: {first_of(missing)}; add images",
