@@ -10,7 +10,7 @@ from test_planning_score import only
 from attnsweep.tasks.driving.judging import baselines, score
 from attnsweep.tasks.driving.judging.closed_loop import HANDOVER, drive
 from attnsweep.tasks.driving.judging.course import Course, course
-from attnsweep.tasks.driving.judging.replay import between, placement, replay, score_plans
+from attnsweep.tasks.driving.judging.replay import between, extended, placement, replay, score_plans
 from attnsweep.tasks.driving.planners import PLANNERS
 from attnsweep.tasks.driving.records import presets, scenes
 from attnsweep.tasks.driving.records.samples import Samples
@@ -380,6 +380,19 @@ def test_a_plan_of_nan_brakes_in_a_replay(recorded: Samples) -> None:
     driven = replay(recorded, np.full((len(recorded["plan"]), 8, 3), np.nan))
     assert np.isfinite(driven.state).all() and driven.lost.all()
     assert (np.diff(np.hypot(driven.state[..., EGO, 3], driven.state[..., EGO, 4]), axis=0) <= 1e-12).all()
+
+
+@pytest.mark.parametrize(("bad", "first"), [(np.nan, 0), (np.nan, 7), (np.inf, 3), (2e4, 5)])
+def test_a_plan_that_cannot_be_driven_scores_nothing_in_a_replay(
+    recorded: Samples, bad: float, first: int
+) -> None:
+    plans = extended(recorded)
+    sound = score_plans(recorded, plans)
+    plans[::2, first:] = bad
+    found = score_plans(recorded, plans)
+    assert (found.score[::2] == 0).all() and not found.success[::2].any() and (found.lost[::2] == 1).all()
+    np.testing.assert_array_equal(found.score[1::2], sound.score[1::2])
+    assert found.score[1::2].mean() > 0.9
 
 
 def test_between_key_frames_others_go_on_evenly() -> None:

@@ -1,5 +1,7 @@
 """Driving a plan among what was recorded: the non-reactive score of 4 s, which needs samples and no world."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,10 +28,14 @@ def score_plans(samples: Samples, plans: Floats) -> Scores:
     driven in the same way. Samples do not say which lights are red, nor of what kind the others are: no red
     light is run, and hitting what is parked costs all. Nobody is held up, for nobody reacts. The border of
     the road is that of `depth`, to about 0.2 m. Where the recording of the expert ends earlier (`plan_mask`),
-    so does the drive; where there is none at all, it is driven to its end, and any progress will do.
+    so does the drive; where there is none at all, it is driven to its end, and any progress will do. A plan
+    that cannot be driven scores nothing: within 4 s of braking nothing shows that nobody drives.
     """
     expert = replay(samples, extended(samples))
-    return score_drive(replay(samples, plans), gained(expert, counted(expert)))
+    driven = replay(samples, plans)
+    scores, can_be_driven = score_drive(driven, gained(expert, counted(expert))), driven.lost == 0
+    score, success = np.where(can_be_driven, scores.score, 0.0), scores.success & can_be_driven
+    return replace(scores, score=score, success=success)
 
 
 def replay(samples: Samples, plans: Floats) -> Drive:
