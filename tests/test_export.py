@@ -162,6 +162,7 @@ def test_a_link_is_replaced_and_not_followed(done: tuple[Path, dict[str, Row]], 
     assert not link.is_symlink() and (tmp_path / "other").read_text() == "theirs"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
     done: tuple[Path, dict[str, Row]], tmp_path: Path
@@ -170,6 +171,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
     assert "cannot be written (Permission denied)" in refused(done, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     done: tuple[Path, dict[str, Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_bf16_casts_a_copy_once_and_leaves_the_model() -> None:
     assert {tensor.dtype for tensor in tensors_of(found.call())} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_onnx_runtime_has_no_kernels_for_bf16_on_a_cpu() -> None:
     with pytest.raises(Unavailable, match="precision='bf16' finds no kernels for the CPU"):
         prepared("onnxruntime", VIT, precision="bf16")
