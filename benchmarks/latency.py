@@ -126,9 +126,9 @@ def burn() -> None:
         a = torch.tanh(a @ a)
 
 
-def in_turns(shown: Sequence[Case], meter: Meter, runtime: str, own_ms: float) -> list[Row]:
-    """The row of each case, measured as a sweep does it."""
-    asks = [Ask(Deployment(runtime), subject_of(case.config), own_ms) for case in shown]
+def in_turns(shown: Sequence[Case], meter: Meter, runtime: str) -> list[Row]:
+    """The row of each case, measured as a sweep does it, its times in units of the reference."""
+    asks = [Ask(Deployment(runtime), subject_of(case.config)) for case in shown]
     rows = {one.ask.subject.arch_id: one.row for one in meter.measure(asks) if one.ask.subject and one.row}
     return [rows[ask.subject.arch_id] for ask in asks if ask.subject]
 
@@ -138,7 +138,7 @@ def repeats(shown: Sequence[Case], count: int) -> list[Mapping[str, list[float]]
     found: list[dict[str, list[float]]] = [{case.name: [] for case in shown} for _ in WAYS]
     with Meter() as meter:
         for _ in range(count):
-            for case, row in zip(shown, in_turns(shown, meter, "eager", 1.0), strict=True):
+            for case, row in zip(shown, in_turns(shown, meter, "eager"), strict=True):
                 found[0][case.name].append(row["latency_rel"])
             for case in shown:
                 found[1][case.name].append(ratio(case.call))
@@ -212,15 +212,16 @@ def print_seconds(shown: Sequence[Case], runtimes: Sequence[str]) -> None:
         (reference,) = meter.measure([Ask(Deployment())])
         own_ms = reference.row["ms"] if reference.row else 1.0
         for runtime in runtimes:
-            in_turns(shown[:1], meter, runtime, own_ms)  # imports
+            in_turns(shown[:1], meter, runtime)  # imports
             began = time.perf_counter()
-            rows = in_turns(shown, meter, runtime, own_ms)
+            rows = in_turns(shown, meter, runtime)
             took = (time.perf_counter() - began) / len(shown)
             for case, row in zip(shown, rows, strict=True):
                 if row["error"]:
                     print(f"{case.name:<16}{runtime:<14}{row['error']}")
                     continue
-                numbers = f"{row['prepare_s']:>8.2f}{row['measure_s']:>10.2f}{row['latency_ms_p50']:>9.3f}"
+                ms = own_ms * row["latency_rel"]
+                numbers = f"{row['prepare_s']:>8.2f}{row['measure_s']:>10.2f}{ms:>9.3f}"
                 print(f"{case.name:<16}{runtime:<14}{numbers}{row['max_abs_diff'] or 0.0:>20.1e}")
             print(f"{'all':<16}{runtime:<14}{took:.2f} s each, time between passes included")
 
