@@ -73,7 +73,8 @@ def tried(names: Sequence[str], point: dict[str, Any]) -> Iterator[Outcome]:
     torch.manual_seed(0)
     model, task = build(config).eval(), procedure(config["task"])
     inputs = task.example(config, 1)
-    wanted = answered(task.answer(model, inputs, config)) if task.tokens(config) is None else []
+    decodes = TASKS[config["task"]].decoded(config) is not None
+    wanted = [] if decodes else answered(task.answer(model, inputs, config))
     scale = max((float(tensor.abs().nan_to_num().max()) for tensor in wanted), default=1.0)
     began, under = core_seconds(), dict[str, float | str]()
     for runtime in names:
