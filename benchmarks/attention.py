@@ -70,8 +70,8 @@ class Shape:
 
     @property
     def mmac(self) -> float:
-        sizes = dict(heads=self.heads, dim_head=self.dim // self.heads)
-        return self.batch * multi_head(self.dim, self.tokens, self.tokens, **sizes).macs / 1e6
+        n, dim_head = self.tokens, self.dim // self.heads
+        return self.batch * (multi_head(self.dim, n, n, heads=self.heads, dim_head=dim_head).macs or 0) / 1e6
 
 
 # --- The three ways ---

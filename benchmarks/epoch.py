@@ -296,8 +296,8 @@ def compare_recipe(point: dict[str, object], data_dir: Path) -> tuple[float, flo
     )
     for steps in (ours, plain):
         seconds(steps, WARM_UP_STEPS)
-    chunks = (functools.partial(seconds, one, RECIPE_CHUNK, time.process_time) for one in (ours, plain))
-    pairs = in_turns(*chunks, RECIPE_TURNS)
+    one, other = (functools.partial(seconds, each, RECIPE_CHUNK, time.process_time) for each in (ours, plain))
+    pairs = in_turns(one, other, RECIPE_TURNS)
     ours_ms, plain_ms = (1e3 * statistics.median(side) / RECIPE_CHUNK for side in zip(*pairs, strict=True))
     return ours_ms, plain_ms, ratio([augmented / bare for augmented, bare in pairs])
 

@@ -173,7 +173,7 @@ def serial(trials: int) -> Report:
     return swept(trials, workers=1, serial=True)
 
 
-def swept(trials: int, workers: int, **how: bool) -> Report:
+def swept(trials: int, workers: int, *, serial: bool = False) -> Report:
     """What a sweep leaves, and the memory of this process after it."""
     from ray.tune import grid_search
 
@@ -181,7 +181,7 @@ def swept(trials: int, workers: int, **how: bool) -> Report:
 
     sweep = Sweep({**TINY, "seed": grid_search(list(range(trials)))}, resources=RESOURCES)
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-        rows = attnsweep.run(sweep, results=f"{folder}/results", latency=False, **how)
+        rows = attnsweep.run(sweep, results=f"{folder}/results", latency=False, serial=serial)
         rss_mb, peak_mb = memory_mb("VmRSS"), memory_mb("VmHWM")
         epochs = attnsweep.load(f"{folder}/results", "epochs").to_dict("records")
     assert (rows["status"] == "done").all(), f"trials failed: {rows['error'].dropna().unique()}"

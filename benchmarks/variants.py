@@ -21,6 +21,7 @@ again.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -122,16 +123,17 @@ def timed(one: Call, other: Call, device: str) -> tuple[float, float]:
 
 
 def macs(what: str, name: str, shape: Shape) -> int:
-    """The multiply-accumulates of a pass; those of a decoding step are what one more token adds in
-    projections
-    and in reading the cache."""
+    """The multiply-accumulates of a pass; of a decoding step what one more token adds in projections and in
+    reading the cache.
+    """
     attention, variant, _ = VARIANTS.get(name, ("fused", PLAIN, ""))
-    n, sizes = shape.tokens, dict(heads=shape.heads, dim_head=shape.dim // shape.heads)
+    n, dim_head = shape.tokens, shape.dim // shape.heads
+    cost = functools.partial(
+        multi_head, shape.dim, heads=shape.heads, dim_head=dim_head, attention=attention, variant=variant
+    )
     if what == "training":
-        return int(
-            multi_head(shape.dim, n, n, causal=True, attention=attention, variant=variant, **sizes).macs or 0
-        )
-    alone = multi_head(shape.dim, 1, 1, causal=True, attention=attention, variant=variant, **sizes).macs or 0
+        return cost(n, n, causal=True).macs or 0
+    alone = cost(1, 1, causal=True).macs or 0
     held = n if variant.window is None else min(n, variant.sinks + variant.window - 1)
     maps = 2
     read = shape.heads * (shape.dim // shape.heads) ** 2 if attention == "linear" else maps * held * shape.dim

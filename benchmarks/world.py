@@ -22,6 +22,7 @@ Takes about 2 min on one core; `benchmarks/planning.py --part world` runs it.
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def their_rate(name: str) -> float:
     import highway_env
 
     gymnasium.register_envs(highway_env)
-    env = gymnasium.make(name).unwrapped
+    env: Any = gymnasium.make(name).unwrapped
     env.reset(seed=0)
     moved, began = 0, time.perf_counter()
     for _ in range(round(SECONDS * 15)):
@@ -159,12 +160,9 @@ def report(turns: int) -> None:
     found = in_turns(measures, turns)
     print("agent-steps per second")
     print(LINE.format("", "median", "lowest", "highest"))
-    for name, rates in found.items():
-        print(
-            LINE.format(
-                name, *(f"{value:,.0f}" for value in (statistics.median(rates), min(rates), max(rates)))
-            )
-        )
+    for name, measured in found.items():
+        values = statistics.median(measured), min(measured), max(measured)
+        print(LINE.format(name, *(f"{value:,.0f}" for value in values)))
 
     print("the nearest-point search, ms by numpy and by torch")
     for n in SIDE_BY_SIDE:
