@@ -203,6 +203,7 @@ def raw(model: nn.Module) -> Raw:
     return Raw(model.eval(), lambda batch: {"images": torch.ones(batch, 4, dtype=torch.uint8)}, "logits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_model_that_no_exporter_can_follow_is_refused(
     suffix: str, capfd: pytest.CaptureFixture[str]
