@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import pickle
 import queue
 import subprocess
@@ -15,6 +14,7 @@ from typing import IO
 
 from attnsweep.core.child_process import environment_with_package
 from attnsweep.core.deployment import Ask, Deployments
+from attnsweep.core.machine import cores
 from attnsweep.engine import presence
 from attnsweep.engine.engine import MachineInfo, Measured
 from attnsweep.results import provenance
@@ -132,7 +132,7 @@ def describe(gpus: float, threads: Sequence[int], runtimes: Sequence[str]) -> Ma
         except Unavailable as error:
             missing[runtime] = str(error)
     names = {number: provenance.device_name(device, number) for number in threads}
-    return MachineInfo(names, versions, missing, cores=len(os.sched_getaffinity(0)))
+    return MachineInfo(names, versions, missing, cores=cores())
 
 
 def measure_here(asks: Sequence[Ask], gpus: float, cpus: int) -> Iterator[Measured]:

@@ -8,7 +8,6 @@ loaded and computed before would play a part.
 import concurrent.futures
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from attnsweep.core import collection
 from attnsweep.core.deployment import Ask, Deployments
 from attnsweep.core.errors import UserError
+from attnsweep.core.machine import cores
 from attnsweep.core.trial import Trial
 from attnsweep.engine import meters
 from attnsweep.engine.engine import (
@@ -56,7 +56,7 @@ class ThisProcess:
         asked = {"cpu": 1.0, "gpu": 1.0, **(resources or {})}
         if asked["gpu"] and not has_gpu():
             asked["gpu"] = 0
-        if asked["cpu"] > (most := len(os.sched_getaffinity(0))):
+        if asked["cpu"] > (most := cores()):
             raise UserError(f"resources: cpu={asked['cpu']:g} is more than this machine has ({most})")
         return asked
 

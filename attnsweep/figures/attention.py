@@ -116,7 +116,7 @@ def of_all_classes(labels: Tensor, count: int) -> Tensor:
     """The indices, ascending, of `count` labels (n,): the first of each class, the second of each ..."""
     classes = pd.Series(labels.numpy())
     in_turn = classes.groupby(classes).cumcount().argsort(kind="stable")  # by the rank in its class
-    return torch.from_numpy(in_turn.to_numpy()[:count]).sort().values
+    return torch.from_numpy(in_turn.to_numpy(copy=True)[:count]).sort().values
 
 
 def readings(model: Any, config: Mapping[str, Any], count: int) -> list[Reading]:

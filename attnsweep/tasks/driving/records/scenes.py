@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from attnsweep.core import files
 from attnsweep.core.errors import UserError, writing
+from attnsweep.core.machine import cores
 from attnsweep.tasks.driving.records.samples import Samples
 
 VERSION = 2  # of what the world draws and the recorder writes; raise it when either changes
@@ -163,7 +163,7 @@ def ensure(
             return where
         draft = where.parent / f".{where.name}-{secrets.token_hex(8)}"
         draft.mkdir()
-        own = contextlib.nullcontext(workers) if workers else pool(processes or len(os.sched_getaffinity(0)))
+        own = contextlib.nullcontext(workers) if workers else pool(processes or cores())
         try:
             with own as hands:
                 write_set(source, draft, hands, on_scene)

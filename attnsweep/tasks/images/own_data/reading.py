@@ -1,12 +1,13 @@
 """Images read and decoded in parallel, by threads: Pillow and hashlib leave Python to others meanwhile."""
 
 import contextlib
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from attnsweep.core.machine import cores
 
 AHEAD = 8  # images per thread that are read before the first of them is wanted
 In = TypeVar("In")
@@ -15,7 +16,7 @@ Out = TypeVar("Out")
 
 def in_parallel(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """`function` of each item, in their order; no more items are taken than the threads have to do."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cores()
     waiting: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
