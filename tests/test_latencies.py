@@ -11,6 +11,7 @@ import pytest
 
 import attnsweep
 from attnsweep import UserError
+from attnsweep.__main__ import main
 from attnsweep.answers import pareto, selection
 from attnsweep.cli import measure
 from attnsweep.core.deployment import Deployment, Deployments, Subject
@@ -118,6 +119,28 @@ def test_load_takes_the_latency_of_one_runtime(results: str) -> None:
         attnsweep.load(results, runtime="openvino")
     with pytest.raises(UserError, match="runtime='onnxruntme' is unknown, did you mean 'onnxruntime'"):
         attnsweep.load(results, runtime="onnxruntme")
+
+
+def test_load_takes_the_latency_on_one_device(results: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also on one that the rows do not name: the other kind of machine of a cluster, other threads."""
+    gpu = {"measured_on": "an H200", "measured_at": START - timedelta(days=1)}
+    rows = [measured(0.1, **gpu), measured(0.04, runtime="onnxruntime", **gpu)]
+    known = [{key: value for key, value in row.items() if key in LATENCY} for row in rows]
+    Store(results).write("latency", known, "other")
+    (shown,) = attnsweep.load(results).to_dict("records")
+    assert shown["measured_on"] == "Xeon, 1 thread"
+    (other,) = attnsweep.load(results, measured_on="an H200").to_dict("records")
+    assert (other["latency_ms_p50"], other["runtime"], other["measured_on"]) == (0.1, "eager", "an H200")
+    (both,) = attnsweep.load(results, measured_on="an H200", runtime="onnxruntime").to_dict("records")
+    assert both["latency_ms_p50"] == 0.04
+    with pytest.raises(UserError, match=r"measured_on='H200'.*; there are Xeon, 1 thread; an H200"):
+        attnsweep.load(results, measured_on="H200")
+    assert main(["pick", "--results", results, "--latency-ms", "0.5", "--measured-on", "an H200"]) == 0
+    assert "0.1" in capsys.readouterr().out
+    Store(results).write("trials", [trial("1" * 12, status="done", measured_on="by hand", runtime="eager",
+                                          latency_ms_p50=7.0, arch_id="b")], "two")  # fmt: skip
+    rows_by_id = attnsweep.load(results, measured_on="by hand").set_index("trial_id")["latency_ms_p50"]
+    assert rows_by_id["1" * 12] == 7.0 and pd.isna(rows_by_id["0" * 12]), "which has no row of latency"
 
 
 def test_runtimes_share_no_front(results: str) -> None:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--macs", help="at most that many multiply-accumulates per example, such as 20M")
     parser.add_argument("--memory-mb", help="at most this peak memory of training, in MB")
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
-    parser.add_argument("--measured-on", help="the device; needed where latency was measured on several")
+    parser.add_argument("--measured-on", help="latency on this device; default: that of the last measurement")
     add_runtime(parser)
     add_where(parser)
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object, no more")
@@ -52,7 +52,7 @@ def pick(
     the id of one of its trials. `asked` has the limits as they were typed, by their names in `BUDGETS`.
     """
     budget = {name: limit(name, value) for name, value in asked.items() if value is not None}
-    rows = load(results, status=None, all_columns=True, runtime=runtime)
+    rows = load(results, status=None, all_columns=True, runtime=runtime, measured_on=measured_on)
     rows = selection.where(rows, where)
     needed = "latency_ms" in budget or measured_on is not None
     rows, remarks = (selection.of_device(rows, measured_on), []) if needed else selection.comparable(rows)

@@ -304,7 +304,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add_results(parser)
     add_out(parser)
     add("--dataset", action="append", help="only this data set; may be given several times")
-    add("--measured-on", help="only this device; needed where latency was measured on several")
+    add("--measured-on", help="latency on this device; default: that of the last measurement")
     add_runtime(parser, several=True)
     add_where(parser)
     return parser.parse_args(given)
@@ -314,7 +314,9 @@ def rows_to_draw(options: argparse.Namespace, runtime: str | None) -> pd.DataFra
     """The trials, of any status, that the options ask for, with their latency under `runtime` (None: the
     first that each sweep measured). Raises UserError where none is done and has a quality on the test.
     """
-    frame = cleaned(load(options.results, status=None, all_columns=True, runtime=runtime))
+    frame = cleaned(
+        load(options.results, status=None, all_columns=True, runtime=runtime, measured_on=options.measured_on)
+    )
     require_done(frame, options.results)
     frame = selection.where(frame, options.where)
     if options.dataset:

@@ -310,7 +310,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     text = "the axes to set side by side, such as depth,heads; default: all that vary"
     add("--by", type=words, action="extend", default=[], metavar="AXIS[,AXIS]", help=text)
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
-    add("--measured-on", help="only this device; needed where latency was measured on several")
+    add("--measured-on", help="latency on this device; default: that of the last measurement")
     add_runtime(parser)
     add_where(parser)
     return parser.parse_args(given)
@@ -318,7 +318,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def rows_to_show(options: argparse.Namespace) -> pd.DataFrame:
     """One row per setting of the trials that the options ask for. Raises UserError where there are none."""
-    rows = cleaned(load(options.results, status=None, all_columns=True, runtime=options.runtime))
+    shown = {"runtime": options.runtime, "measured_on": options.measured_on}
+    rows = cleaned(load(options.results, status=None, all_columns=True, **shown))
     done = selection.done(rows).dropna(subset=["test_acc", "test_score"], how="all")
     if done.empty:
         what = "no done trial with a test accuracy or score"

@@ -35,23 +35,23 @@ def of_trials(
     trials: Iterable[Row],
     measured: Iterable[Row],
     *,
-    runtime: str,
+    runtime: str | None = None,
     measured_on: str | None = None,
     versions: str | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each trial that has one: its id, and the columns of latency that its row gets, those of the
     smallest batch, with the throughput of the largest.
 
-    Without `measured_on` a trial keeps the device that its row names, if it was measured there under that
-    runtime, else it gets the one that was measured last; in the same way where it was not measured with
-    these `versions`.
+    Without `runtime` a trial keeps the one that its row names, else it gets eager's. Without `measured_on` it
+    keeps the device that its row names, if it was measured there under that runtime, else it gets the one
+    that was measured last; in the same way where it was not measured with these `versions`.
     """
-    known: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    known: defaultdict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in measured:
-        if row["latency_ms_p50"] is not None and row["runtime"] == runtime:
-            known[row["arch_id"], row["precision"]].append(row)
+        if row["latency_ms_p50"] is not None:
+            known[row["arch_id"], row["precision"], row["runtime"]].append(row)
     for trial in trials:
-        rows = known[trial["arch_id"], trial["precision"]]
+        rows = known[trial["arch_id"], trial["precision"], runtime or trial["runtime"] or "eager"]
         rows = on_one_device(rows, measured_on, trial["measured_on"], versions)
         if rows:
             yield trial["trial_id"], columns(rows)

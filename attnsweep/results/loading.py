@@ -4,6 +4,7 @@ runtime.
 
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def load(
     status: str | None = "done",
     all_columns: bool = False,
     runtime: str | None = None,
+    measured_on: str | None = None,
 ) -> "pd.DataFrame":
     """One table of `results` as a DataFrame.
 
@@ -39,8 +41,11 @@ def load(
     - `all_columns=True` keeps the columns of trials that are null in all rows.
     - `runtime`: the runtime whose latency the rows show, such as "onnxruntime", null where it was not
       measured. By default the one that was measured last, by the sweep or by `attnsweep measure`.
+    - `measured_on`: the device and thread count of that latency, as the column has them, such as
+      "AMD EPYC, 2 threads". By default those that were measured on last.
 
-    Raises UserError where there are no results, no such table, or no latency under that runtime.
+    Raises UserError where there are no results, no such table, or no latency under that runtime or on that
+    device.
     """
     one_of("table", table, TABLES)
     if status not in (None, *STATUSES):
@@ -49,7 +54,9 @@ def load(
     content = store.read(table)
     if table != "trials":
         return content.to_pandas()
-    frame = completed((under(store, content, runtime) if runtime else content).to_pandas())
+    if runtime or measured_on:
+        content = with_latency(store, content, runtime, measured_on)
+    frame = completed(content.to_pandas())
     if len(frame) and (newest := frame["schema_version"].max()) > SCHEMA_VERSION:
         log.warning(
             "%s has rows of a newer version (schema %d, here %d): what only that one knows of them is not "
@@ -106,18 +113,31 @@ def completed(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame
 
 
-def under(store: Store, trials: pa.Table, runtime: str) -> pa.Table:
-    """The trials with their latency under one runtime. Raises UserError where none was measured."""
-    measured = store.read("latency").to_pylist()
-    names = sorted({row["runtime"] for row in measured if row["latency_ms_p50"] is not None})
-    if runtime not in names:
+def with_latency(store: Store, trials: pa.Table, runtime: str | None, measured_on: str | None) -> pa.Table:
+    """The trials with their latency under a runtime, on a device, or both. Raises UserError where none was
+    measured there.
+    """
+    rows = trials.to_pylist()
+    measured = [row for row in store.read("latency").to_pylist() if row["latency_ms_p50"] is not None]
+    if runtime and runtime not in (names := sorted({row["runtime"] for row in measured})):
         others = f", only under {', '.join(names)}" if names else ""
         raise UserError(
             f"nothing was measured under runtime={one_of('runtime', runtime, RUNTIMES)!r}{others}; measure: "
             f"python -m attnsweep measure {shlex.quote(without_secrets(store.root))} --runtime {runtime}"
         )
-    rows = trials.to_pylist()
-    found = dict(latencies.of_trials(rows, measured, runtime=runtime))
+    devices = sorted({row["measured_on"] for row in (*measured, *rows)} - {None})
+    if measured_on and measured_on not in devices:
+        others = f"{did_you_mean(measured_on, devices)}; there are {'; '.join(devices) or 'no latencies'}"
+        raise UserError(f"nothing was measured on measured_on={measured_on!r}{others}")
+    found = dict(latencies.of_trials(rows, measured, runtime=runtime, measured_on=measured_on))
     nothing = dict.fromkeys(latencies.NAMES)
-    changed = [{**row, **found.get(row["trial_id"], nothing)} for row in rows]
+    changed = [
+        {**row, **found.get(row["trial_id"], {} if is_shown(row, runtime, measured_on) else nothing)}
+        for row in rows
+    ]
     return pa.Table.from_pylist(changed, schema=trials.schema)
+
+
+def is_shown(row: Mapping[str, Any], runtime: str | None, measured_on: str | None) -> bool:
+    """Whether a trial's row has the latency that is asked for."""
+    return runtime in (None, row["runtime"]) and measured_on in (None, row["measured_on"])
