@@ -135,6 +135,13 @@ def test_load_takes_the_latency_on_one_device(results: str, capsys: pytest.Captu
     assert both["latency_ms_p50"] == 0.04
     with pytest.raises(UserError, match=r"measured_on='H200'.*; there are Xeon, 1 thread; an H200"):
         attnsweep.load(results, measured_on="H200")
+    Store(results).write("latency", [{**known[0], "measured_on": "a Pi", "latency_ms_p50": 9.0}], "third")
+    with pytest.raises(UserError, match="measured on a Pi under onnxruntime, only under eager; choose it"):
+        attnsweep.load(results, measured_on="a Pi", runtime="onnxruntime")
+    (row,) = Store(results).read("trials").to_pylist()
+    Store(results).write("trials", [{**row, "runtime": "onnxruntime"}], "one")  # measured last under that
+    assert attnsweep.load(results, measured_on="a Pi")["latency_ms_p50"].tolist() == [9.0], "eager's"
+    Store(results).write("trials", [row], "one")
     assert main(["pick", "--results", results, "--latency-ms", "0.5", "--measured-on", "an H200"]) == 0
     assert "0.1" in capsys.readouterr().out
     Store(results).write("trials", [trial("1" * 12, status="done", measured_on="by hand", runtime="eager",

@@ -189,9 +189,9 @@ def pick(
     data sets or devices are mixed.
     """
     every = frame if dataset is None else selection.choose(frame, "dataset", dataset)
+    if "model" in every:
+        every = every[~every["model"].isin(PRIVILEGED)]
     frame = selection.done(every)
-    if "model" in frame:
-        frame = frame[~frame["model"].isin(PRIVILEGED)]
     asked = dict(zip(BUDGETS, (latency_ms, params, macs, memory_mb), strict=True))
     budget = {BUDGETS[name]: limit(name, value) for name, value in asked.items() if value is not None}
     quality = judged_by(frame, "val")
@@ -220,7 +220,8 @@ def nothing_to_pick(frame: pd.DataFrame, needed: Sequence[str]) -> str:
     lacking = [name for name in needed if done[name].isna().all()] or needed
     if lacking[0] == "latency_ms_p50" and has_latency(done):
         return f"no done trial has a latency; {MEASURE}"
-    return f"no done trial has {' and '.join(lacking)}; {selection.instead(frame)}"
+    without = ", or leave it out" if len(done) and set(lacking) <= set(BUDGETS.values()) else ""
+    return f"no done trial has {' and '.join(lacking)}; {selection.instead(frame)}{without}"
 
 
 def has_latency(frame: pd.DataFrame) -> bool:

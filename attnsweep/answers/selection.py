@@ -128,7 +128,7 @@ def instead(frame: pd.DataFrame) -> str:
         return "run a sweep first: python -m attnsweep new quickstart writes one"
     states = frame.get("status", pd.Series("done", frame.index)).value_counts()
     if "done" in states:
-        return "choose other trials, or leave it out"
+        return "choose other trials"
     ended = ", ".join(f"{count} {status}" for status, count in states.items())
     return f"there are {ended}; the column error says why"
 
@@ -172,6 +172,8 @@ def of_device(frame: pd.DataFrame, measured_on: str | None = None) -> pd.DataFra
     frame = plain(frame)
     require(frame, "measured_on")
     if measured_on is not None:
+        if frame["measured_on"].isna().all():
+            raise UserError(f"none of {counted(len(frame), 'row')} was measured on {measured_on}")
         choose(frame, "measured_on", measured_on)
         frame = frame[frame["measured_on"].isna() | (frame["measured_on"] == measured_on)]
     measured = frame.dropna(subset=["measured_on"])

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--macs", help="at most that many multiply-accumulates per example, such as 20M")
     parser.add_argument("--memory-mb", help="at most this peak memory of training, in MB")
     parser.add_argument("--dataset", help="the data set; needed where the results have several")
-    parser.add_argument("--measured-on", help="latency on this device; default: that of the last measurement")
+    parser.add_argument("--measured-on", help="latency on this device; default: the one that the trials name")
     add_runtime(parser)
     add_where(parser)
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object, no more")

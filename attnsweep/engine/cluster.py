@@ -32,8 +32,8 @@ LOST = "the head of the Ray cluster was lost; finished rows are intact, the same
 LOST_S = 20.0  # without a head, which ends the sweep
 LEAVE_S = 10.0  # for the main thread to leave a call of Ray's; most of them cannot be interrupted
 GPU_SHARE = 0.25  # of a GPU for one trial, where the sweep does not say
-# Of training, as Ray has it: the driver goes first, and whoever works on this machine.
-NICENESS = int(os.environ.get("RAY_worker_niceness", 15))
+NICE = "RAY_worker_niceness"
+NICENESS = int(os.environ.get(NICE, 15))  # of training, as Ray has it: who works on this machine goes first
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "AIR_VERBOSITY": "0",
@@ -42,7 +42,6 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they make a folder and three files per trial: 150 ms
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes fit() return after Ctrl-C as if all were well
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is not needed to resume
-    "RAY_worker_niceness": "0",  # until they train: all of Ray's helpers would start before the workers do
 }
 
 log = logging.getLogger("attnsweep")
@@ -184,11 +183,12 @@ def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> Non
     tokens.keep_private(create=True)
     servers.enter_context(fork_server())
     try:
-        ray_private.start_on_loopback(
-            ray.init,
-            {**options, **ray_private.without_working_directory()},
-            worker=forked_worker.__file__ if forked_worker.ADDRESS in os.environ else None,
-        )
+        with prompt_workers():
+            ray_private.start_on_loopback(
+                ray.init,
+                {**options, **ray_private.without_working_directory()},
+                worker=forked_worker.__file__ if forked_worker.ADDRESS in os.environ else None,
+            )
     except Exception as error:  # Ray has no name of its own for the last
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         if isinstance(error, UnicodeEncodeError) and not folder.isascii():
@@ -206,6 +206,22 @@ def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> Non
                 f"wait for its {os.cpu_count()} CPUs; try again when they do less, or run with --serial"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def prompt_workers() -> Iterator[None]:
+    """A cluster that starts meanwhile has workers that are not nice before they train: all of Ray's helpers
+    would start before they do.
+    """
+    before = os.environ.get(NICE)
+    os.environ[NICE] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NICE]
+        else:
+            os.environ[NICE] = before
 
 
 def attach(address: str, quiet: Mapping[str, Any]) -> None:

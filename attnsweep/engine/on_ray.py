@@ -124,7 +124,7 @@ class Node:
     def task(self, function: Callable[..., Any], cpus: float) -> Any:
         """`function` as a task on this node."""
         where = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        task = ray.remote(function)
+        task = ray.remote(max_calls=1 if self.gpus else 0)(function)  # a GPU is not kept by one that is idle
         return task.options(num_cpus=cpus, num_gpus=self.gpus, scheduling_strategy=where)
 
     def describe(self, asked: Deployments) -> Any:
@@ -223,7 +223,8 @@ def agrees(row: Row, middle: float) -> bool:
     """Whether a ratio, in units of the reference as all of the row, may be that of others: its interval
     comes as near, as what has not settled says nothing of its node.
     """
-    low, high = (row.get(f"latency_ms_{end}") or row["latency_rel"] for end in ("low", "high"))
+    ends = (row.get(f"latency_ms_{end}") for end in ("low", "high"))
+    low, high = (row["latency_rel"] if end is None else end for end in ends)
     return bool(low <= middle * (1 + DISAGREE) and high >= middle * (1 - DISAGREE))
 
 

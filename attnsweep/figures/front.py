@@ -304,7 +304,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add_results(parser)
     add_out(parser)
     add("--dataset", action="append", help="only this data set; may be given several times")
-    add("--measured-on", help="latency on this device; default: that of the last measurement")
+    add("--measured-on", help="latency on this device; default: the one that the trials name")
     add_runtime(parser, several=True)
     add_where(parser)
     return parser.parse_args(given)

@@ -310,7 +310,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     text = "the axes to set side by side, such as depth,heads; default: all that vary"
     add("--by", type=words, action="extend", default=[], metavar="AXIS[,AXIS]", help=text)
     add("--published", nargs="?", type=Path, const=PUBLISHED, help="show the published figures beside ours")
-    add("--measured-on", help="latency on this device; default: that of the last measurement")
+    add("--measured-on", help="latency on this device; default: the one that the trials name")
     add_runtime(parser)
     add_where(parser)
     return parser.parse_args(given)

@@ -5,7 +5,7 @@ Each function says what it relies on and what is done where that is gone; nothin
 """
 
 import contextlib
-import importlib
+import itertools
 import sys
 import types
 from collections.abc import Iterator
@@ -82,56 +82,57 @@ def spare_the_compiler() -> None:
 
 @contextlib.contextmanager
 def meta_without_the_compiler() -> Iterator[None]:
-    """Has operators on the meta device do without torch's compiler, which those written in Python import to
-    be left alone by it: a second of a plan.
+    """Has operators on the meta device, and checkpoints, do without torch's compiler, which those written in
+    Python import to be left alone by it: a second of a plan.
 
-    Relies on `torch._disable_dynamo` asking a module of that name (2.3 to 2.15) for `disable` alone, and on
-    its remembering the answer on the function; elsewhere, or asked for more, the compiler is imported. Where
-    it is there already, all stays as it is.
+    Relies on what `torch._disable_dynamo` remembers on the functions that it wraps (2.3 to 2.15), and on
+    where those are, also in `torch._refs` and the tables of `torch._decomp`; without them the compiler is
+    imported. Where it is there already, all stays as it is.
     """
-    if COMPILER in sys.modules:
-        yield
-        return
-    bystander = Bystander(COMPILER)
-    parent, _, name = COMPILER.rpartition(".")
-    sys.modules[COMPILER] = bystander
-    setattr(sys.modules[parent], name, bystander)
+    marked = [] if compiler_is_imported() else disabled_operators()
+    for function in marked:
+        vars(function)["__dynamo_disable"] = function
     try:
         yield
     finally:
-        bystander.leave()
-
-
-class Bystander(types.ModuleType):
-    """A compiler that leaves functions as they are; whoever asks for anything else gets the real one."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.left_alone: list[Any] = []
-
-    def disable(self, function: Any, *_: object, **__: object) -> Any:
-        """The function, which remembers that."""
-        self.left_alone.append(function)
-        return function
-
-    def __getattr__(self, name: str) -> Any:
-        self.leave()
-        return getattr(importlib.import_module(self.__name__), name)
-
-    def leave(self) -> None:
-        """Makes room for the real one."""
-        parent, _, name = self.__name__.rpartition(".")
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-            delattr(sys.modules[parent], name)
-        for function in self.left_alone:
+        for function in marked:
             vars(function).pop("__dynamo_disable", None)
-        self.left_alone.clear()
+
+
+def disabled_operators() -> list[types.FunctionType]:
+    """The functions by which torch computes shapes, counts and recomputes, and that `torch._disable_dynamo`
+    wraps, found in what wraps them in turn.
+    """
+    from torch.utils import checkpoint, flop_counter  # here: no worker should wait for them
+
+    tables = getattr(sys.modules.get("torch._decomp"), "global_decomposition_table", {}).values()
+    modules = [vars(one) for one in (sys.modules.get("torch._refs"), checkpoint, flop_counter) if one]
+    waiting = list(itertools.chain.from_iterable(named.values() for named in (*tables, *modules)))
+    wrap = getattr(torch, "_disable_dynamo", None)
+    shield = wrap(print).__code__ if wrap else None
+    seen, found = set[int](), list[types.FunctionType]()
+    while waiting:
+        one = waiting.pop()
+        one = vars(one).get("__torch_dispatch__") if isinstance(one, type) else one
+        if not isinstance(one, types.FunctionType) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        inside = [held for held in enclosed(one) if isinstance(held, types.FunctionType)]
+        found += inside if one.__code__ is shield else []
+        waiting += [*inside, vars(one).get("__wrapped__")]
+    return found
+
+
+def enclosed(function: types.FunctionType) -> Iterator[Any]:
+    """What its closure holds."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty one
+            yield cell.cell_contents
 
 
 def compiler_is_imported() -> bool:
     """Whether this process has torch's compiler."""
-    return not isinstance(sys.modules.get(COMPILER), Bystander | None)
+    return COMPILER in sys.modules
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:

@@ -42,19 +42,22 @@ def of_trials(
     """For each trial that has one: its id, and the columns of latency that its row gets, those of the
     smallest batch, with the throughput of the largest.
 
-    Without `runtime` a trial keeps the one that its row names, else it gets eager's. Without `measured_on` it
-    keeps the device that its row names, if it was measured there under that runtime, else it gets the one
-    that was measured last; in the same way where it was not measured with these `versions`.
+    Without `runtime` a trial keeps the one that its row names, if it was measured under that on the device,
+    else it gets eager's. Without `measured_on` it keeps the device that its row names, if it was measured
+    there under that runtime, else it gets the one that was measured last; in the same way where it was not
+    measured with these `versions`.
     """
     known: defaultdict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in measured:
         if row["latency_ms_p50"] is not None:
             known[row["arch_id"], row["precision"], row["runtime"]].append(row)
     for trial in trials:
-        rows = known[trial["arch_id"], trial["precision"], runtime or trial["runtime"] or "eager"]
-        rows = on_one_device(rows, measured_on, trial["measured_on"], versions)
-        if rows:
-            yield trial["trial_id"], columns(rows)
+        for name in (runtime,) if runtime else (trial["runtime"], "eager"):
+            rows = known[trial["arch_id"], trial["precision"], name]
+            rows = on_one_device(rows, measured_on, trial["measured_on"], versions)
+            if rows:
+                yield trial["trial_id"], columns(rows)
+                break
 
 
 def of_architectures(

@@ -4,7 +4,7 @@ runtime.
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def load(
     - `runtime`: the runtime whose latency the rows show, such as "onnxruntime", null where it was not
       measured. By default the one that was measured last, by the sweep or by `attnsweep measure`.
     - `measured_on`: the device and thread count of that latency, as the column has them, such as
-      "AMD EPYC, 2 threads". By default those that were measured on last.
+      "AMD EPYC, 2 threads", null where it was not measured there. By default the one that a row names.
 
     Raises UserError where there are no results, no such table, or no latency under that runtime or on that
     device.
@@ -130,12 +130,22 @@ def with_latency(store: Store, trials: pa.Table, runtime: str | None, measured_o
         others = f"{did_you_mean(measured_on, devices)}; there are {'; '.join(devices) or 'no latencies'}"
         raise UserError(f"nothing was measured on measured_on={measured_on!r}{others}")
     found = dict(latencies.of_trials(rows, measured, runtime=runtime, measured_on=measured_on))
+    if not found and not any(is_shown(row, runtime, measured_on) for row in rows):
+        raise UserError(unmeasured_there(measured, runtime, measured_on))
     nothing = dict.fromkeys(latencies.NAMES)
     changed = [
         {**row, **found.get(row["trial_id"], {} if is_shown(row, runtime, measured_on) else nothing)}
         for row in rows
     ]
     return pa.Table.from_pylist(changed, schema=trials.schema)
+
+
+def unmeasured_there(measured: Sequence[Mapping[str, Any]], runtime: str | None, device: str | None) -> str:
+    """The error where runtime and device are known, but no trial was measured under the one on the other."""
+    there = sorted({row["runtime"] for row in measured if row["measured_on"] == device})
+    under = f" under {runtime}" if runtime else ""
+    others = f", only under {', '.join(there)}; choose it (--runtime)" if there else "; choose another"
+    return f"no trial of these was measured on {device}{under}{others}"
 
 
 def is_shown(row: Mapping[str, Any], runtime: str | None, measured_on: str | None) -> bool:

@@ -58,7 +58,7 @@ COLUMNS = (
     METRES("val_l2_3s", "distance of plan and expert after 3 s on validation samples", per_epoch=True,
            shown=("curve",)),
     HEADLINE("test_score", f"{CLOSED_LOOP} test maps, 0..1", shown=("closing", "pick")),
-    HEADLINE("test_score_low", "its 95 % interval by bootstrap over maps, below"),
+    HEADLINE("test_score_low", "its 95 % interval by bootstrap over maps or recorded samples, below"),
     HEADLINE("test_score_high", "the same, above"),
     Column("test_map_scores", STR, "", "driving: the score on each test map, in their order, as a JSON list",
            table=TABLE),
