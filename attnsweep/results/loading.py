@@ -128,7 +128,7 @@ def with_latency(store: Store, trials: pa.Table, runtime: str | None, measured_o
     devices = sorted({row["measured_on"] for row in (*measured, *rows)} - {None})
     if measured_on and measured_on not in devices:
         others = f"{did_you_mean(measured_on, devices)}; there are {'; '.join(devices) or 'no latencies'}"
-        raise UserError(f"nothing was measured on measured_on={measured_on!r}{others}")
+        raise UserError(f"measured_on={measured_on!r} has no rows{others}")
     found = dict(latencies.of_trials(rows, measured, runtime=runtime, measured_on=measured_on))
     if not found and not any(is_shown(row, runtime, measured_on) for row in rows):
         raise UserError(unmeasured_there(measured, runtime, measured_on))
