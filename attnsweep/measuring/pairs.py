@@ -39,6 +39,7 @@ LEAST_PAIRS, LEAST_NS, ENOUGH_NS, MOST_NS = 6, 125_000_000, 300_000_000, 3_000_0
 MOST_PASSES, MOST_LONG_PASSES, LONG_NS = 8, 5, 1_000_000_000  # passes that take longer than that are long
 PRECISE = 0.01  # half an interval, relative: no more pairs are needed
 UNSTABLE = 0.03  # half an interval, relative, from which on a latency is called unstable
+HOPELESS = 0.06  # half an interval after five passes, relative, which three more seldom bring below 3 %
 BLOCKS = 10  # of pairs, or as many as there are pairs
 FEW_PASSES = 4  # fewer have no spread that says much: then they are as far apart as they are
 EXTREME = 0.2  # of values on either side, whose distance does not count
@@ -156,11 +157,12 @@ def joined(passes: Sequence[Pairs]) -> Pairs:
 
 
 def are_enough(passes: Sequence[Pairs], known: Pairs) -> bool:
-    """Whether no further pass is needed, as two or more, `known` together, say what is to be known, or
-    allowed.
+    """Whether no further pass is needed, as two or more, `known` together, say what is to be known; or is
+    allowed; or would do, as five that disagree so much are not settled by three more.
     """
     most = MOST_LONG_PASSES if sum(passes[0].ns) > LONG_NS else MOST_PASSES
-    return len(passes) == most or (len(passes) > 1 and not known.unstable)
+    hopeless = len(passes) > FEW_PASSES and known.half_width > HOPELESS
+    return len(passes) == most or hopeless or (len(passes) > 1 and not known.unstable)
 
 
 def midmean(values: Sequence[float]) -> float:
