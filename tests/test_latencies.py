@@ -119,6 +119,9 @@ def test_load_takes_the_latency_of_one_runtime(results: str) -> None:
         attnsweep.load(results, runtime="openvino")
     with pytest.raises(UserError, match="runtime='onnxruntme' is unknown, did you mean 'onnxruntime'"):
         attnsweep.load(results, runtime="onnxruntme")
+    other = {key: value for key, value in measured(runtime="openvino", arch_id="b").items() if key in LATENCY}
+    Store(results).write("latency", [other], "of another architecture")
+    assert attnsweep.load(results, runtime="openvino", all_columns=True)["latency_ms_p50"].isna().all()
 
 
 def test_load_takes_the_latency_on_one_device(results: str, capsys: pytest.CaptureFixture[str]) -> None:

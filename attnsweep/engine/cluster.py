@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from attnsweep.core import files
 from attnsweep.core.clean import without_secrets
+from attnsweep.core.environment import with_variables
 from attnsweep.core.errors import Interrupted, UserError, did_you_mean
 from attnsweep.engine import forked_worker, ray_private, tokens
 from attnsweep.engine.fork_server import fork_server
@@ -183,7 +184,7 @@ def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> Non
     tokens.keep_private(create=True)
     servers.enter_context(fork_server())
     try:
-        with prompt_workers():
+        with with_variables({NICE: "0"}):  # until they train: Ray's helpers would start before its workers do
             ray_private.start_on_loopback(
                 ray.init,
                 {**options, **ray_private.without_working_directory()},
@@ -206,22 +207,6 @@ def start_here(options: Mapping[str, Any], servers: contextlib.ExitStack) -> Non
                 f"wait for its {os.cpu_count()} CPUs; try again when they do less, or run with --serial"
             ) from error
         raise
-
-
-@contextlib.contextmanager
-def prompt_workers() -> Iterator[None]:
-    """A cluster that starts meanwhile has workers that are not nice before they train: all of Ray's helpers
-    would start before they do.
-    """
-    before = os.environ.get(NICE)
-    os.environ[NICE] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[NICE]
-        else:
-            os.environ[NICE] = before
 
 
 def attach(address: str, quiet: Mapping[str, Any]) -> None:

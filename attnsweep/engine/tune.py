@@ -10,7 +10,6 @@ trial that is stopped then does not begin another epoch.
 """
 
 import logging
-import os
 import tempfile
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from attnsweep.core.environment import with_variables
 from attnsweep.core.trial import Trial
 from attnsweep.engine import ray_private
 from attnsweep.engine.cluster import NICENESS
@@ -241,17 +241,11 @@ class TuneEngine:
     def _call_tune(self) -> None:
         """One call of Tune, which ends when `is_finished`."""
         most = self.slots + spare(self.slots)  # by default 200: each pending one costs every round
-        before = os.environ.get(MOST_PENDING)
-        os.environ[MOST_PENDING] = str(most)
         workers = ray_private.workers_as_they_are(of_driver=self.of_driver)
         scratch_folder = tempfile.TemporaryDirectory(prefix="attnsweep-", ignore_cleanup_errors=True)
-        try:
-            with scratch_folder as scratch, ray_private.remembered_classes(), workers:
-                self._tune_run(scratch)
-        finally:
-            os.environ.pop(MOST_PENDING)
-            if before is not None:
-                os.environ[MOST_PENDING] = before
+        pending = with_variables({MOST_PENDING: str(most)})
+        with pending, scratch_folder as scratch, ray_private.remembered_classes(), workers:
+            self._tune_run(scratch)
 
     def _tune_run(self, scratch: str) -> None:
         config = {

@@ -130,7 +130,7 @@ def with_latency(store: Store, trials: pa.Table, runtime: str | None, measured_o
         others = f"{did_you_mean(measured_on, devices)}; there are {'; '.join(devices) or 'no latencies'}"
         raise UserError(f"measured_on={measured_on!r} has no rows{others}")
     found = dict(latencies.of_trials(rows, measured, runtime=runtime, measured_on=measured_on))
-    if not found and not any(is_shown(row, runtime, measured_on) for row in rows):
+    if measured_on and not found and not any(is_shown(row, runtime, measured_on) for row in rows):
         raise UserError(unmeasured_there(measured, runtime, measured_on))
     nothing = dict.fromkeys(latencies.NAMES)
     changed = [
@@ -140,7 +140,7 @@ def with_latency(store: Store, trials: pa.Table, runtime: str | None, measured_o
     return pa.Table.from_pylist(changed, schema=trials.schema)
 
 
-def unmeasured_there(measured: Sequence[Mapping[str, Any]], runtime: str | None, device: str | None) -> str:
+def unmeasured_there(measured: Sequence[Mapping[str, Any]], runtime: str | None, device: str) -> str:
     """The error where runtime and device are known, but no trial was measured under the one on the other."""
     there = sorted({row["runtime"] for row in measured if row["measured_on"] == device})
     under = f" under {runtime}" if runtime else ""

@@ -2,12 +2,12 @@
 
 import contextlib
 import functools
-import os
 import tempfile
 from collections.abc import Iterator
 
 import torch
 
+from attnsweep.core.environment import with_variables
 from attnsweep.core.runtimes import Unavailable
 from attnsweep.measuring.runtimes.inference import Call, Inference
 from attnsweep.measuring.runtimes.outputs import answered
@@ -43,17 +43,9 @@ def cached_in(folder: str) -> Iterator[None]:
     """torch.compile puts what it makes into a folder, and starts no processes to make it."""
     from torch._inductor import config as inductor
 
-    before = {name: os.environ.get(name) for name in CACHES}
     torch.compiler.reset()
-    os.environ.update(dict.fromkeys(CACHES, folder))
-    try:
-        with inductor.patch({"compile_threads": 1}):
-            yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    with with_variables(dict.fromkeys(CACHES, folder)), inductor.patch({"compile_threads": 1}):
+        yield
 
 
 @functools.cache
